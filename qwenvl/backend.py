@@ -1,0 +1,48 @@
+"""What a model must be able to do, whoever runs it, and how a caller looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .types import Family, Request, Response
+
+
+class Watch:
+    """Looks on while requests are answered. The base class does nothing: override what you need.
+
+    Any exception raised here (a host's interrupt, ``KeyboardInterrupt``) ends the run within one
+    token and reaches the caller unchanged.
+    """
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        """Called once, before work begins: what each request will cost at most."""
+
+    def token(self, index: int, text: str) -> None:
+        """Request ``index`` grew by ``text`` (may be empty while a character is incomplete)."""
+
+    def done(self, index: int, response: Response) -> None:
+        """Request ``index`` is answered."""
+
+    def check(self) -> None:
+        """Called before every token; raise to stop."""
+
+
+class Backend(Protocol):
+    """A loaded model. Thread-safe: calls queue behind one another."""
+
+    @property
+    def family(self) -> Family: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the weights occupy, tied tensors counted once."""
+        ...
+
+    def generate(self, requests: Sequence[Request], watch: Watch | None = None) -> list[Response]:
+        """Answers in the order of ``requests``, each as if it were asked alone."""
+        ...
+
+    def close(self) -> None:
+        """Releases the weights. A closed backend refuses further work."""
+        ...
