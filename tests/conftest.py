@@ -1,0 +1,26 @@
+"""Loads the pack by path under an identifier name, as ComfyUI does, and keeps its root off
+``sys.path``: the folder ``nodes`` would otherwise shadow ComfyUI's own ``nodes.py``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "qwen_vl_suite"
+
+
+def load_pack() -> None:
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+    spec = importlib.util.spec_from_file_location(
+        NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = module
+    spec.loader.exec_module(module)
+
+
+if NAME not in sys.modules:
+    load_pack()
