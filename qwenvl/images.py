@@ -1,0 +1,241 @@
+"""Pictures: from an IMAGE tensor, or a file, to what the vision tower reads, without PIL between.
+
+A *picture* here is a uint8 tensor ``[3, H, W]``, RGB. Rounding to 8 bits comes before resizing,
+as in the official processors: resizing floats overshoots at edges and no later step clamps it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import BadImage, BadOption
+from .types import Size
+
+MAX_ASPECT_RATIO = 200
+"""Longest to shortest side; the official ``smart_resize`` refuses more."""
+
+_FAR_OUT = 0.5  # a decoder's overshoot is clamped; beyond this the values were never 0-1
+
+
+def pictures(image: Tensor) -> list[Tensor]:
+    """Splits an IMAGE ``[B, H, W, C]`` (or one picture ``[H, W, C]``) into pictures.
+
+    Floats are 0-1 and rounded to 8 bits; overshoot up to 0.5 beyond is clamped. uint8 is taken
+    as it is. ``C`` is 1 (grey), 3 (RGB) or 4 (RGBA, laid on white as Qwen's own tools do).
+    Raises ``BadImage`` for any other shape or type, an empty batch, NaN or infinity, values far
+    out of range, or a side ratio over 200.
+    """
+    if not isinstance(image, Tensor):
+        raise BadImage(f"Expected an IMAGE tensor, got {type(image).__name__}.")
+    if image.ndim == 3:
+        image = image.unsqueeze(0)
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+        raise BadImage(
+            f"Expected an IMAGE of shape [batch, height, width, 1, 3 or 4 channels], got "
+            f"{list(image.shape)}."
+        )
+    if 0 in image.shape:
+        raise BadImage(
+            f"The IMAGE is empty (shape {list(image.shape)}): no picture reached this node."
+        )
+    check_aspect(image.shape[1], image.shape[2])
+    # One picture at a time keeps the peak at one float copy, however long the batch.
+    return [_to_rgb8(picture, index) for index, picture in enumerate(image)]
+
+
+def _to_rgb8(picture: Tensor, index: int) -> Tensor:
+    if picture.dtype == torch.uint8:
+        unit = None if picture.shape[-1] != 4 else picture.float() / 255
+    elif picture.is_floating_point():
+        unit = _checked_unit(picture.float(), index)
+    else:
+        raise BadImage(f"Expected a float or uint8 IMAGE, got {picture.dtype}.")
+    if unit is not None:
+        if unit.shape[-1] == 4:
+            colour, alpha = unit[..., :3], unit[..., 3:]
+            unit = colour * alpha + (1 - alpha)
+        picture = unit.mul(255).round().to(torch.uint8)
+    return picture.movedim(-1, 0).expand(3, -1, -1).contiguous()
+
+
+def _checked_unit(picture: Tensor, index: int) -> Tensor:
+    low, high = (float(value) for value in torch.aminmax(picture))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise BadImage(
+            f"Picture {index + 1} holds NaN or infinite values. A VAE that overflows in fp16 makes "
+            "such pictures: decode it in fp32 (--fp32-vae) or remove it from the batch."
+        )
+    if low < -_FAR_OUT or high > 1 + _FAR_OUT:
+        raise BadImage(
+            f"Picture {index + 1} has values from {low:.3g} to {high:.3g}; an IMAGE runs from 0 to "
+            "1. Divide by 255, or map -1..1 to 0..1, before this node."
+        )
+    return picture.clamp(0, 1)
+
+
+def check_aspect(height: int, width: int) -> None:
+    """Raises ``BadImage`` where one side is over 200 times the other."""
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise BadImage(
+            f"A picture of {width}x{height} is more than {MAX_ASPECT_RATIO} times as long as it is "
+            "wide; the models refuse that. Crop or pad it."
+        )
+
+
+def read(path: str | Path) -> Tensor:
+    """A picture from a file, turned as its EXIF says, alpha laid on white.
+
+    Raises ``BadImage`` where the file is missing or no picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            turned = ImageOps.exif_transpose(file)
+            has_alpha = "A" in turned.getbands() or "transparency" in turned.info
+            picture = turned.convert("RGBA" if has_alpha else "RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise BadImage(f"{path} cannot be read as a picture: {error}") from error
+    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return pictures(data.view(picture.height, picture.width, -1))[0]
+
+
+def to_image(batch: Sequence[Tensor]) -> Tensor:
+    """Pictures of one size back to an IMAGE ``[B, H, W, 3]``, float32, 0-1."""
+    return torch.stack([picture.movedim(0, -1) for picture in batch]).float().div_(255)
+
+
+def target_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> Size:
+    """The (height, width) a picture is resized to: multiples of ``factor``, an area between the
+    bounds, the sides' ratio kept as well as that allows.
+
+    The rule is the official ``smart_resize``; boxes of Qwen2.5-VL are in this size. Raises
+    ``BadImage`` for a side ratio over 200.
+    """
+    check_aspect(height, width)
+    high = round(height / factor) * factor
+    wide = round(width / factor) * factor
+    if high * wide > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        high = max(factor, math.floor(height / shrink / factor) * factor)
+        wide = max(factor, math.floor(width / shrink / factor) * factor)
+    elif high * wide < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        high = math.ceil(height * grow / factor) * factor
+        wide = math.ceil(width * grow / factor) * factor
+    return high, wide
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How one checkpoint wants its pictures; defaults are the official processor's."""
+
+    patch_size: int = 14
+    merge_size: int = 2
+    temporal_patch_size: int = 2
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 1280
+    image_mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
+        """From a parsed ``preprocessor_config.json``. ``size`` holds pixel *counts* under names
+        that say edges; ``min_pixels``/``max_pixels``, where present, are the older spelling."""
+        size = config.get("size") or {}
+        found: dict[str, Any] = {
+            name: config[name]
+            for name in ("patch_size", "merge_size", "temporal_patch_size")
+            if config.get(name) is not None
+        }
+        for name, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+            value = config.get(name) or size.get(name) or size.get(edge)
+            if value:
+                found[name] = int(value)
+        for name in ("image_mean", "image_std"):
+            if config.get(name) is not None:
+                found[name] = tuple(float(value) for value in config[name])
+        return cls(**found)
+
+    @property
+    def factor(self) -> int:
+        """Side, in pixels of the resized picture, of the square that becomes one token."""
+        return self.patch_size * self.merge_size
+
+    def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Preprocessing:
+        """The same with a request's own bounds. A bound given alone moves the other out of its
+        way. Raises ``BadOption`` for bounds below one token or in the wrong order."""
+        if min_pixels is None and max_pixels is None:
+            return self
+        least = self.factor**2
+        for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+            if value is not None and value < least:
+                raise BadOption(
+                    f"{name} is {value}, but one token alone covers {least} pixels. Use at least "
+                    f"{4 * least}, or 0 for the model's own bound."
+                )
+        if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
+            raise BadOption(f"min_pixels ({min_pixels}) is above max_pixels ({max_pixels}).")
+        low = min(self.min_pixels, max_pixels) if min_pixels is None and max_pixels else min_pixels
+        high = max(self.max_pixels, low) if max_pixels is None and low else max_pixels
+        return dataclasses.replace(
+            self, min_pixels=low or self.min_pixels, max_pixels=high or self.max_pixels
+        )
+
+    def input_size(self, picture: Tensor) -> Size:
+        """The (height, width) that the model will see of ``picture``, known before the run."""
+        height, width = picture.shape[-2:]
+        return target_size(height, width, self.factor, self.min_pixels, self.max_pixels)
+
+    def tokens(self, picture: Tensor) -> int:
+        """How many tokens ``picture`` will cost."""
+        height, width = self.input_size(picture)
+        return height // self.factor * (width // self.factor)
+
+    def patches(self, picture: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """``picture`` as float32 rows ``[patches, 3 * temporal * patch * patch]`` and its grid
+        (1, rows, columns) in patches.
+
+        Rows run merge block by merge block, so that the ``merge_size`` squared patches of one
+        token are neighbours; within a row: channel, time, y, x. The layout and the order of
+        operations are the official processor's (``Qwen2VLImageProcessor``).
+        """
+        height, width = self.input_size(picture)
+        resized = resize(picture, (height, width)).float()
+        mean = resized.new_tensor(self.image_mean).mul_(255).view(3, 1, 1)
+        std = resized.new_tensor(self.image_std).mul_(255).view(3, 1, 1)
+        normal = resized.sub_(mean).div_(std)
+        patch, merge = self.patch_size, self.merge_size
+        rows, columns = height // patch, width // patch
+        blocks = normal.view(3, rows // merge, merge, patch, columns // merge, merge, patch)
+        ordered = blocks.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5)
+        doubled = ordered.expand(-1, -1, -1, -1, -1, self.temporal_patch_size, -1, -1)
+        return doubled.reshape(rows * columns, -1), (1, rows, columns)
+
+
+def resize(picture: Tensor, size: Size) -> Tensor:
+    """uint8 ``[3, H, W]`` to uint8 ``[3, *size]``, bicubic with antialiasing.
+
+    On the CPU torch resizes 8-bit pictures natively; elsewhere through floats, rounded back.
+    """
+    if tuple(picture.shape[-2:]) == tuple(size):
+        return picture
+    batch = picture.unsqueeze(0)
+    if picture.device.type == "cpu":
+        # Native 8-bit kernels exist for the channels-last layout.
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    else:
+        batch = batch.float()
+    resized = torch.nn.functional.interpolate(
+        batch, size=size, mode="bicubic", align_corners=False, antialias=True
+    )
+    if resized.dtype != torch.uint8:
+        resized = resized.round_().clamp_(0, 255).to(torch.uint8)
+    return resized[0].contiguous()
