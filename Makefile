@@ -1,0 +1,81 @@
+# Needs Python (3.11 is what is tested), pip and PyPI; everything else is fetched into folders
+# that git ignores. `make` alone lists what there is.
+
+PYTHON ?= python3
+COMFYUI_PORT ?= 8188
+export UV_HTTP_TIMEOUT ?= 300
+# One thread: models in the tests are tiny, and two pools on few cores fight each other.
+export OMP_NUM_THREADS ?= 1
+
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .venv-uv/bin/uv)
+PY := .venv/bin/python
+NEWEST := .venv/.ready
+OLDEST := .venv-oldest/.ready
+
+.PHONY: help setup demo test lint types format comfy clean
+
+help:
+	@echo 'make setup    environments: .venv (newest transformers), .venv-oldest (4.57)'
+	@echo 'make demo     describe, read and ground shipped pictures with the bundled model'
+	@echo 'make test     everything that CI runs'
+	@echo 'make lint     style and types'
+	@echo 'make format   rewrite the code in the style'
+	@echo 'make comfy    COMFYUI=<checkout>: a real ComfyUI with the pack in it'
+	@echo 'make clean    remove the environments and caches'
+
+setup: $(NEWEST) $(OLDEST)
+
+# A private copy: --target works as root, in a virtual environment and where the system's
+# Python is managed by its distribution.
+.venv-uv/bin/uv:
+	$(PYTHON) -m pip install --quiet --target .venv-uv uv
+
+$(NEWEST): pyproject.toml requirements.txt | $(filter .venv-uv/%,$(UV))
+	test -x $(PY) || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
+	$(UV) pip install --python $(PY) -r requirements.txt --group dev
+	mkdir -p .venv/pack && ln -sfn ../.. .venv/pack/qwen_vl_suite
+	touch $@
+
+$(OLDEST): pyproject.toml requirements.txt | $(filter .venv-uv/%,$(UV))
+	test -x .venv-oldest/bin/python || \
+		$(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv-oldest
+	$(UV) pip install --python .venv-oldest/bin/python -r requirements.txt --group dev-oldest
+	touch $@
+
+demo: $(NEWEST)
+	$(PY) demo.py
+
+lint: $(NEWEST)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: $(NEWEST)
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+test: setup lint
+	.venv-oldest/bin/python -m pytest -q tests/engine
+	$(PY) -m pytest -q
+
+# An own database, user and output folder, so that a ComfyUI in daily use is left as it is.
+comfy: $(NEWEST)
+	@test -f "$(COMFYUI)/main.py" || \
+		{ echo 'Name a checkout of ComfyUI: make comfy COMFYUI=/path/to/ComfyUI'; exit 2; }
+	@test -L "$(COMFYUI)/custom_nodes/qwen-vl-suite" || \
+		! test -e "$(COMFYUI)/custom_nodes/qwen-vl-suite" || \
+		{ echo 'custom_nodes/qwen-vl-suite is a folder there: move it away first.'; exit 2; }
+	ln -sfn "$(CURDIR)" "$(COMFYUI)/custom_nodes/qwen-vl-suite"
+	test -x .venv-comfyui/bin/python || \
+		$(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv-comfyui
+	$(UV) pip install --quiet --python .venv-comfyui/bin/python \
+		-r "$(COMFYUI)/requirements.txt" -r requirements.txt --group torch
+	mkdir -p .comfyui/user .comfyui/output
+	cd "$(COMFYUI)" && "$(CURDIR)/.venv-comfyui/bin/python" main.py \
+		--listen 127.0.0.1 --port $(COMFYUI_PORT) --disable-auto-launch \
+		--user-directory "$(CURDIR)/.comfyui/user" --output-directory "$(CURDIR)/.comfyui/output" \
+		--database-url "sqlite:///$(CURDIR)/.comfyui/comfyui.db" \
+		$(shell nvidia-smi >/dev/null 2>&1 || echo --cpu) $(COMFYUI_ARGS)
+
+clean:
+	rm -rf .venv .venv-oldest .venv-uv .venv-comfyui .mypy_cache .ruff_cache .pytest_cache
