@@ -39,6 +39,11 @@ class Backend(Protocol):
         """Bytes that the weights occupy, tied tensors counted once."""
         ...
 
+    def thinks(self, wish: bool | None = None) -> bool:
+        """Whether an answer will begin with a thought, given the caller's wish (None: the
+        model's own way). Raises ``BadOption`` where the model cannot do as wished."""
+        ...
+
     def generate(self, requests: Sequence[Request], watch: Watch | None = None) -> list[Response]:
         """Answers in the order of ``requests``, each as if it were asked alone."""
         ...

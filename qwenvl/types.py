@@ -49,7 +49,7 @@ class Sampling:
     ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch those filters off. ``repetition_penalty`` 1
     and ``presence_penalty`` 0 change nothing. ``presence_penalty`` is subtracted once from the
     logit of every token already written (the OpenAI definition). ``max_thinking_tokens`` bounds
-    the thought of a thinking model apart from the answer (None: half of ``max_new_tokens``).
+    the thought of a thinking model, apart from the answer (None: 4096).
     Equal ``seed`` gives equal text.
     """
 

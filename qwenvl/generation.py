@@ -1,0 +1,280 @@
+"""Choosing tokens for a batch of unlike requests, and knowing when each has said enough.
+
+The whole state of a request lives in its own ``Row``: its sampling, its random generator, its
+limits. So a row's answer does not depend on who shares the batch, and equal seeds give equal
+text alone or in company. Pure torch; the model is somebody else's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .backend import Watch
+from .errors import BadOption
+from .types import FinishReason, Sampling
+
+THINKING_TOKENS = 4096
+"""Room for a thought where the caller set none."""
+
+_LOOP_TOKENS = 128  # a tail this long ...
+_LOOP_TURNS = 6  # ... made of this many equal turns is a loop: long tables have shorter ones
+_LOOP_PERIOD = 256
+_LOOP_EVERY = 8  # tokens between looks
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises ``BadOption`` for a value outside its range, naming the range."""
+    ranges: tuple[tuple[str, float, float], ...] = (
+        ("max_new_tokens", 1, 1_000_000),
+        ("temperature", 0, 10),
+        ("top_p", 0, 1),
+        ("top_k", 0, 1_000_000),
+        ("min_p", 0, 1),
+        ("repetition_penalty", 0.01, 10),
+        ("presence_penalty", -2, 2),
+    )
+    for name, low, high in ranges:
+        value = getattr(sampling, name)
+        if not low <= value <= high:
+            raise BadOption(f"{name} is {value}; it may be {low:g} to {high:g}.")
+    if sampling.max_thinking_tokens is not None and sampling.max_thinking_tokens < 0:
+        raise BadOption(f"max_thinking_tokens is {sampling.max_thinking_tokens}; use 0 or more.")
+
+
+@dataclass(eq=False)
+class Row:
+    """One request under way. ``prompt_ids``: its prompt without padding and without picture
+    tokens, which ``repetition_penalty`` also looks at, as everywhere. ``thinking`` is whether
+    the prompt ends inside a thought; ``close_ids`` end one."""
+
+    index: int
+    sampling: Sampling
+    prompt_ids: Sequence[int]
+    eos_ids: frozenset[int]
+    close_ids: tuple[int, ...] = ()
+    thinking: bool = False
+    ids: list[int] = field(default_factory=list)
+    thought: int = 0
+    finish_reason: FinishReason | None = None
+    _forced: list[int] = field(default_factory=list)
+    _generator: torch.Generator | None = None
+    _written: Tensor | None = None
+    _seen: Tensor | None = None
+
+    @property
+    def thinking_limit(self) -> int:
+        limit = self.sampling.max_thinking_tokens
+        return THINKING_TOKENS if limit is None else limit
+
+    @property
+    def longest(self) -> int:
+        """The most tokens this row can take, thought and answer together."""
+        thought = self.thinking_limit + len(self.close_ids) if self.thinking else 0
+        return thought + self.sampling.max_new_tokens
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token for ``logits`` ``[V]``, float32, which may be changed in place."""
+        if self._forced:
+            return self._forced.pop(0)
+        if self.thinking and self.thought >= self.thinking_limit:
+            first, *self._forced = self.close_ids
+            return first
+        self._penalise(logits)
+        if self.sampling.temperature == 0:
+            return int(logits.argmax())
+        return self._draw(logits)
+
+    def _penalise(self, logits: Tensor) -> None:
+        sampling = self.sampling
+        if sampling.presence_penalty:
+            if self._written is None:
+                self._written = torch.zeros_like(logits)
+                self._written[torch.tensor(self.ids, dtype=torch.long)] = 1
+            logits.sub_(self._written, alpha=sampling.presence_penalty)
+        if sampling.repetition_penalty != 1:
+            if self._seen is None:
+                self._seen = torch.zeros_like(logits, dtype=torch.bool)
+                seen = [*self.prompt_ids, *self.ids]
+                self._seen[torch.tensor(seen, dtype=torch.long)] = True
+            # Keskar et al. 2019, as transformers has it: divide what is likely, multiply what
+            # is not, so that the penalty always makes a token less likely.
+            factor = torch.where(
+                logits > 0, 1 / sampling.repetition_penalty, sampling.repetition_penalty
+            )
+            logits.copy_(torch.where(self._seen, logits * factor, logits))
+
+    def _draw(self, logits: Tensor) -> int:
+        sampling = self.sampling
+        if self._generator is None:
+            # On the CPU whatever the model's device: the same seed then means the same text.
+            self._generator = torch.Generator().manual_seed(sampling.seed % 2**63)
+        logits = (logits / sampling.temperature).cpu()
+        if 0 < sampling.top_k < logits.numel():
+            logits, tokens = logits.topk(sampling.top_k)
+        else:
+            logits, tokens = logits.sort(descending=True)
+        probabilities = logits.softmax(-1)
+        if sampling.top_p < 1:
+            before = probabilities.cumsum(-1) - probabilities
+            keep = before < sampling.top_p
+            keep[0] = True
+            probabilities = probabilities * keep
+        if sampling.min_p > 0:
+            probabilities = probabilities * (probabilities >= sampling.min_p * probabilities[0])
+        # One uniform number a token, whatever the number of candidates, walked down the sorted
+        # list: tiny numeric differences between batches rarely move the choice.
+        total = probabilities.cumsum(-1)
+        mark = torch.rand((), generator=self._generator, dtype=torch.float64) * total[-1]
+        place = int(torch.searchsorted(total.double(), mark, right=True))
+        return int(tokens[min(place, int(probabilities.count_nonzero()) - 1)])
+
+    def accept(self, token: int) -> None:
+        """Takes ``token`` as written and decides whether the row is finished."""
+        if token in self.eos_ids:
+            self.finish_reason = "stop"
+            return
+        self.ids.append(token)
+        if self._written is not None:
+            self._written[token] = 1
+        if self._seen is not None:
+            self._seen[token] = True
+        if self.thinking:
+            self.thought += 1
+            if self._ends_with(self.close_ids):
+                self.thinking = False
+        elif len(self.ids) - self.thought >= self.sampling.max_new_tokens:
+            self.finish_reason = "length"
+        if self.finish_reason is None and len(self.ids) % _LOOP_EVERY == 0:
+            self._cut_loop()
+
+    def _ends_with(self, tail: tuple[int, ...]) -> bool:
+        return bool(tail) and tuple(self.ids[-len(tail) :]) == tail
+
+    def _cut_loop(self) -> None:
+        kept = loop_start(self.ids)
+        if kept is None:
+            return
+        if self.thinking:
+            # A thought that turns in circles is ended; the answer may still be sound.
+            self.thought = max(self.thought, self.thinking_limit)
+        else:
+            del self.ids[max(kept, self.thought) :]
+            self.finish_reason = "repetition"
+
+
+def loop_start(ids: Sequence[int]) -> int | None:
+    """Where a loop at the end of ``ids`` should be cut so that one turn of it stays, or None.
+
+    A loop is a tail of at least 128 tokens that repeats with a period of at most 256, at least
+    six times over.
+    """
+    length = len(ids)
+    for period in range(1, min(_LOOP_PERIOD, length // _LOOP_TURNS) + 1):
+        needed = max(_LOOP_TOKENS, _LOOP_TURNS * period)
+        if needed > length:
+            continue
+        place = length - 1
+        stop = length - needed + period
+        while place >= stop and ids[place] == ids[place - period]:
+            place -= 1
+        if place < stop:
+            while place >= period and ids[place] == ids[place - period]:
+                place -= 1
+            return place + 1
+    return None
+
+
+class TextStream:
+    """Turns a growing list of tokens into pieces of text, never half a character."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]):
+        self._decode = decode
+        self._start = 0
+        self._sent = 0
+
+    def grow(self, ids: Sequence[int]) -> str:
+        """The text that came since the last call; empty while a character is incomplete."""
+        text = self._decode(ids[self._start :])
+        if text.endswith("\ufffd"):
+            return ""
+        piece = text[self._sent :]
+        self._sent = len(text)
+        if text.endswith("\n"):
+            # Start anew at a line's end, so that a long answer is not decoded again and again.
+            self._start, self._sent = len(ids), 0
+        return piece
+
+
+class Batch:
+    """Rows that decode together: gives the sampler and the stopper that ``generate`` takes."""
+
+    def __init__(self, rows: Sequence[Row], watch: Watch, streams: Sequence[TextStream]):
+        self.rows = rows
+        self._watch = watch
+        self._streams = streams
+        self._chosen: list[int] = []
+
+    def choose(self, scores: Tensor) -> Tensor:
+        """Scores ``[B, V]`` in which only each row's own choice is finite."""
+        self._watch.check()
+        scores = scores.float().clone()
+        plain = scores.argmax(-1).tolist() if self._all_plain() else None
+        self._chosen = [
+            0 if row.finish_reason else (plain[i] if plain else row.choose(scores[i]))
+            for i, row in enumerate(self.rows)
+        ]
+        chosen = torch.tensor(self._chosen, device=scores.device).unsqueeze(1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0)
+
+    def _all_plain(self) -> bool:
+        """Whether one argmax over the batch decides every row."""
+        return all(
+            row.sampling.temperature == 0
+            and not row.sampling.presence_penalty
+            and row.sampling.repetition_penalty == 1
+            and not row.thinking
+            for row in self.rows
+        )
+
+    def advance(self) -> list[bool]:
+        """Books the tokens just chosen; which rows are finished."""
+        for row, token, stream in zip(self.rows, self._chosen, self._streams, strict=True):
+            if row.finish_reason is None:
+                row.accept(token)
+                if row.finish_reason is None:
+                    self._watch.token(row.index, stream.grow(row.ids))
+        return [row.finish_reason is not None for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may run at once. ``tokens``: rows times the longest row's prompt and answer,
+    which is what the KV cache is padded to."""
+
+    tokens: int = 32_768
+    rows: int = 32
+
+
+def plan(prompts: Sequence[int], answers: Sequence[int], budget: Budget) -> list[list[int]]:
+    """Groups requests into batches: the longest first, so that neighbours are of like length
+    and the worst memory need comes at the start. ``prompts`` and ``answers`` are token counts.
+    A request that is over the budget alone still gets a batch of its own.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: (-(prompts[i] + answers[i]), i))
+    batches: list[list[int]] = []
+    longest_prompt = longest_answer = 0
+    for index in order:
+        prompt = max(longest_prompt, prompts[index])
+        answer = max(longest_answer, answers[index])
+        rows = len(batches[-1]) + 1 if batches else 1
+        if batches and rows <= budget.rows and rows * (prompt + answer) <= budget.tokens:
+            batches[-1].append(index)
+            longest_prompt, longest_answer = prompt, answer
+        else:
+            batches.append([index])
+            longest_prompt, longest_answer = prompts[index], answers[index]
+    return batches

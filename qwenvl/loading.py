@@ -1,0 +1,290 @@
+"""Weights and tokenizers into memory: which class, which type, which attention, which device.
+
+Beside ``transformers_backend`` the only file that imports transformers, always inside functions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import (
+    BadOption,
+    IncompleteCheckpoint,
+    RemoteCodeRefused,
+    Unavailable,
+    UnsupportedModel,
+)
+from .types import Family, ModelSpec
+
+PRECISIONS: Mapping[str, torch.dtype | None] = {
+    "auto": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+}
+QUANTIZATIONS = ("none", "8bit", "4bit")
+ATTENTIONS = (
+    "auto",
+    "sdpa",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flex_attention",
+    "eager",
+)
+_FLASH_PACKAGES = {
+    "flash_attention_2": "flash_attn",
+    "flash_attention_3": "flash_attn_interface",
+    "flash_attention_4": "flash_attn.cute",
+}
+# Quantising the vision tower costs pictures' detail and saves little: it is a small share.
+_KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
+_QUANTIZER_PACKAGES = {"awq": "gptqmodel", "gptq": "gptqmodel", "bitsandbytes": "bitsandbytes"}
+
+
+def load_model(path: Path, spec: ModelSpec, family: Family) -> Any:
+    """The model of ``path`` on its device, ready to generate.
+
+    Raises ``UnsupportedModel``, ``RemoteCodeRefused``, ``IncompleteCheckpoint``, ``Unavailable``
+    and ``BadOption``.
+    """
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    _refuse_foreign_code(path, spec, family, config)
+    device = pick_device(spec.device)
+    dtype = pick_dtype(spec.precision, device)
+    own = config.get("quantization_config")
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": pick_attention(spec.attention, device, dtype),
+        "trust_remote_code": spec.trust_remote_code,
+        "output_loading_info": True,
+        "local_files_only": True,
+        "use_safetensors": True,
+    }
+    if own:
+        options["dtype"] = "auto" if spec.precision == "auto" else dtype
+        _check_own_quantization(own, spec)
+    elif spec.quantization != "none":
+        options["quantization_config"] = _bitsandbytes(spec.quantization, dtype)
+    if own or spec.quantization != "none":
+        # Quantised weights are made on their device and must not be moved as plain ones are.
+        options["device_map"] = {"": device}
+    model, report = _from_pretrained(_model_class(path, family), path, options)
+    if report["missing_keys"]:
+        some = ", ".join(sorted(report["missing_keys"])[:3])
+        raise IncompleteCheckpoint(
+            f"{path.name} lacks {len(report['missing_keys'])} tensors that its model needs "
+            f"({some}, ...), and would answer at random. Download it again.",
+            tuple(sorted(report["missing_keys"])),
+        )
+    if "device_map" not in options:
+        model.to(device)
+    _own_defaults_only(model)
+    return model.eval()
+
+
+def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer in ``path``. Raises ``IncompleteCheckpoint`` where it cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(path), trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IncompleteCheckpoint(
+            f"The tokenizer of {path.name} cannot be read ({error}). Download tokenizer.json and "
+            "tokenizer_config.json again.",
+            ("tokenizer.json",),
+        ) from error
+
+
+def pick_device(wish: str) -> torch.device:
+    """``auto``: the first CUDA, XPU or MPS device, else the CPU. Raises ``Unavailable``."""
+    if wish == "auto":
+        for kind in ("cuda", "xpu", "mps"):
+            if _has(kind):
+                return torch.device(kind, 0) if kind != "mps" else torch.device(kind)
+        return torch.device("cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError as error:
+        raise BadOption(f"{wish!r} is no device name. Use auto, cpu, cuda:0, cuda:1 ...") from error
+    if device.type != "cpu" and not _has(device.type):
+        raise Unavailable(
+            f"Device {wish} was asked for, but torch {torch.__version__} sees no "
+            f"{device.type} device here. Choose auto or cpu."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise Unavailable(
+            f"Device {wish} was asked for, but there are only "
+            f"{torch.cuda.device_count()} CUDA devices (from cuda:0)."
+        )
+    return device
+
+
+def _has(kind: str) -> bool:
+    module = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
+    return module is not None and module.is_available()
+
+
+def pick_dtype(wish: str, device: torch.device) -> torch.dtype:
+    """``auto``: bf16 where the device computes it natively, fp16 on older CUDA cards, fp32 on
+    the CPU, where half types are slower. Raises ``BadOption`` and ``Unavailable``."""
+    if wish not in PRECISIONS:
+        raise BadOption(f"precision is {wish!r}; use one of {', '.join(PRECISIONS)}.")
+    native_bf16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    dtype = PRECISIONS[wish]
+    if dtype is torch.bfloat16 and not native_bf16:
+        raise Unavailable(
+            f"{torch.cuda.get_device_name(device)} has no bf16. Choose auto, fp16 or fp32."
+        )
+    if dtype is not None:
+        return dtype
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if native_bf16 else torch.float16
+
+
+def pick_attention(wish: str, device: torch.device, dtype: torch.dtype) -> str:
+    """``auto``: flash attention 2 where it is installed and can run, eager on MPS (sdpa fails
+    there with these models), else sdpa. Raises ``Unavailable`` for a wish that cannot be met."""
+    if wish not in ATTENTIONS:
+        raise BadOption(f"attention is {wish!r}; use one of {', '.join(ATTENTIONS)}.")
+    if wish == "auto":
+        if device.type == "mps":
+            return "eager"
+        return "sdpa" if _flash_problem("flash_attention_2", device, dtype) else "flash_attention_2"
+    if wish in _FLASH_PACKAGES and (problem := _flash_problem(wish, device, dtype)):
+        raise Unavailable(f"{wish} was asked for, but {problem}. Choose auto or sdpa.")
+    return wish
+
+
+def _flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    package = _FLASH_PACKAGES[name]
+    if device.type != "cuda":
+        return f"it runs on CUDA devices only, and the model goes to {device.type}"
+    least = (9, 0) if name != "flash_attention_2" else (8, 0)
+    if torch.cuda.get_device_capability(device) < least:
+        return f"it needs compute capability {least[0]}.{least[1]} or newer"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return "it computes in bf16 or fp16 only"
+    if not _installed(package):
+        return f"the Python package {package.split('.')[0]!r} is not installed"
+    return ""
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name is absent
+        return False
+
+
+def _refuse_foreign_code(
+    path: Path, spec: ModelSpec, family: Family, config: Mapping[str, Any]
+) -> None:
+    if family.model_type == "qwen" and not spec.trust_remote_code:
+        raise RemoteCodeRefused(
+            f"{path.name} is an original Qwen-VL checkpoint: it runs only through Python code that "
+            "comes with it. Use Qwen2-VL or newer, or allow that code by name "
+            "(trust_remote_code) if you have read it."
+        )
+    if is_older(family.since):
+        raise UnsupportedModel(
+            f"{family.title} needs transformers {family.since} or newer, and this is "
+            f"{_transformers_version()}. Update it with: pip install -U transformers"
+        )
+
+
+def is_older(version: str) -> bool:
+    """Whether the installed transformers is older than ``version``."""
+    from packaging.version import Version
+
+    return Version(_transformers_version()).release < Version(version).release
+
+
+def _transformers_version() -> str:
+    import transformers
+
+    return transformers.__version__
+
+
+def _model_class(path: Path, family: Family) -> Any:
+    import transformers
+
+    name = family.transformers_class or "AutoModelForImageTextToText"
+    if not hasattr(transformers, name):
+        raise UnsupportedModel(
+            f"{path.name} needs {name}, which transformers "
+            f"{transformers.__version__} lacks. Update transformers."
+        )
+    return getattr(transformers, name)
+
+
+def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
+    try:
+        return cls.from_pretrained(str(path), **options)
+    except ImportError as error:
+        raise Unavailable(f"{path.name} needs a package that is not installed: {error}") from error
+    except (ValueError, KeyError, AttributeError) as error:
+        if "does not recognize this architecture" in str(error) or "Unrecognized" in str(error):
+            raise UnsupportedModel(
+                f"transformers {_transformers_version()} does not know the model type of "
+                f"{path.name}. Update it with: pip install -U transformers"
+            ) from error
+        raise UnsupportedModel(f"{path.name} cannot be loaded: {error}") from error
+    except OSError as error:
+        raise IncompleteCheckpoint(f"{path.name} cannot be read: {error}") from error
+
+
+def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
+    if quantization not in QUANTIZATIONS:
+        raise BadOption(f"quantization is {quantization!r}; use one of {', '.join(QUANTIZATIONS)}.")
+    if not _installed("bitsandbytes") or not _installed("accelerate"):
+        raise Unavailable(
+            f"{quantization} was asked for, but the packages bitsandbytes and accelerate are not "
+            "both installed. Install them with: pip install bitsandbytes accelerate"
+        )
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_WHOLE)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=_KEPT_WHOLE,
+    )
+
+
+def _check_own_quantization(own: Mapping[str, Any], spec: ModelSpec) -> None:
+    method = str(own.get("quant_method", "unknown"))
+    if spec.quantization != "none":
+        raise BadOption(
+            f"{Path(spec.checkpoint).name} is quantised already ({method}); it cannot be loaded in "
+            f"{spec.quantization} on top. Set quantization to none."
+        )
+    package = _QUANTIZER_PACKAGES.get(method)
+    if package and not _installed(package):
+        raise Unavailable(
+            f"{Path(spec.checkpoint).name} is quantised with {method} and needs the package "
+            f"{package}. Install it, or choose the unquantised checkpoint with 4bit."
+        )
+
+
+def _own_defaults_only(model: Any) -> None:
+    """Drops the checkpoint's sampling defaults: every row brings its own, and transformers fills
+    unset values from here (a repetition penalty of 1.05, say) behind the caller's back."""
+    from transformers import GenerationConfig
+
+    old = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=old.bos_token_id, eos_token_id=old.eos_token_id, pad_token_id=old.pad_token_id
+    )

@@ -1,0 +1,101 @@
+"""One road from pictures and a task to results: ask, answer, read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .backend import Backend, Watch
+from .errors import UnreadableReply
+from .types import Request, Response, Result, Sampling, Seen, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def sampling_for(backend: Backend, task: Task, thinking: bool | None = None) -> Sampling:
+    """How ``task`` is answered where the caller set nothing.
+
+    Reading and finding are greedy without penalties. Free text takes the makers' values for the
+    family; so does anything that begins with a thought, since greedy thoughts tend to circle.
+    """
+    if backend.thinks(thinking):
+        base = backend.family.thinking_sampling
+    else:
+        base = Sampling() if task.greedy else backend.family.sampling
+    return dataclasses.replace(base, max_new_tokens=task.max_new_tokens)
+
+
+def answer(
+    backend: Backend,
+    task: Task,
+    pictures: Sequence[Tensor],
+    *,
+    system: str = "",
+    sampling: Sampling | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    thinking: bool | None = None,
+    watch: Watch | None = None,
+    keep_unreadable: bool = False,
+) -> list[Result]:
+    """Asks ``task`` about each of ``pictures`` (uint8 ``[3, H, W]``) in one batched run.
+
+    One result a picture, in order, boxes in pixels of that picture. Raises ``UnreadableReply``
+    naming the pictures whose replies could not be read, after all are answered; with
+    ``keep_unreadable`` such a result carries ``error`` and the raw text instead.
+    """
+    sampling = sampling or sampling_for(backend, task, thinking)
+    requests = [
+        Request(
+            images=(picture,),
+            prompt=task.prompt,
+            system=system or task.system,
+            sampling=sampling,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            thinking=thinking,
+        )
+        for picture in pictures
+    ]
+    responses = backend.generate(requests, watch)
+    results = [
+        _read(task, backend, picture, response)
+        for picture, response in zip(pictures, responses, strict=True)
+    ]
+    if not keep_unreadable:
+        _raise_unreadable(results)
+    return results
+
+
+def _read(task: Task, backend: Backend, picture: Tensor, response: Response) -> Result:
+    height, width = picture.shape[-2:]
+    seen = Seen(backend.family, (height, width), response.input_sizes[0])
+    try:
+        result = task.parse(response.text, seen)
+    except UnreadableReply as error:
+        result = Result(text=error.raw, error=str(error))
+    return dataclasses.replace(
+        result, thinking=response.thinking, finish_reason=response.finish_reason
+    )
+
+
+def _raise_unreadable(results: Sequence[Result]) -> None:
+    failed = [number for number, result in enumerate(results, 1) if result.error]
+    if not failed:
+        return
+    first = results[failed[0] - 1]
+    where = f"picture {failed[0]}" if len(failed) == 1 else f"pictures {_listed(failed)}"
+    cut = (
+        " The reply was cut at max_new_tokens: raise it." if first.finish_reason == "length" else ""
+    )
+    raise UnreadableReply(
+        f"The reply for {where} of {len(results)} could not be read. {first.error}{cut}",
+        first.text,
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:8])
+    return shown + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")

@@ -1,0 +1,298 @@
+"""Tiny random-weight checkpoints, one of each family, in the files a real one has.
+
+They answer nonsense, but by the real architectures: what holds for them between two roads
+(alone or in a batch, ours or the official processor's) holds for their big sisters.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|vision_bos|>",
+    "<|vision_eos|>",
+    "<|IMAGE|>",
+    "<|VIDEO|>",
+    "<|AUDIO|>",
+    "<|audio_bos|>",
+    "<|audio_eos|>",
+)
+THINK = ("<think>", "</think>")
+VOCABULARY = 320
+
+TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% if message.content is string %}{{ message.content }}{% else -%}
+{%- for part in message.content -%}
+{%- if part.type == 'image' -%}START IMAGE END{%- else -%}{{ part.text }}{%- endif -%}
+{%- endfor -%}
+{%- endif -%}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}<|im_start|>assistant
+THINK{% endif -%}"""
+SWITCH = (
+    "{% if enable_thinking is defined and enable_thinking %}<think>\n"
+    "{% else %}<think>\n\n</think>\n\n{% endif %}"
+)
+
+
+def tokenizer() -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=290,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(["a red circle and a blue square in the picture"], trainer)
+    core.add_tokens([AddedToken(token, normalized=False) for token in THINK])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+
+
+def _text(**more: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.3,
+        **more,
+    }
+
+
+_ROPE_2 = {"type": "mrope", "mrope_section": [2, 3, 3]}
+_ROPE_3 = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+_VISION_3 = {
+    "depth": 2,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "intermediate_size": 48,
+    "out_hidden_size": 64,
+    "patch_size": 16,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "num_position_embeddings": 64,
+    "initializer_range": 0.3,
+}
+_MOE = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "decoder_sparse_step": 1,
+}
+_LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+    "full_attention_interval": 2,
+    "layer_types": ["linear_attention", "full_attention"],
+    "head_dim": 32,
+    "partial_rotary_factor": 0.5,
+}
+_VISION_2_5 = {
+    "depth": 2,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "intermediate_size": 48,
+    "out_hidden_size": 64,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "window_size": 56,
+    "fullatt_block_indexes": [1],
+    "initializer_range": 0.3,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {
+        **_text(rope_scaling=_ROPE_2),
+        "vision_config": {
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 64,
+            "num_heads": 4,
+            "mlp_ratio": 2,
+            "initializer_range": 0.3,
+        },
+    },
+    "qwen2_5_vl": {**_text(rope_scaling=_ROPE_2), "vision_config": _VISION_2_5},
+    "qwen2_5_omni": {
+        "thinker_config": {
+            "model_type": "qwen2_5_omni_thinker",
+            "text_config": _text(rope_scaling={**_ROPE_2, "type": "default"}),
+            "vision_config": _VISION_2_5,
+            "audio_config": {
+                "d_model": 32,
+                "encoder_layers": 1,
+                "encoder_attention_heads": 4,
+                "encoder_ffn_dim": 32,
+                "output_dim": 64,
+                "num_mel_bins": 16,
+                "max_source_positions": 32,
+                "n_window": 8,
+            },
+        },
+        "enable_audio_output": False,
+    },
+    "qwen3_vl": {
+        "text_config": _text(head_dim=16, rope_scaling=_ROPE_3),
+        "vision_config": {**_VISION_3, "deepstack_visual_indexes": [0]},
+    },
+    "qwen3_vl_moe": {
+        "text_config": _text(head_dim=16, rope_scaling=_ROPE_3, **_MOE),
+        "vision_config": {**_VISION_3, "deepstack_visual_indexes": [0]},
+    },
+    "qwen3_5": {
+        "text_config": _text(rope_parameters={**_ROPE_3, "rope_theta": 10_000.0}, **_LINEAR),
+        "vision_config": _VISION_3,
+    },
+    "qwen3_5_moe": {
+        "text_config": _text(
+            rope_parameters={**_ROPE_3, "rope_theta": 10_000.0}, **_LINEAR, **_MOE
+        ),
+        "vision_config": _VISION_3,
+    },
+}
+
+
+def available(model_type: str) -> bool:
+    """Whether the installed transformers has this family at all."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return model_type in CONFIG_MAPPING_NAMES
+
+
+def make(model_type: str, folder: Path, thinking: str = "", seed: int = 0) -> Path:
+    """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always"
+    or "switch", by the chat template."""
+    import torch
+    import transformers
+
+    made = tokenizer()
+    special = made.get_added_vocab()
+    omni = model_type == "qwen2_5_omni"
+    image, start, end = (
+        ("<|IMAGE|>", "<|vision_bos|>", "<|vision_eos|>")
+        if omni
+        else ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
+    )
+    ids = {
+        "image_token_id": special[image],
+        "video_token_id": special["<|VIDEO|>" if omni else "<|video_pad|>"],
+        "vision_start_token_id": special[start],
+        "vision_end_token_id": special[end],
+    }
+    config = json.loads(json.dumps(CONFIGS[model_type]))
+    if omni:
+        thinker = config["thinker_config"]
+        thinker |= {
+            "image_token_index": ids["image_token_id"],
+            "video_token_index": ids["video_token_id"],
+            "audio_token_index": special["<|AUDIO|>"],
+            "vision_start_token_id": ids["vision_start_token_id"],
+            "vision_end_token_id": ids["vision_end_token_id"],
+            "audio_start_token_id": special["<|audio_bos|>"],
+            "audio_end_token_id": special["<|audio_eos|>"],
+            "vocab_size": VOCABULARY,
+        }
+    else:
+        config |= ids
+    torch.manual_seed(seed)
+    if omni:
+        whole = transformers.Qwen2_5OmniConfig(thinker_config=thinker)
+        model = transformers.Qwen2_5OmniThinkerForConditionalGeneration(whole.thinker_config)
+    else:
+        parsed = transformers.AutoConfig.for_model(model_type, **config)
+        model = transformers.AutoModelForImageTextToText.from_config(parsed)
+    for name, weight in model.named_parameters():
+        # The libraries' own initial values are so small that every answer is one token repeated.
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.3 if "embed" not in name else 1.0)
+    model.generation_config.repetition_penalty = 1.05
+    model.save_pretrained(folder)
+    if omni:
+        _as_omni(folder)
+    made.chat_template = (
+        TEMPLATE.replace("START", start)
+        .replace(" IMAGE ", image)
+        .replace("END", end)
+        .replace("THINK", {"": "", "always": "<think>\n", "switch": SWITCH}[thinking])
+    )
+    made.save_pretrained(folder)
+    patch = 16 if model_type.startswith("qwen3") else 14
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "image_processor_type": "Qwen2VLImageProcessorFast",
+                "patch_size": patch,
+                "merge_size": 2,
+                "temporal_patch_size": 2,
+                "size": {
+                    "shortest_edge": 4 * (2 * patch) ** 2,
+                    "longest_edge": 64 * (2 * patch) ** 2,
+                },
+                "image_mean": [0.5] * 3,
+                "image_std": [0.5] * 3,
+            }
+        )
+    )
+    (folder / "generation_config.json").write_text(
+        json.dumps(
+            {
+                "eos_token_id": [special["<|im_end|>"], special["<|endoftext|>"]],
+                "pad_token_id": special["<|endoftext|>"],
+                "repetition_penalty": 1.05,
+                "temperature": 0.1,
+                "do_sample": True,
+            }
+        )
+    )
+    return folder
+
+
+def _as_omni(folder: Path) -> None:
+    """As the hub has it: the thinker inside a bigger model, under a prefix of its own."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    weights = {f"thinker.{name}": tensor for name, tensor in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    inner = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "model_type": "qwen2_5_omni",
+                "architectures": ["Qwen2_5OmniModel"],
+                "thinker_config": inner,
+                "enable_audio_output": False,
+            }
+        )
+    )
