@@ -139,8 +139,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
         return FAMILIES[model_type]
     if not any(key in config for key in ("vision_config", "visual", "thinker_config")):
         raise UnsupportedModel(
-            f"model_type {model_type!r} has no vision tower in its config.json: it reads text only. "
-            "Choose a vision-language checkpoint (a name with VL, or Qwen3.5 and newer)."
+            f"model_type {model_type!r} has no vision tower in its config.json: it reads text "
+            "only. Choose a vision-language checkpoint (a name with VL, or Qwen3.5 and newer)."
         )
     return dataclasses.replace(
         DEFAULT, model_type=model_type, title=f"{model_type} (unknown model)"

@@ -80,13 +80,13 @@ class TransformersBackend:
         template: Template,
         family: Family,
         preprocessing: Preprocessing,
-        budget: Budget = Budget(),
+        budget: Budget | None = None,
     ):
         self.model = model
         self.template = template
         self.family = family
         self.preprocessing = preprocessing
-        self.budget = budget
+        self.budget = budget or Budget()
         self._lock = threading.Lock()
         # Which inputs a model takes differs between families and transformers releases.
         self._accepted = frozenset(inspect.signature(model.forward).parameters)

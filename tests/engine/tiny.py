@@ -75,7 +75,7 @@ def _text(**more: Any) -> dict[str, Any]:
     return {
         "vocab_size": VOCABULARY,
         "hidden_size": 64,
-        "intermediate_size": 96,
+        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -88,6 +88,7 @@ def _text(**more: Any) -> dict[str, Any]:
 
 _ROPE_2 = {"type": "mrope", "mrope_section": [2, 3, 3]}
 _ROPE_3 = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+_ROPE_3_5 = {**_ROPE_3, "rope_theta": 10_000.0}
 _VISION_3 = {
     "depth": 2,
     "hidden_size": 32,
@@ -171,7 +172,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": {**_VISION_3, "deepstack_visual_indexes": [0]},
     },
     "qwen3_5": {
-        "text_config": _text(rope_parameters={**_ROPE_3, "rope_theta": 10_000.0}, **_LINEAR),
+        "text_config": _text(rope_parameters=_ROPE_3_5, **_LINEAR),
         "vision_config": _VISION_3,
     },
     "qwen3_5_moe": {
@@ -248,6 +249,7 @@ def make(model_type: str, folder: Path, thinking: str = "", seed: int = 0) -> Pa
     )
     made.save_pretrained(folder)
     patch = 16 if model_type.startswith("qwen3") else 14
+    token = (2 * patch) ** 2
     (folder / "preprocessor_config.json").write_text(
         json.dumps(
             {

@@ -1,0 +1,43 @@
+"""Tiny checkpoints of every family, made once a run, and the models loaded from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
+from qwen_vl_suite.qwenvl.types import ModelSpec
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``checkpoint("qwen3_vl")`` is a folder; skips where transformers is too old to have it."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    @lru_cache(maxsize=None)
+    def made(model_type: str, thinking: str = "") -> Path:
+        if not tiny.available(model_type):
+            import transformers
+
+            pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
+        return tiny.make(model_type, root / f"{model_type}{thinking}", thinking)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def backend(checkpoint: Callable[..., Path]) -> Callable[..., TransformersBackend]:
+    """``backend("qwen3_vl")`` is a loaded tiny model, fp32, on the CPU."""
+
+    @lru_cache(maxsize=None)
+    def loaded(model_type: str, thinking: str = "") -> TransformersBackend:
+        return load(ModelSpec(str(checkpoint(model_type, thinking)), device="cpu"))
+
+    return loaded

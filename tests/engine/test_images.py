@@ -1,0 +1,159 @@
+"""Pictures: what comes in is told apart, what goes to the model is what the makers' code gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from qwen_vl_suite.qwenvl import images
+from qwen_vl_suite.qwenvl.errors import BadImage, BadOption
+
+SIZES = [(1, 1), (1, 150), (28, 28), (37, 201), (200, 64), (480, 640), (20, 3000), (1080, 1920)]
+
+
+def noise(height: int, width: int, channels: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(height * 7 + width)
+    return torch.rand(1, height, width, channels, generator=generator)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("patch", [14, 16])
+def test_patches_are_the_official_processors(size: tuple[int, int], patch: int) -> None:
+    from transformers import AutoImageProcessor  # noqa: F401 - fails clearly without torchvision
+
+    try:
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl_fast import (
+            Qwen2VLImageProcessorFast as Official,
+        )
+    except ImportError:
+        from transformers import Qwen2VLImageProcessor as Official
+    bounds = {"shortest_edge": 16 * 1024, "longest_edge": 600_000}
+    config = {"patch_size": patch, "size": bounds}
+    ours = images.Preprocessing.from_config(config)
+    picture = images.pictures(noise(*size))[0]
+    rows, grid = ours.patches(picture)
+    theirs = Official(**config)(
+        images=[picture], return_tensors="pt", input_data_format="channels_first"
+    )
+    assert [list(grid)] == theirs["image_grid_thw"].tolist()
+    level = 1 / 255 / min(ours.image_std)
+    torch.testing.assert_close(rows, theirs["pixel_values"], atol=level, rtol=0)
+    assert ours.tokens(picture) == grid[1] * grid[2] // 4
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    height=st.integers(1, 8000),
+    width=st.integers(1, 8000),
+    factor=st.sampled_from([28, 32]),
+    low=st.integers(1, 64),
+    more=st.integers(0, 16_000),
+)
+def test_target_size_is_the_official_smart_resize(
+    height: int, width: int, factor: int, low: int, more: int
+) -> None:
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    bounds = (low * factor**2, (low + more) * factor**2)
+    try:
+        expected = smart_resize(height, width, factor, *bounds)
+    except ValueError:
+        with pytest.raises(BadImage):
+            images.target_size(height, width, factor, *bounds)
+    else:
+        assert images.target_size(height, width, factor, *bounds) == expected
+
+
+ACCEPTED = {
+    "float": (torch.full((2, 4, 5, 3), 0.5), 128),
+    "half": (torch.full((2, 4, 5, 3), 0.5, dtype=torch.float16), 128),
+    "rounded, not cut": (torch.full((2, 4, 5, 3), 0.999), 255),
+    "grey": (torch.full((2, 4, 5, 1), 0.25), 64),
+    "uint8": (torch.full((2, 4, 5, 3), 7, dtype=torch.uint8), 7),
+    "clear alpha is white": (torch.zeros(2, 4, 5, 4), 255),
+    "full alpha is colour": (torch.ones(2, 4, 5, 4), 255),
+    "half alpha": (torch.tensor([0.0, 0.0, 0.0, 0.5]).expand(2, 4, 5, 4), 128),
+    "overshoot": (torch.full((2, 4, 5, 3), 1.2), 255),
+    "undershoot": (torch.full((2, 4, 5, 3), -0.1), 0),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=str)
+def test_every_kind_of_image_becomes_rgb8(case: str) -> None:
+    image, level = ACCEPTED[case]
+    made = images.pictures(image)
+    assert len(made) == 2
+    for picture in made:
+        assert picture.dtype == torch.uint8 and picture.shape == (3, 4, 5)
+        assert picture.unique().tolist() == [level]
+
+
+def test_one_picture_without_a_batch_is_a_batch_of_one() -> None:
+    assert len(images.pictures(torch.zeros(4, 5, 3))) == 1
+
+
+def test_every_picture_of_a_batch_comes_in_order() -> None:
+    batch = torch.arange(4).view(4, 1, 1, 1).expand(4, 3, 3, 3) / 255
+    assert [int(p[0, 0, 0]) for p in images.pictures(batch)] == [0, 1, 2, 3]
+    torch.testing.assert_close(images.to_image(images.pictures(batch)), batch.contiguous())
+
+
+REFUSED = {
+    "empty batch": (torch.zeros(0, 4, 5, 3), "empty"),
+    "no height": (torch.zeros(1, 0, 5, 3), "empty"),
+    "two channels": (torch.zeros(1, 4, 5, 2), "shape"),
+    "channels first": (torch.zeros(1, 3, 40, 50), "shape"),
+    "nan": (torch.full((1, 4, 5, 3), torch.nan), "NaN"),
+    "infinity": (torch.full((1, 4, 5, 3), torch.inf), "infinite"),
+    "0 to 255": (torch.full((1, 4, 5, 3), 200.0), "Divide by 255"),
+    "minus one to one": (torch.full((1, 4, 5, 3), -1.0), "-1..1"),
+    "integers": (torch.zeros(1, 4, 5, 3, dtype=torch.int32), "int32"),
+    "too long": (torch.zeros(1, 1, 201, 3), "200 times"),
+    "no tensor": ([[0]], "list"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_what_is_no_picture_is_refused_by_name(case: str) -> None:
+    image, said = REFUSED[case]
+    with pytest.raises(BadImage, match=said):
+        images.pictures(image)
+
+
+def test_bounds_of_a_request() -> None:
+    own = images.Preprocessing(patch_size=16, min_pixels=4096, max_pixels=65_536)
+    assert own.bounded(None, None) is own
+    assert own.bounded(None, 2048).min_pixels == 2048, "a lone maximum moves the minimum down"
+    assert own.bounded(100_000, None).max_pixels == 100_000, "and a lone minimum the maximum up"
+    with pytest.raises(BadOption, match="one token alone"):
+        own.bounded(10, None)
+    with pytest.raises(BadOption, match="above"):
+        own.bounded(8192, 4096)
+
+
+@settings(max_examples=100, deadline=None)
+@given(height=st.integers(1, 3000), width=st.integers(1, 3000), tokens=st.integers(4, 500))
+def test_max_pixels_bounds_what_the_model_sees(height: int, width: int, tokens: int) -> None:
+    if max(height, width) > 200 * min(height, width):
+        return
+    rule = images.Preprocessing(patch_size=16).bounded(None, tokens * 1024)
+    picture = torch.empty(3, height, width, dtype=torch.uint8)
+    # A side never falls below one token, so a very long picture may stay over the bound.
+    assert rule.tokens(picture) <= tokens or 32 in rule.input_size(picture)
+
+
+def test_files_are_turned_as_exif_says_and_laid_on_white(tmp_path) -> None:
+    turned = Image.fromarray(np.zeros((4, 6, 3), np.uint8))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert images.read(tmp_path / "turned.jpg").shape == (3, 6, 4)
+    Image.new("RGBA", (3, 3), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert images.read(tmp_path / "clear.png").unique().tolist() == [255]
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(BadImage, match="text.png"):
+        images.read(tmp_path / "text.png")
