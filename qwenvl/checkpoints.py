@@ -6,7 +6,6 @@ processor's settings, as the hubs hold them. Nothing here loads a tensor.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -191,21 +190,19 @@ def _look(folder: Path, name: str, entries: tuple[tuple[str, int, int], ...]) ->
     sizes = {entry: size for entry, size, _ in entries}
     family: Family | None = None
     faults: dict[str, str] = {}
-    problem = ""
     try:
         family = family_of(_config(folder))
     except IncompleteCheckpoint as error:
         faults["config.json"] = str(error)
     except UnsupportedModel as error:
         return Checkpoint(name, folder, None, 0, str(error))
+    if problem := _unsupported_weights(sizes):
+        return Checkpoint(name, folder, family, 0, problem)
     weights = _weight_files(folder, sizes, faults)
-    if not weights:
-        problem = _unsupported_weights(sizes)
-    if not problem:
-        _check_rest(folder, sizes, family, faults)
-        problem = "; ".join(f"{file} {what}" for file, what in faults.items())
+    _check_rest(folder, sizes, family, faults)
+    problem = "; ".join(f"{file} {what}" for file, what in faults.items())
     nbytes = sum(sizes.get(file, 0) for file in weights)
-    return Checkpoint(name, folder, family, nbytes, problem, tuple(faults) if faults else ())
+    return Checkpoint(name, folder, family, nbytes, problem, tuple(faults))
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -266,7 +263,7 @@ def _partly(file: str, sizes: dict[str, int]) -> str:
 
 def _unsupported_weights(sizes: dict[str, int]) -> str:
     """Why weights in another form are not taken; empty if there are none of that kind."""
-    if any(file.endswith(".safetensors") or file.startswith(SINGLE) for file in sizes):
+    if any(".safetensors" in file for file in sizes):
         return ""
     endings = {Path(file).suffix.lower() for file in sizes}
     if ".gguf" in endings:

@@ -1,0 +1,49 @@
+"""Small checkpoints on disk, valid in every file that is looked at before loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+SHARDS = {
+    "model-00001-of-00002.safetensors": {"a.weight": 64, "b.weight": 16},
+    "model-00002-of-00002.safetensors": {"c.weight": 128},
+}
+CONFIG = {"model_type": "qwen3_vl", "vision_config": {}}
+
+
+def safetensors(tensors: Mapping[str, int]) -> bytes:
+    """A file of uint8 tensors, ``tensors`` maps names to bytes."""
+    header, end = {}, 0
+    for name, nbytes in tensors.items():
+        header[name] = {"dtype": "U8", "shape": [nbytes], "data_offsets": [end, end + nbytes]}
+        end += nbytes
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(i % 251 for i in range(end))
+
+
+def files(config: Mapping[str, object] = CONFIG, sharded: bool = True) -> dict[str, bytes]:
+    """Names and contents of a whole checkpoint."""
+    weights = {"model.safetensors": safetensors({"a.weight": 256})}
+    if sharded:
+        weight_map = {tensor: file for file, tensors in SHARDS.items() for tensor in tensors}
+        index = {"metadata": {"total_size": 208}, "weight_map": weight_map}
+        weights = {file: safetensors(tensors) for file, tensors in SHARDS.items()}
+        weights["model.safetensors.index.json"] = json.dumps(index).encode()
+    return {
+        "config.json": json.dumps(config).encode(),
+        "preprocessor_config.json": b"{}",
+        "tokenizer.json": b'{"model": {}}\n',
+        "tokenizer_config.json": b"{}",
+        **weights,
+    }
+
+
+def write(folder: Path, contents: Mapping[str, bytes]) -> Path:
+    """Writes ``contents`` below ``folder`` and returns ``folder``."""
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
