@@ -1,0 +1,220 @@
+"""Make training batches: pictures through the official resize, packed questions, and where to look.
+
+A batch holds pictures of one grid only, so that no picture needs padding. All
+questions about a picture share one sequence: the picture comes first, and each
+turn sees the picture and itself alone, at the positions it would have as the
+only turn. So a picture is paid for once and every turn is an exact first turn.
+"""
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from . import questions, scenes, tokenizer
+
+PATCH, MERGE = 16, 2
+CELL = PATCH * MERGE  # pixels per side of one merged token
+FEWEST, MOST = 40 * CELL * CELL, 49 * CELL * CELL  # `size` of the processor: pixel counts
+CHARS = scenes.LETTERS + scenes.DIGITS
+NO_CHAR = len(CHARS)
+ROLES = ("char_left", "char_right", "x1", "y1", "x2", "y2", "look", "point")  # one attention head each
+
+
+def fit(width: int, height: int) -> tuple[int, int]:
+    """The (width, height) the processor resizes to: multiples of 32, between FEWEST and MOST pixels.
+
+    Same arithmetic as `smart_resize` of transformers' Qwen2-VL image processor.
+    """
+    h, w = max(CELL, round(height / CELL) * CELL), max(CELL, round(width / CELL) * CELL)
+    if h * w > MOST:
+        beta = (height * width / MOST) ** 0.5
+        h, w = (max(CELL, int(v / beta / CELL) * CELL) for v in (height, width))
+    elif h * w < FEWEST:
+        beta = (FEWEST / (height * width)) ** 0.5
+        h, w = (int(-(-v * beta // CELL)) * CELL for v in (height, width))
+    return w, h
+
+
+def resized(picture) -> torch.Tensor:
+    """PIL picture to uint8 [3, h, w], resized as the processor does (bicubic, antialias)."""
+    width, height = fit(*picture.size)
+    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
+    return F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)[0]
+
+
+@dataclass
+class Batch:
+    """B pictures of one grid with N = rows * columns merged tokens, and sequences of L tokens. See `collate`."""
+
+    pixels: torch.Tensor  # uint8 [B, 3, 32 rows, 32 columns]
+    seen: dict  # what each merged token shows, [B, N, ...]; -1 where there is nothing to say
+    ids: torch.Tensor  # [B, L]; the picture's tokens hold <|image_pad|>
+    turn: torch.Tensor  # [B, L] 0 for the shared beginning, 1.. for turns, -1 for padding
+    target: torch.Tensor  # [B, L] the next token where it is to be learnt, else -100
+    role: torch.Tensor  # [B, L] index in ROLES, -1 unsupervised, len(ROLES) no role, len(ROLES)+1 stop
+    cells: torch.Tensor  # bool [B, L, N] the tokens of the picture that the role looks at
+    about: torch.Tensor  # bool [B, L, N] all shapes the answer is about, at joints
+    about_on: torch.Tensor  # bool [B, L]
+    upcoming: torch.Tensor  # [B, L, 3] next character index, line index, shape index; -1 unknown
+    start: int  # where the picture's tokens begin
+    answers: list  # the turns, for looking at
+
+
+def look(scene: scenes.Scene) -> tuple[dict, list, list]:
+    """Truth per merged token [N, ...], and the tokens of each shape and of each character (with its half)."""
+    width, height = scene.picture.size
+    w, h = fit(width, height)
+    columns, rows = w // CELL, h // CELL
+    n = columns * rows
+    kind, rank = np.zeros(n, np.int64), np.full(n, -1)
+    shape, colour, line_no = np.full(n, -1), np.full(n, -1), np.full((n, 2), -1)
+    char, index = np.full((n, 2), NO_CHAR), np.full((n, 2), -1)
+    box = np.full((n, 6), -1.0, np.float32)
+    shape_cells, char_cells = [], []
+    sx, sy = w / width / CELL, h / height / CELL
+    left, top = np.tile(np.arange(columns), rows), np.repeat(np.arange(rows), columns)
+    for k, item in enumerate(scene.shapes):
+        x1, y1, x2, y2 = item.box[0] * sx, item.box[1] * sy, item.box[2] * sx, item.box[3] * sy
+        share = (np.clip(np.minimum(left + 1, x2) - np.maximum(left, x1), 0, 1)
+                 * np.clip(np.minimum(top + 1, y2) - np.maximum(top, y1), 0, 1))
+        mine = share >= min(0.45, share.max() * 0.9)
+        kind[mine], rank[mine] = 1, k
+        shape[mine], colour[mine] = scenes.SHAPES.index(item.kind), list(scenes.COLOURS).index(item.colour)
+        flat = (item.box[0] / width, item.box[1] / height, item.box[2] / width, item.box[3] / height)
+        box[mine] = (*flat, (flat[0] + flat[2]) / 2, (flat[1] + flat[3]) / 2)
+        shape_cells.append(mine)
+    for k, item in enumerate(scene.lines):
+        places = []
+        flat = (item.box[0] / width, item.box[1] / height, item.box[2] / width, item.box[3] / height)
+        for c, (x, y) in enumerate(item.centres):
+            half = min(2 * columns - 1, int(2 * x * sx))
+            cell = min(rows - 1, int(y * sy)) * columns + half // 2
+            kind[cell] = 2
+            char[cell, half % 2], index[cell, half % 2] = CHARS.index(item.text[c]), c
+            line_no[cell, half % 2] = k
+            box[cell] = (*flat, (flat[0] + flat[2]) / 2, (flat[1] + flat[3]) / 2)
+            places.append((cell, half % 2))
+        char_cells.append(places)
+    seen = dict(kind=kind, rank=rank, shape=shape, colour=colour, char=char, index=index, line=line_no, box=box)
+    return seen, shape_cells, char_cells
+
+
+class Packer:
+    """Scenes to sequences. One per process; `ids` caches the tokens of each piece."""
+
+    def __init__(self):
+        self.tokens = tokenizer.build()
+        self.cache: dict[str, list[int]] = {}
+        self.pad, self.image = self.tokens.token_to_id("<|endoftext|>"), self.tokens.token_to_id("<|image_pad|>")
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self.cache:
+            self.cache[text] = self.tokens.encode(text).ids
+        return self.cache[text]
+
+    def beginning(self, system: str, n: int) -> tuple[list[int], int]:
+        """Tokens up to and including <|vision_end|>, and where the picture's tokens begin."""
+        head = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
+        ids = self.ids(head + "<|im_start|>user\n<|vision_start|>")
+        return ids + [self.image] * n + self.ids("<|vision_end|>"), len(ids)
+
+    def sequence(self, scene, turns, system: str) -> dict:
+        """One scene's sequence as arrays, see Batch."""
+        seen, shape_cells, char_cells = look(scene)
+        n = len(seen["kind"])
+        ids, start = self.beginning(system, n)
+        turn, target, role = [0] * len(ids), [-100] * len(ids), [-1] * len(ids)
+        notes = []  # (position, cells, about, upcoming)
+        for number, item in enumerate(turns, 1):
+            about = np.zeros(n, bool)
+            for k in item.about or ():
+                about |= shape_cells[k]
+            asked = self.ids(f"{item.question}<|im_end|>\n<|im_start|>assistant\n")
+            ids += asked
+            target += [-100] * len(asked)
+            role += [-1] * len(asked)
+            for piece in (*item.pieces, questions.Piece("<|im_end|>", "" if item.kind != "read" else "stop")):
+                cells, what, coming = np.zeros(n, bool), len(ROLES), [-1, -1, -1]
+                if piece.role == "stop":
+                    what = len(ROLES) + 1
+                elif piece.role == "char":
+                    _, k, c = piece.aim
+                    cell, half = char_cells[k][c]
+                    cells[cell], what, coming = True, half, [c, k, -1]
+                elif piece.role:
+                    kind, k = piece.aim
+                    if kind == "shape":
+                        cells, coming = shape_cells[k], [-1, -1, k]
+                    else:
+                        cells[[cell for cell, _ in char_cells[k]]] = True
+                        coming = [-1, k, -1]
+                    what = ROLES.index(piece.role)
+                for j, token in enumerate(self.ids(piece.text)):
+                    target[-1], role[-1] = token, what if j == 0 else len(ROLES)
+                    if j == 0:
+                        joint = item.about is not None and piece.role in ("look", "stop", "")
+                        notes.append((len(ids) - 1, cells, about if joint else None, coming))
+                    ids.append(token)
+                    target.append(-100)
+                    role.append(-1)
+            ids.pop(), target.pop(), role.pop()  # nothing follows <|im_end|>
+            turn += [number] * (len(ids) - len(turn))
+        return dict(ids=ids, turn=turn, target=target, role=role, notes=notes, seen=seen, start=start, n=n)
+
+    def collate(self, drawn: list, rng: random.Random, number: int) -> Batch:
+        """(scene, pixels) of one grid, with `number` turns each, to a Batch."""
+        system = rng.choice(tokenizer.SYSTEMS) if rng.random() < 0.2 else ""
+        turns = [questions.turns(scene, rng, number) for scene, _ in drawn]
+        rows = [self.sequence(scene, asked, system) for (scene, _), asked in zip(drawn, turns)]
+        longest, n = max(len(r["ids"]) for r in rows), rows[0]["n"]
+        out = {name: np.full((len(rows), longest), fill) for name, fill in
+               (("ids", self.pad), ("turn", -1), ("target", -100), ("role", -1))}
+        cells, about = (np.zeros((len(rows), longest, n), bool) for _ in range(2))
+        about_on, upcoming = np.zeros((len(rows), longest), bool), np.full((len(rows), longest, 3), -1)
+        for k, row in enumerate(rows):
+            for name in out:
+                out[name][k, :len(row[name])] = row[name]
+            for at, its_cells, its_about, coming in row["notes"]:
+                cells[k, at], upcoming[k, at] = its_cells, coming
+                if its_about is not None:
+                    about[k, at], about_on[k, at] = its_about, True
+        seen = {name: torch.from_numpy(np.stack([r["seen"][name] for r in rows])) for name in rows[0]["seen"]}
+        arrays = {k: torch.from_numpy(v) for k, v in (*out.items(), ("cells", cells), ("about", about),
+                                                      ("about_on", about_on), ("upcoming", upcoming))}
+        return Batch(torch.stack([p for _, p in drawn]), seen, start=rows[0]["start"], answers=turns, **arrays)
+
+
+def stream(seed: str, size: int, number: int, kinds=("shapes", "text", "text", "mixed")):
+    """Endless batches of `size` pictures. The same seed gives the same batches."""
+    packer, rng = Packer(), random.Random(f"nano stream {seed}")
+    waiting: dict[tuple, list] = {}
+    serial = 0
+    while True:
+        scene = scenes.draw(f"train {seed} {serial}", kind=rng.choice(kinds))
+        serial += 1
+        queue = waiting.setdefault(fit(*scene.picture.size), [])
+        queue.append((scene, resized(scene.picture)))
+        if len(queue) == size:
+            yield packer.collate(queue, rng, number)
+            queue.clear()
+
+
+def _work(queue, *args):
+    torch.set_num_threads(1)
+    for batch in stream(*args):
+        queue.put(batch)
+
+
+def background(*args, ahead: int = 6):
+    """`stream` in a second process, a few batches ahead."""
+    import torch.multiprocessing as mp
+
+    mp.set_sharing_strategy("file_system")
+    queue = mp.get_context("spawn").Queue(ahead)
+    mp.get_context("spawn").Process(target=_work, args=(queue, *args), daemon=True).start()
+    while True:
+        yield queue.get()
