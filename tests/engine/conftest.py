@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``checkpoint("qwen3_vl")`` is a folder; skips where transformers is too old to have it."""
     root = tmp_path_factory.mktemp("checkpoints")
 
-    @lru_cache(maxsize=None)
+    @cache
     def made(model_type: str, thinking: str = "") -> Path:
         if not tiny.available(model_type):
             import transformers
@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def backend(checkpoint: Callable[..., Path]) -> Callable[..., TransformersBackend]:
     """``backend("qwen3_vl")`` is a loaded tiny model, fp32, on the CPU."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def loaded(model_type: str, thinking: str = "") -> TransformersBackend:
         return load(ModelSpec(str(checkpoint(model_type, thinking)), device="cpu"))
 

@@ -257,10 +257,7 @@ def make(model_type: str, folder: Path, thinking: str = "", seed: int = 0) -> Pa
                 "patch_size": patch,
                 "merge_size": 2,
                 "temporal_patch_size": 2,
-                "size": {
-                    "shortest_edge": 4 * (2 * patch) ** 2,
-                    "longest_edge": 64 * (2 * patch) ** 2,
-                },
+                "size": {"shortest_edge": 4 * token, "longest_edge": 64 * token},
                 "image_mean": [0.5] * 3,
                 "image_std": [0.5] * 3,
             }

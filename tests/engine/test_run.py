@@ -1,0 +1,110 @@
+"""From pictures and a task to results, over a backend that says what it is told to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from qwen_vl_suite.qwenvl.errors import UnreadableReply
+from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.run import answer, sampling_for
+from qwen_vl_suite.qwenvl.tasks.describe import describe
+from qwen_vl_suite.qwenvl.tasks.ground import ground
+from qwen_vl_suite.qwenvl.types import Box, Request, Response, Sampling
+
+
+class Scripted:
+    """Answers the n-th picture with the n-th text."""
+
+    def __init__(self, *texts: str, family: str = "qwen3_vl", thinks: bool = False, **response):
+        self.family = FAMILIES[family]
+        self.texts, self.response, self._thinks = texts, response, thinks
+        self.nbytes = 0
+        self.asked: Sequence[Request] = ()
+
+    def thinks(self, wish: bool | None = None) -> bool:
+        return self._thinks
+
+    def generate(self, requests, watch=None) -> list[Response]:
+        self.asked = requests
+        sizes = {"input_sizes": ((56, 112),), **self.response}
+        return [Response(text, **sizes) for text in self.texts]
+
+    def close(self) -> None:
+        raise AssertionError("nobody asked for this")
+
+
+def pictures(count: int, height: int = 100, width: int = 200) -> list[torch.Tensor]:
+    return [torch.zeros(3, height, width, dtype=torch.uint8) for _ in range(count)]
+
+
+BOX = '```json\n[{"bbox_2d": [0, 28, 56, 56], "label": "cat"}]\n```'
+IN_PIXELS = {
+    "qwen3_vl": Box(0, 2.8, 11.2, 5.6, "cat"),
+    "qwen2_5_vl": Box(0, 50, 100, 100, "cat"),
+}
+
+
+@pytest.mark.parametrize("family", IN_PIXELS)
+def test_boxes_are_pixels_of_the_original_whatever_the_family(family: str) -> None:
+    (found,) = answer(Scripted(BOX, family=family), ground("cat"), pictures(1))
+    got, want = found.boxes[0], IN_PIXELS[family]
+    assert got.label == want.label
+    assert (got.x1, got.y1, got.x2, got.y2) == pytest.approx((want.x1, want.y1, want.x2, want.y2))
+
+
+def test_one_result_a_picture_in_order_from_one_call() -> None:
+    backend = Scripted("one", "two", "three")
+    found = answer(backend, describe("short"), pictures(3), system="be kind")
+    assert [result.text for result in found] == ["one", "two", "three"]
+    assert len(backend.asked) == 3
+    assert {request.system for request in backend.asked} == {"be kind"}
+
+
+def test_thought_and_ending_reach_the_result() -> None:
+    backend = Scripted("one", thinking="hm", finish_reason="repetition")
+    (found,) = answer(backend, describe(), pictures(1))
+    assert (found.thinking, found.finish_reason) == ("hm", "repetition")
+
+
+def test_unreadable_replies_are_named_after_all_are_answered() -> None:
+    backend = Scripted(BOX, "gibberish", BOX, "more gibberish")
+    with pytest.raises(UnreadableReply, match="pictures 2, 4 of 4") as caught:
+        answer(backend, ground("cat"), pictures(4))
+    assert caught.value.raw == "gibberish"
+
+
+def test_a_reply_that_was_cut_says_so() -> None:
+    with pytest.raises(UnreadableReply, match="max_new_tokens"):
+        answer(Scripted("gibberish", finish_reason="length"), ground("cat"), pictures(1))
+
+
+def test_going_on_past_unreadable_replies_loses_nothing() -> None:
+    found = answer(Scripted(BOX, "gibberish"), ground("cat"), pictures(2), keep_unreadable=True)
+    assert found[0].boxes and not found[0].error
+    assert not found[1].boxes and found[1].error and found[1].text == "gibberish"
+
+
+def test_nothing_found_is_empty_and_no_error() -> None:
+    (found,) = answer(Scripted("None found."), ground("cat"), pictures(1))
+    assert found.boxes == () and not found.error
+
+
+def test_each_task_is_sampled_as_it_should_be() -> None:
+    plain, thoughtful = Scripted(), Scripted(thinks=True)
+    family = FAMILIES["qwen3_vl"]
+    assert sampling_for(plain, ground("cat")).temperature == 0
+    assert sampling_for(plain, ground("cat")).presence_penalty == 0
+    assert sampling_for(plain, describe()).temperature == family.sampling.temperature
+    assert sampling_for(plain, describe()).presence_penalty == 1.5
+    assert sampling_for(thoughtful, ground("cat")).temperature == 0.6
+    assert sampling_for(thoughtful, describe()).top_p == 0.95
+
+
+def test_the_callers_sampling_is_taken_as_it_is() -> None:
+    backend = Scripted("x")
+    mine = Sampling(max_new_tokens=7, temperature=0.3, seed=9)
+    answer(backend, describe(), pictures(1), sampling=mine)
+    assert backend.asked[0].sampling == mine
