@@ -81,12 +81,15 @@ class Row:
         if self._forced:
             return self._forced.pop(0)
         if self.thinking and self.thought >= self.thinking_limit:
-            first, *self._forced = self.close_ids
-            return first
+            return self._close()
         self._penalise(logits)
-        if self.sampling.temperature == 0:
-            return int(logits.argmax())
-        return self._draw(logits)
+        token = int(logits.argmax()) if self.sampling.temperature == 0 else self._draw(logits)
+        # A model that ends inside its thought still owes the answer.
+        return self._close() if self.thinking and token in self.eos_ids else token
+
+    def _close(self) -> int:
+        first, *self._forced = self.close_ids
+        return first
 
     def _penalise(self, logits: Tensor) -> None:
         sampling = self.sampling

@@ -137,6 +137,14 @@ def test_a_thought_that_ends_by_itself_leaves_the_whole_answer() -> None:
     assert (subject.ids[subject.thought :], subject.finish_reason) == ([6, 7], "length")
 
 
+def test_an_end_inside_a_thought_ends_the_thought_only() -> None:
+    subject = row(thinking=True)
+    taken = [subject.choose(logits(t0=1.0)) for _ in range(2)]
+    assert taken == list(CLOSE)
+    assert run(subject, *taken).thinking is False
+    assert subject.choose(logits(t0=1.0)) == EOS
+
+
 def test_a_budget_of_no_thought_closes_at_once() -> None:
     subject = row(thinking=True, max_thinking_tokens=0)
     assert subject.choose(logits(t5=1.0)) == CLOSE[0]
