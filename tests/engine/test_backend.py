@@ -312,6 +312,29 @@ def test_an_unknown_model_type_is_named_with_what_to_do(checkpoint, tmp_path, ca
     assert "qwen9_vl" in caplog.text
 
 
+def test_an_unknown_type_that_transformers_has_works_and_says_so(
+    checkpoint, tmp_path, caplog
+) -> None:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers.models.qwen3_vl import modeling_qwen3_vl as base
+
+    class NewConfig(base.Qwen3VLConfig):
+        model_type = "qwen8_vl"
+
+    class NewModel(base.Qwen3VLForConditionalGeneration):
+        config_class = NewConfig
+
+    AutoConfig.register("qwen8_vl", NewConfig)
+    AutoModelForImageTextToText.register(NewConfig, NewModel)
+    folder = changed(checkpoint("qwen3_vl"), tmp_path / "8", model_type="qwen8_vl")
+    with caplog.at_level(logging.WARNING):
+        subject = load(ModelSpec(folder, device="cpu"))
+    assert "qwen8_vl" in caplog.text and "0-1000" in caplog.text
+    same = load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"))
+    requests = mixed_requests()[:3]
+    assert subject.generate(requests) == same.generate(requests)
+
+
 def test_a_family_newer_than_transformers_says_which_release(checkpoint, tmp_path) -> None:
     if tiny.available("qwen3_5"):
         pytest.skip("this transformers has every family")
