@@ -1,0 +1,35 @@
+"""The one list of this pack's nodes."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import host
+
+log = logging.getLogger(__name__)
+
+
+def nodes() -> list[type[io.ComfyNode]]:
+    """Every node class, in the order of the menu."""
+    from .box_format import BoxFormat
+    from .describe import Describe
+    from .grounding import Grounding
+    from .loader import Loader
+    from .ocr import OCR
+
+    return [Loader, Describe, OCR, Grounding, BoxFormat]
+
+
+class QwenVLSuite(ComfyExtension):
+    async def on_load(self) -> None:
+        host.register_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        try:
+            return nodes()
+        except Exception:
+            # Some hosts swallow what an extension raises, and the nodes would just be absent.
+            log.exception("Qwen-VL Suite could not load its nodes")
+            raise

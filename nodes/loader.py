@@ -1,0 +1,115 @@
+"""Chooses a model, brings it onto this machine and says how it is to be loaded."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..qwenvl import loading
+from ..qwenvl.errors import CheckpointNotFound
+from ..qwenvl.types import ModelSpec
+from . import host, shelf, sockets
+from .model import ModelHandle
+
+SOURCES = ["huggingface", "modelscope"]
+_PIXELS = {"default": 0, "min": 0, "max": 1 << 25, "step": 1024, **sockets.ADVANCED}
+
+
+class Loader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        models = shelf.choices()
+        return sockets.schema(
+            node_id="QVL_Loader",
+            display_name="Qwen-VL Loader",
+            description="Chooses a Qwen vision-language model, downloads it if it is not here yet, "
+            "and hands it to the other Qwen-VL nodes. Nodes with equal settings share one model.",
+            search_aliases=["load qwen", "qwen vl", "vlm", "vision language model", "qwen3-vl"],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=models,
+                    default=models[0],
+                    tooltip="A model in models/LLM, one to download on first use, or the bundled "
+                    "demo, which knows only drawn shapes and printed words.",
+                ),
+                io.Combo.Input(
+                    "quantization",
+                    options=list(loading.QUANTIZATIONS),
+                    default="none",
+                    tooltip="4bit needs about a quarter of the memory, 8bit half, at some loss of "
+                    "detail (bitsandbytes). FP8, AWQ and GPTQ checkpoints keep their own.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(loading.PRECISIONS),
+                    default="auto",
+                    tooltip="Number type of the weights. auto: bf16 on cards that compute it, else "
+                    "fp16; fp32 on the CPU.",
+                    **sockets.ADVANCED,
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=list(loading.ATTENTIONS),
+                    default="auto",
+                    tooltip="auto: flash attention 2 where it is installed and can run, else sdpa "
+                    "(eager on Apple's MPS). Any other wish is met or refused, never replaced.",
+                    **sockets.ADVANCED,
+                ),
+                io.Combo.Input(
+                    "device",
+                    options=host.devices(),
+                    default="auto",
+                    tooltip="Where the model runs. auto: where ComfyUI runs its own models.",
+                    **sockets.ADVANCED,
+                ),
+                io.Int.Input(
+                    "min_pixels",
+                    tooltip="Smaller pictures are enlarged to this many pixels (width times "
+                    "height) before the model sees them. 0: the model's own bound.",
+                    **_PIXELS,
+                ),
+                io.Int.Input(
+                    "max_pixels",
+                    tooltip="Larger pictures are shrunk to this many pixels (width times height): "
+                    "less memory and time, less detail. 0: the model's own bound.",
+                    **_PIXELS,
+                ),
+                io.Combo.Input(
+                    "source",
+                    options=SOURCES,
+                    default=SOURCES[0],
+                    tooltip="Where a model that is not here yet is downloaded from. For a mirror "
+                    "of Hugging Face set HF_ENDPOINT before ComfyUI starts.",
+                    **sockets.ADVANCED,
+                ),
+            ],
+            outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str | None = None, device: str | None = None) -> bool | str:
+        """Replaces ComfyUI's own check of these two lists, which would refuse workflows made
+        where a model lies elsewhere, and says what to do."""
+        if device is not None and device not in host.devices():
+            return f"Device {device} is not on this machine: choose {', '.join(host.devices())}."
+        try:
+            shelf.locate(model or shelf.BUNDLED_NAME)
+        except CheckpointNotFound as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: str,
+        quantization: str = "none",
+        precision: str = "auto",
+        attention: str = "auto",
+        device: str = "auto",
+        min_pixels: int = 0,
+        max_pixels: int = 0,
+        source: str = SOURCES[0],
+    ) -> io.NodeOutput:
+        path = shelf.bring(model, source)
+        spec = ModelSpec(str(path), precision, quantization, attention, host.device(device))
+        return io.NodeOutput(ModelHandle(spec, min_pixels or None, max_pixels or None))

@@ -1,0 +1,100 @@
+"""Pictures of pages, signs and screens to text, with the lines' boxes where they are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr
+from . import sockets
+from .model import ModelHandle
+
+# Longest side in pixels. Pages scanned at 300 dpi make these models repeat themselves; 1288 is
+# what olmOCR was tuned with.
+PAGE_SIZES = {
+    "longest side 1024 px": 1024,
+    "longest side 1288 px (olmOCR)": 1288,
+    "longest side 2048 px": 2048,
+    "as it is": 0,
+}
+_PAGE_SIZE = "longest side 1288 px (olmOCR)"
+_OTHER = "other"
+
+
+class OCR(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return sockets.schema(
+            node_id="QVL_OCR",
+            display_name="Qwen-VL OCR",
+            description="Reads the text in each picture of a batch: plain, as Markdown or HTML, or "
+            "line by line with boxes.",
+            search_aliases=["read text", "text recognition", "document", "markdown", "scan"],
+            inputs=[
+                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
+                io.Image.Input("images", tooltip="One page or a batch."),
+                io.Combo.Input(
+                    "output",
+                    options=list(OUTPUTS),
+                    default="plain",
+                    tooltip="plain: the words. markdown and html: a document with its tables and "
+                    "headings. html and lines also give boxes.",
+                ),
+                io.DynamicCombo.Input(
+                    "language",
+                    options=[
+                        *(io.DynamicCombo.Option(name, []) for name in LANGUAGES),
+                        io.DynamicCombo.Option(
+                            _OTHER,
+                            [
+                                io.String.Input(
+                                    "name",
+                                    default="",
+                                    tooltip="Any language or script, in words: Old Norse runes.",
+                                )
+                            ],
+                        ),
+                    ],
+                    tooltip="A hint; auto is right for most pictures.",
+                ),
+                io.Combo.Input(
+                    "page_size",
+                    options=list(PAGE_SIZES),
+                    default=_PAGE_SIZE,
+                    tooltip="Larger pictures are shrunk to this before the model sees them: pages "
+                    "at 300 dpi make it repeat itself. Boxes stay in the picture's own pixels.",
+                    **sockets.ADVANCED,
+                ),
+                sockets.max_new_tokens(4096, 32768),
+                sockets.unreadable(),
+            ],
+            outputs=[
+                io.String.Output("text", tooltip="One text a picture.", is_output_list=True),
+                *sockets.box_outputs(),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelHandle,
+        images: Any,
+        output: str,
+        language: dict[str, str],
+        page_size: str = _PAGE_SIZE,
+        max_new_tokens: int = 4096,
+        when_unreadable: str = sockets.STOP,
+    ) -> io.NodeOutput:
+        chosen = language["language"]
+        task = ocr(output, language["name"] if chosen == _OTHER else chosen)
+        results = model.seeing_at_most(PAGE_SIZES[page_size], images).answer(
+            task,
+            images,
+            {"max_new_tokens": max_new_tokens},
+            keep_unreadable=when_unreadable != sockets.STOP,
+        )
+        texts = [result.text for result in results]
+        return io.NodeOutput(
+            texts, sockets.bounding_boxes(results), sockets.annotated(images, results)
+        )

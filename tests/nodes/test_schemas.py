@@ -1,0 +1,77 @@
+"""What the graph shows: every widget explained, wired, and kept across versions."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+from comfy_api.latest import io
+
+IDS = ["QVL_Loader", "QVL_Describe", "QVL_OCR", "QVL_Grounding", "QVL_BoxFormat"]
+Nodes = dict[str, type[io.ComfyNode]]
+every_node = pytest.mark.parametrize("node_id", IDS)
+
+
+def all_inputs(inputs: list[Any]) -> list[Any]:
+    found = list(inputs)
+    for item in inputs:
+        if isinstance(item, io.DynamicCombo.Input):
+            for option in item.options:
+                found += all_inputs(option.inputs)
+    return found
+
+
+def test_the_list_of_nodes(nodes: Nodes) -> None:
+    assert list(nodes) == IDS
+
+
+@every_node
+def test_a_person_finds_and_understands_the_node(nodes: Nodes, node_id: str) -> None:
+    schema = nodes[node_id].define_schema()
+    assert schema.category == "Qwen-VL"
+    assert schema.display_name.startswith("Qwen-VL ")
+    assert len(schema.description) > 40
+    assert len(schema.search_aliases) >= 3
+    for item in [*all_inputs(schema.inputs), *schema.outputs]:
+        assert item.tooltip and item.tooltip.endswith((".", ".)")), item.id
+
+
+@every_node
+def test_schema_is_valid_and_serialises(nodes: Nodes, node_id: str) -> None:
+    schema = nodes[node_id].GET_SCHEMA()
+    schema.validate()
+    info = schema.get_v1_info(nodes[node_id])
+    assert info.output and len(info.output) == len(set(info.output_name))
+
+
+@every_node
+def test_every_widget_is_wired_and_every_argument_has_a_widget(nodes: Nodes, node_id: str) -> None:
+    cls = nodes[node_id]
+    schema = cls.define_schema()
+    arguments = inspect.signature(cls.execute).parameters
+    assert {item.id for item in schema.inputs} == set(arguments)
+    for item in schema.inputs:
+        if item.optional:
+            assert arguments[item.id].default == item.default, item.id
+
+
+@every_node
+def test_execute_is_synchronous(nodes: Nodes, node_id: str) -> None:
+    assert not inspect.iscoroutinefunction(nodes[node_id].execute)
+
+
+def test_folded_away_widgets_may_be_left_out(nodes: Nodes) -> None:
+    for node_id, cls in nodes.items():
+        for item in cls.define_schema().inputs:
+            if item.as_dict().get("advanced"):
+                assert item.optional, (node_id, item.id)
+
+
+def test_defaults_are_among_the_options(nodes: Nodes, untouched: Any) -> None:
+    for node_id, cls in nodes.items():
+        inputs = cls.define_schema().inputs
+        values = untouched(inputs)
+        for item in inputs:
+            if isinstance(item, io.Combo.Input):
+                assert values[item.id] in item.options, (node_id, item.id)
