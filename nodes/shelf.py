@@ -18,6 +18,7 @@ from ..qwenvl.errors import CheckpointNotFound
 from . import host
 
 BUNDLED_NAME = "nano"
+_REMARK = re.compile(r" \((bundled demo|incomplete|download, [^()]*)\)$")
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def bring(choice: str, source: str) -> Path:
 
 
 def _name(choice: str) -> str:
-    return re.sub(r" \([^()]*\)$", "", choice).strip().replace("\\", "/")
+    return _REMARK.sub("", choice).strip().replace("\\", "/")
 
 
 def _last(name: str) -> str:

@@ -1,0 +1,231 @@
+"""Describe, OCR and Grounding with a scripted model: B pictures in, B answers out, in order."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, UnreadableReply
+from qwen_vl_suite.qwenvl.types import Response
+
+BOXES = '```json\n[{{"bbox_2d": [100, 100, 500, 500], "label": "{}"}}]\n```'
+Run = Callable[..., tuple[Any, ...]]
+
+
+def test_describe_gives_one_text_a_picture_in_order(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("a cat", "a dog", Response("a bird", thinking="it has wings"))
+    texts, thoughts = run_node("QVL_Describe", model=model, images=pictures)
+    assert texts == ["a cat", "a dog", "a bird"]
+    assert thoughts == ["", "", "it has wings"]
+    assert len(backend.requests) == 3
+    for request, picture in zip(backend.requests, pictures, strict=True):
+        expected = picture.mul(255).round().to(torch.uint8).movedim(-1, 0)
+        assert torch.equal(request.images[0], expected)
+
+
+def test_a_prompt_takes_the_place_of_the_style(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("x")
+    run_node("QVL_Describe", model=model, images=pictures[:1], style="short")
+    run_node("QVL_Describe", model=model, images=pictures[:1], prompt="How many?")
+    styled, own = backend.requests
+    assert own.prompt == "How many?"
+    assert styled.prompt and styled.prompt != own.prompt
+
+
+def test_every_describe_widget_changes_the_request(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("x")
+
+    def asked(**widgets: Any) -> Any:
+        run_node("QVL_Describe", model=model, images=pictures[:1], **widgets)
+        return backend.requests[-1]
+
+    assert asked(system_prompt="Be brief.").system == "Be brief."
+    assert asked(max_new_tokens=7).sampling.max_new_tokens == 7
+    assert [asked(thinking=wish).thinking for wish in ("model default", "on", "off")] == [
+        None,
+        True,
+        False,
+    ]
+    own = asked(sampling={"sampling": "model default", "seed": 5}).sampling
+    assert (own.seed, own.temperature) == (5, backend.family.sampling.temperature)
+    greedy = asked(sampling={"sampling": "greedy"}).sampling
+    assert (greedy.temperature, greedy.presence_penalty) == (0.0, 0.0)
+    values = {
+        "temperature": 0.3,
+        "top_p": 0.4,
+        "top_k": 5,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.2,
+        "seed": 9,
+    }
+    custom = asked(sampling={"sampling": "custom", **values}).sampling
+    assert {name: getattr(custom, name) for name in values} == values
+
+
+def test_the_custom_sampling_widgets_are_fields_of_sampling(nodes: Any) -> None:
+    from dataclasses import fields
+
+    from qwen_vl_suite.qwenvl.types import Sampling
+
+    known = {field.name for field in fields(Sampling)}
+    schema = nodes["QVL_Describe"].define_schema()
+    (combo,) = (item for item in schema.inputs if item.id == "sampling")
+    for option in combo.options:
+        assert {item.id for item in option.inputs} <= known
+
+
+def test_ocr_gives_text_boxes_and_the_drawn_picture(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    line = '[{{"bbox_2d": [0, 0, 500, 1000], "text_content": "{}"}}]'
+    model, _ = scripted(*(line.format(word) for word in ("one", "two", "three")))
+    texts, boxes, drawn = run_node("QVL_OCR", model=model, images=pictures, output="lines")
+    assert [text.strip() for text in texts] == ["one", "two", "three"]
+    assert [[box["label"] for box in frame] for frame in boxes] == [["one"], ["two"], ["three"]]
+    assert {name: boxes[0][0][name] for name in ("x", "y", "width", "height")} == {
+        "x": 0,
+        "y": 0,
+        "width": 100,
+        "height": 100,
+    }
+    assert drawn.shape == (3, 100, 200, 3)
+
+
+def test_ocr_page_size_bounds_what_the_model_sees_and_nothing_else(
+    run_node: Run, scripted: Any
+) -> None:
+    page = torch.rand(1, 3508, 248, 3)
+    model, backend = scripted("text")
+    for size, bound in (
+        ("as it is", None),
+        ("longest side 1288 px (olmOCR)", 1288 * 1288 * 248 / 3508),
+        ("longest side 2048 px", 2048 * 2048 * 248 / 3508),
+    ):
+        _, _, drawn = run_node("QVL_OCR", model=model, images=page, page_size=size)
+        assert drawn.shape == (1, 3508, 248, 3)
+        seen = backend.requests[-1].max_pixels
+        assert seen is None if bound is None else seen == pytest.approx(bound, abs=1)
+    run_node("QVL_OCR", model=model, images=page[:, :500], page_size="longest side 1024 px")
+    assert backend.requests[-1].max_pixels is None
+
+
+def test_ocr_language_reaches_the_question(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("text")
+
+    def prompt(**language: str) -> str:
+        run_node("QVL_OCR", model=model, images=pictures[:1], language=language)
+        return backend.requests[-1].prompt
+
+    auto = prompt(language="auto")
+    assert "Old Norse" in prompt(language="other", name="Old Norse")
+    assert prompt(language="other", name="Old Norse") != auto
+
+
+def test_grounding_boxes(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
+    model, backend = scripted(BOXES.format("cat"), "None found.", BOXES.format("dog"))
+    found, boxes, drawn, points, mask = run_node(
+        "QVL_Grounding", model=model, images=pictures, find="cat, dog"
+    )
+    cat = {"x": 20, "y": 10, "width": 80, "height": 40, "label": "cat"}
+    assert boxes == [[cat], [], [{**cat, "label": "dog"}]]
+    assert [json.loads(text) for text in found] == boxes
+    assert [json.loads(text) for text in points] == [[{"x": 60, "y": 30}], [], [{"x": 60, "y": 30}]]
+    assert mask.shape == (3, 100, 200)
+    assert mask.sum((1, 2)).tolist() == [3200, 0, 3200]
+    assert drawn.shape == pictures.shape
+    assert "cat" in backend.requests[0].prompt and "dog" in backend.requests[0].prompt
+    assert backend.requests[0].sampling.temperature == 0
+
+
+def test_grounding_points(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
+    model, _ = scripted('[{"point_2d": [500, 250], "label": "nose"}]')
+    found, boxes, _, points, mask = run_node(
+        "QVL_Grounding", model=model, images=pictures[:1], find="nose", kind="points"
+    )
+    assert json.loads(found[0]) == [{"x": 100, "y": 25, "label": "nose"}]
+    assert boxes == [[]]
+    assert json.loads(points[0]) == [{"x": 100, "y": 25}]
+    assert not mask.any()
+
+
+def test_an_unreadable_reply_names_its_picture(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, _ = scripted(BOXES.format("cat"), "The weather is fine today, is it?", "None found.")
+    with pytest.raises(UnreadableReply, match="picture 2 of 3") as caught:
+        run_node("QVL_Grounding", model=model, images=pictures, find="cat")
+    assert caught.value.raw == "The weather is fine today, is it?"
+
+
+def test_keep_going_keeps_what_was_read(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, _ = scripted(BOXES.format("cat"), "The weather is fine today, is it?", "None found.")
+    found, boxes, *_ = run_node(
+        "QVL_Grounding", model=model, images=pictures, find="cat", when_unreadable="keep going"
+    )
+    assert [len(frame) for frame in boxes] == [1, 0, 0]
+    assert json.loads(found[1]) == {"unreadable": "The weather is fine today, is it?"}
+    assert json.loads(found[2]) == []
+
+
+def test_a_cut_reply_is_reported(
+    run_node: Run, scripted: Any, pictures: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, _ = scripted("a cat", Response("a d", finish_reason="length"))
+    with caplog.at_level(logging.WARNING):
+        run_node("QVL_Describe", model=model, images=pictures[:2])
+    assert [record.getMessage() for record in caplog.records] == [
+        "Picture 2 of 2: the reply was cut at max_new_tokens; raise it for the rest."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        pytest.param(torch.zeros(0, 8, 8, 3), "empty", id="empty batch"),
+        pytest.param(torch.full((1, 8, 8, 3), float("nan")), "NaN", id="NaN"),
+        pytest.param(torch.zeros(1, 8, 8, 2), "channels", id="two channels"),
+    ],
+)
+@pytest.mark.parametrize("node_id", ["QVL_Describe", "QVL_OCR", "QVL_Grounding"])
+def test_a_picture_no_model_can_read_is_refused_by_name(
+    run_node: Run, scripted: Any, node_id: str, image: torch.Tensor, message: str
+) -> None:
+    model, backend = scripted("x")
+    extra = {"find": "cat"} if node_id == "QVL_Grounding" else {}
+    with pytest.raises(BadImage, match=message):
+        run_node(node_id, model=model, images=image, **extra)
+    assert not backend.requests
+
+
+def test_grounding_needs_something_to_find(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, _ = scripted("x")
+    with pytest.raises(BadOption):
+        run_node("QVL_Grounding", model=model, images=pictures, find="  ")
+
+
+def test_bounds_of_the_loader_reach_the_request(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    import dataclasses
+
+    model, backend = scripted("x")
+    bounded = dataclasses.replace(model, min_pixels=4096, max_pixels=65536)
+    run_node("QVL_Describe", model=bounded, images=pictures[:1])
+    assert (backend.requests[-1].min_pixels, backend.requests[-1].max_pixels) == (4096, 65536)

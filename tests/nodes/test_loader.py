@@ -1,0 +1,162 @@
+"""Which models are offered, and how a name in a workflow is found again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import pytest
+from qwen_vl_suite.nodes import host, shelf
+from qwen_vl_suite.qwenvl import checkpoints
+from qwen_vl_suite.qwenvl.errors import CheckpointNotFound, IncompleteCheckpoint
+from qwen_vl_suite.qwenvl.types import ModelSpec
+
+CATALOGUED = "Qwen/Qwen3-VL-4B-Instruct"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty model folder, the only one there is."""
+    folders = {**folder_paths.folder_names_and_paths, host.FOLDER_KEY: ([str(tmp_path)], set())}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", folders)
+    return tmp_path
+
+
+@pytest.fixture
+def put(root: Path) -> Callable[..., Path]:
+    """``put("group/name")`` is a whole checkpoint there; ``cut=True`` lacks its weights."""
+
+    def make(name: str, cut: bool = False) -> Path:
+        folder = root / name
+        shutil.copytree(checkpoints.BUNDLED, folder)
+        if cut:
+            (folder / "model.safetensors").unlink()
+        return folder
+
+    return make
+
+
+def test_on_load_registers_the_shared_folder(nodes: Any) -> None:
+    home = Path(folder_paths.models_dir) / "LLM"
+    assert str(home) in folder_paths.get_folder_paths("LLM")
+
+
+def test_choices_put_what_is_here_first_and_the_catalogue_last(put: Any) -> None:
+    put("Qwen-VL/mine")
+    put("half", cut=True)
+    offered = shelf.choices()
+    assert offered[:3] == ["Qwen-VL/mine", "nano (bundled demo)", "half (incomplete)"]
+    assert f"{CATALOGUED} (download, 8.9 GB)" in offered[3:]
+    assert len(offered) == 3 + len(checkpoints.CATALOGUE)
+
+
+def test_what_is_here_is_not_offered_for_download(put: Any) -> None:
+    put("Qwen-VL/Qwen3-VL-4B-Instruct")
+    assert "Qwen-VL/Qwen3-VL-4B-Instruct" in shelf.choices()
+    assert not [item for item in shelf.choices() if item.startswith(CATALOGUED + " ")]
+
+
+def test_without_models_the_bundled_one_comes_first(root: Path, nodes: Any) -> None:
+    assert shelf.choices()[0] == "nano (bundled demo)"
+    model = nodes["QVL_Loader"].define_schema().inputs[0]
+    assert model.default == "nano (bundled demo)"
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param("Qwen-VL/Qwen3-VL-4B-Instruct", id="as listed"),
+        pytest.param("Qwen-VL\\Qwen3-VL-4B-Instruct", id="saved on Windows"),
+        pytest.param("Qwen3-VL-4B-Instruct", id="saved where it lay at the root"),
+        pytest.param(f"{CATALOGUED} (download, 8.9 GB)", id="saved before the download"),
+        pytest.param("Qwen-VL/Qwen3-VL-4B-Instruct (incomplete)", id="saved when it was cut"),
+    ],
+)
+def test_a_choice_survives_moves_and_downloads(put: Any, choice: str) -> None:
+    folder = put("Qwen-VL/Qwen3-VL-4B-Instruct")
+    assert shelf.locate(choice) == folder
+
+
+def test_a_folder_with_brackets_in_its_name(put: Any) -> None:
+    folder = put("mine (copy)")
+    assert shelf.locate("mine (copy)") == folder
+    assert shelf.locate("mine (copy) (incomplete)") == folder
+
+
+def test_a_download_goes_into_the_shared_folder(root: Path) -> None:
+    place = shelf.locate(f"{CATALOGUED} (download, 8.9 GB)")
+    assert place == shelf.Download(CATALOGUED, root / "Qwen-VL")
+
+
+def test_a_cut_download_is_completed_where_it_lies(put: Any, root: Path) -> None:
+    put("Qwen3-VL-4B-Instruct", cut=True)
+    assert shelf.locate("Qwen3-VL-4B-Instruct (incomplete)") == shelf.Download(CATALOGUED, root)
+
+
+def test_a_cut_checkpoint_of_ones_own_is_named_as_such(
+    put: Any, run_node: Callable[..., Any]
+) -> None:
+    put("mine", cut=True)
+    with pytest.raises(IncompleteCheckpoint, match=r"model\.safetensors"):
+        run_node("QVL_Loader", model="mine (incomplete)")
+
+
+def test_a_model_that_is_nowhere(root: Path) -> None:
+    with pytest.raises(CheckpointNotFound, match="Did you mean Qwen/Qwen3-VL-4B-Instruct"):
+        shelf.locate("Qwen/Qwen3-VL-4B-Instrukt")
+    with pytest.raises(CheckpointNotFound, match="Choose another model"):
+        shelf.locate("zzz")
+
+
+def test_bring_downloads_with_progress_and_can_be_stopped(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repo_id: str, folder: Path, **options: Any) -> Path:
+        asked.update(options, repo_id=repo_id, folder=folder)
+        options["progress"](1, 2, "model.safetensors")
+        options["check"]()
+        return folder / "there"
+
+    monkeypatch.setattr(checkpoints, "download", download)
+    assert shelf.bring(CATALOGUED, "modelscope") == root / "Qwen-VL" / "there"
+    assert asked["repo_id"] == CATALOGUED
+    assert asked["source"] == "modelscope"
+    assert asked["check"] is host.check_interrupt
+
+
+def test_loader_hands_out_equal_handles_for_equal_settings(
+    root: Path, run_node: Callable[..., Any]
+) -> None:
+    (first,) = run_node("QVL_Loader", model="nano (bundled demo)")
+    (second,) = run_node("QVL_Loader", model="nano")
+    assert first == second
+    assert first.spec == ModelSpec(str(checkpoints.BUNDLED), device=host.device("auto"))
+    assert (first.min_pixels, first.max_pixels) == (None, None)
+
+
+def test_every_loader_widget_is_in_the_handle(root: Path, run_node: Callable[..., Any]) -> None:
+    (handle,) = run_node(
+        "QVL_Loader",
+        model="nano",
+        quantization="4bit",
+        precision="fp32",
+        attention="eager",
+        device="cpu",
+        min_pixels=4096,
+        max_pixels=65536,
+    )
+    assert handle.spec == ModelSpec(str(checkpoints.BUNDLED), "fp32", "4bit", "eager", "cpu")
+    assert (handle.min_pixels, handle.max_pixels) == (4096, 65536)
+
+
+def test_validation_speaks_before_the_run(root: Path, nodes: Any) -> None:
+    validate = nodes["QVL_Loader"].validate_inputs
+    assert validate(model=f"{CATALOGUED} (download, 8.9 GB)", device="auto") is True
+    assert validate() is True
+    assert "no model 'zzz'" in validate(model="zzz", device="cpu")
+    assert "cuda:99 is not on this machine" in validate(model="nano", device="cuda:99")
