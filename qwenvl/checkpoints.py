@@ -132,9 +132,9 @@ def download(
     ``endpoint``: base address of a mirror (None: the hub's own, for Hugging Face what
     ``HF_ENDPOINT`` says). ``token`` is sent to that hub only; None uses the stored Hugging Face
     login, which is never sent to a mirror named by ``endpoint``. ``progress(done, total, file)``
-    counts bytes of the whole download. ``check()`` is called about every megabyte; what it raises
-    ends the download and reaches the caller, and what already came stays. Python files are
-    fetched only with ``trust_remote_code``.
+    counts bytes of the whole download. ``check()`` is called many times a second while bytes
+    come; what it raises ends the download and reaches the caller, and what already came stays.
+    Python files are fetched only with ``trust_remote_code``.
 
     Raises ``DownloadError`` (unreachable, refused, not found, no room, nothing loadable in it),
     ``BadOption`` and what ``require_complete`` raises.

@@ -20,7 +20,7 @@ def safetensors(tensors: Mapping[str, int]) -> bytes:
         header[name] = {"dtype": "U8", "shape": [nbytes], "data_offsets": [end, end + nbytes]}
         end += nbytes
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(i % 251 for i in range(end))
+    return len(text).to_bytes(8, "little") + text + (bytes(range(251)) * (end // 251 + 1))[:end]
 
 
 def files(config: Mapping[str, object] = CONFIG, sharded: bool = True) -> dict[str, bytes]:
