@@ -45,7 +45,6 @@ _FLASH_PACKAGES = {
 }
 # Quantising the vision tower costs pictures' detail and saves little: it is a small share.
 _KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
-_QUANTIZER_PACKAGES = {"awq": "gptqmodel", "gptq": "gptqmodel", "bitsandbytes": "bitsandbytes"}
 
 
 def load_model(path: Path, spec: ModelSpec, family: Family) -> Any:
@@ -242,6 +241,10 @@ def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
         raise UnsupportedModel(f"{path.name} cannot be loaded: {error}") from error
     except OSError as error:
         raise IncompleteCheckpoint(f"{path.name} cannot be read: {error}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # a quantised checkpoint on a device that cannot compute it
+        raise Unavailable(f"{path.name} cannot be loaded here: {error}") from error
 
 
 def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
@@ -265,17 +268,19 @@ def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
 
 
 def _check_own_quantization(own: Mapping[str, Any], spec: ModelSpec) -> None:
-    method = str(own.get("quant_method", "unknown"))
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    name, method = Path(spec.checkpoint).name, str(own.get("quant_method", "unknown"))
     if spec.quantization != "none":
         raise BadOption(
-            f"{Path(spec.checkpoint).name} is quantised already ({method}); it cannot be loaded in "
-            f"{spec.quantization} on top. Set quantization to none."
+            f"{name} is quantised already ({method}); it cannot be loaded in {spec.quantization} "
+            "on top. Set quantization to none."
         )
-    package = _QUANTIZER_PACKAGES.get(method)
-    if package and not _installed(package):
-        raise Unavailable(
-            f"{Path(spec.checkpoint).name} is quantised with {method} and needs the package "
-            f"{package}. Install it, or choose the unquantised checkpoint with 4bit."
+    # transformers only warns of a method it does not know, and takes packed weights for plain.
+    if method not in AUTO_QUANTIZATION_CONFIG_MAPPING and method != "bitsandbytes":
+        raise UnsupportedModel(
+            f"{name} is quantised with {method!r}, which transformers {_transformers_version()} "
+            "cannot read. Update transformers, or choose the unquantised checkpoint with 4bit."
         )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-
 from qwen_vl_suite.qwenvl.backend import Watch
 from qwen_vl_suite.qwenvl.errors import (
     BadOption,
@@ -348,6 +347,68 @@ def test_a_quantised_checkpoint_is_not_quantised_again(checkpoint, tmp_path) -> 
     folder = changed(checkpoint("qwen3_vl"), tmp_path / "fp8", quantization_config=own)
     with pytest.raises(BadOption, match="fp8"):
         load(ModelSpec(folder, quantization="4bit", device="cpu"))
+
+
+def test_an_unknown_quantization_is_refused_not_misread(checkpoint, tmp_path) -> None:
+    own = {"quant_method": "q9"}
+    folder = changed(checkpoint("qwen3_vl"), tmp_path / "q9", quantization_config=own)
+    with pytest.raises(UnsupportedModel, match="'q9'"):
+        load(ModelSpec(folder, device="cpu"))
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "compressed-tensors"])
+def test_a_quantization_whose_package_is_absent_names_it(checkpoint, tmp_path, method) -> None:
+    own = {"quant_method": method, "bits": 4}
+    folder = changed(checkpoint("qwen3_vl"), tmp_path / method, quantization_config=own)
+    with pytest.raises(Unavailable, match="install"):
+        load(ModelSpec(folder, device="cpu"))
+
+
+def test_an_fp8_checkpoint_loads_as_it_is_or_says_what_it_needs(checkpoint, tmp_path) -> None:
+    folder = as_fp8(checkpoint("qwen2_5_vl"), tmp_path / "fp8")
+    request = Request((picture(50, 80),), "what is it?", sampling=Sampling(max_new_tokens=1))
+    try:
+        subject = load(ModelSpec(folder, device="cpu"))
+    except Unavailable as error:
+        assert "GPU" in str(error)
+        return
+    assert not any(p.is_meta for p in subject.model.parameters())
+    weight = subject.model.model.language_model.layers[0].mlp.up_proj.weight
+    plain = load(ModelSpec(str(checkpoint("qwen2_5_vl")), device="cpu"))
+    original = plain.model.model.language_model.layers[0].mlp.up_proj.weight
+    torch.testing.assert_close(weight.float(), original, atol=0.1, rtol=0.07)
+    assert subject.generate([request])[0].usage.new_tokens == 1
+
+
+def as_fp8(folder: Path, target: Path) -> str:
+    """The same weights as the makers' FP8 checkpoints store them: language layers in blocks of
+    128 x 128 with a scale each, the rest in bf16."""
+    from safetensors.torch import load_file, save_file
+
+    own = {
+        "quant_method": "fp8",
+        "weight_block_size": [128, 128],
+        "activation_scheme": "dynamic",
+        "fmt": "e4m3",
+        "modules_to_not_convert": ["visual", "model.visual", "lm_head"],
+    }
+    changed(folder, target, quantization_config=own, dtype="bfloat16")
+    weights = {}
+    for name, tensor in load_file(target / "model.safetensors").items():
+        if "proj.weight" in name and "visual" not in name:
+            rows, columns = (-(-side // 128) for side in tensor.shape)
+            scale = torch.ones(rows, columns)
+            for row in range(rows):
+                for column in range(columns):
+                    block = tensor[row * 128 : row * 128 + 128, column * 128 : column * 128 + 128]
+                    scale[row, column] = block.abs().max() / 448
+                    block /= scale[row, column]
+            weights[name] = tensor.to(torch.float8_e4m3fn)
+            weights[f"{name}_scale_inv"] = scale
+        else:
+            weights[name] = tensor.to(torch.bfloat16)
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return str(target)
 
 
 def test_a_checkpoint_without_template_gets_the_common_one(checkpoint, tmp_path, caplog) -> None:
