@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.families import FAMILIES, family_of, is_default
 

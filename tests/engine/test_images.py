@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
 from qwen_vl_suite.qwenvl import images
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption
 

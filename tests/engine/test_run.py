@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.run import answer, sampling_for
