@@ -4,6 +4,8 @@
 PYTHON ?= python3
 COMFYUI_PORT ?= 8188
 export UV_HTTP_TIMEOUT ?= 300
+# As pip does: trust what the machine trusts, which matters behind a company's proxy.
+export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem),1,0)
 # One thread: models in the tests are tiny, and two pools on few cores fight each other.
 export OMP_NUM_THREADS ?= 1
 
@@ -28,7 +30,7 @@ setup: $(NEWEST) $(OLDEST)
 # A private copy: --target works as root, in a virtual environment and where the system's
 # Python is managed by its distribution.
 .venv-uv/bin/uv:
-	$(PYTHON) -m pip install --quiet --target .venv-uv uv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .venv-uv uv
 
 $(NEWEST): pyproject.toml requirements.txt | $(filter .venv-uv/%,$(UV))
 	test -x $(PY) || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
