@@ -49,6 +49,7 @@ def look(execute_node: Any, model: Any, image: Any, path: Path) -> None:
         prompt="",
         max_new_tokens=256,
         sampling={"sampling": "greedy"},
+        seed=0,
     )
     print(f"  description  {caption}")
     (text,), lines, read = execute_node(

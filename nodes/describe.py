@@ -11,14 +11,6 @@ from . import sockets
 from .model import ModelHandle
 
 THINKING = {"model default": None, "on": True, "off": False}
-_SEED = io.Int.Input(
-    "seed",
-    default=0,
-    min=0,
-    max=(1 << 64) - 1,
-    tooltip="Equal seed, equal text, alone or in a batch.",
-    control_after_generate=True,
-)
 
 
 def _number(name: str, default: float, low: float, high: float, tooltip: str) -> io.Float.Input:
@@ -27,7 +19,7 @@ def _number(name: str, default: float, low: float, high: float, tooltip: str) ->
 
 # Each choice shows only what it uses; the names are those of the engine's ``Sampling``.
 _SAMPLING = [
-    io.DynamicCombo.Option("model default", [_SEED]),
+    io.DynamicCombo.Option("model default", []),
     io.DynamicCombo.Option("greedy", []),
     io.DynamicCombo.Option(
         "custom",
@@ -44,14 +36,13 @@ _SAMPLING = [
             _number("min_p", 0.0, 0.0, 1.0, "Least share of the likeliest token's chance."),
             _number("repetition_penalty", 1.0, 1.0, 2.0, "Above 1: used tokens become rarer."),
             _number("presence_penalty", 1.5, 0.0, 2.0, "Above 0: fewer repetitions."),
-            _SEED,
         ],
     ),
 ]
 
 
 def sampling_of(choice: dict[str, Any]) -> dict[str, Any]:
-    """The fields of ``Sampling`` that the sampling widget sets."""
+    """The fields of ``Sampling`` that the sampling widget sets; the others stay the model's."""
     if choice["sampling"] == "greedy":
         return {"temperature": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0}
     return {name: value for name, value in choice.items() if name != "sampling"}
@@ -95,6 +86,16 @@ class Describe(io.ComfyNode):
                     tooltip="model default: the makers' values. greedy: always the likeliest word, "
                     "no chance. custom: your own values.",
                 ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=(1 << 64) - 1,
+                    # Not within ``sampling``: the front end would add a control at each change.
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Equal seed, equal text, alone or in a batch. Greedy takes no chances "
+                    "and gives the same text for every seed.",
+                ),
                 io.String.Input(
                     "system_prompt",
                     default="",
@@ -130,11 +131,12 @@ class Describe(io.ComfyNode):
         prompt: str,
         max_new_tokens: int,
         sampling: dict[str, Any],
+        seed: int,
         system_prompt: str = "",
         thinking: str = "model default",
     ) -> io.NodeOutput:
         task = describe(style, prompt, system_prompt)
-        chosen = {**sampling_of(sampling), "max_new_tokens": max_new_tokens}
+        chosen = {**sampling_of(sampling), "max_new_tokens": max_new_tokens, "seed": seed}
         results = model.answer(task, images, chosen, thinking=THINKING[thinking])
         return io.NodeOutput(
             [result.text for result in results], [result.thinking for result in results]
