@@ -1,0 +1,190 @@
+"""Finds the JSON in a reply, whole or broken, and keeps what is certain of it.
+
+Brackets are paired in one pass that knows about strings. A bracket that is never closed, be it a
+stray one in prose or the end of a reply that was cut off, is looked through: what was completed
+inside it counts, and what was not is left out. So a number that was cut in the middle (``84`` of
+``845``) never becomes a value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+_TOKEN = re.compile(r"[\"'\[\]{}]")
+_CLOSES = {"]": "[", "}": "{"}
+_BEFORE_STRING = frozenset("{[(,:")
+_AFTER_STRING = frozenset(",:}])/#\n")
+_MEMBER = re.compile(r"[\"']?([^\"'{}\[\],:\n]{1,80})[\"']?\s*:\s*$")
+
+# json-repair may take quadratic time on hostile text (minutes for 100 kB), so its work is bounded
+# by the sum of squared lengths. This is one object of 6,000 characters, or 4,000 of 100.
+_MENDING_BUDGET = 4 * 10**7
+# Each level that does not parse is read once more in parts: bounds the work on deep nesting.
+_MAX_LEVELS = 5
+
+
+@dataclass(frozen=True)
+class Value:
+    """One JSON value. ``start``: where it begins in the text. ``key``: where it was a member of
+    an object that was never closed or could not be read, the member's name (empty if it had
+    none); else None."""
+
+    value: Any
+    start: int
+    key: str | None = None
+
+
+@dataclass
+class _Node:
+    start: int
+    opener: str
+    end: int = 0
+    torn: bool = False
+    key: str | None = None
+    children: list[_Node] = field(default_factory=list)
+
+
+def values(text: str) -> list[Value]:
+    """All outermost JSON arrays and objects of ``text``, in order.
+
+    Accepts what models really write: trailing commas, comments, Python literals, unquoted or
+    badly quoted strings, doubled braces, prose and fences around, several values one after the
+    other, ends cut off. Never raises; text without JSON gives an empty list.
+    """
+    budget = _Budget()
+    return [value for node in _outermost(text) for value in _read(text, node, budget, 0)]
+
+
+class _Budget:
+    def __init__(self) -> None:
+        self.left = _MENDING_BUDGET
+
+    def spend(self, length: int) -> bool:
+        self.left -= length**2
+        return self.left >= 0
+
+
+def _outermost(text: str) -> list[_Node]:
+    stack: list[_Node] = [_Node(0, "")]
+    is_open = {"[": 0, "{": 0}
+    for position, char in _brackets(text):
+        if char in is_open:
+            is_open[char] += 1
+            stack.append(_Node(position, char))
+        elif is_open[_CLOSES[char]]:
+            index = len(stack) - 1
+            while stack[index].opener != _CLOSES[char]:
+                is_open[stack[index].opener] -= 1
+                index -= 1
+            node = stack[index]
+            is_open[node.opener] -= 1
+            node.end = position + 1
+            node.torn = index < len(stack) - 1
+            for lost in stack[index + 1 :]:
+                node.children += _freed(text, lost)
+            del stack[index:]
+            stack[-1].children.append(node)
+    return stack[0].children + [child for lost in stack[1:] for child in _freed(text, lost)]
+
+
+def _freed(text: str, lost: _Node) -> list[_Node]:
+    """The children of a node that has no end, told which member each of them was."""
+    if lost.opener == "{":
+        for child in lost.children:
+            child.key = _member_name(text, lost.start + 1, child.start)
+    return lost.children
+
+
+def _member_name(text: str, start: int, end: int) -> str:
+    if _last_before(text, end) != ":":
+        return ""
+    member = _MEMBER.search(text, max(start, end - 100), end)
+    return member[1].strip() if member else ""
+
+
+def _brackets(text: str) -> Iterator[tuple[int, str]]:
+    """Brackets outside strings. A quote opens a string only where one may begin, and closes it
+    only where one may end: models leave quotes inside strings unescaped (``"a 12" ruler"``)."""
+    depth, quote = 0, ""
+    for match in _TOKEN.finditer(text):
+        position, char = match.start(), match[0]
+        if char in "\"'":
+            if quote:
+                if char == quote and _may_end(text, position):
+                    quote = ""
+            elif depth and _last_before(text, position) in _BEFORE_STRING:
+                quote = char
+        elif not quote:
+            depth = max(0, depth + (1 if char in "[{" else -1))
+            yield position, char
+
+
+def _last_before(text: str, position: int) -> str:
+    position -= 1
+    while position >= 0 and text[position].isspace():
+        position -= 1
+    return text[position] if position >= 0 else ""
+
+
+def _may_end(text: str, position: int) -> bool:
+    before = position - 1
+    while before >= 0 and text[before] == "\\":
+        before -= 1
+    if (position - before) % 2 == 0:
+        return False
+    after = position + 1
+    while after < len(text) and text[after] in " \t\r":
+        after += 1
+    return after == len(text) or text[after] in _AFTER_STRING
+
+
+def _read(text: str, node: _Node, budget: _Budget, level: int) -> Iterator[Value]:
+    source = text[node.start : node.end]
+    strict = _strict(source)
+    if strict is not None:
+        yield Value(strict, node.start, node.key)
+        return
+    # The objects of a list are mended one by one, so that damage to one stays with it.
+    in_parts = not node.torn and node.opener == "[" and any(c.opener == "{" for c in node.children)
+    mended = None if in_parts else _mended(source, budget)
+    if mended is not None:
+        yield Value(mended, node.start, node.key)
+    elif level < _MAX_LEVELS:
+        for child in _freed(text, node):
+            yield from _read(text, child, budget, level + 1)
+
+
+def _strict(source: str) -> Any:
+    try:
+        # NaN and Infinity are no JSON and no coordinates.
+        return json.loads(
+            source, strict=False, parse_constant=lambda _: None, object_pairs_hook=_object
+        )
+    except (ValueError, RecursionError):
+        return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    """A dict; where a name comes again, a list of dicts: models forget ``}, {`` between items."""
+    objects: list[dict[str, Any]] = [{}]
+    for key, value in pairs:
+        if key in objects[-1]:
+            objects.append({})
+        objects[-1][key] = value
+    return objects[0] if len(objects) == 1 else objects
+
+
+def _mended(source: str, budget: _Budget) -> Any:
+    if not budget.spend(len(source)):
+        return None
+    from json_repair import repair_json
+
+    try:
+        value = repair_json(source, return_objects=True, skip_json_loads=True)
+    except Exception:  # On hostile text the library may fail in ways that it does not document.
+        return None
+    return value if isinstance(value, dict | list) and value else None

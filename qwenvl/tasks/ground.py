@@ -1,0 +1,110 @@
+"""Finds what is named: boxes around it, or points on it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+from .. import coordinates
+from ..errors import BadOption
+from ..replies import Item, read_items
+from ..types import Box, Point, Result, Seen, Task
+
+Kind = Literal["boxes", "points"]
+KINDS: tuple[Kind, ...] = ("boxes", "points")
+
+_FORM = {
+    "boxes": "Report bbox coordinates in JSON format.",
+    "points": "Output the point coordinates in JSON format.",
+}
+_BETWEEN_NAMES = re.compile(r"[,，、;；\n]+")
+# What one would not look up in a list of categories: "the person on the left".
+_PHRASE = re.compile(r"(?:the|this|that|these|those) |(?:\S+ ){3}", re.IGNORECASE)
+
+
+def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
+    """A search for ``find``: names with commas between them, or one phrase that describes what is
+    meant ("the person on the left").
+
+    ``max_count``: at most so many, the first of the reply; 0 is all. The models cannot count, so
+    this is a cut after reading, no part of the question. The result holds ``boxes`` or, for the
+    kind ``points``, ``points`` (the middles of boxes where the model gave boxes). Its ``data`` is
+    a list of dicts, each with ``bbox_2d`` ``[x1, y1, x2, y2]`` or ``point_2d`` ``[x, y]`` in whole
+    pixels of the picture, ``label``, and whatever else the model said of it; its ``text`` is JSON
+    of just these. Raises ``BadOption``.
+    """
+    names = _names(find)
+    if not names:
+        raise BadOption(
+            "Nothing to find was named. Write what to look for, such as: cat, red car. Several "
+            "things take commas between them."
+        )
+    if kind not in KINDS:
+        raise BadOption(f"There is no kind {kind!r} of place. Choose one of {', '.join(KINDS)}.")
+    if max_count < 0:
+        raise BadOption(f"max_count is {max_count}; it must be 0 (all) or more.")
+    return Task(
+        "ground",
+        f"{_question(names)} {_FORM[kind]}",
+        partial(read, kind=kind, asked=names, max_count=max_count),
+        greedy=True,
+        max_new_tokens=2048,
+        options={"find": names, "kind": kind, "max_count": max_count},
+    )
+
+
+def read(
+    text: str, seen: Seen, kind: str = "boxes", asked: Sequence[str] = (), max_count: int = 0
+) -> Result:
+    """Reads a reply to ``ground``; ``asked`` are the names, where they are known.
+
+    What the reply leaves without a label gets the only name that was asked for, if it is one.
+    Raises ``UnreadableReply``.
+    """
+    default = asked[0] if len(asked) == 1 else ""
+    items = read_items(text, "points" if kind == "points" else "boxes", asked)
+    found = [
+        (place, item)
+        for item in items
+        if (place := _place(item, seen, kind, item.label or default)) is not None
+    ]
+    found = found[: max_count or None]
+    places = [place for place, _ in found]
+    entries = [_entry(place, seen) for place in places]
+    return Result(
+        text=json.dumps(entries, ensure_ascii=False),
+        boxes=tuple(place for place in places if isinstance(place, Box)),
+        points=tuple(place for place in places if isinstance(place, Point)),
+        data=[{**item.data, **entry} for (_, item), entry in zip(found, entries, strict=True)],
+    )
+
+
+def _names(find: str) -> tuple[str, ...]:
+    """The names in ``find``, each once, in one line and without quotes: they go between quotes."""
+    names = (" ".join(part.split()).strip(" .\"'“”") for part in _BETWEEN_NAMES.split(find))
+    return tuple(dict.fromkeys(name.replace('"', "'") for name in names if name))
+
+
+def _question(names: Sequence[str]) -> str:
+    if len(names) == 1 and _PHRASE.match(names[0]):
+        return f"Locate {names[0]} in the image."
+    return f'Locate every instance that belongs to the following categories: "{", ".join(names)}".'
+
+
+def _place(item: Item, seen: Seen, kind: str, label: str) -> Box | Point | None:
+    if kind == "points" and item.point:
+        return coordinates.to_point(item.point, seen, label)
+    box = coordinates.to_box(item.box or (), seen, label)
+    return coordinates.centre(box) if box and kind == "points" else box
+
+
+def _entry(place: Box | Point, seen: Seen) -> dict[str, Any]:
+    if isinstance(place, Box):
+        return {"bbox_2d": list(coordinates.whole_box(place)), "label": place.label}
+    return {
+        "point_2d": list(coordinates.whole_point(place, seen.image_size)),
+        "label": place.label,
+    }

@@ -1,0 +1,194 @@
+"""Reads text: plain, as a document, or line by line with boxes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from .. import coordinates
+from ..errors import BadOption, UnreadableReply
+from ..replies import answer_of, markup, read_items, strip_fence
+from ..types import Box, Result, Seen, Task
+
+OUTPUTS: Mapping[str, str] = MappingProxyType(
+    {
+        "plain": "Read all the text in the image.",
+        "markdown": "qwenvl markdown",
+        "html": "QwenVL HTML",
+        "lines": "Spotting all the text in the image with line-level, and output in JSON format.",
+    }
+)
+"""Forms of the answer, and the makers' own words that ask for each."""
+
+LANGUAGES = (
+    "auto", "English", "Chinese", "Traditional Chinese", "Japanese", "Korean", "Arabic", "Hebrew",
+    "Hindi", "Thai", "Vietnamese", "Indonesian", "Russian", "Ukrainian", "Greek", "Turkish",
+    "German", "French", "Spanish", "Portuguese", "Italian", "Dutch", "Polish", "Czech", "Romanian",
+    "Hungarian", "Swedish", "Danish", "Norwegian", "Finnish", "Latin",
+)  # fmt: skip
+"""Languages to offer. ``ocr`` takes any other name too."""
+
+_SOME_TEXT = r"(?:\w+ )?(?:text|words|writing|letters|characters)\b"
+_IMAGE = r"(?:the|this) (?:image|picture|photo|page|document)"
+_NO_TEXT = re.compile(
+    rf"(?:there (?:is|are) no|{_IMAGE} (?:does not|doesn't) (?:contain|have|include|show)(?: any)?"
+    rf"|{_IMAGE} (?:contains|has|shows) no"
+    rf"|i (?:do not|don't|cannot|can't) (?:see|find|detect) any) {_SOME_TEXT}.*"
+    rf"|no {_SOME_TEXT}(?: (?:is|was))?(?: (?:found|visible|present|detected|in {_IMAGE}))*[.!]?"
+    r"|none(?: found)?[.!]?"
+    r"|(?:图(?:片|像)?中|这张图(?:片|像)?中?)?没有(?:任何|可见的?|可读的?)?(?:文字|文本).*",
+    re.IGNORECASE | re.DOTALL,
+)
+# Longer answers that begin like this are texts that were read.
+_NO_TEXT_LENGTH = 300
+_HTML_FENCE = re.compile(r"```html?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_PLACED = re.compile(r"<!--([^<>()]{0,60})\(([^<>()]{1,100})\)\s*-->")
+
+
+def ocr(output: str = "plain", language: str = "auto") -> Task:
+    """A request to read all text. ``output`` is a key of ``OUTPUTS``:
+
+    ``plain``: the words, in lines. ``markdown``: a document; comments that say where its pictures
+    are come in pixels, and those places as boxes. ``html``: a document whose ``data-bbox`` are in
+    pixels, with a box for each block (``label``: its class or element) and a list of
+    ``{bbox_2d, kind, text, html}`` in ``data``. ``lines``: a box for each line with its words as
+    ``label``; ``text`` holds the lines in the order of the reply.
+
+    ``language``: a hint in words, any; ``auto`` gives none. A picture without text gives "" and no
+    boxes. Raises ``BadOption``.
+    """
+    if output not in OUTPUTS:
+        raise BadOption(f"There is no output {output!r}. Choose one of {', '.join(OUTPUTS)}.")
+    language = " ".join(language.split())
+    hint = "" if language.lower() in ("", "auto") else f" The text in the image is in {language}."
+    return Task(
+        "ocr",
+        OUTPUTS[output] + hint,
+        _READERS[output],
+        greedy=True,
+        max_new_tokens=4096,
+        options={"output": output, "language": language or "auto"},
+    )
+
+
+def read_any(text: str, seen: Seen) -> Result:
+    """Reads a reply of whichever output. Raises ``UnreadableReply``."""
+    answer = answer_of(text)
+    if "data-bbox" in answer:
+        return _read_html(text, seen)
+    if answer.lstrip("`json \n")[:1] in ("[", "{") or "<|box_start|>" in answer:
+        return _read_lines(text, seen)
+    return _read_markdown(text, seen)
+
+
+def _read_plain(text: str, seen: Seen) -> Result:
+    answer = strip_fence(_answer(text))
+    return Result(text="" if _says_no_text(answer) else answer)
+
+
+def _read_lines(text: str, seen: Seen) -> Result:
+    answer = _answer(text)
+    if _says_no_text(answer):
+        return Result(text="", data=[])
+    seen, _ = _as_declared(answer, seen)
+    items = read_items(text)
+    boxes = [coordinates.to_box(item.box or (), seen, item.text) for item in items]
+    return Result(
+        text="\n".join(item.text for item in items),
+        boxes=tuple(box for box in boxes if box),
+        data=[
+            {**item.data, "bbox_2d": list(coordinates.whole_box(box)), "text": item.text}
+            for item, box in zip(items, boxes, strict=True)
+            if box
+        ],
+    )
+
+
+def _read_markdown(text: str, seen: Seen) -> Result:
+    answer = _answer(text)
+    if _says_no_text(answer):
+        return Result(text="")
+    seen, answer = _as_declared(answer, seen)
+    boxes: list[Box] = []
+
+    def in_pixels(comment: re.Match[str]) -> str:
+        box = _to_box(markup.numbers(comment[2]), seen, comment[1].strip().lower())
+        if box is None:
+            return ""
+        boxes.append(box)
+        return f"<!--{comment[1]}({', '.join(map(str, coordinates.whole_box(box)))}) -->"
+
+    document = _PLACED.sub(in_pixels, strip_fence(answer))
+    return Result(text=document, boxes=tuple(boxes))
+
+
+def _read_html(text: str, seen: Seen) -> Result:
+    answer = _answer(text)
+    if _says_no_text(answer):
+        return Result(text="", data=[])
+    seen, answer = _as_declared(answer, seen)
+    fenced = _HTML_FENCE.search(answer)
+    document = fenced[1].strip() if fenced else answer
+    if not markup.has_tags(document):
+        raise UnreadableReply(
+            "The model did not answer in HTML. Choose the output plain, which takes any words. It "
+            f"wrote: {answer[:200]}",
+            text,
+        )
+
+    def in_pixels(values: tuple[float, ...]) -> str:
+        box = _to_box(values, seen, "")
+        return " ".join(map(str, coordinates.whole_box(box))) if box else ""
+
+    placed = [(block, _to_box(block.box, seen, block.kind)) for block in markup.blocks(document)]
+    return Result(
+        text=markup.replace_boxes(document, in_pixels),
+        boxes=tuple(box for _, box in placed if box),
+        data=[
+            {
+                "bbox_2d": list(coordinates.whole_box(box)),
+                "kind": block.kind,
+                "text": block.text,
+                "html": block.html.strip(),
+            }
+            for block, box in placed
+            if box
+        ],
+    )
+
+
+_READERS: Mapping[str, Callable[[str, Seen], Result]] = {
+    "plain": _read_plain,
+    "markdown": _read_markdown,
+    "html": _read_html,
+    "lines": _read_lines,
+}
+
+
+def _answer(text: str) -> str:
+    """The answer in ``text``; empty is an answer, but not where the thought was never ended."""
+    answer = answer_of(text)
+    if not answer and text.strip():
+        raise UnreadableReply(
+            "The model was still thinking when its answer had to end. Raise max_new_tokens, or "
+            "turn thinking off.",
+            text,
+        )
+    return answer
+
+
+def _says_no_text(answer: str) -> bool:
+    short = len(answer) <= _NO_TEXT_LENGTH
+    return not answer or (short and _NO_TEXT.fullmatch(answer.replace("’", "'")) is not None)
+
+
+def _as_declared(answer: str, seen: Seen) -> tuple[Seen, str]:
+    """The picture as the reply says that it saw it, and the rest of the reply."""
+    size, rest = markup.declared_size(answer)
+    return (replace(seen, input_size=size) if size else seen), rest
+
+
+def _to_box(values: tuple[float, ...], seen: Seen, label: str) -> Box | None:
+    return coordinates.to_box(values, seen, label) if len(values) == 4 else None
