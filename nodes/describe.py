@@ -110,6 +110,7 @@ class Describe(io.ComfyNode):
                     tooltip="Whether a model that has the choice (Qwen3.5 and newer) thinks first.",
                     **sockets.ADVANCED,
                 ),
+                sockets.unreadable(),
             ],
             outputs=[
                 io.String.Output("text", tooltip="One text a picture.", is_output_list=True),
@@ -134,10 +135,17 @@ class Describe(io.ComfyNode):
         seed: int,
         system_prompt: str = "",
         thinking: str = "model default",
+        when_unreadable: str = sockets.STOP,
     ) -> io.NodeOutput:
         task = describe(style, prompt, system_prompt)
         chosen = {**sampling_of(sampling), "max_new_tokens": max_new_tokens, "seed": seed}
-        results = model.answer(task, images, chosen, thinking=THINKING[thinking])
+        results = model.answer(
+            task,
+            images,
+            chosen,
+            thinking=THINKING[thinking],
+            keep_unreadable=when_unreadable != sockets.STOP,
+        )
         return io.NodeOutput(
             [result.text for result in results], [result.thinking for result in results]
         )

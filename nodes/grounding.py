@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl.tasks.ground import ground
+from ..qwenvl.tasks.ground import KINDS, ground
 from . import sockets
 from .model import ModelHandle
 
@@ -32,7 +32,7 @@ class Grounding(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "kind",
-                    options=["boxes", "points"],
+                    options=list(KINDS),
                     default="boxes",
                     tooltip="boxes: a rectangle around each. points: a place on each.",
                 ),
@@ -50,7 +50,8 @@ class Grounding(io.ComfyNode):
             outputs=[
                 io.String.Output(
                     "found",
-                    tooltip="JSON, one a picture: what was found, in pixels. []: nothing.",
+                    tooltip="JSON, one a picture: bbox_2d [x1, y1, x2, y2] or point_2d [x, y] in "
+                    "pixels, and label. []: nothing was found.",
                     is_output_list=True,
                 ),
                 *sockets.box_outputs(),
@@ -85,6 +86,6 @@ class Grounding(io.ComfyNode):
             [sockets.found_json(result) for result in results],
             sockets.bounding_boxes(results),
             sockets.annotated(images, results),
-            [sockets.points_json(result) for result in results],
+            [sockets.points_json(result, images.shape[-3:-1]) for result in results],
             sockets.masks(images, results),
         )

@@ -43,19 +43,19 @@ class ModelHandle:
         engine's errors and, within one token, ComfyUI's interrupt.
         """
         pictures = images.pictures(image)
-        backend = CACHE.get(self.spec)
-        own = run.sampling_for(backend, task, thinking)
-        results = run.answer(
-            backend,
-            task,
-            pictures,
-            sampling=dataclasses.replace(own, **sampling),
-            min_pixels=self.min_pixels,
-            max_pixels=self.max_pixels,
-            thinking=thinking,
-            watch=host.NodeWatch(),
-            keep_unreadable=keep_unreadable,
-        )
+        with CACHE.lease(self.spec) as backend:
+            own = run.sampling_for(backend, task, thinking)
+            results = run.answer(
+                backend,
+                task,
+                pictures,
+                sampling=dataclasses.replace(own, **sampling),
+                min_pixels=self.min_pixels,
+                max_pixels=self.max_pixels,
+                thinking=thinking,
+                watch=host.NodeWatch(),
+                keep_unreadable=keep_unreadable,
+            )
         for number, result in enumerate(results, 1):
             if result.finish_reason in _CUT:
                 log.warning(

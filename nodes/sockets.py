@@ -10,9 +10,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl import draw, images
+from ..qwenvl import coordinates, draw, images
 from ..qwenvl.errors import BadOption
-from ..qwenvl.types import Box, Point, Result, Size
+from ..qwenvl.types import Box, Result, Size
 
 Model = io.Custom("QWEN_VL")
 # By name rather than ``io.BoundingBox``, which older ComfyUI lacks and which would show a widget.
@@ -54,8 +54,8 @@ def unreadable() -> io.Combo.Input:
         "when_unreadable",
         options=[STOP, "keep going"],
         default=STOP,
-        tooltip="When a reply cannot be read: stop with an error that names the picture, or keep "
-        "going with the raw reply and no boxes for it.",
+        tooltip="When a reply is not in the form asked for: stop with an error that names the "
+        "picture, or keep going with the raw reply and no boxes for it.",
         **ADVANCED,
     )
 
@@ -71,16 +71,10 @@ def box_outputs() -> list[io.Output]:
 
 
 def bounding_box(box: Box) -> dict[str, Any]:
-    """One BOUNDING_BOX dict: whole pixels, the least that hold all of the box, so always inside
-    the picture and at least 1 by 1. ``score`` is there only where one was computed."""
-    x, y = math.floor(box.x1), math.floor(box.y1)
-    found = {
-        "x": x,
-        "y": y,
-        "width": math.ceil(box.x2) - x,
-        "height": math.ceil(box.y2) - y,
-        "label": box.label,
-    }
+    """One BOUNDING_BOX dict: the least whole pixels that hold the box, inside the picture and at
+    least 1 by 1. ``score`` is there only where one was computed."""
+    x1, y1, x2, y2 = coordinates.whole_box(box)
+    found = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "label": box.label}
     return found if box.score is None else {**found, "score": box.score}
 
 
@@ -89,30 +83,22 @@ def bounding_boxes(results: Sequence[Result]) -> list[list[dict[str, Any]]]:
     return [[bounding_box(box) for box in result.boxes] for result in results]
 
 
-def point_dict(point: Point) -> dict[str, Any]:
-    """A point in whole pixels, with its label."""
-    return {"x": math.floor(point.x), "y": math.floor(point.y), "label": point.label}
-
-
 def found_json(result: Result) -> str:
-    """What was found in one picture, as JSON: an array of boxes or of points with labels.
+    """What was found in one picture, as JSON: a list, in pixels of the picture.
 
     An unreadable reply that the user chose to go on past is an object instead, with the reply in
     it, so that it is not taken for "nothing found".
     """
     if result.error:
         return json.dumps({"unreadable": result.text}, ensure_ascii=False)
-    found = [bounding_box(box) for box in result.boxes]
-    found += [point_dict(point) for point in result.points]
-    return json.dumps(found, ensure_ascii=False)
+    return result.text
 
 
-def points_json(result: Result) -> str:
+def points_json(result: Result, size: Size) -> str:
     """``[{"x", "y"}, ...]`` as segmentation nodes read it: the points, or the boxes' middles."""
-    middles = [Point((box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2) for box in result.boxes]
-    return json.dumps(
-        [{"x": math.floor(point.x), "y": math.floor(point.y)} for point in result.points or middles]
-    )
+    points = result.points or [coordinates.centre(box) for box in result.boxes]
+    places = [coordinates.whole_point(point, size) for point in points]
+    return json.dumps([{"x": x, "y": y} for x, y in places])
 
 
 def frames(value: Any, count: int, size: Size) -> list[Frame]:

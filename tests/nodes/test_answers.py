@@ -140,7 +140,12 @@ def test_grounding_boxes(run_node: Run, scripted: Any, pictures: torch.Tensor) -
     )
     cat = {"x": 20, "y": 10, "width": 80, "height": 40, "label": "cat"}
     assert boxes == [[cat], [], [{**cat, "label": "dog"}]]
-    assert [json.loads(text) for text in found] == boxes
+    place = {"bbox_2d": [20, 10, 100, 50]}
+    assert [json.loads(text) for text in found] == [
+        [{**place, "label": "cat"}],
+        [],
+        [{**place, "label": "dog"}],
+    ]
     assert [json.loads(text) for text in points] == [[{"x": 60, "y": 30}], [], [{"x": 60, "y": 30}]]
     assert mask.shape == (3, 100, 200)
     assert mask.sum((1, 2)).tolist() == [3200, 0, 3200]
@@ -154,7 +159,7 @@ def test_grounding_points(run_node: Run, scripted: Any, pictures: torch.Tensor) 
     found, boxes, _, points, mask = run_node(
         "QVL_Grounding", model=model, images=pictures[:1], find="nose", kind="points"
     )
-    assert json.loads(found[0]) == [{"x": 100, "y": 25, "label": "nose"}]
+    assert json.loads(found[0]) == [{"point_2d": [100, 25], "label": "nose"}]
     assert boxes == [[]]
     assert json.loads(points[0]) == [{"x": 100, "y": 25}]
     assert not mask.any()

@@ -53,26 +53,21 @@ def test_one_list_a_picture_also_where_nothing_was_found() -> None:
     assert sockets.bounding_boxes(results) == [[BOX], [], []]
 
 
-def test_found_json() -> None:
-    assert json.loads(sockets.found_json(Result("", boxes=(Box(1, 2, 4, 6, "cat"),)))) == [BOX]
-    point = Result("", points=(Point(7.9, 8.1, "猫"),))
-    assert sockets.found_json(point) == '[{"x": 7, "y": 8, "label": "猫"}]'
-    assert sockets.found_json(Result("none")) == "[]"
-
-
 def test_unreadable_is_not_nothing() -> None:
     found = json.loads(sockets.found_json(Result("I see a cat", error="unreadable")))
     assert found == {"unreadable": "I see a cat"}
+    assert sockets.found_json(Result("[]")) == "[]"
 
 
 def test_points_are_the_points_or_the_middles_of_boxes() -> None:
     boxes = (Box(0, 0, 10, 20, "a"), Box(10, 10, 11, 11, "b"))
-    assert json.loads(sockets.points_json(Result("", boxes=boxes))) == [
+    assert json.loads(sockets.points_json(Result("", boxes=boxes), (50, 50))) == [
         {"x": 5, "y": 10},
         {"x": 10, "y": 10},
     ]
-    assert sockets.points_json(Result("", points=(Point(3.7, 4, "tip"),))) == '[{"x": 3, "y": 4}]'
-    assert sockets.points_json(Result("")) == "[]"
+    tip = Result("", points=(Point(3.7, 50, "tip"),))
+    assert sockets.points_json(tip, (50, 50)) == '[{"x": 3, "y": 49}]'
+    assert sockets.points_json(Result(""), (50, 50)) == "[]"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,270 @@
+"""The pack in a real ComfyUI: workflows sent by HTTP, outputs as core nodes show and save them."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.comfyui
+CORE_SCHEMA = Path(__file__).resolve().parents[1] / "golden" / "core_nodes.json"
+NODES = ["QVL_Loader", "QVL_Describe", "QVL_OCR", "QVL_Grounding", "QVL_BoxFormat"]
+ORANGE_TRIANGLES = [(370, 37, 557, 224), (546, 313, 734, 501)]
+
+
+def load(name: str) -> dict[str, Any]:
+    return {"class_type": "LoadImage", "inputs": {"image": name}}
+
+
+def loader(**widgets: Any) -> dict[str, Any]:
+    values = {"model": "nano (bundled demo)", "quantization": "none", **widgets}
+    return {"class_type": "QVL_Loader", "inputs": values}
+
+
+def preview(node: str, slot: int) -> dict[str, Any]:
+    return {"class_type": "PreviewAny", "inputs": {"source": [node, slot]}}
+
+
+def save(node: str, slot: int) -> dict[str, Any]:
+    return {
+        "class_type": "SaveImage",
+        "inputs": {"images": [node, slot], "filename_prefix": f"test-{node}"},
+    }
+
+
+def describe(**widgets: Any) -> dict[str, Any]:
+    values = {"style": "detailed", "prompt": "", "max_new_tokens": 200, "seed": 0, **widgets}
+    links = {"model": ["model", 0], "images": ["picture", 0]}
+    return {"class_type": "QVL_Describe", "inputs": {**links, "sampling": "greedy", **values}}
+
+
+def read(**widgets: Any) -> dict[str, Any]:
+    links = {"model": ["model", 0], "images": ["picture", 0]}
+    values = {"output": "lines", "language": "auto", **widgets}
+    return {"class_type": "QVL_OCR", "inputs": {**links, **values}}
+
+
+def find(what: str, **widgets: Any) -> dict[str, Any]:
+    links = {"model": ["model", 0], "images": ["picture", 0]}
+    values = {"find": what, "kind": "boxes", "max_count": 0, **widgets}
+    return {"class_type": "QVL_Grounding", "inputs": {**links, **values}}
+
+
+def pictures(server: Any, output: dict[str, Any]) -> list[Image.Image]:
+    shown = []
+    for item in output["images"]:
+        query = urllib.parse.urlencode(item)
+        with urllib.request.urlopen(f"{server.url}/view?{query}", timeout=60) as response:
+            shown.append(Image.open(BytesIO(response.read())).convert("RGB"))
+    return shown
+
+
+def overlap(a: Sequence[int], b: Sequence[int]) -> float:
+    """Intersection over union of two x1, y1, x2, y2."""
+    wide = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    high = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return wide * high / (sum(areas) - wide * high)
+
+
+def test_every_node_is_there_with_its_help(server: Any) -> None:
+    info = server.get("/object_info")
+    assert [name for name in info if name.startswith("QVL_")] == NODES
+    for name in NODES:
+        help_page = f"{server.url}/extensions/qwen-vl-suite/docs/{name}.md"
+        with urllib.request.urlopen(help_page, timeout=60) as response:
+            assert response.read().startswith(b"# Qwen-VL ")
+
+
+def test_the_templates_are_offered(server: Any) -> None:
+    offered = server.get("/api/workflow_templates")["qwen-vl-suite"]
+    assert {"describe", "ocr", "grounding", "look_read_find"} <= set(offered)
+
+
+def test_the_recorded_core_schema_is_the_servers(server: Any) -> None:
+    """With QVL_RECORD set the record is written anew instead."""
+    recorded = json.loads(CORE_SCHEMA.read_text(encoding="utf-8"))
+    info = server.get("/object_info")
+    now = {name: summary(info[name]) for name in recorded}
+    if os.environ.get("QVL_RECORD"):
+        CORE_SCHEMA.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    assert json.loads(CORE_SCHEMA.read_text(encoding="utf-8")) == now
+
+
+def summary(node: dict[str, Any]) -> dict[str, Any]:
+    """Names and types only."""
+    inputs = {
+        name: spec[0] if isinstance(spec[0], str) else "COMBO"
+        for group in ("required", "optional")
+        for name, spec in node["input"].get(group, {}).items()
+    }
+    outputs = [list(pair) for pair in zip(node["output_name"], node["output"], strict=True)]
+    return {"inputs": inputs, "outputs": outputs}
+
+
+def test_look_read_and_find_through_core_nodes(server: Any) -> None:
+    outputs = server.run(
+        {
+            "picture": load("shapes.png"),
+            "page": load("words.png"),
+            "model": loader(),
+            "describe": describe(),
+            "read": read(images=["page", 0]),
+            "find": find("orange triangle"),
+            "draw": {
+                "class_type": "DrawBBoxes",
+                "inputs": {"image": ["picture", 0], "bboxes": ["find", 1]},
+            },
+            "crop": {
+                "class_type": "CropByBBoxes",
+                "inputs": {
+                    "image": ["picture", 0],
+                    "bboxes": ["find", 1],
+                    "output_width": 128,
+                    "output_height": 128,
+                    "padding": 0,
+                    "keep_aspect": "stretch",
+                },
+            },
+            "mask": {"class_type": "MaskToImage", "inputs": {"mask": ["find", 4]}},
+            "show description": preview("describe", 0),
+            "show text": preview("read", 0),
+            "show found": preview("find", 0),
+            "show points": preview("find", 3),
+            "save drawn": save("draw", 0),
+            "save annotated": save("find", 2),
+            "save read": save("read", 2),
+            "save crop": save("crop", 0),
+            "save mask": save("mask", 0),
+        }
+    )
+    (description,) = outputs["show description"]["text"]
+    assert "orange triangle" in description and "blue cross" in description
+    (text,) = outputs["show text"]["text"]
+    assert text.split() == ["COLD", "670267", "BREAD"]
+    found = json.loads(outputs["show found"]["text"][0])
+    assert [item["label"] for item in found] == ["orange triangle"] * 2
+    for box, truth in zip(sorted(item["bbox_2d"] for item in found), ORANGE_TRIANGLES, strict=True):
+        assert overlap(box, truth) > 0.7
+    points = json.loads(outputs["show points"]["text"][0])
+    assert len(points) == 2 and set(points[0]) == {"x", "y"}
+    source = Image.open(server.base / "input" / "shapes.png").convert("RGB")
+    for name in ("save drawn", "save annotated", "save mask"):
+        (picture,) = pictures(server, outputs[name])
+        assert picture.size == source.size
+        assert picture.tobytes() != source.tobytes()
+    (crop,) = pictures(server, outputs["save crop"])
+    assert crop.size == (128, 128)
+    (mask,) = pictures(server, outputs["save mask"])
+    box = found[0]
+    assert (
+        mask.getpixel((box["x"] + box["width"] // 2, box["y"] + box["height"] // 2)) == (255,) * 3
+    )
+    assert mask.getpixel((5, 500)) == (0, 0, 0)
+
+
+def test_a_batch_gives_a_list_in_order(server: Any) -> None:
+    batch = {
+        "class_type": "ImageBatch",
+        "inputs": {"image1": ["first", 0], "image2": ["second", 0]},
+    }
+    outputs = server.run(
+        {
+            "first": load("both.png"),
+            "second": load("shapes.png"),
+            "picture": batch,
+            "model": loader(),
+            "find": find("blue cross"),
+            "describe": describe(),
+            "show found": preview("find", 0),
+            "show description": preview("describe", 0),
+            "draw": {
+                "class_type": "DrawBBoxes",
+                "inputs": {"image": ["picture", 0], "bboxes": ["find", 1]},
+            },
+            "save drawn": save("draw", 0),
+            "save annotated": save("find", 2),
+        }
+    )
+    found = [json.loads(text) for text in outputs["show found"]["text"]]
+    assert [len(boxes) for boxes in found] == [0, 1]
+    both, shapes = outputs["show description"]["text"]
+    assert "yellow circle" in both and "purple cross" in shapes
+    assert len(pictures(server, outputs["save drawn"])) == 2
+    assert len(pictures(server, outputs["save annotated"])) == 2
+
+
+def test_nested_widgets_reach_the_node(server: Any) -> None:
+    custom = {
+        "sampling": "custom",
+        "sampling.temperature": 0.9,
+        "sampling.top_p": 0.9,
+        "sampling.top_k": 10,
+        "sampling.min_p": 0.0,
+        "sampling.repetition_penalty": 1.0,
+        "sampling.presence_penalty": 0.0,
+        "seed": 7,
+        "system_prompt": "Be brief.",
+        "thinking": "off",
+    }
+    outputs = server.run(
+        {
+            "picture": load("words.png"),
+            "model": loader(max_pixels=65536, precision="fp32", device="cpu"),
+            "describe": describe(**custom),
+            "read": read(**{"language": "other", "language.name": "Latin capitals"}),
+            "show description": preview("describe", 0),
+            "show text": preview("read", 0),
+        }
+    )
+    assert outputs["show description"]["text"][0]
+    assert outputs["show text"]["text"][0]
+
+
+def test_boxes_from_core_go_through_the_converter(server: Any) -> None:
+    box = {"x": 10, "y": 20, "width": 30, "height": 40}
+    outputs = server.run(
+        {
+            "picture": load("shapes.png"),
+            "box": {"class_type": "PrimitiveBoundingBox", "inputs": box},
+            "convert": {
+                "class_type": "QVL_BoxFormat",
+                "inputs": {"bboxes": ["box", 0], "images": ["picture", 0]},
+            },
+            "show": preview("convert", 0),
+            "show tuples": preview("convert", 2),
+        }
+    )
+    assert json.loads(outputs["show"]["text"][0]) == [[[10, 20, 40, 60]]]
+    assert json.loads(outputs["show tuples"]["text"][0]) == [[10, 20, 30, 40]]
+
+
+def test_a_model_that_is_nowhere_is_refused_before_the_run(server: Any) -> None:
+    prompt = {
+        "picture": load("shapes.png"),
+        "model": loader(model="someone/else-7B"),
+        "describe": describe(),
+        "show": preview("describe", 0),
+    }
+    answer = server.post("/prompt", {"prompt": prompt, "client_id": "test"})
+    assert "no model 'someone/else-7B'" in json.dumps(answer["node_errors"]["model"])
+
+
+def test_an_error_names_what_to_do(server: Any) -> None:
+    prompt = {
+        "picture": load("shapes.png"),
+        "model": loader(),
+        "find": find("   "),
+        "show": preview("find", 0),
+    }
+    error = server.fails(prompt)
+    assert error["node_id"] == "find"
+    assert error["exception_type"].endswith("BadOption")
