@@ -99,19 +99,30 @@ def _asking() -> argparse.ArgumentParser:
         "--model", default=DEMO, metavar="PATH|demo",
         help="a checkpoint's folder (default: the small bundled model)",
     )  # fmt: skip
-    for name, default in (
-        ("precision", "auto"), ("quantization", "none"), ("attention", "auto"), ("device", "auto"),
-    ):  # fmt: skip
-        common.add_argument(f"--{name}", default=default)
-    common.add_argument("--trust-remote-code", action="store_true")
+    for name, default, choices in (
+        ("precision", "auto", "auto, bf16, fp16 or fp32"),
+        ("quantization", "none", "none, 8bit or 4bit"),
+        ("attention", "auto", "auto, sdpa, eager, flash_attention_2, ..."),
+        ("device", "auto", "auto, cpu, cuda:0, ..."),
+    ):
+        common.add_argument(f"--{name}", default=default, metavar="X", help=choices)
+    common.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python that lies in the checkpoint"
+    )
     common.add_argument("--system", default="", help="a system prompt")
-    common.add_argument("--thinking", action=argparse.BooleanOptionalAction, default=None)
+    common.add_argument(
+        "--thinking", action=argparse.BooleanOptionalAction, default=None,
+        help="for models that can be asked to (default: their own way)",
+    )  # fmt: skip
     for name in ("min_pixels", "max_pixels"):
-        common.add_argument(f"--{name.replace('_', '-')}", type=int)
+        common.add_argument(
+            f"--{name.replace('_', '-')}", type=int, metavar="N",
+            help="bound on width times height of what the model sees",
+        )  # fmt: skip
     kinds = {field.name: field.default for field in dataclasses.fields(Sampling)}
     for name in SAMPLED:
         kind = float if isinstance(kinds[name], float) else int
-        common.add_argument(f"--{name.replace('_', '-')}", type=kind)
+        common.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N")
     return common
 
 
