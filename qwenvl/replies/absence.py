@@ -15,11 +15,18 @@ from collections.abc import Sequence
 _MAX_LENGTH = 600
 
 _CLAUSE = re.compile(
-    r"[.!?。！？；;\n]+|\b(?=but\b|however\b|although\b|except\b|only\b)|(?=但|然而|不过)"
+    r"[.!?,。！？；;，\n]+|\b(?=(?:but|however|although|except)\b)|(?=但|然而|不过)", re.IGNORECASE
 )
-_CONTRAST = re.compile(r"but\b|however\b|although\b|except\b|only\b|但|然而|不过", re.IGNORECASE)
+_CONTRAST = re.compile(r"(?:but|however|although|except|only)\b|但|然而|不过|只有", re.IGNORECASE)
+# Without a verb a clause is the rest of a list ("no cats, dogs, or birds") and asserts nothing.
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|shows?|contains?|includes?|depicts?|features?|sees?|sits?"
+    r"|sitting|stands?|standing|lies|lying|appears?|located|found)\b|there's|it's|是|有|在|位于",
+    re.IGNORECASE,
+)
 
-_NOT_DENIAL = re.compile(
+# Words of denial that deny something else: a refusal, a missing picture, a turn of phrase.
+_SOMETHING_ELSE = re.compile(
     r"\bno (?:doubt|problem|worries|idea|image|picture|photo|answer|information|response)\b"
     r"|\b(?:see|view|access|open|load|process|analy[sz]e|read|receive) "
     r"(?:(?:the|this|that|your|any|an) )?(?:image|picture|photo|video)s?\b(?! of)"
@@ -33,19 +40,21 @@ _SCENE = r"(?:image|picture|photo|scene|frame|view|document|page|video)"
 _DENIAL = re.compile(
     r"^(?:none|nothing|nil|null|n/?a|empty|absent|zero|0|no)$"
     r"|^(?:none|nothing)\b(?! of)|\bnone of\b.*\b(?:are|is|were|was|appear|exist)\b"
-    rf"|\bnot (?:\w+ )?(?:be )?{_FOUND}\b|\bn't (?:be )?{_FOUND}\b"
-    r"|\b(?:is|are|was|were|be|seem to be|appear to be) (?:no|not any|none|absent|not there)\b"
-    r"|\bthere(?:'s| is| are) (?:no|not|n't)\b|\bthere (?:isn't|aren't|wasn't|weren't)\b"
+    rf"|\b(?:not|n't|never) (?:\w+ )?(?:be )?{_FOUND}\b"
+    r"|\b(?:is|are|was|were|be|seems?|seem to be|appear to be) (?:none|absent|not there)\b"
+    r"|\bthere(?:'s| is| are|(?: do(?:es)? not)? (?:appear|seem)s? to be) (?:no|not|n't|none)\b"
+    r"|\bthere (?:isn't|aren't|wasn't|weren't)\b|\bno longer\b"
     rf"|\b(?:is|are)(?: not|n't) (?:\w+ )?(?:in|on) (?:the|this) {_SCENE}\b"
-    rf"|\bno\b.*\b(?:{_FOUND}|exists?|appears?|(?:in|on) (?:the|this) {_SCENE})\b"
+    rf"|^(?:and |or )?no\b.*\b(?:{_FOUND}|exists?|appears?|(?:in|on) (?:the|this) {_SCENE})\b"
     r"|^no(?: [\w'\"/-]+){1,5}$"
-    r"|\b(?:do|does|did)(?: not|n't) (?:contain|include|show|have|see|find|appear|exist|depict"
-    r"|feature|detect|spot|notice)\b"
-    r"|\b(?:see|sees|find|found|contains?|shows?|has|have|detect|detected) no\b"
+    r"|\b(?:do|does|did)(?: not|n't) (?:contain|include|show|appear|exist|depict|feature)\b"
+    r"|\b(?:i|we) (?:do|did)(?: not|n't) (?:see|find|detect|spot|notice)\b"
+    rf"|\b{_SCENE} (?:does(?: not|n't) have|has no|contains no|shows no)\b"
+    r"|\b(?:i|we) (?:can )?(?:see|find|found|detect|detected) no\b"
     r"|\b(?:cannot|can not|can't|could not|couldn't|unable to|not able to|failed to) "
     r"(?:find|see|locate|detect|spot|identify any)\b"
-    r"|没有|未(?:能)?(?:找到|发现|检测到|看到|见|出现|识别到)|不存在|找不到|看不到|不包含|不含|没找到|没看到|没发现"
-    r"|^(?:无|空|没)$|^无(?:相关|此类|该|符合|任何|目标|结果)",
+    r"|没有|未(?:能)?(?:找到|发现|检测到|看到|见|出现|识别到)|不存在|找不到|看不到|不包含|不含"
+    r"|没找到|没看到|没发现|^(?:无|空|没)$|^无(?:相关|此类|该|符合|任何|目标|结果)",
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(r"^(?:the|a|an|any|all|every|each|this|that)\s+", re.IGNORECASE)
@@ -56,19 +65,24 @@ def says_none(text: str, asked: Sequence[str] = ()) -> bool:
 
     ``asked``: the names that were looked for. With them, a clause that mentions one and denies
     nothing makes it no absence ("There are no cats. The dog is on the left." when both were asked
-    for). Without them, the first clause must deny, and nothing may be set against it with "but".
+    for). Without them, nothing may be asserted before the denial, nor after it with "but".
     """
     text = text.strip().replace("’", "'")
-    if not text or len(text) > _MAX_LENGTH or _NOT_DENIAL.search(text):
+    if not text or len(text) > _MAX_LENGTH or _SOMETHING_ELSE.search(text):
         return False
-    clauses = [clause.strip(" \t,，、:：*_`\"'()[]{}<>") for clause in _CLAUSE.split(text)]
+    clauses = [clause.strip(" \t、:：*_`\"'()[]{}<>") for clause in _CLAUSE.split(text)]
     clauses = [clause for clause in clauses if clause]
-    asserting = [clause for clause in clauses if not _DENIAL.search(clause)]
-    if not clauses or len(asserting) == len(clauses):
+    denials = [number for number, clause in enumerate(clauses) if _DENIAL.search(clause)]
+    if not denials:
         return False
+    asserting = [
+        number
+        for number, clause in enumerate(clauses)
+        if number not in denials and _VERB.search(clause)
+    ]
     if asked:
-        return not any(_mentions(clause, name) for clause in asserting for name in asked)
-    return clauses[0] not in asserting and not any(map(_CONTRAST.match, asserting))
+        return not any(_mentions(clauses[number], name) for number in asserting for name in asked)
+    return not any(number < denials[0] or _CONTRAST.match(clauses[number]) for number in asserting)
 
 
 def _mentions(clause: str, name: str) -> bool:
