@@ -41,6 +41,8 @@ def main(paths: Sequence[Path]) -> None:
 
 def look(execute_node: Any, model: Any, image: Any, path: Path) -> None:
     """Asks everything about one picture, prints the answers and saves what was drawn."""
+    # On pictures unlike those it learnt from, nano may answer in no form at all.
+    unreadable = {"when_unreadable": "keep going"}
     (caption,), _ = execute_node(
         "QVL_Describe",
         model=model,
@@ -50,17 +52,29 @@ def look(execute_node: Any, model: Any, image: Any, path: Path) -> None:
         max_new_tokens=256,
         sampling={"sampling": "greedy"},
         seed=0,
+        **unreadable,
     )
     print(f"  description  {caption}")
     (text,), lines, read = execute_node(
-        "QVL_OCR", model=model, images=image, output="lines", language={"language": "auto"}
+        "QVL_OCR",
+        model=model,
+        images=image,
+        output="lines",
+        language={"language": "auto"},
+        **unreadable,
     )
     print(f"  text         {' / '.join(text.split(chr(10))) or '(none)'}")
     show("line", lines[0])
     save(read, f"{path.stem}-read.png")
     if find := FIND.get(path.name):
         _, boxes, drawn, _, _ = execute_node(
-            "QVL_Grounding", model=model, images=image, find=find, kind="boxes", max_count=0
+            "QVL_Grounding",
+            model=model,
+            images=image,
+            find=find,
+            kind="boxes",
+            max_count=0,
+            **unreadable,
         )
         print(f"  find         {find}")
         show("box", boxes[0])

@@ -1,0 +1,157 @@
+"""The example workflows against our schemas and a record of the core nodes that they use.
+
+The record (``tests/golden/core_nodes.json``) holds names and types as a real server gives them;
+``tests/comfyui`` compares it with one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+CORE = json.loads((ROOT / "tests/golden/core_nodes.json").read_text(encoding="utf-8"))
+# Drawn by the front end alone.
+NOTES = {"MarkdownNote", "Note"}
+# Pictures that every ComfyUI has in its input folder.
+SHIPPED_INPUTS = {"example.png"}
+
+every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def type_of(cls: Any) -> tuple[dict[str, Any], list[list[str]]]:
+    """Input specs, flat, and (name, type) of the outputs of one of our nodes."""
+    info = cls.GET_SCHEMA().get_v1_info(cls)
+    inputs = {**info.input.get("required", {}), **info.input.get("optional", {})}
+    return inputs, [list(pair) for pair in zip(info.output_name, info.output, strict=True)]
+
+
+def sockets_of(nodes: Any, node: dict[str, Any]) -> tuple[dict[str, str], list[list[str]]]:
+    if node["type"] in nodes:
+        specs, outputs = type_of(nodes[node["type"]])
+        return {name: spec[0] for name, spec in specs.items()}, outputs
+    core = CORE[node["type"]]
+    return core["inputs"], core["outputs"]
+
+
+def widgets(specs: dict[str, Any], values: list[Any]) -> list[tuple[dict[str, Any], Any]]:
+    """(spec, saved value) of each widget, in the order in which the front end saves them: what a
+    dynamic combo shows follows it, and a control follows what it controls."""
+    pairs: list[tuple[dict[str, Any], Any]] = []
+    queue, rest = list(specs.values()), list(values)
+    while queue:
+        kind, options = queue.pop(0)
+        if kind not in ("COMBO", "INT", "FLOAT", "STRING", "BOOLEAN", "COMFY_DYNAMICCOMBO_V3"):
+            continue
+        value = rest.pop(0)
+        pairs.append(({"kind": kind, **options}, value))
+        if options.get("control_after_generate"):
+            assert rest.pop(0) in ("fixed", "increment", "decrement", "randomize")
+        if kind == "COMFY_DYNAMICCOMBO_V3":
+            chosen = next(item for item in options["options"] if item["key"] == value)
+            queue = [*chosen["inputs"].get("required", {}).values(), *queue]
+    assert not rest, f"values without a widget: {rest}"
+    return pairs
+
+
+def test_there_are_examples_of_each_node(nodes: Any) -> None:
+    used = {node["type"] for path in WORKFLOWS for node in read(path)["nodes"]}
+    assert set(nodes) - used <= {"QVL_BoxFormat"}
+    assert len(WORKFLOWS) >= 4
+
+
+@every_workflow
+def test_nodes_are_known_with_their_sockets(nodes: Any, path: Path) -> None:
+    for node in read(path)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        inputs, outputs = sockets_of(nodes, node)
+        for item in node["inputs"]:
+            # The front end saves an upload button as an input of its own.
+            if item["name"] != "upload":
+                assert inputs[item["name"]] == item["type"], (node["type"], item["name"])
+        saved = [[item["name"], item["type"]] for item in node.get("outputs", [])]
+        assert saved == outputs, node["type"]
+
+
+@every_workflow
+def test_links_join_sockets_of_one_type(path: Path) -> None:
+    workflow = read(path)
+    by_id = {node["id"]: node for node in workflow["nodes"]}
+    wanted = {
+        item["link"]: (node["id"], slot)
+        for node in workflow["nodes"]
+        for slot, item in enumerate(node["inputs"])
+        if item["link"] is not None
+    }
+    assert set(wanted) == {link[0] for link in workflow["links"]}
+    for link, source, out_slot, target, in_slot, kind in workflow["links"]:
+        start = by_id[source]["outputs"][out_slot]
+        end = by_id[target]["inputs"][in_slot]
+        assert start["type"] == kind and end["type"] in (kind, "*")
+        assert link in start["links"] and wanted[link] == (target, in_slot)
+
+
+@every_workflow
+def test_nothing_that_must_be_connected_is_left_open(nodes: Any, path: Path) -> None:
+    for node in read(path)["nodes"]:
+        for item in node["inputs"]:
+            if "widget" not in item and item.get("shape") != 7:
+                assert item["link"] is not None, (node["type"], item["name"])
+
+
+@every_workflow
+def test_widget_values_fit_their_widgets(nodes: Any, path: Path) -> None:
+    for node in read(path)["nodes"]:
+        if node["type"] == "LoadImage":
+            assert node["widgets_values"][0] in SHIPPED_INPUTS
+        if node["type"] not in nodes:
+            continue
+        specs, _ = type_of(nodes[node["type"]])
+        for spec, value in widgets(specs, node["widgets_values"]):
+            if spec["kind"] == "COMBO":
+                assert value in spec["options"]
+            elif spec["kind"] in ("INT", "FLOAT"):
+                assert spec["min"] <= value <= spec["max"]
+
+
+@every_workflow
+def test_the_model_is_one_that_everybody_has(path: Path) -> None:
+    (loader,) = (node for node in read(path)["nodes"] if node["type"] == "QVL_Loader")
+    assert loader["widgets_values"][0] == "nano (bundled demo)"
+
+
+@every_workflow
+def test_nodes_have_places_and_do_not_cover_each_other(path: Path) -> None:
+    title = 30  # pixels above a node's position
+    areas = []
+    for node in read(path)["nodes"]:
+        (x, y), (wide, high) = node["pos"], node["size"]
+        assert wide >= 200 and high >= 60
+        areas.append((x, y - title, x + wide, y + high))
+    for i, a in enumerate(areas):
+        for b in areas[:i]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+
+
+@every_workflow
+def test_a_note_says_what_it_is_for(path: Path) -> None:
+    notes = [node for node in read(path)["nodes"] if node["type"] in NOTES]
+    assert any("nano" in note["widgets_values"][0] for note in notes)
+
+
+@every_workflow
+def test_has_a_thumbnail(path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert min(picture.size) >= 300
+    assert path.with_suffix(".jpg").stat().st_size < 200_000
