@@ -20,7 +20,8 @@ from .families import family_of, is_default
 from .generation import Batch, Budget, Row, TextStream, check_sampling, plan
 from .images import Preprocessing
 from .loading import load_model
-from .messages import Template
+from .messages import OPEN_THOUGHT, Template
+from .replies import split_thinking
 from .types import Family, ModelSpec, Request, Response, Usage
 
 log = logging.getLogger(__name__)
@@ -191,9 +192,12 @@ class TransformersBackend:
         thought, answer = row.ids[:cut], row.ids[cut:]
         if cut and tuple(thought[-len(close) :]) == close:
             thought = thought[: -len(close)]
+        thinking, text = self.template.decode(thought).strip(), self.template.decode(answer).strip()
+        if text.startswith(OPEN_THOUGHT):  # as some fine-tunes do of their own accord
+            thinking, text = split_thinking(text)
         return Response(
-            text=self.template.decode(answer).strip(),
-            thinking=self.template.decode(thought).strip(),
+            text=text,
+            thinking=thinking,
             finish_reason=row.finish_reason or "length",
             input_sizes=prompt.input_sizes,
             usage=Usage(len(prompt.ids), sum(prompt.image_tokens), len(row.ids)),

@@ -217,6 +217,25 @@ def test_thoughts_are_split_off_and_bounded(backend) -> None:
         assert response.usage.new_tokens <= 6 + 9 + len(subject.template.close_ids)
 
 
+def test_a_thought_that_a_fine_tune_opens_itself_is_no_part_of_the_answer(backend) -> None:
+    subject: TransformersBackend = backend("qwen3_vl")
+    scripted = iter(subject.template.tokenizer.encode("<think>hm</think>yes<|im_end|>"))
+
+    class Told(type(subject.model.lm_head)):
+        def forward(self, hidden):
+            logits = super().forward(hidden)
+            logits[..., -1, next(scripted)] = 1e9
+            return logits
+
+    original = type(subject.model.lm_head)
+    subject.model.lm_head.__class__ = Told
+    try:
+        (found,) = subject.generate([Request((), "why?", sampling=GREEDY)])
+    finally:
+        subject.model.lm_head.__class__ = original
+    assert (found.thinking, found.text) == ("hm", "yes")
+
+
 def test_a_closed_model_says_so(checkpoint) -> None:
     subject = load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"))
     assert subject.nbytes == sum(p.nbytes for p in subject.model.parameters()) + sum(
@@ -241,7 +260,8 @@ def test_quantised_on_the_cpu(checkpoint, quantization: str) -> None:
     assert not tower & {"Linear4bit", "Linear8bitLt"}, "the vision tower stays whole"
     requests = mixed_requests()[:3]
     found = subject.generate(requests)
-    assert [subject.generate([request])[0] for request in requests[:1]] == found[:1]
+    assert all(response.usage.new_tokens for response in found)
+    assert subject.generate(requests) == found
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])

@@ -191,7 +191,7 @@ def available(model_type: str) -> bool:
     return model_type in CONFIG_MAPPING_NAMES
 
 
-def make(model_type: str, folder: Path, thinking: str = "", seed: int = 0) -> Path:
+def make(model_type: str, folder: Path, thinking: str = "", seed: int = 3) -> Path:
     """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always"
     or "switch", by the chat template."""
     import torch
