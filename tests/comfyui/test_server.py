@@ -220,7 +220,9 @@ def test_nested_widgets_reach_the_node(server: Any) -> None:
             "picture": load("words.png"),
             "model": loader(max_pixels=65536, precision="fp32", device="cpu"),
             "describe": describe(**custom),
-            "read": read(**{"language": "other", "language.name": "Latin capitals"}),
+            "read": read(
+                **{"output": "plain", "language": "other", "language.name": "Latin capitals"}
+            ),
             "show description": preview("describe", 0),
             "show text": preview("read", 0),
         }
