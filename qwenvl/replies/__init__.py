@@ -33,7 +33,11 @@ _END_TOKENS = re.compile(r"(?:\s*<\|(?:im_end|endoftext|im_start)\|>)+\s*\Z")
 # Structure as Chinese input methods write it, one character for one, so that places in the text
 # stay the same. Quoted strings are left alone: they are labels.
 _FULL_WIDTH = dict(
-    zip("，、：【】［］｛｝（）＂．－＋\u3000\u00a0", ',,:[][]{}()".-+  ', strict=True)
+    zip(
+        "，、：【】［］｛｝（）＂．－＋０１２３４５６７８９\u3000\u00a0",
+        ',,:[][]{}()".-+0123456789  ',
+        strict=True,
+    )
 )
 _STRUCTURE = re.compile(rf"\"[^\"\n]*\"|“([^“”\n]*)”|[{''.join(_FULL_WIDTH)}]")
 

@@ -71,11 +71,11 @@ class _Budget:
 def _outermost(text: str) -> list[_Node]:
     stack: list[_Node] = [_Node(0, "")]
     is_open = {"[": 0, "{": 0}
-    for position, char in _brackets(text):
+    for position, char in _tokens(text):
         if char in is_open:
             is_open[char] += 1
             stack.append(_Node(position, char))
-        elif is_open[_CLOSES[char]]:
+        elif char in _CLOSES and is_open[_CLOSES[char]]:
             index = len(stack) - 1
             while stack[index].opener != _CLOSES[char]:
                 is_open[stack[index].opener] -= 1
@@ -106,18 +106,24 @@ def _member_name(text: str, start: int, end: int) -> str:
     return member[1].strip() if member else ""
 
 
-def _brackets(text: str) -> Iterator[tuple[int, str]]:
-    """Brackets outside strings. A quote opens a string only where one may begin, and closes it
-    only where one may end: models leave quotes inside strings unescaped (``"a 12" ruler"``)."""
+def _tokens(text: str) -> Iterator[tuple[int, str]]:
+    """Brackets outside strings, and quotes that stand unescaped inside one.
+
+    A quote opens a string only where one may begin, and closes it only where one may end: models
+    write ``"a 12" ruler"``.
+    """
     depth, quote = 0, ""
     for match in _TOKEN.finditer(text):
         position, char = match.start(), match[0]
         if char in "\"'":
-            if quote:
-                if char == quote and _may_end(text, position):
+            if not quote:
+                if depth and _last_before(text, position) in _BEFORE_STRING:
+                    quote = char
+            elif char == quote and not _is_escaped(text, position):
+                if _may_end(text, position):
                     quote = ""
-            elif depth and _last_before(text, position) in _BEFORE_STRING:
-                quote = char
+                else:
+                    yield position, char
         elif not quote:
             depth = max(0, depth + (1 if char in "[{" else -1))
             yield position, char
@@ -131,15 +137,17 @@ def _last_before(text: str, position: int) -> str:
 
 
 def _may_end(text: str, position: int) -> bool:
-    before = position - 1
-    while before >= 0 and text[before] == "\\":
-        before -= 1
-    if (position - before) % 2 == 0:
-        return False
     after = position + 1
     while after < len(text) and text[after] in " \t\r":
         after += 1
     return after == len(text) or text[after] in _AFTER_STRING
+
+
+def _is_escaped(text: str, position: int) -> bool:
+    before = position - 1
+    while before >= 0 and text[before] == "\\":
+        before -= 1
+    return (position - before) % 2 == 0
 
 
 def _read(text: str, node: _Node, budget: _Budget, level: int) -> Iterator[Value]:
@@ -179,6 +187,13 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def _mended(source: str, budget: _Budget) -> Any:
+    stray = [position for position, char in _tokens(source) if char == '"']
+    if stray:
+        ends = [*stray, len(source)]
+        parts = (source[start:end] for start, end in zip([0, *stray], ends, strict=True))
+        escaped = _strict("\\".join(parts))
+        if escaped is not None:
+            return escaped
     if not budget.spend(len(source)):
         return None
     from json_repair import repair_json
