@@ -49,7 +49,7 @@ class OCR(io.ComfyNode):
                             _OTHER,
                             [
                                 io.String.Input(
-                                    "name",
+                                    "other_language",
                                     default="",
                                     tooltip="Any language or script, in words: Old Norse runes.",
                                 )
@@ -87,7 +87,7 @@ class OCR(io.ComfyNode):
         when_unreadable: str = sockets.STOP,
     ) -> io.NodeOutput:
         chosen = language["language"]
-        task = ocr(output, language["name"] if chosen == _OTHER else chosen)
+        task = ocr(output, language["other_language"] if chosen == _OTHER else chosen)
         results = model.seeing_at_most(PAGE_SIZES[page_size], images).answer(
             task,
             images,

@@ -221,7 +221,11 @@ def test_nested_widgets_reach_the_node(server: Any) -> None:
             "model": loader(max_pixels=65536, precision="fp32", device="cpu"),
             "describe": describe(**custom),
             "read": read(
-                **{"output": "plain", "language": "other", "language.name": "Latin capitals"}
+                **{
+                    "output": "plain",
+                    "language": "other",
+                    "language.other_language": "Latin capitals",
+                }
             ),
             "show description": preview("describe", 0),
             "show text": preview("read", 0),

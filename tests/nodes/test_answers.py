@@ -129,8 +129,8 @@ def test_ocr_language_reaches_the_question(
         return backend.requests[-1].prompt
 
     auto = prompt(language="auto")
-    assert "Old Norse" in prompt(language="other", name="Old Norse")
-    assert prompt(language="other", name="Old Norse") != auto
+    assert "Old Norse" in prompt(language="other", other_language="Old Norse")
+    assert prompt(language="other", other_language="Old Norse") != auto
 
 
 def test_grounding_boxes(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
