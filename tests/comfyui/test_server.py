@@ -215,18 +215,13 @@ def test_nested_widgets_reach_the_node(server: Any) -> None:
         "system_prompt": "Be brief.",
         "thinking": "off",
     }
+    language = {"language": "other", "language.other_language": "Latin capitals"}
     outputs = server.run(
         {
             "picture": load("words.png"),
             "model": loader(max_pixels=65536, precision="fp32", device="cpu"),
             "describe": describe(**custom),
-            "read": read(
-                **{
-                    "output": "plain",
-                    "language": "other",
-                    "language.other_language": "Latin capitals",
-                }
-            ),
+            "read": read(output="plain", **language),
             "show description": preview("describe", 0),
             "show text": preview("read", 0),
         }
