@@ -9,7 +9,7 @@ from typing import Any
 
 from ..qwenvl import images, run
 from ..qwenvl.cache import CACHE
-from ..qwenvl.types import ModelSpec, Result, Task
+from ..qwenvl.types import ModelSpec, Result, Size, Task
 from . import host
 
 log = logging.getLogger(__name__)
@@ -35,23 +35,26 @@ class ModelHandle:
         sampling: Mapping[str, Any],
         *,
         thinking: bool | None = None,
+        longest_side: int = 0,
         keep_unreadable: bool = False,
     ) -> list[Result]:
         """One result for each picture of an IMAGE, in order, in one batched run.
 
-        ``sampling`` changes single fields of the model's own values for this task. Raises the
-        engine's errors and, within one token, ComfyUI's interrupt.
+        ``sampling`` changes single fields of the model's own values for this task. The model sees
+        the pictures shrunk to ``longest_side`` pixels (0: as they are); boxes are in those of the
+        IMAGE. Raises the engine's errors and, within one token, ComfyUI's interrupt.
         """
         pictures = images.pictures(image)
         with CACHE.lease(self.spec) as backend:
             own = run.sampling_for(backend, task, thinking)
+            low, high = self._bounds(pictures[0].shape[-2:], longest_side, backend.max_pixels)
             results = run.answer(
                 backend,
                 task,
                 pictures,
                 sampling=dataclasses.replace(own, **sampling),
-                min_pixels=self.min_pixels,
-                max_pixels=self.max_pixels,
+                min_pixels=low,
+                max_pixels=high,
                 thinking=thinking,
                 watch=host.NodeWatch(),
                 keep_unreadable=keep_unreadable,
@@ -63,15 +66,12 @@ class ModelHandle:
                 )
         return results
 
-    def seeing_at_most(self, longest_side: int, image: Any) -> ModelHandle:
-        """The same model with pictures of this IMAGE shrunk to ``longest_side`` pixels (0: no
-        change). A bound on the area does it, so the engine maps boxes back by itself."""
-        height, width = image.shape[-3:-1]
-        if not longest_side or max(height, width) <= longest_side:
-            return self
-        area = round(height * width * (longest_side / max(height, width)) ** 2)
-        return dataclasses.replace(
-            self,
-            min_pixels=min(self.min_pixels, area) if self.min_pixels else None,
-            max_pixels=min(self.max_pixels, area) if self.max_pixels else area,
-        )
+    def _bounds(self, size: Size, longest_side: int, most: int) -> tuple[int | None, int | None]:
+        """The bounds on pixels that also keep ``longest_side``. A bound on the area does it,
+        since resizing keeps the shape, and the engine maps boxes back by itself. ``most``: the
+        checkpoint's own bound, which a longest side is not meant to lift."""
+        if not longest_side or max(size) <= longest_side:
+            return self.min_pixels, self.max_pixels
+        area = round(size[0] * size[1] * (longest_side / max(size)) ** 2)
+        high = min(area, self.max_pixels or most)
+        return min(self.min_pixels, high) if self.min_pixels else None, high

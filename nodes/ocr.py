@@ -88,10 +88,11 @@ class OCR(io.ComfyNode):
     ) -> io.NodeOutput:
         chosen = language["language"]
         task = ocr(output, language["other_language"] if chosen == _OTHER else chosen)
-        results = model.seeing_at_most(PAGE_SIZES[page_size], images).answer(
+        results = model.answer(
             task,
             images,
             {"max_new_tokens": max_new_tokens},
+            longest_side=PAGE_SIZES[page_size],
             keep_unreadable=when_unreadable != sockets.STOP,
         )
         texts = [result.text for result in results]

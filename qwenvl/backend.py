@@ -39,6 +39,11 @@ class Backend(Protocol):
         """Bytes that the weights occupy, tied tensors counted once."""
         ...
 
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels the checkpoint's own settings let the model see of one picture."""
+        ...
+
     def thinks(self, wish: bool | None = None) -> bool:
         """Whether an answer will begin with a thought, given the caller's wish (None: the
         model's own way). Raises ``BadOption`` where the model cannot do as wished."""

@@ -100,6 +100,10 @@ class TransformersBackend:
         return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
 
     @property
+    def max_pixels(self) -> int:
+        return self.preprocessing.max_pixels
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

@@ -74,6 +74,7 @@ class ScriptedBackend:
 
     family = FAMILIES["qwen3_vl"]
     nbytes = 0
+    max_pixels = 16_777_216
 
     def __init__(self, replies: Sequence[str | Response]):
         self.replies = [Response(item) if isinstance(item, str) else item for item in replies]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -73,8 +74,6 @@ def test_every_describe_widget_changes_the_request(
 
 
 def test_the_custom_sampling_widgets_are_fields_of_sampling(nodes: Any) -> None:
-    from dataclasses import fields
-
     from qwen_vl_suite.qwenvl.types import Sampling
 
     known = {field.name for field in fields(Sampling)}
@@ -117,6 +116,24 @@ def test_ocr_page_size_bounds_what_the_model_sees_and_nothing_else(
         assert seen is None if bound is None else seen == pytest.approx(bound, abs=1)
     run_node("QVL_OCR", model=model, images=page[:, :500], page_size="longest side 1024 px")
     assert backend.requests[-1].max_pixels is None
+
+
+def test_ocr_page_size_never_lifts_a_bound(run_node: Run, scripted: Any) -> None:
+    page = torch.rand(1, 2000, 2000, 3)
+    model, backend = scripted("text")
+
+    def bounds(most: int, **own: int) -> tuple[int | None, int | None]:
+        backend.max_pixels = most
+        size = "longest side 1024 px"
+        run_node("QVL_OCR", model=replace(model, **own), images=page, page_size=size)
+        return backend.requests[-1].min_pixels, backend.requests[-1].max_pixels
+
+    assert bounds(most=10**7) == (None, 1024 * 1024)
+    assert bounds(most=50176) == (None, 50176)
+    assert bounds(most=50176, max_pixels=65536) == (None, 65536)
+    assert bounds(most=10**7, max_pixels=65536) == (None, 65536)
+    assert bounds(most=10**7, min_pixels=4096) == (4096, 1024 * 1024)
+    assert bounds(most=10**7, min_pixels=3_000_000) == (1024 * 1024, 1024 * 1024)
 
 
 def test_ocr_language_reaches_the_question(
@@ -227,9 +244,7 @@ def test_grounding_needs_something_to_find(
 def test_bounds_of_the_loader_reach_the_request(
     run_node: Run, scripted: Any, pictures: torch.Tensor
 ) -> None:
-    import dataclasses
-
     model, backend = scripted("x")
-    bounded = dataclasses.replace(model, min_pixels=4096, max_pixels=65536)
+    bounded = replace(model, min_pixels=4096, max_pixels=65536)
     run_node("QVL_Describe", model=bounded, images=pictures[:1])
     assert (backend.requests[-1].min_pixels, backend.requests[-1].max_pixels) == (4096, 65536)
