@@ -177,7 +177,7 @@ def test_one_in_use_is_never_evicted(loader):
     cache = ModelCache(loader, max_bytes=10)
     with cache.lease(A) as a:
         b = cache.get(B)
-        assert not a.closed
+        assert not a.closed and cache.get(A) is a
         c = cache.get(C)
         assert not a.closed and b.closed
     assert a.closed, "room is made as soon as the lease ends"
