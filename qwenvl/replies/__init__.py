@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _THINK = re.compile(r"(</?think>)")
-_END_TOKENS = re.compile(r"(?:\s*<\|(?:im_end|endoftext|im_start)\|>)+\s*\Z")
+_END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
 
 # Structure as Chinese input methods write it, one character for one, so that places in the text
 # stay the same. Quoted strings are left alone: they are labels.
@@ -62,7 +62,10 @@ def split_thinking(text: str, inside: bool = False) -> tuple[str, str]:
 
 def answer_of(text: str) -> str:
     """The answer alone: without thought, and without end-of-turn tokens that were not skipped."""
-    return _END_TOKENS.sub("", split_thinking(text)[1])
+    answer = split_thinking(text)[1]
+    while answer.endswith(_END_TOKENS):
+        answer = answer[: answer.rindex("<|")].rstrip()
+    return answer
 
 
 def strip_fence(text: str) -> str:
@@ -168,7 +171,7 @@ def _from_blocks(text: str) -> list[Item]:
     return [
         Item(
             box=block.box,
-            label=block.kind,
+            label=block.label,
             data={"tag": block.tag, "kind": block.kind, "text": block.text, "html": block.html},
         )
         for block in markup.blocks(text)

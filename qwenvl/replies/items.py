@@ -141,7 +141,7 @@ def _items(places: Sequence[Numbers], label: str, data: Mapping[str, Any]) -> li
     if not isinstance(names, list) or len(names) != len(places):
         names = []
     return [
-        Item(box, point, _clean(name) or label, data)
+        Item(box, point, str(name or "").strip() or label, data)
         for box, point, name in zip_longest(boxes, points, names)
     ]
 
@@ -229,17 +229,12 @@ def _first(data: Mapping[str, Any], names: Sequence[str]) -> str:
             and not isinstance(member, bool)
             and str(member).strip()
         ):
-            return _clean(str(member))
+            return str(member).strip()
     return ""
 
 
 def _any_string(data: Mapping[str, Any]) -> str:
-    return next((_clean(member) for member in data.values() if isinstance(member, str)), "")
-
-
-def _clean(label: object) -> str:
-    """Half a surrogate pair, which JSON escapes may spell, can be neither printed nor saved."""
-    return str(label or "").encode("utf-8", "replace").decode().strip()
+    return next((member.strip() for member in data.values() if isinstance(member, str)), "")
 
 
 def _says_nothing(value: Any) -> bool:

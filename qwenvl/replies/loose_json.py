@@ -20,6 +20,12 @@ _BEFORE_STRING = frozenset("{[(,:")
 _AFTER_STRING = frozenset(",:}])/#\n")
 _MEMBER = re.compile(r"[\"']?([^\"'{}\[\],:\n]{1,80})[\"']?\s*:\s*$")
 
+# Escapes of half a character beyond U+FFFF, which can be neither printed nor saved; a string that
+# was cut or wrongly copied has them.
+_HALF_CHARACTER = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 # json-repair may take quadratic time on hostile text (minutes for 100 kB), so its work is bounded
 # by the sum of squared lengths. This is one object of 6,000 characters, or 4,000 of 100.
 _MENDING_BUDGET = 4 * 10**7
@@ -55,6 +61,7 @@ def values(text: str) -> list[Value]:
     badly quoted strings, doubled braces, prose and fences around, several values one after the
     other, ends cut off. Never raises; text without JSON gives an empty list.
     """
+    text = _HALF_CHARACTER.sub(r"\\ufffd", text)
     budget = _Budget()
     return [value for node in _outermost(text) for value in _read(text, node, budget, 0)]
 

@@ -64,6 +64,11 @@ class Block:
         lines = _TAG.sub("", _CELL.sub("\t", _BREAK.sub("\n", self.html)))
         return "\n".join(filter(None, (line.strip() for line in html.unescape(lines).split("\n"))))
 
+    @property
+    def label(self) -> str:
+        """The words in one line; for a block without any, such as a picture, its kind."""
+        return " ".join(self.text.split()) or self.kind
+
 
 @dataclass
 class Run:

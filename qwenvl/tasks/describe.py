@@ -51,7 +51,7 @@ _HEADING = re.compile(
 )
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("「", "」"), ("**", "**"), ("`", "`"))
 _BETWEEN_TAGS = re.compile(r"[,，、;\n]")
-_BULLET = re.compile(r"^(?:[-*•#]+\s*|\d+[.)]\s+)")
+_BULLET = re.compile(r"^(?:[-*•#][-*•#\s]*|\d+[.)]\s+)")
 
 
 def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Task:

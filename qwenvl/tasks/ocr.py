@@ -52,9 +52,9 @@ def ocr(output: str = "plain", language: str = "auto") -> Task:
 
     ``plain``: the words, in lines. ``markdown``: a document; comments that say where its pictures
     are come in pixels, and those places as boxes. ``html``: a document whose ``data-bbox`` are in
-    pixels, with a box for each block (``label``: its class or element) and a list of
-    ``{bbox_2d, kind, text, html}`` in ``data``. ``lines``: a box for each line with its words as
-    ``label``; ``text`` holds the lines in the order of the reply.
+    pixels, with a box for each block (``label``: its words, or its class or element where it has
+    none) and a list of ``{bbox_2d, kind, text, html}`` in ``data``. ``lines``: a box for each
+    line with its words as ``label``; ``text`` holds the lines in the order of the reply.
 
     ``language``: a hint in words, any; ``auto`` gives none. A picture without text gives "" and no
     boxes. Raises ``BadOption``.
@@ -121,7 +121,7 @@ def _read_markdown(text: str, seen: Seen) -> Result:
         return f"<!--{comment[1]}({', '.join(map(str, coordinates.whole_box(box)))}) -->"
 
     document = _PLACED.sub(in_pixels, strip_fence(answer))
-    return Result(text=document, boxes=tuple(boxes))
+    return Result(text=_in_pixels(document, seen), boxes=tuple(boxes))
 
 
 def _read_html(text: str, seen: Seen) -> Result:
@@ -138,13 +138,9 @@ def _read_html(text: str, seen: Seen) -> Result:
             text,
         )
 
-    def in_pixels(values: tuple[float, ...]) -> str:
-        box = _to_box(values, seen, "")
-        return " ".join(map(str, coordinates.whole_box(box))) if box else ""
-
-    placed = [(block, _to_box(block.box, seen, block.kind)) for block in markup.blocks(document)]
+    placed = [(block, _to_box(block.box, seen, block.label)) for block in markup.blocks(document)]
     return Result(
-        text=markup.replace_boxes(document, in_pixels),
+        text=_in_pixels(document, seen),
         boxes=tuple(box for _, box in placed if box),
         data=[
             {
@@ -188,6 +184,16 @@ def _as_declared(answer: str, seen: Seen) -> tuple[Seen, str]:
     """The picture as the reply says that it saw it, and the rest of the reply."""
     size, rest = markup.declared_size(answer)
     return (replace(seen, input_size=size) if size else seen), rest
+
+
+def _in_pixels(document: str, seen: Seen) -> str:
+    """``document`` with each ``data-bbox`` in pixels of the picture, less those that are none."""
+
+    def in_pixels(values: tuple[float, ...]) -> str:
+        box = _to_box(values, seen, "")
+        return " ".join(map(str, coordinates.whole_box(box))) if box else ""
+
+    return markup.replace_boxes(document, in_pixels)
 
 
 def _to_box(values: tuple[float, ...], seen: Seen, label: str) -> Box | None:

@@ -1,0 +1,349 @@
+"""What is asked, and how the answers are read, from the raw reply to pixels."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
+from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.tasks import ground as grounding
+from qwen_vl_suite.qwenvl.tasks.describe import STYLES, describe
+from qwen_vl_suite.qwenvl.tasks.ground import ground
+from qwen_vl_suite.qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr, read_any
+from qwen_vl_suite.qwenvl.types import Box, Point, Seen
+
+SEEN = Seen(FAMILIES["qwen3_vl"], (500, 2000), (512, 2016))
+SEEN_25 = Seen(FAMILIES["qwen2_5_vl"], (766, 507), (1540, 1008))
+
+
+# Describe
+
+
+def test_a_prompt_of_ones_own_takes_the_place_of_the_style() -> None:
+    own = describe("tags", "  How many cats?\n", system="Count.")
+    assert (own.prompt, own.system, own.greedy) == ("How many cats?", "Count.", False)
+    assert own.parse("```\n1, 1\n```", SEEN).text == "```\n1, 1\n```"
+    assert describe("tags", "   ").prompt == STYLES["tags"]
+
+
+def test_styles_ask_different_things() -> None:
+    assert len(set(STYLES.values())) == len(STYLES)
+    assert describe().prompt == STYLES["detailed"]
+    with pytest.raises(BadOption, match=r"'poem'.*short, detailed"):
+        describe("poem")
+
+
+@pytest.mark.parametrize(
+    ("style", "reply", "text"),
+    [
+        pytest.param("short", " A cat.\n", "A cat.", id="stripped"),
+        pytest.param("short", '"A cat."', "A cat.", id="quotes around it"),
+        pytest.param("short", "“A cat.”", "A cat.", id="curly quotes"),
+        pytest.param("short", '"Cats" and "dogs"', '"Cats" and "dogs"', id="quotes in it"),
+        pytest.param("short", "```text\nA cat\non a mat.\n```", "A cat on a mat.", id="a fence"),
+        pytest.param("title", "**Title:** The Cat", "The Cat", id="a heading"),
+        pytest.param("title", "**The Cat**", "The Cat", id="bold"),
+        pytest.param("prompt", 'Prompt: "a cat, soft light"', "a cat, soft light", id="both"),
+        pytest.param("prompt", "prompt engineering: a cat", "prompt engineering: a cat", id="none"),
+        pytest.param("detailed", "A cat.\n\nA mat.", "A cat.\n\nA mat.", id="paragraphs stay"),
+        pytest.param("detailed", "```\nA cat.\n```", "A cat.", id="a fence around paragraphs"),
+        pytest.param("tags", "cat, Mat,cat , soft light.", "cat, Mat, soft light", id="tags"),
+        pytest.param("tags", "- cat\n- mat\n* #light", "cat, mat, light", id="a list"),
+        pytest.param("tags", "1. cat\n2. mat", "cat, mat", id="a numbered list"),
+        pytest.param("tags", "Tags: cat、mat，light", "cat, mat, light", id="Chinese commas"),
+        pytest.param(
+            "prompt_tags",
+            "1girl, (red hat:1.2), 3.5mm",
+            "1girl, (red hat:1.2), 3.5mm",
+            id="weights",
+        ),
+        pytest.param("short", "<think>hm</think>A cat.<|im_end|>", "A cat.", id="a thought before"),
+    ],
+)
+def test_descriptions(style: str, reply: str, text: str) -> None:
+    assert describe(style).parse(reply, SEEN).text == text
+
+
+@pytest.mark.parametrize("reply", ["", " \n", "```\n```", '""', "<think>hm"])
+@pytest.mark.parametrize("style", ["short", "tags"])
+def test_no_description_is_an_error(style: str, reply: str) -> None:
+    with pytest.raises(UnreadableReply) as caught:
+        describe(style).parse(reply, SEEN)
+    assert caught.value.raw == reply
+
+
+# Ground
+
+
+@pytest.mark.parametrize(
+    ("find", "question"),
+    [
+        pytest.param("cat", 'following categories: "cat". Report', id="one"),
+        pytest.param(
+            "cat, red car,dog", 'following categories: "cat, red car, dog". Report', id="list"
+        ),
+        pytest.param("猫，狗", 'following categories: "猫, 狗". Report', id="Chinese comma"),
+        pytest.param("cat\ndog\n", 'following categories: "cat, dog". Report', id="lines"),
+        pytest.param("cat, cat,, ", 'following categories: "cat". Report', id="said twice"),
+        pytest.param('"cat", "dog"', 'following categories: "cat, dog". Report', id="quoted"),
+        pytest.param('the "big" cat, dog', "\"the 'big' cat, dog\". Report", id="quotes inside"),
+        pytest.param("the person on the left", "Locate the person on the left in", id="phrase"),
+        pytest.param("person with a hat.", "Locate person with a hat in the image. Rep", id="long"),
+    ],
+)
+def test_questions(find: str, question: str) -> None:
+    prompt = ground(find).prompt
+    assert prompt.startswith("Locate ") and question in prompt
+    assert prompt.endswith(" Report bbox coordinates in JSON format.")
+    assert "\n" not in prompt
+    assert ground(find, "points").prompt.endswith("Output the point coordinates in JSON format.")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"find": ""}, "Nothing to find"),
+        ({"find": " ,\n ; "}, "Nothing to find"),
+        ({"find": "cat", "kind": "masks"}, "'masks'.*boxes, points"),
+        ({"find": "cat", "max_count": -1}, "-1"),
+    ],
+)
+def test_bad_options_of_ground(options: dict, message: str) -> None:
+    with pytest.raises(BadOption, match=message):
+        ground(**options)
+
+
+REPLY = """```json
+[
+    {"bbox_2d": [100, 200, 300, 400], "label": "cat", "color": "black"},
+    {"bbox_2d": [500, 0, 1003, 999], "label": "dog"},
+    {"bbox_2d": [500, 0, 1003, 999], "label": "dog"},
+    {"bbox_2d": [7, 7, 7, 90], "label": "line"}
+]
+```"""
+CAT, DOG = Box(200, 100, 600, 200, "cat"), Box(1000, 0, 2000, 499.5, "dog")
+
+
+def test_boxes_are_in_pixels_once_each_and_none_without_area() -> None:
+    result = ground("cat, dog").parse(REPLY, SEEN)
+    assert result.boxes == (CAT, DOG) and result.points == ()
+    told = [
+        {"bbox_2d": [200, 100, 600, 200], "label": "cat"},
+        {"bbox_2d": [1000, 0, 2000, 500], "label": "dog"},
+    ]
+    assert json.loads(result.text) == told
+    assert result.data == [{"color": "black", **told[0]}, told[1]]
+
+
+def test_boxes_of_a_family_that_writes_pixels() -> None:
+    result = ground("cat").parse('[{"bbox_2d": [504, 770, 1008, 1540], "label": "cat"}]', SEEN_25)
+    assert result.boxes == (Box(253.5, 383, 507, 766, "cat"),)
+
+
+def test_every_family_says_the_same_box_in_its_own_words() -> None:
+    for family in FAMILIES.values():
+        seen = Seen(family, (500, 2000), (250, 1000))
+        values = "100,200,300,400" if family.coordinates == "relative" else "100,50,300,100"
+        x1, y1, x2, y2 = values.split(",")
+        for reply in (
+            f'[{{"bbox_2d": [{values}], "label": "cat"}}]',
+            f"<ref>cat</ref><box>({x1},{y1}),({x2},{y2})</box>",
+        ):
+            assert ground("cat, dog").parse(reply, seen).boxes == (CAT,), family.model_type
+
+
+def test_max_count_keeps_the_first() -> None:
+    assert ground("cat, dog", max_count=1).parse(REPLY, SEEN).boxes == (CAT,)
+    assert len(ground("cat, dog", max_count=0).parse(REPLY, SEEN).boxes) == 2
+    assert len(ground("cat, dog", max_count=9).parse(REPLY, SEEN).boxes) == 2
+
+
+def test_the_only_name_asked_for_labels_what_has_none() -> None:
+    reply = "[100, 200, 300, 400]"
+    assert ground("red cat").parse(reply, SEEN).boxes[0].label == "red cat"
+    assert ground("cat, dog").parse(reply, SEEN).boxes[0].label == ""
+    assert grounding.read(reply, SEEN).boxes[0].label == ""
+
+
+def test_points() -> None:
+    task = ground("nose", "points")
+    result = task.parse('[{"point_2d": [500, 1000], "label": "nose"}]', SEEN)
+    assert result.points == (Point(1000, 500, "nose"),) and result.boxes == ()
+    assert json.loads(result.text) == [{"point_2d": [1000, 499], "label": "nose"}]
+
+
+def test_boxes_become_their_middles_where_points_were_asked_for() -> None:
+    result = ground("cat, dog", "points").parse(REPLY, SEEN)
+    assert result.points == (Point(400, 150, "cat"), Point(1500, 249.75, "dog"))
+    assert result.boxes == ()
+
+
+def test_points_are_no_boxes() -> None:
+    with pytest.raises(UnreadableReply, match="points where boxes"):
+        ground("nose").parse('[{"point_2d": [500, 1000], "label": "nose"}]', SEEN)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "points"])
+def test_nothing_found(kind: str) -> None:
+    task = ground("cat", kind)
+    for reply in ("[]", "None found.", "There are no cats, but there is a dog."):
+        result = task.parse(reply, SEEN)
+        assert (result.text, result.boxes, result.points, result.data) == ("[]", (), (), [])
+    for reply in ("A cat sits there.", "", "There are no dogs. The cat is on the left."):
+        with pytest.raises(UnreadableReply):
+            task.parse(reply, SEEN)
+
+
+def test_a_box_of_zeros_is_nothing_found() -> None:
+    reply = '[{"bbox_2d": [0, 0, 0, 0], "label": "none"}]'
+    assert ground("cat").parse(reply, SEEN).boxes == ()
+
+
+# OCR
+
+
+def test_the_makers_own_words_ask() -> None:
+    assert {name: ocr(name).prompt for name in OUTPUTS} == {
+        "plain": "Read all the text in the image.",
+        "markdown": "qwenvl markdown",
+        "html": "QwenVL HTML",
+        "lines": "Spotting all the text in the image with line-level, and output in JSON format.",
+    }
+    assert all(ocr(name).greedy for name in OUTPUTS)
+
+
+def test_language() -> None:
+    assert LANGUAGES[0] == "auto"
+    assert ocr("plain", "auto").prompt == ocr("plain", " ").prompt == OUTPUTS["plain"]
+    prompt = ocr("lines", "Old\nNorse ").prompt
+    assert prompt == f"{OUTPUTS['lines']} The text in the image is in Old Norse."
+
+
+def test_bad_output() -> None:
+    with pytest.raises(BadOption, match=r"'word'.*plain, markdown, html, lines"):
+        ocr("word")
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        pytest.param("TOTAL\n 5,00\n", "TOTAL\n 5,00", id="lines stay"),
+        pytest.param("```\nTOTAL\n```", "TOTAL", id="a fence"),
+        pytest.param("", "", id="nothing"),
+        pytest.param("No text found.", "", id="none"),
+        pytest.param("There is no text in the image. It shows a cat.", "", id="none, and more"),
+        pytest.param("The image doesn’t contain any readable text.", "", id="none in other words"),
+        pytest.param("图片中没有文字。", "", id="none in Chinese"),
+        pytest.param("NO PARKING", "NO PARKING", id="a sign that says no"),
+        pytest.param("No text or calls while driving", "No text or calls while driving", id="sign"),
+        pytest.param("The image contains text: STOP", "The image contains text: STOP", id="some"),
+    ],
+)
+def test_plain(reply: str, text: str) -> None:
+    result = ocr("plain").parse(reply, SEEN)
+    assert (result.text, result.boxes) == (text, ())
+
+
+LINES = """[
+    {"bbox_2d": [100, 200, 300, 400], "text_content": "TOTAL",},
+    {"bbox_2d": [500, 0, 500, 999], "text_content": "5,00",},
+    {"bbox_2d": [100, 200, 300, 400], "text_content": "TOTAL",},
+]"""
+
+
+def test_lines() -> None:
+    result = ocr("lines").parse(LINES, SEEN)
+    assert result.text == "TOTAL\n5,00"
+    assert result.boxes == (Box(200, 100, 600, 200, "TOTAL"),)
+    assert [entry["bbox_2d"] for entry in result.data] == [[200, 100, 600, 200]]
+    tagged = ocr("lines").parse("<ref>TOTAL</ref><box>(100,200),(300,400)</box>", SEEN)
+    assert tagged.boxes == result.boxes
+
+
+@pytest.mark.parametrize("reply", ["[]", "No text found.", "None found.", "", "没有文字"])
+def test_a_picture_without_text_has_no_lines(reply: str) -> None:
+    result = ocr("lines").parse(reply, SEEN)
+    assert (result.text, result.boxes, result.data) == ("", (), [])
+
+
+def test_lines_without_boxes_are_unreadable() -> None:
+    with pytest.raises(UnreadableReply):
+        ocr("lines").parse("TOTAL\n5,00", SEEN)
+
+
+HTML = """<html><body>
+<h2 data-bbox="100 200 300 400">Report &amp; more</h2>
+<div class="image" data-bbox="500 0 1003 999"><img data-bbox="500 0 1003 999"/></div>
+<p data-bbox="5 5 5 5">no place</p>
+</body></html>"""
+
+
+def test_html() -> None:
+    result = ocr("html").parse(f"Here it is:\n```html\n{HTML}\n```", SEEN)
+    assert result.boxes == (
+        Box(200, 100, 600, 200, "Report & more"),
+        Box(1000, 0, 2000, 499.5, "image"),
+    )
+    assert result.text == HTML.replace("100 200 300 400", "200 100 600 200").replace(
+        "500 0 1003 999", "1000 0 2000 500"
+    ).replace(' data-bbox="5 5 5 5"', "")
+    assert result.data[0] == {
+        "bbox_2d": [200, 100, 600, 200],
+        "kind": "h2",
+        "text": "Report & more",
+        "html": "Report &amp; more",
+    }
+
+
+def test_html_in_the_size_that_it_declares() -> None:
+    # The size in the reply, not that of the request, is what its boxes are in.
+    seen = Seen(SEEN_25.family, SEEN_25.image_size, (28, 28))
+    reply = '1540 1008\n```html\n<p data-bbox="504 770 1008 1540">a</p>\n```'
+    for task in (ocr("html"), ocr("markdown")):
+        assert "1540" not in task.parse(reply, seen).text
+    assert ocr("html").parse(reply, seen).boxes == (Box(253.5, 383, 507, 766, "a"),)
+    assert ocr("lines").parse(reply, seen).boxes == (Box(253.5, 383, 507, 766, "a"),)
+
+
+def test_words_are_no_html() -> None:
+    with pytest.raises(UnreadableReply, match="output plain"):
+        ocr("html").parse("TOTAL 5,00", SEEN)
+    assert ocr("html").parse("No text found.", SEEN).text == ""
+    assert ocr("html").parse("<html><body></body></html>", SEEN).boxes == ()
+
+
+def test_markdown_with_placed_pictures() -> None:
+    reply = "```markdown\n# A\n<!-- Image (100, 200, 300, 400) -->\n<!-- note -->\n| a |\n```"
+    result = ocr("markdown").parse(reply, SEEN)
+    assert result.text == "# A\n<!-- Image (200, 100, 600, 200) -->\n<!-- note -->\n| a |"
+    assert result.boxes == (Box(200, 100, 600, 200, "image"),)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_thought_that_never_ends_is_no_empty_page(output: str) -> None:
+    with pytest.raises(UnreadableReply, match="thinking"):
+        ocr(output).parse("<think>Let me read", SEEN)
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "labels"),
+    [
+        pytest.param(LINES, "TOTAL\n5,00", ["TOTAL"], id="lines"),
+        pytest.param(f"```json\n{LINES}\n```", "TOTAL\n5,00", ["TOTAL"], id="fenced lines"),
+        pytest.param('<p data-bbox="5 5 6 6">a</p>', None, ["a"], id="HTML"),
+        pytest.param("# A", "# A", [], id="Markdown"),
+        pytest.param("No text found.", "", [], id="none"),
+        pytest.param("[]", "", [], id="an empty list"),
+    ],
+)
+def test_a_reply_of_any_output(reply: str, text: str | None, labels: list[str]) -> None:
+    result = read_any(reply, SEEN)
+    assert text is None or result.text == text
+    assert [box.label for box in result.boxes] == labels
+
+
+def test_a_task_is_frozen() -> None:
+    for task in (describe(), ocr(), ground("cat")):
+        with pytest.raises(AttributeError):
+            task.prompt = "other"  # type: ignore[misc]
