@@ -49,24 +49,25 @@ class Server:
         except urllib.error.HTTPError as error:
             return json.loads(error.read())
 
-    def run(self, prompt: dict[str, Any]) -> dict[str, Any]:
-        """Outputs by node id of a workflow in API form. Fails on any error a node reports."""
+    def start(self, prompt: dict[str, Any]) -> str:
+        """Queues a workflow in API form. Fails on any error that ComfyUI sees before the run."""
         answer = self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})
         # A workflow with a bad node can still be accepted for the sake of its other nodes.
         assert answer.get("node_errors") == {}, answer
-        entry = self._finished(answer["prompt_id"])
+        return answer["prompt_id"]
+
+    def run(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by node id of a workflow. Fails on any error a node reports."""
+        entry = self.finished(self.start(prompt))
         status = entry["status"]
         assert status["status_str"] == "success", status["messages"]
         return entry["outputs"]
 
-    def fails(self, prompt: dict[str, Any]) -> dict[str, Any]:
-        """The error of a workflow that is accepted and then stops at a node."""
-        answer = self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})
-        assert answer.get("node_errors") == {}, answer
-        messages = dict(self._finished(answer["prompt_id"])["status"]["messages"])
-        return messages["execution_error"]
+    def ends(self, prompt_id: str) -> dict[str, Any]:
+        """What ComfyUI reported of a workflow until it ended, by kind of message."""
+        return dict(self.finished(prompt_id)["status"]["messages"])
 
-    def _finished(self, prompt_id: str) -> dict[str, Any]:
+    def finished(self, prompt_id: str) -> dict[str, Any]:
         deadline = time.monotonic() + _RUN_LIMIT
         while time.monotonic() < deadline:
             # The history stays empty for a moment after the last node has run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
@@ -266,6 +267,30 @@ def test_an_error_names_what_to_do(server: Any) -> None:
         "find": find("   "),
         "show": preview("find", 0),
     }
-    error = server.fails(prompt)
+    error = server.ends(server.start(prompt))["execution_error"]
     assert error["node_id"] == "find"
     assert error["exception_type"].endswith("BadOption")
+
+
+def test_stop_ends_a_run_and_the_model_stays_usable(server: Any) -> None:
+    def many(seed: int) -> dict[str, Any]:
+        return {
+            "one": load("words.png"),
+            "picture": {
+                "class_type": "RepeatImageBatch",
+                "inputs": {"image": ["one", 0], "amount": 200},
+            },
+            "model": loader(),
+            "describe": describe(seed=seed),
+            "show": preview("describe", 0),
+        }
+
+    prompt_id = server.start(many(1))
+    time.sleep(8)
+    pressed = time.monotonic()
+    server.post("/interrupt", {})
+    messages = server.ends(prompt_id)
+    assert time.monotonic() - pressed < 5
+    assert messages["execution_interrupted"]["node_id"] == "describe"
+    few = {**many(1), "picture": load("words.png")}
+    assert server.run(few)["show"]["text"][0]
