@@ -132,21 +132,27 @@ class _Pen:
         self.draw.text(middle, text, fill=ink, font=font, anchor="lm")
 
     def _spot(self, anchor: Rectangle, wide: int, high: int) -> Rectangle:
-        """Above the item, else below, else inside it: the first place that is free."""
+        """Above the item, below it, or inside it: the first place that is free of other words,
+        and better one that does not hide the item."""
         left, top, right, bottom = anchor
         tries = ((left, top - high), (left, bottom + 1), (left, top), (right - wide, bottom - high))
         places = [self._inside(x, y, wide, high) for x, y in tries]
-        return next((place for place in places if not self._collides(place)), places[0])
+        return min(
+            places,
+            key=lambda place: (
+                any(_overlap(place, other) for other in self.taken),
+                _overlap(place, anchor),
+            ),
+        )
 
     def _inside(self, x: int, y: int, wide: int, high: int) -> Rectangle:
         x = max(0, min(x, self.width - wide))
         y = max(0, min(y, self.height - high))
         return x, y, x + wide - 1, y + high - 1
 
-    def _collides(self, a: Rectangle) -> bool:
-        return any(
-            a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3] for b in self.taken
-        )
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def _brightness(rgb: tuple[int, int, int]) -> float:

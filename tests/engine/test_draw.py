@@ -86,3 +86,11 @@ def test_mask_covers_every_touched_pixel_and_no_other() -> None:
 
 def test_mask_of_nothing_is_empty() -> None:
     assert not draw.mask((4, 5), []).any()
+
+
+@pytest.mark.parametrize("place", [(0, 0), (199, 0), (0, 99), (199, 99), (100, 50)])
+def test_a_label_does_not_hide_its_point(place: tuple[int, int]) -> None:
+    x, y = place
+    drawn = draw.annotate(grey(100, 200), [], [Point(x, y, "here")])
+    ring = drawn[:, max(0, y - 3) : y + 4, max(0, x - 3) : x + 4]
+    assert (ring == 255).all(0).any(), "the white ring around the point is not seen"
