@@ -58,9 +58,7 @@ def test_the_engine_knows_nothing_of_comfyui(path):
     assert not climbs, "the engine imports from outside itself"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in ENGINE if p.name not in BACKEND] + NODES, ids=label
-)
+@pytest.mark.parametrize("path", [p for p in ENGINE if p.name not in BACKEND] + NODES, ids=label)
 def test_only_the_backend_imports_transformers(path):
     assert "transformers" not in outside(path)
 
