@@ -5,6 +5,7 @@ questions about a picture share one sequence: the picture comes first, and each
 turn sees the picture and itself alone, at the positions it would have as the
 only turn. So a picture is paid for once and every turn is an exact first turn.
 """
+
 from __future__ import annotations
 
 import random
@@ -21,11 +22,21 @@ CELL = PATCH * MERGE  # pixels per side of one merged token
 FEWEST, MOST = 40 * CELL * CELL, 49 * CELL * CELL  # `size` of the processor: pixel counts
 CHARS = scenes.LETTERS + scenes.DIGITS
 NO_CHAR = len(CHARS)
-ROLES = ("char_left", "char_right", "x1", "y1", "x2", "y2", "look", "point")  # one attention head each
+KINDS = ("shapes", "text", "text", "mixed")  # reading takes longest to learn
+ROLES = (
+    "char_left",
+    "char_right",
+    "x1",
+    "y1",
+    "x2",
+    "y2",
+    "look",
+    "point",
+)  # one attention head each
 
 
 def fit(width: int, height: int) -> tuple[int, int]:
-    """The (width, height) the processor resizes to: multiples of 32, between FEWEST and MOST pixels.
+    """The (width, height) the processor resizes to: multiples of 32, FEWEST to MOST pixels.
 
     Same arithmetic as `smart_resize` of transformers' Qwen2-VL image processor.
     """
@@ -48,14 +59,16 @@ def resized(picture) -> torch.Tensor:
 
 @dataclass
 class Batch:
-    """B pictures of one grid with N = rows * columns merged tokens, and sequences of L tokens. See `collate`."""
+    """B pictures of one grid, N = rows * columns merged tokens each, and sequences of L tokens."""
 
     pixels: torch.Tensor  # uint8 [B, 3, 32 rows, 32 columns]
     seen: dict  # what each merged token shows, [B, N, ...]; -1 where there is nothing to say
     ids: torch.Tensor  # [B, L]; the picture's tokens hold <|image_pad|>
     turn: torch.Tensor  # [B, L] 0 for the shared beginning, 1.. for turns, -1 for padding
     target: torch.Tensor  # [B, L] the next token where it is to be learnt, else -100
-    role: torch.Tensor  # [B, L] index in ROLES, -1 unsupervised, len(ROLES) no role, len(ROLES)+1 stop
+    role: (
+        torch.Tensor
+    )  # [B, L] index in ROLES, -1 unsupervised, len(ROLES) no role, len(ROLES)+1 stop
     cells: torch.Tensor  # bool [B, L, N] the tokens of the picture that the role looks at
     about: torch.Tensor  # bool [B, L, N] all shapes the answer is about, at joints
     about_on: torch.Tensor  # bool [B, L]
@@ -65,7 +78,7 @@ class Batch:
 
 
 def look(scene: scenes.Scene) -> tuple[dict, list, list]:
-    """Truth per merged token [N, ...], and the tokens of each shape and of each character (with its half)."""
+    """Truth per merged token [N, ...]; the tokens of each shape and (with its half) character."""
     width, height = scene.picture.size
     w, h = fit(width, height)
     columns, rows = w // CELL, h // CELL
@@ -79,17 +92,31 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
     left, top = np.tile(np.arange(columns), rows), np.repeat(np.arange(rows), columns)
     for k, item in enumerate(scene.shapes):
         x1, y1, x2, y2 = item.box[0] * sx, item.box[1] * sy, item.box[2] * sx, item.box[3] * sy
-        share = (np.clip(np.minimum(left + 1, x2) - np.maximum(left, x1), 0, 1)
-                 * np.clip(np.minimum(top + 1, y2) - np.maximum(top, y1), 0, 1))
+        share = np.clip(np.minimum(left + 1, x2) - np.maximum(left, x1), 0, 1) * np.clip(
+            np.minimum(top + 1, y2) - np.maximum(top, y1), 0, 1
+        )
         mine = share >= min(0.45, share.max() * 0.9)
         kind[mine], rank[mine] = 1, k
-        shape[mine], colour[mine] = scenes.SHAPES.index(item.kind), list(scenes.COLOURS).index(item.colour)
-        flat = (item.box[0] / width, item.box[1] / height, item.box[2] / width, item.box[3] / height)
+        shape[mine], colour[mine] = (
+            scenes.SHAPES.index(item.kind),
+            list(scenes.COLOURS).index(item.colour),
+        )
+        flat = (
+            item.box[0] / width,
+            item.box[1] / height,
+            item.box[2] / width,
+            item.box[3] / height,
+        )
         box[mine] = (*flat, (flat[0] + flat[2]) / 2, (flat[1] + flat[3]) / 2)
         shape_cells.append(mine)
     for k, item in enumerate(scene.lines):
         places = []
-        flat = (item.box[0] / width, item.box[1] / height, item.box[2] / width, item.box[3] / height)
+        flat = (
+            item.box[0] / width,
+            item.box[1] / height,
+            item.box[2] / width,
+            item.box[3] / height,
+        )
         for c, (x, y) in enumerate(item.centres):
             half = min(2 * columns - 1, int(2 * x * sx))
             cell = min(rows - 1, int(y * sy)) * columns + half // 2
@@ -99,7 +126,16 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
             box[cell] = (*flat, (flat[0] + flat[2]) / 2, (flat[1] + flat[3]) / 2)
             places.append((cell, half % 2))
         char_cells.append(places)
-    seen = dict(kind=kind, rank=rank, shape=shape, colour=colour, char=char, index=index, line=line_no, box=box)
+    seen = dict(
+        kind=kind,
+        rank=rank,
+        shape=shape,
+        colour=colour,
+        char=char,
+        index=index,
+        line=line_no,
+        box=box,
+    )
     return seen, shape_cells, char_cells
 
 
@@ -109,7 +145,10 @@ class Packer:
     def __init__(self):
         self.tokens = tokenizer.build()
         self.cache: dict[str, list[int]] = {}
-        self.pad, self.image = self.tokens.token_to_id("<|endoftext|>"), self.tokens.token_to_id("<|image_pad|>")
+        self.pad, self.image = (
+            self.tokens.token_to_id("<|endoftext|>"),
+            self.tokens.token_to_id("<|image_pad|>"),
+        )
 
     def ids(self, text: str) -> list[int]:
         if text not in self.cache:
@@ -137,7 +176,10 @@ class Packer:
             ids += asked
             target += [-100] * len(asked)
             role += [-1] * len(asked)
-            for piece in (*item.pieces, questions.Piece("<|im_end|>", "" if item.kind != "read" else "stop")):
+            for piece in (
+                *item.pieces,
+                questions.Piece("<|im_end|>", "" if item.kind != "read" else "stop"),
+            ):
                 cells, what, coming = np.zeros(n, bool), len(ROLES), [-1, -1, -1]
                 if piece.role == "stop":
                     what = len(ROLES) + 1
@@ -163,58 +205,68 @@ class Packer:
                     role.append(-1)
             ids.pop(), target.pop(), role.pop()  # nothing follows <|im_end|>
             turn += [number] * (len(ids) - len(turn))
-        return dict(ids=ids, turn=turn, target=target, role=role, notes=notes, seen=seen, start=start, n=n)
+        return dict(
+            ids=ids, turn=turn, target=target, role=role, notes=notes, seen=seen, start=start, n=n
+        )
 
     def collate(self, drawn: list, rng: random.Random, number: int) -> Batch:
         """(scene, pixels) of one grid, with `number` turns each, to a Batch."""
         system = rng.choice(tokenizer.SYSTEMS) if rng.random() < 0.2 else ""
         turns = [questions.turns(scene, rng, number) for scene, _ in drawn]
-        rows = [self.sequence(scene, asked, system) for (scene, _), asked in zip(drawn, turns)]
+        rows = [
+            self.sequence(scene, asked, system)
+            for (scene, _), asked in zip(drawn, turns, strict=True)
+        ]
         longest, n = max(len(r["ids"]) for r in rows), rows[0]["n"]
-        out = {name: np.full((len(rows), longest), fill) for name, fill in
-               (("ids", self.pad), ("turn", -1), ("target", -100), ("role", -1))}
+        out = {
+            name: np.full((len(rows), longest), fill)
+            for name, fill in (("ids", self.pad), ("turn", -1), ("target", -100), ("role", -1))
+        }
         cells, about = (np.zeros((len(rows), longest, n), bool) for _ in range(2))
-        about_on, upcoming = np.zeros((len(rows), longest), bool), np.full((len(rows), longest, 3), -1)
+        about_on, upcoming = (
+            np.zeros((len(rows), longest), bool),
+            np.full((len(rows), longest, 3), -1),
+        )
         for k, row in enumerate(rows):
             for name in out:
-                out[name][k, :len(row[name])] = row[name]
+                out[name][k, : len(row[name])] = row[name]
             for at, its_cells, its_about, coming in row["notes"]:
                 cells[k, at], upcoming[k, at] = its_cells, coming
                 if its_about is not None:
                     about[k, at], about_on[k, at] = its_about, True
-        seen = {name: torch.from_numpy(np.stack([r["seen"][name] for r in rows])) for name in rows[0]["seen"]}
-        arrays = {k: torch.from_numpy(v) for k, v in (*out.items(), ("cells", cells), ("about", about),
-                                                      ("about_on", about_on), ("upcoming", upcoming))}
-        return Batch(torch.stack([p for _, p in drawn]), seen, start=rows[0]["start"], answers=turns, **arrays)
+        seen = {
+            name: torch.from_numpy(np.stack([r["seen"][name] for r in rows]))
+            for name in rows[0]["seen"]
+        }
+        arrays = {
+            k: torch.from_numpy(v)
+            for k, v in (
+                *out.items(),
+                ("cells", cells),
+                ("about", about),
+                ("about_on", about_on),
+                ("upcoming", upcoming),
+            )
+        }
+        return Batch(
+            torch.stack([p for _, p in drawn]),
+            seen,
+            start=rows[0]["start"],
+            answers=turns,
+            **arrays,
+        )
 
 
-def stream(seed: str, size: int, number: int, kinds=("shapes", "text", "text", "mixed")):
-    """Endless batches of `size` pictures. The same seed gives the same batches."""
-    packer, rng = Packer(), random.Random(f"nano stream {seed}")
-    waiting: dict[tuple, list] = {}
-    serial = 0
-    while True:
-        scene = scenes.draw(f"train {seed} {serial}", kind=rng.choice(kinds))
-        serial += 1
-        queue = waiting.setdefault(fit(*scene.picture.size), [])
-        queue.append((scene, resized(scene.picture)))
-        if len(queue) == size:
-            yield packer.collate(queue, rng, number)
-            queue.clear()
-
-
-def _work(queue, *args):
-    torch.set_num_threads(1)
-    for batch in stream(*args):
-        queue.put(batch)
-
-
-def background(*args, ahead: int = 6):
-    """`stream` in a second process, a few batches ahead."""
-    import torch.multiprocessing as mp
-
-    mp.set_sharing_strategy("file_system")
-    queue = mp.get_context("spawn").Queue(ahead)
-    mp.get_context("spawn").Process(target=_work, args=(queue, *args), daemon=True).start()
-    while True:
-        yield queue.get()
+def make(
+    packer: Packer, seed: str, size: int, number: int, kinds: tuple[str, ...] = KINDS
+) -> Batch:
+    """The batch of this seed: `size` pictures of one grid, with `number` questions each."""
+    rng = random.Random(f"nano batch {seed}")
+    grid = fit(*scenes.picture_size(rng))
+    drawn = []
+    while len(drawn) < size:
+        picture = scenes.picture_size(rng)
+        if fit(*picture) == grid:
+            scene = scenes.draw(f"train {seed} {len(drawn)}", rng.choice(kinds), picture)
+            drawn.append((scene, resized(scene.picture)))
+    return packer.collate(drawn, rng, number)

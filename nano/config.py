@@ -1,4 +1,5 @@
 """What the checkpoint is, apart from its weights: sizes, processor settings, and how it begins."""
+
 from __future__ import annotations
 
 import json
@@ -11,12 +12,27 @@ from . import batches, tokenizer
 
 WIDTH = 192
 LAYERS = 4
-WATCHED = (1, 2)  # text layers whose attention training supervises: first what is meant, then where to look
-WAVES = (0.25, 0.5, 1, 2, 4, 8, 16, 32)  # periods per picture by which a coordinate is spelled as cosines and sines
+WATCHED = (
+    1,
+    2,
+)  # text layers whose attention training supervises: first what is meant, then where to look
+WAVES = (
+    0.25,
+    0.5,
+    1,
+    2,
+    4,
+    8,
+    16,
+    32,
+)  # periods per picture by which a coordinate is spelled as cosines and sines
 
 
 def waves(values: torch.Tensor) -> torch.Tensor:
-    """Coordinates 0..1 [...] to [..., 2 * len(WAVES)]: linear maps can copy this, and its dot product peaks at equality."""
+    """Coordinates 0..1 [...] to [..., 2 * len(WAVES)].
+
+    Linear maps can copy this spelling, and the dot product of two peaks where they are equal.
+    """
     angles = values[..., None] * torch.tensor(WAVES) * 2 * math.pi
     return torch.cat((angles.cos(), angles.sin()), -1)
 
@@ -27,25 +43,51 @@ def model_config():
 
     token = tokenizer.build().token_to_id
     size = tokenizer.build().get_vocab_size()
-    rope = {"rope_type": "default", "rope_theta": 5000000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 5000000.0,
+        "mrope_section": [6, 5, 5],
+        "mrope_interleaved": True,
+    }
     config = Qwen3VLConfig(
         text_config=dict(
-            vocab_size=size, hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS,
-            num_attention_heads=8, num_key_value_heads=8, head_dim=32, max_position_embeddings=32768,
-            rope_parameters=rope, tie_word_embeddings=True, bos_token_id=None,
-            eos_token_id=token("<|im_end|>"), pad_token_id=None),
+            vocab_size=size,
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            head_dim=32,
+            max_position_embeddings=32768,
+            rope_parameters=rope,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=token("<|im_end|>"),
+            pad_token_id=None,
+        ),
         vision_config=dict(
-            depth=4, hidden_size=WIDTH, intermediate_size=512, num_heads=4, patch_size=batches.PATCH,
-            spatial_merge_size=batches.MERGE, temporal_patch_size=2, out_hidden_size=WIDTH,
-            num_position_embeddings=256, deepstack_visual_indexes=[3]),
-        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
-        tie_word_embeddings=True)
+            depth=4,
+            hidden_size=WIDTH,
+            intermediate_size=512,
+            num_heads=4,
+            patch_size=batches.PATCH,
+            spatial_merge_size=batches.MERGE,
+            temporal_patch_size=2,
+            out_hidden_size=WIDTH,
+            num_position_embeddings=256,
+            deepstack_visual_indexes=[3],
+        ),
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
     return config
 
 
 def begin(seed: int):
-    """A fresh model. Weights start at the scale of their width, and coordinates start as waves."""
+    """A fresh model. Weights start at the scale of their width, coordinates as waves."""
     from transformers import Qwen3VLForConditionalGeneration
 
     torch.manual_seed(seed)
@@ -54,7 +96,11 @@ def begin(seed: int):
         if weight.dim() >= 2:
             fan = weight[0].numel()
             # Branches that write into the residual stream start small.
-            small = 0.3 if any(s in name for s in ("attn.proj", "o_proj", "down_proj", "mlp.linear_fc2")) else 1.0
+            small = (
+                0.3
+                if any(s in name for s in ("attn.proj", "o_proj", "down_proj", "mlp.linear_fc2"))
+                else 1.0
+            )
             torch.nn.init.normal_(weight, std=small * fan**-0.5)
     with torch.no_grad():
         model.model.visual.pos_embed.weight.normal_(std=0.3)
@@ -73,12 +119,15 @@ def begin(seed: int):
 
 
 def save(model, folder: Path) -> None:
-    """Write a complete checkpoint that AutoModelForImageTextToText, AutoTokenizer and AutoProcessor load."""
+    """Write a complete float16 checkpoint for the Auto classes of transformers 4.57 and 5."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.detach().to(torch.float16).contiguous() for k, v in model.state_dict().items()
-               if k != "lm_head.weight"}
+    weights = {
+        k: v.detach().to(torch.float16).contiguous()
+        for k, v in model.state_dict().items()
+        if k != "lm_head.weight"
+    }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     config = model.config.to_dict()
@@ -95,19 +144,37 @@ def save(model, folder: Path) -> None:
     text["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
     _write(folder / "config.json", config)
     token = tokenizer.build().token_to_id
-    _write(folder / "generation_config.json", {
-        "do_sample": False, "eos_token_id": [token("<|im_end|>"), token("<|endoftext|>")],
-        "pad_token_id": token("<|endoftext|>"), "max_new_tokens": 256})
+    _write(
+        folder / "generation_config.json",
+        {
+            "do_sample": False,
+            "eos_token_id": [token("<|im_end|>"), token("<|endoftext|>")],
+            "pad_token_id": token("<|endoftext|>"),
+            "max_new_tokens": 256,
+        },
+    )
     image = {
-        "image_processor_type": "Qwen2VLImageProcessorFast", "processor_class": "Qwen3VLProcessor",
-        "patch_size": batches.PATCH, "temporal_patch_size": 2, "merge_size": batches.MERGE,
-        "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-        "size": {"shortest_edge": batches.FEWEST, "longest_edge": batches.MOST}}
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "processor_class": "Qwen3VLProcessor",
+        "patch_size": batches.PATCH,
+        "temporal_patch_size": 2,
+        "merge_size": batches.MERGE,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "size": {"shortest_edge": batches.FEWEST, "longest_edge": batches.MOST},
+    }
     _write(folder / "preprocessor_config.json", image)
-    _write(folder / "video_preprocessor_config.json", {
-        **{k: v for k, v in image.items() if k != "image_processor_type"},
-        "video_processor_type": "Qwen3VLVideoProcessor", "fps": 2, "min_frames": 2, "max_frames": 16,
-        "size": {"shortest_edge": batches.FEWEST, "longest_edge": 8 * batches.MOST}})
+    _write(
+        folder / "video_preprocessor_config.json",
+        {
+            **{k: v for k, v in image.items() if k != "image_processor_type"},
+            "video_processor_type": "Qwen3VLVideoProcessor",
+            "fps": 2,
+            "min_frames": 2,
+            "max_frames": 16,
+            "size": {"shortest_edge": batches.FEWEST, "longest_edge": 8 * batches.MOST},
+        },
+    )
     tokenizer.save(folder)
 
 

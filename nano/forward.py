@@ -1,9 +1,10 @@
-"""The forward pass that training uses: transformers' weights and arithmetic, laid out for batches of one grid.
+"""The forward pass of training: transformers' weights and arithmetic, for batches of one grid.
 
 It equals `Qwen3VLForConditionalGeneration` (a test compares them) but handles
 all pictures at once, lets packed turns ignore each other, and hands out the
 attention weights of the layers that training supervises.
 """
+
 from __future__ import annotations
 
 import torch
@@ -14,17 +15,24 @@ from .batches import MERGE, PATCH
 
 
 def patches(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 [B, 3, H, W] to normalised patches [B, H*W/256, 768], in the order of merged blocks of 2 x 2."""
+    """uint8 [B, 3, H, W] to normalised patches [B, H*W/256, 768], in order of 2 x 2 blocks."""
     b, _, h, w = pixels.shape
     size = PATCH * MERGE
-    x = pixels.to(dtype).div_(127.5).sub_(1.0).view(b, 3, h // size, MERGE, PATCH, w // size, MERGE, PATCH)
+    x = (
+        pixels.to(dtype)
+        .div_(127.5)
+        .sub_(1.0)
+        .view(b, 3, h // size, MERGE, PATCH, w // size, MERGE, PATCH)
+    )
     return x.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(b, -1, 3 * PATCH * PATCH)
 
 
 def _merge_order(grid: Tensor) -> Tensor:
     """[h, w, ...] to [h*w, ...] in the order of merged blocks."""
     h, w, *rest = grid.shape
-    return grid.view(h // MERGE, MERGE, w // MERGE, MERGE, *rest).transpose(1, 2).reshape(h * w, *rest)
+    return (
+        grid.view(h // MERGE, MERGE, w // MERGE, MERGE, *rest).transpose(1, 2).reshape(h * w, *rest)
+    )
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -32,23 +40,28 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, watch: bool) -> tuple[Tensor, Tensor | None]:
-    """[B, heads, L, D] each; returns the mix, and the weights (float32) if they are to be watched."""
-    if not watch:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), None
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores + mask
-    weights = scores.softmax(-1, dtype=torch.float32)
-    return weights.to(v.dtype) @ v, weights
+def _block(block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """One layer of the vision tower on [B, patches, width]."""
+    shape = (*x.shape[:2], 3, block.attn.num_heads, -1)
+    q, k, v = block.attn.qkv(block.norm1(x)).view(shape).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+    x = x + block.attn.proj(mixed.transpose(1, 2).flatten(2))
+    return x + block.mlp(block.norm2(x))
 
 
 def see(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The vision tower: uint8 [B, 3, H, W] to merged tokens [B, N, text width], and the same for each deepstack level."""
+    """The vision tower: uint8 [B, 3, H, W] to merged tokens [B, N, text width].
+
+    Second come the deepstack outputs, of the same shape.
+    """
     config = visual.config
     h, w = pixels.shape[-2] // PATCH, pixels.shape[-1] // PATCH
     # Both frames of a still picture are equal, so the time axis of the weights can be summed.
-    x = F.linear(patches(pixels, visual.pos_embed.weight.dtype), visual.patch_embed.proj.weight.sum(2).flatten(1), visual.patch_embed.proj.bias)
+    x = F.linear(
+        patches(pixels, visual.pos_embed.weight.dtype),
+        visual.patch_embed.proj.weight.sum(2).flatten(1),
+        visual.patch_embed.proj.bias,
+    )
     side = int(config.num_position_embeddings**0.5)
     table = visual.pos_embed.weight.view(1, side, side, -1).permute(0, 3, 1, 2)
     place = F.interpolate(table, (h, w), mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
@@ -58,23 +71,28 @@ def see(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
     dim = config.hidden_size // heads
     rates = 10000.0 ** -(torch.arange(0, dim // 2, 2) / (dim // 2))
     rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    angles = torch.cat((_merge_order(rows)[:, None] * rates, _merge_order(columns)[:, None] * rates) * 2, -1)
+    angles = torch.cat(
+        (_merge_order(rows)[:, None] * rates, _merge_order(columns)[:, None] * rates) * 2, -1
+    )
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
     deep = []
     for number, block in enumerate(visual.blocks):
-        q, k, v = block.attn.qkv(block.norm1(x)).view(*x.shape[:2], 3, heads, dim).permute(2, 0, 3, 1, 4)
-        mixed, _ = _attend(_rotate(q, cos, sin), _rotate(k, cos, sin), v, None, False)
-        x = x + block.attn.proj(mixed.transpose(1, 2).flatten(2))
-        x = x + block.mlp(block.norm2(x))
+        x = _block(block, x, cos, sin)
         if number in config.deepstack_visual_indexes:
-            merger = visual.deepstack_merger_list[list(config.deepstack_visual_indexes).index(number)]
-            deep.append(merger(x.reshape(-1, x.shape[-1])).view(x.shape[0], -1, config.out_hidden_size))
-    return visual.merger(x.reshape(-1, x.shape[-1])).view(x.shape[0], -1, config.out_hidden_size), deep
+            merger = visual.deepstack_merger_list[
+                list(config.deepstack_visual_indexes).index(number)
+            ]
+            deep.append(
+                merger(x.reshape(-1, x.shape[-1])).view(x.shape[0], -1, config.out_hidden_size)
+            )
+    return visual.merger(x.reshape(-1, x.shape[-1])).view(
+        x.shape[0], -1, config.out_hidden_size
+    ), deep
 
 
 def positions(turn: Tensor, start: int, rows: int, columns: int) -> Tensor:
-    """[3, B, L] time, row and column positions; every turn starts where the shared beginning ends."""
+    """[3, B, L] time, row, column positions; each turn starts where the beginning ends."""
     n = rows * columns
     count = torch.arange(turn.shape[1]).expand_as(turn)
     # The picture advances the count by its longer side instead of by its number of tokens.
@@ -85,9 +103,9 @@ def positions(turn: Tensor, start: int, rows: int, columns: int) -> Tensor:
         begin = mine.int().argmax(1, keepdim=True)
         first = torch.where(mine, begin - (turn == 0).sum(1, keepdim=True), first)
     out = (common - first).expand(3, -1, -1).clone()
-    out[0, :, start:start + n] = start
-    out[1, :, start:start + n] = start + torch.arange(rows).repeat_interleave(columns)
-    out[2, :, start:start + n] = start + torch.arange(columns).repeat(rows)
+    out[0, :, start : start + n] = start
+    out[1, :, start : start + n] = start + torch.arange(rows).repeat_interleave(columns)
+    out[2, :, start : start + n] = start + torch.arange(columns).repeat(rows)
     return out
 
 
@@ -101,14 +119,37 @@ def _norm(layer: nn.Module, x: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], layer.weight, layer.variance_epsilon)
 
 
-def write(text: nn.Module, embeds: Tensor, place: Tensor, mask: Tensor, deep: list[Tensor], start: int,
-          watched: tuple[int, ...] = ()) -> tuple[Tensor, dict, list[Tensor]]:
+def _layer(
+    layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One layer of the language model on [B, L, width]; also its attention [B, heads, L, L]."""
+    attn, y = layer.self_attn, _norm(layer.input_layernorm, x)
+    shape, groups = (*x.shape[:2], -1, attn.head_dim), attn.num_key_value_groups
+    q = _norm(attn.q_norm, attn.q_proj(y).view(shape)).transpose(1, 2)
+    k = _norm(attn.k_norm, attn.k_proj(y).view(shape)).transpose(1, 2)
+    v = attn.v_proj(y).view(shape).transpose(1, 2).repeat_interleave(groups, 1)
+    q, k = _rotate(q, cos, sin), _rotate(k, cos, sin).repeat_interleave(groups, 1)
+    # Spelled out, since training supervises the weights.
+    weights = (q @ k.transpose(-1, -2) * attn.scaling + mask).softmax(-1, dtype=torch.float32)
+    x = x + attn.o_proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+    return x + layer.mlp(_norm(layer.post_attention_layernorm, x)), weights
+
+
+def write(
+    text: nn.Module,
+    embeds: Tensor,
+    place: Tensor,
+    mask: Tensor,
+    deep: list[Tensor],
+    start: int,
+    watched: tuple[int, ...] = (),
+) -> tuple[Tensor, dict, list[Tensor]]:
     """The language model: embeddings [B, L, D] to final hidden states [B, L, D].
 
-    Also returns the attention weights [B, heads, L, L] of the `watched` layers and the state after each layer.
+    Also returns the attention weights [B, heads, L, L] of the `watched` layers, and the state
+    after each layer.
     """
-    config, n = text.config, deep[0].shape[1] if deep else 0
-    rope = text.rotary_emb
+    n, rope = deep[0].shape[1] if deep else 0, text.rotary_emb
     angles = place[..., None].float() * rope.inv_freq
     mixed = angles[0].clone()
     for axis in (1, 2):  # rows and columns take every third rate, as Qwen3-VL interleaves them
@@ -117,21 +158,13 @@ def write(text: nn.Module, embeds: Tensor, place: Tensor, mask: Tensor, deep: li
     angles = torch.cat((mixed, mixed), -1)[:, None]
     cos, sin, mask = (t.to(embeds.dtype) for t in (angles.cos(), angles.sin(), mask))
     x, weights, states = embeds, {}, []
-    shape = (*x.shape[:2], -1, config.head_dim)
-    groups = config.num_attention_heads // config.num_key_value_heads
     for number, layer in enumerate(text.layers):
-        attn, y = layer.self_attn, _norm(layer.input_layernorm, x)
-        q = _norm(attn.q_norm, attn.q_proj(y).view(shape)).transpose(1, 2)
-        k = _norm(attn.k_norm, attn.k_proj(y).view(shape)).transpose(1, 2)
-        v = attn.v_proj(y).view(shape).transpose(1, 2)
-        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin).repeat_interleave(groups, 1)
-        out, seen = _attend(q, k, v.repeat_interleave(groups, 1), mask, number in watched)
+        x, seen = _layer(layer, x, cos, sin, mask)
         if number in watched:
             weights[number] = seen
-        x = x + attn.o_proj(out.transpose(1, 2).flatten(2))
-        y = _norm(layer.post_attention_layernorm, x)
-        x = x + layer.mlp(y)
         if number < len(deep):
-            x = torch.cat((x[:, :start], x[:, start:start + n] + deep[number], x[:, start + n:]), 1)
+            x = torch.cat(
+                (x[:, :start], x[:, start : start + n] + deep[number], x[:, start + n :]), 1
+            )
         states.append(x)
     return _norm(text.norm, x), weights, states

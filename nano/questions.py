@@ -7,6 +7,7 @@ language model's attention directly (see forward.py).
 Coordinates in answers are whole numbers relative to the picture, 0..1000, as
 the Qwen3-VL family writes them.
 """
+
 from __future__ import annotations
 
 import random
@@ -17,12 +18,22 @@ from .scenes import COLOURS, SHAPES, Line, Scene, Shape
 NOTHING = "None found."
 NO_TEXT = "No text found."
 
-# Openings and joints of JSON answers. Each is one token (see tokenizer.py), so an answer stays short.
+# Openings and joints of JSON answers. Each is one token (see tokenizer.py): answers stay short.
 OPEN_BOX, NEXT_BOX = '```json\n[\n\t{"bbox_2d": ', '},\n\t{"bbox_2d": '
 OPEN_POINT, NEXT_POINT = '```json\n[\n\t{"point_2d": ', '},\n\t{"point_2d": '
 LABEL, TEXT, CLOSE = '], "label": ', '], "text_content": ', "}\n]\n```"
 JOINTS = (OPEN_BOX, NEXT_BOX, OPEN_POINT, NEXT_POINT, LABEL, TEXT, CLOSE)
-PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
+PLACES = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "center",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)
 READS = ("The text reads", " The text reads")
 AT = tuple(f" at the {place}" for place in PLACES)
 
@@ -33,7 +44,10 @@ READ = "Read all the text in the image."
 
 @dataclass(frozen=True)
 class Piece:
-    """Some text of an answer. `role` names what is looked up there, `aim` the (shape or line, index[, character])."""
+    """Some text of an answer.
+
+    `role` names what is looked up there, `aim` the ("shape" or "line", index[, character]).
+    """
 
     text: str
     role: str = ""
@@ -42,7 +56,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Turn:
-    """One question (`kind` is its task), its answer in pieces, and which shapes the answer is about (None: no matter)."""
+    """One question of the task `kind`, its answer, and which shapes that is about (None: any)."""
 
     kind: str
     question: str
@@ -57,7 +71,9 @@ class Turn:
 
 def relative(scene: Scene, values) -> list[int]:
     """Pixels (x, y, x, y, ...) of the picture to whole numbers 0..1000."""
-    return [max(0, min(1000, round(1000 * v / scene.picture.size[k % 2]))) for k, v in enumerate(values)]
+    return [
+        max(0, min(1000, round(1000 * v / scene.picture.size[k % 2]))) for k, v in enumerate(values)
+    ]
 
 
 def place(scene: Scene, shape: Shape) -> str:
@@ -72,21 +88,75 @@ def _spelled(line: Line, index: int) -> list[Piece]:
 
 def _numbers(values, what: str, index: int) -> list[Piece]:
     roles = ("x1", "y1", "x2", "y2") if len(values) == 4 else ("point", "point")
-    return [Piece(f"[{v}" if k == 0 else f", {v}", roles[k], (what, index)) for k, v in enumerate(values)]
+    return [
+        Piece(f"[{v}" if k == 0 else f", {v}", roles[k], (what, index))
+        for k, v in enumerate(values)
+    ]
 
 
 # ---------------------------------------------------------------- describing
-_ASK = ("Describe", "Caption", "Explain", "Summarize", "Please describe", "Please caption", "Write a caption for",
-        "Give a description of", "Provide a description of", "Write a description of", "Generate a caption for",
-        "Write a short caption for", "Provide a detailed description of", "Give a detailed description of",
-        "Write a detailed prompt for", "Tell me about", "Describe the contents of", "Describe everything in")
-_THIS = ("this image", "the image", "this picture", "the picture", "this photo", "this scene", "the scene")
-_HOW = ("", "", "", "", " in detail", " in detail", " briefly", " in one sentence", " in a few words", " in English",
-        " in plain words", " for me", " precisely", " with all its shapes and colours", " as a list of tags",
-        " in a short paragraph", " so that it can be drawn again")
-_WHAT = ("What is in this image?", "What do you see?", "What does the picture show?", "What is shown here?",
-         "What can you see in this image?", "What is this?", "What is in the picture?", "Describe.", "Caption:",
-         "Describe what you see.", "What objects are in the image?", "Which shapes are in the picture?")
+_ASK = (
+    "Describe",
+    "Caption",
+    "Explain",
+    "Summarize",
+    "Please describe",
+    "Please caption",
+    "Write a caption for",
+    "Give a description of",
+    "Provide a description of",
+    "Write a description of",
+    "Generate a caption for",
+    "Write a short caption for",
+    "Provide a detailed description of",
+    "Give a detailed description of",
+    "Write a detailed prompt for",
+    "Tell me about",
+    "Describe the contents of",
+    "Describe everything in",
+)
+_THIS = (
+    "this image",
+    "the image",
+    "this picture",
+    "the picture",
+    "this photo",
+    "this scene",
+    "the scene",
+)
+_HOW = (
+    "",
+    "",
+    "",
+    "",
+    " in detail",
+    " in detail",
+    " briefly",
+    " in one sentence",
+    " in a few words",
+    " in English",
+    " in plain words",
+    " for me",
+    " precisely",
+    " with all its shapes and colours",
+    " as a list of tags",
+    " in a short paragraph",
+    " so that it can be drawn again",
+)
+_WHAT = (
+    "What is in this image?",
+    "What do you see?",
+    "What does the picture show?",
+    "What is shown here?",
+    "What can you see in this image?",
+    "What is this?",
+    "What is in the picture?",
+    "Describe.",
+    "Caption:",
+    "Describe what you see.",
+    "What objects are in the image?",
+    "Which shapes are in the picture?",
+)
 
 
 def describe(scene: Scene, rng: random.Random) -> Turn:
@@ -96,7 +166,9 @@ def describe(scene: Scene, rng: random.Random) -> Turn:
     elif rng.random() < 0.25:
         question = rng.choice(_WHAT)
     else:
-        question = f"{rng.choice(_ASK)} {rng.choice(_THIS)}{rng.choice(_HOW)}{rng.choice(('.', '.', ''))}"
+        question = (
+            f"{rng.choice(_ASK)} {rng.choice(_THIS)}{rng.choice(_HOW)}{rng.choice(('.', '.', ''))}"
+        )
     pieces = []
     if "detail" in question:
         pieces.append(Piece("On a"))
@@ -106,8 +178,12 @@ def describe(scene: Scene, rng: random.Random) -> Turn:
         first = ("a" if pieces else "A") if k == 0 else ", a"
         article = first + ("n" if shape.colour == "orange" else "")
         aim = ("shape", k)
-        pieces += [Piece(article, "look", aim), Piece(f" {shape.colour}", "look", aim),
-                   Piece(f" {shape.kind}", "look", aim), Piece(f" at the {place(scene, shape)}", "look", aim)]
+        pieces += [
+            Piece(article, "look", aim),
+            Piece(f" {shape.colour}", "look", aim),
+            Piece(f" {shape.kind}", "look", aim),
+            Piece(f" at the {place(scene, shape)}", "look", aim),
+        ]
     if scene.shapes:
         pieces.append(Piece(".", "stop"))
     for k, line in enumerate(scene.lines):
@@ -119,10 +195,25 @@ def describe(scene: Scene, rng: random.Random) -> Turn:
 
 
 # ------------------------------------------------------------------- reading
-_READ = (READ, READ, READ, "Read the text.", "Read the text in the image.", "What does it say?", "What is written here?",
-         "What text is in the image?", "Transcribe the text.", "Extract all text from this image.", "OCR",
-         "Read all the text in this picture.", "Extract the text in the image.", "qwenvl markdown",
-         "Transcribe all the text in the image.", "Read every line of text.", "Read the image.")
+_READ = (
+    READ,
+    READ,
+    READ,
+    "Read the text.",
+    "Read the text in the image.",
+    "What does it say?",
+    "What is written here?",
+    "What text is in the image?",
+    "Transcribe the text.",
+    "Extract all text from this image.",
+    "OCR",
+    "Read all the text in this picture.",
+    "Extract the text in the image.",
+    "qwenvl markdown",
+    "Transcribe all the text in the image.",
+    "Read every line of text.",
+    "Read the image.",
+)
 
 
 def read(scene: Scene, rng: random.Random) -> Turn:
@@ -135,18 +226,26 @@ def read(scene: Scene, rng: random.Random) -> Turn:
     return Turn("read", rng.choice(_READ), tuple(pieces) or (Piece(NO_TEXT, "stop"),))
 
 
-_SPOT = (SPOT, SPOT, "Spot all the text in the image with line-level, and output in JSON format.",
-         "Locate all the text in the image and report bbox coordinates in JSON format.",
-         "Find all text lines. Output bbox and text content in JSON format.")
+_SPOT = (
+    SPOT,
+    SPOT,
+    "Spot all the text in the image with line-level, and output in JSON format.",
+    "Locate all the text in the image and report bbox coordinates in JSON format.",
+    "Find all text lines. Output bbox and text content in JSON format.",
+)
 
 
 def spot(scene: Scene, rng: random.Random) -> Turn:
     """Each line with its box."""
     pieces = []
     for k, line in enumerate(scene.lines):
-        pieces += [Piece(NEXT_BOX if k else OPEN_BOX, "look", ("line", k)),
-                   *_numbers(relative(scene, line.box), "line", k),
-                   Piece(TEXT + '"'), *_spelled(line, k), Piece('"')]
+        pieces += [
+            Piece(NEXT_BOX if k else OPEN_BOX, "look", ("line", k)),
+            *_numbers(relative(scene, line.box), "line", k),
+            Piece(TEXT + '"'),
+            *_spelled(line, k),
+            Piece('"'),
+        ]
     pieces.append(Piece(CLOSE if scene.lines else NOTHING, "stop"))
     return Turn("spot", rng.choice(_SPOT), tuple(pieces))
 
@@ -158,36 +257,52 @@ def fits(shape: Shape, name: str) -> bool:
 
 
 def categories(scene: Scene, rng: random.Random, absent: bool | None = None) -> tuple[str, ...]:
-    """One to three categories that do not overlap; `absent` True or False forces all of them (not) to be there."""
+    """One to three categories that do not overlap; `absent` True: none is there, False: all."""
     if absent is None:
         absent = rng.random() < 0.2
     names: list[str] = []
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
         here = scene.shapes and not absent and (not names or rng.random() < 0.8)
-        shape = rng.choice(scene.shapes) if here else Shape(rng.choice(SHAPES), rng.choice(list(COLOURS)), (0,) * 4)
+        shape = (
+            rng.choice(scene.shapes)
+            if here
+            else Shape(rng.choice(SHAPES), rng.choice(list(COLOURS)), (0,) * 4)
+        )
         if not here and scene.shapes and rng.random() < 0.5:  # nearly right is the harder question
             real = rng.choice(scene.shapes)
-            shape = rng.choice((Shape(real.kind, shape.colour, real.box), Shape(shape.kind, real.colour, real.box)))
+            shape = rng.choice(
+                (Shape(real.kind, shape.colour, real.box), Shape(shape.kind, real.colour, real.box))
+            )
         name = rng.choice((shape.name, shape.name, shape.kind))
         present = any(fits(s, name) for s in scene.shapes)
         kinds = {n.split()[-1]: n for n in names}
-        clash = name in names or (kinds.get(shape.kind) == shape.kind) or (name == shape.kind and shape.kind in kinds)
+        clash = (
+            name in names
+            or (kinds.get(shape.kind) == shape.kind)
+            or (name == shape.kind and shape.kind in kinds)
+        )
         if not clash and not (absent and present):
             names.append(name)
-    return tuple(names) or (categories(scene, rng, absent) if scene.shapes or absent else ("circle",))
+    return tuple(names) or (
+        categories(scene, rng, absent) if scene.shapes or absent else ("circle",)
+    )
 
 
 _BOX = (LOCATE + " Report bbox coordinates in JSON format.",) * 4 + (
     LOCATE.replace('"', "") + " Report bbox coordinates in JSON format.",
     LOCATE + " Output the bbox coordinates in JSON format.",
-    "Locate every {}. Report bbox coordinates in JSON format.", "Find: {}. Report bbox coordinates in JSON format.",
+    "Locate every {}. Report bbox coordinates in JSON format.",
+    "Find: {}. Report bbox coordinates in JSON format.",
     "Detect {} in the image. Output bbox coordinates in JSON format.",
     'Locate all objects of the categories "{}". Report bbox coordinates in JSON format.',
 )
-_POINT = (LOCATE + " Report point coordinates in JSON format.",) * 2 + (
-    LOCATE + " Output the point coordinates in JSON format.",) * 2 + (
-    "Locate every {}. Output the point coordinates in JSON format.",
-    "Point to {}. Report point coordinates in JSON format.",
+_POINT = (
+    (LOCATE + " Report point coordinates in JSON format.",) * 2
+    + (LOCATE + " Output the point coordinates in JSON format.",) * 2
+    + (
+        "Locate every {}. Output the point coordinates in JSON format.",
+        "Point to {}. Report point coordinates in JSON format.",
+    )
 )
 
 
@@ -203,9 +318,15 @@ def _located(scene, names, kind, question) -> Turn:
         values = relative(scene, shape.box if kind == "ground" else shape.centre)
         joints = (OPEN_BOX, NEXT_BOX) if kind == "ground" else (OPEN_POINT, NEXT_POINT)
         first, *rest = name.split()
-        pieces += [Piece(joints[n > 0], "look", ("shape", k)), *_numbers(values, "shape", k),
-                   Piece(LABEL + '"'), Piece(first, "look", ("shape", k))]
-        pieces += [Piece(f" {word}", "look", ("shape", k)) for word in rest] + [Piece('"', "look", ("shape", k))]
+        pieces += [
+            Piece(joints[n > 0], "look", ("shape", k)),
+            *_numbers(values, "shape", k),
+            Piece(LABEL + '"'),
+            Piece(first, "look", ("shape", k)),
+        ]
+        pieces += [Piece(f" {word}", "look", ("shape", k)) for word in rest] + [
+            Piece('"', "look", ("shape", k))
+        ]
     pieces.append(Piece(CLOSE if found else NOTHING, "stop"))
     return Turn(kind, question, tuple(pieces), tuple(k for _, k in found), names)
 
@@ -239,13 +360,21 @@ def yes_no(scene: Scene, rng: random.Random) -> Turn:
     name = categories(scene, rng, absent=rng.random() < 0.5)[0]
     about = tuple(k for k, s in enumerate(scene.shapes) if fits(s, name))
     article = "an" if name[0] == "o" else "a"
-    ask = rng.choice(("Is there {} {}?", "Is there {} {} in the image?", "Do you see {} {}?")).format(article, name)
+    ask = rng.choice(
+        ("Is there {} {}?", "Is there {} {} in the image?", "Do you see {} {}?")
+    ).format(article, name)
     return Turn("yes_no", ask, (Piece("Yes." if about else "No."),), about)
 
 
 def turns(scene: Scene, rng: random.Random, number: int) -> list[Turn]:
     """`number` questions about this scene, chosen so that most have something to find."""
-    weights = {describe: 3, read: 3 if scene.lines else 0.3, spot: 2 if scene.lines else 0.2,
-               ground: 4 if scene.shapes else 0.6, point: 2 if scene.shapes else 0.3,
-               count: 0.6, yes_no: 0.8 if scene.shapes else 0.2}
+    weights = {
+        describe: 3,
+        read: 3 if scene.lines else 0.3,
+        spot: 2 if scene.lines else 0.2,
+        ground: 4 if scene.shapes else 0.6,
+        point: 2 if scene.shapes else 0.3,
+        count: 0.6,
+        yes_no: 0.8 if scene.shapes else 0.2,
+    }
     return [ask(scene, rng) for ask in rng.choices(list(weights), list(weights.values()), k=number)]

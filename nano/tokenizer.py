@@ -1,10 +1,11 @@
-"""The small tokenizer: whole words of our prompts, one token per coordinate, bytes for everything else.
+"""The small tokenizer: words of our prompts, one token per coordinate, bytes for all else.
 
 The model is byte-level BPE without merges: a regular expression cuts the text
 into candidates, a candidate that is in the vocabulary becomes one token, and
 any other falls apart into bytes. So all text round-trips, capitals and digits
 are read one by one, and a box costs four tokens.
 """
+
 from __future__ import annotations
 
 import json
@@ -15,19 +16,49 @@ from pathlib import Path
 from . import questions, scenes
 
 SPECIAL = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
-    "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
-    "<|image_pad|>", "<|video_pad|>",
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
 )
 LIMIT = 1000  # coordinates run from 0 to this
-WHOLE = questions.JOINTS + questions.AT + ("None found.", "No text found.", "On a", " ground: ", " JSON", "OCR",
-                                           "The text reads", " The text reads", "_2d", "_content")
+WHOLE = (
+    questions.JOINTS
+    + questions.AT
+    + (
+        "None found.",
+        "No text found.",
+        "On a",
+        " ground: ",
+        " JSON",
+        "OCR",
+        "The text reads",
+        " The text reads",
+        "_2d",
+        "_content",
+    )
+)
 # Order matters: whole pieces, a coordinate with its bracket or comma, words, single characters.
 PATTERN = "|".join(re.escape(w) for w in sorted(WHOLE, key=len, reverse=True)) + (
     r"|\[\d{1,4}(?!\d)|, \d{1,4}(?!\d)| ?[A-Z]?[a-z]+|[\s\S]"
 )
-SYSTEMS = ("You are a helpful assistant.", "You are a helpful vision assistant.", "Answer briefly.",
-           "You are Qwen, a vision language model.", "Answer in English.")
+SYSTEMS = (
+    "You are a helpful assistant.",
+    "You are a helpful vision assistant.",
+    "Answer briefly.",
+    "You are Qwen, a vision language model.",
+    "Answer in English.",
+)
 
 CHAT_TEMPLATE = """\
 {%- set counter = namespace(images=0, videos=0) -%}
@@ -66,10 +97,19 @@ def _words() -> list[str]:
         scene = scenes.draw(f"words {seed}", size=(224, 224))
         for turn in questions.turns(scene, rng, 4):
             found.update(re.findall(PATTERN, turn.question + "\n" + turn.answer))
-    for text in SYSTEMS + ("user", "assistant", "system", "Picture", "Video"):
+    for text in (*SYSTEMS, "user", "assistant", "system", "Picture", "Video"):
         found.update(re.findall(PATTERN, text))
     for name in scenes.SHAPES + tuple(scenes.COLOURS):
-        found.update((name, " " + name, name + "s", " " + name + "s", " " + name.capitalize(), name.capitalize()))
+        found.update(
+            (
+                name,
+                " " + name,
+                name + "s",
+                " " + name + "s",
+                " " + name.capitalize(),
+                name.capitalize(),
+            )
+        )
     return sorted(w for w in found if len(w) > 1 and not re.fullmatch(r"(\[|, )\d+", w))
 
 
@@ -81,11 +121,14 @@ def build():
     spelled = lambda text: "".join(part for part, _ in level.pre_tokenize_str(text))  # noqa: E731 bytes as BPE letters
     pieces = list(SPECIAL) + sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces += [spelled(w) for w in dict.fromkeys(WHOLE + tuple(_words()))]
-    pieces += [spelled(f"[{n}") for n in range(LIMIT + 1)] + [spelled(f", {n}") for n in range(LIMIT + 1)]
+    pieces += [spelled(f"[{n}") for n in range(LIMIT + 1)] + [
+        spelled(f", {n}") for n in range(LIMIT + 1)
+    ]
     vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PATTERN), "isolated"), level])
+        [pre_tokenizers.Split(Regex(PATTERN), "isolated"), level]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
     return tokenizer
@@ -98,12 +141,31 @@ def save(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": None, "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>", "unk_token": None, "model_max_length": 32768, "padding_side": "left",
-        "clean_up_tokenization_spaces": False, "add_prefix_space": False, "split_special_tokens": False,
-        "additional_special_tokens": [s for s in SPECIAL if s not in ("<|endoftext|>", "<|im_end|>")],
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "model_max_length": 32768,
+        "padding_side": "left",
+        "clean_up_tokenization_spaces": False,
+        "add_prefix_space": False,
+        "split_special_tokens": False,
+        "additional_special_tokens": [
+            s for s in SPECIAL if s not in ("<|endoftext|>", "<|im_end|>")
+        ],
         "added_tokens_decoder": {
-            str(tokenizer.token_to_id(s)): {"content": s, "lstrip": False, "normalized": False, "rstrip": False,
-                                            "single_word": False, "special": True} for s in SPECIAL},
+            str(tokenizer.token_to_id(s)): {
+                "content": s,
+                "lstrip": False,
+                "normalized": False,
+                "rstrip": False,
+                "single_word": False,
+                "special": True,
+            }
+            for s in SPECIAL
+        },
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )
