@@ -86,6 +86,7 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
     kind, rank = np.zeros(n, np.int64), np.full(n, -1)
     shape, colour, line_no = np.full(n, -1), np.full(n, -1), np.full((n, 2), -1)
     char, index = np.full((n, 2), NO_CHAR), np.full((n, 2), -1)
+    last = np.full((n, 3), -1)  # the last shape? the line's last character, in either half?
     box = np.full((n, 6), -1.0, np.float32)
     shape_cells, char_cells = [], []
     sx, sy = w / width / CELL, h / height / CELL
@@ -96,7 +97,7 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
             np.minimum(top + 1, y2) - np.maximum(top, y1), 0, 1
         )
         mine = share >= min(0.45, share.max() * 0.9)
-        kind[mine], rank[mine] = 1, k
+        kind[mine], rank[mine], last[mine, 0] = 1, k, k == len(scene.shapes) - 1
         shape[mine], colour[mine] = (
             scenes.SHAPES.index(item.kind),
             list(scenes.COLOURS).index(item.colour),
@@ -123,6 +124,7 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
             kind[cell] = 2
             char[cell, half % 2], index[cell, half % 2] = CHARS.index(item.text[c]), c
             line_no[cell, half % 2] = k
+            last[cell, 1 + half % 2] = c == len(item.text) - 1
             box[cell] = (*flat, (flat[0] + flat[2]) / 2, (flat[1] + flat[3]) / 2)
             places.append((cell, half % 2))
         char_cells.append(places)
@@ -135,6 +137,7 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
         index=index,
         line=line_no,
         box=box,
+        last=last,
     )
     return seen, shape_cells, char_cells
 

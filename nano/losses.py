@@ -16,7 +16,7 @@ from .batches import NO_CHAR, ROLES, Batch
 from .config import WAVES, WIDTH, waves
 
 INDEXES, LINES, RANKS = 10, 3, 4  # most characters in a line, lines, shapes in a scene
-SLOWNESS = torch.tensor([3, 3, 3, 2, 1.5, 1, 0.5, 0.25])  # weights of the waves
+SLOWNESS = torch.tensor([3, 3, 3, 2.5, 2, 1.5, 0.5, 0])  # weights of the waves
 LOOK, STOP = ROLES.index("look"), len(ROLES) + 1
 SIZES = dict(
     kind=3,
@@ -37,6 +37,7 @@ class Heads(nn.Module):
         super().__init__()
         self.sight = nn.Linear(WIDTH, sum(SIZES.values()))
         self.first = nn.Linear(WIDTH, sum(SIZES[k] for k in ("kind", "rank", "shape", "colour")))
+        self.last = nn.Linear(WIDTH, 6)  # so that a list can end: yes or no, three times
         self.next = nn.Linear(WIDTH, INDEXES + LINES + RANKS)
 
 
@@ -67,12 +68,14 @@ def seeing(
     char = out["char"].unflatten(-1, (2, -1))
     index, line = out["index"].unflatten(-1, (2, -1)), out["line"].unflatten(-1, (2, -1))
     loss = (
-        3 * _choice(char, seen["char"], rare)
+        4 * _choice(char, seen["char"], rare)
         + 0.5 * _choice(index, seen["index"])
         + 0.5 * _choice(line, seen["line"])
     )
     for name in early:
         loss = loss + 0.3 * (_choice(out[name], seen[name]) + _choice(again[name], seen[name]))
+    last = heads.last(both).unflatten(-1, (3, 2))
+    loss = loss + _choice(last, seen["last"])
     known = seen["kind"] > 0
     spelled = out["box"][known].unflatten(-1, (6, -1)).float()
     truth = seen["box"][known]
@@ -91,6 +94,7 @@ def seeing(
             shape=_share(out["shape"], seen["shape"]),
             colour=_share(out["colour"], seen["colour"]),
             rank=_share(out["rank"], seen["rank"]),
+            last=_share(last, seen["last"]),
             off=off.mean().item(),
             waves=error[5].item(),
         )

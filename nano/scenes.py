@@ -88,6 +88,15 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
+@lru_cache(maxsize=8192)
+def _ink(size: int, char: str) -> tuple[int, int, int, int]:
+    """Where the ink of a character lies, from the middle of its base line, in pixels."""
+    # getbbox alone counts the advance to the next character as ink.
+    left, top, _, _ = _font(size).getbbox(char, anchor="ms")
+    x1, y1, x2, y2 = _font(size).getmask(char, mode="L").getbbox()
+    return left + x1, top + y1, left + x2, top + y2
+
+
 def outline(kind: str, box: tuple[float, float, float, float]) -> list[tuple[float, float]]:
     """Corner points, in pixels, of a shape that fills `box` (none for a circle)."""
     unit = {
@@ -157,7 +166,7 @@ def _line(rng, draw, ink, unit, size, taken) -> Line | None:
     for _ in range(30):
         x = rng.uniform(0.03 * width, 0.97 * width - step * len(text)) + step / 2
         base = rng.uniform(0.03 * height + ascent, 0.97 * height - 0.15 * ascent)
-        inks = [font.getbbox(c, anchor="ms") for c in text]
+        inks = [_ink(font.size, c) for c in text]
         at = [(round(x + k * step), round(base)) for k in range(len(text))]
         box = (
             min(a[0] + i[0] for a, i in zip(at, inks, strict=True)),

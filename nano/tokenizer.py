@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from . import questions, scenes
@@ -113,6 +114,7 @@ def _words() -> list[str]:
     return sorted(w for w in found if len(w) > 1 and not re.fullmatch(r"(\[|, )\d+", w))
 
 
+@lru_cache(maxsize=1)
 def build():
     """The `tokenizers.Tokenizer`. Ids: special tokens first, then bytes, words, coordinates."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
