@@ -11,6 +11,7 @@
     │   └── DownloadError           the hub did not give the files
     ├── BadOption                   a value outside what it may be (also a ValueError)
     ├── BadImage                    a picture no model can be given (also a ValueError)
+    ├── NumericalError          the model computed NaN instead of an answer
     ├── Unavailable                 a wish this machine cannot meet (attention, quantization, ...)
     └── UnreadableReply             the model answered, but not in the form asked for
 """
@@ -60,6 +61,10 @@ class BadImage(QwenVLError, ValueError):
 
 class Unavailable(QwenVLError):
     """An explicit wish (attention, quantization, precision, device) cannot be met here."""
+
+
+class NumericalError(QwenVLError, ArithmeticError):
+    """The model's numbers overflowed; whatever it would write is noise."""
 
 
 class UnreadableReply(QwenVLError):

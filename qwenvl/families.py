@@ -15,9 +15,8 @@ from .types import Family, Sampling
 
 _INSTRUCT = Sampling(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5)
 _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
-# Qwen2-VL and Qwen2.5-VL ship near-greedy generation configs; a little warmth reads better in
-# captions and is still stable.
-_QWEN2 = Sampling(temperature=0.7, top_p=0.8, top_k=20)
+# The older generations ship with temperatures of 0.01 and less: greedy in all but name.
+_QWEN2 = Sampling()
 
 FAMILIES: Mapping[str, Family] = {
     row.model_type: row
@@ -73,7 +72,6 @@ FAMILIES: Mapping[str, Family] = {
             since="4.57",
             sampling=_INSTRUCT,
             thinking_sampling=_THINKING,
-            thinking="variant",
         ),
         Family(
             "qwen3_vl_moe",
@@ -83,7 +81,6 @@ FAMILIES: Mapping[str, Family] = {
             since="4.57",
             sampling=_INSTRUCT,
             thinking_sampling=_THINKING,
-            thinking="variant",
         ),
         Family(
             "qwen3_5",
@@ -93,7 +90,6 @@ FAMILIES: Mapping[str, Family] = {
             since="5.2",
             sampling=_INSTRUCT,
             thinking_sampling=_THINKING,
-            thinking="switch",
         ),
         Family(
             "qwen3_5_moe",
@@ -103,7 +99,6 @@ FAMILIES: Mapping[str, Family] = {
             since="5.2",
             sampling=_INSTRUCT,
             thinking_sampling=_THINKING,
-            thinking="switch",
         ),
     )
 }
@@ -116,18 +111,17 @@ DEFAULT = Family(
     since="4.57",
     sampling=_INSTRUCT,
     thinking_sampling=_THINKING,
-    thinking="switch",
     notes="Treated like the newest known family: boxes are read as 0-1000 of the picture.",
 )
-"""For a ``model_type`` without a row that transformers can load as image-text-to-text."""
+"""For a Qwen ``model_type`` without a row that transformers can load as image-text-to-text."""
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
     """The row for a parsed ``config.json``.
 
-    A ``model_type`` without a row gets the default row under its own name, if the config shows a
-    vision tower; ``is_default`` tells. Raises ``UnsupportedModel`` where there is no
-    ``model_type`` or nothing that sees.
+    A ``model_type`` without a row gets the default row under its own name, if the config shows
+    Qwen's way of taking pictures; ``is_default`` tells. Raises ``UnsupportedModel`` where there is
+    no ``model_type``, nothing that sees, or another maker's model.
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
@@ -137,10 +131,17 @@ def family_of(config: Mapping[str, Any]) -> Family:
         )
     if model_type in FAMILIES:
         return FAMILIES[model_type]
-    if not any(key in config for key in ("vision_config", "visual", "thinker_config")):
+    vision = config.get("vision_config")
+    if not isinstance(vision, Mapping):
         raise UnsupportedModel(
             f"model_type {model_type!r} has no vision tower in its config.json: it reads text "
             "only. Choose a vision-language checkpoint (a name with VL, or Qwen3.5 and newer)."
+        )
+    # What all generations since Qwen2-VL have in common, and other makers' models have not.
+    if "spatial_merge_size" not in vision or "vision_start_token_id" not in config:
+        raise UnsupportedModel(
+            f"model_type {model_type!r} is not a Qwen vision-language model: it takes pictures in "
+            "another way. Choose a Qwen checkpoint or a fine-tune of one."
         )
     return dataclasses.replace(
         DEFAULT, model_type=model_type, title=f"{model_type} (unknown model)"

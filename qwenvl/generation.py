@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .backend import Watch
-from .errors import BadOption
+from .errors import BadOption, NumericalError
 from .types import FinishReason, Sampling
 
 THINKING_TOKENS = 4096
@@ -225,6 +225,11 @@ class Batch:
         """Scores ``[B, V]`` in which only each row's own choice is finite."""
         self._watch.check()
         scores = scores.float().clone()
+        if not torch.isfinite(scores.amax(-1)).all():
+            raise NumericalError(
+                "The model computed NaN or infinity instead of an answer. In fp16 these models can "
+                "overflow: set precision to bf16, or fp32 where the card has no bf16."
+            )
         plain = scores.argmax(-1).tolist() if self._all_plain() else None
         self._chosen = [
             0 if row.finish_reason else (plain[i] if plain else row.choose(scores[i]))

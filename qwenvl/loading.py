@@ -5,8 +5,8 @@ Beside ``transformers_backend`` the only file that imports transformers, always 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from .errors import (
     Unavailable,
     UnsupportedModel,
 )
+from .shards import settings
 from .types import Family, ModelSpec
 
 PRECISIONS: Mapping[str, torch.dtype | None] = {
@@ -50,14 +51,11 @@ _KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
 def load_model(path: Path, spec: ModelSpec, family: Family) -> Any:
     """The model of ``path`` on its device, ready to generate.
 
-    Raises ``UnsupportedModel``, ``RemoteCodeRefused``, ``IncompleteCheckpoint``, ``Unavailable``
-    and ``BadOption``.
+    Raises ``UnsupportedModel``, ``IncompleteCheckpoint``, ``Unavailable`` and ``BadOption``.
     """
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    _refuse_foreign_code(path, spec, family, config)
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.precision, device)
-    own = config.get("quantization_config")
+    own = settings(path, "config.json").get("quantization_config")
     options: dict[str, Any] = {
         "dtype": dtype,
         "attn_implementation": pick_attention(spec.attention, device, dtype),
@@ -96,7 +94,7 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(
             str(path), trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the tokenizers library raises nothing narrower
         raise IncompleteCheckpoint(
             f"The tokenizer of {path.name} cannot be read ({error}). Download tokenizer.json and "
             "tokenizer_config.json again.",
@@ -166,7 +164,6 @@ def pick_attention(wish: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    package = _FLASH_PACKAGES[name]
     if device.type != "cuda":
         return f"it runs on CUDA devices only, and the model goes to {device.type}"
     least = (9, 0) if name != "flash_attention_2" else (8, 0)
@@ -174,26 +171,35 @@ def _flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
         return f"it needs compute capability {least[0]}.{least[1]} or newer"
     if dtype not in (torch.bfloat16, torch.float16):
         return "it computes in bf16 or fp16 only"
-    if not _installed(package):
-        return f"the Python package {package.split('.')[0]!r} is not installed"
+    try:
+        # A build for another torch is found like any other and fails only here.
+        importlib.import_module(_FLASH_PACKAGES[name])
+    except Exception as error:
+        return f"its package cannot be imported ({error})"
+    if name == "flash_attention_2":
+        from transformers.utils import is_flash_attn_2_available
+
+        if not is_flash_attn_2_available():
+            return "transformers finds the installed flash_attn too old"
     return ""
 
 
 def _installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # the parent of a dotted name is absent
-        return False
+    return importlib.util.find_spec(package) is not None
 
 
-def _refuse_foreign_code(
-    path: Path, spec: ModelSpec, family: Family, config: Mapping[str, Any]
-) -> None:
-    if family.model_type == "qwen" and not spec.trust_remote_code:
-        raise RemoteCodeRefused(
-            f"{path.name} is an original Qwen-VL checkpoint: it runs only through Python code that "
-            "comes with it. Use Qwen2-VL or newer, or allow that code by name "
-            "(trust_remote_code) if you have read it."
+def check_runnable(path: Path, spec: ModelSpec, family: Family) -> None:
+    """Raises ``RemoteCodeRefused`` or ``UnsupportedModel`` where loading could never work."""
+    if family.model_type == "qwen":
+        if not spec.trust_remote_code:
+            raise RemoteCodeRefused(
+                f"{path.name} is an original Qwen-VL checkpoint: it runs only through Python code "
+                "that comes with it, which was not allowed. Use Qwen2-VL or newer."
+            )
+        raise UnsupportedModel(
+            f"The code that comes with {path.name} was written for transformers 4.32 and does not "
+            f"run with {_transformers_version()}. Use Qwen2-VL or newer; replies of the original "
+            "Qwen-VL can still be read with: python -m qwenvl parse --family qwen"
         )
     if is_older(family.since):
         raise UnsupportedModel(
@@ -230,21 +236,22 @@ def _model_class(path: Path, family: Family) -> Any:
 def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
     try:
         return cls.from_pretrained(str(path), **options)
+    except torch.OutOfMemoryError:
+        raise
     except ImportError as error:
         raise Unavailable(f"{path.name} needs a package that is not installed: {error}") from error
-    except (ValueError, KeyError, AttributeError) as error:
-        if "does not recognize this architecture" in str(error) or "Unrecognized" in str(error):
+    except OSError as error:
+        raise IncompleteCheckpoint(f"{path.name} cannot be read: {error}") from error
+    except Exception as error:  # what a config can make the library raise has no common base
+        if "does not recognize this architecture" in str(error):
             raise UnsupportedModel(
                 f"transformers {_transformers_version()} does not know the model type of "
                 f"{path.name}. Update it with: pip install -U transformers"
             ) from error
+        if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
+            # Such as quantised weights on a device that cannot compute them.
+            raise Unavailable(f"{path.name} cannot be loaded here: {error}") from error
         raise UnsupportedModel(f"{path.name} cannot be loaded: {error}") from error
-    except OSError as error:
-        raise IncompleteCheckpoint(f"{path.name} cannot be read: {error}") from error
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:  # a quantised checkpoint on a device that cannot compute it
-        raise Unavailable(f"{path.name} cannot be loaded here: {error}") from error
 
 
 def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
@@ -267,10 +274,11 @@ def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
     )
 
 
-def _check_own_quantization(own: Mapping[str, Any], spec: ModelSpec) -> None:
+def _check_own_quantization(own: Any, spec: ModelSpec) -> None:
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
-    name, method = Path(spec.checkpoint).name, str(own.get("quant_method", "unknown"))
+    name = Path(spec.checkpoint).name
+    method = str(own.get("quant_method")) if isinstance(own, Mapping) else repr(own)
     if spec.quantization != "none":
         raise BadOption(
             f"{name} is quantised already ({method}); it cannot be loaded in {spec.quantization} "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import BadOption, IncompleteCheckpoint
+from .errors import BadOption, IncompleteCheckpoint, UnsupportedModel
+from .shards import settings
 from .types import Family, Request
 
 log = logging.getLogger(__name__)
@@ -82,10 +82,18 @@ class Template:
         return text.rstrip().endswith(OPEN_THOUGHT)
 
     def _render(self, messages: list[dict[str, Any]], thinking: bool | None) -> str:
+        from jinja2 import TemplateError
+
         extra = {} if thinking is None else {"enable_thinking": thinking}
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **extra
-        )
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **extra
+            )
+        except TemplateError as error:
+            raise UnsupportedModel(
+                f"The chat template of this checkpoint fails: {error}. Replace "
+                "chat_template.jinja by the original model's."
+            ) from error
 
     def encode(self, request: Request, image_tokens: Sequence[int]) -> list[int]:
         """Token ids of the whole prompt; each picture's place is as many image tokens long as
@@ -135,7 +143,7 @@ def _legacy_template(path: Path) -> str | None:
     file = path / "chat_template.json"
     if not file.is_file():
         return None
-    template = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
+    template = settings(path, file.name).get("chat_template")
     return template if isinstance(template, str) else None
 
 
@@ -153,7 +161,7 @@ def _eos_ids(path: Path, tokenizer: Any) -> frozenset[int]:
     found: set[int] = set()
     file = path / "generation_config.json"
     if file.is_file():
-        named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        named = settings(path, file.name).get("eos_token_id")
         found.update(named if isinstance(named, list) else [] if named is None else [named])
     for token in (tokenizer.eos_token, "<|im_end|>", "<|endoftext|>"):
         number = tokenizer.convert_tokens_to_ids(token) if token else None

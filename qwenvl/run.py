@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .backend import Backend, Watch
-from .errors import UnreadableReply
+from .errors import BadOption, UnreadableReply
 from .types import Request, Response, Result, Sampling, Seen, Task
 
 if TYPE_CHECKING:
@@ -20,11 +20,21 @@ def sampling_for(backend: Backend, task: Task, thinking: bool | None = None) -> 
     Reading and finding are greedy without penalties. Free text takes the makers' values for the
     family; so does anything that begins with a thought, since greedy thoughts tend to circle.
     """
-    if backend.thinks(thinking):
+    if backend.thinks(_wish(backend, task, thinking)):
         base = backend.family.thinking_sampling
     else:
         base = Sampling() if task.greedy else backend.family.sampling
     return dataclasses.replace(base, max_new_tokens=task.max_new_tokens)
+
+
+def _wish(backend: Backend, task: Task, thinking: bool | None) -> bool | None:
+    """Reading and finding gain nothing from a thought: who has the choice answers at once."""
+    if thinking is not None or not task.greedy:
+        return thinking
+    try:
+        return backend.thinks(False)
+    except BadOption:  # this one always thinks
+        return None
 
 
 def answer(
@@ -47,6 +57,7 @@ def answer(
     ``keep_unreadable`` such a result carries ``error`` and the raw text instead.
     """
     sampling = sampling or sampling_for(backend, task, thinking)
+    thinking = _wish(backend, task, thinking)
     requests = [
         Request(
             images=(picture,),

@@ -48,6 +48,22 @@ def read_json(path: Path) -> Any:
         raise IncompleteCheckpoint(f"is unreadable ({error})", (path.name,)) from error
 
 
+def settings(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON object in the file ``name`` of a checkpoint. Raises ``IncompleteCheckpoint``,
+    worded for a person, where it is absent, cut off or something else."""
+    try:
+        found = read_json(folder / name)
+        if not isinstance(found, dict):
+            raise IncompleteCheckpoint("holds no JSON object")
+    except IncompleteCheckpoint as error:
+        raise IncompleteCheckpoint(
+            f"{name} of {folder.name} {error}. Download it again; only what is missing or damaged "
+            "is fetched.",
+            (name,),
+        ) from error
+    return found
+
+
 def tensor_names(path: Path) -> frozenset[str]:
     """Names of the tensors in a whole safetensors file.
 

@@ -1,9 +1,8 @@
-"""Runs checkpoints through transformers. The only file that imports it, and only when needed."""
+"""Runs checkpoints through transformers, which is imported only when a model is loaded."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import threading
 from collections.abc import Iterable, Sequence
@@ -15,13 +14,14 @@ from torch import Tensor
 
 from . import checkpoints
 from .backend import Watch
-from .errors import BadOption, IncompleteCheckpoint, QwenVLError
+from .errors import IncompleteCheckpoint, QwenVLError
 from .families import family_of, is_default
 from .generation import Batch, Budget, Row, TextStream, check_sampling, plan
 from .images import Preprocessing
-from .loading import load_model
+from .loading import check_runnable, load_model
 from .messages import OPEN_THOUGHT, Template
 from .replies import split_thinking
+from .shards import settings
 from .types import Family, ModelSpec, Request, Response, Usage
 
 log = logging.getLogger(__name__)
@@ -35,41 +35,37 @@ def load(spec: ModelSpec) -> TransformersBackend:
     """
     path = Path(spec.checkpoint)
     checkpoints.require_complete(path)
-    family = family_of(_json(path, "config.json"))
+    family = family_of(settings(path, "config.json"))
     if is_default(family):
-        log.warning(
-            "%s: model_type %r has no row of its own. %s",
-            path.name,
-            family.model_type,
-            family.notes,
-        )
+        log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
+    check_runnable(path, spec, family)
+    # Small files first: what is wrong with them should not be told after minutes of loading.
+    template = Template.load(path, family, spec.trust_remote_code)
+    rule = preprocessing(path)
     # Nothing made here may be an inference tensor: ComfyUI runs nodes inside inference mode, and
     # such weights could never be used outside it again.
     with torch.inference_mode(False), torch.no_grad():
         model = load_model(path, spec, family)
-    return TransformersBackend(
-        model, Template.load(path, family, spec.trust_remote_code), family, preprocessing(path)
-    )
+    return TransformersBackend(model, template, family, rule)
 
 
 def preprocessing(path: Path) -> Preprocessing:
     """How the checkpoint in ``path`` wants its pictures. Newer files keep it inside
-    ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file is there."""
-    if (path / "preprocessor_config.json").is_file():
-        return Preprocessing.from_config(_json(path, "preprocessor_config.json"))
-    if (path / "processor_config.json").is_file():
-        nested = _json(path, "processor_config.json").get("image_processor")
-        if isinstance(nested, dict):
-            return Preprocessing.from_config(nested)
-    raise IncompleteCheckpoint(
-        f"{path.name} lacks preprocessor_config.json, which says how pictures are prepared. "
-        "Download it again; only what is missing is fetched.",
-        ("preprocessor_config.json",),
-    )
-
-
-def _json(path: Path, name: str) -> dict[str, Any]:
-    return json.loads((path / name).read_text(encoding="utf-8"))
+    ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file says it."""
+    name = "preprocessor_config.json"
+    if (path / name).is_file():
+        found = settings(path, name)
+    else:
+        name = "processor_config.json"
+        found = settings(path, name).get("image_processor")
+    try:
+        return Preprocessing.from_config(found)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IncompleteCheckpoint(
+            f"{name} of {path.name} does not say how pictures are prepared ({error}). Download it "
+            "again; only what is missing or damaged is fetched.",
+            (name,),
+        ) from error
 
 
 class TransformersBackend:
@@ -219,8 +215,6 @@ class _Prompt:
         self.template = backend.template
         self.thinking = backend.thinks(request.thinking)
         self.ids = self.template.encode(request, self.image_tokens)
-        if not self.ids:
-            raise BadOption("The prompt is empty and no picture was given: nothing to answer.")
 
     def row(self, index: int) -> Row:
         image_id = self.template.image_id

@@ -50,7 +50,8 @@ class Sampling:
     and ``presence_penalty`` 0 change nothing. ``presence_penalty`` is subtracted once from the
     logit of every token already written (the OpenAI definition). ``max_thinking_tokens`` bounds
     the thought of a thinking model, apart from the answer (None: 4096).
-    Equal ``seed`` gives equal text.
+    Equal ``seed`` gives equal text, whatever else is in the batch; in half precision rounding may,
+    rarely, still tip a choice when the batch around a request changes.
     """
 
     max_new_tokens: int = 1024
@@ -159,10 +160,9 @@ class Family:
     ``model_type`` as in ``config.json``. ``coordinates``: the space of boxes in replies.
     ``patch_factor``: side in pixels of what becomes one token (patch times merge).
     ``transformers_class``: None lets ``AutoModelForImageTextToText`` choose.
-    ``since``: the first transformers release that has the class. ``thinking``: ``never``; or
-    ``variant``, where checkpoints with "Thinking" in the chat template always think; or
-    ``switch``, where ``enable_thinking`` in the template decides. ``sampling`` and
-    ``thinking_sampling``: the makers' values for free text about pictures.
+    ``since``: the first transformers release that has the class. ``sampling`` and
+    ``thinking_sampling``: the makers' values for free text about pictures. Whether a checkpoint
+    thinks is its chat template's word, not the family's.
     """
 
     model_type: str
@@ -172,7 +172,6 @@ class Family:
     since: str
     sampling: Sampling
     thinking_sampling: Sampling
-    thinking: Literal["never", "variant", "switch"] = "never"
     transformers_class: str | None = None
     image_token: str = "<|image_pad|>"
     vision_start: str = "<|vision_start|>"

@@ -29,7 +29,8 @@ def test_a_checkpoint_finds_its_row_by_model_type(model_type: str) -> None:
 
 
 def test_an_unknown_type_that_sees_gets_the_default_under_its_own_name() -> None:
-    family = family_of({"model_type": "qwen9_vl", "vision_config": {}})
+    like_qwen = {"vision_config": {"spatial_merge_size": 2}, "vision_start_token_id": 5}
+    family = family_of({"model_type": "qwen9_vl", **like_qwen})
     assert is_default(family)
     assert family.model_type == "qwen9_vl" and "qwen9_vl" in family.title
     assert "0-1000" in family.notes
@@ -37,6 +38,7 @@ def test_an_unknown_type_that_sees_gets_the_default_under_its_own_name() -> None
 
 REFUSED = {
     "text only": ({"model_type": "qwen3"}, "qwen3"),
+    "another maker's": ({"model_type": "llava", "vision_config": {}}, "not a Qwen"),
     "no type": ({}, "model_type"),
     "type of a wrong kind": ({"model_type": 3}, "model_type"),
 }

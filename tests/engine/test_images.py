@@ -153,6 +153,10 @@ def test_files_are_turned_as_exif_says_and_laid_on_white(tmp_path) -> None:
     assert images.read(tmp_path / "turned.jpg").shape == (3, 6, 4)
     Image.new("RGBA", (3, 3), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert images.read(tmp_path / "clear.png").unique().tolist() == [255]
+    Image.fromarray(np.full((3, 3), 128 * 257, np.uint16)).save(tmp_path / "deep.png")
+    assert images.read(tmp_path / "deep.png").unique().tolist() == [128]
+    Image.fromarray(np.full((3, 3), 0.5, np.float32)).save(tmp_path / "float.tiff")
+    assert images.read(tmp_path / "float.tiff").unique().tolist() == [128]
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(BadImage, match=r"text\.png"):
         images.read(tmp_path / "text.png")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from qwen_vl_suite.qwenvl.errors import UnreadableReply
+from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.run import answer, sampling_for
 from qwen_vl_suite.qwenvl.tasks.describe import describe
@@ -17,14 +17,19 @@ from qwen_vl_suite.qwenvl.types import Box, Request, Response, Sampling
 class Scripted:
     """Answers the n-th picture with the n-th text."""
 
-    def __init__(self, *texts: str, family: str = "qwen3_vl", thinks: bool = False, **response):
+    def __init__(
+        self, *texts: str, family: str = "qwen3_vl", thinks: bool | str = False, **response
+    ):
         self.family = FAMILIES[family]
         self.texts, self.response, self._thinks = texts, response, thinks
         self.nbytes = 0
         self.asked: Sequence[Request] = ()
 
     def thinks(self, wish: bool | None = None) -> bool:
-        return self._thinks
+        """``thinks``: True and False can be switched, "always" cannot."""
+        if self._thinks == "always" and wish is False:
+            raise BadOption("cannot")
+        return bool(self._thinks) if wish is None else wish
 
     def generate(self, requests, watch=None) -> list[Response]:
         self.asked = requests
@@ -92,14 +97,26 @@ def test_nothing_found_is_empty_and_no_error() -> None:
 
 
 def test_each_task_is_sampled_as_it_should_be() -> None:
-    plain, thoughtful = Scripted(), Scripted(thinks=True)
+    plain, thoughtful, always = Scripted(), Scripted(thinks=True), Scripted(thinks="always")
     family = FAMILIES["qwen3_vl"]
     assert sampling_for(plain, ground("cat")).temperature == 0
     assert sampling_for(plain, ground("cat")).presence_penalty == 0
     assert sampling_for(plain, describe()).temperature == family.sampling.temperature
     assert sampling_for(plain, describe()).presence_penalty == 1.5
-    assert sampling_for(thoughtful, ground("cat")).temperature == 0.6
+    assert sampling_for(thoughtful, ground("cat")).temperature == 0
+    assert sampling_for(always, ground("cat")).temperature == 0.6
+    assert sampling_for(thoughtful, ground("cat"), thinking=True).temperature == 0.6
     assert sampling_for(thoughtful, describe()).top_p == 0.95
+
+
+def test_reading_and_finding_do_not_think_where_there_is_a_choice() -> None:
+    for thinks, expected in ((True, False), ("always", None), (False, False)):
+        backend = Scripted(BOX, thinks=thinks)
+        answer(backend, ground("cat"), pictures(1))
+        assert backend.asked[0].thinking is expected
+    backend = Scripted("words", thinks=True)
+    answer(backend, describe(), pictures(1))
+    assert backend.asked[0].thinking is None
 
 
 def test_the_callers_sampling_is_taken_as_it_is() -> None:
