@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl.tasks.describe import STYLES, describe
+from ..qwenvl.types import THINKING_TOKENS
 from . import sockets
 from .model import ModelHandle
 
@@ -77,14 +78,13 @@ class Describe(io.ComfyNode):
                     default=1024,
                     min=1,
                     max=40960,
-                    tooltip="The longest a text may get. A thinking model spends up to half of it "
-                    "on its thoughts.",
+                    tooltip="The longest a text may get. Thoughts are counted apart.",
                 ),
                 io.DynamicCombo.Input(
                     "sampling",
                     options=_SAMPLING,
-                    tooltip="model default: the makers' values. greedy: always the likeliest word, "
-                    "no chance. custom: your own values.",
+                    tooltip="model default: the makers' values for its family. greedy: always the "
+                    "likeliest word, no chance. custom: your own values.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -108,6 +108,15 @@ class Describe(io.ComfyNode):
                     options=list(THINKING),
                     default="model default",
                     tooltip="Whether a model that has the choice (Qwen3.5 and newer) thinks first.",
+                    **sockets.ADVANCED,
+                ),
+                io.Int.Input(
+                    "max_thinking_tokens",
+                    default=THINKING_TOKENS,
+                    min=0,
+                    max=40960,
+                    tooltip="The longest a thought may get before the model must answer. Only for "
+                    "models that think.",
                     **sockets.ADVANCED,
                 ),
                 sockets.unreadable(),
@@ -135,10 +144,16 @@ class Describe(io.ComfyNode):
         seed: int,
         system_prompt: str = "",
         thinking: str = "model default",
+        max_thinking_tokens: int = THINKING_TOKENS,
         when_unreadable: str = sockets.STOP,
     ) -> io.NodeOutput:
         task = describe(style, prompt, system_prompt)
-        chosen = {**sampling_of(sampling), "max_new_tokens": max_new_tokens, "seed": seed}
+        chosen = {
+            **sampling_of(sampling),
+            "max_new_tokens": max_new_tokens,
+            "max_thinking_tokens": max_thinking_tokens,
+            "seed": seed,
+        }
         results = model.answer(
             task,
             images,

@@ -70,6 +70,12 @@ def device(wish: str) -> str:
     return str(get_torch_device()) if wish == "auto" and get_torch_device else wish
 
 
+def free_memory() -> None:
+    """Gives memory that torch keeps for reuse back to the device, for other models."""
+    if soft_empty_cache := _part("comfy.model_management", "soft_empty_cache"):
+        soft_empty_cache()
+
+
 def check_interrupt() -> None:
     """Raises ComfyUI's interrupt if the person pressed stop."""
     name = "throw_exception_if_processing_interrupted"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
+import weakref
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +23,37 @@ _CUT = {
 }
 
 
+_holders: Counter[ModelSpec] = Counter()
+
+
+def _let_go(spec: ModelSpec) -> None:
+    """Unloads a model that no handle names any more: ComfyUI drops the handle when the Loader's
+    settings change, when its graph is gone, and on "Free model and node cache"."""
+    _holders[spec] -= 1
+    if not _holders[spec]:
+        del _holders[spec]
+        # In a thread of its own: a finalizer may run anywhere, even inside the cache's lock.
+        threading.Thread(target=_unload, args=(spec,), name="qwen-vl-unload", daemon=True).start()
+
+
+def _unload(spec: ModelSpec) -> None:
+    if spec not in _holders and CACHE.unload(spec):
+        log.info("Unloaded %s: nothing in the graph holds it.", spec.checkpoint)
+        host.free_memory()
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelHandle:
-    """Which model, and the bounds in pixels on what it sees of a picture (None: its own)."""
+    """Which model, and the bounds in pixels on what it sees of a picture (None: its own). The
+    model stays loaded for as long as a handle of it lives."""
 
     spec: ModelSpec
     min_pixels: int | None = None
     max_pixels: int | None = None
+
+    def __post_init__(self) -> None:
+        _holders[self.spec] += 1
+        weakref.finalize(self, _let_go, self.spec).atexit = False
 
     def answer(
         self,

@@ -39,7 +39,7 @@ class OCR(io.ComfyNode):
                     options=list(OUTPUTS),
                     default="plain",
                     tooltip="plain: the words. markdown and html: a document with its tables and "
-                    "headings. html and lines also give boxes.",
+                    "headings. All but plain can give boxes.",
                 ),
                 io.DynamicCombo.Input(
                     "language",

@@ -15,10 +15,7 @@ from torch import Tensor
 
 from .backend import Watch
 from .errors import BadOption, NumericalError
-from .types import FinishReason, Sampling
-
-THINKING_TOKENS = 4096
-"""Room for a thought where the caller set none."""
+from .types import THINKING_TOKENS, FinishReason, Sampling
 
 _LOOP_TOKENS = 128  # a tail this long ...
 _LOOP_TURNS = 6  # ... made of this many equal turns is a loop: long tables have shorter ones

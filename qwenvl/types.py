@@ -23,6 +23,10 @@ FinishReason = Literal["stop", "length", "repetition"]
 ``repetition``: the answer fell into a loop, was cut, and one period of the loop was kept."""
 
 
+THINKING_TOKENS = 4096
+"""Room for a thought where the caller set none."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """Which weights, loaded how. The whole key of the model cache: equal specs are one model.
