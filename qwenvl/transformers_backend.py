@@ -54,7 +54,7 @@ def preprocessing(path: Path) -> Preprocessing:
     ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file says it."""
     name = "preprocessor_config.json"
     if (path / name).is_file():
-        found = settings(path, name)
+        found: Any = settings(path, name)
     else:
         name = "processor_config.json"
         found = settings(path, name).get("image_processor")
