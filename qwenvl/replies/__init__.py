@@ -2,8 +2,9 @@
 
 Numbers stay in the model's own space here; ``coordinates`` maps them. Known shapes, all with
 prose around, repeated or cut off: JSON of every kind (``loose_json``); ``<ref>…</ref><box>`` and
-``<|object_ref_start|>…<|box_start|>``, bare ``(x1,y1),(x2,y2)``, ``<points x1= y1=>`` and HTML
-with ``data-bbox`` (``markup``); bare lists of numbers. A cut-off number never becomes a place.
+``<|object_ref_start|>…<|box_start|>``, bare ``(x1,y1),(x2,y2)`` and ``(x1,y1,x2,y2)``,
+``<points x1= y1=>`` and HTML with ``data-bbox`` (``markup``); bare lists of numbers. A cut-off
+number never becomes a place.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from ..errors import UnreadableReply
 from . import items, loose_json, markup
 from .absence import says_none
 from .items import Item, Want
+from .places import enclosing
 
 __all__ = [
+    "STILL_THINKING",
     "Item",
     "Want",
     "answer_of",
@@ -26,6 +29,8 @@ __all__ = [
     "split_thinking",
     "strip_fence",
 ]
+
+STILL_THINKING = "The model was still thinking when its answer had to end. Raise max_new_tokens."
 
 _THINK = re.compile(r"(</?think>)")
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
@@ -89,20 +94,33 @@ def read_items(text: str, want: Want = "boxes", asked: Sequence[str] = ()) -> li
     What is said twice counts once: a model that falls into a loop repeats itself.
 
     ``want``: what was asked for; it decides ``(1,2),(3,4)``, one box or two points. For boxes
-    each item has a ``box``, for points a ``point`` or a ``box``. ``asked``: the names that were
-    looked for (see ``absence.says_none``). Raises ``UnreadableReply`` for anything else.
+    each item has a ``box``, for points a ``point`` or a ``box``; for lines a ``box``, or words
+    without one. ``asked``: the names that were looked for (see ``absence.says_none``). Raises
+    ``UnreadableReply`` for anything else.
     """
     answer = answer_of(text)
     found = find_items(answer, want)
-    usable = [item for item in found if item.box or (want == "points" and item.point)]
+    usable = [item for item in found if _is_usable(item, want)]
     usable = list({(i.box, i.point, i.label, i.text): i for i in usable}.values())
-    if not usable and (found or not _denies(answer, asked)):
+    if not usable and (found or not _denies(answer, want, asked)):
         raise UnreadableReply(_complaint(text, answer, found, want), text)
     return usable
 
 
-def _denies(answer: str, asked: Sequence[str]) -> bool:
-    return items.are_empty(loose_json.values(answer)) or says_none(answer, asked)
+def _is_usable(item: Item, want: Want) -> bool:
+    if want == "points":
+        return bool(item.box or item.point)
+    return bool(item.box or (want == "lines" and not item.point and item.text))
+
+
+def _denies(answer: str, want: Want, asked: Sequence[str]) -> bool:
+    # In an answer that was cut off, what would have followed may be a place. Brackets of all kinds
+    # are counted together: "[0, 1000)" is whole.
+    if sum(map(answer.count, "[{(")) > sum(map(answer.count, "]})")):
+        return False
+    # Words, where lines of text were asked for, may be that text.
+    in_words = want != "lines" and says_none(answer, asked)
+    return in_words or items.are_empty(loose_json.values(answer))
 
 
 def find_items(answer: str, want: Want = "boxes") -> list[Item]:
@@ -117,10 +135,10 @@ def _readings(text: str, want: Want) -> Iterator[list[Item]]:
     yield items.from_objects(values, want)
     yield _from_blocks(text)
     runs = markup.runs(text)
-    clear = [run for run in runs if run.tag or (want == "boxes" and len(run.places) > 1)]
+    clear = [run for run in runs if run.tag or (want != "points" and len(run.places) > 1)]
     yield _from_runs(clear, want)
     yield [Item(point=place, label=label) for label, place in markup.points(text)]
-    yield items.from_bare_lists(values, text)
+    yield items.from_bare_lists(values, text, want)
     yield _from_runs(runs, want)
 
 
@@ -133,8 +151,7 @@ def _to_ascii(found: re.Match[str]) -> str:
 def _complaint(text: str, answer: str, found: Sequence[Item], want: Want) -> str:
     if not answer:
         return (
-            "The model was still thinking when its answer had to end. Raise max_new_tokens, or "
-            "turn thinking off."
+            STILL_THINKING
             if text.strip()
             else "The model answered nothing. Try another seed, or a larger model."
         )
@@ -155,10 +172,10 @@ def _complaint(text: str, answer: str, found: Sequence[Item], want: Want) -> str
 def _from_runs(runs: Sequence[markup.Run], want: Want) -> list[Item]:
     found: list[Item] = []
     for run in runs:
-        places, pairs = run.places, bool(run.tag) or want == "boxes"
+        places, pairs = run.places, bool(run.tag) or want != "points"
         if run.tag == "quad":
             if len(places) == 4:
-                found.append(Item(box=items.enclosing(places), label=run.label))
+                found.append(Item(box=enclosing(places), label=run.label))
         elif len(places) > 1 and pairs:
             corners = zip(places[0::2], places[1::2], strict=False)
             found += [Item(box=(*first, *second), label=run.label) for first, second in corners]

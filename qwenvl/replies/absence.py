@@ -14,10 +14,23 @@ from collections.abc import Sequence
 # Longer texts tell of something.
 _MAX_LENGTH = 600
 
-_CLAUSE = re.compile(
-    r"[.!?,。！？；;，\n]+|\b(?=(?:but|however|although|except)\b)|(?=但|然而|不过)", re.IGNORECASE
+# What is left over after a denial of the rest: "no cats except the one on the sofa".
+_EXCEPT = r"(?:except|besides|apart from|aside from|other than|save for)"
+_BUT = rf"(?:but|however|although|{_EXCEPT})"
+_CLAUSE = re.compile(rf"[.!?,。！？；;，\n]+|\b(?={_BUT}\b)|(?=但|然而|不过|除了)", re.IGNORECASE)
+_CONTRAST = re.compile(rf"(?:{_BUT}|only)\b|但|然而|不过|只有|除了", re.IGNORECASE)
+_EXCEPTION = re.compile(rf"{_EXCEPT}\b|除了", re.IGNORECASE)
+# Places whatever was denied before: "no cat on the left; it is on the right".
+_STILL_THERE = re.compile(
+    r"\b(?:the|that|this|an?|there is|there's) (?:\w+ )?ones?\b"
+    r"|\b(?:it|they)(?:'s|'re| is| are| can be| sits?| stands?| lies?| appears?)"
+    r"(?: (?:partly|partially|just|only|hidden|located|visible|seen|sitting|standing|lying))? "
+    r"(?:on|at|behind|under|beneath|below|above|near|next|beside|inside|between|in the|to the)\b"
+    r"|它们?在",
+    re.IGNORECASE,
 )
-_CONTRAST = re.compile(r"(?:but|however|although|except|only)\b|但|然而|不过|只有", re.IGNORECASE)
+# Numbers in brackets or tags are places that nobody could read.
+_NUMBERS = re.compile(r"[\[({<][^\])}>]*\d")
 # Without a verb a clause is the rest of a list ("no cats, dogs, or birds") and asserts nothing.
 _VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|shows?|contains?|includes?|depicts?|features?|sees?|sits?"
@@ -37,9 +50,23 @@ _SOMETHING_ELSE = re.compile(
 )
 _FOUND = r"(?:found|find|present|visible|detected|identified|located|shown|seen|depicted|included)"
 _SCENE = r"(?:image|picture|photo|scene|frame|view|document|page|video)"
+# A line of the answer that is one word, perhaps after a name: "dog: none".
+_BARE = re.compile(
+    r"(?:[^\n:：]{1,60}[:：]\s*)?(?:none|nothing|nil|null|n/?a|empty|absent|zero|no|无|空|没)"
+    r"[.!。！]*",
+    re.IGNORECASE,
+)
+# Denies more of the thing, or that all of it can be seen: it is there.
+_PARTIAL = re.compile(
+    r"\bno (?:other|more|further|additional)\b|\b(?:in full|in (?:its|their) entirety)\b"
+    r"|\bno (?:clear|full|complete|good|direct|unobstructed) (?:view|sight|picture|image)\b"
+    r"|(?:\bnot|n't) (?:\w+ )?(?:fully|entirely|completely|wholly|clearly|quite)\b"
+    r"|没有(?:其他|别的)",
+    re.IGNORECASE,
+)
 _DENIAL = re.compile(
-    r"^(?:none|nothing|nil|null|n/?a|empty|absent|zero|0|no)$"
-    r"|^(?:none|nothing)\b(?! of)|\bnone of\b.*\b(?:are|is|were|was|appear|exist)\b"
+    r"^(?:none|nothing)\b(?! of)|\bneither\b.*\bnor\b"
+    r"|\bnone of\b.*\b(?:are|is|were|was|appear|exist)\b"
     rf"|\b(?:not|n't|never) (?:\w+ )?(?:be )?{_FOUND}\b"
     r"|\b(?:is|are|was|were|be|seems?|seem to be|appear to be) (?:none|absent|not there)\b"
     r"|\bthere(?:'s| is| are|(?: do(?:es)? not)? (?:appear|seem)s? to be) (?:no|not|n't|none)\b"
@@ -54,7 +81,7 @@ _DENIAL = re.compile(
     r"|\b(?:cannot|can not|can't|could not|couldn't|unable to|not able to|failed to) "
     r"(?:find|see|locate|detect|spot|identify any)\b"
     r"|没有|未(?:能)?(?:找到|发现|检测到|看到|见|出现|识别到)|不存在|找不到|看不到|不包含|不含"
-    r"|没找到|没看到|没发现|^(?:无|空|没)$|^无(?:相关|此类|该|符合|任何|目标|结果)",
+    r"|没找到|没看到|没发现|^无(?:相关|此类|该|符合|任何|目标|结果)",
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(r"^(?:the|a|an|any|all|every|each|this|that)\s+", re.IGNORECASE)
@@ -68,21 +95,33 @@ def says_none(text: str, asked: Sequence[str] = ()) -> bool:
     for). Without them, nothing may be asserted before the denial, nor after it with "but".
     """
     text = text.strip().replace("’", "'")
-    if not text or len(text) > _MAX_LENGTH or _SOMETHING_ELSE.search(text):
+    if not text or len(text) > _MAX_LENGTH:
         return False
-    clauses = [clause.strip(" \t、:：*_`\"'()[]{}<>") for clause in _CLAUSE.split(text)]
-    clauses = [clause for clause in clauses if clause]
-    denials = [number for number, clause in enumerate(clauses) if _DENIAL.search(clause)]
-    if not denials:
+    if _SOMETHING_ELSE.search(text) or _NUMBERS.search(text):
         return False
+    lines = _trimmed(text.split("\n"))
+    if lines and all(map(_BARE.fullmatch, lines)):
+        return True
+    clauses = _trimmed(_CLAUSE.split(text))
+    denials = [number for number, clause in enumerate(clauses) if _denies(clause)]
     asserting = [
         number
         for number, clause in enumerate(clauses)
-        if number not in denials and _VERB.search(clause)
+        if number not in denials and (_VERB.search(clause) or _EXCEPTION.match(clause))
     ]
+    if not denials or any(_STILL_THERE.search(clauses[number]) for number in asserting):
+        return False
     if asked:
         return not any(_mentions(clauses[number], name) for number in asserting for name in asked)
     return not any(number < denials[0] or _CONTRAST.match(clauses[number]) for number in asserting)
+
+
+def _trimmed(parts: Sequence[str]) -> list[str]:
+    return [part for text in parts if (part := text.strip(" \t、:：*_`\"'()[]{}<>-•"))]
+
+
+def _denies(clause: str) -> bool:
+    return _DENIAL.search(clause) is not None and _PARTIAL.search(clause) is None
 
 
 def _mentions(clause: str, name: str) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 _TOKEN = re.compile(r"[\"'\[\]{}]")
@@ -37,11 +38,12 @@ _MAX_LEVELS = 5
 class Value:
     """One JSON value. ``start``: where it begins in the text. ``key``: where it was a member of
     an object that was never closed or could not be read, the member's name (empty if it had
-    none); else None."""
+    none); else None. ``within``: the same for an item of a list that was such a member."""
 
     value: Any
     start: int
     key: str | None = None
+    within: str = ""
 
 
 @dataclass
@@ -51,6 +53,7 @@ class _Node:
     end: int = 0
     torn: bool = False
     key: str | None = None
+    within: str = ""
     children: list[_Node] = field(default_factory=list)
 
 
@@ -91,19 +94,31 @@ def _outermost(text: str) -> list[_Node]:
             is_open[node.opener] -= 1
             node.end = position + 1
             node.torn = index < len(stack) - 1
-            for lost in stack[index + 1 :]:
-                node.children += _freed(text, lost)
+            node.children += _freed(text, stack[index:])
             del stack[index:]
             stack[-1].children.append(node)
-    return stack[0].children + [child for lost in stack[1:] for child in _freed(text, lost)]
+    return stack[0].children + _freed(text, stack)
 
 
-def _freed(text: str, lost: _Node) -> list[_Node]:
-    """The children of a node that has no end, told which member each of them was."""
-    if lost.opener == "{":
-        for child in lost.children:
-            child.key = _member_name(text, lost.start + 1, child.start)
-    return lost.children
+def _freed(text: str, nodes: Sequence[_Node]) -> list[_Node]:
+    """The children of nodes without an end, each of which is inside the one before it."""
+    freed: list[_Node] = []
+    within = ""
+    for outer, lost in pairwise(nodes):
+        if outer.opener == "{":
+            within = _member_name(text, outer.start + 1, lost.start)
+        freed += _named(text, lost, within)
+    return freed
+
+
+def _named(text: str, node: _Node, within: str) -> list[_Node]:
+    """The children of an unreadable node, told which member each of them was, or was inside."""
+    for child in node.children:
+        if node.opener == "{":
+            child.key = _member_name(text, node.start + 1, child.start)
+        else:
+            child.within = child.within or within
+    return node.children
 
 
 def _member_name(text: str, start: int, end: int) -> str:
@@ -161,15 +176,15 @@ def _read(text: str, node: _Node, budget: _Budget, level: int) -> Iterator[Value
     source = text[node.start : node.end]
     strict = _strict(source)
     if strict is not None:
-        yield Value(strict, node.start, node.key)
+        yield Value(strict, node.start, node.key, node.within)
         return
     # The objects of a list are mended one by one, so that damage to one stays with it.
     in_parts = not node.torn and node.opener == "[" and any(c.opener == "{" for c in node.children)
     mended = None if in_parts else _mended(source, budget)
     if mended is not None:
-        yield Value(mended, node.start, node.key)
+        yield Value(mended, node.start, node.key, node.within)
     elif level < _MAX_LEVELS:
-        for child in _freed(text, node):
+        for child in _named(text, node, node.key or node.within):
             yield from _read(text, child, budget, level + 1)
 
 

@@ -18,7 +18,7 @@ _NO_PICTURE_IS_SO_LARGE = 10**9
 _NUMBERS = re.compile(_NUMBER)
 
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]{0,15})(?![A-Za-z0-9])([^<>]*)>")
-_CUT_TAG = re.compile(r"<[^<>]*\Z")
+_CUT_TAG = re.compile(r"\s?<(?:[A-Za-z/!][^<>]*)?\Z")
 _DATA_BBOX = re.compile(r"\s?\bdata-bbox\s*=\s*(?:\"([^\"<>]*)\"|'([^'<>]*)')")
 _CLASS = re.compile(r"\bclass\s*=\s*[\"']?([\w-]+)")
 _VOID = frozenset(("img", "br", "hr", "input", "col", "meta", "link"))
@@ -26,13 +26,16 @@ _BREAK = re.compile(r"<(?:br|/tr|/li|/p|/div|/h[1-6])\b[^<>]*>", re.IGNORECASE)
 _CELL = re.compile(r"</t[dh]\b[^<>]*>", re.IGNORECASE)
 _DECLARED_SIZE = re.compile(r"\s*(\d{1,5})[ \t]+(\d{1,5})[ \t]*\r?\n\s*(?=```|<)")
 
+_PAIR = rf"\s*{_NUMBER}\s*,\s*{_NUMBER}\s*"
 _MARK = re.compile(
     r"(?:<ref>|<\|object_ref_start\|>)(?P<ref>[^<]*)(?=<)"
-    rf"|\(\s*(?P<x>{_NUMBER})\s*,\s*(?P<y>{_NUMBER})\s*\)"
+    rf"|\((?P<place>{_PAIR}(?:,{_PAIR})?)\)"
+    rf"|(?:<box>|<\|box_start\|>)(?P<box>{_PAIR},{_PAIR})(?=</box>|<\|box_end\|>)"
 )
+_BOX_END = re.compile(r"\s*(?:</box>|<\|box_end\|>)")
 _GAP = re.compile(r"[\s,]*")
 _NEXT_PLACE = re.compile(r"[\s,]*\(\s*[-+\d]")
-_POINTS = re.compile(r"<points?\s([^<>]*)>([^<]*)")
+_POINTS = re.compile(r"<points?\s([^<>]*)(?:>([^<]*)|\Z)")
 _AXIS = re.compile(rf"\b([xy])(\d{{0,4}})\s*=\s*[\"']?({_NUMBER})")
 _LEAD_LENGTH = 60
 _LEAD_EDGE = re.compile(r"[\n:：,，.。;；!?()\[\]{}<>|]")
@@ -73,7 +76,8 @@ class Block:
 @dataclass
 class Run:
     """Places ``(x, y)`` written directly one after the other. ``tag``: ``box`` or ``quad`` where
-    that tag stands before it. ``cut``: another place begins after it and is incomplete."""
+    that tag stands before it. ``cut``: another place begins after it and is incomplete, or the
+    tag ``box`` is not closed after it."""
 
     start: int
     label: str = ""
@@ -117,6 +121,11 @@ def replace_boxes(text: str, replace: Callable[[tuple[float, ...]], str]) -> str
         return f' data-bbox="{value}"' if value else ""
 
     return _DATA_BBOX.sub(new, text)
+
+
+def without_cut_tag(text: str) -> str:
+    """``text`` without the tag or comment that it breaks off in, if it does."""
+    return _CUT_TAG.sub("", text)
 
 
 def has_tags(text: str) -> bool:
@@ -165,7 +174,7 @@ def blocks(text: str) -> list[Block]:
             is_open[name] = is_open.get(name, 0) + 1
             inside.extend([block] if block else [])
     if inside:
-        inside[-1].parts.append(_CUT_TAG.sub("", text[cursor:]))
+        inside[-1].parts.append(without_cut_tag(text[cursor:]))
     return found
 
 
@@ -183,6 +192,7 @@ def _block(name: str, attributes: str) -> Block | None:
 def runs(text: str) -> list[Run]:
     """Places written as ``(x, y)``, with or without ``<box>`` or ``<|box_start|>`` around them.
 
+    Four numbers, ``(x1, y1, x2, y2)`` or between tags, are a run of two with the tag ``box``.
     The label is that of the last ``<ref>`` (``<|object_ref_start|>``), else see ``lead_in``.
     """
     found: list[Run] = []
@@ -191,14 +201,19 @@ def runs(text: str) -> list[Run]:
         if mark["ref"] is not None:
             label = mark["ref"].strip()
             continue
-        if end < 0 or _GAP.fullmatch(text, end, mark.start()) is None:
+        place = numbers(mark["place"] or mark["box"])
+        if end < 0 or len(place) == 4 or _GAP.fullmatch(text, end, mark.start()) is None:
             own = label or lead_in(text, mark.start())
-            found.append(Run(mark.start(), own, _tag_before(text, mark.start())))
-        end = mark.end()
-        place = number(mark["x"]), number(mark["y"])
+            tag = "box" if len(place) == 4 else _tag_before(text, mark.start())
+            found.append(Run(mark.start(), own, tag))
+        end = -1 if len(place) == 4 else mark.end()
         if all(map(is_sane, place)):
-            found[-1].places.append(place)
-        found[-1].cut = _NEXT_PLACE.match(text, end) is not None
+            found[-1].places += zip(place[0::2], place[1::2], strict=True)
+        found[-1].cut = (
+            _BOX_END.match(text, mark.end()) is None
+            if found[-1].tag == "box"
+            else _NEXT_PLACE.match(text, mark.end()) is not None
+        )
     return found
 
 
@@ -211,13 +226,17 @@ def _tag_before(text: str, position: int) -> str:
 
 
 def points(text: str) -> list[tuple[str, tuple[float, float]]]:
-    """Labels and places of ``<point x= y= alt=>`` and ``<points x1= y1= x2= y2= … alt=>``."""
+    """Labels and places of ``<point x= y= alt=>`` and ``<points x1= y1= x2= y2= … alt=>``.
+
+    Of a tag that was cut off, the last attribute may be half and does not count.
+    """
     found = []
     for tag in _POINTS.finditer(text):
+        attributes = tag[1] if tag[2] is not None else tag[1].rpartition(" ")[0]
         axes: dict[str, dict[str, float]] = {}
-        for axis, index, value in _AXIS.findall(tag[1]):
+        for axis, index, value in _AXIS.findall(attributes):
             axes.setdefault(index, {})[axis] = number(value)
-        alt = _ALT.search(tag[1])
+        alt = _ALT.search(attributes)
         label = ((alt[1] or alt[2]) if alt else tag[2]) or ""
         found += [
             (html.unescape(label).strip(), (place["x"], place["y"]))

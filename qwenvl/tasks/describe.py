@@ -44,9 +44,17 @@ STYLES: Mapping[str, str] = MappingProxyType(
 _TAGS = frozenset(("tags", "prompt_tags"))
 _PARAGRAPHS = frozenset(("detailed", "style"))
 
+_KIND = r"(?:prompt|title|alt[ -]text|tags?|caption|description)"
 _HEADING = re.compile(
-    r"[\s*_#]*(?:image |text-to-image )?(?:prompt|title|alt[ -]text|tags|caption|description)"
-    r"[\s*_]*:[\s*_]*",
+    rf"[\s*_#]*(?:image |text-to-image )?{_KIND}(?: (?:for|of) (?:the|this) image)?[\s*_]*:[\s*_]*",
+    re.IGNORECASE,
+)
+# "Sure, here are some tags for this image:" tells of the answer, not of the picture.
+_TALK = re.compile(
+    r"[\s*_#]*(?:(?:sure|certainly|of course|okay|ok|absolutely)[,.!]*\s+)?"
+    r"(?:here(?:['’]s| is| are)|below (?:is|are)|this is) "
+    rf"(?:(?!(?:with|of|on|in|that|under)\b)[\w,'-]+ ){{0,6}}(?:list of )?{_KIND}"
+    r"(?: (?:for|of|based on|describing|to recreate|that)\b[^\n:.]{0,80})?[\s*_]*:[\s*_]*",
     re.IGNORECASE,
 )
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("「", "」"), ("**", "**"), ("`", "`"))
@@ -78,21 +86,21 @@ def _read(text: str, seen: Seen, style: str) -> Result:
     if style in _TAGS:
         answer = _tag_list(_bare(answer))
     elif style in _PARAGRAPHS:
-        answer = strip_fence(answer)
+        answer = _without_talk(strip_fence(answer))
     elif style:
         answer = " ".join(_bare(answer).split())
     if not answer:
         raise UnreadableReply(
-            "The model wrote no description. If it was still thinking, raise max_new_tokens or "
-            "turn thinking off; else try another seed.",
+            "The model wrote no description. If it was still thinking, raise "
+            "max_new_tokens; else try another seed.",
             text,
         )
     return Result(text=answer)
 
 
 def _bare(answer: str) -> str:
-    """``answer`` without fence, heading and the quotes around the whole of it."""
-    answer = strip_fence(answer)
+    """``answer`` without fence, talk, heading and the quotes around the whole of it."""
+    answer = strip_fence(_without_talk(strip_fence(answer)))
     heading = _HEADING.match(answer)
     answer = answer[heading.end() :].strip() if heading else answer
     for opening, closing in _QUOTES:
@@ -100,6 +108,11 @@ def _bare(answer: str) -> str:
         if len(answer) - len(inner) == len(opening + closing) and closing not in inner:
             return inner.strip()
     return answer
+
+
+def _without_talk(answer: str) -> str:
+    talk = _TALK.match(answer)
+    return answer[talk.end() :] if talk else answer
 
 
 def _tag_list(answer: str) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from .. import coordinates
 from ..errors import BadOption, UnreadableReply
-from ..replies import answer_of, markup, read_items, strip_fence
+from ..replies import STILL_THINKING, answer_of, find_items, markup, read_items, strip_fence
 from ..types import Box, Result, Seen, Task
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
@@ -30,17 +32,26 @@ LANGUAGES = (
 )  # fmt: skip
 """Languages to offer. ``ocr`` takes any other name too."""
 
-_SOME_TEXT = r"(?:\w+ )?(?:text|words|writing|letters|characters)\b"
+# A denial speaks of the picture and stands on one line; "no letters of credit" was read.
+_WORDS = r"(?:\w+ )?(?:text|words|writing|letters|characters)"
+_SOME_TEXT = rf"{_WORDS}(?:,? (?:or|and) {_WORDS})?"
 _IMAGE = r"(?:the|this) (?:image|picture|photo|page|document)"
-_NO_TEXT = re.compile(
-    rf"(?:there (?:is|are) no|{_IMAGE} (?:does not|doesn't) (?:contain|have|include|show)(?: any)?"
-    rf"|{_IMAGE} (?:contains|has|shows) no"
-    rf"|i (?:do not|don't|cannot|can't) (?:see|find|detect) any) {_SOME_TEXT}.*"
-    rf"|no {_SOME_TEXT}(?: (?:is|was))?(?: (?:found|visible|present|detected|in {_IMAGE}))*[.!]?"
-    r"|none(?: found)?[.!]?"
-    r"|(?:图(?:片|像)?中|这张图(?:片|像)?中?)?没有(?:任何|可见的?|可读的?)?(?:文字|文本).*",
-    re.IGNORECASE | re.DOTALL,
+_ABOUT_IT = (
+    r"(?: (?:(?:that )?(?:is|are|was|were|can be)|to be))?"
+    r"(?: (?:found|visible|present|detected|seen|shown"
+    rf"|to (?:read|transcribe|extract)|(?:anywhere )?(?:in|on|within) {_IMAGE}))"
 )
+_NO_TEXT = re.compile(
+    rf"(?:(?:there (?:is|are) no|{_IMAGE} (?:contains|has|shows) no"
+    rf"|{_IMAGE} (?:does not|doesn't) (?:contain|have|include|show)(?: any)?"
+    rf"|i (?:do not|don't|cannot|can't) (?:see|find|detect) any) {_SOME_TEXT}{_ABOUT_IT}*"
+    rf"|no {_SOME_TEXT}{_ABOUT_IT}+|none found"
+    r"|(?:图(?:片|像)?中|这张图(?:片|像)?中?)?没有(?:任何|可见的?|可读的?)?(?:文字|文本)(?:内容|信息)?)"
+    r"(?:[.!,;。！，；].*)?",
+    re.IGNORECASE,
+)
+# Words alone may be on a sign, unless the answer had to be JSON or HTML.
+_BARE = re.compile(rf"(?:none|no {_WORDS})[.!]?", re.IGNORECASE)
 # Longer answers that begin like this are texts that were read.
 _NO_TEXT_LENGTH = 300
 _HTML_FENCE = re.compile(r"```html?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
@@ -78,9 +89,20 @@ def read_any(text: str, seen: Seen) -> Result:
     answer = answer_of(text)
     if "data-bbox" in answer:
         return _read_html(text, seen)
-    if answer.lstrip("`json \n")[:1] in ("[", "{") or "<|box_start|>" in answer:
+    whole = _whole_json(answer)
+    if isinstance(whole, dict) and "natural_text" in whole:  # olmOCR: a page and what it is like.
+        return Result(text=str(whole["natural_text"] or ""))
+    starts_as_lines = answer.lstrip("`json \n")[:1] in ("[", "{") or "<|box_start|>" in answer
+    if whole in ([], {}) or (starts_as_lines and any(item.box for item in find_items(answer))):
         return _read_lines(text, seen)
     return _read_markdown(text, seen)
+
+
+def _whole_json(answer: str) -> Any:
+    try:
+        return json.loads(strip_fence(answer), strict=False)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _read_plain(text: str, seen: Seen) -> Result:
@@ -90,11 +112,11 @@ def _read_plain(text: str, seen: Seen) -> Result:
 
 def _read_lines(text: str, seen: Seen) -> Result:
     answer = _answer(text)
-    if _says_no_text(answer):
+    if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
-    seen, _ = _as_declared(answer, seen)
-    items = read_items(text)
-    boxes = [coordinates.to_box(item.box or (), seen, item.text) for item in items]
+    seen = _as_declared(answer, seen)[0]
+    items = read_items(text, "lines")
+    boxes = [coordinates.to_box(item.box, seen, item.text) if item.box else None for item in items]
     return Result(
         text="\n".join(item.text for item in items),
         boxes=tuple(box for box in boxes if box),
@@ -120,17 +142,17 @@ def _read_markdown(text: str, seen: Seen) -> Result:
         boxes.append(box)
         return f"<!--{comment[1]}({', '.join(map(str, coordinates.whole_box(box)))}) -->"
 
-    document = _PLACED.sub(in_pixels, strip_fence(answer))
+    document = _PLACED.sub(in_pixels, markup.without_cut_tag(strip_fence(answer)))
     return Result(text=_in_pixels(document, seen), boxes=tuple(boxes))
 
 
 def _read_html(text: str, seen: Seen) -> Result:
     answer = _answer(text)
-    if _says_no_text(answer):
+    if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
     seen, answer = _as_declared(answer, seen)
     fenced = _HTML_FENCE.search(answer)
-    document = fenced[1].strip() if fenced else answer
+    document = markup.without_cut_tag(fenced[1].strip() if fenced else answer)
     if not markup.has_tags(document):
         raise UnreadableReply(
             "The model did not answer in HTML. Choose the output plain, which takes any words. It "
@@ -167,17 +189,20 @@ def _answer(text: str) -> str:
     """The answer in ``text``; empty is an answer, but not where the thought was never ended."""
     answer = answer_of(text)
     if not answer and text.strip():
-        raise UnreadableReply(
-            "The model was still thinking when its answer had to end. Raise max_new_tokens, or "
-            "turn thinking off.",
-            text,
-        )
+        raise UnreadableReply(STILL_THINKING, text)
     return answer
 
 
-def _says_no_text(answer: str) -> bool:
-    short = len(answer) <= _NO_TEXT_LENGTH
-    return not answer or (short and _NO_TEXT.fullmatch(answer.replace("’", "'")) is not None)
+def _says_no_text(answer: str, bare: bool = False) -> bool:
+    """Whether the model says that it read nothing. ``bare``: one or two words are enough.
+
+    What is in capitals was read: models speak in sentences.
+    """
+    if len(answer) > _NO_TEXT_LENGTH:
+        return False
+    if not answer or (bare and _BARE.fullmatch(answer)):
+        return True
+    return not answer.isupper() and _NO_TEXT.fullmatch(answer.replace("’", "'")) is not None
 
 
 def _as_declared(answer: str, seen: Seen) -> tuple[Seen, str]:

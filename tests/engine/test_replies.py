@@ -76,6 +76,18 @@ WHOLE = {
         '{"x": 10, "y": 20, "width": 290, "height": 380, "label": "cat"}',
         [(CAT, "cat")],
     ),
+    "two of its corners": (
+        '{"top_left": [10, 20], "bottom_right": [300, 400], "label": "cat"}',
+        [(CAT, "cat")],
+    ),
+    "two corners in the wrong order": (
+        '{"bottom_right": "300, 400", "top_left": "10, 20", "label": "cat"}',
+        [(CAT, "cat")],
+    ),
+    "a score as the fifth number": (
+        '[{"bbox_2d": [10, 20, 300, 400, 0.9], "label": "cat"}]',
+        [(CAT, "cat")],
+    ),
     "several boxes in one object": (
         '{"label": "cat", "bbox_2d": [[10, 20, 300, 400], [500, 600, 700, 845]]}',
         [(CAT, "cat"), (DOG, "cat")],
@@ -91,6 +103,14 @@ WHOLE = {
     "labels as keys of objects": (
         '{"cat": {"bbox_2d": [10, 20, 300, 400]}, "dog": {"bbox_2d": [500, 600, 700, 845]}}',
         BOTH,
+    ),
+    "labels as keys, one list empty": ('{"cat": [[10, 20, 300, 400]], "dog": []}', [(CAT, "cat")]),
+    "labels as keys, one null": ('{"cat": [10, 20, 300, 400], "dog": null}', [(CAT, "cat")]),
+    "labels as keys, one none": ('{"cat": [10, 20, 300, 400], "dog": "none"}', [(CAT, "cat")]),
+    "labels as keys and a count": ('{"cat": [10, 20, 300, 400], "count": 1}', [(CAT, "cat")]),
+    "labels as keys, zeros inside": (
+        '{"cat": [[0, 0, 303, 4]], "dog": []}',
+        [((0, 0, 303, 4), "cat")],
     ),
     "members repeated in one object": (
         f"{ONE[:-1]}, {TWO[1:]}",
@@ -111,6 +131,9 @@ WHOLE = {
     "a bare list": ("[10, 20, 300, 400]", [(CAT, "")]),
     "bare lists": ("[[10, 20, 300, 400], [500, 600, 700, 845]]", [(CAT, ""), (DOG, "")]),
     "bare lists with names": ("1. **cat**: [10, 20, 300, 400]\n2. dog: [500, 600, 700, 845]", BOTH),
+    "a box in a sentence": ("The cat is at (10, 20, 300, 400).", [(CAT, "")]),
+    "a denial, then a box": ("Not found: dog. Cat: (10,20,300,400)", [(CAT, "Cat")]),
+    "Python tuples": ("[(10, 20, 300, 400), (500, 600, 700, 845)]", [(CAT, ""), (DOG, "")]),
     "a sentence about a box": ("The bounding box is: [10, 20, 300, 400]", [(CAT, "")]),
     "values over 1000 and below 0": (
         '{"bbox_2d": [-3, 0, 1003, 1000.5], "label": "cat"}',
@@ -204,6 +227,11 @@ TAGS = {
     ),
     "special tokens dropped by a decoder": ("cat(10,20),(300,400)dog(500,600),(700,845)", BOTH),
     "quad": ("<ref>cat</ref><quad>(10,20),(300,25),(290,400),(12,390)</quad>", [(CAT, "cat")]),
+    "four numbers in box tokens": (
+        "<|object_ref_start|>cat<|object_ref_end|><|box_start|>10,20,300,400<|box_end|>",
+        [(CAT, "cat")],
+    ),
+    "a tuple between tags": ("<ref>cat</ref><box>(10, 20, 300, 400)</box>", [(CAT, "cat")]),
     "JSON in box tokens": (f"<|box_start|>{ONE}<|box_end|>", [(CAT, "cat")]),
     "HTML": ('<p data-bbox="10 20 300 400">big<br>cat</p>', [(CAT, "big cat")]),
     "HTML with a class": ('<div class="table" data-bbox="10 20 300 400"></div>', [(CAT, "table")]),
@@ -226,6 +254,14 @@ CUT = {
     ),
     "Python literals": (f"[{ONE}".replace('"', "'"), f", {TWO}".replace('"', "'")),
     "objects line by line": (ONE, f"\n{TWO}"),
+    "labels as keys": (
+        '{"cat": [[10, 20, 300, 400]]',
+        ', "dog": [[500, 600, 700, 845]',
+    ),
+    "labels as keys of objects": (
+        '{"cat": [{"bbox_2d": [10, 20, 300, 400]}]',
+        ', "dog": [{"bbox_2d": [500, 600, 700, 845]}',
+    ),
     "HTML": ('<p data-bbox="10 20 300 400">cat</p>', '<p class="dog" data-bbox="500 600 700 845">'),
     "tags": (
         "<ref>cat</ref><box>(10,20),(300,400)</box>",
@@ -262,9 +298,35 @@ def test_what_is_cut_off_is_left_out_and_what_is_whole_is_kept(whole: str, last:
 
 @pytest.mark.parametrize("cut", range(1, len(ONE)))
 def test_the_only_box_cut_off_is_no_box(cut: int) -> None:
-    for start in ("", "[", '{"objects": [', "```json\n[\n"):
-        with pytest.raises(UnreadableReply):
-            boxes(start + ONE[:cut])
+    for one in (ONE, ONE.replace("20", "0").replace("cat", "none, n/a")):
+        for start in ("", "[", '{"objects": [', "```json\n[\n"):
+            with pytest.raises(UnreadableReply):
+                boxes(start + one[: cut - len(one)])
+
+
+SOMETHING = {
+    "zeros in JSON": '```json\n[\n\t{"bbox_2d": [728, 0, 864, 0], "label": "none"}\n]\n```',
+    "zeros in bare lists": "[[10, 0, 30, 0], [0, 0, 30, 40]]",
+    "zeros in tuples": "[(10, 0, 30, 0), (0, 0, 30, 40)]",
+    "zeros in tags": "<ref>no cat</ref><box>(10, 0),(30, 40)</box>",
+    "zeros in tokens": "<|box_start|>10, 0, 30, 40<|box_end|>",
+    "zeros in HTML": '<p data-bbox="0 0 30 40">none</p>',
+    "nothing before something": '[{"label": "dog", "bbox_2d": []}, {"bbox_2d": [0, 0, 1, 2]}]',
+    "an empty list before a full one": "[[], [0, 0, 1, 2]]",
+    "a key without boxes before one with": '{"dog": [], "cat": [[0, 0, 1, 2]], "n/a": "none"}',
+    "no JSON": "cat: 10, 0, 300, 400",
+}
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in SOMETHING.items()])
+def test_a_cut_reply_is_never_nothing_unless_the_whole_one_is(text: str) -> None:
+    for end in range(1, len(text) + 1):
+        for want in ("boxes", "points", "lines"):
+            try:
+                found = read_items(text[:end], want, ("cat",))
+            except UnreadableReply:
+                continue
+            assert found, text[:end]
 
 
 def test_whole_boxes_of_a_cut_list_of_boxes_are_kept() -> None:
@@ -296,6 +358,22 @@ POINTS = {
         '<points x1="447" y1="81" x2="500" y2="80">eyes</points>',
         [((447, 81), "eyes"), ((500, 80), "eyes")],
     ),
+    "a flat list of pairs": (
+        '{"label": "eye", "points": [447, 81, 500, 80]}',
+        [((447, 81), "eye"), ((500, 80), "eye")],
+    ),
+    "many in a flat list of pairs": (
+        json.dumps({"points": [*range(10)], "label": "eye"}),
+        [((x, x + 1), "eye") for x in range(0, 10, 2)],
+    ),
+    "a list of one label that is cut off": (
+        '{"eye": [[447, 81], [500, 80], [5',
+        [((447, 81), "eye"), ((500, 80), "eye")],
+    ),
+    "XML that is cut off": (
+        '<points x1="447" y1="81" x2="500" y2="80" x3="300" y3="4',
+        [((447, 81), ""), ((500, 80), "")],
+    ),
     "brackets": ("[447, 81]", [((447, 81), "")]),
     "pairs are points where points were asked for": (
         "(447, 81), (500, 80)",
@@ -303,6 +381,7 @@ POINTS = {
     ),
     "one in box tokens": ("click(start_box='<|box_start|>(447,81)<|box_end|>')", [((447, 81), "")]),
     "two in box tokens are a box": ("<|box_start|>(10,20),(300,400)<|box_end|>", [(None, "")]),
+    "four numbers in a sentence are a box": ("It is at (10, 20, 300, 400).", [(None, "")]),
     "a cut list": (
         '[{"point_2d": [447, 81], "label": "nose"}, {"point_2d": [5',
         [((447, 81), "nose")],
@@ -315,6 +394,45 @@ POINTS = {
 )
 def test_points(text: str, expected: list) -> None:
     assert points(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(100,200),(300,400)",
+        "<ref>cat</ref><box>(100,200),(300,400)",
+        '[{"bbox_2d": [[100, 200], [300, 400]',
+        "<box>100,200,300,400",
+    ],
+)
+def test_a_corner_of_a_cut_box_is_no_point(text: str) -> None:
+    for end in range(1, len(text) + 1):
+        try:
+            found = read_items(text[:end], "points")
+        except UnreadableReply:
+            continue
+        assert [(item.box, item.point) for item in found] == [((100, 200, 300, 400), None)]
+
+
+def test_a_score_that_is_in_the_list_is_kept() -> None:
+    text = '{"cat": [[10, 20, 300, 400, 0.9], [500, 600, 700, 845, 0.5]]}'
+    assert read_items(text) == [
+        Item(CAT, None, "cat", {"score": 0.9}),
+        Item(DOG, None, "cat", {"score": 0.5}),
+    ]
+    with pytest.raises(UnreadableReply):
+        read_items("[10, 20, 300, 400, 500]")
+
+
+def test_lines_keep_words_that_have_no_box() -> None:
+    text = """{"lines": [{"bbox_2d": null, "text_content": "A"}, {"text": "B", "font": {"size": 9}},
+        {"bbox_2d": [1, 2, 3, 4], "label": "C"}, {"bbox_2d": [], "label": "D"}], "text": "A B"}"""
+    found = read_items(text, "lines")
+    assert [(item.box, item.text) for item in found] == [
+        (None, "A"), (None, "B"), (OWL, "C"), (None, "D")
+    ]  # fmt: skip
+    assert [item.box for item in read_items(text)] == [OWL]
+    assert read_items('[{"bbox_2d": null}]', "lines") == []
 
 
 def test_a_point_and_a_box_of_one_thing_are_one_item() -> None:
@@ -335,7 +453,9 @@ NONE = [
     "The requested object is absent.", "None of the listed objects are visible.",
     "There are no cats, dogs, or birds in the image.",
     "There are no cats in the image. The image shows a quiet street with a red car.",
-    "No, there is no cat.", "没有", "没有找到猫。", "图中没有猫。", "未找到相关目标",
+    "No, there is no cat.", "cat: none", "- cat: none\n- dog: not found", "cat: None.\ndog: N/A",
+    "Neither cats nor dogs are in the picture", "Values lie in [0, 1000). []",
+    "没有", "没有找到猫。", "图中没有猫。", "未找到相关目标",
     "图像中不存在该物体。",
     "图片中找不到猫", "无", "<think>Let me look [1, 2, 3, 4].</think>None found.",
 ]  # fmt: skip
@@ -353,7 +473,9 @@ UNREADABLE = [
     "The cat has no collar.", "<think>I see a cat at [1, 2, 3, 4]", "(x1, y1), (x2, y2)",
     '[{"bbox_3d": [0.1, 0.2, 2.2, 0.7, 0.8, 1.8, 0.8, 0.1, 0.9], "label": "table"}]',
     '[{"point_2d": [447, 81], "label": "nose"}]', "(447, 81)",
-    '[{"label": "cat", "boxes": [], "note": "cut', '[{"start": "00:01.00", "text": "a cat"}]',
+    "There are no cats (10, 20, 30", "cat: none\ndog: 10, 0, 30, 40", "0, 10, 20, 30",
+    '[{"label": "cat", "boxes": [], "note": "cut', "[(x, 0), (none, 0)]", "[" * 20 + "]" * 20,
+    '[{"start": "00:01.00", "text": "a cat"}]',
 ]  # fmt: skip
 
 
@@ -378,7 +500,28 @@ def test_anything_else_is_unreadable(text: str) -> None:
         ("The image shows a street. There are no cats.", ("cat",), True),
         ("The cat is on the left. There are no dogs.", ("the cat", "dog"), False),
         ("There is a cat on the sofa, no dogs are visible.", ("cat", "dog"), False),
+        ("There are no cats. There are no other animals.", ("cat",), True),
+        ("There are no cats in the image. It shows a street.", ("cat",), True),
+        ("There are no cats in the image. It was taken at night.", ("cat",), True),
+        ("There is no cat on the sofa, it is hidden behind it.", ("cat",), False),
+        ("There are no animals except a dog.", ("cat",), True),
+        ("There are no animals except a cat.", ("cat",), False),
+        ("There are no cats except the one on the sofa.", ("cat",), False),
+        ("There are no other cats besides the one at the left.", ("cat",), False),
+        ("No other cats are visible apart from the one on the mat", ("cat",), False),
+        ("There is no cat on the left; it is on the right.", ("cat",), False),
+        ("There is no cat on the left; it's on the right.", (), False),
+        ("There is no cat on the left, but there's one on the right.", ("cat",), False),
+        (
+            "There is no clear view of the cat, it is behind the box on the left",
+            ("cat",),
+            False,
+        ),
+        ("The cat is not visible in full, only its tail at the lower left.", ("cat",), False),
+        ("The cat is not fully visible.", ("cat",), False),
         ("图中没有猫，只有一只狗。", ("猫",), True),
+        ("图中没有其他猫。", ("猫",), False),
+        ("左边没有猫，它在右边。", ("猫",), False),
         ("图中没有猫，只有一只狗。", ("猫", "狗"), False),
     ],
 )
@@ -487,7 +630,10 @@ SCRAPS = st.sampled_from(
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.text() | st.lists(SCRAPS, max_size=40).map("".join), st.sampled_from(["boxes", "points"]))
+@given(
+    st.text() | st.lists(SCRAPS, max_size=40).map("".join),
+    st.sampled_from(["boxes", "points", "lines"]),
+)
 def test_any_text_is_read_or_refused(text: str, want: replies.Want) -> None:
     try:
         items = read_items(text, want, ("cat",))
@@ -495,8 +641,8 @@ def test_any_text_is_read_or_refused(text: str, want: replies.Want) -> None:
         assert error.raw == text
         return
     for item in items:
-        place = item.box or item.point
-        assert place is not None and len(place) in (2, 4)
+        place = item.box or item.point or ()
+        assert len(place) in (2, 4) or (want == "lines" and item.text)
         assert all(abs(number) < 10**9 for number in place)
         item.label.encode()
 
@@ -542,6 +688,12 @@ HOSTILE = {
     "curly quotes": "“" * SIZE,
     "members cut off": "{a:[]" * (SIZE // 5),
     "denials": "no, " * (SIZE // 4),
+    "boxes in brackets": "(1,2,3,4)" * (SIZE // 9),
+    "four numbers that do not end": "<box>1,2,3," + "4" * SIZE,
+    "members and lists cut off": '{"a":[' * (SIZE // 6) + "[1, 2]",
+    "a long list of pairs": '{"points": [' + "1, 2, " * (SIZE // 6) + "3]}",
+    "names for boxes": '{"a": [1, 2, 3, 4], "b": ' * 300 + "[]" + "}" * 300,
+    "nothing in nothing": "[" * 900 + "]" * 900,
 }
 
 

@@ -59,6 +59,36 @@ def test_styles_ask_different_things() -> None:
             id="weights",
         ),
         pytest.param("short", "<think>hm</think>A cat.<|im_end|>", "A cat.", id="a thought before"),
+        pytest.param(
+            "tags", "Here are the tags for this image:\ncat, mat", "cat, mat", id="talk of tags"
+        ),
+        pytest.param("tags", "**Tags for this image:**\ncat, mat", "cat, mat", id="a long heading"),
+        pytest.param("short", "Sure, here is a description: A cat.", "A cat.", id="talk"),
+        pytest.param(
+            "short", "Sure! Here’s a caption:\n\n“A cat.”", "A cat.", id="talk and quotes"
+        ),
+        pytest.param(
+            "prompt",
+            "Here is a text-to-image prompt to recreate this image:\n```\na cat\n```",
+            "a cat",
+            id="talk and a fence",
+        ),
+        pytest.param(
+            "detailed",
+            "Here is a detailed, vivid description of the image:\n\nA cat.\n\nA mat.",
+            "A cat.\n\nA mat.",
+            id="talk before paragraphs",
+        ),
+        pytest.param(
+            "short", "Here is a cat: it sleeps.", "Here is a cat: it sleeps.", id="no talk"
+        ),
+        pytest.param(
+            "short",
+            "This is a book with the title: Dune",
+            "This is a book with the title: Dune",
+            id="a title in the picture",
+        ),
+        pytest.param("title", "Title of the Book: Dune", "Title of the Book: Dune", id="a book"),
     ],
 )
 def test_descriptions(style: str, reply: str, text: str) -> None:
@@ -195,6 +225,12 @@ def test_nothing_found(kind: str) -> None:
             task.parse(reply, SEEN)
 
 
+def test_a_score_that_the_model_wrote_is_data_and_no_score() -> None:
+    result = ground("cat").parse('[{"bbox_2d": [100, 200, 300, 400, 0.9], "label": "cat"}]', SEEN)
+    assert result.boxes == (CAT,) and result.boxes[0].score is None
+    assert result.data == [{"bbox_2d": [200, 100, 600, 200], "label": "cat", "score": 0.9}]
+
+
 def test_a_box_of_zeros_is_nothing_found() -> None:
     reply = '[{"bbox_2d": [0, 0, 0, 0], "label": "none"}]'
     assert ground("cat").parse(reply, SEEN).boxes == ()
@@ -238,11 +274,31 @@ def test_bad_output() -> None:
         pytest.param("NO PARKING", "NO PARKING", id="a sign that says no"),
         pytest.param("No text or calls while driving", "No text or calls while driving", id="sign"),
         pytest.param("The image contains text: STOP", "The image contains text: STOP", id="some"),
+        pytest.param("None found.", "", id="none found"),
+        pytest.param("There is no text.", "", id="none, and no more words"),
+        pytest.param("No text or writing is visible in this picture.", "", id="none of two"),
+        pytest.param("I can't see any text to read.", "", id="nothing to read"),
+        pytest.param("图中没有可见的文字，只有一只猫。", "", id="none in Chinese, and more"),
+        *(
+            pytest.param(read, read, id=f"read: {read[:12]}")
+            for read in (
+                "NONE",
+                "No text",
+                "NO WORDS PRESENT",
+                "NO TEXT FOUND.",
+                "There is no text messaging while driving.\nFINE $200",
+                "There is no text messaging while driving.",
+                "The document contains no letters of credit.\nTotal 500",
+                "No text found.\nTotal 500",
+                "没有文字的书",
+            )
+        ),
     ],
 )
-def test_plain(reply: str, text: str) -> None:
-    result = ocr("plain").parse(reply, SEEN)
-    assert (result.text, result.boxes) == (text, ())
+def test_plain_and_markdown(reply: str, text: str) -> None:
+    for output in ("plain", "markdown"):
+        result = ocr(output).parse(reply, SEEN)
+        assert (result.text, result.boxes) == (text, ())
 
 
 LINES = """[
@@ -261,7 +317,24 @@ def test_lines() -> None:
     assert tagged.boxes == result.boxes
 
 
-@pytest.mark.parametrize("reply", ["[]", "No text found.", "None found.", "", "没有文字"])
+def test_lines_without_a_box_keep_their_words() -> None:
+    reply = """[{"bbox_2d": null, "text_content": "A"}, {"text_content": "B"},
+        {"bbox_2d": [100, 200, 300, 400], "text_content": "TOTAL"}]"""
+    result = ocr("lines").parse(reply, SEEN)
+    assert (result.text, [box.label for box in result.boxes]) == ("A\nB\nTOTAL", ["TOTAL"])
+    assert ocr("lines").parse('[{"bbox_2d": [], "label": "A"}]', SEEN).text == "A"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ['[{"bbox_2d": [562, 0, 8', "There is no text messaging while driving.\nFINE $200", "NO TURNS"],
+)
+def test_lines_that_cannot_be_read_are_no_empty_page(reply: str) -> None:
+    with pytest.raises(UnreadableReply, match="no lines"):
+        ocr("lines").parse(reply, SEEN)
+
+
+@pytest.mark.parametrize("reply", ["[]", "No text found.", "None found.", "None", "", "没有文字"])
 def test_a_picture_without_text_has_no_lines(reply: str) -> None:
     result = ocr("lines").parse(reply, SEEN)
     assert (result.text, result.boxes, result.data) == ("", (), [])
@@ -296,6 +369,16 @@ def test_html() -> None:
     }
 
 
+@pytest.mark.parametrize("length", range(1, 46))
+def test_a_tag_that_is_cut_off_leaves_no_place_in_the_models_space(length: int) -> None:
+    cut = '\n<div class="text" data-bbox="100 200 300 400">'[:length]
+    result = ocr("html").parse(f'<p data-bbox="5 5 50 50">a</p>{cut}', SEEN)
+    assert result.text == '<p data-bbox="10 2 100 25">a</p>'
+    assert len(result.boxes) == 1
+    for end in range(1, 20):
+        assert ocr("markdown").parse("a\n<!-- Image (100, 2"[: 1 + end], SEEN).text == "a"
+
+
 def test_html_in_the_size_that_it_declares() -> None:
     # The size in the reply, not that of the request, is what its boxes are in.
     seen = Seen(SEEN_25.family, SEEN_25.image_size, (28, 28))
@@ -310,6 +393,7 @@ def test_words_are_no_html() -> None:
     with pytest.raises(UnreadableReply, match="output plain"):
         ocr("html").parse("TOTAL 5,00", SEEN)
     assert ocr("html").parse("No text found.", SEEN).text == ""
+    assert ocr("html").parse("None", SEEN).text == ""
     assert ocr("html").parse("<html><body></body></html>", SEEN).boxes == ()
 
 
@@ -335,6 +419,15 @@ def test_a_thought_that_never_ends_is_no_empty_page(output: str) -> None:
         pytest.param("# A", "# A", [], id="Markdown"),
         pytest.param("No text found.", "", [], id="none"),
         pytest.param("[]", "", [], id="an empty list"),
+        pytest.param("```json\n[]\n```", "", [], id="a fenced empty list"),
+        pytest.param("[Chorus]\nHello", "[Chorus]\nHello", [], id="words in brackets"),
+        pytest.param("[1] first\n[2] second", "[1] first\n[2] second", [], id="footnotes"),
+        pytest.param("[ ] milk\n[ ] eggs", "[ ] milk\n[ ] eggs", [], id="boxes to tick"),
+        pytest.param('{"total": "5,00"}', '{"total": "5,00"}', [], id="JSON of something else"),
+        pytest.param(
+            '{"primary_language": "en", "natural_text": "A\\nB"}', "A\nB", [], id="olmOCR"
+        ),
+        pytest.param('{"natural_text": null}', "", [], id="olmOCR of an empty page"),
     ],
 )
 def test_a_reply_of_any_output(reply: str, text: str | None, labels: list[str]) -> None:
