@@ -43,9 +43,9 @@ def model_config():
 
     token = tokenizer.build().token_to_id
     size = tokenizer.build().get_vocab_size()
+    theta = 5000000.0
     rope = {
         "rope_type": "default",
-        "rope_theta": 5000000.0,
         "mrope_section": [6, 5, 5],
         "mrope_interleaved": True,
     }
@@ -59,7 +59,10 @@ def model_config():
             num_key_value_heads=8,
             head_dim=32,
             max_position_embeddings=32768,
-            rope_parameters=rope,
+            # transformers 4.57 reads the first two, 5.x the third.
+            rope_theta=theta,
+            rope_scaling=rope,
+            rope_parameters={**rope, "rope_theta": theta},
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=token("<|im_end|>"),
