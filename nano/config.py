@@ -140,11 +140,14 @@ def save(model, folder: Path) -> None:
             part.pop(key, None)
         part.pop("torch_dtype", None)
         part["dtype"] = "float16"
-    # 4.57 reads rope_theta and rope_scaling, 5.x reads rope_parameters: say it both ways.
+    # Only one of these is in the configuration, by the version of transformers: write all three.
     text = config["text_config"]
-    rope = text["rope_parameters"]
-    text["rope_theta"] = rope["rope_theta"]
-    text["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
+    known = text.get("rope_parameters") or {
+        **text["rope_scaling"],
+        "rope_theta": text["rope_theta"],
+    }
+    text["rope_parameters"], text["rope_theta"] = known, known["rope_theta"]
+    text["rope_scaling"] = {k: v for k, v in known.items() if k != "rope_theta"}
     _write(folder / "config.json", config)
     token = tokenizer.build().token_to_id
     _write(

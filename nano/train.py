@@ -97,7 +97,6 @@ class Shared:
         self.gradients = torch.zeros(workers, total).share_memory_()
         self.taken = self.context.Value("l", 0)  # parts handed out since the stage began
         self.begin, self.end = (self.context.Barrier(workers) for _ in range(2))
-        self.workers = workers
 
 
 class Worker:
