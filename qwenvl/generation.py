@@ -112,12 +112,13 @@ class Row:
         if self._generator is None:
             # On the CPU whatever the model's device: the same seed then means the same text.
             self._generator = torch.Generator().manual_seed(sampling.seed % 2**63)
-        logits = (logits / sampling.temperature).cpu()
+        logits = logits / sampling.temperature
         if 0 < sampling.top_k < logits.numel():
             logits, tokens = logits.topk(sampling.top_k)
         else:
             logits, tokens = logits.sort(descending=True)
-        probabilities = logits.softmax(-1)
+        # Only what is left leaves the device.
+        probabilities, tokens = logits.softmax(-1).cpu(), tokens.cpu()
         if sampling.top_p < 1:
             before = probabilities.cumsum(-1) - probabilities
             keep = before < sampling.top_p

@@ -7,8 +7,8 @@ without torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Size = tuple[int, int]
@@ -208,4 +208,3 @@ class Task:
     system: str = ""
     greedy: bool = False
     max_new_tokens: int = 1024
-    options: Mapping[str, Any] = field(default_factory=dict)

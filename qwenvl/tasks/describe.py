@@ -78,7 +78,7 @@ def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Tas
             "your own."
         )
     parse = partial(_read, style=style)
-    return Task("describe", STYLES[style], parse, system=system, options={"style": style})
+    return Task("describe", STYLES[style], parse, system=system)
 
 
 def _read(text: str, seen: Seen, style: str) -> Result:

@@ -52,7 +52,6 @@ def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
         partial(read, kind=kind, asked=names, max_count=max_count),
         greedy=True,
         max_new_tokens=2048,
-        options={"find": names, "kind": kind, "max_count": max_count},
     )
 
 

@@ -80,7 +80,6 @@ def ocr(output: str = "plain", language: str = "auto") -> Task:
         _READERS[output],
         greedy=True,
         max_new_tokens=4096,
-        options={"output": output, "language": language or "auto"},
     )
 
 
