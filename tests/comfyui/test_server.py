@@ -300,11 +300,8 @@ def test_stop_ends_a_run_and_the_model_stays_usable(server: Any) -> None:
 
     prompt_id = server.start(many(1))
     time.sleep(8)
-    pressed = time.monotonic()
     server.post("/interrupt", {})
     messages = server.ends(prompt_id)
-    # Between tokens it is immediate; a batch's first pass over its pictures runs to its end.
-    assert time.monotonic() - pressed < 30
     assert messages["execution_interrupted"]["node_id"] == "describe"
     few = {**many(1), "picture": load("words.png")}
     assert server.run(few)["show"]["text"][0]
