@@ -32,8 +32,9 @@ def _let_go(spec: ModelSpec) -> None:
     _holders[spec] -= 1
     if not _holders[spec]:
         del _holders[spec]
-        # In a thread of its own: a finalizer may run anywhere, even inside the cache's lock.
-        threading.Thread(target=_unload, args=(spec,), name="qwen-vl-unload", daemon=True).start()
+        # In a thread of its own: a finalizer may run anywhere, even inside the cache's lock. Not
+        # a daemon, which the interpreter's end would cut off amid torch's own code: that aborts.
+        threading.Thread(target=_unload, args=(spec,), name="qwen-vl-unload").start()
 
 
 def _unload(spec: ModelSpec) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from qwen_vl_suite.nodes import model as model_module
@@ -52,3 +55,35 @@ def test_a_handle_that_was_never_used_unloads_nothing(scripted: Any, pictures: A
     del unused
     assert settled() == 1
     use(used, pictures)
+
+
+AT_THE_END = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import conftest
+from qwen_vl_suite.nodes import model
+from qwen_vl_suite.qwenvl.cache import ModelCache
+from qwen_vl_suite.qwenvl.types import ModelSpec
+
+class Slow:
+    nbytes = 0
+    def close(self):
+        time.sleep(0.5)
+        print("closed")
+
+model.CACHE = ModelCache(lambda spec: Slow())
+handle = model.ModelHandle(ModelSpec("x"))
+model.CACHE.get(handle.spec)
+del handle
+"""
+
+
+def test_the_interpreter_ends_only_when_the_model_is_closed() -> None:
+    tests = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END.format(tests=tests)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "closed"), done.stderr
