@@ -291,7 +291,7 @@ def test_stop_ends_a_run_and_the_model_stays_usable(server: Any) -> None:
             "one": load("words.png"),
             "picture": {
                 "class_type": "RepeatImageBatch",
-                "inputs": {"image": ["one", 0], "amount": 200},
+                "inputs": {"image": ["one", 0], "amount": 400},
             },
             "model": loader(),
             "describe": describe(seed=seed),
@@ -299,9 +299,49 @@ def test_stop_ends_a_run_and_the_model_stays_usable(server: Any) -> None:
         }
 
     prompt_id = server.start(many(1))
-    time.sleep(8)
+    time.sleep(4)  # amid the answers: all of them take three times as long or more
     server.post("/interrupt", {})
     messages = server.ends(prompt_id)
     assert messages["execution_interrupted"]["node_id"] == "describe"
     few = {**many(1), "picture": load("words.png")}
     assert server.run(few)["show"]["text"][0]
+
+
+def unloadings(server: Any) -> int:
+    return (server.base / "server.log").read_text().count("nothing in the graph holds it")
+
+
+def grows(server: Any, before: int) -> bool:
+    """Whether one more model was unloaded, given a moment: ComfyUI frees between two runs."""
+    for _ in range(150):
+        if unloadings(server) > before:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def test_freeing_the_node_cache_unloads_the_model_and_the_next_run_loads_it(server: Any) -> None:
+    prompt = {
+        "picture": load("both.png"),
+        "model": loader(),
+        "describe": describe(seed=101),
+        "show": preview("describe", 0),
+    }
+    text = server.run(prompt)["show"]["text"]
+    before = unloadings(server)
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    assert grows(server, before)
+    assert server.run(prompt)["show"]["text"] == text
+
+
+def test_other_loader_settings_unload_the_model_of_the_old_ones(server: Any) -> None:
+    prompt = {
+        "picture": load("both.png"),
+        "model": loader(),
+        "describe": describe(seed=102),
+        "show": preview("describe", 0),
+    }
+    server.run(prompt)
+    before = unloadings(server)
+    server.run({**prompt, "model": loader(attention="eager")})
+    assert grows(server, before)
