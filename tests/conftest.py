@@ -7,6 +7,12 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "qwen_vl_suite"
 
