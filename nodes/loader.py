@@ -37,7 +37,8 @@ class Loader(io.ComfyNode):
                     options=list(loading.QUANTIZATIONS),
                     default="none",
                     tooltip="4bit needs about a quarter of the memory, 8bit half, at some loss of "
-                    "detail (bitsandbytes). FP8, AWQ and GPTQ checkpoints keep their own.",
+                    "detail (bitsandbytes); not for mixtures of experts. FP8, AWQ and GPTQ "
+                    "checkpoints keep their own: leave none.",
                 ),
                 io.Combo.Input(
                     "precision",

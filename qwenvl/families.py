@@ -29,8 +29,7 @@ FAMILIES: Mapping[str, Family] = {
             since="4.57",
             sampling=_QWEN2,
             thinking_sampling=_THINKING,
-            transformers_class="AutoModelForCausalLM",
-            notes="Loads only through Python code in the checkpoint (trust_remote_code).",
+            notes="Its replies are read; the model itself needs code for an older transformers.",
         ),
         Family(
             "qwen2_vl",

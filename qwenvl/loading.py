@@ -55,7 +55,8 @@ def load_model(path: Path, spec: ModelSpec, family: Family) -> Any:
     """
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.precision, device)
-    own = settings(path, "config.json").get("quantization_config")
+    config = settings(path, "config.json")
+    own = config.get("quantization_config")
     options: dict[str, Any] = {
         "dtype": dtype,
         "attn_implementation": pick_attention(spec.attention, device, dtype),
@@ -68,6 +69,7 @@ def load_model(path: Path, spec: ModelSpec, family: Family) -> Any:
         options["dtype"] = "auto" if spec.precision == "auto" else dtype
         _check_own_quantization(own, spec)
     elif spec.quantization != "none":
+        _refuse_experts(path, spec, config)
         options["quantization_config"] = _bitsandbytes(spec.quantization, dtype)
     if own or spec.quantization != "none":
         # Quantised weights are made on their device and must not be moved as plain ones are.
@@ -236,7 +238,7 @@ def _model_class(path: Path, family: Family) -> Any:
 def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
     try:
         return cls.from_pretrained(str(path), **options)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except ImportError as error:
         raise Unavailable(f"{path.name} needs a package that is not installed: {error}") from error
@@ -252,6 +254,20 @@ def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
             # Such as quantised weights on a device that cannot compute them.
             raise Unavailable(f"{path.name} cannot be loaded here: {error}") from error
         raise UnsupportedModel(f"{path.name} cannot be loaded: {error}") from error
+
+
+def _refuse_experts(path: Path, spec: ModelSpec, config: Mapping[str, Any]) -> None:
+    """bitsandbytes replaces linear layers; the experts, nearly all of a mixture's weights, are
+    plain tensors and would silently stay as large as they are."""
+    text = config.get("text_config")
+    # Newer releases write the number under a name of their own.
+    names = ("num_experts", "num_local_experts")
+    if isinstance(text, Mapping) and any(text.get(name) for name in names):
+        raise Unavailable(
+            f"{path.name} is a mixture of experts, and bitsandbytes cannot quantise experts: in "
+            f"{spec.quantization} it would need nearly as much memory as without. Set quantization "
+            "to none and choose the model's FP8 edition, or a dense model."
+        )
 
 
 def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:

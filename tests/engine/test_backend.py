@@ -267,6 +267,12 @@ def test_quantised_on_the_cpu(checkpoint, quantization: str) -> None:
     assert subject.generate(requests) == found
 
 
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "qwen3_5_moe"])
+def test_experts_that_would_stay_large_are_not_called_quantised(checkpoint, model_type) -> None:
+    with pytest.raises(Unavailable, match="mixture of experts"):
+        load(ModelSpec(str(checkpoint(model_type)), quantization="4bit", device="cpu"))
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_precision_is_what_was_asked(checkpoint, precision: str) -> None:
     subject = load(ModelSpec(str(checkpoint("qwen2_5_vl")), precision=precision, device="cpu"))
