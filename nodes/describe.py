@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.tasks.describe import STYLES, describe
 from ..qwenvl.types import THINKING_TOKENS
-from . import sockets
+from . import host, sockets
 from .model import ModelHandle
 
 THINKING = {"model default": None, "on": True, "off": False}
@@ -162,5 +162,7 @@ class Describe(io.ComfyNode):
             keep_unreadable=when_unreadable != sockets.STOP,
         )
         return io.NodeOutput(
-            [result.text for result in results], [result.thinking for result in results]
+            [result.text for result in results],
+            [result.thinking for result in results],
+            ui=host.shown(results),
         )

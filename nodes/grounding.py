@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl.tasks.ground import KINDS, ground
-from . import sockets
+from . import host, sockets
 from .model import ModelHandle
 
 
@@ -88,4 +88,5 @@ class Grounding(io.ComfyNode):
             sockets.annotated(images, results),
             [sockets.points_json(result, images.shape[-3:-1]) for result in results],
             sockets.masks(images, results),
+            ui=host.shown(results),
         )

@@ -84,7 +84,7 @@ class ModelHandle:
                 min_pixels=low,
                 max_pixels=high,
                 thinking=thinking,
-                watch=host.NodeWatch(),
+                watch=host.NodeWatch(run.will_think(backend, task, thinking)),
                 keep_unreadable=keep_unreadable,
             )
         for number, result in enumerate(results, 1):

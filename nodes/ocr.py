@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr
-from . import sockets
+from . import host, sockets
 from .model import ModelHandle
 
 # Longest side in pixels. Pages scanned at 300 dpi make these models repeat themselves; 1288 is
@@ -97,5 +97,8 @@ class OCR(io.ComfyNode):
         )
         texts = [result.text for result in results]
         return io.NodeOutput(
-            texts, sockets.bounding_boxes(results), sockets.annotated(images, results)
+            texts,
+            sockets.bounding_boxes(results),
+            sockets.annotated(images, results),
+            ui=host.shown(results),
         )

@@ -82,7 +82,9 @@ def bring(choice: str, source: str) -> Path:
 
     def progress(done: int, total: int, file: str) -> None:
         bar.set(done, total)
-        host.show_text(f"{place.repo_id}: {done / 1e9:.2f} of {total / 1e9:.2f} GB ({file})")
+        host.live(
+            status=f"Downloading {place.repo_id}: {done / 1e9:.2f} of {total / 1e9:.2f} GB ({file})"
+        )
 
     return checkpoints.download(
         place.repo_id, place.root, source=source, progress=progress, check=host.check_interrupt

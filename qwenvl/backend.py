@@ -15,11 +15,17 @@ class Watch:
     token and reaches the caller unchanged.
     """
 
+    def loading(self, done: int, total: int) -> None:
+        """Called while weights are read: how much of them has come."""
+
     def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
         """Called once, before work begins: what each request will cost at most."""
 
     def token(self, index: int, text: str) -> None:
         """Request ``index`` grew by ``text`` (may be empty while a character is incomplete)."""
+
+    def restart(self, index: int) -> None:
+        """Request ``index`` begins anew (memory ran out amid it): its text so far is void."""
 
     def done(self, index: int, response: Response) -> None:
         """Request ``index`` is answered."""

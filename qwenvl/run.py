@@ -20,11 +20,17 @@ def sampling_for(backend: Backend, task: Task, thinking: bool | None = None) -> 
     Reading and finding are greedy without penalties. Free text takes the makers' values for the
     family; so does anything that begins with a thought, since greedy thoughts tend to circle.
     """
-    if backend.thinks(_wish(backend, task, thinking)):
+    if will_think(backend, task, thinking):
         base = backend.family.thinking_sampling
     else:
         base = Sampling() if task.greedy else backend.family.sampling
     return dataclasses.replace(base, max_new_tokens=task.max_new_tokens)
+
+
+def will_think(backend: Backend, task: Task, thinking: bool | None = None) -> bool:
+    """Whether the replies to ``task`` begin with a thought. Raises ``BadOption`` where the model
+    cannot do as wished."""
+    return backend.thinks(_wish(backend, task, thinking))
 
 
 def _wish(backend: Backend, task: Task, thinking: bool | None) -> bool | None:

@@ -10,6 +10,7 @@ import comfy.utils
 import pytest
 import torch
 from qwen_vl_suite.nodes import host
+from qwen_vl_suite.nodes.host import folders, machine, memory, page, progress
 from qwen_vl_suite.qwenvl.types import Response
 
 
@@ -30,14 +31,16 @@ def bar(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 @pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every live text that was sent."""
-    sent: list[str] = []
-    monkeypatch.setattr(host, "show_text", sent.append)
+def words(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every live message that was sent."""
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(page, "live", lambda **news: sent.append(news))
     return sent
 
 
-def test_progress_only_grows_and_ends_whole(bar: list[tuple[int, int]], words: list[str]) -> None:
+def test_progress_only_grows_and_ends_whole(
+    bar: list[tuple[int, int]], words: list[dict[str, Any]]
+) -> None:
     watch = host.NodeWatch()
     watch.start([10, 10], [4, 4])
     watch.token(0, "a")
@@ -51,7 +54,7 @@ def test_progress_only_grows_and_ends_whole(bar: list[tuple[int, int]], words: l
 
 
 def test_tokens_beyond_the_limit_do_not_run_over(
-    bar: list[tuple[int, int]], words: list[str]
+    bar: list[tuple[int, int]], words: list[dict[str, Any]]
 ) -> None:
     watch = host.NodeWatch()
     watch.start([10], [2])
@@ -61,9 +64,9 @@ def test_tokens_beyond_the_limit_do_not_run_over(
 
 
 def test_live_text_names_the_picture_of_a_batch(
-    bar: list[tuple[int, int]], words: list[str], monkeypatch: pytest.MonkeyPatch
+    bar: list[tuple[int, int]], words: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "_TEXT_INTERVAL", 0)
+    monkeypatch.setattr(progress, "_TEXT_INTERVAL", 0)
     watch = host.NodeWatch()
     watch.start([10, 10], [9, 9])
     watch.token(0, "Hel")
@@ -71,19 +74,62 @@ def test_live_text_names_the_picture_of_a_batch(
     watch.token(0, "lo")
     watch.done(0, Response("Hello."))
     watch.token(1, "!")
-    assert words == ["1/2: Hel", "1/2: Hel", "1/2: Hello", "1/2: Hello.", "2/2: Bye!"]
+    assert [(item["index"], item["text"]) for item in words] == [
+        (0, "Hel"), (0, "Hel"), (0, "Hello"), (0, "Hello."), (1, "Bye!")
+    ]  # fmt: skip
+    assert {item["count"] for item in words} == {2}
+
+
+def test_a_thought_is_shown_apart_from_the_text(
+    bar: list[tuple[int, int]], words: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_TEXT_INTERVAL", 0)
+    watch = host.NodeWatch(thinking=True)
+    watch.start([10], [9])
+    watch.token(0, "A red")
+    watch.token(0, " thing?</think>")
+    watch.token(0, "An apple")
+    watch.done(0, Response("An apple.", thinking="A red thing?"))
+    assert [(item["thinking"], item["text"]) for item in words] == [
+        ("A red", ""), ("A red thing?", ""), ("A red thing?", "An apple"),
+        ("A red thing?", "An apple."),
+    ]  # fmt: skip
+
+
+def test_a_picture_that_is_asked_again_starts_with_no_words(
+    bar: list[tuple[int, int]], words: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_TEXT_INTERVAL", 0)
+    watch = host.NodeWatch()
+    watch.start([10], [9])
+    watch.token(0, "Hel")
+    watch.restart(0)
+    watch.token(0, "Hello")
+    assert words[-1]["text"] == "Hello"
+
+
+def test_loading_and_answering_share_one_bar(
+    bar: list[tuple[int, int]], words: list[dict[str, Any]]
+) -> None:
+    watch = host.NodeWatch()
+    watch.loading(1, 4)
+    watch.loading(4, 4)
+    watch.start([10], [4])
+    watch.token(0, "a")
+    assert bar == [(1, 4), (4, 4), (250, 1000)]
+    assert words[0]["status"]
 
 
 def test_live_text_of_one_picture_is_bare_and_not_sent_for_every_token(
-    bar: list[tuple[int, int]], words: list[str], monkeypatch: pytest.MonkeyPatch
+    bar: list[tuple[int, int]], words: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "_TEXT_INTERVAL", 3600)
+    monkeypatch.setattr(progress, "_TEXT_INTERVAL", 3600)
     watch = host.NodeWatch()
     watch.start([10], [99])
     for letter in "abcdef":
         watch.token(0, letter)
     watch.done(0, Response("abcdef"))
-    assert words[-1] == "abcdef"
+    assert words[-1]["text"] == "abcdef"
     assert len(words) <= 2
 
 
@@ -100,10 +146,12 @@ def test_stop_ends_a_run_within_a_token(
 
 def test_a_host_without_a_part_loses_only_that_part(monkeypatch: pytest.MonkeyPatch) -> None:
     absent: Callable[..., None] = lambda module, name="": None  # noqa: E731
-    monkeypatch.setattr(host, "_part", absent)
+    for module in (folders, machine, memory, page, progress):
+        monkeypatch.setattr(module, "part", absent)
     host.register_folders()
     host.check_interrupt()
-    host.show_text("x")
+    host.live(text="x")
+    host.free_memory()
     host.Bar(3).set(1)
     assert host.model_roots() == []
     assert host.device("auto") == "auto"

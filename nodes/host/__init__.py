@@ -1,0 +1,26 @@
+"""The only room that talks to ComfyUI itself: folders, devices, memory, progress, pages.
+
+Each part of ComfyUI is fetched by itself and when it is needed, so that one that is missing (an
+older release, a runtime without a server) costs only what it was for.
+"""
+
+from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
+from .machine import device, devices
+from .memory import free_memory
+from .page import live, shown
+from .progress import Bar, NodeWatch, check_interrupt
+
+__all__ = [
+    "FOLDER_KEY",
+    "Bar",
+    "NodeWatch",
+    "check_interrupt",
+    "device",
+    "devices",
+    "download_folder",
+    "free_memory",
+    "live",
+    "model_roots",
+    "register_folders",
+    "shown",
+]
