@@ -6,6 +6,7 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..qwenvl.cache import CACHE
 from . import host
 
 log = logging.getLogger(__name__)
@@ -18,13 +19,15 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .grounding import Grounding
     from .loader import Loader
     from .ocr import OCR
+    from .unload import Unload
 
-    return [Loader, Describe, OCR, Grounding, BoxFormat]
+    return [Loader, Describe, OCR, Grounding, BoxFormat, Unload]
 
 
 class QwenVLSuite(ComfyExtension):
     async def on_load(self) -> None:
         host.register_folders()
+        CACHE.memory = host.manager()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         try:

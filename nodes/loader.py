@@ -8,7 +8,7 @@ from ..qwenvl import loading
 from ..qwenvl.errors import CheckpointNotFound
 from ..qwenvl.types import ModelSpec
 from . import host, shelf, sockets
-from .model import ModelHandle
+from .model import AFTER_USE, KEEP, ModelHandle
 
 SOURCES = ["huggingface", "modelscope"]
 _PIXELS = {"default": 0, "min": 0, "max": 1 << 25, "step": 1024, **sockets.ADVANCED}
@@ -83,6 +83,23 @@ class Loader(io.ComfyNode):
                     "of Hugging Face set HF_ENDPOINT before ComfyUI starts.",
                     **sockets.ADVANCED,
                 ),
+                io.Combo.Input(
+                    "after_use",
+                    options=list(AFTER_USE),
+                    default=KEEP,
+                    tooltip="When a node is done. keep: the model stays until ComfyUI needs the "
+                    "room. offload to RAM: off the card at once, back in seconds. unload: out of "
+                    "memory, read from disk the next time. With several nodes on one model, keep "
+                    "is faster; put Qwen-VL Unload after the last.",
+                    **sockets.ADVANCED,
+                ),
+                io.Boolean.Input(
+                    "shrink_to_fit",
+                    default=False,
+                    tooltip="When memory runs out even for a single picture, show it to the model "
+                    "with half the pixels, and half again, instead of stopping.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
         )
@@ -110,7 +127,10 @@ class Loader(io.ComfyNode):
         min_pixels: int = 0,
         max_pixels: int = 0,
         source: str = SOURCES[0],
+        after_use: str = KEEP,
+        shrink_to_fit: bool = False,
     ) -> io.NodeOutput:
         path = shelf.bring(model, source)
         spec = ModelSpec(str(path), precision, quantization, attention, host.device(device))
-        return io.NodeOutput(ModelHandle(spec, min_pixels or None, max_pixels or None))
+        bounds = min_pixels or None, max_pixels or None
+        return io.NodeOutput(ModelHandle(spec, *bounds, shrink_to_fit, after_use))

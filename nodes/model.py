@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 import weakref
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ..qwenvl import images, run
+from ..qwenvl.backend import Backend
 from ..qwenvl.cache import CACHE
 from ..qwenvl.types import ModelSpec, Result, Size, Task
 from . import host
@@ -22,39 +22,55 @@ _CUT = {
     "repetition": "the reply repeated itself and was cut there.",
 }
 
+KEEP, OFFLOAD, UNLOAD = "keep", "offload to RAM", "unload"
+AFTER_USE = (KEEP, OFFLOAD, UNLOAD)
+"""What becomes of a model's weights when a node is done with them."""
 
-_holders: Counter[ModelSpec] = Counter()
+
+def put_away(backend: Backend, where: str) -> None:
+    """Does with a model's weights what ``where`` of ``AFTER_USE`` says."""
+    if where == OFFLOAD:
+        backend.offload()
+    elif where == UNLOAD:
+        backend.release()
+
+
+class _Hold:
+    """Shared by all handles of one spec; its end is the end of the last of them."""
+
+
+_holds: weakref.WeakValueDictionary[ModelSpec, _Hold] = weakref.WeakValueDictionary()
+
+
+def _hold(spec: ModelSpec) -> _Hold:
+    found = _holds.get(spec)
+    if found is None:
+        found = _holds.setdefault(spec, _Hold())
+        weakref.finalize(found, _let_go, spec).atexit = False
+    return found
 
 
 def _let_go(spec: ModelSpec) -> None:
     """Unloads a model that no handle names any more: ComfyUI drops the handle when the Loader's
     settings change, when its graph is gone, and on "Free model and node cache"."""
-    _holders[spec] -= 1
-    if not _holders[spec]:
-        del _holders[spec]
-        # In a thread of its own: a finalizer may run anywhere, even inside the cache's lock. Not
-        # a daemon, which the interpreter's end would cut off amid torch's own code: that aborts.
-        threading.Thread(target=_unload, args=(spec,), name="qwen-vl-unload").start()
-
-
-def _unload(spec: ModelSpec) -> None:
-    if spec not in _holders and CACHE.unload(spec):
-        log.info("Unloaded %s: nothing in the graph holds it.", spec.checkpoint)
-        host.free_memory()
+    if spec not in _holds:
+        CACHE.discard(spec)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelHandle:
-    """Which model, and the bounds in pixels on what it sees of a picture (None: its own). The
-    model stays loaded for as long as a handle of it lives."""
+    """Which model, the bounds in pixels on what it sees of a picture (None: its own), whether a
+    picture may be shown smaller where memory runs out, and what becomes of the weights
+    ``after_use``. The model stays loaded for as long as a handle of it lives."""
 
     spec: ModelSpec
     min_pixels: int | None = None
     max_pixels: int | None = None
+    shrink_to_fit: bool = False
+    after_use: str = KEEP
 
     def __post_init__(self) -> None:
-        _holders[self.spec] += 1
-        weakref.finalize(self, _let_go, self.spec).atexit = False
+        object.__setattr__(self, "_held", _hold(self.spec))
 
     def answer(
         self,
@@ -73,7 +89,7 @@ class ModelHandle:
         IMAGE. Raises the engine's errors and, within one token, ComfyUI's interrupt.
         """
         pictures = images.pictures(image)
-        with CACHE.lease(self.spec) as backend:
+        with self._leased() as backend:
             own = run.sampling_for(backend, task, thinking)
             low, high = self._bounds(pictures[0].shape[-2:], longest_side, backend.max_pixels)
             results = run.answer(
@@ -84,6 +100,7 @@ class ModelHandle:
                 min_pixels=low,
                 max_pixels=high,
                 thinking=thinking,
+                may_shrink=self.shrink_to_fit,
                 watch=host.NodeWatch(run.will_think(backend, task, thinking)),
                 keep_unreadable=keep_unreadable,
             )
@@ -93,6 +110,14 @@ class ModelHandle:
                     "Picture %d of %d: %s", number, len(results), _CUT[result.finish_reason]
                 )
         return results
+
+    @contextmanager
+    def _leased(self) -> Iterator[Backend]:
+        with CACHE.lease(self.spec) as backend:
+            try:
+                yield backend
+            finally:
+                put_away(backend, self.after_use)
 
     def _bounds(self, size: Size, longest_side: int, most: int) -> tuple[int | None, int | None]:
         """The bounds on pixels that also keep ``longest_side``. A bound on the area does it,

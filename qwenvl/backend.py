@@ -42,7 +42,8 @@ class Backend(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the weights occupy, tied tensors counted once."""
+        """Bytes that the weights occupy now, tied tensors counted once; 0 while they are on disk
+        only."""
         ...
 
     @property
@@ -59,6 +60,14 @@ class Backend(Protocol):
         """Answers in the order of ``requests``, each as if it were asked alone."""
         ...
 
+    def offload(self) -> None:
+        """Moves the weights from their device to RAM, from where the next request fetches them."""
+        ...
+
+    def release(self) -> None:
+        """Takes the weights out of memory; the next request reads them from disk again."""
+        ...
+
     def close(self) -> None:
-        """Releases the weights. A closed backend refuses further work."""
+        """Releases the weights for good. A closed backend refuses further work."""
         ...

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .backend import Backend
 from .types import ModelSpec
+
+if TYPE_CHECKING:
+    from .memory import Memory
+
+log = logging.getLogger(__name__)
 
 Load = Callable[[ModelSpec], Backend]
 
@@ -45,9 +52,8 @@ class _Entry:
 class ModelCache:
     """One model for each ``ModelSpec``, checkpoints compared by their real path. Thread-safe.
 
-    Who asks for a model that is being loaded waits for that load; who asks for another that is
-    loaded does not wait. Loads themselves run one at a time: transformers changes process-wide
-    settings while it loads.
+    Who asks for a model that is being opened waits for that; who asks for another that is open
+    does not wait. ``memory`` is what models are to ask for room (None: torch alone).
 
     With ``max_bytes`` the models used longest ago are closed once all together occupy more,
     except those in use and the one used last. A new model is measured when it is loaded, so for a
@@ -56,8 +62,9 @@ class ModelCache:
 
     def __init__(self, load: Load, max_bytes: int | None = None):
         self.max_bytes = max_bytes
+        self.memory: Memory | None = None
         self._load = load
-        self._loading = threading.Lock()
+        self._discarded: deque[ModelSpec] = deque()
         self._lock = threading.Lock()  # guards all below; never held while a model loads or closes
         self._entries: OrderedDict[ModelSpec, _Entry] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
@@ -84,28 +91,68 @@ class ModelCache:
 
     def unload(self, spec: ModelSpec) -> bool:
         """Closes the model of ``spec`` once nobody leases it. Tells whether there was one."""
-        with self._lock:
-            entry = self._entries.pop(_key(spec), None)
-            idle = self._drop([entry] if entry else [])
+        with self._locked():
+            entry, idle = self._take(spec)
         _close(idle)
         return entry is not None
 
+    def discard(self, spec: ModelSpec) -> None:
+        """As ``unload``, for finalizers, which may run at any point of any thread, even one that is
+        inside this cache: where the cache is busy, whoever is in it unloads when he leaves."""
+        self._discarded.append(_key(spec))
+        self._sweep()
+
     def clear(self) -> None:
         """Closes all models, those in use when they are no longer."""
-        with self._lock:
+        with self._locked():
             idle = self._drop(list(self._entries.values()))
             self._entries.clear()
         _close(idle)
 
+    def loaded(self, spec: ModelSpec | None = None) -> list[Backend]:
+        """The models that are open now, the one used last at the end; only that of ``spec`` if one
+        is given."""
+        only = _key(spec) if spec else None
+        with self._locked():
+            return [
+                entry.backend.result()
+                for key, entry in self._entries.items()
+                if entry.loaded and only in (None, key)
+            ]
+
     def stats(self) -> CacheStats:
-        with self._lock:
+        with self._locked():
             loaded = [entry for entry in self._entries.values() if entry.loaded]
             nbytes = sum(entry.backend.result().nbytes for entry in loaded)
             return CacheStats(self._hits, self._misses, self._evictions, nbytes, len(loaded))
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._lock:
+            yield
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Unloads what was discarded, unless somebody is inside; he sweeps when he leaves."""
+        while self._discarded and self._lock.acquire(blocking=False):
+            try:
+                _, idle = self._take(self._discarded.popleft())
+            except IndexError:  # another thread was quicker
+                idle = []
+            finally:
+                self._lock.release()
+            _close(idle)
+
+    def _take(self, spec: ModelSpec) -> tuple[_Entry | None, list[_Entry]]:
+        """Takes a model out; the second part is what can be closed at once."""
+        entry = self._entries.pop(_key(spec), None)
+        if entry is not None:
+            log.info("Unloading %s", spec.checkpoint)
+        return entry, self._drop([entry] if entry else [])
+
     def _enter(self, spec: ModelSpec) -> tuple[_Entry, bool]:
         key = _key(spec)
-        with self._lock:
+        with self._locked():
             is_new = key not in self._entries
             entry = self._entries.setdefault(key, _Entry())
             entry.leases += 1
@@ -116,10 +163,9 @@ class ModelCache:
 
     def _resolve(self, spec: ModelSpec, entry: _Entry) -> None:
         try:
-            with self._loading:
-                backend = self._load(spec)
+            backend = self._load(spec)
         except BaseException as error:  # a host's interrupt too must not leave others waiting
-            with self._lock:
+            with self._locked():
                 if self._entries.get(_key(spec)) is entry:
                     del self._entries[_key(spec)]
             entry.backend.set_exception(error)
@@ -127,7 +173,7 @@ class ModelCache:
             entry.backend.set_result(backend)
 
     def _leave(self, entry: _Entry) -> None:
-        with self._lock:
+        with self._locked():
             entry.leases -= 1
             idle = [entry] if entry.dropped and not entry.leases and entry.loaded else []
             idle += self._drop(self._surplus())
@@ -165,9 +211,9 @@ def _close(entries: list[_Entry]) -> None:
 
 
 def _load(spec: ModelSpec) -> Backend:
-    from .transformers_backend import load
+    from .transformers_backend import open_checkpoint
 
-    return load(spec)
+    return open_checkpoint(spec, CACHE.memory)
 
 
 CACHE = ModelCache(_load)

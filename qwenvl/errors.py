@@ -11,7 +11,8 @@
     │   └── DownloadError           the hub did not give the files
     ├── BadOption                   a value outside what it may be (also a ValueError)
     ├── BadImage                    a picture no model can be given (also a ValueError)
-    ├── NumericalError          the model computed NaN instead of an answer
+    ├── NumericalError              the model computed NaN instead of an answer
+    ├── OutOfMemory                 weights or a request are too large for the free memory
     ├── Unavailable                 a wish this machine cannot meet (attention, quantization, ...)
     └── UnreadableReply             the model answered, but not in the form asked for
 """
@@ -65,6 +66,10 @@ class Unavailable(QwenVLError):
 
 class NumericalError(QwenVLError, ArithmeticError):
     """The model's numbers overflowed; whatever it would write is noise."""
+
+
+class OutOfMemory(QwenVLError):
+    """Memory does not suffice, even for one request by itself."""
 
 
 class UnreadableReply(QwenVLError):

@@ -7,13 +7,15 @@ text alone or in company. Pure torch; the model is somebody else's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .backend import Watch
+from .costs import Need
 from .errors import BadOption, NumericalError
 from .types import THINKING_TOKENS, FinishReason, Sampling
 
@@ -219,9 +221,13 @@ class Batch:
         self._streams = streams
         self._chosen: list[int] = []
 
+    def check(self) -> None:
+        """Raises if somebody wants the batch to stop."""
+        self._watch.check()
+
     def choose(self, scores: Tensor) -> Tensor:
         """Scores ``[B, V]`` in which only each row's own choice is finite."""
-        self._watch.check()
+        self.check()
         scores = scores.float().clone()
         if not torch.isfinite(scores.amax(-1)).all():
             raise NumericalError(
@@ -256,31 +262,54 @@ class Batch:
         return [row.finish_reason is not None for row in self.rows]
 
 
+@contextmanager
+def stoppable(model: nn.Module, check: Callable[[], None]) -> Iterator[None]:
+    """Calls ``check`` before every layer of ``model`` while the block runs, so that a stop need
+    not wait for the pass over a whole batch of pictures."""
+
+    def before(_module: nn.Module, _inputs: object) -> None:
+        check()
+
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    hooks = [layer.register_forward_pre_hook(before) for stack in stacks for layer in stack]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much may run at once. ``tokens``: rows times the longest row's prompt and answer,
-    which is what the KV cache is padded to."""
+    which is what the KV cache is padded to. ``nbytes``: memory for all that a batch takes beside
+    the weights (None: no bound)."""
 
     tokens: int = 32_768
     rows: int = 32
+    nbytes: int | None = None
+
+    def holds(self, needs: Sequence[Need], work: Callable[[Sequence[Need]], int]) -> bool:
+        longest = max(need.prompt for need in needs) + max(need.answer for need in needs)
+        return (
+            len(needs) <= self.rows
+            and len(needs) * longest <= self.tokens
+            and (self.nbytes is None or work(needs) <= self.nbytes)
+        )
 
 
-def plan(prompts: Sequence[int], answers: Sequence[int], budget: Budget) -> list[list[int]]:
+def plan(
+    needs: Sequence[Need], budget: Budget, work: Callable[[Sequence[Need]], int]
+) -> list[list[int]]:
     """Groups requests into batches: the longest first, so that neighbours are of like length
-    and the worst memory need comes at the start. ``prompts`` and ``answers`` are token counts.
+    and the worst memory need comes at the start. ``work`` tells the bytes that a batch takes.
     A request that is over the budget alone still gets a batch of its own.
     """
-    order = sorted(range(len(prompts)), key=lambda i: (-(prompts[i] + answers[i]), i))
+    order = sorted(range(len(needs)), key=lambda i: (-(needs[i].prompt + needs[i].answer), i))
     batches: list[list[int]] = []
-    longest_prompt = longest_answer = 0
     for index in order:
-        prompt = max(longest_prompt, prompts[index])
-        answer = max(longest_answer, answers[index])
-        rows = len(batches[-1]) + 1 if batches else 1
-        if batches and rows <= budget.rows and rows * (prompt + answer) <= budget.tokens:
+        if batches and budget.holds([needs[i] for i in (*batches[-1], index)], work):
             batches[-1].append(index)
-            longest_prompt, longest_answer = prompt, answer
         else:
             batches.append([index])
-            longest_prompt, longest_answer = prompts[index], answers[index]
     return batches

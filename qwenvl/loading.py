@@ -48,7 +48,7 @@ _FLASH_PACKAGES = {
 _KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
 
 
-def load_model(path: Path, spec: ModelSpec, family: Family) -> Any:
+def load_model(path: Path, spec: ModelSpec, family: Family, progress: Any = None) -> Any:
     """The model of ``path`` on its device, ready to generate.
 
     Raises ``UnsupportedModel``, ``IncompleteCheckpoint``, ``Unavailable`` and ``BadOption``.
@@ -317,3 +317,11 @@ def _own_defaults_only(model: Any) -> None:
     model.generation_config = GenerationConfig(
         bos_token_id=old.bos_token_id, eos_token_id=old.eos_token_id, pad_token_id=old.pad_token_id
     )
+
+
+def move(model: Any, device: torch.device) -> None:
+    torch.nn.Module.to(model, device)
+
+
+def estimated_bytes(path: Path, spec: ModelSpec) -> int:
+    return sum(file.stat().st_size for file in path.glob("*.safetensors"))

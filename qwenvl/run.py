@@ -53,14 +53,16 @@ def answer(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     thinking: bool | None = None,
+    may_shrink: bool = False,
     watch: Watch | None = None,
     keep_unreadable: bool = False,
 ) -> list[Result]:
     """Asks ``task`` about each of ``pictures`` (uint8 ``[3, H, W]``) in one batched run.
 
-    One result a picture, in order, boxes in pixels of that picture. Raises ``UnreadableReply``
-    naming the pictures whose replies could not be read, after all are answered; with
-    ``keep_unreadable`` such a result carries ``error`` and the raw text instead.
+    One result a picture, in order, boxes in pixels of that picture. After all are answered,
+    raises ``OutOfMemory`` for pictures that memory did not suffice for and ``UnreadableReply`` for
+    replies that could not be read, naming the pictures; with ``keep_unreadable`` such a result
+    carries ``error`` and what text there is instead.
     """
     sampling = sampling or sampling_for(backend, task, thinking)
     thinking = _wish(backend, task, thinking)
@@ -73,6 +75,7 @@ def answer(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             thinking=thinking,
+            may_shrink=may_shrink,
         )
         for picture in pictures
     ]
@@ -82,11 +85,14 @@ def answer(
         for picture, response in zip(pictures, responses, strict=True)
     ]
     if not keep_unreadable:
+        _raise_unanswered(responses)
         _raise_unreadable(results)
     return results
 
 
 def _read(task: Task, backend: Backend, picture: Tensor, response: Response) -> Result:
+    if response.error:
+        return Result(text="", finish_reason="error", error=str(response.error))
     height, width = picture.shape[-2:]
     seen = Seen(backend.family, (height, width), response.input_sizes[0])
     try:
@@ -98,21 +104,29 @@ def _read(task: Task, backend: Backend, picture: Tensor, response: Response) -> 
     )
 
 
+def _raise_unanswered(responses: Sequence[Response]) -> None:
+    failed = [number for number, response in enumerate(responses, 1) if response.error]
+    if failed:
+        error = responses[failed[0] - 1].error
+        assert error is not None
+        raise type(error)(f"{_which(failed, len(responses)).capitalize()}: {error}") from error
+
+
 def _raise_unreadable(results: Sequence[Result]) -> None:
     failed = [number for number, result in enumerate(results, 1) if result.error]
     if not failed:
         return
     first = results[failed[0] - 1]
-    where = f"picture {failed[0]}" if len(failed) == 1 else f"pictures {_listed(failed)}"
     cut = (
         " The reply was cut at max_new_tokens: raise it." if first.finish_reason == "length" else ""
     )
     raise UnreadableReply(
-        f"The reply for {where} of {len(results)} could not be read. {first.error}{cut}",
+        f"The reply for {_which(failed, len(results))} could not be read. {first.error}{cut}",
         first.text,
     )
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _which(numbers: Sequence[int], count: int) -> str:
     shown = ", ".join(str(number) for number in numbers[:8])
-    return shown + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
+    more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+    return f"picture{'s' if len(numbers) > 1 else ''} {shown}{more} of {count}"

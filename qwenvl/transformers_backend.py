@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,31 @@ import torch
 from torch import Tensor
 
 from . import checkpoints
+from .answering import Answering, Prompt
 from .backend import Watch
-from .errors import IncompleteCheckpoint, QwenVLError
+from .costs import Costs
+from .errors import IncompleteCheckpoint, OutOfMemory, QwenVLError
 from .families import family_of, is_default
-from .generation import Batch, Budget, Row, TextStream, check_sampling, plan
+from .generation import Batch, Budget, Row, check_sampling, stoppable
 from .images import Preprocessing
-from .loading import check_runnable, load_model
+from .loading import check_runnable, estimated_bytes, load_model, move, pick_device
+from .memory import Memory, ran_out
 from .messages import OPEN_THOUGHT, Template
 from .replies import split_thinking
-from .shards import settings
+from .shards import readable_size, settings
 from .types import Family, ModelSpec, Request, Response, Usage
+from .weights import Progress, Weights
 
 log = logging.getLogger(__name__)
 
+_READING = threading.Lock()
 
-def load(spec: ModelSpec) -> TransformersBackend:
-    """Loads the checkpoint of ``spec``.
+
+def open_checkpoint(spec: ModelSpec, memory: Memory | None = None) -> TransformersBackend:
+    """The checkpoint of ``spec``, ready to answer; its weights are read when they are first needed.
 
     Raises ``CheckpointError`` (missing, incomplete, unsupported, or needing remote code) and
-    ``Unavailable`` (an explicit precision, quantization, attention or device this machine lacks).
+    ``Unavailable`` (a device this machine lacks).
     """
     path = Path(spec.checkpoint)
     checkpoints.require_complete(path)
@@ -42,11 +48,27 @@ def load(spec: ModelSpec) -> TransformersBackend:
     # Small files first: what is wrong with them should not be told after minutes of loading.
     template = Template.load(path, family, spec.trust_remote_code)
     rule = preprocessing(path)
-    # Nothing made here may be an inference tensor: ComfyUI runs nodes inside inference mode, and
-    # such weights could never be used outside it again.
-    with torch.inference_mode(False), torch.no_grad():
-        model = load_model(path, spec, family)
-    return TransformersBackend(model, template, family, rule)
+
+    def read(progress: Progress | None) -> Any:
+        # One at a time in a process: transformers changes process-wide settings while it loads.
+        with _READING:
+            return load_model(path, spec, family, progress)
+
+    weights = Weights(read, move, _expected_shares(path, spec))
+    return TransformersBackend(weights, template, family, rule, memory or Memory())
+
+
+def _expected_shares(path: Path, spec: ModelSpec) -> dict[torch.device, int]:
+    """Bytes on each device before the weights have been read."""
+    return {pick_device(spec.device): estimated_bytes(path, spec)}
+
+
+def load(spec: ModelSpec, memory: Memory | None = None) -> TransformersBackend:
+    """As ``open_checkpoint``, with the weights read. Raises as it does, and ``Unavailable`` for an
+    explicit precision, quantization or attention this machine lacks."""
+    backend = open_checkpoint(spec, memory)
+    backend.bring(0, Watch())
+    return backend
 
 
 def preprocessing(path: Path) -> Preprocessing:
@@ -69,31 +91,34 @@ def preprocessing(path: Path) -> Preprocessing:
 
 
 class TransformersBackend:
-    """One loaded model. Calls queue behind a lock; see ``backend.Backend``."""
+    """One checkpoint. Calls queue behind a lock; see ``backend.Backend``."""
 
     def __init__(
         self,
-        model: Any,
+        weights: Weights,
         template: Template,
         family: Family,
         preprocessing: Preprocessing,
+        memory: Memory,
         budget: Budget | None = None,
     ):
-        self.model = model
+        self.weights = weights
         self.template = template
         self.family = family
         self.preprocessing = preprocessing
+        self.memory = memory
         self.budget = budget or Budget()
-        self._lock = threading.Lock()
-        # Which inputs a model takes differs between families and transformers releases.
-        self._accepted = frozenset(inspect.signature(model.forward).parameters)
+        self._costs: Costs | None = None
+        self._closed = False
+
+    @property
+    def model(self) -> Any:
+        """The transformers model; None while its weights are only on disk."""
+        return self.weights.model
 
     @property
     def nbytes(self) -> int:
-        if self.model is None:
-            return 0
-        tensors: Iterable[Tensor] = (*self.model.parameters(), *self.model.buffers())
-        return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+        return self.weights.nbytes
 
     @property
     def max_pixels(self) -> int:
@@ -101,11 +126,21 @@ class TransformersBackend:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.weights.device
+
+    def offload(self) -> None:
+        self.weights.offload()
+        self.memory.settle()
+
+    def release(self) -> None:
+        self.weights.release()
+        self.memory.settle()
 
     def close(self) -> None:
-        with self._lock:
-            self.model = None
+        with self.weights.lock:
+            self._closed = True
+            self.release()
+            self.memory.forget(self.weights)
 
     def thinks(self, wish: bool | None = None) -> bool:
         """Whether an answer will begin with a thought, given the caller's wish. Raises
@@ -114,62 +149,68 @@ class TransformersBackend:
 
     def generate(self, requests: Sequence[Request], watch: Watch | None = None) -> list[Response]:
         """See ``backend.Backend.generate``. Raises ``BadOption`` and ``BadImage`` before any
-        work is done."""
+        work is done, and what loading raises."""
         watch = watch or Watch()
         for request in requests:
             check_sampling(request.sampling)
-        prompts = [_Prompt(request, self) for request in requests]
-        rows = [prompt.row(index) for index, prompt in enumerate(prompts)]
-        watch.start([len(prompt.ids) for prompt in prompts], [row.longest for row in rows])
-        responses: dict[int, Response] = {}
-        batches = plan(
-            [len(prompt.ids) for prompt in prompts], [row.longest for row in rows], self.budget
-        )
-        for batch in batches:
-            watch.check()
-            with self._lock, torch.inference_mode(False), torch.no_grad():
-                if self.model is None:
-                    raise QwenVLError("This model was unloaded while requests were waiting.")
-                self._run([rows[i] for i in batch], [prompts[i] for i in batch], watch, responses)
-        return [responses[index] for index in range(len(requests))]
+        prompts = [Prompt(request, self) for request in requests]
+        watch.check()
+        costs = self.bring(0, watch)
+        needs = [prompt.need for prompt in prompts]
+        watch.start([need.prompt for need in needs], [need.answer for need in needs])
+        return Answering(self, prompts, costs, watch).responses()
 
-    def _run(
-        self,
-        rows: list[Row],
-        prompts: list[_Prompt],
-        watch: Watch,
-        responses: dict[int, Response],
-    ) -> None:
+    def bring(self, work: int, watch: Watch) -> Costs:
+        """Gets the weights onto their device, with room for ``work`` bytes beside them as far as
+        that can be had, and tells what answering takes. Raises ``OutOfMemory`` for weights that do
+        not fit, and what loading raises."""
+        with self.weights.lock:
+            if self._closed:
+                raise QwenVLError("This model was unloaded while requests were waiting.")
+            try:
+                self.memory.bring(self.weights, work, watch.loading)
+            except Exception as error:
+                if not ran_out(error):
+                    raise
+                told = str(error)
+            else:
+                self._costs = self._costs or Costs.of(self.model)
+                return self._costs
+            self.memory.relieve(self.weights)
+            raise OutOfMemory(
+                f"The weights need {readable_size(self.weights.size)} on {self.device}, and only "
+                f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
+                f"8bit in the Loader, or a smaller model. ({told.splitlines()[0]})"
+            )
+
+    def decode(self, batch: Batch, prompts: Sequence[Prompt], finished: Callable[[], None]) -> None:
+        """Decodes the rows of ``batch`` to their ends; ``finished`` is called after every token,
+        to fetch the rows that are done."""
         from transformers import LogitsProcessorList, StoppingCriteriaList
-
-        inputs = self._inputs(prompts)
-        batch = Batch(rows, watch, [TextStream(self.template.decode) for _ in rows])
 
         def choose(_ids: Tensor, scores: Tensor) -> Tensor:
             return batch.choose(scores)
 
         def stop(ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
             done = batch.advance()
-            for row, prompt in zip(rows, prompts, strict=True):
-                if row.finish_reason and row.index not in responses:
-                    responses[row.index] = self._response(row, prompt)
-                    watch.done(row.index, responses[row.index])
+            finished()
             return torch.tensor(done, device=ids.device)
 
         owner = getattr(self.model, "model", self.model)
         if hasattr(owner, "rope_deltas"):
             owner.rope_deltas = None  # left over from the last batch, and wrong for this one
-        self.model.generate(
-            **inputs,
-            max_new_tokens=max(row.longest for row in rows) + 1,
-            do_sample=False,
-            eos_token_id=sorted(self.template.eos_ids),
-            pad_token_id=self.template.pad_id,
-            logits_processor=LogitsProcessorList([choose]),
-            stopping_criteria=StoppingCriteriaList([stop]),
-        )
+        with stoppable(self.model, batch.check):
+            self.model.generate(
+                **self._inputs(prompts),
+                max_new_tokens=max(row.longest for row in batch.rows) + 1,
+                do_sample=False,
+                eos_token_id=sorted(self.template.eos_ids),
+                pad_token_id=self.template.pad_id,
+                logits_processor=LogitsProcessorList([choose]),
+                stopping_criteria=StoppingCriteriaList([stop]),
+            )
 
-    def _inputs(self, prompts: list[_Prompt]) -> dict[str, Tensor]:
+    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         width = max(len(prompt.ids) for prompt in prompts)
         ids = torch.full((len(prompts), width), self.template.pad_id)
         mask = torch.zeros_like(ids)
@@ -177,7 +218,9 @@ class TransformersBackend:
             ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
             mask[row, width - len(prompt.ids) :] = 1
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if "mm_token_type_ids" in self._accepted:
+        # Which inputs a model takes differs between families and transformers releases.
+        accepted = inspect.signature(self.model.forward).parameters
+        if "mm_token_type_ids" in accepted:
             inputs["mm_token_type_ids"] = (ids == self.template.image_id).long()
         # Prepared batch by batch, so that a thousand pictures need the memory of one batch.
         pixels = [p.preprocessing.patches(image) for p in prompts for image in p.request.images]
@@ -186,7 +229,7 @@ class TransformersBackend:
             inputs["image_grid_thw"] = torch.tensor([grid for _, grid in pixels])
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
-    def _response(self, row: Row, prompt: _Prompt) -> Response:
+    def response(self, row: Row, prompt: Prompt) -> Response:
         close = self.template.close_ids
         cut = row.thought if prompt.thinking else 0
         thought, answer = row.ids[:cut], row.ids[cut:]
@@ -201,28 +244,4 @@ class TransformersBackend:
             finish_reason=row.finish_reason or "length",
             input_sizes=prompt.input_sizes,
             usage=Usage(len(prompt.ids), sum(prompt.image_tokens), len(row.ids)),
-        )
-
-
-class _Prompt:
-    """A request made into tokens, its pictures still pictures."""
-
-    def __init__(self, request: Request, backend: TransformersBackend):
-        self.request = request
-        self.preprocessing = backend.preprocessing.bounded(request.min_pixels, request.max_pixels)
-        self.image_tokens = [self.preprocessing.tokens(image) for image in request.images]
-        self.input_sizes = tuple(self.preprocessing.input_size(i) for i in request.images)
-        self.template = backend.template
-        self.thinking = backend.thinks(request.thinking)
-        self.ids = self.template.encode(request, self.image_tokens)
-
-    def row(self, index: int) -> Row:
-        image_id = self.template.image_id
-        return Row(
-            index=index,
-            sampling=self.request.sampling,
-            prompt_ids=[token for token in self.ids if token != image_id],
-            eos_ids=self.template.eos_ids,
-            close_ids=self.template.close_ids,
-            thinking=self.thinking,
         )

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .errors import QwenVLError
+
 Size = tuple[int, int]
 """Height and width in pixels, in this order, as everywhere in the engine."""
 
@@ -18,9 +20,10 @@ CoordinateSpace = Literal["relative", "absolute"]
 """``relative``: 0-1000 of the picture's width and height. ``absolute``: pixels of the resized
 picture that the model saw."""
 
-FinishReason = Literal["stop", "length", "repetition"]
+FinishReason = Literal["stop", "length", "repetition", "error"]
 """``stop``: the model ended its answer. ``length``: ``max_new_tokens`` was reached.
-``repetition``: the answer fell into a loop, was cut, and one period of the loop was kept."""
+``repetition``: the answer fell into a loop, was cut, and one period of the loop was kept.
+``error``: there is no answer."""
 
 
 THINKING_TOKENS = 4096
@@ -85,6 +88,7 @@ class Request:
     words so that questions about one picture share a prefix. ``min_pixels``/``max_pixels``
     bound the area of each resized picture; None keeps the checkpoint's own bound.
     ``thinking``: True or False asks a switchable model to think or not, None leaves its default.
+    ``may_shrink`` allows to show the pictures with ever fewer pixels where memory does not suffice.
     """
 
     images: tuple[Any, ...] = ()
@@ -95,6 +99,7 @@ class Request:
     min_pixels: int | None = None
     max_pixels: int | None = None
     thinking: bool | None = None
+    may_shrink: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,15 @@ class Usage:
 @dataclass(frozen=True)
 class Response:
     """What a model wrote. ``input_sizes``: the size the model saw of each picture of the request,
-    which some families' boxes are in."""
+    which some families' boxes are in. ``error``: why there is no answer to this one request, while
+    others of its batch were answered."""
 
     text: str
     thinking: str = ""
     finish_reason: FinishReason = "stop"
     input_sizes: tuple[Size, ...] = ()
     usage: Usage = Usage()
+    error: QwenVLError | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ older release, a runtime without a server) costs only what it was for.
 
 from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
 from .machine import device, devices
-from .memory import free_memory
+from .memory import manager
 from .page import live, shown
 from .progress import Bar, NodeWatch, check_interrupt
 
@@ -18,8 +18,8 @@ __all__ = [
     "device",
     "devices",
     "download_folder",
-    "free_memory",
     "live",
+    "manager",
     "model_roots",
     "register_folders",
     "shown",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
@@ -97,7 +98,7 @@ def official_inputs(folder: Path, subject: TransformersBackend, shown: torch.Ten
     count = int(pixels["image_grid_thw"].prod()) // 4
     inputs = made(text.replace(image, image * count), return_tensors="pt")
     inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
-    if "mm_token_type_ids" in subject._accepted:
+    if "mm_token_type_ids" in inspect.signature(subject.model.forward).parameters:
         image_id = made.convert_tokens_to_ids(image)
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == image_id).long()
     return {**inputs, **pixels}

@@ -103,22 +103,6 @@ def test_a_loaded_model_does_not_wait_for_another_load(loader, pool):
     assert slow.result(10).spec == B
 
 
-def test_loads_run_one_at_a_time(pool):
-    running, most = 0, 0
-
-    def load(spec):
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        time.sleep(0.01)
-        running -= 1
-        return Fake(spec)
-
-    cache = ModelCache(load)
-    list(pool.map(cache.get, [ModelSpec(str(i)) for i in range(8)]))
-    assert most == 1
-
-
 class Interrupt(BaseException):
     pass
 
@@ -196,6 +180,51 @@ def test_unload_waits_for_those_who_use_it(loader):
     assert cache.unload(A)
     assert not cache.unload(A)
     assert cache.stats().models == 0
+
+
+def test_discard_unloads_at_once_where_nobody_is_inside(loader):
+    cache = ModelCache(loader)
+    backend = cache.get(A)
+    cache.discard(A)
+    assert backend.closed
+    cache.discard(A)
+
+
+def test_discard_from_inside_the_cache_is_done_on_leaving_it(loader):
+    """As when the garbage collector runs a finalizer amid the cache's own work."""
+    cache = ModelCache(loader)
+    backend = cache.get(A)
+
+    class Sizes:
+        @property
+        def nbytes(self):
+            cache.discard(A)
+            assert not backend.closed
+            return 1
+
+        def close(self):
+            pass
+
+    cache._load = lambda spec: Sizes()
+    with cache.lease(B):
+        cache.stats()
+        assert backend.closed
+
+
+def test_discard_waits_for_those_who_use_it(loader):
+    cache = ModelCache(loader)
+    with cache.lease(A) as backend:
+        cache.discard(A)
+        assert not backend.closed
+    assert backend.closed
+
+
+def test_what_is_loaded_can_be_listed(loader):
+    cache = ModelCache(loader)
+    a, b = cache.get(A), cache.get(B)
+    assert cache.loaded() == [a, b]
+    assert cache.loaded(B) == [b]
+    assert cache.loaded(C) == []
 
 
 def test_clear_closes_everything(loader):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.backend import Watch
+from qwen_vl_suite.qwenvl.costs import Need
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.generation import (
     Batch,
@@ -189,16 +191,24 @@ def test_what_is_no_loop_is_left_alone(case: str) -> None:
     sizes=st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), max_size=40),
     tokens=st.integers(1, 5000),
     rows=st.integers(1, 8),
+    nbytes=st.none() | st.integers(1, 5000),
 )
-def test_plans_hold_every_request_once_within_the_budget(sizes, tokens: int, rows: int) -> None:
-    prompts, answers = [p for p, _ in sizes], [a for _, a in sizes]
-    batches = plan(prompts, answers, Budget(tokens, rows))
+def test_plans_hold_every_request_once_within_the_budget(sizes, tokens, rows, nbytes) -> None:
+    needs = [Need(prompt, answer) for prompt, answer in sizes]
+
+    def work(batch: Sequence[Need]) -> int:
+        return sum(need.prompt for need in batch)
+
+    batches = plan(needs, Budget(tokens, rows, nbytes), work)
     assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
     for batch in batches:
-        cost = len(batch) * (max(prompts[i] for i in batch) + max(answers[i] for i in batch))
-        assert len(batch) == 1 or (cost <= tokens and len(batch) <= rows)
+        held = [needs[i] for i in batch]
+        cost = len(batch) * (max(n.prompt for n in held) + max(n.answer for n in held))
+        fits = cost <= tokens and len(batch) <= rows and (nbytes is None or work(held) <= nbytes)
+        assert len(batch) == 1 or fits
     if batches:
-        assert max(p + a for p, a in sizes) == prompts[batches[0][0]] + answers[batches[0][0]]
+        first = needs[batches[0][0]]
+        assert max(p + a for p, a in sizes) == first.prompt + first.answer
 
 
 @given(st.text(max_size=60), st.integers(1, 5))

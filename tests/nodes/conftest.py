@@ -16,6 +16,7 @@ import qwen_vl_suite
 import torch
 from comfy_api.latest import io
 from qwen_vl_suite.nodes import model as model_module
+from qwen_vl_suite.nodes import unload as unload_module
 from qwen_vl_suite.nodes.model import ModelHandle
 from qwen_vl_suite.qwenvl.backend import Watch
 from qwen_vl_suite.qwenvl.cache import ModelCache
@@ -79,12 +80,14 @@ class ScriptedBackend:
     def __init__(self, replies: Sequence[str | Response]):
         self.replies = [Response(item) if isinstance(item, str) else item for item in replies]
         self.requests: list[Request] = []
+        self.place = "disk"
 
     def thinks(self, wish: bool | None) -> bool:
         return False
 
     def generate(self, requests: Sequence[Request], watch: Watch | None = None) -> list[Response]:
         watch = watch or Watch()
+        self.place = "device"
         self.requests += requests
         watch.start([1] * len(requests), [item.sampling.max_new_tokens for item in requests])
         return [self._answer(*pair, watch) for pair in enumerate(requests)]
@@ -99,6 +102,12 @@ class ScriptedBackend:
         watch.done(index, response)
         return response
 
+    def offload(self) -> None:
+        self.place = "ram"
+
+    def release(self) -> None:
+        self.place = "disk"
+
     def close(self) -> None:
         self.replies = []
 
@@ -110,7 +119,8 @@ def scripted(
     """``scripted("reply", ...)`` is a model for the socket and the backend behind it."""
     backends: dict[str, ScriptedBackend] = {}
     cache = ModelCache(lambda spec: backends[spec.checkpoint])
-    monkeypatch.setattr(model_module, "CACHE", cache)
+    for module in (model_module, unload_module):
+        monkeypatch.setattr(module, "CACHE", cache)
 
     def make(*replies: str | Response) -> tuple[ModelHandle, ScriptedBackend]:
         name = f"scripted-{len(backends)}"

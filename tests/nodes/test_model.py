@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import subprocess
-import sys
-import threading
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from qwen_vl_suite.nodes import model as model_module
+from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.tasks.describe import describe
+from qwen_vl_suite.qwenvl.tasks.ground import ground
 
 
 def settled() -> int:
-    """How many models are loaded once every unloading under way is done."""
+    """How many models are loaded once nothing but the test holds any."""
     gc.collect()
-    for thread in threading.enumerate():
-        if thread.name == "qwen-vl-unload":
-            thread.join()
     return model_module.CACHE.stats().models
 
 
@@ -57,33 +54,36 @@ def test_a_handle_that_was_never_used_unloads_nothing(scripted: Any, pictures: A
     use(used, pictures)
 
 
-AT_THE_END = """
-import sys, time
-sys.path.insert(0, {tests!r})
-import conftest
-from qwen_vl_suite.nodes import model
-from qwen_vl_suite.qwenvl.cache import ModelCache
-from qwen_vl_suite.qwenvl.types import ModelSpec
-
-class Slow:
-    nbytes = 0
-    def close(self):
-        time.sleep(0.5)
-        print("closed")
-
-model.CACHE = ModelCache(lambda spec: Slow())
-handle = model.ModelHandle(ModelSpec("x"))
-model.CACHE.get(handle.spec)
-del handle
-"""
+@pytest.mark.parametrize(
+    ("after_use", "place"), [("keep", "device"), ("offload to RAM", "ram"), ("unload", "disk")]
+)
+def test_what_becomes_of_the_weights_after_use(
+    scripted: Any, pictures: Any, after_use: str, place: str
+) -> None:
+    model, backend = scripted("one", "two", "three")
+    use(dataclasses.replace(model, after_use=after_use), pictures)
+    assert backend.place == place
+    use(model, pictures)
+    assert backend.place == "device", "and it can be used again"
 
 
-def test_the_interpreter_ends_only_when_the_model_is_closed() -> None:
-    tests = str(Path(__file__).resolve().parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", AT_THE_END.format(tests=tests)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "closed"), done.stderr
+def test_weights_are_put_away_after_an_error_too(scripted: Any, pictures: Any) -> None:
+    model, backend = scripted("no boxes here")
+    with pytest.raises(UnreadableReply):
+        dataclasses.replace(model, after_use="unload").answer(ground("x"), pictures, {})
+    assert backend.place == "disk"
+
+
+def test_a_node_frees_one_model_or_all(
+    run_node: Callable[..., Any], scripted: Any, pictures: Any
+) -> None:
+    first, one = scripted("one", "two", "three")
+    second, two = scripted("one", "two", "three")
+    for model in (first, second):
+        use(model, pictures)
+    assert run_node("QVL_Unload", after="text", model=first)[0] == "text"
+    assert (one.place, two.place) == ("disk", "device")
+    run_node("QVL_Unload", after="text", where_to="offload to RAM")
+    assert two.place == "ram"
+    use(first, pictures)
+    assert one.place == "device"

@@ -1,0 +1,127 @@
+"""What answering takes beside the weights: the KV cache, a picture's activations, the logits."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .errors import OutOfMemory
+from .shards import readable_size
+
+_MARGIN = 1.2  # allocators round up and leave gaps
+
+
+@dataclass(frozen=True)
+class Need:
+    """One request in tokens: its prompt (pictures included), the longest answer it can get, and
+    how many of the prompt's tokens are its pictures."""
+
+    prompt: int
+    answer: int
+    image: int = 0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes that one model takes: ``cache`` for each token kept, ``state`` for each row (linear
+    attention keeps a matrix, whatever the length), ``prompt`` for each prompt token and
+    ``square`` for each pair of them while the prompt is read, ``image`` for each picture token
+    while pictures are looked at, ``row`` for the logits of each row."""
+
+    cache: int
+    state: int
+    prompt: int
+    square: int
+    image: int
+    row: int
+
+    def work(self, needs: Sequence[Need]) -> int:
+        """Bytes at the worst moment of answering ``needs`` as one batch, which is padded to the
+        longest prompt and the longest answer."""
+        rows = len(needs)
+        prompt = max(need.prompt for need in needs)
+        length = prompt + max(need.answer for need in needs)
+        kept = rows * (length * self.cache + self.state + self.row)
+        # Pictures are looked at before the prompt is read, so the larger of both counts.
+        reading = rows * prompt * (self.prompt + prompt * self.square)
+        looking = sum(need.image for need in needs) * self.image
+        return int(_MARGIN * (kept + max(reading, looking)))
+
+    @classmethod
+    def of(cls, model: Any) -> Costs:
+        """Counted from the shapes in a loaded model's config."""
+        text, vision = model.config.get_text_config(), model.config.vision_config
+        size = model.dtype.itemsize
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+        linear = sum(kind == "linear_attention" for kind in kinds)
+        eager = model.config._attn_implementation == "eager"
+        # Residual, its norm, queries, keys and values repeated for their groups, the MLP.
+        width = 8 * text.hidden_size + 3 * _inner(text) + 4 * head * text.num_attention_heads
+        return cls(
+            cache=2 * (len(kinds) - linear) * text.num_key_value_heads * head * size,
+            state=linear * _linear_state(text) if linear else 0,
+            prompt=size * width,
+            # A mask of pairs; without a fused kernel also every head's scores, in float32 too.
+            square=1 + size + (text.num_attention_heads * (size + 8) if eager else 0),
+            image=vision.spatial_merge_size**2 * _patch(vision, size),
+            row=text.vocab_size * (size + 3 * torch.float32.itemsize),
+        )
+
+
+def _inner(text: Any) -> int:
+    """Width of the MLP as one token sees it; of a mixture, of the experts it goes through."""
+    experts = getattr(text, "moe_intermediate_size", 0) * getattr(text, "num_experts_per_tok", 0)
+    shared = getattr(text, "shared_expert_intermediate_size", 0) or 0
+    return experts + shared if experts else text.intermediate_size
+
+
+def _linear_state(text: Any) -> int:
+    """Bytes of one gated delta-rule layer's state: a float32 matrix per head, and the last few
+    inputs of its convolution."""
+    keys = text.linear_num_key_heads * text.linear_key_head_dim
+    values = text.linear_num_value_heads * text.linear_value_head_dim
+    matrix = text.linear_num_value_heads * text.linear_key_head_dim * text.linear_value_head_dim
+    return 4 * (matrix + (2 * keys + values) * text.linear_conv_kernel_dim)
+
+
+def _patch(vision: Any, size: int) -> int:
+    """Bytes of one patch on its way through the vision tower."""
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size
+    inner = getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio)
+    pixels = 3 * getattr(vision, "temporal_patch_size", 2) * vision.patch_size**2
+    return pixels * (torch.float32.itemsize + size) + size * (12 * width + 3 * inner)
+
+
+def too_large(need: Need, costs: Costs, free: int, patch_factor: int) -> OutOfMemory:
+    """The error for one request that does not fit into ``free`` bytes, saying what would."""
+    words = (
+        f"Memory ran out for a single picture: {need.image} picture tokens and up to "
+        f"{need.answer} new ones take about {readable_size(costs.work([need]))} beside the "
+        f"weights, and {readable_size(free)} is free."
+    )
+    words_only = dataclasses.replace(need, prompt=need.prompt - need.image, image=0)
+    fitting = _most(lambda tokens: costs.work([_seen(words_only, tokens)]) <= free, need.image)
+    if fitting:
+        pixels = fitting * patch_factor**2
+        words += f" With max_pixels {pixels} in the Loader ({fitting} tokens) it should fit."
+    elif shorter := _most(
+        lambda tokens: costs.work([dataclasses.replace(need, answer=tokens)]) <= free,
+        need.answer,
+    ):
+        words += f" With max_new_tokens {shorter} it should fit."
+    return OutOfMemory(f"{words} 4bit, 8bit or a smaller model leave more room.")
+
+
+def _seen(need: Need, image: int) -> Need:
+    return dataclasses.replace(need, prompt=need.prompt + image, image=image)
+
+
+def _most(fits: Callable[[int], bool], below: int) -> int:
+    """The largest number under ``below`` that ``fits``; 0 if none does."""
+    return bisect.bisect_left(range(1, below), True, key=lambda number: not fits(number))

@@ -1,0 +1,389 @@
+"""Memory: where weights are, what answering takes, and what happens when there is too little.
+
+There is no second device here: the moves are seen by what they do to a model's parameters, and
+running out is pretended by a model that refuses what a small budget would not hold.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from qwen_vl_suite.qwenvl import run
+from qwen_vl_suite.qwenvl.backend import Watch
+from qwen_vl_suite.qwenvl.costs import Costs, Need, too_large
+from qwen_vl_suite.qwenvl.errors import OutOfMemory, QwenVLError
+from qwen_vl_suite.qwenvl.memory import Memory, ran_out
+from qwen_vl_suite.qwenvl.tasks.describe import describe
+from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load, open_checkpoint
+from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Response, Sampling
+from qwen_vl_suite.qwenvl.weights import Weights
+
+CPU = torch.device("cpu")
+GREEDY = Sampling(max_new_tokens=12)
+
+
+class Model(torch.nn.Linear):
+    """Ten weights, a bias, and one buffer tied to the weights."""
+
+    def __init__(self) -> None:
+        super().__init__(10, 1)
+        self.register_buffer("tied", self.weight.data)
+
+
+def weights(shares: dict[torch.device, int] | None = None) -> tuple[Weights, list[Any]]:
+    log: list[Any] = []
+
+    def read(progress: Any) -> Model:
+        log.append("read")
+        if progress:
+            progress(1, 1)
+        return Model()
+
+    subject = Weights(read, lambda model, device: log.append(device.type), shares or {CPU: 1})
+    return subject, log
+
+
+def test_weights_are_read_once_and_move_as_told() -> None:
+    subject, log = weights()
+    assert (subject.place, subject.nbytes, subject.model) == ("disk", 0, None)
+    model = subject.load()
+    assert subject.load() is model
+    assert (subject.place, subject.nbytes) == ("device", 44)
+    subject.offload()
+    subject.offload()
+    assert (subject.place, subject.nbytes) == ("ram", 44)
+    assert subject.load() is model and subject.place == "device"
+    assert log == ["read", "cpu", "cpu"]
+    subject.release()
+    assert (subject.place, subject.nbytes, subject.size) == ("disk", 0, 44)
+    assert subject.load() is not model
+    assert log == ["read", "cpu", "cpu", "read"]
+
+
+def test_released_weights_leave_memory() -> None:
+    subject, _ = weights()
+    gone = weakref.ref(subject.load())
+    subject.release()
+    gc.collect()
+    assert gone() is None
+
+
+def test_weights_on_two_devices_cannot_be_parked() -> None:
+    subject, log = weights({torch.device("cuda", 0): 5, torch.device("cuda", 1): 5})
+    subject.load()
+    subject.shares = {torch.device("cuda", 0): 22, torch.device("cuda", 1): 22}
+    subject.offload()
+    assert subject.place == "disk"
+    assert log == ["read"]
+
+
+def test_what_reading_raises_leaves_the_weights_on_disk() -> None:
+    class Stop(BaseException):
+        pass
+
+    def progress(done: int, total: int) -> None:
+        raise Stop
+
+    subject, _ = weights()
+    with pytest.raises(Stop):
+        subject.load(progress)
+    assert subject.place == "disk"
+    assert isinstance(subject.load(), Model)
+
+
+def picture(side: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def requests(count: int, side: int = 64, **fields: Any) -> list[Request]:
+    return [
+        Request((picture(side, seed),), "what is it?", sampling=GREEDY, **fields)
+        for seed in range(count)
+    ]
+
+
+def test_answers_are_the_same_after_every_journey(backend: Any) -> None:
+    subject: TransformersBackend = backend("qwen3_vl")
+    asked = requests(3)
+    first = subject.generate(asked)
+    subject.offload()
+    assert subject.nbytes and subject.generate(asked) == first
+    subject.release()
+    assert subject.nbytes == 0 and subject.model is None
+    assert subject.generate(asked) == first
+
+
+def test_opening_reads_no_weights_and_the_first_question_does(checkpoint: Any) -> None:
+    class Seen(Watch):
+        loaded = (0, 0)
+
+        def loading(self, done: int, total: int) -> None:
+            self.loaded = done, total
+
+    subject = open_checkpoint(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"))
+    assert subject.nbytes == 0
+    assert subject.max_pixels and not subject.thinks()
+    watch = Seen()
+    subject.generate(requests(1), watch)
+    assert subject.nbytes == subject.weights.size > 0
+    done, total = watch.loaded
+    assert done == total > 0
+    subject.close()
+    assert subject.nbytes == 0
+    with pytest.raises(QwenVLError, match="unloaded"):
+        subject.generate(requests(1))
+
+
+class Small(Memory):
+    """A memory manager that has ``room`` bytes and keeps what it was asked."""
+
+    def __init__(self, room: int = 10**12):
+        self.room = room
+        self.asked: list[int] = []
+        self.relieved = 0
+
+    def bring(self, weights: Weights, work: int, progress: Any = None) -> None:
+        self.asked.append(work)
+        super().bring(weights, work, progress)
+
+    def free(self, device: torch.device) -> int:
+        return self.room
+
+    def relieve(self, weights: Weights) -> None:
+        self.relieved += 1
+
+
+@contextmanager
+def refusing(subject: TransformersBackend, tokens: int) -> Iterator[list[tuple[int, int]]]:
+    """The model runs out of memory for any pass or cache of more than ``tokens`` tokens in all.
+    Gives the (rows, length) of the passes that were begun."""
+    passes: list[tuple[int, int]] = []
+    inner = subject.model.model.language_model
+
+    def before(_module: Any, _args: Any, given: dict[str, Any]) -> None:
+        rows, new = given["inputs_embeds"].shape[:2]
+        cache = given.get("past_key_values")
+        length = new + (cache.get_seq_length() if cache is not None else 0)
+        passes.append((rows, length))
+        if rows * length > tokens:
+            raise torch.OutOfMemoryError("pretended: tried to allocate 3.00 GiB")
+
+    hook = inner.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield passes
+    finally:
+        hook.remove()
+
+
+class Told(Watch):
+    def __init__(self) -> None:
+        self.restarted: list[int] = []
+        self.finished: list[int] = []
+
+    def restart(self, index: int) -> None:
+        self.restarted.append(index)
+
+    def done(self, index: int, response: Response) -> None:
+        self.finished.append(index)
+
+
+@pytest.fixture
+def subject(checkpoint: Any) -> TransformersBackend:
+    return load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"), Small())
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(subject: TransformersBackend) -> None:
+    asked = requests(8)
+    calm = subject.generate(asked)
+    longest = max(r.usage.prompt_tokens + r.usage.new_tokens for r in calm)
+    with refusing(subject, 2 * longest + 2) as passes:
+        watch = Told()
+        assert subject.generate(asked, watch) == calm
+    assert [rows for rows, length in passes if length == passes[0][1]][:3] == [8, 4, 2]
+    assert sorted(watch.finished) == list(range(8)), "each is told of once"
+    assert subject.memory.relieved == 3
+
+
+def test_what_was_answered_before_memory_ran_out_is_kept(subject: TransformersBackend) -> None:
+    asked = requests(4)
+    short = Sampling(max_new_tokens=1)
+    asked[1] = Request(asked[1].images, asked[1].prompt, sampling=short)
+    calm = subject.generate(asked)
+    prompt = max(response.usage.prompt_tokens for response in calm)
+    with refusing(subject, 4 * prompt + 11):  # the third word is too much
+        watch = Told()
+        assert subject.generate(asked, watch) == calm
+    assert 1 not in watch.restarted
+    assert watch.finished[0] == 1
+    assert set(watch.restarted) == {0, 2, 3}
+
+
+def test_the_budget_keeps_batches_small_before_memory_runs_out(
+    subject: TransformersBackend,
+) -> None:
+    asked = requests(8)
+    calm = subject.generate(asked)
+    need = Need(calm[0].usage.prompt_tokens, 12, calm[0].usage.image_tokens)
+    costs = Costs.of(subject.model)
+    subject.memory.room = int(costs.work([need] * 3) / 0.85)
+    subject.memory.asked.clear()
+    assert subject.generate(asked) == calm
+    assert subject.memory.asked == [0, *[costs.work([need] * n) for n in (3, 3, 2)]]
+
+
+def test_pixels_are_halved_only_where_that_is_allowed(subject: TransformersBackend) -> None:
+    wide = {"side": 512, "max_pixels": 512 * 512}
+    (asked,) = requests(1, **wide)
+    tokens = subject.generate([asked])[0].usage.image_tokens
+    with refusing(subject, tokens // 2 + 40):
+        (refused,) = subject.generate([asked])
+        (shrunk,) = subject.generate(requests(1, may_shrink=True, **wide))
+    assert refused.finish_reason == "error" and refused.text == ""
+    assert isinstance(refused.error, OutOfMemory)
+    assert shrunk.error is None
+    assert shrunk.usage.image_tokens <= tokens // 2
+    height, width = shrunk.input_sizes[0]
+    assert height * width <= 512 * 512 // 2
+
+
+def test_one_that_never_fits_does_not_lose_the_others(subject: TransformersBackend) -> None:
+    small, large, task = picture(64), picture(512), describe("short")
+    how: dict[str, Any] = {"sampling": GREEDY, "max_pixels": 512 * 512}
+    calm = run.answer(subject, task, [small], **how)
+    with refusing(subject, 200):
+        watch = Told()
+        with pytest.raises(OutOfMemory, match=r"^Picture 2 of 3: Memory ran out"):
+            run.answer(subject, task, [small, large, small], watch=watch, **how)
+        assert sorted(watch.finished) == [0, 1, 2]
+        kept = run.answer(subject, task, [small, large], keep_unreadable=True, **how)
+    assert kept[0] == calm[0]
+    assert "Memory ran out" in kept[1].error and kept[1].finish_reason == "error"
+
+
+def test_weights_that_do_not_fit_are_told_apart_from_pictures(checkpoint: Any) -> None:
+    class Full(Small):
+        def bring(self, weights: Weights, work: int, progress: Any = None) -> None:
+            raise torch.OutOfMemoryError("pretended")
+
+    with pytest.raises(OutOfMemory, match=r"weights need .* 2.0 MB is free"):
+        load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"), Full(2_000_000))
+
+
+def test_an_interrupted_batch_leaves_no_tensors_behind(subject: TransformersBackend) -> None:
+    class Stop(BaseException):
+        pass
+
+    caches: list[Any] = []
+
+    class Stopping(Watch):
+        def token(self, index: int, text: str) -> None:
+            raise Stop
+
+    def before(_module: Any, _args: Any, given: dict[str, Any]) -> None:
+        caches.append(weakref.ref(given["past_key_values"]))
+
+    hook = subject.model.model.language_model.register_forward_pre_hook(before, with_kwargs=True)
+    with pytest.raises(Stop) as caught:
+        subject.generate(requests(2), Stopping())
+    hook.remove()
+    gc.collect()
+    assert caught.value.__traceback__ is not None, "the error is still at hand, with its frames"
+    assert caches and all(cache() is None for cache in caches)
+
+
+def test_a_stop_while_pictures_are_looked_at_does_not_wait_for_the_pass(
+    subject: TransformersBackend,
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    class Soon(Watch):
+        checks = 0
+
+        def check(self) -> None:
+            self.checks += 1
+            if self.checks == 5:
+                raise Stop
+
+    reached: list[int] = []
+    hook = subject.model.lm_head.register_forward_hook(lambda *_: reached.append(1))
+    with pytest.raises(Stop):
+        subject.generate(requests(2), Soon())
+    hook.remove()
+    assert not reached
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("x"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.9 GB)"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory"), False),
+        (KeyboardInterrupt(), False),
+    ],
+    ids=str,
+)
+def test_running_out_is_known_in_every_wording(error: BaseException, expected: bool) -> None:
+    assert ran_out(error) is expected
+
+
+COSTS = Costs(cache=1000, state=0, prompt=5000, square=3, image=40_000, row=100_000)
+
+
+@pytest.mark.parametrize(
+    ("need", "free", "advice"),
+    [
+        (Need(4200, 500, 4096), 50_000_000, "With max_pixels"),
+        (Need(100, 90_000, 50), 50_000_000, "With max_new_tokens"),
+        (Need(100, 100, 50), 1000, "smaller model"),
+    ],
+    ids=["a large picture", "a long answer", "nothing helps"],
+)
+def test_the_error_says_what_would_fit(need: Need, free: int, advice: str) -> None:
+    words = str(too_large(need, COSTS, free, 32))
+    assert advice in words
+    if "max_pixels" in advice:
+        tokens = int(words.split("max_pixels ")[1].split()[0]) // 32**2
+        fits = Need(need.prompt - need.image + tokens, need.answer, tokens)
+        above = Need(fits.prompt + 1, need.answer, tokens + 1)
+        assert COSTS.work([fits]) <= free < COSTS.work([above])
+
+
+def measured(subject: TransformersBackend, asked: Sequence[Request]) -> int:
+    """The most bytes that tensors made while answering occupied at once."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        subject.generate(asked)
+    events = profiler.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    used = most = 0
+    for _, nbytes in sorted(changes):
+        used += nbytes
+        most = max(most, used)
+    return most
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"])
+@pytest.mark.parametrize(("count", "side"), [(1, 512), (6, 256)])
+def test_the_costs_are_neither_short_nor_wasteful(
+    backend: Any, model_type: str, count: int, side: int
+) -> None:
+    subject: TransformersBackend = backend(model_type)
+    asked = requests(count, side)
+    responses = subject.generate(asked)  # what is made once is not counted
+    needs = [Need(r.usage.prompt_tokens, 12, r.usage.image_tokens) for r in responses]
+    expected = Costs.of(subject.model).work(needs)
+    most = measured(subject, asked)
+    assert most <= expected
+    assert expected <= 4 * most
