@@ -68,7 +68,7 @@ def test_what_becomes_of_the_weights_after_use(
 
 
 def test_weights_are_put_away_after_an_error_too(scripted: Any, pictures: Any) -> None:
-    model, backend = scripted("no boxes here")
+    model, backend = scripted("It is over there, I think.")
     with pytest.raises(UnreadableReply):
         dataclasses.replace(model, after_use="unload").answer(ground("x"), pictures, {})
     assert backend.place == "disk"
