@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("transformers", "bitsandbytes", "accelerate", "PIL.Image", "huggingface_hub", "requests")
 # Their business is tensors: torch, and torch alone, may come with them.
-TENSOR_ROOMS = {"images", "generation", "loading", "transformers_backend"}
+TENSOR_ROOMS = {"devices", "images", "generation", "loading", "transformers_backend"}
 
 SCRIPT = """
 import importlib, json, sys
