@@ -1,6 +1,7 @@
 """Weights and tokenizers into memory: which class, which type, which attention, which device.
 
-Beside ``transformers_backend`` the only file that imports transformers, always inside functions.
+With ``progress`` and ``transformers_backend`` the only files that import transformers, always
+inside functions.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 
+from .devices import PRECISIONS as PRECISIONS
+from .devices import pick_device, pick_dtype
 from .errors import (
     BadOption,
     IncompleteCheckpoint,
@@ -20,15 +23,10 @@ from .errors import (
     Unavailable,
     UnsupportedModel,
 )
+from .progress import Progress, followed
 from .shards import settings
 from .types import Family, ModelSpec
 
-PRECISIONS: Mapping[str, torch.dtype | None] = {
-    "auto": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-}
 QUANTIZATIONS = ("none", "8bit", "4bit")
 ATTENTIONS = (
     "auto",
@@ -48,8 +46,13 @@ _FLASH_PACKAGES = {
 _KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
 
 
-def load_model(path: Path, spec: ModelSpec, family: Family, progress: Any = None) -> Any:
+def load_model(
+    path: Path, spec: ModelSpec, family: Family, progress: Progress | None = None
+) -> Any:
     """The model of ``path`` on its device, ready to generate.
+
+    ``progress`` is called before each tensor and once at the end; what it raises, a host's
+    interrupt too, ends loading at once, reaches the caller unchanged and leaves nothing in memory.
 
     Raises ``UnsupportedModel``, ``IncompleteCheckpoint``, ``Unavailable`` and ``BadOption``.
     """
@@ -74,7 +77,8 @@ def load_model(path: Path, spec: ModelSpec, family: Family, progress: Any = None
     if own or spec.quantization != "none":
         # Quantised weights are made on their device and must not be moved as plain ones are.
         options["device_map"] = {"": device}
-    model, report = _from_pretrained(_model_class(path, family), path, options)
+    cls = _model_class(path, family)
+    model, report = followed(lambda: _from_pretrained(cls, path, options), progress, path)
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise IncompleteCheckpoint(
@@ -102,53 +106,6 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
             "tokenizer_config.json again.",
             ("tokenizer.json",),
         ) from error
-
-
-def pick_device(wish: str) -> torch.device:
-    """``auto``: the first CUDA, XPU or MPS device, else the CPU. Raises ``Unavailable``."""
-    if wish == "auto":
-        for kind in ("cuda", "xpu", "mps"):
-            if _has(kind):
-                return torch.device(kind, 0) if kind != "mps" else torch.device(kind)
-        return torch.device("cpu")
-    try:
-        device = torch.device(wish)
-    except RuntimeError as error:
-        raise BadOption(f"{wish!r} is no device name. Use auto, cpu, cuda:0, cuda:1 ...") from error
-    if device.type != "cpu" and not _has(device.type):
-        raise Unavailable(
-            f"Device {wish} was asked for, but torch {torch.__version__} sees no "
-            f"{device.type} device here. Choose auto or cpu."
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise Unavailable(
-            f"Device {wish} was asked for, but there are only "
-            f"{torch.cuda.device_count()} CUDA devices (from cuda:0)."
-        )
-    return device
-
-
-def _has(kind: str) -> bool:
-    module = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
-    return module is not None and module.is_available()
-
-
-def pick_dtype(wish: str, device: torch.device) -> torch.dtype:
-    """``auto``: bf16 where the device computes it natively, fp16 on older CUDA cards, fp32 on
-    the CPU, where half types are slower. Raises ``BadOption`` and ``Unavailable``."""
-    if wish not in PRECISIONS:
-        raise BadOption(f"precision is {wish!r}; use one of {', '.join(PRECISIONS)}.")
-    native_bf16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
-    dtype = PRECISIONS[wish]
-    if dtype is torch.bfloat16 and not native_bf16:
-        raise Unavailable(
-            f"{torch.cuda.get_device_name(device)} has no bf16. Choose auto, fp16 or fp32."
-        )
-    if dtype is not None:
-        return dtype
-    if device.type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if native_bf16 else torch.float16
 
 
 def pick_attention(wish: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -317,11 +274,3 @@ def _own_defaults_only(model: Any) -> None:
     model.generation_config = GenerationConfig(
         bos_token_id=old.bos_token_id, eos_token_id=old.eos_token_id, pad_token_id=old.pad_token_id
     )
-
-
-def move(model: Any, device: torch.device) -> None:
-    torch.nn.Module.to(model, device)
-
-
-def estimated_bytes(path: Path, spec: ModelSpec) -> int:
-    return sum(file.stat().st_size for file in path.glob("*.safetensors"))

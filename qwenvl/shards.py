@@ -65,15 +65,21 @@ def settings(folder: Path, name: str) -> dict[str, Any]:
 
 
 def tensor_names(path: Path) -> frozenset[str]:
-    """Names of the tensors in a whole safetensors file.
+    """Names of the tensors in a whole safetensors file. Raises what ``header`` raises."""
+    return frozenset(header(path))
+
+
+def header(path: Path) -> dict[str, Any]:
+    """What a whole safetensors file holds: for each tensor its ``dtype`` (the format's name, such
+    as ``BF16``), ``shape`` and ``data_offsets`` (begin and end in bytes).
 
     Raises ``IncompleteCheckpoint`` with what is wrong ("is cut off: ...") and the file's name in
     ``missing`` where the file is absent, short, too long or not safetensors at all.
     """
     try:
         refuse_pointer(path)
-        header, start, size = _read_header(path)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        found, start, size = _read_header(path)
+        end = max((entry["data_offsets"][1] for entry in found.values()), default=0)
     except FileNotFoundError:
         raise IncompleteCheckpoint("is missing", (path.name,)) from None
     except OSError as error:
@@ -87,7 +93,7 @@ def tensor_names(path: Path) -> frozenset[str]:
             f"{start + end})",
             (path.name,),
         )
-    return frozenset(header)
+    return found
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:

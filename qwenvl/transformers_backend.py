@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checkpoints
+from . import checkpoints, footprint
 from .answering import Answering, Prompt
 from .backend import Watch
 from .costs import Costs
+from .devices import pick_device
 from .errors import IncompleteCheckpoint, OutOfMemory, QwenVLError
 from .families import family_of, is_default
 from .generation import Batch, Budget, Row, check_sampling, stoppable
 from .images import Preprocessing
-from .loading import check_runnable, estimated_bytes, load_model, move, pick_device
+from .loading import check_runnable, load_model
 from .memory import Memory, ran_out
 from .messages import OPEN_THOUGHT, Template
 from .replies import split_thinking
@@ -54,13 +55,17 @@ def open_checkpoint(spec: ModelSpec, memory: Memory | None = None) -> Transforme
         with _READING:
             return load_model(path, spec, family, progress)
 
-    weights = Weights(read, move, _expected_shares(path, spec))
+    weights = Weights(read, _move, _expected_shares(path, spec))
     return TransformersBackend(weights, template, family, rule, memory or Memory())
 
 
 def _expected_shares(path: Path, spec: ModelSpec) -> dict[torch.device, int]:
     """Bytes on each device before the weights have been read."""
-    return {pick_device(spec.device): estimated_bytes(path, spec)}
+    return {pick_device(spec.device): sum(weight.nbytes for weight in footprint.weights(path))}
+
+
+def _move(model: Any, device: torch.device) -> None:
+    torch.nn.Module.to(model, device)
 
 
 def load(spec: ModelSpec, memory: Memory | None = None) -> TransformersBackend:

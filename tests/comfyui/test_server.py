@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from graphs import describe, find, load, loader, preview, read, save
 from PIL import Image
 from qwen_vl_suite.qwenvl import checkpoints, draw, images, run
 from qwen_vl_suite.qwenvl.tasks.describe import describe as ask_to_describe
@@ -25,46 +26,6 @@ pytestmark = pytest.mark.comfyui
 CORE_SCHEMA = Path(__file__).resolve().parents[1] / "golden" / "core_nodes.json"
 NODES = ["QVL_Loader", "QVL_Describe", "QVL_OCR", "QVL_Grounding", "QVL_BoxFormat"]
 PICTURES = Path(__file__).resolve().parents[2] / "example_workflows" / "pictures"
-
-
-def load(name: str) -> dict[str, Any]:
-    return {"class_type": "LoadImage", "inputs": {"image": name}}
-
-
-def loader(**widgets: Any) -> dict[str, Any]:
-    values = {"model": "nano (bundled demo)", "quantization": "none", **widgets}
-    # As the engine runs in these tests, so that both give the same answers.
-    values = {"device": "cpu", "precision": "fp32", **values}
-    return {"class_type": "QVL_Loader", "inputs": values}
-
-
-def preview(node: str, slot: int) -> dict[str, Any]:
-    return {"class_type": "PreviewAny", "inputs": {"source": [node, slot]}}
-
-
-def save(node: str, slot: int) -> dict[str, Any]:
-    return {
-        "class_type": "SaveImage",
-        "inputs": {"images": [node, slot], "filename_prefix": f"test-{node}"},
-    }
-
-
-def describe(**widgets: Any) -> dict[str, Any]:
-    values = {"style": "detailed", "prompt": "", "max_new_tokens": 200, "seed": 0, **widgets}
-    links = {"model": ["model", 0], "images": ["picture", 0]}
-    return {"class_type": "QVL_Describe", "inputs": {**links, "sampling": "greedy", **values}}
-
-
-def read(**widgets: Any) -> dict[str, Any]:
-    links = {"model": ["model", 0], "images": ["picture", 0]}
-    values = {"output": "lines", "language": "auto", **widgets}
-    return {"class_type": "QVL_OCR", "inputs": {**links, **values}}
-
-
-def find(what: str, **widgets: Any) -> dict[str, Any]:
-    links = {"model": ["model", 0], "images": ["picture", 0]}
-    values = {"find": what, "kind": "boxes", "max_count": 0, **widgets}
-    return {"class_type": "QVL_Grounding", "inputs": {**links, **values}}
 
 
 def pictures(server: Any, output: dict[str, Any]) -> list[Image.Image]:

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = sorted((ROOT / "qwenvl").rglob("*.py"))
 NODES = sorted((ROOT / "nodes").rglob("*.py"))
-# The backend is two files: what loads a model, and what runs it.
-BACKEND = {"loading.py", "transformers_backend.py"}
+# The backend is three files: what loads a model, what hears of it, and what runs it.
+BACKEND = {"loading.py", "progress.py", "transformers_backend.py"}
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 
 

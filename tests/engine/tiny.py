@@ -191,9 +191,15 @@ def available(model_type: str) -> bool:
     return model_type in CONFIG_MAPPING_NAMES
 
 
-def make(model_type: str, folder: Path, thinking: str = "", seed: int = 3) -> Path:
+def make(
+    model_type: str,
+    folder: Path,
+    thinking: str = "",
+    seed: int = 3,
+    config: dict[str, Any] | None = None,
+) -> Path:
     """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always"
-    or "switch", by the chat template."""
+    or "switch", by the chat template. ``config``: other shapes than the tiny ones."""
     import torch
     import transformers
 
@@ -211,7 +217,7 @@ def make(model_type: str, folder: Path, thinking: str = "", seed: int = 3) -> Pa
         "vision_start_token_id": special[start],
         "vision_end_token_id": special[end],
     }
-    config = json.loads(json.dumps(CONFIGS[model_type]))
+    config = json.loads(json.dumps(config or CONFIGS[model_type]))
     if omni:
         thinker = config["thinker_config"]
         thinker |= {
@@ -275,6 +281,15 @@ def make(model_type: str, folder: Path, thinking: str = "", seed: int = 3) -> Pa
         )
     )
     return folder
+
+
+def make_large(folder: Path, hidden: int = 1024, layers: int = 5) -> Path:
+    """A Qwen3-VL checkpoint of about 260 MB in float32, in which a process's memory shows."""
+    wide = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers}
+    shape = CONFIGS["qwen3_vl"]
+    vision = {**shape["vision_config"], "out_hidden_size": hidden}
+    config = {"text_config": {**shape["text_config"], **wide}, "vision_config": vision}
+    return make("qwen3_vl", folder, config=config)
 
 
 def _as_omni(folder: Path) -> None:
