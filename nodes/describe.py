@@ -92,7 +92,7 @@ class Describe(io.ComfyNode):
                     min=0,
                     max=(1 << 64) - 1,
                     # Not within ``sampling``: the front end would add a control at each change.
-                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    control_after_generate="fixed",  # as text: older ComfyUI has no enum for it
                     tooltip="Equal seed, equal text, alone or in a batch. Greedy takes no chances "
                     "and gives the same text for every seed.",
                 ),

@@ -1,10 +1,13 @@
-"""Which device and which number type a model gets, from a wish and from what is there."""
+"""Where a model is: which device and number type it gets, and its way to RAM and back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from .errors import BadOption, Unavailable
 
@@ -61,3 +64,66 @@ def pick_dtype(wish: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if native_bf16 else torch.float16
+
+
+def move(model: torch.nn.Module, device: torch.device | str) -> None:
+    """Takes everything that a loaded ``model`` holds to ``device``, in place.
+
+    Also what ``model.to`` leaves behind: the numbers that bitsandbytes keeps beside its weights,
+    and tensors that are plain attributes. Nothing is converted or quantised anew, what shares
+    memory shares it afterwards, and parameters stay the same objects. All or nothing: where
+    ``device`` has no room (``torch.OutOfMemoryError``), the model stays as it was.
+
+    Raises ``Unavailable`` for a 4-bit model that has computed on the CPU and is to leave it.
+    """
+    device = torch.device(device)
+    # A host may call this inside inference mode; weights made there could not be used outside.
+    with torch.inference_mode(False), torch.no_grad():
+        held = list(_held(model))
+        if device.type != "cpu":
+            _refuse_repacked(model)
+        moved: dict[tuple[Any, ...], Tensor] = {}
+        for tensor, _ in held:
+            if (key := _place(tensor)) not in moved:
+                moved[key] = tensor.to(device)
+        for tensor, put in held:
+            put(moved[_place(tensor)])
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for tensors that are the same part of the same memory."""
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _held(model: torch.nn.Module) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
+    """Each tensor that ``model`` holds, with what puts another in its place. Shared ones come as
+    often as they are held."""
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                yield parameter.data, partial(setattr, parameter, "data")
+                yield from _attributes(vars(parameter))
+        yield from _attributes(module._buffers)
+        yield from _attributes(vars(module))
+
+
+def _attributes(
+    holder: MutableMapping[str, Any],
+) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
+    for name, value in holder.items():
+        if isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter):
+            yield value, partial(holder.__setitem__, name)
+        elif type(value).__name__ in ("MatmulLtState", "QuantState"):  # those of bitsandbytes
+            yield from _attributes(vars(value))
+
+
+def _refuse_repacked(model: torch.nn.Module) -> None:
+    """On some processors bitsandbytes packs 4-bit weights anew when they first compute on the
+    CPU, and rounds their scales: they are then no longer what another device computes with."""
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            raise Unavailable(
+                "This 4-bit model has computed on the CPU, where bitsandbytes packed it in a form "
+                "that no other device reads. Load it again for the device that it is to run on."
+            )

@@ -9,6 +9,8 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.qwenvl import loading
+from qwen_vl_suite.qwenvl.devices import move
+from qwen_vl_suite.qwenvl.errors import Unavailable
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.shards import settings
 from qwen_vl_suite.qwenvl.types import ModelSpec
@@ -84,3 +86,118 @@ def test_transformers_is_left_as_it_was(checkpoint) -> None:
     with pytest.raises(HostStop):
         load(checkpoint("qwen3_vl"), stop)
     assert state() == before
+
+
+class Elsewhere(torch.overrides.TorchFunctionMode):
+    """Makes the CPU pass for a second device: ``to`` copies, as it does between real devices."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        return result.clone() if func is torch.Tensor.to and result is args[0] else result
+
+
+def memories(model: torch.nn.Module) -> set[int]:
+    """Where the tensors lie that can be reached from ``model`` in any way, save through classes,
+    functions and modules of Python."""
+    found, seen, todo = set(), set(), [model]
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, (type, type(gc), type(memories))):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, torch.Tensor) and thing.numel():
+            found.add(thing.untyped_storage().data_ptr())
+        todo += gc.get_referents(thing)
+    return found
+
+
+def loadable(model_type: str, quantization: str) -> bool:
+    """Experts cannot be quantised, and bitsandbytes on some processors computes in 4 bit only with
+    layers whose width is a multiple of 32, which the tiny Qwen3.5 has not."""
+    if quantization == "4bit" and model_type == "qwen3_5":
+        return False
+    return quantization == "none" or not model_type.endswith("moe")
+
+
+MODELS = [
+    (model_type, quantization)
+    for model_type in FAMILY_NAMES
+    for quantization in ("none", *QUANTISED)
+    if loadable(model_type, quantization)
+]
+
+
+@pytest.mark.parametrize(("model_type", "quantization"), MODELS)
+def test_a_move_takes_everything_and_changes_nothing(
+    checkpoint, model_type: str, quantization: str
+) -> None:
+    model = load(checkpoint(model_type), quantization=quantization)
+    answer = logits(model)
+    old = memories(model)
+    before = described(model)
+    with Elsewhere(), torch.inference_mode():
+        move(model, "cpu")
+    assert not memories(model) & old, "something was left behind"
+    assert len(memories(model)) <= len(old), "what was shared is now held twice"
+    assert described(model) == before
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+    assert torch.equal(logits(model), answer)
+
+
+def described(model: torch.nn.Module) -> list[tuple]:
+    """Every parameter: which object, of what class, trainable or not, and its numbers."""
+    return [
+        (name, id(parameter), type(parameter), parameter.requires_grad, parameter.dtype)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    ]
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    ids = torch.arange(40, 60).unsqueeze(0)
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def test_a_move_without_room_leaves_the_model_as_it_was(checkpoint) -> None:
+    class Full(torch.overrides.TorchFunctionMode):
+        moves = 0
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.to:
+                self.moves += 1
+                if self.moves > 20:
+                    raise torch.OutOfMemoryError
+            return func(*args, **(kwargs or {}))
+
+    model = load(checkpoint("qwen3_vl"), quantization="8bit")
+    answer, old = logits(model), memories(model)
+    with Elsewhere(), Full(), pytest.raises(torch.OutOfMemoryError):
+        move(model, "cpu")
+    assert memories(model) == old
+    assert torch.equal(logits(model), answer)
+
+
+@pytest.mark.parametrize("quantization", QUANTISED)
+def test_quantised_numbers_move_as_plain_ones(checkpoint, quantization: str) -> None:
+    """What ``move`` builds on: a quantised parameter's ``data`` are its numbers, a plain tensor,
+    and taking those from place to place, or the parameter itself, quantises nothing again."""
+    model = load(checkpoint("qwen3_vl"), quantization=quantization)
+    parameter = model.model.language_model.layers[0].mlp.up_proj.weight
+    assert type(parameter) is not torch.nn.Parameter
+    numbers = parameter.data.clone()
+    assert type(parameter.data) is torch.Tensor
+    assert numbers.dtype in (torch.int8, torch.uint8)
+    with Elsewhere():
+        again = parameter.to("cpu")
+    assert torch.equal(again.data, numbers) and torch.equal(parameter.data, numbers)
+
+
+def test_a_model_that_was_packed_for_the_cpu_stays_there(checkpoint) -> None:
+    model = load(checkpoint("qwen3_vl"), quantization="4bit")
+    logits(model)
+    packed = model.model.language_model.layers[0].mlp.up_proj.weight.quant_state
+    if not getattr(packed, "packing_format_for_cpu", False):
+        pytest.skip("this processor computes with 4-bit weights as they are")
+    move(model, "cpu")
+    with pytest.raises(Unavailable, match="Load it again"):
+        move(model, "meta")
