@@ -24,7 +24,7 @@ from qwen_vl_suite.qwenvl.types import ModelSpec, Result, Sampling, Task
 
 pytestmark = pytest.mark.comfyui
 CORE_SCHEMA = Path(__file__).resolve().parents[1] / "golden" / "core_nodes.json"
-NODES = ["QVL_Loader", "QVL_Describe", "QVL_OCR", "QVL_Grounding", "QVL_BoxFormat"]
+NODES = ["QVL_Loader", "QVL_Describe", "QVL_OCR", "QVL_Grounding", "QVL_BoxFormat", "QVL_Unload"]
 PICTURES = Path(__file__).resolve().parents[2] / "example_workflows" / "pictures"
 
 
@@ -269,7 +269,7 @@ def test_stop_ends_a_run_and_the_model_stays_usable(server: Any) -> None:
 
 
 def unloadings(server: Any) -> int:
-    return (server.base / "server.log").read_text().count("nothing in the graph holds it")
+    return (server.base / "server.log").read_text().count("Unloading ")
 
 
 def grows(server: Any, before: int) -> bool:
