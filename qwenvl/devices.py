@@ -90,6 +90,12 @@ def move(model: torch.nn.Module, device: torch.device | str) -> None:
             put(moved[_place(tensor)])
 
 
+def held_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all that ``move`` would take, shared memory counted once: the scales of quantised
+    weights too, which are neither parameters nor buffers."""
+    return sum({_place(tensor): tensor.nbytes for tensor, _ in _held(model)}.values())
+
+
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     """Equal for tensors that are the same part of the same memory."""
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .completeness import INDEX, SINGLE
 from .shards import header, settings
+from .types import ModelSpec
 
 # What checkpoints bring beside the model that is loaded: heads that guess several tokens at
 # once, and the speaking half of Qwen2.5-Omni.
 _NOT_LOADED = ("mtp.", "talker.", "token2wav.")
+# What is no linear layer, or is not to be quantised (see ``loading``), by a part of its name.
+_KEPT_WHOLE = {"visual", "lm_head", "embed_tokens", "audio_bos_eos_token"}
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
@@ -43,3 +48,43 @@ def weights(path: Path) -> Iterator[Weight]:
             if not name.startswith(_NOT_LOADED):
                 begin, end = entry["data_offsets"]
                 yield Weight(name, entry["dtype"], tuple(entry["shape"]), end - begin)
+
+
+def estimated_bytes(path: Path, spec: ModelSpec) -> int:
+    """Bytes that the weights of the checkpoint ``path`` will occupy, loaded as ``spec`` says.
+
+    Buffers are left out, and what a processor packs for itself. Raises ``IncompleteCheckpoint``
+    where a file is missing or cut off, and as for loading ``BadOption`` and ``Unavailable``.
+    """
+    from .devices import pick_device, pick_dtype
+
+    itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
+    config = settings(path, "config.json")
+    tied = _tied(config)
+    return sum(
+        weight.nbytes
+        if config.get("quantization_config")
+        else _loaded_bytes(weight, itemsize, spec.quantization)
+        for weight in weights(path)
+        if not (tied and weight.name.endswith("lm_head.weight"))
+    )
+
+
+def _tied(config: Mapping[str, Any]) -> bool:
+    """Whether the last layer is the first one's table, whatever the file holds."""
+    text = config.get("text_config") or {}
+    return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+
+
+def _loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
+    """``itemsize``: bytes of a number that is not quantised."""
+    if weight.dtype not in _FLOATS:
+        return weight.nbytes
+    linear = weight.name.endswith(".weight") and len(weight.shape) == 2
+    if not linear or _KEPT_WHOLE.intersection(weight.name.split(".")):
+        return weight.numel * itemsize
+    if quantization == "8bit":  # one byte each, and a scale in float32 for every row
+        return weight.numel + 4 * weight.shape[0]
+    if quantization == "4bit":  # half a byte each, a scale for every 64, a table of 16 values
+        return -(-weight.numel // 2) + 4 * -(-weight.numel // 64) + 4 * 16
+    return weight.numel * itemsize

@@ -1,9 +1,16 @@
-"""What the ComfyUI registry is told of the pack, and what its archive holds."""
+"""What the ComfyUI registry is told of the pack, and whether it is true.
+
+``tests/golden/oldest_io.json`` is ``comfy_api.latest.io`` of the oldest ComfyUI that the pack
+declares: its names, and the arguments that their inputs, outputs and options take.
+"""
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +34,10 @@ _SHIPPED = {
     *("README.md", "CHANGELOG.md", "LICENSE"),
     *("nodes", "qwenvl", "nano", "web", "locales", "subgraphs", "example_workflows"),
 }
+
+
+OLDEST = json.loads((ROOT / "tests/golden/oldest_io.json").read_text(encoding="utf-8"))
+NODES = sorted((ROOT / "nodes").rglob("*.py"))
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +114,45 @@ def test_the_archive_holds_what_a_user_needs_and_nothing_else(archive: set[str])
     for name in ("__init__.py", "requirements.txt", "LICENSE", "nano/checkpoint/model.safetensors"):
         assert name in archive
     assert sum((ROOT / path).stat().st_size for path in archive) < 16 * 2**20
+
+
+def dotted(node: ast.expr) -> list[str]:
+    """``["io", "Int", "Input"]`` of ``io.Int.Input``; empty where it is no dotted name."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.Attribute) and (start := dotted(node.value)):
+        return [*start, node.attr]
+    return []
+
+
+def unknown(source: str) -> Iterator[str]:
+    """What ``source`` uses of ``io`` that the oldest ComfyUI lacks."""
+    for node in ast.walk(ast.parse(source)):
+        called = isinstance(node, ast.Call)
+        match dotted(node.func if called else node) if isinstance(node, ast.expr) else []:
+            case ["io", name, *_] if name not in OLDEST["io"]:
+                yield f"io.{name}"
+            case ["io", name, "Input" | "Output" | "Option" as part] if (
+                part not in OLDEST["io"][name]
+            ):
+                yield f"io.{name}.{part}"
+            case ["io", name, "Input" | "Output" | "Option" as part] if called:
+                given = {item.arg for item in node.keywords} - {None}
+                known = OLDEST["io"][name][part]
+                yield from (f"io.{name}.{part}({x}=)" for x in given - set(known))
+
+
+def test_the_reader_sees_what_is_too_new() -> None:
+    source = (
+        "io.Int.Input('n', min=1, advanced=True)\nio.Later.Input('x')\nio.DynamicCombo.Output()\n"
+    )
+    assert set(unknown(source)) == {"io.Int.Input(advanced=)", "io.Later", "io.DynamicCombo.Output"}
+
+
+@pytest.mark.parametrize("path", NODES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_oldest_comfyui_has_all_that_the_schemas_use(path: Path) -> None:
+    assert not list(unknown(path.read_text(encoding="utf-8")))
+
+
+def test_the_oldest_comfyui_is_the_one_that_is_declared(metadata: dict[str, Any]) -> None:
+    assert metadata["tool"]["comfy"]["requires-comfyui"] == f">={OLDEST['comfyui']}"
