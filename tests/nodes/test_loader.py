@@ -39,7 +39,7 @@ def put(root: Path) -> Callable[..., Path]:
     return make
 
 
-def test_on_load_registers_the_shared_folder(nodes: Any) -> None:
+def test_the_shared_folder_is_registered_without_on_load(nodes: Any) -> None:
     home = Path(folder_paths.models_dir) / "LLM"
     assert str(home) in folder_paths.get_folder_paths("LLM")
 
