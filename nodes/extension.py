@@ -25,12 +25,11 @@ def nodes() -> list[type[io.ComfyNode]]:
 
 
 class QwenVLSuite(ComfyExtension):
-    async def on_load(self) -> None:
-        host.register_folders()
-        CACHE.memory = host.manager()
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         try:
+            # Not in on_load, which ComfyUI calls from 0.14 on only.
+            host.register_folders()
+            CACHE.memory = host.manager()
             return nodes()
         except Exception:
             # Some hosts swallow what an extension raises, and the nodes would just be absent.
