@@ -6,7 +6,8 @@ import gc
 
 import torch
 
-from .weights import Progress, Weights
+from .progress import Progress
+from .weights import Weights
 
 
 class Memory:

@@ -12,22 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checkpoints, footprint
+from . import checkpoints
 from .answering import Answering, Prompt
 from .backend import Watch
 from .costs import Costs
 from .devices import pick_device
 from .errors import IncompleteCheckpoint, OutOfMemory, QwenVLError
 from .families import family_of, is_default
+from .footprint import estimated_bytes
 from .generation import Batch, Budget, Row, check_sampling, stoppable
 from .images import Preprocessing
 from .loading import check_runnable, load_model
 from .memory import Memory, ran_out
 from .messages import OPEN_THOUGHT, Template
+from .progress import Progress
 from .replies import split_thinking
 from .shards import readable_size, settings
 from .types import Family, ModelSpec, Request, Response, Usage
-from .weights import Progress, Weights
+from .weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +57,13 @@ def open_checkpoint(spec: ModelSpec, memory: Memory | None = None) -> Transforme
         with _READING:
             return load_model(path, spec, family, progress)
 
-    weights = Weights(read, _move, _expected_shares(path, spec))
+    weights = Weights(read, _expected_shares(path, spec))
     return TransformersBackend(weights, template, family, rule, memory or Memory())
 
 
 def _expected_shares(path: Path, spec: ModelSpec) -> dict[torch.device, int]:
     """Bytes on each device before the weights have been read."""
-    return {pick_device(spec.device): sum(weight.nbytes for weight in footprint.weights(path))}
-
-
-def _move(model: Any, device: torch.device) -> None:
-    torch.nn.Module.to(model, device)
+    return {pick_device(spec.device): estimated_bytes(path, spec)}
 
 
 def load(spec: ModelSpec, memory: Memory | None = None) -> TransformersBackend:

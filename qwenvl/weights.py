@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 
-log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""``progress(done, total)`` while weights are read; what it raises ends the reading."""
+from .devices import held_bytes, move
+from .progress import Progress
 
 Place = Literal["disk", "ram", "device"]
 RAM = torch.device("cpu")
@@ -21,22 +18,21 @@ RAM = torch.device("cpu")
 class Weights:
     """The weights of one model: only on disk, in RAM, or on the device that computes.
 
-    ``read(progress)`` brings the model from disk to its devices, ``move(model, device)`` from one
-    device to another. ``shares``: bytes on each device once loaded; an estimate until the weights
-    have been read once. Thread-safe: ``lock`` is held by whoever computes or moves.
+    ``read(progress)`` brings the model from disk to its devices. ``shares``: bytes on each device
+    once loaded; an estimate until the weights have been read once. Thread-safe: ``lock`` is held
+    by whoever computes or moves.
     """
 
     def __init__(
         self,
         read: Callable[[Progress | None], Any],
-        move: Callable[[Any, torch.device], None],
         shares: dict[torch.device, int],
     ):
         self.model: Any = None
         self.place: Place = "disk"
         self.shares = shares
         self.lock = threading.RLock()
-        self._read, self._move = read, move
+        self._read = read
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +58,7 @@ class Weights:
                 self.model = self._read(progress)
                 self.shares = self._measured()
             elif self.place == "ram":
-                self._move(self.model, self.device)
+                move(self.model, self.device)
             self.place = "device"
             return self.model
 
@@ -75,7 +71,7 @@ class Weights:
             if len(self.shares) > 1:
                 self.release()
                 return
-            self._move(self.model, RAM)
+            move(self.model, RAM)
             self.place = "ram"
 
     def release(self) -> None:
@@ -86,13 +82,9 @@ class Weights:
 
     def _measured(self) -> dict[torch.device, int]:
         """In the order of the estimate, whose first device takes the inputs."""
+        if len(self.shares) == 1:
+            return {self.device: held_bytes(self.model)}
         sizes = {device: 0 for device in self.shares}
-        seen: set[tuple[torch.device, int]] = set()
         for tensor in (*self.model.parameters(), *self.model.buffers()):
-            key = tensor.device, tensor.data_ptr()
-            if key in seen:
-                continue
-            seen.add(key)
-            device = self.device if len(sizes) == 1 else tensor.device
-            sizes[device] = sizes.get(device, 0) + tensor.nbytes
+            sizes[tensor.device] = sizes.get(tensor.device, 0) + tensor.nbytes
         return {device: size for device, size in sizes.items() if size}

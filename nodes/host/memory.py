@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from ...qwenvl.memory import Memory
-from ...qwenvl.weights import Progress, Weights
+from ...qwenvl.progress import Progress
+from ...qwenvl.weights import Weights
 from .parts import part
 
 log = logging.getLogger(__name__)
