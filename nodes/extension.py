@@ -19,9 +19,10 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .grounding import Grounding
     from .loader import Loader
     from .ocr import OCR
+    from .pick_boxes import PickBoxes
     from .unload import Unload
 
-    return [Loader, Describe, OCR, Grounding, BoxFormat, Unload]
+    return [Loader, Describe, OCR, Grounding, PickBoxes, BoxFormat, Unload]
 
 
 class QwenVLSuite(ComfyExtension):

@@ -20,6 +20,7 @@ class Grounding(io.ComfyNode):
             description="Finds what you name in each picture of a batch and gives boxes or points "
             "that ComfyUI's crop, draw and SAM nodes take as they are.",
             search_aliases=["detect", "locate", "find object", "bbox", "point", "segment", "sam"],
+            has_intermediate_output=True,
             inputs=[
                 sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
                 io.Image.Input("images", tooltip="One picture or a batch."),
@@ -88,5 +89,5 @@ class Grounding(io.ComfyNode):
             sockets.annotated(images, results),
             [sockets.points_json(result, images.shape[-3:-1]) for result in results],
             sockets.masks(images, results),
-            ui=host.shown(results),
+            ui=host.shown(results, images),
         )

@@ -4,16 +4,18 @@ Each part of ComfyUI is fetched by itself and when it is needed, so that one tha
 older release, a runtime without a server) costs only what it was for.
 """
 
+from .blocking import blocked
 from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
 from .machine import device, devices
 from .memory import manager
-from .page import live, shown
+from .page import live, picked, shown
 from .progress import Bar, NodeWatch, check_interrupt
 
 __all__ = [
     "FOLDER_KEY",
     "Bar",
     "NodeWatch",
+    "blocked",
     "check_interrupt",
     "device",
     "devices",
@@ -21,6 +23,7 @@ __all__ = [
     "live",
     "manager",
     "model_roots",
+    "picked",
     "register_folders",
     "shown",
 ]

@@ -7,10 +7,11 @@ whenever the node is answered from ComfyUI's cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from ...qwenvl.types import Result
+from ...qwenvl.types import Box, Result
+from .overlay import overlay
 from .parts import part
 
 LIVE = "qwen_vl.live"
@@ -29,16 +30,31 @@ def live(**news: Any) -> None:
     server.instance.send_sync(LIVE, {**place, **news}, server.instance.client_id)
 
 
-def shown(results: Sequence[Result]) -> dict[str, Any]:
-    """The ``ui`` of a node: one entry a picture, in order, under a name of our own."""
-    return {
-        KEY: [
-            {
-                "text": result.text,
-                "thinking": result.thinking,
-                "finish_reason": result.finish_reason,
-                "error": result.error,
-            }
-            for result in results
-        ]
-    }
+def shown(results: Sequence[Result], images: Any = None) -> dict[str, Any]:
+    """The ``ui`` of a node: one entry a picture, in order, under a name of our own. With the
+    pictures, also what is drawn over them."""
+    entries = [
+        {
+            "text": result.text,
+            "thinking": result.thinking,
+            "finish_reason": result.finish_reason,
+            "error": result.error,
+        }
+        for result in results
+    ]
+    if images is not None:
+        drawn = overlay(images, [item.boxes for item in results], [item.points for item in results])
+        entries = [{**entry, **over} for entry, over in zip(entries, drawn, strict=True)]
+    return {KEY: entries}
+
+
+def picked(
+    boxes: Sequence[Sequence[Box]], left_out: Sequence[Collection[int]], images: Any
+) -> dict[str, Any]:
+    """The ``ui`` of a node that chooses among boxes: all of them, those at the places ``left_out``
+    marked so. Which ones a person switched off the page knows by itself."""
+    entries = overlay(images, boxes)
+    for entry, places in zip(entries, left_out, strict=True):
+        for place in places:
+            entry["boxes"][place]["left_out"] = True
+    return {KEY: entries}

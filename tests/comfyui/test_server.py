@@ -60,7 +60,7 @@ def test_every_node_is_there_with_its_help(server: Any) -> None:
 
 def test_the_templates_are_offered(server: Any) -> None:
     offered = server.get("/api/workflow_templates")["qwen-vl-suite"]
-    assert {"describe", "ocr", "grounding", "look_read_find"} <= set(offered)
+    assert {"describe", "ocr", "grounding", "pick_boxes", "look_read_find"} <= set(offered)
 
 
 def test_the_recorded_core_schema_is_the_servers(server: Any) -> None:

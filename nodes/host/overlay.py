@@ -1,0 +1,102 @@
+"""What the page draws over a picture: boxes, points, and a small copy of the picture itself."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from ...qwenvl import coordinates, draw, images
+from ...qwenvl.errors import BadImage
+from ...qwenvl.types import Box, Point
+from .parts import part
+
+_LONGEST = 1024  # pixels of a copy's longer side
+_MOST = 32  # copies a batch; further pictures show their boxes on an empty ground
+_FOLDER = "qwen_vl"  # below ComfyUI's temporary folder, which it empties itself
+
+log = logging.getLogger(__name__)
+
+
+def overlay(
+    image: Any, boxes: Sequence[Sequence[Box]], points: Sequence[Sequence[Point]] = ()
+) -> list[dict[str, Any]]:
+    """One entry a picture: ``size`` (height, width), ``boxes`` and ``points`` in its pixels with
+    their colours, and ``picture``, where ComfyUI serves a copy of it (None: nowhere).
+
+    Without an ``image`` the size is what the boxes span. Where nothing was found in the whole
+    batch, no copies are made.
+    """
+    points = points or [()] * len(boxes)
+    shown = 0 if image is None or not any((*boxes, *points)) else _MOST
+    return [
+        {
+            "size": _span(frame) if image is None else list(image.shape[-3:-1]),
+            "boxes": [_box(box) for box in frame],
+            "points": [_point(point) for point in spots],
+            "picture": _copy(image[number]) if number < shown else None,
+        }
+        for number, (frame, spots) in enumerate(zip(boxes, points, strict=True))
+    ]
+
+
+def _span(frame: Sequence[Box]) -> list[int]:
+    edges = [coordinates.whole_box(box) for box in frame]
+    return [max((y2 for *_, y2 in edges), default=1), max((x2 for _, _, x2, _ in edges), default=1)]
+
+
+def _box(box: Box) -> dict[str, Any]:
+    """In the whole pixels of BOUNDING_BOX, so that the page knows a box by its numbers."""
+    x1, y1, x2, y2 = coordinates.whole_box(box)
+    found = {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "label": box.label}
+    score = {} if box.score is None else {"score": box.score}
+    return {**found, **score, "colour": _css(box.label)}
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {"x": point.x, "y": point.y, "label": point.label, "colour": _css(point.label)}
+
+
+def _css(label: str) -> str:
+    return "rgb({}, {}, {})".format(*draw.colour(label))
+
+
+def _copy(picture: Any) -> dict[str, str] | None:
+    """A small JPEG of one picture ``[H, W, C]`` in ComfyUI's temporary folder.
+
+    Its name is made from its content: nodes and runs that show the same picture share one file,
+    which the page need not fetch again, and no two pictures share one.
+    """
+    folder = part("folder_paths", "get_temp_directory")
+    # ComfyUI makes the folder when it starts; where there is none, no page looks at nodes.
+    if folder is None or not (temporary := Path(folder())).is_dir():
+        return None
+    try:
+        data = _jpeg(picture)
+        name = f"{hashlib.sha256(data).hexdigest()[:32]}.jpg"
+        file = temporary / _FOLDER / name
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(data)
+    except (OSError, BadImage) as error:
+        log.warning("The picture is not shown in its node: %s", error)
+        return None
+    return {"filename": name, "subfolder": _FOLDER, "type": "temp"}
+
+
+def _jpeg(picture: Any) -> bytes:
+    from PIL import Image
+
+    longest = max(picture.shape[:2])
+    # Of very large pictures only every nth pixel is read: a copy to look at needs no more.
+    step = max(1, longest // (2 * _LONGEST))
+    pixels = images.pictures(picture[::step, ::step])[0]
+    height, width = pixels.shape[-2:]
+    shrink = min(1.0, _LONGEST / max(height, width))
+    small = images.resize(pixels, (max(1, round(height * shrink)), max(1, round(width * shrink))))
+    file = BytesIO()
+    Image.fromarray(small.movedim(0, -1).contiguous().cpu().numpy()).save(file, "JPEG", quality=85)
+    return file.getvalue()

@@ -1,0 +1,153 @@
+"""Which boxes of a picture are kept, in which order, and how far around them. Pure functions.
+
+A box is a BOUNDING_BOX dict of whole pixels inside its picture, as ``sockets.frames`` gives it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..qwenvl.errors import BadOption
+from ..qwenvl.types import Box, Size
+from .formats import xyxy
+from .sockets import Frame
+
+BoundingBox = Mapping[str, Any]
+ENDLESS: Size = (sys.maxsize, sys.maxsize)
+"""The size of a picture that is not there: nothing is cut at its edges."""
+Identity = tuple[int, int, int, int, str]
+"""x, y, width, height and label: what makes a box the same box in another run."""
+
+
+def _score(box: BoundingBox) -> float:
+    score = box.get("score")
+    return -math.inf if score is None else score
+
+
+ORDERS: Mapping[str, Callable[[BoundingBox], float]] = {
+    "as found": lambda box: 0,
+    "left to right": lambda box: box["x"],
+    "top to bottom": lambda box: box["y"],
+    "largest first": lambda box: -box["width"] * box["height"],
+    "best score first": lambda box: -_score(box),
+}
+"""Sort keys. Boxes that are equal in one keep the order in which they were found."""
+
+PIXELS, PERCENT = "px", "% of the box"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which boxes stay. ``labels``: names with commas between, ``*`` for any text, upper and lower
+    case alike; empty for all. ``max_count``: a picture, the first in order; 0 for no limit.
+    ``min_size``: pixels of the shorter side. ``padding``: added on every side, in ``unit``."""
+
+    labels: str = ""
+    order: str = "as found"
+    max_count: int = 0
+    min_size: int = 0
+    padding: int = 0
+    unit: str = PIXELS
+
+
+@dataclass(frozen=True)
+class Picked:
+    """``boxes``: what stays of one picture, padded. ``left_out``: places in its list of the boxes
+    that the rule left out, other than those a person switched off."""
+
+    boxes: list[dict[str, Any]]
+    left_out: set[int]
+
+
+def identity(box: BoundingBox) -> Identity:
+    return box["x"], box["y"], box["width"], box["height"], _label(box)
+
+
+def engine_box(box: BoundingBox) -> Box:
+    left, top, right, bottom = xyxy(box)
+    return Box(left, top, right, bottom, _label(box), box.get("score"))
+
+
+def pick(frames: Sequence[Frame], rule: Rule, off: str, size: Size) -> list[Picked]:
+    """One entry a picture, in order. ``off``: the widget (see ``switched_off``, whose error this
+    raises). ``size``: of the pictures, ``ENDLESS`` where there are none."""
+    switched = switched_off(off)
+    picked = []
+    for number, frame in enumerate(frames):
+        off_here = switched.get(number, set())
+        places = chosen(frame, rule, off_here)
+        on = {place for place, box in enumerate(frame) if identity(box) not in off_here}
+        boxes = [padded(frame[place], rule, size) for place in places]
+        picked.append(Picked(boxes, on.difference(places)))
+    return picked
+
+
+def chosen(frame: Frame, rule: Rule, off: Collection[Identity] = ()) -> list[int]:
+    """Places in ``frame`` of the boxes that stay, in the rule's order. A box in ``off`` that is
+    not in the frame changes nothing."""
+    names = _patterns(rule.labels)
+    stay = [
+        place
+        for place, box in enumerate(frame)
+        if identity(box) not in off
+        and min(box["width"], box["height"]) >= rule.min_size
+        and (not names or any(name.match(_label(box).casefold()) for name in names))
+    ]
+    stay.sort(key=lambda place: ORDERS[rule.order](frame[place]))
+    return stay[: rule.max_count or None]
+
+
+def padded(box: BoundingBox, rule: Rule, size: Size) -> dict[str, Any]:
+    """The box enlarged by the rule's padding and cut at the picture's edges."""
+    height, width = size
+    share = rule.unit == PERCENT
+    extra_x = round(box["width"] * rule.padding / 100) if share else rule.padding
+    extra_y = round(box["height"] * rule.padding / 100) if share else rule.padding
+    left, top = max(0, box["x"] - extra_x), max(0, box["y"] - extra_y)
+    right = min(width, box["x"] + box["width"] + extra_x)
+    bottom = min(height, box["y"] + box["height"] + extra_y)
+    return {**box, "x": left, "y": top, "width": right - left, "height": bottom - top}
+
+
+def single(kept: Frame, index: int) -> dict[str, int] | None:
+    """Place and size of the box at ``index`` (negative: from the end); None if there is none."""
+    if not -len(kept) <= index < len(kept):
+        return None
+    return {name: kept[index][name] for name in ("x", "y", "width", "height")}
+
+
+def labels(kept: Frame) -> str:
+    """The boxes' labels, with commas between; boxes without one are passed over."""
+    return ", ".join(_label(box) for box in kept if _label(box))
+
+
+def switched_off(text: str) -> dict[int, set[Identity]]:
+    """By number of the picture, counted from 0, the boxes in the widget ``off``: a JSON list of
+    ``{"picture", "x", "y", "width", "height", "label"}``. Raises ``BadOption`` for other text."""
+    found: dict[int, set[Identity]] = {}
+    try:
+        for box in json.loads(text or "[]"):
+            found.setdefault(box["picture"], set()).add(identity(box))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadOption(
+            f"off is not a list of boxes as clicking writes it ({text[:80]!r}). Empty it and click "
+            "the boxes again."
+        ) from error
+    return found
+
+
+def _label(box: BoundingBox) -> str:
+    return str(box.get("label") or "")
+
+
+def _patterns(labels: str) -> list[re.Pattern[str]]:
+    names = (name.strip().casefold() for name in re.split(r"[,\n]", labels))
+    # Brackets are letters here, not a choice of letters.
+    return [re.compile(fnmatch.translate(name.replace("[", "[[]"))) for name in names if name]

@@ -1,0 +1,271 @@
+"""Pick Boxes: what is kept, and that a switched-off box is never another box."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from qwen_vl_suite.nodes import host, picking
+from qwen_vl_suite.nodes.host import overlay
+from qwen_vl_suite.nodes.picking import Rule, chosen, identity, padded
+from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.types import Box, Point, Result
+
+Run = Callable[..., tuple[Any, ...]]
+HEIGHT, WIDTH = 100, 200  # of the pictures
+
+
+def box(x: int, y: int, width: int, height: int, label: str = "", **more: Any) -> dict[str, Any]:
+    return {"x": x, "y": y, "width": width, "height": height, "label": label, **more}
+
+
+CAT = box(20, 10, 80, 40, "cat", score=0.5)
+DOG = box(10, 50, 20, 20, "dog")
+RED_CAR = box(150, 0, 50, 100, "red car", score=0.9)
+FOUND = [CAT, DOG, RED_CAR]
+
+
+def off(*boxes: dict[str, Any], picture: int = 0) -> str:
+    """As the page writes it."""
+    names = ("x", "y", "width", "height", "label")
+    return json.dumps(
+        [{"picture": picture, **{name: item[name] for name in names}} for item in boxes]
+    )
+
+
+@st.composite
+def frames(draw: Any) -> list[dict[str, Any]]:
+    """Whole boxes inside the picture; few places and labels, so that equal ones come up."""
+    found = []
+    for _ in range(draw(st.integers(0, 8))):
+        x, y = draw(st.integers(0, WIDTH - 1)), draw(st.integers(0, HEIGHT - 1))
+        width, height = draw(st.integers(1, WIDTH - x)), draw(st.integers(1, HEIGHT - y))
+        label = draw(st.sampled_from(["cat", "Dog", "red car", "", "[x] *?"]))
+        score = draw(st.sampled_from([{}, {"score": None}, {"score": 0.5}, {"score": 0.9}]))
+        found.append(box(x, y, width, height, label, **score))
+    return found
+
+
+rules = st.builds(
+    Rule,
+    labels=st.sampled_from(["", "cat", "CAT, dog", "*", "red *", "[x]*", " , "]),
+    order=st.sampled_from(list(picking.ORDERS)),
+    max_count=st.integers(0, 5),
+    min_size=st.integers(0, 60),
+    padding=st.integers(0, 300),
+    unit=st.sampled_from([picking.PIXELS, picking.PERCENT]),
+)
+
+
+@given(frames(), rules, st.data())
+def test_filtering_never_invents_a_box_and_keeps_ties_in_order(
+    found: list[dict[str, Any]], rule: Rule, data: Any
+) -> None:
+    places = chosen(found, rule)
+    assert len(set(places)) == len(places) and set(places) <= set(range(len(found)))
+    assert len(places) <= (rule.max_count or len(found))
+    key = picking.ORDERS[rule.order]
+    ranks = [(key(found[place]), place) for place in places]
+    assert ranks == sorted(ranks)
+
+
+@given(frames(), frames(), rules)
+def test_a_switched_off_box_matches_only_itself(
+    found: list[dict[str, Any]], others: list[dict[str, Any]], rule: Rule
+) -> None:
+    unlimited = Rule(rule.labels, rule.order, 0, rule.min_size)
+    gone = {identity(item) for item in others}
+    kept = chosen(found, unlimited, gone)
+    assert kept == [
+        place for place in chosen(found, unlimited) if identity(found[place]) not in gone
+    ]
+
+
+@given(frames(), rules)
+def test_padding_holds_the_box_and_stays_in_the_picture(
+    found: list[dict[str, Any]], rule: Rule
+) -> None:
+    for item in found:
+        wide = padded(item, rule, (HEIGHT, WIDTH))
+        assert 0 <= wide["x"] <= item["x"] and 0 <= wide["y"] <= item["y"]
+        right, bottom = wide["x"] + wide["width"], wide["y"] + wide["height"]
+        assert item["x"] + item["width"] <= right <= WIDTH
+        assert item["y"] + item["height"] <= bottom <= HEIGHT
+        assert all(type(wide[name]) is int for name in ("x", "y", "width", "height"))
+        assert {**wide, **item} == item
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        pytest.param({}, FOUND, id="all"),
+        pytest.param({"labels": "Cat"}, [CAT], id="label, any case"),
+        pytest.param({"labels": "car"}, [], id="part of a label is not the label"),
+        pytest.param({"labels": "*car, dog"}, [DOG, RED_CAR], id="star, several"),
+        pytest.param({"min_size": 21}, [CAT, RED_CAR], id="shorter side"),
+        pytest.param({"order": "left to right"}, [DOG, CAT, RED_CAR], id="left to right"),
+        pytest.param({"order": "top to bottom"}, [RED_CAR, CAT, DOG], id="top to bottom"),
+        pytest.param({"order": "largest first"}, [RED_CAR, CAT, DOG], id="largest first"),
+        pytest.param({"order": "best score first"}, [RED_CAR, CAT, DOG], id="best score first"),
+        pytest.param({"order": "largest first", "max_count": 1}, [RED_CAR], id="the largest"),
+        pytest.param({"off": off(DOG)}, [CAT, RED_CAR], id="switched off"),
+        pytest.param({"off": off(DOG, picture=1)}, FOUND, id="switched off in another picture"),
+        pytest.param({"off": off({**DOG, "x": 11})}, FOUND, id="another place"),
+        pytest.param({"off": off({**DOG, "label": "cat"})}, FOUND, id="another label"),
+    ],
+)
+def test_what_is_kept(run_node: Run, rule: dict[str, Any], expected: list[Any]) -> None:
+    bboxes, _, _, labels, count = run_node("QVL_PickBoxes", bboxes=[FOUND], **rule)
+    assert bboxes == [expected]
+    assert labels == [", ".join(item["label"] for item in expected)]
+    assert count == [len(expected)]
+
+
+def test_one_result_a_picture(run_node: Run, pictures: torch.Tensor) -> None:
+    bboxes, single, mask, labels, count = run_node(
+        "QVL_PickBoxes",
+        bboxes=[FOUND, [], [DOG]],
+        images=pictures,
+        order="largest first",
+        index=-1,
+        when_empty="whole picture",
+    )
+    place = {"x": 10, "y": 50, "width": 20, "height": 20}
+    assert bboxes == [[RED_CAR, CAT, DOG], [], [DOG]]
+    assert single == [place, {"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT}, place]
+    assert mask.shape == (3, HEIGHT, WIDTH)
+    assert mask.sum((1, 2)).tolist() == [5000 + 3200 + 400, 0, 400]
+    assert labels == ["red car, cat, dog", "", "dog"]
+    assert count == [3, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("unit", "padding", "expected"),
+    [
+        ("px", 10, {"x": 10, "y": 0, "width": 100, "height": 60}),
+        ("% of the box", 50, {"x": 0, "y": 0, "width": 140, "height": 70}),
+    ],
+)
+def test_padding(
+    run_node: Run, pictures: torch.Tensor, unit: str, padding: int, expected: dict[str, int]
+) -> None:
+    (kept,), (single,), mask, *_ = run_node(
+        "QVL_PickBoxes",
+        bboxes=[[CAT]],
+        images=pictures[:1],
+        padding=padding,
+        padding_unit=unit,
+    )
+    assert single == expected
+    assert kept == [{**CAT, **expected}]
+    assert mask.sum() == expected["width"] * expected["height"]
+
+
+def test_boxes_of_other_nodes(run_node: Run) -> None:
+    own = {"x": 1.5, "y": 2, "width": 3, "height": 4, "metadata": {"type": "obj"}}
+    whole = {**own, "x": 1, "width": 4}
+    for bboxes in (own, [own], [[own]]):
+        assert run_node("QVL_PickBoxes", bboxes=bboxes)[0] == [[whole]]
+    assert run_node("QVL_PickBoxes", bboxes=[])[0] == [[]]
+
+
+@pytest.mark.parametrize("text", ["[", "7", '[{"x": 1}]', '["a"]', '[{"picture": [], "x": 1}]'])
+def test_text_in_off_that_is_no_choice_is_refused(run_node: Run, text: str) -> None:
+    with pytest.raises(BadOption, match="Empty it and click"):
+        run_node("QVL_PickBoxes", bboxes=[FOUND], off=text)
+
+
+def test_what_is_not_there_stops_only_the_nodes_that_take_it(
+    run_node: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "blocked", lambda message: message)
+    bboxes, single, mask, _, _ = run_node("QVL_PickBoxes", bboxes=[[CAT], []], index=1)
+    assert bboxes == [[CAT], []]
+    assert single[0].startswith("Picture 1 has no box with index 1: 1 were kept.")
+    assert single[1].startswith("Picture 2 has no box with index 1: 0 were kept.")
+    assert "images" in mask
+    (single,) = run_node("QVL_PickBoxes", bboxes=[[]], when_empty="whole picture")[1]
+    assert "Connect images" in single
+
+
+# What the page draws.
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """ComfyUI's temporary folder."""
+    monkeypatch.setattr(overlay, "part", lambda *_: lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_the_page_gets_boxes_points_and_a_copy_of_each_picture(temporary: Path) -> None:
+    image = torch.rand(2, 1500, 600, 3, generator=torch.Generator().manual_seed(0))
+    found = Result("", (Box(1.5, 2, 30, 40.2, "cat", 0.5), Box(0, 0, 9, 9, "dog")))
+    first, second = host.shown([found, Result("", points=(Point(3, 4.5, "tip"),))], image)[
+        "qwen_vl"
+    ]
+    assert first["size"] == [1500, 600]
+    cat, dog = first["boxes"]
+    place = {name: cat[name] for name in ("x1", "y1", "x2", "y2", "label", "score")}
+    assert place == {"x1": 1, "y1": 2, "x2": 30, "y2": 41, "label": "cat", "score": 0.5}
+    assert "score" not in dog and cat["colour"] != dog["colour"]
+    (point,) = second["points"]
+    assert (point["x"], point["y"], point["label"]) == (3, 4.5, "tip")
+    for entry in (first, second):
+        assert entry["picture"]["type"] == "temp"
+        file = temporary / entry["picture"]["subfolder"] / entry["picture"]["filename"]
+        assert Image.open(file).size == (410, 1024)
+    assert first["picture"] != second["picture"]
+
+
+def test_equal_pictures_share_a_copy_and_long_batches_stop_copying(temporary: Path) -> None:
+    image = torch.zeros(40, 8, 8, 3)
+    entries = host.shown([Result("", (Box(0, 0, 4, 4),))] * 40, image)["qwen_vl"]
+    assert len(list(temporary.rglob("*.jpg"))) == 1
+    assert [entry["picture"] is None for entry in entries] == [False] * 32 + [True] * 8
+
+
+def test_no_copy_where_nothing_was_found_or_no_page_looks(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, found = torch.zeros(1, 8, 8, 3), Result("", (Box(0, 0, 4, 4),))
+    (entry,) = host.shown([Result("words")], image)["qwen_vl"]
+    assert entry["boxes"] == [] and entry["picture"] is None
+    monkeypatch.setattr(overlay, "part", lambda *_: None)
+    (entry,) = host.shown([found], image)["qwen_vl"]
+    assert entry["boxes"] and entry["picture"] is None
+    assert not list(temporary.rglob("*"))
+
+
+def test_a_full_disk_costs_only_the_copy(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    (entry,) = host.shown([Result("", (Box(0, 0, 4, 4),))], torch.zeros(1, 8, 8, 3))["qwen_vl"]
+    assert entry["picture"] is None
+    assert "No space left" in caplog.text
+
+
+def test_pick_boxes_shows_all_boxes_and_which_the_rules_leave_out(
+    nodes: Any, untouched: Any
+) -> None:
+    cls = nodes["QVL_PickBoxes"]
+    values = untouched(cls.define_schema().inputs)
+    output = cls.execute(**{**values, "bboxes": [FOUND], "labels": "*a*", "off": off(CAT)})
+    (entry,) = output.ui["qwen_vl"]
+    assert [(item["label"], item.get("left_out", False)) for item in entry["boxes"]] == [
+        ("cat", False),  # switched off, which the page shows by itself
+        ("dog", True),
+        ("red car", False),
+    ]
+    assert entry["size"] == [100, 200]

@@ -1,0 +1,203 @@
+/**
+ * Pictures with boxes over them, which can be switched on and off. Knows no ComfyUI: it shows what
+ * it is given and says what was clicked.
+ *
+ * Boxes are buttons laid over the picture in per cent of it, so that any zoom, any size of the node
+ * and the keyboard need nothing of ours.
+ */
+
+const MANY = 24; // from here on, labels are shown only for the box under the pointer
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function button(className, text, title, click) {
+  const made = element("button", className, text);
+  made.type = "button";
+  made.title = title;
+  made.addEventListener("click", click);
+  return made;
+}
+
+const percent = (value, whole) => `${(100 * value) / whole}%`;
+const area = (box) => (box.x2 - box.x1) * (box.y2 - box.y1);
+
+/** Black or white, whichever reads better on `rgb(r, g, b)` (luma of ITU-R BT.601). */
+function inkOn(colour) {
+  const [red, green, blue] = (colour.match(/\d+/g) ?? [0, 0, 0]).map(Number);
+  return 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#000" : "#fff";
+}
+
+export class BoxView {
+  /**
+   * `isOff(picture, box)`: whether a box is switched off; `onSwitch(picture, boxes, off)`: a person
+   * wants these boxes off or on; `urlOf(picture)`: address of an entry's picture; `onAdd()`: the
+   * hint was followed.
+   */
+  constructor({ isOff, onSwitch, urlOf, onAdd }) {
+    Object.assign(this, { isOff, onSwitch, urlOf });
+    this.entries = [];
+    this.current = 0;
+    this.element = element("div", "qvl-boxes");
+    this.stage = element("div", "qvl-stage");
+    this.info = element("div", "qvl-info");
+    this.hint = button("qvl-hint", "", "Adds the node and connects it", onAdd);
+    this.hint.hidden = true;
+    this.element.append(this.stage, this.info, this.hint, this.makeBar());
+    this.element.hidden = true;
+  }
+
+  makeBar() {
+    const bar = element("div", "qvl-bar");
+    this.pager = element("span", "qvl-pager");
+    this.page = element("span", "qvl-page");
+    this.pager.append(
+      button("qvl-button", "‹", "Previous picture", () => this.turn(-1)),
+      this.page,
+      button("qvl-button", "›", "Next picture", () => this.turn(1)),
+    );
+    this.count = element("span", "qvl-count");
+    this.switches = element("span", "qvl-switches");
+    this.switches.append(
+      button("qvl-button", "all", "Switch every box on", () => this.switchAll(() => false)),
+      button("qvl-button", "none", "Switch every box off", () => this.switchAll(() => true)),
+      button("qvl-button", "invert", "Switch off what is on, and on what is off", () =>
+        this.switchAll((box) => !this.isOff(this.current, box)),
+      ),
+    );
+    bar.append(this.pager, this.count, this.switches);
+    return bar;
+  }
+
+  /** Shows new entries, one a picture, as the node sent them. */
+  show(entries) {
+    this.entries = entries;
+    this.current = Math.min(this.current, Math.max(0, entries.length - 1));
+    this.element.hidden = !entries.length;
+    this.draw();
+  }
+
+  /** Shows again which boxes are off. */
+  refresh() {
+    const { boxes = [] } = this.entries[this.current] ?? {};
+    const offs = boxes.map((box) => this.isOff(this.current, box));
+    this.buttons?.forEach((made, index) => {
+      made.setAttribute("aria-pressed", String(!offs[index]));
+    });
+    const on = boxes.filter((box, index) => !offs[index] && !box.left_out).length;
+    this.count.textContent = boxes.length ? `${on} of ${boxes.length} on` : "";
+  }
+
+  /** A line below the picture that can be clicked; empty for none. */
+  say(hint) {
+    this.hint.textContent = hint;
+    this.hint.hidden = !hint;
+  }
+
+  turn(step) {
+    this.current = (this.current + step + this.entries.length) % this.entries.length;
+    this.draw();
+  }
+
+  switchAll(toBeOff) {
+    const { boxes } = this.entries[this.current];
+    const [off, on] = [boxes.filter(toBeOff), boxes.filter((box) => !toBeOff(box))];
+    if (off.length) this.onSwitch(this.current, off, true);
+    if (on.length) this.onSwitch(this.current, on, false);
+  }
+
+  draw() {
+    const entry = this.entries[this.current];
+    if (!entry) return;
+    const [height, width] = entry.size;
+    const frame = element("div", "qvl-picture");
+    frame.style.setProperty("--ratio", String(width / height));
+    if (entry.picture) {
+      const picture = element("img", "qvl-image");
+      picture.alt = "";
+      picture.draggable = false;
+      picture.src = this.urlOf(entry.picture);
+      picture.addEventListener("error", () => picture.remove());
+      frame.append(picture);
+    }
+    this.buttons = entry.boxes.map((box) => this.makeBox(box, entry));
+    const points = (entry.points ?? []).map((point) => this.makePoint(point, entry));
+    frame.classList.toggle("qvl-many", entry.boxes.length + points.length >= MANY);
+    frame.append(...this.buttons, ...points);
+    this.stage.replaceChildren(frame);
+    this.pager.hidden = this.entries.length < 2;
+    this.page.textContent = `${this.current + 1} / ${this.entries.length}`;
+    this.switches.hidden = entry.boxes.length < 2;
+    this.nothing = entry.boxes.length + points.length ? "" : "Nothing found";
+    this.tell(this.nothing);
+    this.refresh();
+  }
+
+  makeBox(box, { size: [height, width], boxes }) {
+    const made = button("qvl-box", undefined, "", () =>
+      this.onSwitch(this.current, [box], !this.isOff(this.current, box)),
+    );
+    made.removeAttribute("title");
+    made.classList.toggle("qvl-left-out", Boolean(box.left_out));
+    made.setAttribute("aria-label", box.label || "box");
+    const style = made.style;
+    style.left = percent(box.x1, width);
+    style.top = percent(box.y1, height);
+    style.width = percent(box.x2 - box.x1, width);
+    style.height = percent(box.y2 - box.y1, height);
+    // The smaller of two boxes lies on top, or it could not be clicked.
+    style.zIndex = String(1 + boxes.filter((other) => area(other) > area(box)).length);
+    this.paint(made, box.colour);
+    if (box.label) made.append(this.makeLabel(box, width, height));
+    const line = [
+      box.label,
+      `${box.x2 - box.x1}×${box.y2 - box.y1} at ${box.x1}, ${box.y1}`,
+      box.score === undefined ? "" : `score ${Number(box.score).toFixed(2)}`,
+      box.left_out ? "left out by the settings" : "",
+    ];
+    this.tellOver(made, line.filter(Boolean).join(" · "));
+    return made;
+  }
+
+  makeLabel(box, width, height) {
+    const made = element("span", "qvl-label", box.label);
+    made.classList.toggle("qvl-inside", box.y1 < height * 0.09);
+    made.classList.toggle("qvl-from-right", (box.x1 + box.x2) / 2 > width * 0.66);
+    return made;
+  }
+
+  makePoint(point, { size: [height, width] }) {
+    const made = element("span", "qvl-point");
+    made.style.left = percent(point.x, width);
+    made.style.top = percent(point.y, height);
+    this.paint(made, point.colour);
+    const label = element("span", "qvl-label", point.label);
+    label.classList.toggle("qvl-from-right", point.x > width * 0.66);
+    if (point.label) made.append(label);
+    const place = `at ${Math.round(point.x)}, ${Math.round(point.y)}`;
+    this.tellOver(made, [point.label, place].filter(Boolean).join(" · "));
+    return made;
+  }
+
+  paint(made, colour) {
+    made.style.setProperty("--colour", colour);
+    made.style.setProperty("--ink", inkOn(colour));
+  }
+
+  tellOver(made, line) {
+    for (const event of ["pointerenter", "focus"]) {
+      made.addEventListener(event, () => this.tell(line));
+    }
+    for (const event of ["pointerleave", "blur"]) {
+      made.addEventListener(event, () => this.tell(this.nothing));
+    }
+  }
+
+  tell(line) {
+    this.info.textContent = line;
+  }
+}
