@@ -89,10 +89,15 @@ class Answering:
         return [self._answered[index] for index in range(len(self.prompts))]
 
     def _batches(self) -> list[list[int]]:
-        backend = self.backend
+        """The best batches, as far as memory can be had for them: other models may have to leave
+        for a large batch, not for a single picture."""
+        backend, work = self.backend, self.costs.work
+        needs = [prompt.need for prompt in self.prompts]
+        best = plan(needs, backend.budget, work)
+        if best:
+            backend.bring(work([needs[index] for index in best[0]]), self.watch)
         free = backend.memory.free(backend.device)
-        budget = dataclasses.replace(backend.budget, nbytes=int(free * _SHARE))
-        return plan([prompt.need for prompt in self.prompts], budget, self.costs.work)
+        return plan(needs, dataclasses.replace(backend.budget, nbytes=int(free * _SHARE)), work)
 
     def _fits(self, batch: list[int]) -> bool:
         """Answers ``batch``; False where memory ran out amid it, what is answered being kept."""

@@ -170,6 +170,8 @@ class TransformersBackend:
         with self.weights.lock:
             if self._closed:
                 raise QwenVLError("This model was unloaded while requests were waiting.")
+            if self.weights.place == "disk":
+                watch.loading(0, 1)  # importing the libraries alone takes seconds
             try:
                 self.memory.bring(self.weights, work, watch.loading)
             except Exception as error:

@@ -43,8 +43,12 @@ class ComfyMemory(Memory):
         patchers = self._of(weights)
         for patcher in patchers:
             patcher.progress = progress
-        # Loads what is not there, after moving others out to make room for it and for the work.
-        self._management.load_models_gpu(patchers, memory_required=work, force_full_load=True)
+        try:
+            # Loads what is not there, after moving others out to make room for it and the work.
+            self._management.load_models_gpu(patchers, memory_required=work, force_full_load=True)
+        finally:
+            for patcher in patchers:
+                patcher.progress = None
 
     def free(self, device: torch.device) -> int:
         return int(self._management.get_free_memory(device))
@@ -74,9 +78,9 @@ class ComfyMemory(Memory):
         return known
 
 
-class Holder(torch.nn.Module):
-    """What ComfyUI takes for the model: an empty module that knows the weights. The weights'
-    owner is the engine; this must not keep them alive."""
+class QwenVL(torch.nn.Module):
+    """What ComfyUI takes for the model, and names in its log: an empty module that knows the
+    weights. They belong to the engine; this must not keep them alive."""
 
     def __init__(self, weights: Weights):
         super().__init__()
@@ -96,7 +100,7 @@ def _patcher_class() -> type:
         def __init__(self, weights: Weights, device: torch.device):
             # As ComfyUI treats text encoders: in RAM when not on the device, but for --gpu-only.
             offload = management.text_encoder_offload_device()
-            super().__init__(Holder(weights), device, offload, size=1)
+            super().__init__(QwenVL(weights), device, offload, size=1)
             self.progress: Progress | None = None
 
         @property

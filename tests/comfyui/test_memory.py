@@ -45,7 +45,7 @@ def test_sampling_evicts_the_model_and_the_next_question_brings_it_back(
     card: Any, quantization: str
 ) -> None:
     calm = text_of(card, looking(quantization=quantization))
-    assert on_card(card) == ["Holder"]
+    assert on_card(card) == ["QwenVL"]
     (ours,) = state(card)["ours"]
     assert ours["place"] == "device" and ours["bytes"] > 5_000_000
     graph = {"sample": sampling(), "show": preview("sample", 0)}
@@ -56,7 +56,7 @@ def test_sampling_evicts_the_model_and_the_next_question_brings_it_back(
     assert on_card(card) == ["Diffusion"]
     assert state(card)["ours"] == [{**ours, "place": "ram"}]
     assert text_of(card, looking(quantization=quantization)) == calm
-    assert "Holder" in on_card(card)
+    assert "QwenVL" in on_card(card)
 
 
 def test_a_graph_may_go_back_and_forth(card: Any) -> None:
@@ -69,7 +69,7 @@ def test_a_graph_may_go_back_and_forth(card: Any) -> None:
     graph["say"] = preview("again", 0)
     outputs = card.run(graph)
     assert outputs["say"]["text"] == outputs["show"]["text"]
-    assert on_card(card) == ["Holder"]
+    assert on_card(card) == ["QwenVL"]
 
 
 def test_a_model_that_is_loaded_first_asks_for_room(card: Any) -> None:
@@ -77,7 +77,7 @@ def test_a_model_that_is_loaded_first_asks_for_room(card: Any) -> None:
     card.run({"sample": sampling(), "show": preview("sample", 0)})
     assert on_card(card) == ["Diffusion"]
     text_of(card, looking())
-    assert on_card(card) == ["Holder"]
+    assert on_card(card) == ["QwenVL"]
 
 
 def settled(server: Any, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def settled(server: Any, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, 
 
 def test_unload_models_empties_the_card_and_free_memory_the_ram(card: Any) -> None:
     calm = text_of(card, looking())
-    assert "Holder" in on_card(card)
+    assert "QwenVL" in on_card(card)
     card.post("/free", {"unload_models": True})
     settled(card, lambda found: [item["place"] for item in found["ours"]] == ["ram"])
     assert on_card(card) == []
@@ -109,7 +109,7 @@ def test_the_loader_can_give_the_memory_back_after_every_use(
     calm = text_of(card, looking())
     assert text_of(card, looking(after_use=after_use)) == calm
     assert [item["place"] for item in state(card)["ours"]] == [place]
-    assert "Holder" not in on_card(card)
+    assert "QwenVL" not in on_card(card)
 
 
 def test_the_unload_node_frees_at_its_place_in_the_graph(card: Any) -> None:
