@@ -160,5 +160,4 @@ def test_memory_is_really_given_back(card: Any, large: Any) -> None:
     assert ours["bytes"] > 250_000_000
     assert loaded["resident"] - before > 0.8 * ours["bytes"]
     card.post("/free", {"unload_models": True, "free_memory": True})
-    after = settled(card, lambda found: found["ours"] == [])["resident"]
-    assert after - before < 0.1 * ours["bytes"]
+    settled(card, lambda found: found["resident"] - before < 0.1 * ours["bytes"])
