@@ -24,7 +24,15 @@ from qwen_vl_suite.qwenvl.types import ModelSpec, Result, Sampling, Task
 
 pytestmark = pytest.mark.comfyui
 CORE_SCHEMA = Path(__file__).resolve().parents[1] / "golden" / "core_nodes.json"
-NODES = ["QVL_Loader", "QVL_Describe", "QVL_OCR", "QVL_Grounding", "QVL_BoxFormat", "QVL_Unload"]
+NODES = [
+    "QVL_Loader",
+    "QVL_Describe",
+    "QVL_OCR",
+    "QVL_Grounding",
+    "QVL_PickBoxes",
+    "QVL_BoxFormat",
+    "QVL_Unload",
+]
 PICTURES = Path(__file__).resolve().parents[2] / "example_workflows" / "pictures"
 
 

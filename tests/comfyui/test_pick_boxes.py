@@ -1,0 +1,128 @@
+"""Choosing among boxes in a real ComfyUI: what a choice changes, and what it does not run again."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from io import BytesIO
+from typing import Any
+
+import pytest
+from graphs import find, load, loader, preview, save
+from PIL import Image
+
+pytestmark = pytest.mark.comfyui
+
+
+def pick(**widgets: Any) -> dict[str, Any]:
+    links = {"bboxes": ["find", 1], "images": ["picture", 0]}
+    values = {"labels": "", "order": "as found", "max_count": 0, "index": 0, "padding": 0}
+    return {"class_type": "QVL_PickBoxes", "inputs": {**links, **values, **widgets}}
+
+
+def graph(picture: str = "shapes.png", **widgets: Any) -> dict[str, Any]:
+    return {
+        "picture": load(picture),
+        "model": loader(),
+        "find": find("orange triangle, blue cross"),
+        "pick": pick(**widgets),
+        "crop": {
+            "class_type": "ImageCropV2",
+            "inputs": {"image": ["picture", 0], "crop_region": ["pick", 1]},
+        },
+        "save crop": save("crop", 0),
+        "show labels": preview("pick", 3),
+    }
+
+
+def view(server: Any, item: dict[str, str]) -> Image.Image:
+    address = f"{server.url}/view?{urllib.parse.urlencode(item)}"
+    with urllib.request.urlopen(address, timeout=60) as response:
+        return Image.open(BytesIO(response.read())).convert("RGB")
+
+
+def off(*boxes: dict[str, Any]) -> str:
+    """As the page writes it, from the boxes that it was sent."""
+    return json.dumps(
+        [
+            {
+                "picture": 0,
+                "x": box["x1"],
+                "y": box["y1"],
+                "width": box["x2"] - box["x1"],
+                "height": box["y2"] - box["y1"],
+                "label": box["label"],
+            }
+            for box in boxes
+        ]
+    )
+
+
+def test_a_box_that_is_switched_off_leaves_the_crop_to_the_next_and_no_model_runs(
+    server: Any,
+) -> None:
+    before = server.run(graph())
+    (entry,) = before["find"]["qwen_vl"]
+    triangle, cross = entry["boxes"]
+    assert before["show labels"]["text"] == ["orange triangle, blue cross"]
+    ended = server.finished(server.start(graph(off=off(triangle))))
+    messages = dict(ended["status"]["messages"])
+    assert set(messages["execution_cached"]["nodes"]) == {"picture", "model", "find"}
+    after = ended["outputs"]
+    assert after["show labels"]["text"] == ["blue cross"]
+    for outputs, box in ((before, triangle), (after, cross)):
+        (crop,) = (view(server, item) for item in outputs["save crop"]["images"])
+        assert crop.size == (box["x2"] - box["x1"], box["y2"] - box["y1"])
+    # What was not run again is shown again all the same, for a page that was opened since.
+    assert after["find"] == before["find"]
+
+
+def test_the_page_gets_the_picture_that_the_boxes_lie_in(server: Any) -> None:
+    outputs = server.run(graph())
+    source = Image.open(server.base / "input" / "shapes.png").convert("RGB")
+    copies = []
+    for name in ("find", "pick"):
+        (entry,) = outputs[name]["qwen_vl"]
+        assert entry["size"] == [source.height, source.width]
+        assert entry["picture"]["type"] == "temp"
+        copies.append(entry["picture"])
+        shown = view(server, entry["picture"])
+        assert shown.size == source.size
+        difference = [abs(a - b) for a, b in zip(shown.tobytes(), source.tobytes(), strict=True)]
+        assert sum(difference) / len(difference) < 4  # a JPEG of it, and of nothing else
+    assert copies[0] == copies[1]
+
+
+def test_without_a_box_the_crop_stops_and_the_rest_goes_on(server: Any) -> None:
+    """The run itself succeeds: only what would take the missing box does not happen."""
+    outputs = server.run(graph(labels="no such label"))
+    assert outputs["show labels"]["text"] == [""]
+    assert "save crop" not in outputs
+    whole = server.run(graph(labels="no such label", when_empty="whole picture"))
+    (crop,) = (view(server, item) for item in whole["save crop"]["images"])
+    assert crop.size == (768, 512)
+
+
+def test_each_picture_of_a_batch_meets_its_own_box(server: Any) -> None:
+    prompt = graph()
+    prompt["picture"] = {
+        "class_type": "ImageBatch",
+        "inputs": {"image1": ["first", 0], "image2": ["second", 0]},
+    }
+    prompt |= {
+        "first": load("shapes.png"),
+        "second": load("both.png"),
+        "singly": {
+            "class_type": "RebatchImages",
+            "inputs": {"images": ["picture", 0], "batch_size": 1},
+        },
+    }
+    prompt["crop"]["inputs"]["image"] = ["singly", 0]
+    prompt["pick"] = pick(when_empty="whole picture", order="largest first")
+    outputs = server.run(prompt)
+    crops = [view(server, item) for item in outputs["save crop"]["images"]]
+    for crop, entry in zip(crops, outputs["find"]["qwen_vl"], strict=True):
+        height, width = entry["size"]
+        sizes = [(box["x2"] - box["x1"], box["y2"] - box["y1"]) for box in entry["boxes"]]
+        assert crop.size == max(sizes, key=lambda size: size[0] * size[1], default=(width, height))
