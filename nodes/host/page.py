@@ -19,15 +19,23 @@ KEY = "qwen_vl"
 
 
 def live(**news: Any) -> None:
-    """Tells the page of the node that runs now: ``index`` and ``count`` of the picture being
-    answered, its ``text`` and ``thinking`` so far, or a ``status`` line such as a download's."""
+    """Tells the page of the node that runs now. ``status``: a line such as a download's, with
+    ``count`` the pictures to answer. Or words: ``thinking`` and ``text`` about the picture
+    ``index`` of ``count``, which go on from ``part`` - 1 (0: from the beginning), and at their
+    end ``finish_reason``."""
     server = part("server", "PromptServer")
     context_of = part("comfy_execution.utils", "get_executing_context")
     context = context_of() if server and context_of else None
     if context is None:
         return
-    place = {"node": context.node_id, "prompt_id": context.prompt_id}
+    place = {"node": _on_page(context.node_id), "prompt_id": context.prompt_id}
     server.instance.send_sync(LIVE, {**place, **news}, server.instance.client_id)
+
+
+def _on_page(node_id: str) -> str:
+    """The node of the graph that shows what ``node_id`` does: itself, or the loop that made it."""
+    state_of = part("comfy_execution.progress", "get_progress_state")
+    return state_of().dynprompt.get_display_node_id(node_id) if state_of else node_id
 
 
 def shown(results: Sequence[Result], images: Any = None) -> dict[str, Any]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from ...qwenvl.backend import Watch
 from ...qwenvl.replies import split_thinking
 from ...qwenvl.types import Response
 from . import page
+from .live_text import LiveText
 from .parts import part
 
-_STEPS = 1000  # of the progress bar, for each picture
-_TEXT_INTERVAL = 0.1  # seconds between two messages of live text
+_STEPS = 1000  # of the progress bar, and of each picture's share in it
+_LOADING_STEPS = 200  # of them, where weights must be read first
 
 
 def check_interrupt() -> None:
@@ -35,33 +35,38 @@ class Bar:
 
 
 class NodeWatch(Watch):
-    """Shows a run in its node: a bar over all pictures, and the words as they come.
+    """Shows a run in its node: one bar over reading the weights and all pictures, and the words
+    as they come. The bar is full when the last picture is answered, and not before.
 
     ``thinking``: whether the answers begin with a thought, which is shown apart.
     """
 
     def __init__(self, thinking: bool = False) -> None:
         self._thinking = thinking
-        self._bar: Bar | None = None
+        self._bar = Bar(_STEPS)
+        self._loaded = 0  # steps of the bar
         self._limits: list[int] = []
         self._tokens: list[int] = []
         self._texts: list[str] = []
         self._open: set[int] = set()
-        self._shown = 0.0
+        self._steps: list[int] = []
+        self._live = LiveText(0)
 
     def loading(self, done: int, total: int) -> None:
         check_interrupt()
-        if self._bar is None:
-            self._bar = Bar(total)
+        if not self._loaded:
             page.live(status="Loading the model")
-        self._bar.set(done, total)
+        self._loaded = max(1, _LOADING_STEPS * done // max(1, total))
+        self._bar.set(self._loaded)
 
     def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        count = len(max_new_tokens)
         self._limits = [max(1, limit) for limit in max_new_tokens]
-        self._tokens = [0] * len(self._limits)
-        self._texts = [""] * len(self._limits)
-        self._open = set(range(len(self._limits)))
-        self._bar = Bar(_STEPS * len(self._limits))
+        self._tokens, self._steps = [0] * count, [0] * count
+        self._texts = [""] * count
+        self._open = set(range(count))
+        self._live = LiveText(count)
+        self._live.looking()
 
     def restart(self, index: int) -> None:
         self._tokens[index] = 0
@@ -70,31 +75,22 @@ class NodeWatch(Watch):
     def token(self, index: int, text: str) -> None:
         self._tokens[index] += 1
         self._texts[index] += text
-        self._advance()
-        if time.monotonic() - self._shown >= _TEXT_INTERVAL:
-            self._show(min(self._open, default=index))
+        self._advance(index, _STEPS * self._tokens[index] // self._limits[index])
+        if self._live.is_due:
+            # A later batch holds later pictures: the first one that has words is being written.
+            written = min((place for place in self._open if self._tokens[place]), default=index)
+            self._live.show(written, *split_thinking(self._texts[written], self._thinking))
 
     def done(self, index: int, response: Response) -> None:
         self._open.discard(index)
-        self._advance()
-        self._show(index, response)
+        self._advance(index, _STEPS)
+        self._live.finish(index, response)
 
     def check(self) -> None:
         check_interrupt()
 
-    def _advance(self) -> None:
+    def _advance(self, index: int, steps: int) -> None:
         """A finished picture counts whole, an open one by the share of its limit it has used."""
-        steps = (
-            _STEPS * min(count, limit) // limit if index in self._open else _STEPS
-            for index, (count, limit) in enumerate(zip(self._tokens, self._limits, strict=True))
-        )
-        if self._bar is not None:
-            self._bar.set(sum(steps))
-
-    def _show(self, index: int, response: Response | None = None) -> None:
-        if response is None:
-            thinking, text = split_thinking(self._texts[index], inside=self._thinking)
-        else:
-            thinking, text = response.thinking, response.text
-        page.live(index=index, count=len(self._texts), text=text, thinking=thinking)
-        self._shown = time.monotonic()
+        self._steps[index] = min(_STEPS - (index in self._open), steps)
+        answered = (_STEPS - self._loaded) * sum(self._steps) // (_STEPS * len(self._steps))
+        self._bar.set(self._loaded + answered)

@@ -10,7 +10,7 @@ import comfy.utils
 import pytest
 import torch
 from qwen_vl_suite.nodes import host
-from qwen_vl_suite.nodes.host import folders, machine, memory, page, progress
+from qwen_vl_suite.nodes.host import folders, live_text, machine, memory, page, progress
 from qwen_vl_suite.qwenvl.types import Response
 
 
@@ -30,16 +30,49 @@ def bar(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return shown
 
 
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(live_text, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[dict[str, Any]]:
     """Every live message that was sent."""
-    sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(page, "live", lambda **news: sent.append(news))
-    return sent
+    messages: list[dict[str, Any]] = []
+    monkeypatch.setattr(page, "live", lambda **news: messages.append(news))
+    return messages
 
 
-def test_progress_only_grows_and_ends_whole(
-    bar: list[tuple[int, int]], words: list[dict[str, Any]]
+def pieces(sent: list[dict[str, Any]]) -> list[tuple[int, int, str]]:
+    """(picture, part, text) of each message that has words."""
+    return [(item["index"], item["part"], item["text"]) for item in sent if "index" in item]
+
+
+def read(messages: list[dict[str, Any]]) -> str:
+    """What a page has in the end that heard these messages about one picture, and no others."""
+    text, last = "", -2
+    for message in (item for item in messages if "index" in item):
+        if message["part"] == 0:
+            text, last = message["text"], 0
+        elif message["part"] == last + 1:
+            text, last = text + message["text"], message["part"]
+    return text
+
+
+def test_the_bar_only_grows_and_is_full_with_the_last_answer(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]]
 ) -> None:
     watch = host.NodeWatch()
     watch.start([10, 10], [4, 4])
@@ -48,89 +81,136 @@ def test_progress_only_grows_and_ends_whole(
     watch.done(0, Response("a"))
     watch.token(1, "c")
     watch.done(1, Response("bc"))
-    values = [value for value, _ in bar]
-    assert values == [250, 500, 1250, 1500, 2000]
-    assert {total for _, total in bar} == {2000}
+    assert [value for value, _ in bar] == [125, 250, 625, 750, 1000]
+    assert {total for _, total in bar} == {1000}
 
 
-def test_tokens_beyond_the_limit_do_not_run_over(
-    bar: list[tuple[int, int]], words: list[dict[str, Any]]
+def test_an_answer_at_its_limit_is_not_done_until_it_is(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]]
 ) -> None:
     watch = host.NodeWatch()
     watch.start([10], [2])
     for _ in range(5):
         watch.token(0, "a")
-    assert max(value for value, _ in bar) == 1000
+    assert max(value for value, _ in bar) == 999
 
 
-def test_live_text_names_the_picture_of_a_batch(
-    bar: list[tuple[int, int]], words: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+def test_reading_the_weights_and_answering_share_one_bar(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr(progress, "_TEXT_INTERVAL", 0)
     watch = host.NodeWatch()
-    watch.start([10, 10], [9, 9])
-    watch.token(0, "Hel")
-    watch.token(1, "Bye")
-    watch.token(0, "lo")
+    for done in range(5):
+        watch.loading(done, 4)
+    watch.start([10], [4])
+    watch.token(0, "a")
+    watch.done(0, Response("a"))
+    assert [value for value, _ in bar] == [1, 50, 100, 150, 200, 400, 1000]
+    assert [item.get("status") for item in sent[:2]] == [
+        "Loading the model",
+        "Looking at the picture",
+    ]
+
+
+def test_an_answer_that_begins_anew_takes_its_share_of_the_bar_back(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]]
+) -> None:
+    watch = host.NodeWatch()
+    watch.start([10], [4])
+    watch.token(0, "a")
+    watch.token(0, "b")
+    watch.restart(0)
+    watch.token(0, "a")
+    assert [value for value, _ in bar] == [250, 500, 250]
+
+
+def test_words_go_on_where_the_last_message_ended(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
+) -> None:
+    watch = host.NodeWatch()
+    watch.start([10], [9])
+    for word in ("Hel", "lo", " ", "you"):
+        clock.now += 1
+        watch.token(0, word)
+    watch.done(0, Response("Hello you."))
+    # The space comes with the next word: a text never ends in one.
+    assert pieces(sent) == [(0, 0, "Hel"), (0, 1, "lo"), (0, 2, " you"), (0, 0, "Hello you.")]
+    assert sent[-1]["finish_reason"] == "stop"
+
+
+def test_words_wait_for_a_tenth_of_a_second(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
+) -> None:
+    watch = host.NodeWatch()
+    watch.start([10], [99])
+    for letter in "abcdefghij":
+        clock.now += 1 / 64
+        watch.token(0, letter)
+    assert pieces(sent) == [(0, 0, "a"), (0, 1, "bcdefgh")]
+
+
+def test_live_text_is_that_of_the_first_picture_being_answered(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
+) -> None:
+    def token(index: int, text: str) -> None:
+        clock.now += 1
+        watch.token(index, text)
+
+    watch = host.NodeWatch()
+    watch.start([10, 10, 10], [9, 9, 9])
+    token(1, "Bye")
+    token(0, "Hel")
+    token(1, " now")
+    token(0, "lo")
     watch.done(0, Response("Hello."))
-    watch.token(1, "!")
-    assert [(item["index"], item["text"]) for item in words] == [
-        (0, "Hel"), (0, "Hel"), (0, "Hello"), (0, "Hello."), (1, "Bye!")
+    token(2, "x")
+    assert pieces(sent) == [
+        (1, 0, "Bye"), (0, 0, "Hel"), (0, 1, "lo"), (0, 0, "Hello."), (1, 0, "Bye now")
     ]  # fmt: skip
-    assert {item["count"] for item in words} == {2}
+    assert {item["count"] for item in sent} == {3}
 
 
 def test_a_thought_is_shown_apart_from_the_text(
-    bar: list[tuple[int, int]], words: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
-    monkeypatch.setattr(progress, "_TEXT_INTERVAL", 0)
     watch = host.NodeWatch(thinking=True)
     watch.start([10], [9])
-    watch.token(0, "A red")
-    watch.token(0, " thing?</think>")
-    watch.token(0, "An apple")
+    for text in ("A red", " thing?</think>", "An apple"):
+        clock.now += 1
+        watch.token(0, text)
     watch.done(0, Response("An apple.", thinking="A red thing?"))
-    assert [(item["thinking"], item["text"]) for item in words] == [
-        ("A red", ""), ("A red thing?", ""), ("A red thing?", "An apple"),
-        ("A red thing?", "An apple."),
+    assert [(item["thinking"], item["text"]) for item in sent if "index" in item] == [
+        ("A red", ""), (" thing?", ""), ("", "An apple"), ("A red thing?", "An apple.")
     ]  # fmt: skip
 
 
-def test_a_picture_that_is_asked_again_starts_with_no_words(
-    bar: list[tuple[int, int]], words: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+def test_a_text_that_changes_is_sent_whole(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
-    monkeypatch.setattr(progress, "_TEXT_INTERVAL", 0)
     watch = host.NodeWatch()
     watch.start([10], [9])
     watch.token(0, "Hel")
     watch.restart(0)
-    watch.token(0, "Hello")
-    assert words[-1]["text"] == "Hello"
+    clock.now += 1
+    watch.token(0, "Good day")
+    assert pieces(sent)[-1] == (0, 0, "Good day")
 
 
-def test_loading_and_answering_share_one_bar(
-    bar: list[tuple[int, int]], words: list[dict[str, Any]]
+def test_a_long_answer_stays_cheap_and_a_page_that_joins_late_catches_up(
+    bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
     watch = host.NodeWatch()
-    watch.loading(1, 4)
-    watch.loading(4, 4)
-    watch.start([10], [4])
-    watch.token(0, "a")
-    assert bar == [(1, 4), (4, 4), (250, 1000)]
-    assert words[0]["status"]
-
-
-def test_live_text_of_one_picture_is_bare_and_not_sent_for_every_token(
-    bar: list[tuple[int, int]], words: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(progress, "_TEXT_INTERVAL", 3600)
-    watch = host.NodeWatch()
-    watch.start([10], [99])
-    for letter in "abcdef":
-        watch.token(0, letter)
-    watch.done(0, Response("abcdef"))
-    assert words[-1]["text"] == "abcdef"
-    assert len(words) <= 2
+    watch.start([10], [16384])
+    for number in range(16384):
+        clock.now += 0.02
+        watch.token(0, f"w{number:04d} "[-5:])
+    text = "".join(f"w{number:04d} "[-5:] for number in range(16384))
+    missed = len(sent) // 2 + 1
+    assert sent[missed]["part"] > 0
+    assert text.startswith(read(sent)) and len(text) - len(read(sent)) < 60
+    assert read(sent[missed:]) == read(sent)
+    letters = sum(len(item.get("text", "")) for item in sent)
+    # Ten times a second the whole of it would be 110 million.
+    assert len(sent) < 3300 and letters < 40 * len(text)
 
 
 def test_stop_ends_a_run_within_a_token(

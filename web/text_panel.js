@@ -1,0 +1,187 @@
+/**
+ * The panel that shows an answer: a bar with what is going on, a pager and copy buttons, and the
+ * text below. Pure DOM: it knows nothing of ComfyUI, and model text only ever becomes text nodes.
+ */
+
+const NOTICES = {
+  length: "Cut at max_new_tokens: raise it for the rest.",
+  repetition: "The text began to repeat itself and was cut there.",
+  error: "There is no answer.",
+};
+const OUTCOMES = { stopped: "Stopped", failed: "Failed" };
+const AT_END = 24; // pixels from the end of the text that still count as reading along
+const COPIED_FOR = 1500; // milliseconds
+
+function make(tag, name, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  element.className = `qvl-text-${name}`;
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+function button(name, label, title, onClick) {
+  const element = make("button", name, { type: "button", title, "aria-label": title }, label);
+  element.addEventListener("click", onClick);
+  return element;
+}
+
+export class TextPanel {
+  #answer = null;
+  #entries = null; // of the run whose text is shown
+  #shown = 0;
+  #follows = true; // whether the picture being answered is the one shown
+
+  constructor() {
+    this.status = make("span", "status", { role: "status", "aria-live": "polite" });
+    this.place = make("span", "place");
+    this.previous = button("previous", "‹", "Previous picture", () => this.leaf(-1));
+    this.next = button("next", "›", "Next picture", () => this.leaf(1));
+    this.pager = make("span", "pager", {}, this.previous, this.place, this.next);
+    this.copyOne = button("copy", "Copy", "Copy this text", () => this.#copy(this.copyOne));
+    this.copyAll = button("copy", "Copy all", "Copy the texts of all pictures", () =>
+      this.#copy(this.copyAll),
+    );
+    this.bar = make("div", "bar", {}, this.status, this.pager, this.copyOne, this.copyAll);
+    this.thought = make("div", "thought");
+    this.thinking = make("details", "thinking", {}, make("summary", "summary"), this.thought);
+    this.thinking.firstChild.textContent = "Thinking";
+    this.text = make("div", "words");
+    this.notice = make("div", "notice");
+    this.body = make(
+      "div",
+      "body",
+      { tabindex: "0", role: "region", "aria-label": "Answer", "data-capture-wheel": "true" },
+      this.thinking,
+      this.text,
+      this.notice,
+    );
+    this.element = make("div", "panel", { "data-state": "empty" }, this.bar, this.body);
+    this.body.addEventListener("keydown", (event) => this.#onKey(event));
+  }
+
+  get isEmpty() {
+    return this.element.dataset.state === "empty";
+  }
+
+  /** Shows `answer` (an `Answer`) as it is now. */
+  draw(answer) {
+    this.#answer = answer;
+    if (answer.entries !== this.#entries) this.#turnTo(answer);
+    if (answer.running && this.#follows) this.#shown = answer.current;
+    this.#paint();
+  }
+
+  /** Shows the picture `step` further on. */
+  leaf(step) {
+    const last = this.#answer.entries.length - 1;
+    this.#shown = Math.min(last, Math.max(0, this.#shown + step));
+    this.#follows = this.#answer.running && this.#shown === this.#answer.current;
+    this.#paint();
+  }
+
+  #turnTo(answer) {
+    const leafed = !answer.running && !this.#follows && this.#shown < answer.entries.length;
+    if (!leafed) this.#shown = 0;
+    if (answer.running) this.#follows = true;
+    this.#entries = answer.entries;
+  }
+
+  #paint() {
+    const { entries, running, outcome } = this.#answer;
+    const count = entries.length;
+    const entry = entries[this.#shown];
+    const idle = count ? "done" : "empty";
+    this.element.dataset.state = running ? "running" : outcome || idle;
+    setText(this.status, this.#statusLine());
+    this.pager.hidden = this.copyAll.hidden = count < 2;
+    setText(this.place, `${this.#shown + 1} / ${count}`);
+    this.previous.disabled = this.#shown === 0;
+    this.next.disabled = this.#shown >= count - 1;
+    this.copyOne.disabled = !entry?.text;
+    this.copyAll.disabled = !entries.some(({ text }) => text);
+    this.#readAlong(() => this.#paintEntry(entry));
+  }
+
+  #paintEntry(entry) {
+    const thinks = this.#answer.running && Boolean(entry?.thinking) && !entry.text;
+    if (this.thinking.dataset.streams !== String(thinks)) {
+      this.thinking.dataset.streams = thinks;
+      this.thinking.open = thinks;
+    }
+    this.thinking.hidden = !entry?.thinking;
+    setText(this.thought, entry?.thinking ?? "");
+    setText(this.text, entry?.text ?? "");
+    setText(this.notice, entry ? entry.error || (NOTICES[entry.finish_reason] ?? "") : "");
+  }
+
+  /** Keeps the end of a growing text in sight, unless the reader went elsewhere in it. */
+  #readAlong(paint) {
+    const { body } = this;
+    const atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < AT_END;
+    const turned = body.dataset.shown !== String(this.#shown);
+    body.dataset.shown = this.#shown;
+    paint();
+    if (this.#answer.running && (atEnd || turned)) body.scrollTop = body.scrollHeight;
+    else if (turned) body.scrollTop = 0;
+  }
+
+  #statusLine() {
+    const { status, running, outcome, entries, current } = this.#answer;
+    if (status) return status;
+    if (!running) return OUTCOMES[outcome] ?? "";
+    const { thinking, text } = entries[current] ?? {};
+    const doing = thinking && !text ? "Thinking" : "Answering";
+    return entries.length > 1 ? `${doing}, ${current + 1} of ${entries.length}` : doing;
+  }
+
+  async #copy(pressed) {
+    const { entries } = this.#answer;
+    const texts = pressed === this.copyAll ? entries : [entries[this.#shown]];
+    const label = pressed.textContent;
+    const copied = await toClipboard(texts.map(({ text }) => text).join("\n\n"));
+    pressed.textContent = copied ? "Copied" : "No clipboard";
+    pressed.disabled = true;
+    setTimeout(() => {
+      pressed.textContent = label;
+      pressed.disabled = false;
+    }, COPIED_FOR);
+  }
+
+  #onKey(event) {
+    const { key, ctrlKey, metaKey } = event;
+    if ((ctrlKey || metaKey) && key.toLowerCase() === "a") {
+      getSelection().selectAllChildren(this.text);
+      event.preventDefault();
+    } else if (key === "ArrowLeft" || key === "ArrowRight") {
+      this.leaf(key === "ArrowLeft" ? -1 : 1);
+    }
+  }
+}
+
+/** Changes only what changed, so that a selection in a growing text lasts. */
+function setText(element, text) {
+  const shown = element.textContent;
+  if (text === shown) return;
+  if (shown && text.startsWith(shown)) element.firstChild.appendData(text.slice(shown.length));
+  else element.textContent = text;
+}
+
+/** Pages that are not served from this machine or by HTTPS have no `navigator.clipboard`. */
+async function toClipboard(text) {
+  if (navigator.clipboard) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch (error) {
+      console.debug("The clipboard refused, trying the old way:", error);
+    }
+  }
+  const area = make("textarea", "clipboard");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  return copied;
+}
