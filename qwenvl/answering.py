@@ -1,4 +1,4 @@
-"""Answering many requests with one model: batches that fit, smaller ones where memory runs out."""
+"""Answering many requests with one model: rows that come and go, fewer where memory runs out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import dataclasses
 import logging
 import traceback
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from . import seen
 from .backend import Watch
 from .costs import Costs, Need, too_large
+from .decoder import Decoder, Read, stoppable
 from .errors import OutOfMemory
-from .generation import Batch, Row, TextStream, plan
+from .generation import Row, TextStream, choose
 from .memory import ran_out
 from .types import Request, Response
 
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _SHARE = 0.9  # of the free memory; the rest is left to others
 _LEAST_TOKENS = 64  # a picture is not shrunk below this many tokens for want of memory
+_IDLE = 0.25  # share of slots that may stand empty before the others move together
 
 
 class Prompt:
@@ -37,6 +41,7 @@ class Prompt:
         self.template = backend.template
         self.thinking = backend.thinks(request.thinking)
         self.ids = self.template.encode(request, self.image_tokens)
+        self.grids = [self.preprocessing.grid(image) for image in request.images]
         self._backend = backend
 
     @property
@@ -53,6 +58,12 @@ class Prompt:
         smaller = dataclasses.replace(self.request, min_pixels=low, max_pixels=most)
         return Prompt(smaller, self._backend)
 
+    @property
+    def opening(self) -> int:
+        """Tokens up to the end of the last picture: what questions about it have in common."""
+        places = [place for place, token in enumerate(self.ids) if token == self.template.image_id]
+        return places[-1] + 2 if places else 0
+
     def row(self, index: int) -> Row:
         image_id = self.template.image_id
         return Row(
@@ -63,6 +74,17 @@ class Prompt:
             close_ids=self.template.close_ids,
             thinking=self.thinking,
         )
+
+
+@dataclass(eq=False)
+class Running:
+    """A request under way. ``position``: of its next token, for the rotary embedding."""
+
+    row: Row
+    prompt: Prompt
+    stream: TextStream
+    position: int
+    token: int = 0
 
 
 class Answering:
@@ -78,80 +100,180 @@ class Answering:
         self.backend, self.prompts, self.watch = backend, prompts, watch
         self.costs = costs
         self._answered: dict[int, Response] = {}
+        self._waiting = deque(range(len(prompts)))
+        self._running: list[Running | None] = []  # by slot; None where a row has left
+        self._reading: int | None = None  # the request whose prompt is being read
+        self._budget = backend.budget
 
     def responses(self) -> list[Response]:
         """In order. A request that memory does not suffice for has the error in its response."""
-        waiting = deque(self._batches())
-        while waiting:
-            batch = waiting.popleft()
-            if not self._fits(batch):
-                waiting.extendleft(reversed(self._smaller(batch)))
+        with self.backend.weights.lock, torch.inference_mode(False), torch.no_grad():
+            self._make_room()
+            while self._waiting or self._running:
+                if not self._goes():
+                    self._retreat()
         return [self._answered[index] for index in range(len(self.prompts))]
 
-    def _batches(self) -> list[list[int]]:
-        """The best batches, as far as memory can be had for them: other models may have to leave
-        for a large batch, not for a single picture."""
-        backend, work = self.backend, self.costs.work
-        needs = [prompt.need for prompt in self.prompts]
-        best = plan(needs, backend.budget, work)
-        if best:
-            backend.bring(work([needs[index] for index in best[0]]), self.watch)
-        free = backend.memory.free(backend.device)
-        return plan(needs, dataclasses.replace(backend.budget, nbytes=int(free * _SHARE)), work)
-
-    def _fits(self, batch: list[int]) -> bool:
-        """Answers ``batch``; False where memory ran out amid it, what is answered being kept."""
+    def _make_room(self) -> None:
+        """As much as the best use of the model takes, as far as it can be had: other models may
+        have to leave for many requests at once, not for a single one."""
         backend = self.backend
-        work = self.costs.work([self.prompts[index].need for index in batch])
         self.watch.check()
-        with backend.weights.lock, torch.inference_mode(False), torch.no_grad():
-            backend.bring(work, self.watch)
-            try:
-                self._answer(batch)
-            except BaseException as error:
-                # Its frames hold the batch's tensors for as long as somebody looks at the error.
-                traceback.clear_frames(error.__traceback__)
-                if not ran_out(error):
-                    raise
-                log.warning("Memory ran out with %d pictures at once: %s", len(batch), error)
+        wish: list[Need] = []
+        for index in self._waiting:
+            need = self.prompts[index].need
+            if wish and not backend.budget.holds([*wish, need], self.costs.work):
+                break
+            wish.append(need)
+        backend.bring(self.costs.work(wish) if wish else 0, self.watch)
+        model = backend.model
+        self.decoder = Decoder(model, backend.template.image_id, backend.preprocessing.merge_size)
+        self._slots = self.decoder.slots()
+        free = int(backend.memory.free(backend.device) * _SHARE)
+        self._budget = dataclasses.replace(self._budget, nbytes=free)
+
+    def _goes(self) -> bool:
+        """One token for every row, after new rows have joined; False where memory ran out."""
+        try:
+            self.watch.check()
+            self._admit()
+            self._step()
+        except BaseException as error:
+            # Its frames hold tensors for as long as somebody looks at the error.
+            traceback.clear_frames(error.__traceback__)
+            if not ran_out(error):
+                raise
+            log.warning("Memory ran out with %d pictures at once: %s", self._at_once, error)
+            return False
+        return True
+
+    @property
+    def _at_once(self) -> int:
+        return len(self._open()) + (self._reading is not None)
+
+    def _open(self) -> list[Running]:
+        return [running for running in self._running if running is not None]
+
+    def _admit(self) -> None:
+        """Reads prompts for as many rows as the budget holds; they take free slots first."""
+        new: list[tuple[Running, Read]] = []
+        needs = [running.prompt.need for running in self._open()]
+        while self._waiting:
+            index = self._waiting[0]
+            needs.append(self.prompts[index].need)
+            if len(needs) > 1 and not self._budget.holds(needs, self.costs.work):
+                break
+            self._reading = self._waiting.popleft()
+            running, read = self._read(index)
+            self._take(running, choose([running.row], read.logits[None].clone())[0])
+            if running.row.finish_reason is None:
+                new.append((running, read))
             else:
-                return True
-            backend.memory.relieve(backend.weights)
-        return False
+                needs.pop()
+            self._reading = None
+        self._seat(new)
 
-    def _answer(self, batch: list[int]) -> None:
-        rows = [self.prompts[index].row(index) for index in batch]
-        decode = self.backend.template.decode
-        prompts = [self.prompts[index] for index in batch]
+    def _seat(self, new: list[tuple[Running, Read]]) -> None:
+        for place, running in enumerate(self._running):
+            if running is None and new:
+                self._running[place], read = new.pop(0)
+                self._slots.replace(place, read.cache, read.length)
+        if new:
+            self._running += [running for running, _ in new]
+            self._slots.add([read.cache for _, read in new], [read.length for _, read in new])
 
-        def finished() -> None:
-            for row, prompt in zip(rows, prompts, strict=True):
-                if row.finish_reason and row.index not in self._answered:
-                    self._done(row.index, self.backend.response(row, prompt))
+    def _read(self, index: int) -> tuple[Running, Read]:
+        """The model reads a prompt: up to the end of its pictures, where that was not read
+        before, and then the words behind them."""
+        prompt, decoder = self.prompts[index], self.decoder
+        with stoppable(decoder.model, self.watch.check):
+            opening = self._opening(prompt)
+            read, position = decoder.read(prompt.ids, prompt.grids, None, opening)
+        stream = TextStream(prompt.template.decode)
+        return Running(prompt.row(index), prompt, stream, position), read
 
-        streams = [TextStream(decode) for _ in rows]
-        self.backend.decode(Batch(rows, self.watch, streams), prompts, finished)
+    def _opening(self, prompt: Prompt) -> Read | None:
+        length = prompt.opening
+        if not length:
+            return None
+        kept = self.backend.weights.seen
+        digests = [seen.digest(image) for image in prompt.request.images]
+        key = seen.key(prompt.ids[:length], digests, prompt.input_sizes)
+        found = kept.get(key, self.decoder.device)
+        if found is None:
+            pixels = [prompt.preprocessing.patches(image)[0] for image in prompt.request.images]
+            found, _ = self.decoder.read(prompt.ids[:length], prompt.grids, torch.cat(pixels))
+            kept.put(key, found)
+        return found
+
+    def _step(self) -> None:
+        """One more token for every row that is under way."""
+        self._close_ranks()
+        if not self._running:
+            return
+        tokens = [running.token if running else 0 for running in self._running]
+        positions = [running.position if running else 0 for running in self._running]
+        scores = self.decoder.step(self._slots, tokens, positions)
+        places = [place for place, running in enumerate(self._running) if running is not None]
+        open_rows = self._open()
+        chosen = choose([running.row for running in open_rows], scores[places])
+        for place, running, token in zip(places, open_rows, chosen, strict=True):
+            running.position += 1
+            self._take(running, token)
+            if running.row.finish_reason is not None:
+                self._running[place] = None
+                self._slots.leave(place)
+
+    def _close_ranks(self) -> None:
+        """Empty slots cost time: where nobody waits for them, the others move together."""
+        empty = sum(running is None for running in self._running)
+        if empty == len(self._running):
+            self._running, self._slots = [], self.decoder.slots()
+        elif empty > _IDLE * len(self._running):
+            places = [place for place, running in enumerate(self._running) if running is not None]
+            self._slots.keep(places)
+            self._running = [self._running[place] for place in places]
+
+    def _take(self, running: Running, token: int) -> None:
+        row = running.row
+        running.token = token
+        row.accept(token)
+        if row.finish_reason is None:
+            self.watch.token(row.index, running.stream.grow(row.ids))
+        else:
+            self._done(row.index, self.backend.response(row, running.prompt))
 
     def _done(self, index: int, response: Response) -> None:
         self._answered[index] = response
         self.watch.done(index, response)
 
-    def _smaller(self, batch: list[int]) -> list[list[int]]:
-        """What is left of a batch that did not fit, as batches that may."""
-        left = [index for index in batch if index not in self._answered]
+    def _retreat(self) -> None:
+        """After memory ran out: what is under way begins anew, half as many at once; one that was
+        alone is shown smaller, or given up."""
+        count = self._at_once
+        left = sorted(running.row.index for running in self._open())
+        if self._reading is not None:
+            left.append(self._reading)
+        self._running, self._reading = [], None
+        self._slots = self.decoder.slots()
+        self.backend.weights.seen.clear()
+        self.backend.memory.relieve(self.backend.weights)
         for index in left:
             self.watch.restart(index)
-        if len(left) > 1:
-            half = (len(left) + 1) // 2
-            return [left[:half], left[half:]]
-        if len(left) == len(batch):  # it was alone already
-            (index,) = left
-            smaller = self.prompts[index].shrunk()
-            if smaller is None:
-                self._done(index, Response("", finish_reason="error", error=self._advice(index)))
-                return []
-            self.prompts[index] = smaller
-        return [left] if left else []
+        if count > 1:
+            self._budget = dataclasses.replace(self._budget, rows=(count + 1) // 2)
+        else:
+            left = [index for index in left if self._shrinks(index)]
+        self._waiting.extendleft(reversed(left))
+
+    def _shrinks(self, index: int) -> bool:
+        """Whether a request that did not fit alone can be asked again with fewer pixels."""
+        smaller = self.prompts[index].shrunk()
+        if smaller is None:
+            self._done(index, Response("", finish_reason="error", error=self._advice(index)))
+            return False
+        self.prompts[index] = smaller
+        return True
 
     def _advice(self, index: int) -> OutOfMemory:
         backend = self.backend

@@ -7,14 +7,12 @@ text alone or in company. Pure torch; the model is somebody else's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .backend import Watch
 from .costs import Need
 from .errors import BadOption, NumericalError
 from .types import THINKING_TOKENS, FinishReason, Sampling
@@ -68,6 +66,18 @@ class Row:
     def thinking_limit(self) -> int:
         limit = self.sampling.max_thinking_tokens
         return THINKING_TOKENS if limit is None else limit
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its next token is simply the likeliest."""
+        sampling = self.sampling
+        return (
+            sampling.temperature == 0
+            and not sampling.presence_penalty
+            and sampling.repetition_penalty == 1
+            and not self.thinking
+            and not self._forced
+        )
 
     @property
     def longest(self) -> int:
@@ -212,77 +222,25 @@ class TextStream:
         return piece
 
 
-class Batch:
-    """Rows that decode together: gives the sampler and the stopper that ``generate`` takes."""
-
-    def __init__(self, rows: Sequence[Row], watch: Watch, streams: Sequence[TextStream]):
-        self.rows = rows
-        self._watch = watch
-        self._streams = streams
-        self._chosen: list[int] = []
-
-    def check(self) -> None:
-        """Raises if somebody wants the batch to stop."""
-        self._watch.check()
-
-    def choose(self, scores: Tensor) -> Tensor:
-        """Scores ``[B, V]`` in which only each row's own choice is finite."""
-        self.check()
-        scores = scores.float().clone()
-        if not torch.isfinite(scores.amax(-1)).all():
-            raise NumericalError(
-                "The model computed NaN or infinity instead of an answer. In fp16 these models can "
-                "overflow: set precision to bf16, or fp32 where the card has no bf16."
-            )
-        plain = scores.argmax(-1).tolist() if self._all_plain() else None
-        self._chosen = [
-            0 if row.finish_reason else (plain[i] if plain else row.choose(scores[i]))
-            for i, row in enumerate(self.rows)
-        ]
-        chosen = torch.tensor(self._chosen, device=scores.device).unsqueeze(1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0)
-
-    def _all_plain(self) -> bool:
-        """Whether one argmax over the batch decides every row."""
-        return all(
-            row.sampling.temperature == 0
-            and not row.sampling.presence_penalty
-            and row.sampling.repetition_penalty == 1
-            and not row.thinking
-            for row in self.rows
+def choose(rows: Sequence[Row], scores: Tensor) -> list[int]:
+    """The next token of each row for ``scores`` ``[rows, V]``, which may be changed in place.
+    Raises ``NumericalError``."""
+    scores = scores.float()
+    best = scores.max(-1)
+    if not torch.isfinite(best.values).all():
+        raise NumericalError(
+            "The model computed NaN or infinity instead of an answer. In fp16 these models can "
+            "overflow: set precision to bf16, or fp32 where the card has no bf16."
         )
-
-    def advance(self) -> list[bool]:
-        """Books the tokens just chosen; which rows are finished."""
-        for row, token, stream in zip(self.rows, self._chosen, self._streams, strict=True):
-            if row.finish_reason is None:
-                row.accept(token)
-                if row.finish_reason is None:
-                    self._watch.token(row.index, stream.grow(row.ids))
-        return [row.finish_reason is not None for row in self.rows]
-
-
-@contextmanager
-def stoppable(model: nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Calls ``check`` before every layer of ``model`` while the block runs, so that a stop need
-    not wait for the pass over a whole batch of pictures."""
-
-    def before(_module: nn.Module, _inputs: object) -> None:
-        check()
-
-    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    hooks = [layer.register_forward_pre_hook(before) for stack in stacks for layer in stack]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    if all(row.is_plain for row in rows):
+        return best.indices.tolist()
+    return [row.choose(scores[place]) for place, row in enumerate(rows)]
 
 
 @dataclass(frozen=True)
 class Budget:
     """How much may run at once. ``tokens``: rows times the longest row's prompt and answer,
-    which is what the KV cache is padded to. ``nbytes``: memory for all that a batch takes beside
+    which is what the KV cache can grow to. ``nbytes``: memory for all that a batch takes beside
     the weights (None: no bound)."""
 
     tokens: int = 32_768
@@ -296,20 +254,3 @@ class Budget:
             and len(needs) * longest <= self.tokens
             and (self.nbytes is None or work(needs) <= self.nbytes)
         )
-
-
-def plan(
-    needs: Sequence[Need], budget: Budget, work: Callable[[Sequence[Need]], int]
-) -> list[list[int]]:
-    """Groups requests into batches: the longest first, so that neighbours are of like length
-    and the worst memory need comes at the start. ``work`` tells the bytes that a batch takes.
-    A request that is over the budget alone still gets a batch of its own.
-    """
-    order = sorted(range(len(needs)), key=lambda i: (-(needs[i].prompt + needs[i].answer), i))
-    batches: list[list[int]] = []
-    for index in order:
-        if batches and budget.holds([needs[i] for i in (*batches[-1], index)], work):
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches

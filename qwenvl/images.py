@@ -209,6 +209,11 @@ class Preprocessing:
         height, width = self.input_size(picture)
         return height // self.factor * (width // self.factor)
 
+    def grid(self, picture: Tensor) -> tuple[int, int, int]:
+        """(1, rows, columns) of the patches that ``picture`` becomes."""
+        height, width = self.input_size(picture)
+        return 1, height // self.patch_size, width // self.patch_size
+
     def patches(self, picture: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """``picture`` as float32 rows ``[patches, 3 * temporal * patch * patch]`` and its grid
         (1, rows, columns) in patches.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from . import checkpoints
 from .answering import Answering, Prompt
@@ -20,7 +18,7 @@ from .devices import pick_device
 from .errors import IncompleteCheckpoint, OutOfMemory, QwenVLError
 from .families import family_of, is_default
 from .footprint import estimated_bytes
-from .generation import Batch, Budget, Row, check_sampling, stoppable
+from .generation import Budget, Row, check_sampling
 from .images import Preprocessing
 from .loading import check_runnable, load_model
 from .memory import Memory, ran_out
@@ -187,52 +185,6 @@ class TransformersBackend:
                 f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
                 f"8bit in the Loader, or a smaller model. ({told.splitlines()[0]})"
             )
-
-    def decode(self, batch: Batch, prompts: Sequence[Prompt], finished: Callable[[], None]) -> None:
-        """Decodes the rows of ``batch`` to their ends; ``finished`` is called after every token,
-        to fetch the rows that are done."""
-        from transformers import LogitsProcessorList, StoppingCriteriaList
-
-        def choose(_ids: Tensor, scores: Tensor) -> Tensor:
-            return batch.choose(scores)
-
-        def stop(ids: Tensor, _scores: Tensor, **_: Any) -> Tensor:
-            done = batch.advance()
-            finished()
-            return torch.tensor(done, device=ids.device)
-
-        owner = getattr(self.model, "model", self.model)
-        if hasattr(owner, "rope_deltas"):
-            owner.rope_deltas = None  # left over from the last batch, and wrong for this one
-        with stoppable(self.model, batch.check):
-            self.model.generate(
-                **self._inputs(prompts),
-                max_new_tokens=max(row.longest for row in batch.rows) + 1,
-                do_sample=False,
-                eos_token_id=sorted(self.template.eos_ids),
-                pad_token_id=self.template.pad_id,
-                logits_processor=LogitsProcessorList([choose]),
-                stopping_criteria=StoppingCriteriaList([stop]),
-            )
-
-    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        width = max(len(prompt.ids) for prompt in prompts)
-        ids = torch.full((len(prompts), width), self.template.pad_id)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-            mask[row, width - len(prompt.ids) :] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        # Which inputs a model takes differs between families and transformers releases.
-        accepted = inspect.signature(self.model.forward).parameters
-        if "mm_token_type_ids" in accepted:
-            inputs["mm_token_type_ids"] = (ids == self.template.image_id).long()
-        # Prepared batch by batch, so that a thousand pictures need the memory of one batch.
-        pixels = [p.preprocessing.patches(image) for p in prompts for image in p.request.images]
-        if pixels:
-            inputs["pixel_values"] = torch.cat([rows for rows, _ in pixels])
-            inputs["image_grid_thw"] = torch.tensor([grid for _, grid in pixels])
-        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def response(self, row: Row, prompt: Prompt) -> Response:
         close = self.template.close_ids

@@ -10,6 +10,7 @@ import torch
 
 from .devices import held_bytes, move
 from .progress import Progress
+from .seen import Seen
 
 Place = Literal["disk", "ram", "device"]
 RAM = torch.device("cpu")
@@ -31,6 +32,7 @@ class Weights:
         self.model: Any = None
         self.place: Place = "disk"
         self.shares = shares
+        self.seen = Seen()
         self.lock = threading.RLock()
         self._read = read
 
@@ -72,12 +74,14 @@ class Weights:
                 self.release()
                 return
             move(self.model, RAM)
+            self.seen.move(RAM)
             self.place = "ram"
 
     def release(self) -> None:
         """Out of memory altogether; the next ``load`` reads them from disk."""
         with self.lock:
             self.model = None
+            self.seen.clear()
             self.place = "disk"
 
     def _measured(self) -> dict[torch.device, int]:

@@ -1,0 +1,171 @@
+"""The caches of rows that decode together, each row with a length of its own.
+
+Every row has a slot: its keys and values lie from the slot's beginning, and a new token's go
+where the row ends. So a row can leave and another take its place at any time, without moving the
+others, and nothing is copied but what a step adds. (Growing caches copy everything at every
+token.) Layers of linear attention keep a state of fixed size instead, one for each slot.
+
+Beside ``decoder`` imported only when a model runs: its layers are transformers' own kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+_GRAIN = 256  # tokens; slots grow in such steps
+
+
+class SlotLayer(DynamicLayer):
+    """Keys and values ``[slots, heads, capacity, dim]`` of one layer."""
+
+    def __init__(self, slots: Slots):
+        super().__init__()
+        self.slots = slots
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Takes one new token a slot; gives all keys and values up to the longest row."""
+        ends, rows = self.slots.ends, self.slots.rows
+        self.keys[rows, :, ends] = key_states[:, :, 0]
+        self.values[rows, :, ends] = value_states[:, :, 0]
+        width = self.slots.width
+        return self.keys[:, :, :width], self.values[:, :, :width]
+
+    def get_seq_length(self, *_: Any) -> int:
+        return self.slots.width - 1
+
+
+class Slots:
+    """Caches of as many rows as were put in. ``lengths``: tokens of each, the one that is decoded
+    next not counted."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.cache: Any = None
+        self.rows = self.ends = torch.empty(0, dtype=torch.long)
+        self.width = 0
+        self._layers: list[Any] = []
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def add(self, caches: Sequence[Any], lengths: Sequence[int]) -> None:
+        """Adds rows below the others, given their caches of one row each."""
+        if not self._layers:
+            self._layers = [self._like(layer) for layer in caches[0].layers]
+            self.cache = Cache(layers=self._layers)
+        self.lengths += lengths
+        capacity = self._capacity()
+        for index, layer in enumerate(self._layers):
+            new = [cache.layers[index] for cache in caches]
+            if isinstance(layer, SlotLayer):
+                layer.keys = _stacked(layer.keys, [part.keys for part in new], capacity)
+                layer.values = _stacked(layer.values, [part.values for part in new], capacity)
+            else:
+                _stack_states(layer, new)
+
+    def replace(self, place: int, cache: Any, length: int) -> None:
+        """Gives the slot of a row that has left to another one."""
+        self.lengths[place] = length
+        self._grow()
+        for layer, part in zip(self._layers, cache.layers, strict=True):
+            if isinstance(layer, SlotLayer):
+                layer.keys[place, :, :length] = part.keys[0]
+                layer.values[place, :, :length] = part.values[0]
+            else:
+                _replace_state(layer, place, part)
+
+    def leave(self, place: int) -> None:
+        """The row at ``place`` has left; its slot stands empty and costs next to nothing."""
+        self.lengths[place] = 0
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Only the rows at ``places``, in this order."""
+        self.lengths = [self.lengths[place] for place in places]
+        chosen: Tensor | None = None
+        for layer in self._layers:
+            if isinstance(layer, SlotLayer):
+                if chosen is None:
+                    chosen = torch.tensor(places, device=layer.keys.device)
+                layer.keys = layer.keys.index_select(0, chosen)
+                layer.values = layer.values.index_select(0, chosen)
+            else:
+                _select_states(layer, places)
+
+    def before_step(self, device: torch.device) -> Tensor:
+        """Makes room for one more token a row. Gives which keys each row may look at, bool
+        ``[slots, width]``: its own, the new token's included."""
+        self.width = max(self.lengths) + 1
+        self._grow()
+        self.ends = torch.tensor(self.lengths, device=device)
+        self.rows = torch.arange(len(self.lengths), device=device)
+        return torch.arange(self.width, device=device) <= self.ends[:, None]
+
+    def after_step(self) -> None:
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def _grow(self) -> None:
+        capacity = self._capacity()
+        for layer in self._layers:
+            if isinstance(layer, SlotLayer) and layer.keys.shape[2] < capacity:
+                layer.keys = _stacked(layer.keys, [], capacity)
+                layer.values = _stacked(layer.values, [], capacity)
+
+    def _capacity(self) -> int:
+        return -(-(max(self.lengths) + 1) // _GRAIN) * _GRAIN
+
+    def _like(self, layer: Any) -> Any:
+        if not hasattr(layer, "recurrent_states"):
+            return SlotLayer(self)
+        made = type(layer)()
+        made.has_previous_state = dict(layer.has_previous_state)
+        return made
+
+
+def _stacked(held: Tensor | None, new: Sequence[Tensor], capacity: int) -> Tensor:
+    """``held`` with the rows ``new`` below it, all with room for ``capacity`` tokens."""
+    like = new[0] if held is None else held
+    rows = 0 if held is None else held.shape[0]
+    capacity = max(capacity, 0 if held is None else held.shape[2])
+    grown = like.new_zeros(rows + len(new), like.shape[1], capacity, like.shape[3])
+    if held is not None:
+        grown[:rows, :, : held.shape[2]] = held
+    for row, part in enumerate(new, rows):
+        grown[row, :, : part.shape[2]] = part[0]
+    return grown
+
+
+def _stack_states(layer: Any, new: Sequence[Any]) -> None:
+    for name in ("conv_states", "recurrent_states"):
+        held = getattr(layer, name)
+        for index in held:
+            parts = [getattr(part, name)[index] for part in new]
+            if parts[0] is not None:
+                old = [] if held[index] is None else [held[index]]
+                held[index] = torch.cat([*old, *parts])
+    layer.is_conv_states_initialized = dict(new[0].is_conv_states_initialized)
+    layer.is_recurrent_states_initialized = dict(new[0].is_recurrent_states_initialized)
+    layer.conv_kernel_size = dict(new[0].conv_kernel_size)
+    layer.dtype, layer.device = new[0].dtype, new[0].device
+
+
+def _replace_state(layer: Any, place: int, part: Any) -> None:
+    for name in ("conv_states", "recurrent_states"):
+        for index, state in getattr(layer, name).items():
+            if state is not None:
+                state[place] = getattr(part, name)[index][0]
+
+
+def _select_states(layer: Any, places: Sequence[int]) -> None:
+    for name in ("conv_states", "recurrent_states"):
+        held = getattr(layer, name)
+        for index, state in held.items():
+            if state is not None:
+                held[index] = state[torch.tensor(places, device=state.device)]
