@@ -102,6 +102,7 @@ class Answering:
         self._answered: dict[int, Response] = {}
         self._waiting = deque(range(len(prompts)))
         self._running: list[Running | None] = []  # by slot; None where a row has left
+        self._joining: list[tuple[Running, Read]] = []  # read, and not yet in a slot
         self._reading: int | None = None  # the request whose prompt is being read
         self._budget = backend.budget
 
@@ -130,6 +131,7 @@ class Answering:
         self.decoder = Decoder(model, backend.template.image_id, backend.preprocessing.merge_size)
         self._slots = self.decoder.slots()
         free = int(backend.memory.free(backend.device) * _SHARE)
+        backend.weights.seen.most = min(seen.MOST, free // 4)
         self._budget = dataclasses.replace(self._budget, nbytes=free)
 
     def _goes(self) -> bool:
@@ -149,38 +151,43 @@ class Answering:
 
     @property
     def _at_once(self) -> int:
-        return len(self._open()) + (self._reading is not None)
+        return len(self._under_way()) + (self._reading is not None)
 
     def _open(self) -> list[Running]:
+        """What is under way in slots."""
         return [running for running in self._running if running is not None]
 
+    def _under_way(self) -> list[Running]:
+        return [*self._open(), *(running for running, _ in self._joining)]
+
     def _admit(self) -> None:
-        """Reads prompts for as many rows as the budget holds; they take free slots first."""
-        new: list[tuple[Running, Read]] = []
-        needs = [running.prompt.need for running in self._open()]
+        """Reads prompts for as many rows as the budget holds, and gives them slots."""
+        needs = [running.prompt.need for running in self._under_way()]
         while self._waiting:
-            index = self._waiting[0]
-            needs.append(self.prompts[index].need)
+            needs.append(self.prompts[self._waiting[0]].need)
             if len(needs) > 1 and not self._budget.holds(needs, self.costs.work):
                 break
             self._reading = self._waiting.popleft()
-            running, read = self._read(index)
+            running, read = self._read(self._reading)
             self._take(running, choose([running.row], read.logits[None].clone())[0])
             if running.row.finish_reason is None:
-                new.append((running, read))
+                self._joining.append((running, read))
             else:
                 needs.pop()
             self._reading = None
-        self._seat(new)
+        self._seat()
 
-    def _seat(self, new: list[tuple[Running, Read]]) -> None:
+    def _seat(self) -> None:
+        """Slots that stand empty first, then new ones."""
         for place, running in enumerate(self._running):
-            if running is None and new:
-                self._running[place], read = new.pop(0)
+            if running is None and self._joining:
+                self._running[place], read = self._joining.pop(0)
                 self._slots.replace(place, read.cache, read.length)
-        if new:
-            self._running += [running for running, _ in new]
-            self._slots.add([read.cache for _, read in new], [read.length for _, read in new])
+        if self._joining:
+            reads = [read for _, read in self._joining]
+            self._slots.add([read.cache for read in reads], [read.length for read in reads])
+            self._running += [running for running, _ in self._joining]
+            self._joining = []
 
     def _read(self, index: int) -> tuple[Running, Read]:
         """The model reads a prompt: up to the end of its pictures, where that was not read
@@ -251,10 +258,10 @@ class Answering:
         """After memory ran out: what is under way begins anew, half as many at once; one that was
         alone is shown smaller, or given up."""
         count = self._at_once
-        left = sorted(running.row.index for running in self._open())
+        left = sorted(running.row.index for running in self._under_way())
         if self._reading is not None:
             left.append(self._reading)
-        self._running, self._reading = [], None
+        self._running, self._joining, self._reading = [], [], None
         self._slots = self.decoder.slots()
         self.backend.weights.seen.clear()
         self.backend.memory.relieve(self.backend.weights)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from .errors import OutOfMemory
+from .seen import MOST
 from .shards import readable_size
+from .slots import GRAIN
 
 _MARGIN = 1.2  # allocators round up and leave gaps
 
@@ -41,16 +43,16 @@ class Costs:
     row: int
 
     def work(self, needs: Sequence[Need]) -> int:
-        """Bytes at the worst moment of answering ``needs`` as one batch, which is padded to the
-        longest prompt and the longest answer."""
-        rows = len(needs)
-        prompt = max(need.prompt for need in needs)
-        length = prompt + max(need.answer for need in needs)
-        kept = rows * (length * self.cache + self.state + self.row)
-        # Pictures are looked at before the prompt is read, so the larger of both counts.
-        reading = rows * prompt * (self.prompt + prompt * self.square)
-        looking = sum(need.image for need in needs) * self.image
-        return int(_MARGIN * (kept + max(reading, looking)))
+        """Bytes at the worst moment of answering ``needs`` at once: prompts are read one after
+        the other, and every row has a slot as long as the longest."""
+        longest = max(need.prompt for need in needs) + max(need.answer for need in needs)
+        slots = -(-longest // GRAIN) * GRAIN * self.cache + self.state + self.row
+        seen = min(sum(need.prompt for need in needs if need.image) * self.cache, MOST)
+        return int(_MARGIN * (len(needs) * slots + seen + max(map(self._reading, needs))))
+
+    def _reading(self, need: Need) -> int:
+        # A prompt's pictures are looked at before it is read, so the larger of both counts.
+        return max(need.prompt * (self.prompt + need.prompt * self.square), need.image * self.image)
 
     @classmethod
     def of(cls, model: Any) -> Costs:

@@ -26,7 +26,8 @@ def digest(picture: Tensor) -> bytes:
 
 
 class Seen:
-    """Beginnings of prompts, by what they are made of. Lives and moves with a model's weights."""
+    """Beginnings of prompts, by what they are made of, up to ``most`` bytes of them. Lives and
+    moves with a model's weights."""
 
     def __init__(self, most: int = MOST):
         self.most = most

@@ -4,42 +4,47 @@ Every row has a slot: its keys and values lie from the slot's beginning, and a n
 where the row ends. So a row can leave and another take its place at any time, without moving the
 others, and nothing is copied but what a step adds. (Growing caches copy everything at every
 token.) Layers of linear attention keep a state of fixed size instead, one for each slot.
-
-Beside ``decoder`` imported only when a model runs: its layers are transformers' own kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
 
-_GRAIN = 256  # tokens; slots grow in such steps
+GRAIN = 256
+"""Tokens; slots grow in such steps."""
 
 
-class SlotLayer(DynamicLayer):
-    """Keys and values ``[slots, heads, capacity, dim]`` of one layer."""
+@cache
+def _slot_layer() -> Any:
+    """The class of a layer with slots, made late: its base is transformers'."""
+    from transformers.cache_utils import DynamicLayer
 
-    def __init__(self, slots: Slots):
-        super().__init__()
-        self.slots = slots
-        self.is_initialized = True
+    class SlotLayer(DynamicLayer):
+        """Keys and values ``[slots, heads, capacity, dim]`` of one layer."""
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Takes one new token a slot; gives all keys and values up to the longest row."""
-        ends, rows = self.slots.ends, self.slots.rows
-        self.keys[rows, :, ends] = key_states[:, :, 0]
-        self.values[rows, :, ends] = value_states[:, :, 0]
-        width = self.slots.width
-        return self.keys[:, :, :width], self.values[:, :, :width]
+        def __init__(self, slots: Slots):
+            super().__init__()
+            self.slots = slots
+            self.is_initialized = True
 
-    def get_seq_length(self, *_: Any) -> int:
-        return self.slots.width - 1
+        def update(
+            self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+        ) -> tuple[Tensor, Tensor]:
+            """Takes one new token a slot; gives all keys and values up to the longest row."""
+            ends, rows, width = self.slots.ends, self.slots.rows, self.slots.width
+            self.keys[rows, :, ends] = key_states[:, :, 0]
+            self.values[rows, :, ends] = value_states[:, :, 0]
+            return self.keys[:, :, :width], self.values[:, :, :width]
+
+        def get_seq_length(self, *_: Any) -> int:
+            return self.slots.width - 1
+
+    return SlotLayer
 
 
 class Slots:
@@ -57,17 +62,22 @@ class Slots:
         return len(self.lengths)
 
     def add(self, caches: Sequence[Any], lengths: Sequence[int]) -> None:
-        """Adds rows below the others, given their caches of one row each."""
+        """Adds rows below the others, given their caches of one row each, which are emptied on the
+        way: there need not be room for both."""
         if not self._layers:
+            from transformers.cache_utils import Cache
+
             self._layers = [self._like(layer) for layer in caches[0].layers]
             self.cache = Cache(layers=self._layers)
         self.lengths += lengths
         capacity = self._capacity()
         for index, layer in enumerate(self._layers):
             new = [cache.layers[index] for cache in caches]
-            if isinstance(layer, SlotLayer):
+            if not _is_linear(layer):
                 layer.keys = _stacked(layer.keys, [part.keys for part in new], capacity)
                 layer.values = _stacked(layer.values, [part.values for part in new], capacity)
+                for part in new:
+                    part.keys = part.values = None
             else:
                 _stack_states(layer, new)
 
@@ -76,7 +86,7 @@ class Slots:
         self.lengths[place] = length
         self._grow()
         for layer, part in zip(self._layers, cache.layers, strict=True):
-            if isinstance(layer, SlotLayer):
+            if not _is_linear(layer):
                 layer.keys[place, :, :length] = part.keys[0]
                 layer.values[place, :, :length] = part.values[0]
             else:
@@ -91,7 +101,7 @@ class Slots:
         self.lengths = [self.lengths[place] for place in places]
         chosen: Tensor | None = None
         for layer in self._layers:
-            if isinstance(layer, SlotLayer):
+            if not _is_linear(layer):
                 if chosen is None:
                     chosen = torch.tensor(places, device=layer.keys.device)
                 layer.keys = layer.keys.index_select(0, chosen)
@@ -114,19 +124,23 @@ class Slots:
     def _grow(self) -> None:
         capacity = self._capacity()
         for layer in self._layers:
-            if isinstance(layer, SlotLayer) and layer.keys.shape[2] < capacity:
+            if not _is_linear(layer) and layer.keys.shape[2] < capacity:
                 layer.keys = _stacked(layer.keys, [], capacity)
                 layer.values = _stacked(layer.values, [], capacity)
 
     def _capacity(self) -> int:
-        return -(-(max(self.lengths) + 1) // _GRAIN) * _GRAIN
+        return -(-(max(self.lengths) + 1) // GRAIN) * GRAIN
 
     def _like(self, layer: Any) -> Any:
-        if not hasattr(layer, "recurrent_states"):
-            return SlotLayer(self)
+        if not _is_linear(layer):
+            return _slot_layer()(self)
         made = type(layer)()
         made.has_previous_state = dict(layer.has_previous_state)
         return made
+
+
+def _is_linear(layer: Any) -> bool:
+    return hasattr(layer, "recurrent_states")
 
 
 def _stacked(held: Tensor | None, new: Sequence[Tensor], capacity: int) -> Tensor:

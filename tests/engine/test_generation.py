@@ -9,17 +9,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl.backend import Watch
 from qwen_vl_suite.qwenvl.costs import Need
-from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.errors import BadOption, NumericalError
 from qwen_vl_suite.qwenvl.generation import (
-    Batch,
     Budget,
     Row,
     TextStream,
     check_sampling,
+    choose,
     loop_start,
-    plan,
 )
 from qwen_vl_suite.qwenvl.types import Sampling
 
@@ -188,27 +186,21 @@ def test_what_is_no_loop_is_left_alone(case: str) -> None:
 
 
 @given(
-    sizes=st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), max_size=40),
+    sizes=st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), min_size=1, max_size=12),
     tokens=st.integers(1, 5000),
     rows=st.integers(1, 8),
     nbytes=st.none() | st.integers(1, 5000),
 )
-def test_plans_hold_every_request_once_within_the_budget(sizes, tokens, rows, nbytes) -> None:
+def test_a_budget_holds_what_is_within_all_its_bounds(sizes, tokens, rows, nbytes) -> None:
     needs = [Need(prompt, answer) for prompt, answer in sizes]
 
     def work(batch: Sequence[Need]) -> int:
         return sum(need.prompt for need in batch)
 
-    batches = plan(needs, Budget(tokens, rows, nbytes), work)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
-    for batch in batches:
-        held = [needs[i] for i in batch]
-        cost = len(batch) * (max(n.prompt for n in held) + max(n.answer for n in held))
-        fits = cost <= tokens and len(batch) <= rows and (nbytes is None or work(held) <= nbytes)
-        assert len(batch) == 1 or fits
-    if batches:
-        first = needs[batches[0][0]]
-        assert max(p + a for p, a in sizes) == first.prompt + first.answer
+    longest = max(n.prompt for n in needs) + max(n.answer for n in needs)
+    fits = len(needs) <= rows and len(needs) * longest <= tokens
+    fits = fits and (nbytes is None or work(needs) <= nbytes)
+    assert Budget(tokens, rows, nbytes).holds(needs, work) == fits
 
 
 @given(st.text(max_size=60), st.integers(1, 5))
@@ -224,25 +216,29 @@ def test_rows_of_a_batch_do_not_know_of_each_other() -> None:
     def text(*others: Row) -> list[int]:
         subject = row(temperature=1.0, seed=3, presence_penalty=0.5, max_new_tokens=12)
         rows = [*others, subject]
-        batch = Batch(rows, Watch(), [TextStream(str) for _ in rows])
-        scores = torch.linspace(-1, 1, 20).repeat(len(rows), 1)
         while subject.finish_reason is None:
-            picked = batch.choose(scores)
-            assert (picked > -torch.inf).sum(-1).tolist() == [1] * len(rows)
-            batch.advance()
+            scores = torch.linspace(-1, 1, 20).repeat(len(rows), 1)
+            for item, token in zip(rows, choose(rows, scores), strict=True):
+                item.accept(token)
         return subject.ids
 
     alone = text()
-    assert text(row(max_new_tokens=3), row(temperature=2.0, seed=9)) == alone
+    assert text(row(max_new_tokens=30), row(temperature=2.0, seed=9)) == alone
 
 
-def test_an_exception_of_the_watcher_comes_through() -> None:
-    class Stop(Watch):
-        def check(self) -> None:
-            raise KeyboardInterrupt
+def test_one_likeliest_token_a_row_or_what_each_row_says() -> None:
+    scores = torch.tensor([[0.0, 1.0, 9.0], [0.0, 5.0, 1.0]])
+    plain, forced = row(), row(thinking=True, max_thinking_tokens=0)
+    assert choose([plain, plain], scores.clone()) == [2, 1]
+    assert choose([plain, forced], scores.clone()) == [2, CLOSE[0]]
 
-    with pytest.raises(KeyboardInterrupt):
-        Batch([row()], Stop(), [TextStream(str)]).choose(torch.zeros(1, 20))
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_none_are_not_taken_for_an_answer(bad: float) -> None:
+    scores = torch.zeros(2, 5)
+    scores[1] = bad
+    with pytest.raises(NumericalError, match="bf16"):
+        choose([row(), row()], scores)
 
 
 @pytest.mark.parametrize(

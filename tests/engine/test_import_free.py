@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("transformers", "bitsandbytes", "accelerate", "PIL.Image", "huggingface_hub", "requests")
 # Their business is tensors: torch, and torch alone, may come with them.
 TENSOR_ROOMS = {
-    "answering", "costs", "devices", "footprint", "generation", "images", "loading", "memory",
-    "transformers_backend", "weights",
+    "answering", "costs", "decoder", "devices", "generation", "images", "loading", "memory",
+    "positions", "seen", "slots", "transformers_backend", "weights",
 }  # fmt: skip
 
 SCRIPT = """

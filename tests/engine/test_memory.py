@@ -214,18 +214,19 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(subject: Transformers
     with refusing(subject, 2 * longest + 2) as passes:
         watch = Told()
         assert subject.generate(asked, watch) == calm
-    assert [rows for rows, length in passes if length == passes[0][1]][:3] == [8, 4, 2]
+    tried = [rows for rows, _ in passes if rows > 1]
+    assert tried == sorted(tried, reverse=True) and {8, 4, 2} <= set(tried)
     assert sorted(watch.finished) == list(range(8)), "each is told of once"
-    assert subject.memory.relieved == 3
+    assert subject.memory.relieved == 2
 
 
 def test_what_was_answered_before_memory_ran_out_is_kept(subject: TransformersBackend) -> None:
     asked = requests(4)
-    short = Sampling(max_new_tokens=1)
+    short = Sampling(max_new_tokens=2)
     asked[1] = Request(asked[1].images, asked[1].prompt, sampling=short)
     calm = subject.generate(asked)
     prompt = max(response.usage.prompt_tokens for response in calm)
-    with refusing(subject, 4 * prompt + 11):  # the third word is too much
+    with refusing(subject, 4 * (prompt + 1)):  # the third token is too much
         watch = Told()
         assert subject.generate(asked, watch) == calm
     assert 1 not in watch.restarted
@@ -242,9 +243,10 @@ def test_the_budget_keeps_batches_small_before_memory_runs_out(
     costs = Costs.of(subject.model)
     subject.memory.room = int(costs.work([need] * 3) / 0.85)
     subject.memory.asked.clear()
-    assert subject.generate(asked) == calm
-    wished, held = (8,), (3, 3, 2)
-    assert subject.memory.asked == [0, *[costs.work([need] * n) for n in (*wished, *held)]]
+    with refusing(subject, 10**9) as passes:
+        assert subject.generate(asked) == calm
+    assert subject.memory.asked == [0, costs.work([need] * 8)], "asked for the best, once"
+    assert max(rows for rows, _ in passes) == 3, "but no more at once than there is room for"
 
 
 def test_pixels_are_halved_only_where_that_is_allowed(subject: TransformersBackend) -> None:
@@ -302,6 +304,7 @@ def test_an_interrupted_batch_leaves_no_tensors_behind(subject: TransformersBack
     with pytest.raises(Stop) as caught:
         subject.generate(requests(2), Stopping())
     hook.remove()
+    subject.weights.seen.clear()
     gc.collect()
     assert caught.value.__traceback__ is not None, "the error is still at hand, with its frames"
     assert caches and all(cache() is None for cache in caches)
@@ -372,6 +375,7 @@ def measured(subject: TransformersBackend, asked: Sequence[Request]) -> int:
     """The most bytes that tensors made while answering occupied at once."""
     from torch.profiler import ProfilerActivity, profile
 
+    subject.weights.seen.clear()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         subject.generate(asked)
     events = profiler.profiler.kineto_results.events()

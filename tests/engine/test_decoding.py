@@ -1,0 +1,286 @@
+"""Reading once and decoding together: the same tokens as alone and anew, with less work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from qwen_vl_suite.qwenvl import seen
+from qwen_vl_suite.qwenvl.decoder import Read
+from qwen_vl_suite.qwenvl.generation import Budget
+from qwen_vl_suite.qwenvl.positions import rope_positions
+from qwen_vl_suite.qwenvl.seen import Seen, digest
+from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
+from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling
+
+FAMILY_NAMES = list(tiny.CONFIGS)
+GREEDY = Sampling(max_new_tokens=16)
+WARM = Sampling(max_new_tokens=16, temperature=1.0, top_k=30, seed=5)
+
+
+def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(height + width + seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def ask(words: str, *pictures: torch.Tensor, sampling: Sampling = GREEDY, **fields: Any) -> Request:
+    return Request(pictures, words, sampling=sampling, **fields)
+
+
+@contextmanager
+def counting(subject: TransformersBackend) -> Iterator[dict[str, int]]:
+    """How often the vision tower and the language model ran, and on how many tokens."""
+    counts = {"looks": 0, "passes": 0, "tokens": 0}
+    model = subject.model
+    tower = model.visual if hasattr(model, "visual") else model.model.visual
+    language = model.get_decoder() if not hasattr(model, "thinker_config") else model.model
+    language = getattr(language, "language_model", language)
+
+    def looked(*_: Any) -> None:
+        counts["looks"] += 1
+
+    def passed(_module: Any, _args: Any, given: dict[str, Any]) -> None:
+        counts["passes"] += 1
+        counts["tokens"] += given["inputs_embeds"].shape[:2].numel()
+
+    hooks = [
+        tower.register_forward_pre_hook(looked),
+        language.register_forward_pre_hook(passed, with_kwargs=True),
+    ]
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.fixture
+def fresh(backend: Any) -> Any:
+    """``fresh("qwen3_vl")``: the tiny model with nothing read yet and its usual budget."""
+
+    def make(model_type: str) -> TransformersBackend:
+        subject: TransformersBackend = backend(model_type)
+        subject.weights.seen.clear()
+        subject.budget = Budget()
+        return subject
+
+    return make
+
+
+@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+def test_rows_that_take_turns_write_what_they_write_alone(fresh: Any, model_type: str) -> None:
+    subject = fresh(model_type)
+    requests = [
+        ask("what is it?", picture(50, 80)),
+        ask("one word", picture(64, 64), sampling=Sampling(max_new_tokens=1)),
+        ask("only words"),
+        ask("both", picture(100, 100), picture(200, 64), system="brief"),
+        ask("short", picture(33, 90), sampling=Sampling(max_new_tokens=4)),
+        ask("warm", picture(50, 80), sampling=WARM),
+        ask("long", picture(64, 64), sampling=Sampling(max_new_tokens=40)),
+        ask("again", picture(90, 60), sampling=Sampling(16, repetition_penalty=1.3)),
+    ]
+    alone = []
+    for request in requests:
+        subject.weights.seen.clear()
+        alone += subject.generate([request])
+    for rows in (2, 3, 8):
+        subject.budget = Budget(rows=rows)
+        assert subject.generate(requests) == alone, f"{rows} at once"
+        assert subject.generate(requests[::-1])[::-1] == alone
+
+
+def test_a_short_answers_place_is_taken_at_once(fresh: Any) -> None:
+    """One long answer and many short ones, two at once: no more passes than the long one takes."""
+    subject = fresh("qwen3_vl")
+    long, short = Sampling(max_new_tokens=40), Sampling(max_new_tokens=4)
+    requests = [ask("a", picture(64, 64), sampling=long)]
+    requests += [ask(str(n), picture(64, 64, n), sampling=short) for n in range(1, 7)]
+    alone = [subject.generate([request])[0] for request in requests]
+    longest = alone[0].usage.new_tokens
+    assert sum(answer.usage.new_tokens for answer in alone) > 1.5 * longest
+    subject.budget = Budget(rows=2)
+    with counting(subject) as counts:
+        assert subject.generate(requests) == alone
+    prompts = len(requests)  # their openings were read when they were asked alone
+    assert counts["passes"] - prompts <= longest
+
+
+@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+def test_a_second_question_about_a_picture_does_not_look_again(fresh: Any, model_type: str) -> None:
+    subject = fresh(model_type)
+    shown = picture(150, 200)
+    questions = [ask("what is it?", shown), ask("where?", shown, sampling=WARM)]
+    expected = []
+    for question in questions:
+        subject.weights.seen.clear()
+        with counting(subject) as first:
+            expected += subject.generate([question])
+        assert first["looks"] == 1
+    subject.weights.seen.clear()
+    together = subject.generate(questions)
+    with counting(subject) as counts:
+        again = subject.generate(questions[1:])
+    assert together == [expected[0], *again] == expected
+    assert counts["looks"] == 0
+    assert counts["tokens"] <= first["tokens"] - together[1].usage.image_tokens
+
+
+def test_reading_anew_and_going_on_give_the_same_numbers(fresh: Any) -> None:
+    """Not only the same tokens: what is kept is not changed by those who go on from it."""
+    subject = fresh("qwen3_5")
+    question = ask("what is it?", picture(150, 200), sampling=WARM)
+    answers = [subject.generate([question])[0] for _ in range(4)]
+    assert len({answer.text for answer in answers}) == 1
+
+
+OTHERS = {
+    "one pixel": lambda shown: {"shown": flipped(shown)},
+    "pixel limit": lambda shown: {"max_pixels": 16 * 1024},
+    "system prompt": lambda shown: {"system": "Be brief."},
+    "orientation": lambda shown: {"shown": shown.transpose(1, 2).contiguous()},
+}
+
+
+def flipped(shown: torch.Tensor) -> torch.Tensor:
+    changed = shown.clone()
+    changed[2, -1, -1] ^= 1
+    return changed
+
+
+@pytest.mark.parametrize("case", OTHERS, ids=str)
+def test_anything_else_is_looked_at_anew(fresh: Any, case: str) -> None:
+    subject = fresh("qwen3_vl")
+    shown = picture(160, 160)
+    subject.generate([ask("what is it?", shown)])
+    fields = OTHERS[case](shown)
+    with counting(subject) as counts:
+        subject.generate([ask("what is it?", fields.pop("shown", shown), **fields)])
+    assert counts["looks"] == 1
+
+
+def test_two_models_taking_turns_do_not_mix(checkpoint: Any, fresh: Any, tmp_path: Any) -> None:
+    first = fresh("qwen3_vl")
+    second = load(ModelSpec(str(tiny.make("qwen3_vl", tmp_path / "other", seed=4)), device="cpu"))
+    question = ask("what is it?", picture(150, 200))
+    alone = [subject.generate([question])[0] for subject in (first, second)]
+    assert alone[0] != alone[1]
+    for _ in range(2):
+        assert [subject.generate([question])[0] for subject in (first, second)] == alone
+
+
+def test_what_was_read_goes_where_the_weights_go(fresh: Any) -> None:
+    subject = fresh("qwen3_5")
+    question = ask("what is it?", picture(150, 200))
+    (calm,) = subject.generate([question])
+    assert subject.weights.seen.nbytes > 0
+    subject.offload()
+    with counting(subject) as counts:
+        assert subject.generate([question]) == [calm]
+    assert counts["looks"] == 0
+    subject.release()
+    assert subject.weights.seen.nbytes == 0
+    assert subject.generate([question]) == [calm]
+
+
+def test_a_stop_amid_reading_leaves_nothing_half_read(fresh: Any) -> None:
+    from qwen_vl_suite.qwenvl.backend import Watch
+
+    class Stop(BaseException):
+        pass
+
+    class Soon(Watch):
+        def __init__(self, checks: int):
+            self.left = checks
+
+        def check(self) -> None:
+            self.left -= 1
+            if not self.left:
+                raise Stop
+
+    subject = fresh("qwen3_vl")
+    questions = [ask("what is it?", picture(150, 200)), ask("where?", picture(64, 64))]
+    calm = subject.generate(questions)
+    for checks in (1, 3, 5, 7, 9, 12, 16):
+        subject.weights.seen.clear()
+        with pytest.raises(Stop):
+            subject.generate(questions, Soon(checks))
+        assert subject.generate(questions) == calm
+
+
+def entry(nbytes: int) -> Read:
+    class Layer:
+        keys = torch.zeros(nbytes // 2, dtype=torch.uint8)
+        values = torch.zeros(nbytes // 2, dtype=torch.uint8)
+
+    return Read(type("Cache", (), {"layers": [Layer()]})(), 1, torch.zeros(0))
+
+
+def test_what_was_used_longest_ago_leaves_first() -> None:
+    kept, cpu = Seen(most=100), torch.device("cpu")
+    for name in "abc":
+        kept.put(name, entry(40))
+        kept.get("a", cpu)
+    assert kept.nbytes == 80
+    assert [kept.get(name, cpu) is not None for name in "abc"] == [True, False, True]
+    kept.put("large", entry(200))
+    assert kept.get("large", cpu) is None and kept.nbytes == 80, "it would push out all others"
+
+
+@given(
+    data=st.binary(min_size=12, max_size=12),
+    place=st.integers(0, 11),
+    change=st.integers(1, 255),
+)
+def test_the_digest_is_of_every_pixel(data: bytes, place: int, change: int) -> None:
+    shown = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(3, 2, 2)
+    other = shown.clone()
+    other.view(-1)[place] ^= change
+    assert digest(shown) == digest(shown.clone()) == digest(shown.transpose(1, 2).transpose(1, 2))
+    assert digest(shown) != digest(other)
+    assert digest(shown) != digest(shown.view(3, 1, 4))
+
+
+@pytest.mark.parametrize("model_type", [n for n in FAMILY_NAMES if n != "qwen2_5_omni"])
+def test_positions_are_the_makers(fresh: Any, model_type: str) -> None:
+    """As transformers computes them for the same prompt (tokens: 9 is a picture, the rest text)."""
+    import inspect
+
+    subject = fresh(model_type)
+    model, merge = subject.model.model, 2
+    image, start = subject.template.image_id, model.config.vision_start_token_id
+    for layout in ([(4, 6)], [(2, 2), (8, 4)], [(2, 12), (6, 6), (4, 2)]):
+        ids, grids = [1, 2, 3], []
+        for rows, columns in layout:
+            count = (rows // merge) * (columns // merge)
+            ids += [start, *[image] * count, model.config.vision_end_token_id, 7, 7]
+            grids.append((1, rows, columns))
+        tokens = torch.tensor([ids])
+        given: dict[str, Any] = {
+            "input_ids": tokens,
+            "image_grid_thw": torch.tensor(grids),
+            "attention_mask": torch.ones_like(tokens),
+        }
+        if "mm_token_type_ids" in inspect.signature(model.get_rope_index).parameters:
+            given["mm_token_type_ids"] = (tokens == image).int()
+        expected, deltas = model.get_rope_index(**given)
+        ours, following = rope_positions(ids, image, grids, merge)
+        assert torch.equal(ours, expected[-3:, 0])
+        assert following == len(ids) + int(deltas[0])
+
+
+def test_keys_tell_beginnings_apart() -> None:
+    whole = seen.key([1, 2], [b"a"], [(32, 32)])
+    assert whole == seen.key((1, 2), (b"a",), ((32, 32),))
+    others = [
+        seen.key([1, 3], [b"a"], [(32, 32)]),
+        seen.key([1, 2], [b"b"], [(32, 32)]),
+        seen.key([1, 2], [b"a"], [(32, 64)]),
+    ]
+    assert whole not in others and len(set(others)) == 3
