@@ -210,7 +210,7 @@ class TransformersBackend:
             owner.rope_deltas = None  # left over from the last batch, and wrong for this one
         with stoppable(self.model, batch.check):
             self.model.generate(
-                **self._inputs(prompts),
+                **self._inputs(prompts, batch.check),
                 max_new_tokens=max(row.longest for row in batch.rows) + 1,
                 do_sample=False,
                 eos_token_id=sorted(self.template.eos_ids),
@@ -219,7 +219,7 @@ class TransformersBackend:
                 stopping_criteria=StoppingCriteriaList([stop]),
             )
 
-    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+    def _inputs(self, prompts: Sequence[Prompt], check: Callable[[], None]) -> dict[str, Tensor]:
         width = max(len(prompt.ids) for prompt in prompts)
         ids = torch.full((len(prompts), width), self.template.pad_id)
         mask = torch.zeros_like(ids)
@@ -232,7 +232,11 @@ class TransformersBackend:
         if "mm_token_type_ids" in accepted:
             inputs["mm_token_type_ids"] = (ids == self.template.image_id).long()
         # Prepared batch by batch, so that a thousand pictures need the memory of one batch.
-        pixels = [p.preprocessing.patches(image) for p in prompts for image in p.request.images]
+        pixels = []
+        for prompt in prompts:
+            for image in prompt.request.images:
+                check()  # a large photograph takes a while
+                pixels.append(prompt.preprocessing.patches(image))
         if pixels:
             inputs["pixel_values"] = torch.cat([rows for rows, _ in pixels])
             inputs["image_grid_thw"] = torch.tensor([grid for _, grid in pixels])
