@@ -7,7 +7,7 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from ..qwenvl.cache import CACHE
-from . import host
+from . import forecast, host
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class QwenVLSuite(ComfyExtension):
             # Not in on_load, which ComfyUI calls from 0.14 on only.
             host.register_folders()
             CACHE.memory = host.manager()
+            host.serve("/qwen_vl/model", forecast.forecast)
             return nodes()
         except Exception:
             # Some hosts swallow what an extension raises, and the nodes would just be absent.

@@ -12,12 +12,13 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Size
-from .formats import xyxy
-from .sockets import Frame
+
+if TYPE_CHECKING:
+    from .sockets import Frame
 
 BoundingBox = Mapping[str, Any]
 ENDLESS: Size = (sys.maxsize, sys.maxsize)
@@ -71,8 +72,8 @@ def identity(box: BoundingBox) -> Identity:
 
 
 def engine_box(box: BoundingBox) -> Box:
-    left, top, right, bottom = xyxy(box)
-    return Box(left, top, right, bottom, _label(box), box.get("score"))
+    x, y = box["x"], box["y"]
+    return Box(x, y, x + box["width"], y + box["height"], _label(box), box.get("score"))
 
 
 def pick(frames: Sequence[Frame], rule: Rule, off: str, size: Size) -> list[Picked]:

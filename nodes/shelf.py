@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from ..qwenvl import checkpoints
@@ -89,6 +91,24 @@ def bring(choice: str, source: str) -> Path:
     return checkpoints.download(
         place.repo_id, place.root, source=source, progress=progress, check=host.check_interrupt
     )
+
+
+def came(place: Download) -> int:
+    """Bytes of its weights that are here already, of files that are finished and of parts."""
+    folder = place.root / place.repo_id.split("/")[1]
+    nbytes = 0
+    for file in folder.glob("*.safetensors*"):
+        with suppress(FileNotFoundError):  # renamed since, once it was finished
+            nbytes += file.stat().st_size
+    return nbytes
+
+
+def without_folders(text: str) -> str:
+    """``text`` with models named as in the list, without where their folders lie."""
+    roots = [*host.model_roots(), checkpoints.BUNDLED.parents[1]]
+    for root in sorted(map(str, roots), key=len, reverse=True):
+        text = text.replace(root + os.sep, "").replace(root, Path(root).name)
+    return text
 
 
 def _name(choice: str) -> str:

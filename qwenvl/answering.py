@@ -208,7 +208,10 @@ class Answering:
         key = seen.key(prompt.ids[:length], digests, prompt.input_sizes)
         found = kept.get(key, self.decoder.device)
         if found is None:
-            pixels = [prompt.preprocessing.patches(image)[0] for image in prompt.request.images]
+            pixels = []
+            for image in prompt.request.images:
+                self.watch.check()  # a large photograph takes a while
+                pixels.append(prompt.preprocessing.patches(image)[0])
             found, _ = self.decoder.read(prompt.ids[:length], prompt.grids, torch.cat(pixels))
             kept.put(key, found)
         return found

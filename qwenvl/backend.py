@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from .types import Family, Request, Response
 
@@ -44,6 +44,11 @@ class Backend(Protocol):
     def nbytes(self) -> int:
         """Bytes that the weights occupy now, tied tensors counted once; 0 while they are on disk
         only."""
+        ...
+
+    @property
+    def place(self) -> Literal["disk", "ram", "device"]:
+        """Where the weights are now: only on disk, in RAM, or on the device that computes."""
         ...
 
     @property

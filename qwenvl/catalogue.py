@@ -25,6 +25,11 @@ class Entry:
         """The folder that a download makes."""
         return self.repo_id.split("/")[1]
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether bitsandbytes cannot quantise it: it is in FP8, or a mixture of experts."""
+        return self.name.endswith("-FP8") or self.model_type.endswith("_moe")
+
 
 _GB = 10**9
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .catalogue import Entry
 from .completeness import INDEX, SINGLE
 from .shards import header, settings
 from .types import ModelSpec
@@ -68,6 +69,22 @@ def estimated_bytes(path: Path, spec: ModelSpec) -> int:
         for weight in weights(path)
         if not (tied and weight.name.endswith("lm_head.weight"))
     )
+
+
+def expected_bytes(entry: Entry, spec: ModelSpec) -> int:
+    """About what the weights of a catalogue entry will occupy once it is here, loaded as ``spec``
+    says: within a tenth for the dense editions, too much for Qwen2.5-Omni, whose speaking half is
+    not loaded. Raises as ``estimated_bytes`` for ``BadOption`` and ``Unavailable``."""
+    from .devices import pick_device, pick_dtype
+
+    itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
+    if entry.name.endswith("-FP8"):
+        return entry.nbytes
+    numbers = entry.nbytes / 2  # the catalogue counts bf16
+    # The vision tower and the embeddings stay whole; small models share one table for both ends.
+    whole = min(numbers / 2, 0.75e9 if numbers < 6e9 else 2e9)
+    each = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}.get(spec.quantization, float(itemsize))
+    return round(whole * itemsize + (numbers - whole) * each)
 
 
 def _tied(config: Mapping[str, Any]) -> bool:

@@ -60,6 +60,7 @@ def load_model(
     dtype = pick_dtype(spec.precision, device)
     config = settings(path, "config.json")
     own = config.get("quantization_config")
+    check_quantization(path, spec, config)
     options: dict[str, Any] = {
         "dtype": dtype,
         "attn_implementation": pick_attention(spec.attention, device, dtype),
@@ -70,9 +71,7 @@ def load_model(
     }
     if own:
         options["dtype"] = "auto" if spec.precision == "auto" else dtype
-        _check_own_quantization(own, spec)
     elif spec.quantization != "none":
-        _refuse_experts(path, spec, config)
         options["quantization_config"] = _bitsandbytes(spec.quantization, dtype)
     if own or spec.quantization != "none":
         # Quantised weights are made on their device and must not be moved as plain ones are.
@@ -143,10 +142,6 @@ def _flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
 def check_runnable(path: Path, spec: ModelSpec, family: Family) -> None:
     """Raises ``RemoteCodeRefused`` or ``UnsupportedModel`` where loading could never work."""
     if family.model_type == "qwen":
@@ -165,6 +160,27 @@ def check_runnable(path: Path, spec: ModelSpec, family: Family) -> None:
             f"{family.title} needs transformers {family.since} or newer, and this is "
             f"{_transformers_version()}. Update it with: pip install -U transformers"
         )
+
+
+def check_quantization(path: Path, spec: ModelSpec, config: Mapping[str, Any]) -> None:
+    """Raises ``BadOption``, ``Unavailable`` or ``UnsupportedModel`` where the checkpoint ``path``
+    with this ``config.json`` cannot be loaded in ``spec.quantization`` here."""
+    wish = spec.quantization
+    if wish not in QUANTIZATIONS:
+        raise BadOption(f"quantization is {wish!r}; use one of {', '.join(QUANTIZATIONS)}.")
+    if own := config.get("quantization_config"):
+        _check_own_quantization(own, spec)
+    elif wish != "none":
+        _refuse_experts(path, spec, config)
+        if not _installed("bitsandbytes") or not _installed("accelerate"):
+            raise Unavailable(
+                f"{wish} was asked for, but the packages bitsandbytes and accelerate are not both "
+                "installed. Install them with: pip install bitsandbytes accelerate"
+            )
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def is_older(version: str) -> bool:
@@ -228,13 +244,6 @@ def _refuse_experts(path: Path, spec: ModelSpec, config: Mapping[str, Any]) -> N
 
 
 def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
-    if quantization not in QUANTIZATIONS:
-        raise BadOption(f"quantization is {quantization!r}; use one of {', '.join(QUANTIZATIONS)}.")
-    if not _installed("bitsandbytes") or not _installed("accelerate"):
-        raise Unavailable(
-            f"{quantization} was asked for, but the packages bitsandbytes and accelerate are not "
-            "both installed. Install them with: pip install bitsandbytes accelerate"
-        )
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":

@@ -27,7 +27,7 @@ from .progress import Progress
 from .replies import split_thinking
 from .shards import readable_size, settings
 from .types import Family, ModelSpec, Request, Response, Usage
-from .weights import Weights
+from .weights import Place, Weights
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +120,10 @@ class TransformersBackend:
     @property
     def nbytes(self) -> int:
         return self.weights.nbytes
+
+    @property
+    def place(self) -> Place:
+        return self.weights.place
 
     @property
     def max_pixels(self) -> int:

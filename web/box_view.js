@@ -132,8 +132,10 @@ export class BoxView {
     this.pager.hidden = this.entries.length < 2;
     this.page.textContent = `${this.current + 1} / ${this.entries.length}`;
     this.switches.hidden = entry.boxes.length < 2;
-    this.nothing = entry.boxes.length + points.length ? "" : "Nothing found";
-    this.tell(this.nothing);
+    this.idle = "";
+    if (entry.error) this.idle = "The reply could not be read";
+    else if (!entry.boxes.length && !points.length) this.idle = "Nothing found";
+    this.tell(this.idle);
     this.refresh();
   }
 
@@ -152,21 +154,23 @@ export class BoxView {
     // The smaller of two boxes lies on top, or it could not be clicked.
     style.zIndex = String(1 + boxes.filter((other) => area(other) > area(box)).length);
     this.paint(made, box.colour);
-    if (box.label) made.append(this.makeLabel(box, width, height));
-    const line = [
+    const middle = (box.x1 + box.x2) / 2;
+    if (box.label) made.append(this.makeLabel(box.label, middle, box.y1, [height, width]));
+    this.tellOver(made, () => [
       box.label,
       `${box.x2 - box.x1}×${box.y2 - box.y1} at ${box.x1}, ${box.y1}`,
       box.score === undefined ? "" : `score ${Number(box.score).toFixed(2)}`,
       box.left_out ? "left out by the settings" : "",
-    ];
-    this.tellOver(made, line.filter(Boolean).join(" · "));
+      this.isOff(this.current, box) ? "off" : "",
+    ]);
     return made;
   }
 
-  makeLabel(box, width, height) {
-    const made = element("span", "qvl-label", box.label);
-    made.classList.toggle("qvl-inside", box.y1 < height * 0.09);
-    made.classList.toggle("qvl-from-right", (box.x1 + box.x2) / 2 > width * 0.66);
+  /** Beside what it names, on the side where the picture has room. */
+  makeLabel(label, x, y, [height, width]) {
+    const made = element("span", "qvl-label", label);
+    made.classList.toggle("qvl-inside", y < height * 0.09);
+    made.classList.toggle("qvl-from-right", x > width * 0.66);
     return made;
   }
 
@@ -175,11 +179,9 @@ export class BoxView {
     made.style.left = percent(point.x, width);
     made.style.top = percent(point.y, height);
     this.paint(made, point.colour);
-    const label = element("span", "qvl-label", point.label);
-    label.classList.toggle("qvl-from-right", point.x > width * 0.66);
-    if (point.label) made.append(label);
-    const place = `at ${Math.round(point.x)}, ${Math.round(point.y)}`;
-    this.tellOver(made, [point.label, place].filter(Boolean).join(" · "));
+    const { label, x, y } = point;
+    if (label) made.append(this.makeLabel(label, x, y, [height, width]));
+    this.tellOver(made, () => [point.label, `${Math.floor(point.x)}, ${Math.floor(point.y)}`]);
     return made;
   }
 
@@ -188,12 +190,11 @@ export class BoxView {
     made.style.setProperty("--ink", inkOn(colour));
   }
 
-  tellOver(made, line) {
-    for (const event of ["pointerenter", "focus"]) {
-      made.addEventListener(event, () => this.tell(line));
-    }
+  tellOver(made, parts) {
+    const tell = () => this.tell(parts().filter(Boolean).join(" · "));
+    for (const event of ["pointerenter", "focus", "click"]) made.addEventListener(event, tell);
     for (const event of ["pointerleave", "blur"]) {
-      made.addEventListener(event, () => this.tell(this.nothing));
+      made.addEventListener(event, () => this.tell(this.idle));
     }
   }
 

@@ -6,7 +6,10 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { entryOf, keyOf, reached, readChoice, writeChoice } from "./box_choice.js";
+import "./answers.js"; // first, so that the text stands above the picture
 import { BoxView } from "./box_view.js";
+import { addElement, remount } from "./dom_widget.js";
+import { nodeAt, nodesById, outputPlace, workflowOf } from "./nodes.js";
 
 const PICKER = "QVL_PickBoxes";
 const FINDERS = new Set(["QVL_Grounding", "QVL_OCR"]);
@@ -14,7 +17,8 @@ const KEY = "qwen_vl"; // of a node's output
 const LEAST_HEIGHT = 260; // with the margins around a widget
 const HINT = "Add Qwen-VL Pick Boxes to use this choice";
 
-const overlays = new Set();
+const overlays = new WeakMap(); // by node; a node is made anew by undo and by changing tabs
+const late = new Map(); // outputs of runs from a tab that was not on view, see keptAs
 
 class Overlay {
   constructor(node) {
@@ -28,15 +32,9 @@ class Overlay {
       onAdd: () => this.addPicker(),
     });
     this.view.element.addEventListener("pointerenter", () => this.refresh());
-    passOn(this.view.element);
-    const widget = node.addDOMWidget("qwen_vl_boxes", "qwen_vl_boxes", this.view.element, {
-      serialize: false, // in what is run
-      hideOnZoom: false,
-      getValue: () => "",
-      setValue: () => {},
-      getMinHeight: () => (this.view.entries.length ? LEAST_HEIGHT : 0),
-    });
-    widget.serialize = false; // in what is saved, where values go by their place
+    const isShown = () => this.view.entries.length > 0;
+    keepKeys(this.view.element);
+    addElement(node, "qwen_vl_boxes", this.view.element, () => (isShown() ? LEAST_HEIGHT : 0));
   }
 
   /** Of the node's output, what there is to draw; nothing for text without boxes. */
@@ -44,18 +42,9 @@ class Overlay {
     const entries = (output?.[KEY] ?? []).filter((entry) => entry.size);
     const found = entries.some((entry) => entry.boxes.length || entry.points.length);
     const shown = found || this.node.comfyClass !== "QVL_OCR" ? entries : [];
-    const grows = shown.length && !this.view.entries.length;
     this.view.show(shown);
     this.refresh();
-    if (grows) this.grow();
-  }
-
-  /** Room for the picture, once; afterwards the size is the person's. */
-  grow() {
-    const [width, height] = this.node.size;
-    const least = this.node.computeSize();
-    this.node.setSize([Math.max(width, least[0], 300), Math.max(height, least[1])]);
-    app.graph.setDirtyCanvas(true, true);
+    app.graph.setDirtyCanvas(true, true); // the node grows by the picture's least height
   }
 
   /** The Pick Boxes nodes that hold the choice. */
@@ -127,27 +116,19 @@ const read = (node) => readChoice(offOf(node).value);
 
 function write(node, choice) {
   const widget = offOf(node);
+  app.canvas.emitBeforeChange(); // so that it can be undone
   widget.value = writeChoice(choice);
   widget.callback?.(widget.value);
+  app.canvas.emitAfterChange();
   app.graph.setDirtyCanvas(true, true);
 }
 
 function refreshAll() {
-  for (const overlay of overlays) {
-    if (overlay.node.graph) overlay.refresh();
-    else overlays.delete(overlay);
-  }
+  for (const [, node] of nodesById()) overlays.get(node)?.refresh();
 }
 
-/** The canvas below still zooms and pans, and its keys do not answer to ours. */
-function passOn(element) {
-  const onLegacyCanvas = () => element.closest(".dom-widget");
-  element.addEventListener("wheel", (event) => {
-    if (onLegacyCanvas()) app.canvas.processMouseWheel(event);
-  });
-  element.addEventListener("pointerdown", (event) => {
-    if (event.button === 1 && onLegacyCanvas()) app.canvas.processMouseDown(event);
-  });
+/** The keys that press a button are no shortcuts of the canvas. */
+function keepKeys(element) {
   for (const kind of ["keydown", "keyup"]) {
     element.addEventListener(kind, (event) => {
       if (event.key === " " || event.key === "Enter") event.stopPropagation();
@@ -155,21 +136,27 @@ function passOn(element) {
   }
 }
 
-function chain(node, name, then) {
-  const before = node[name];
-  node[name] = function (...values) {
-    const result = before?.apply(this, values);
-    then(...values);
-    return result;
-  };
+const keptAs = (workflow, executionId) => `${workflow} ${executionId}`;
+
+async function onExecuted({ detail }) {
+  if (!detail.output?.[KEY]) return;
+  const id = detail.display_node || detail.node;
+  const workflow = await workflowOf(detail.prompt_id);
+  const key = keptAs(workflow, id);
+  if (workflow === app.rootGraph.id) {
+    late.delete(key);
+    overlays.get(nodeAt(id))?.show(detail.output);
+  } else {
+    late.set(key, detail.output);
+  }
 }
 
-/** Results that ComfyUI still has, for nodes that are made anew: another tab, undo. */
-function restore(overlay) {
-  const { node } = overlay;
-  const place = node.graph === app.rootGraph ? `${node.id}` : `${node.graph?.id}:${node.id}`;
-  const output = app.nodeOutputs?.[place];
-  if (output?.[KEY] && !overlay.view.entries.length) overlay.show(output);
+/** Outputs that are there already: after undo, in another tab, of a run opened from the history. */
+function restore() {
+  for (const [id, node] of nodesById()) {
+    const output = late.get(keptAs(app.rootGraph.id, id)) ?? app.nodeOutputs[outputPlace(node)];
+    if (output) overlays.get(node)?.show(output);
+  }
 }
 
 function addStyle() {
@@ -181,23 +168,29 @@ function addStyle() {
 
 app.registerExtension({
   name: "QwenVL.Boxes",
-  setup: addStyle,
+  setup() {
+    addStyle();
+    api.addEventListener("executed", onExecuted);
+  },
   nodeCreated(node) {
-    if (node.comfyClass !== PICKER && !FINDERS.has(node.comfyClass)) return;
-    const overlay = new Overlay(node);
-    overlays.add(overlay);
-    chain(node, "onExecuted", (output) => overlay.show(output));
-    chain(node, "onConnectionsChange", () => queueMicrotask(refreshAll));
-    if (node.comfyClass === PICKER) {
-      const off = offOf(node);
-      off.hidden = true;
-      off.options.hidden = true;
-    }
+    const picks = node.comfyClass === PICKER;
+    if (!picks && !FINDERS.has(node.comfyClass)) return;
+    overlays.set(node, new Overlay(node));
+    const before = node.onConnectionsChange;
+    node.onConnectionsChange = function (...change) {
+      queueMicrotask(refreshAll); // when the change is made
+      return before?.apply(this, change);
+    };
+    if (picks) hide(offOf(node));
   },
   afterConfigureGraph() {
-    overlays.forEach(restore);
+    restore();
+    remount(".qvl-boxes", (node) => overlays.get(node)?.view.element);
   },
-  onNodeOutputsUpdated() {
-    overlays.forEach(restore);
-  },
+  onNodeOutputsUpdated: restore,
 });
+
+function hide(widget) {
+  widget.hidden = true;
+  widget.options.hidden = true;
+}

@@ -6,10 +6,11 @@ older release, a runtime without a server) costs only what it was for.
 
 from .blocking import blocked
 from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
-from .machine import device, devices
+from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
 from .page import live, picked, shown
 from .progress import Bar, NodeWatch, check_interrupt
+from .routes import serve
 
 __all__ = [
     "FOLDER_KEY",
@@ -23,7 +24,10 @@ __all__ = [
     "live",
     "manager",
     "model_roots",
+    "movable_memory",
     "picked",
     "register_folders",
+    "serve",
     "shown",
+    "total_memory",
 ]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .parts import part
+
+if TYPE_CHECKING:
+    import torch
 
 
 def devices() -> list[str]:
@@ -19,3 +24,24 @@ def device(wish: str) -> str:
     """``auto`` as ComfyUI means it (so ``--cpu`` holds here too); any other wish as it is."""
     get_torch_device = part("comfy.model_management", "get_torch_device")
     return str(get_torch_device()) if wish == "auto" and get_torch_device else wish
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory that ``device`` has."""
+    if total := part("comfy.model_management", "get_total_memory"):
+        return int(total(device))
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def movable_memory(device: torch.device) -> int:
+    """Bytes of models on ``device`` that ComfyUI can move elsewhere to make room."""
+    loaded = part("comfy.model_management", "current_loaded_models") or []
+    # A copy, since runs change the list meanwhile; it holds its models weakly.
+    models = [item.model for item in list(loaded) if item.device == device]
+    return sum(
+        model.loaded_size()
+        for model in models
+        if model is not None and model.offload_device != device
+    )

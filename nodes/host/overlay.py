@@ -91,8 +91,8 @@ def _jpeg(picture: Any) -> bytes:
     from PIL import Image
 
     longest = max(picture.shape[:2])
-    # Of very large pictures only every nth pixel is read: a copy to look at needs no more.
-    step = max(1, longest // (2 * _LONGEST))
+    # Of large pictures only every nth pixel is read: a copy to look at needs no more.
+    step = max(1, longest // _LONGEST)
     pixels = images.pictures(picture[::step, ::step])[0]
     height, width = pixels.shape[-2:]
     shrink = min(1.0, _LONGEST / max(height, width))

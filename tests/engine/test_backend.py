@@ -23,6 +23,7 @@ from qwen_vl_suite.qwenvl.errors import (
 )
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.generation import Budget
+from qwen_vl_suite.qwenvl.images import Preprocessing
 from qwen_vl_suite.qwenvl.loading import pick_attention, pick_dtype
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling, Turn
@@ -159,6 +160,29 @@ def test_an_interrupt_stops_within_a_token_and_the_model_goes_on(backend) -> Non
         subject.generate(requests, stop)
     assert stop.seen == 5
     assert subject.generate(requests) == undisturbed
+
+
+def test_an_interrupt_does_not_wait_for_the_other_pictures_of_a_batch(
+    backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject: TransformersBackend = backend("qwen3_vl")
+    prepared: list[torch.Tensor] = []
+    patches = Preprocessing.patches
+
+    def counted(self: Preprocessing, image: torch.Tensor) -> object:
+        prepared.append(image)
+        return patches(self, image)
+
+    class Stop(Watch):
+        def check(self) -> None:
+            if len(prepared) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(Preprocessing, "patches", counted)
+    requests = [Request((picture(64, 64 + n),), "go", sampling=GREEDY) for n in range(6)]
+    with pytest.raises(KeyboardInterrupt):
+        subject.generate(requests, Stop())
+    assert len(prepared) == 2
 
 
 def test_works_inside_inference_mode_and_outside_in_turns(backend) -> None:

@@ -1,0 +1,332 @@
+"""What the Loader's page is told of a model before it is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import folder_paths
+import pytest
+import torch
+from qwen_vl_suite.nodes import forecast as subject
+from qwen_vl_suite.nodes import host
+from qwen_vl_suite.nodes.forecast import forecast
+from qwen_vl_suite.nodes.host import machine, routes
+from qwen_vl_suite.qwenvl import checkpoints, footprint
+from qwen_vl_suite.qwenvl.cache import ModelCache
+from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.memory import Memory
+from qwen_vl_suite.qwenvl.types import ModelSpec
+
+GB = 10**9
+NANO = "nano (bundled demo)"
+
+
+class Machine(Memory):
+    """A CPU with as much memory as a test wants."""
+
+    def __init__(self) -> None:
+        self.here, self.movable, self.total = 1000 * GB, 0, 1000 * GB
+
+    def free(self, device: torch.device) -> int:
+        return self.here
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelCache]:
+    """An empty cache, whose models are scripted."""
+
+    def load(spec: ModelSpec) -> Any:
+        return SimpleNamespace(place="disk", nbytes=0, close=lambda: None)
+
+    found = ModelCache(load)
+    monkeypatch.setattr(subject, "CACHE", found)
+    yield found
+    found.clear()
+
+
+@pytest.fixture
+def memory(cache: ModelCache, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    found = Machine()
+    cache.memory = found
+    monkeypatch.setattr(host, "movable_memory", lambda device: found.movable)
+    monkeypatch.setattr(host, "total_memory", lambda device: found.total)
+    return found
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty model folder, the only one there is."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    folders = {**folder_paths.folder_names_and_paths, host.FOLDER_KEY: ([str(folder)], set())}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", folders)
+    return folder
+
+
+def told(model: str, **widgets: str) -> dict[str, Any]:
+    return forecast({"model": model, "device": "cpu", **widgets})
+
+
+def put(folder: Path, without: str = "", **config: Any) -> Path:
+    """A checkpoint there: the bundled one, less one file, with more in its ``config.json``."""
+    shutil.copytree(checkpoints.BUNDLED, folder)
+    settings = folder / "config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), **config}))
+    if without:
+        (folder / without).unlink()
+    return folder
+
+
+def test_what_is_here_is_told_with_the_memory_it_will_take(memory: Machine) -> None:
+    found = told(NANO, precision="fp32")
+    assert (found["name"], found["stock"], found["loaded"]) == ("nano", "here", "")
+    spec = ModelSpec(str(checkpoints.BUNDLED), "fp32", device="cpu")
+    assert found["weights"] == footprint.estimated_bytes(checkpoints.BUNDLED, spec)
+    assert found["fits"] == "now"
+    assert (found["device"], found["free"], found["total"]) == ("cpu", 1000 * GB, 1000 * GB)
+    assert told(NANO, precision="bf16")["weights"] < found["weights"]
+    assert told(NANO, quantization="4bit")["weights"] < told(NANO, quantization="8bit")["weights"]
+
+
+def test_a_loaded_model_is_told_where_it_is_and_measured(
+    cache: ModelCache, memory: Machine
+) -> None:
+    spec = ModelSpec(str(checkpoints.BUNDLED), "auto", "none", "sdpa", "cpu")
+    backend: Any = cache.get(spec)
+    assert told(NANO, attention="sdpa")["loaded"] == ""  # opened, but only on disk
+    backend.place, backend.nbytes = "device", 12345
+    memory.here = 0  # it is there already
+    found = told(NANO, attention="sdpa")
+    assert (found["loaded"], found["weights"], found["fits"]) == ("device", 12345, "now")
+    backend.place = "ram"
+    found = told(NANO, attention="sdpa")
+    assert (found["loaded"], found["fits"]) == ("ram", "no")
+    assert told(NANO, attention="eager")["loaded"] == ""  # another model, by its settings
+
+
+@pytest.mark.parametrize(
+    ("free", "movable", "fits", "lighter"),
+    [
+        pytest.param(80, 0, "now", "", id="room enough"),
+        pytest.param(5, 75, "after others", "", id="once others moved out"),
+        pytest.param(67, 0, "no", "8bit", id="the weights alone leave none for the work"),
+        pytest.param(30, 10, "no", "8bit", id="8bit would fit"),
+        pytest.param(20, 5, "no", "4bit", id="only 4bit would"),
+        pytest.param(10, 0, "no", "", id="nothing would"),
+    ],
+)
+def test_what_does_not_fit_and_what_would(
+    root: Path, memory: Machine, free: int, movable: int, fits: str, lighter: str
+) -> None:
+    memory.here, memory.movable = free * GB, movable * GB
+    found = told("Qwen/Qwen3-VL-32B-Instruct", precision="bf16")
+    assert (found["fits"], found["lighter"]) == (fits, lighter)
+
+
+def test_no_quantization_is_advised_that_would_be_refused(root: Path, memory: Machine) -> None:
+    memory.here = 0
+    assert told(NANO)["lighter"] == ""
+    memory.here = 50 * GB
+    assert told("Qwen/Qwen3-VL-30B-A3B-Instruct", precision="bf16")["lighter"] == ""
+    for name in ("Qwen/Qwen3-VL-30B-A3B-Instruct", "Qwen/Qwen3-VL-4B-Instruct-FP8"):
+        with pytest.raises(BadOption, match=r"cannot be loaded in 4bit.*to none"):
+            told(name, quantization="4bit")
+    put(root / "mixture", text_config={"num_experts": 8})
+    put(root / "packed", quantization_config={"quant_method": "fp8"})
+    for name in ("mixture", "packed"):
+        with pytest.raises(BadOption, match=r"mixture of experts|quantised already"):
+            told(name, quantization="8bit")
+
+
+def test_a_download_is_told_by_size_less_what_came(root: Path, memory: Machine) -> None:
+    name = "Qwen/Qwen3-VL-4B-Instruct"
+    found = told(f"{name} (download, 8.9 GB)", precision="bf16")
+    assert (found["name"], found["stock"]) == ("Qwen3-VL-4B-Instruct", "download")
+    assert found["to_download"] == checkpoints.CATALOGUE[name].nbytes
+    assert not found["begun"] and abs(found["weights"] - 8.9 * GB) < 0.1 * GB
+    folder = root / "Qwen-VL" / "Qwen3-VL-4B-Instruct"
+    folder.mkdir(parents=True)
+    for file, size in (("model-00001-of-00002.safetensors", 3000), ("b.safetensors.part", 500)):
+        (folder / file).write_bytes(bytes(size))
+    part = told(name)
+    assert part["begun"] and part["to_download"] == found["to_download"] - 3500
+
+
+def test_an_incomplete_model_of_ones_own_says_what_it_lacks(root: Path, memory: Machine) -> None:
+    put(root / "mine", without="model.safetensors")
+    found = told("mine (incomplete)")
+    assert (found["stock"], found["weights"]) == ("incomplete", None)
+    assert found["problem"] == "model.safetensors is missing"
+
+
+@pytest.mark.parametrize(
+    ("widgets", "message"),
+    [
+        ({"model": "zzz"}, "no model 'zzz' in models"),
+        ({"model": "../../etc"}, r"no model '\.\./\.\./etc'"),
+        ({"model": "/etc"}, "no model '/etc'"),
+        ({}, "no model ''"),
+        ({"model": NANO, "quantization": "3bit"}, "use one of none, 8bit, 4bit"),
+        ({"model": NANO, "precision": "fp12"}, "use one of auto, bf16"),
+        ({"model": NANO, "attention": "paid"}, "use one of auto, sdpa"),
+        ({"model": NANO, "device": "cuda:99"}, "cuda:99"),
+        ({"model": NANO, "device": "toaster"}, "no device name"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused_in_the_engines_words(
+    root: Path, widgets: dict[str, str], message: str
+) -> None:
+    with pytest.raises(BadOption, match=message) as caught:
+        forecast({"device": "cpu", **widgets})
+    assert str(root.parent) not in str(caught.value)
+
+
+def test_no_word_names_a_folder_of_this_machine(root: Path, memory: Machine) -> None:
+    put(root / "cut", without="tokenizer.json")
+    (root / "cut" / "model.safetensors").unlink()
+    (root / "cut" / "model.safetensors").symlink_to(root / "gone")
+    for found in (told("cut"), told(NANO), told("Qwen/Qwen3.5-2B")):
+        assert str(root.parent) not in json.dumps(found)
+        assert str(checkpoints.BUNDLED.parents[1]) not in json.dumps(found)
+
+
+def test_no_weight_is_read(root: Path, memory: Machine, cache: ModelCache) -> None:
+    folder = put(root / "large")
+    file = folder / "model.safetensors"
+    length = int.from_bytes(file.read_bytes()[:8], "little")
+    size = file.stat().st_size
+    with file.open("r+b") as content:  # all its numbers gone, and none of them missed
+        content.truncate(8 + length)
+        content.truncate(size)
+    assert told("large")["weights"] == told(NANO)["weights"]
+    assert cache.stats().models == 0
+
+
+# Counted from the shapes of the real models, as ``estimated_bytes`` counts them, in GB.
+SIZES = {
+    ("Qwen3-VL-2B-Instruct", "bf16"): (4.26, 2.81, 2.17),
+    ("Qwen3-VL-4B-Instruct", "bf16"): (8.88, 5.26, 3.67),
+    ("Qwen3-VL-8B-Instruct", "bf16"): (17.53, 10.6, 7.55),
+    ("Qwen3-VL-8B-Instruct", "fp32"): (35.07, 14.24, 11.19),
+    ("Qwen3-VL-32B-Instruct", "bf16"): (66.71, 35.5, 21.85),
+}
+
+
+@pytest.mark.parametrize(("name", "precision"), SIZES)
+def test_the_catalogues_sizes_are_right_within_a_tenth(name: str, precision: str) -> None:
+    entry = checkpoints.CATALOGUE[f"Qwen/{name}"]
+    for quantization, size in zip(("none", "8bit", "4bit"), SIZES[name, precision], strict=True):
+        spec = ModelSpec("", precision, quantization, device="cpu")
+        assert footprint.expected_bytes(entry, spec) / GB == pytest.approx(size, rel=0.1)
+
+
+def test_an_fp8_edition_takes_what_its_files_take() -> None:
+    entry = checkpoints.CATALOGUE["Qwen/Qwen3-VL-4B-Instruct-FP8"]
+    assert footprint.expected_bytes(entry, ModelSpec("", device="cpu")) == entry.nbytes
+
+
+def test_only_models_that_have_another_place_are_movable(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, card = torch.device("cpu"), torch.device("cuda", 0)
+
+    def loaded(device: torch.device, offload: torch.device, size: int) -> Any:
+        model = SimpleNamespace(offload_device=offload, loaded_size=lambda: size)
+        return SimpleNamespace(device=device, model=model)
+
+    gone = SimpleNamespace(device=card, model=None)
+    models = [loaded(card, cpu, 1), gone, loaded(card, card, 2), loaded(cpu, cpu, 4)]
+    found = {("comfy.model_management", "current_loaded_models"): [*models, loaded(card, cpu, 8)]}
+    monkeypatch.setattr(machine, "part", lambda *name: found.get(name))
+    assert machine.movable_memory(card) == 9
+    assert machine.movable_memory(cpu) == 0
+    assert machine.total_memory(cpu) > 0
+
+
+class Server:
+    """The parts of ComfyUI's server and of aiohttp that a route uses."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Any] = {}
+        self.instance = SimpleNamespace(routes=self)
+
+    def get(self, path: str) -> Callable[[Any], Any]:
+        def decorate(handler: Any) -> Any:
+            assert path not in self.handlers, "registered twice"
+            return self.handlers.setdefault(path, handler)
+
+        return decorate
+
+    @staticmethod
+    def json_response(body: Mapping[str, Any], status: int) -> tuple[int, Mapping[str, Any]]:
+        return status, json.loads(json.dumps(body))
+
+    def ask(self, path: str, **query: str) -> tuple[int, dict[str, Any]]:
+        return asyncio.run(self.handlers[path](SimpleNamespace(query=query)))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    found = Server()
+    parts = {"server": found, "aiohttp.web": found}
+    monkeypatch.setattr(routes, "part", lambda module, name="": parts[module])
+    monkeypatch.setattr(routes, "_served", set())
+    return found
+
+
+def test_the_route_is_registered_once_and_answers(server: Server, memory: Machine) -> None:
+    for _ in range(2):
+        host.serve("/qwen_vl/model", forecast)
+    status, body = server.ask("/qwen_vl/model", model=NANO, device="cpu")
+    assert (status, body) == (200, told(NANO))
+    status, body = server.ask("/qwen_vl/model", model="zzz")
+    assert status == 400 and "no model 'zzz'" in body["error"]
+
+
+def test_what_is_no_fault_of_the_question_stays_an_error(server: Server) -> None:
+    def broken(query: Mapping[str, str]) -> Mapping[str, Any]:
+        raise RuntimeError("a bug")
+
+    host.serve("/broken", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        server.ask("/broken")
+
+
+def test_a_slow_disk_does_not_hold_up_the_server() -> None:
+    disk = threading.Event()
+
+    def slow(query: Mapping[str, str]) -> Mapping[str, Any]:
+        assert disk.wait(30)
+        return {"disk": "came"}
+
+    async def others_go_on() -> Any:
+        waiting = asyncio.create_task(routes.respond(slow, {}))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        disk.set()
+        return await waiting
+
+    assert asyncio.run(others_go_on()) == (200, {"disk": "came"})
+
+
+def test_a_host_without_a_server_has_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "part", lambda module, name="": None)
+    monkeypatch.setattr(routes, "_served", set())
+    host.serve("/qwen_vl/model", forecast)
+    assert not routes._served
+
+
+def test_the_pack_registers_it_when_it_starts(
+    server: Server, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qwen_vl_suite.nodes.extension import QwenVLSuite
+
+    asyncio.run(QwenVLSuite().get_node_list())
+    assert list(server.handlers) == ["/qwen_vl/model"]
