@@ -79,14 +79,13 @@ def bring(choice: str, source: str) -> Path:
     place = locate(choice)
     if isinstance(place, Path):
         return checkpoints.require_complete(place).path
-    bar = host.Bar(1)
+    bar, line = host.Bar(1), host.StatusLine()
     log.info("Downloading %s to %s", place.repo_id, place.root)
 
     def progress(done: int, total: int, file: str) -> None:
         bar.set(done, total)
-        host.live(
-            status=f"Downloading {place.repo_id}: {done / 1e9:.2f} of {total / 1e9:.2f} GB ({file})"
-        )
+        gone = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
+        line.show(f"Downloading {place.repo_id}: {gone} ({file})")
 
     return checkpoints.download(
         place.repo_id, place.root, source=source, progress=progress, check=host.check_interrupt

@@ -24,8 +24,11 @@ from .shards import readable_size, tensor_names
 
 CHUNK = 1 << 16
 """Bytes; a broken connection costs at most so many."""
-PAUSES = (0.5, 1.0, 2.0, 4.0)
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each new attempt after a broken connection, counted anew once bytes came."""
+TIMEOUT = (10.0, 15.0)
+"""Seconds to connect, and without a byte before the connection counts as broken: the longest that
+somebody who cancels may have to wait."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
@@ -200,7 +203,14 @@ def _fill(hub: Hub, repo_id: str, url: str, file: RemoteFile, part: Path, meter:
             if pause is None:
                 host = str(urlsplit(url).hostname)
                 raise unreachable(hub.title, host, why or "the connection broke")
-            time.sleep(pause)
+            _sleep(pause, meter)
+
+
+def _sleep(seconds: float, meter: Meter) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        meter.check()
+        time.sleep(min(left, 0.1))
 
 
 def _append(hub: Hub, repo_id: str, url: str, file: RemoteFile, part: Path, meter: Meter) -> str:
@@ -211,7 +221,7 @@ def _append(hub: Hub, repo_id: str, url: str, file: RemoteFile, part: Path, mete
     headers = {**hub.headers, "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    with requests.get(url, headers=headers, stream=True, timeout=(10, 60)) as answer:
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code in (408, 429) or answer.status_code >= 500:
             return f"HTTP {answer.status_code}"
         if answer.status_code not in (200, 206):

@@ -73,9 +73,10 @@ def load_model(
         options["dtype"] = "auto" if spec.precision == "auto" else dtype
     elif spec.quantization != "none":
         options["quantization_config"] = _bitsandbytes(spec.quantization, dtype)
-    if own or spec.quantization != "none":
-        # Quantised weights are made on their device and must not be moved as plain ones are.
-        options["device_map"] = {"": device}
+    if own or spec.quantization != "none" or device.type != "cpu":
+        # Straight to the device: weights that are quantised, converted or merged while they are
+        # loaded are so where they stay, and never stand in RAM as well.
+        options["device_map"] = {"": str(device)}
     cls = _model_class(path, family)
     model, report = followed(lambda: _from_pretrained(cls, path, options), progress, path)
     if report["missing_keys"]:
@@ -85,8 +86,6 @@ def load_model(
             f"({some}, ...), and would answer at random. Download it again.",
             tuple(sorted(report["missing_keys"])),
         )
-    if "device_map" not in options:
-        model.to(device)
     _own_defaults_only(model)
     return model.eval()
 

@@ -9,13 +9,14 @@ from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
 from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
 from .page import live, picked, shown
-from .progress import Bar, NodeWatch, check_interrupt
+from .progress import Bar, NodeWatch, StatusLine, check_interrupt
 from .routes import serve
 
 __all__ = [
     "FOLDER_KEY",
     "Bar",
     "NodeWatch",
+    "StatusLine",
     "blocked",
     "check_interrupt",
     "device",

@@ -26,10 +26,11 @@ def live(**news: Any) -> None:
     server = part("server", "PromptServer")
     context_of = part("comfy_execution.utils", "get_executing_context")
     context = context_of() if server and context_of else None
-    if context is None:
+    # Without a client ComfyUI would tell everybody; whoever queues by script listens to nothing.
+    if context is None or (client := server.instance.client_id) is None:
         return
     place = {"node": _on_page(context.node_id), "prompt_id": context.prompt_id}
-    server.instance.send_sync(LIVE, {**place, **news}, server.instance.client_id)
+    server.instance.send_sync(LIVE, {**place, **news}, client)
 
 
 def _on_page(node_id: str) -> str:

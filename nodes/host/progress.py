@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from ...qwenvl.backend import Watch
@@ -12,6 +13,7 @@ from .live_text import LiveText
 from .parts import part
 
 _STEPS = 1000  # of the progress bar, and of each picture's share in it
+_STATUS_INTERVAL = 0.2  # seconds between two lines
 _LOADING_STEPS = 200  # of them, where weights must be read first
 
 
@@ -32,6 +34,18 @@ class Bar:
     def set(self, value: int, total: int | None = None) -> None:
         if self._bar is not None:
             self._bar.update_absolute(value, total)
+
+
+class StatusLine:
+    """What the node that runs now is at, on its page; lines that come too fast are left out."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def show(self, text: str) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _STATUS_INTERVAL
+            page.live(status=text)
 
 
 class NodeWatch(Watch):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,11 +18,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @dataclass
 class Hub:
     """``cuts``: how many bytes of a file to send before the connection breaks, one entry for each
-    time. ``status``: answers by path instead of content. ``asked``: (file, range, token) of every
-    file that was asked for. ``cdn`` sends files from another host name, as the real hubs do."""
+    time; ``stalls``: the same before it falls silent. ``pace``: seconds for every 64 kB.
+    ``status``: answers by path instead of content. ``asked``: (file, range, token) of every file
+    that was asked for. ``cdn`` sends files from another host name, as the real hubs do."""
 
     repos: dict[str, dict[str, bytes]]
     cuts: dict[str, list[int]] = field(default_factory=dict)
+    stalls: dict[str, list[int]] = field(default_factory=dict)
+    pace: float = 0.0
     status: dict[str, list[int]] = field(default_factory=dict)
     asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     token: str | None = None
@@ -127,8 +131,10 @@ class _Handler(BaseHTTPRequestHandler):
         start = 0
         if self.headers["Range"] and self.hub.ranges:
             start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
-        cuts = self.hub.cuts.get(name)
-        self._send(206 if start else 200, content[start:], cut=cuts.pop(0) if cuts else None)
+        cut, stall = _next(self.hub.cuts, name), _next(self.hub.stalls, name)
+        self._send(206 if start else 200, content[start:], cut=cut if stall is None else stall)
+        if stall is not None:
+            self.connection.recv(1)  # returns when the other side has gone
 
     def _send(
         self, status: int, body: bytes = b"", *, cut: int | None = None, location: str = ""
@@ -138,5 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         if location:
             self.send_header("Location", location)
         self.end_headers()
-        self.wfile.write(body[:cut])
+        body = body[:cut]
+        for start in range(0, len(body), 1 << 16):
+            self.wfile.write(body[start : start + (1 << 16)])
+            time.sleep(self.hub.pace)
         self.close_connection = self.close_connection or cut is not None
+
+
+def _next(wishes: Mapping[str, list[int]], name: str) -> int | None:
+    return wishes[name].pop(0) if wishes.get(name) else None

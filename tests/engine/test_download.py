@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from qwen_vl_suite.qwenvl import checkpoints
@@ -202,6 +203,31 @@ def test_cancel_keeps_what_came(hub, get, tmp_path, kind):
     hub.asked.clear()
     get()
     assert [(name, range) for name, range, _ in hub.asked] == [(BIG, f"bytes={came}-")]
+
+
+def test_a_hub_that_falls_silent_is_asked_again(hub, get, monkeypatch):
+    monkeypatch.setattr(rooms, "TIMEOUT", (5, 0.2))
+    hub.stalls[BIG] = [1_000_000]
+    folder = get()
+    assert (folder / BIG).read_bytes() == contents()[BIG]
+    asked = [where for name, where, _ in hub.asked if name == BIG]
+    assert asked[0] is None and 900_000 < int(asked[1].removeprefix("bytes=")[:-1]) <= 1_000_000
+
+
+def test_a_stop_is_heard_between_two_attempts(hub, get, monkeypatch):
+    slept = []
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr(rooms, "time", clock)
+    monkeypatch.setattr(rooms, "PAUSES", (60.0,))
+    hub.status[BIG] = [503]
+
+    def check():
+        if slept:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        get(check=check)
+    assert sum(slept) < 1
 
 
 def test_a_busy_hub_is_asked_again(hub, get):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
 import pytest
 from qwen_vl_suite.nodes import host, shelf
+from qwen_vl_suite.nodes.host import page, progress
 from qwen_vl_suite.qwenvl import checkpoints
 from qwen_vl_suite.qwenvl.errors import CheckpointNotFound, IncompleteCheckpoint
 from qwen_vl_suite.qwenvl.types import ModelSpec
@@ -127,6 +129,27 @@ def test_bring_downloads_with_progress_and_can_be_stopped(
     assert asked["repo_id"] == CATALOGUED
     assert asked["source"] == "modelscope"
     assert asked["check"] is host.check_interrupt
+
+
+def test_a_download_tells_the_page_where_it_is_and_does_not_flood_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    now = 100.0
+
+    def download(repo_id: str, folder: Path, **options: Any) -> Path:
+        nonlocal now
+        for done in range(1, 100_001):  # GB in pieces of 64 kB, 50 seconds
+            options["progress"](done << 16, 100_000 << 16, "model.safetensors")
+            now += 0.0005
+        return folder
+
+    monkeypatch.setattr(checkpoints, "download", download)
+    monkeypatch.setattr(page, "live", lambda **news: told.append(news["status"]))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    shelf.bring(CATALOGUED, "huggingface")
+    assert "0.00 of 6.55 GB (model.safetensors)" in told[0] and "6.5" in told[-1]
+    assert 50 < len(told) < 1000
 
 
 def test_loader_hands_out_equal_handles_for_equal_settings(
