@@ -100,16 +100,16 @@ def test_a_short_answers_place_is_taken_at_once(fresh: Any) -> None:
     """One long answer and many short ones, two at once: no more passes than the long one takes."""
     subject = fresh("qwen3_vl")
     long, short = Sampling(max_new_tokens=40), Sampling(max_new_tokens=4)
-    requests = [ask("a", picture(64, 64), sampling=long)]
-    requests += [ask(str(n), picture(64, 64, n), sampling=short) for n in range(1, 7)]
+    asked = (ask(str(seed), picture(64, 64, seed), sampling=long) for seed in range(100, 200))
+    # Random weights end some answers early.
+    requests = [next(r for r in asked if subject.generate([r])[0].usage.new_tokens == 40)]
+    requests += [ask(str(n), picture(64, 64, n), sampling=short) for n in range(1, 9)]
     alone = [subject.generate([request])[0] for request in requests]
-    longest = alone[0].usage.new_tokens
-    assert sum(answer.usage.new_tokens for answer in alone) > 1.5 * longest
     subject.budget = Budget(rows=2)
     with counting(subject) as counts:
         assert subject.generate(requests) == alone
     prompts = len(requests)  # their openings were read when they were asked alone
-    assert counts["passes"] - prompts <= longest
+    assert counts["passes"] - prompts <= 40
 
 
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
@@ -249,17 +249,17 @@ def test_the_digest_is_of_every_pixel(data: bytes, place: int, change: int) -> N
 
 @pytest.mark.parametrize("model_type", [n for n in FAMILY_NAMES if n != "qwen2_5_omni"])
 def test_positions_are_the_makers(fresh: Any, model_type: str) -> None:
-    """As transformers computes them for the same prompt (tokens: 9 is a picture, the rest text)."""
+    """As transformers computes them for the same prompt (ordinary tokens are above 100)."""
     import inspect
 
     subject = fresh(model_type)
     model, merge = subject.model.model, 2
     image, start = subject.template.image_id, model.config.vision_start_token_id
     for layout in ([(4, 6)], [(2, 2), (8, 4)], [(2, 12), (6, 6), (4, 2)]):
-        ids, grids = [1, 2, 3], []
+        ids, grids = [101, 102, 103], []
         for rows, columns in layout:
             count = (rows // merge) * (columns // merge)
-            ids += [start, *[image] * count, model.config.vision_end_token_id, 7, 7]
+            ids += [start, *[image] * count, model.config.vision_end_token_id, 107, 107]
             grids.append((1, rows, columns))
         tokens = torch.tensor([ids])
         given: dict[str, Any] = {
