@@ -7,14 +7,23 @@ from pathlib import Path
 
 import pytest
 import real
+from hub import Hub
 
 PRETEND_CARD = Path(__file__).resolve().parent / "pretend_card"
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
+def hub() -> Iterator[Hub]:
+    """What ``server`` takes for Hugging Face: a hub on this machine, empty at first."""
+    with Hub({}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Iterator[real.Server]:
     """A ComfyUI as a user starts it; on the CPU where there is no GPU."""
-    with real.started(tmp_path_factory.mktemp("comfyui")) as running:
+    mirror = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "", "NO_PROXY": "127.0.0.1"}
+    with real.started(tmp_path_factory.mktemp("comfyui"), env=mirror) as running:
         yield running
 
 
@@ -24,3 +33,11 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
     base = tmp_path_factory.mktemp("card")
     with real.started(base, extensions=[PRETEND_CARD]) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 260 MB, which is seen in a process's memory and takes a while to load."""
+    import tiny
+
+    return tiny.make_large(tmp_path_factory.mktemp("large") / "large")

@@ -9,6 +9,16 @@ def load(name: str) -> dict[str, Any]:
     return {"class_type": "LoadImage", "inputs": {"image": name}}
 
 
+def batch(first: str, second: str) -> dict[str, Any]:
+    links = {"image1": [first, 0], "image2": [second, 0]}
+    return {"class_type": "ImageBatch", "inputs": links}
+
+
+def repeat(name: str, amount: int) -> dict[str, Any]:
+    inputs = {"image": [name, 0], "amount": amount}
+    return {"class_type": "RepeatImageBatch", "inputs": inputs}
+
+
 def loader(**widgets: Any) -> dict[str, Any]:
     values = {"model": "nano (bundled demo)", "quantization": "none", **widgets}
     # As the engine runs in these tests, so that both give the same answers.

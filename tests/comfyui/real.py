@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "example_workflows" / "pictures"
+_PLACES = {"--cpu", "--gpu-only", "--highvram", "--lowvram", "--novram"}
 _START_LIMIT = 300
 _RUN_LIMIT = 300
 
@@ -33,8 +34,8 @@ _RUN_LIMIT = 300
 class Server:
     """The HTTP side of a ComfyUI, as far as the tests use it."""
 
-    def __init__(self, url: str, base: Path):
-        self.url, self.base = url, base
+    def __init__(self, url: str, base: Path, pid: int):
+        self.url, self.base, self.pid = url, base, pid
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(self.url + path, timeout=60) as response:
@@ -50,9 +51,10 @@ class Server:
         except urllib.error.HTTPError as error:
             return json.loads(error.read())
 
-    def start(self, prompt: dict[str, Any]) -> str:
+    def start(self, prompt: dict[str, Any], client_id: str = "") -> str:
         """Queues a workflow in API form. Fails on any error that ComfyUI sees before the run."""
-        answer = self.post("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})
+        client_id = client_id or uuid.uuid4().hex
+        answer = self.post("/prompt", {"prompt": prompt, "client_id": client_id})
         # A workflow with a bad node can still be accepted for the sake of its other nodes.
         assert answer.get("node_errors") == {}, answer
         return answer["prompt_id"]
@@ -91,14 +93,21 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _has_gpu() -> bool:
-    return shutil.which("nvidia-smi") is not None
+def _needs_cpu_option(options: Sequence[str]) -> bool:
+    """ComfyUI takes one of these options at most."""
+    return shutil.which("nvidia-smi") is None and not _PLACES.intersection(options)
 
 
 @contextmanager
-def started(base: Path, *options: str, extensions: Sequence[Path] = ()) -> Iterator[Server]:
+def started(
+    base: Path,
+    *options: str,
+    extensions: Sequence[Path] = (),
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """A running ComfyUI with the pack and ``extensions`` in it, all its files below ``base``.
-    ``options``: more of its command line. Skips the test where no checkout is named."""
+    ``options``: more of its command line; ``env``: more of its environment. Skips the test where
+    no checkout is named."""
     if not os.environ.get("COMFYUI"):
         pytest.skip("COMFYUI names no ComfyUI checkout")
     checkout = Path(os.environ["COMFYUI"]).resolve()
@@ -114,16 +123,21 @@ def started(base: Path, *options: str, extensions: Sequence[Path] = ()) -> Itera
         *(_python(checkout), "main.py", "--listen", "127.0.0.1", "--port", str(port)),
         *("--base-directory", str(base), "--database-url", f"sqlite:///{base / 'comfyui.db'}"),
         *("--disable-auto-launch", "--disable-api-nodes"),
-        *([] if _has_gpu() else ["--cpu"]),
+        *(["--cpu"] if _needs_cpu_option(options) else []),
         *options,
     ]
     log = base / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=checkout, stdout=output, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=checkout,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(env or {})},
         )
     try:
-        yield _ready(Server(f"http://127.0.0.1:{port}", base), process, log)
+        yield _ready(Server(f"http://127.0.0.1:{port}", base, process.pid), process, log)
     finally:
         process.terminate()
         try:

@@ -1,4 +1,4 @@
-"""An extension for tests: makes a ComfyUI without a GPU believe that it has a small one.
+"""An extension for tests: makes ComfyUI believe that it has one small graphics card.
 
 ``cpu:0`` is a device of its own to ComfyUI and the CPU to torch, so models are "moved" there and
 back and ComfyUI keeps its books of it, while the tensors stay in RAM. The card's free memory is
@@ -7,6 +7,8 @@ its size less what ComfyUI believes is loaded there.
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import os
 import sys
 from typing import Any
@@ -15,6 +17,7 @@ import comfy.model_management as management
 import psutil
 import torch
 from aiohttp import web
+from comfy.cli_args import args
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
@@ -25,6 +28,7 @@ MB = 1024 * 1024
 BESIDE = int(management.minimum_inference_memory())
 
 size = BESIDE + 300 * MB
+really_cpu = management.is_device_cpu
 really_free = management.get_free_memory
 
 
@@ -39,6 +43,17 @@ def get_free_memory(device: Any = None, torch_free_too: bool = False) -> Any:
 
 management.get_torch_device = lambda: CARD
 management.get_free_memory = get_free_memory
+management.is_device_cpu = lambda device: device != CARD and really_cpu(device)
+
+# What the command line says of memory, which ComfyUI passed over for want of a card.
+STATES = {
+    "gpu_only": "HIGH_VRAM",
+    "highvram": "HIGH_VRAM",
+    "lowvram": "LOW_VRAM",
+    "novram": "NO_VRAM",
+}
+asked = (state for option, state in STATES.items() if getattr(args, option))
+management.vram_state = management.VRAMState[next(asked, "NORMAL_VRAM")]
 
 
 class Diffusion(torch.nn.Module):
@@ -70,7 +85,8 @@ class PretendSampling(io.ComfyNode):
     @classmethod
     def execute(cls, megabytes: int, seed: int, after: Any = None) -> io.NodeOutput:
         if megabytes not in kept:
-            kept[megabytes] = ModelPatcher(Diffusion(megabytes), CARD, torch.device("cpu"))
+            elsewhere = management.unet_offload_device()
+            kept[megabytes] = ModelPatcher(Diffusion(megabytes), CARD, elsewhere)
         management.load_models_gpu([kept[megabytes]])
         return io.NodeOutput(kept[megabytes].loaded_size())
 
@@ -114,12 +130,28 @@ async def state(request: web.Request) -> web.Response:
     ]
     return web.json_response(
         {
+            "vram_state": management.vram_state.name,
             "comfyui": books,
             "ours": ours,
+            "requests": dataclasses.asdict(_cache().stats()),
             "resident": psutil.Process(os.getpid()).memory_info().rss,
             "free": get_free_memory(CARD),
         }
     )
+
+
+@PromptServer.instance.routes.get("/pretend_card/tensors")
+async def tensors(request: web.Request) -> web.Response:
+    """Bytes of all tensors that are alive in this process, each piece of memory counted once."""
+    gc.collect()
+    storages = (item.untyped_storage() for item in gc.get_objects() if _is_tensor(item))
+    return web.json_response(sum({item.data_ptr(): item.nbytes() for item in storages}.values()))
+
+
+def _is_tensor(item: Any) -> bool:
+    # By type: some libraries' objects import or compute something when they are asked for more.
+    plain = issubclass(type(item), torch.Tensor) and item.layout == torch.strided
+    return plain and item.device.type != "meta"
 
 
 class PretendCard(ComfyExtension):
