@@ -130,8 +130,8 @@ def _here(path: Path, config: Mapping[str, Any], spec: ModelSpec) -> int:
 def _coming(entry: checkpoints.Entry, spec: ModelSpec) -> int:
     if spec.quantization != "none" and entry.is_fixed:
         raise Unavailable(
-            f"{entry.name} cannot be loaded in {spec.quantization}: FP8 editions keep their own "
-            "form, and mixtures of experts have an FP8 edition instead. Set quantization to none."
+            f"{spec.quantization} is not for FP8 editions and mixtures of experts: set "
+            "quantization to none."
         )
     return footprint.expected_bytes(entry, spec)
 
