@@ -14,12 +14,13 @@ PY := .venv/bin/python
 NEWEST := .venv/.ready
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help setup demo test lint types format comfy clean
+.PHONY: help setup demo bench test lint types format comfy clean
 
 help:
 	@echo 'make setup    environments: .venv (newest transformers), .venv-oldest (4.57)'
 	@echo 'make demo     describe, read and ground shipped pictures with the bundled model'
 	@echo 'make test     everything that CI runs'
+	@echo 'make bench    speed and memory against the plain way, side by side'
 	@echo 'make lint     style and types'
 	@echo 'make format   rewrite the code in the style'
 	@echo 'make comfy    COMFYUI=<checkout>: a real ComfyUI with the pack in it'
@@ -46,6 +47,11 @@ $(OLDEST): pyproject.toml requirements.txt | $(filter .venv-uv/%,$(UV))
 
 demo: $(NEWEST)
 	$(PY) demo.py
+
+# Threads as torch would take them: this measures, and alone.
+bench: $(NEWEST)
+	env -u OMP_NUM_THREADS $(PY) -m benchmarks --json
+	env -u OMP_NUM_THREADS $(PY) -m benchmarks.loading --json
 
 lint: $(NEWEST)
 	.venv/bin/ruff check .

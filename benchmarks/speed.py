@@ -1,0 +1,218 @@
+"""Answering: many pictures, many questions, and what is done to a picture before."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import models
+from .figures import Figure, compare
+
+
+def _picture(side: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    small = torch.rand(1, 3, side // 16, side // 16, generator=generator)
+    smooth = torch.nn.functional.interpolate(small, size=(side, side), mode="bilinear")
+    return smooth[0].mul(255).to(torch.uint8)
+
+
+class Plain:
+    """One request after the other through plain ``generate`` with the official processor."""
+
+    def __init__(self, backend: Any, folder: Path):
+        from transformers import AutoImageProcessor
+
+        self.backend, self.model = backend, backend.model
+        self.processor = AutoImageProcessor.from_pretrained(folder)
+
+    def ask(self, request: Any) -> str:
+        pixels = self.processor(images=list(request.images), return_tensors="pt")
+        tokens = [int(grid.prod()) // 4 for grid in pixels["image_grid_thw"]]
+        template = self.backend.template
+        ids = torch.tensor([template.encode(request, tokens)])
+        out = self.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == template.image_id).long(),
+            **pixels,
+            max_new_tokens=request.sampling.max_new_tokens,
+            do_sample=False,
+            eos_token_id=sorted(template.eos_ids),
+            pad_token_id=template.pad_id,
+        )
+        new = [token for token in out[0, ids.shape[1] :].tolist() if token not in template.eos_ids]
+        return template.decode(new).strip()
+
+
+def batch(model_type: str, pictures: int = 16, side: int = 256, tokens: int = 48) -> Figure:
+    """Many pictures at once against one by one."""
+    from qwen_vl_suite.qwenvl.types import Request, Sampling
+
+    backend, folder = models.make(model_type)
+    plain = Plain(backend, folder)
+    asked = [
+        Request((_picture(side, seed),), "What is it?", sampling=Sampling(tokens))
+        for seed in range(pictures)
+    ]
+
+    def ours() -> list[str]:
+        backend.weights.seen.clear()  # every picture is new
+        return [response.text for response in backend.generate(asked)]
+
+    def theirs() -> list[str]:
+        with torch.no_grad():
+            return [plain.ask(request) for request in asked]
+
+    return compare(
+        f"{pictures} pictures of {side}x{side}, {tokens} tokens each, {model_type}",
+        ours,
+        theirs,
+        wanted=2.5,
+        repeats=3,
+        note="against plain generate with the official processor, one by one",
+    )
+
+
+def second_question(model_type: str, side: int = 1024) -> Figure:
+    """The first token of another answer about a picture that was already looked at."""
+    from qwen_vl_suite.qwenvl.types import Request, Sampling
+
+    backend, _ = models.make(model_type)
+    shown = _picture(side, 0)
+    first = Request((shown,), "What is it?", sampling=Sampling(1))
+    second = Request((shown,), "Where is it?", sampling=Sampling(1))
+
+    def ours() -> str:
+        return backend.generate([second])[0].text
+
+    def theirs() -> str:
+        backend.weights.seen.clear()
+        return backend.generate([second])[0].text
+
+    backend.generate([first])
+    return compare(
+        f"second question about a {side}x{side} picture, first token, {model_type}",
+        ours,
+        theirs,
+        wanted=5,
+        note="against reading it anew",
+    )
+
+
+def three_tasks(model_type: str, side: int = 1024, tokens: int = 32) -> Figure:
+    """Describe, read and find on one picture, against three separate runs."""
+    from qwen_vl_suite.qwenvl.tasks.describe import describe
+    from qwen_vl_suite.qwenvl.tasks.ground import ground
+    from qwen_vl_suite.qwenvl.tasks.ocr import ocr
+    from qwen_vl_suite.qwenvl.types import Request, Sampling
+
+    backend, _ = models.make(model_type)
+    shown = _picture(side, 0)
+    asked = [
+        Request((shown,), task.prompt, system=task.system, sampling=Sampling(tokens))
+        for task in (describe("short"), ocr("plain"), ground("cat"))
+    ]
+
+    def ours() -> list[str]:
+        backend.weights.seen.clear()
+        return [backend.generate([request])[0].text for request in asked]
+
+    def theirs() -> list[str]:
+        texts = []
+        for request in asked:
+            backend.weights.seen.clear()
+            texts.append(backend.generate([request])[0].text)
+        return texts
+
+    return compare(
+        f"three tasks on one {side}x{side} picture, {tokens} tokens each, {model_type}",
+        ours,
+        theirs,
+        wanted=2,
+        repeats=3,
+        note="against three separate runs",
+    )
+
+
+def pixels(count: int = 16, side: int = 1024) -> Figure:
+    """IMAGE to what the model takes, against the official processor by way of PIL."""
+    from PIL import Image
+    from qwen_vl_suite.qwenvl import images
+    from qwen_vl_suite.qwenvl.images import Preprocessing
+
+    folder = models.make("qwen3_vl")[1]
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(folder)
+    import json
+
+    rule = Preprocessing.from_config(json.loads((folder / "preprocessor_config.json").read_text()))
+    image = torch.stack([_picture(side, seed).movedim(0, -1) for seed in range(count)]) / 255
+
+    def ours() -> torch.Tensor:
+        return torch.cat([rule.patches(picture)[0] for picture in images.pictures(image)])
+
+    def theirs() -> torch.Tensor:
+        files = [Image.fromarray((one.numpy() * 255).round().astype("uint8")) for one in image]
+        return processor(images=files, return_tensors="pt")["pixel_values"]
+
+    assert torch.allclose(ours(), theirs(), atol=1e-5)
+    return compare(
+        f"{count} pictures of {side}x{side} to patches",
+        lambda: ours().shape,
+        lambda: theirs().shape,
+        wanted=1.6,
+        note="against tensor, PIL, official processor",
+    )
+
+
+def growth(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """The exponent of a power law through the points, by least squares of the logarithms."""
+    xs, ys = [math.log(x) for x in sizes], [math.log(y) for y in seconds]
+    mx, my = statistics.mean(xs), statistics.mean(ys)
+    return sum((x - mx) * (y - my) for x, y in zip(xs, ys, strict=True)) / sum(
+        (x - mx) ** 2 for x in xs
+    )
+
+
+def batch_growth(model_type: str = "qwen3_vl") -> dict[str, Any]:
+    """Cost of a batch from 1 to 64 pictures."""
+    from qwen_vl_suite.qwenvl.types import Request, Sampling
+
+    backend, _ = models.make(model_type)
+    sizes, seconds = [1, 4, 16, 64], []
+    for count in sizes:
+        asked = [
+            Request((_picture(256, seed),), "What is it?", sampling=Sampling(16))
+            for seed in range(count)
+        ]
+        backend.weights.seen.clear()
+        start = time.perf_counter()
+        backend.generate(asked)
+        seconds.append(time.perf_counter() - start)
+    return {"sizes": sizes, "seconds": seconds, "exponent": growth(sizes, seconds), "wanted": 1.1}
+
+
+def picture_growth(model_type: str = "qwen3_vl") -> dict[str, Any]:
+    """Cost of the first token as a picture's pixels grow."""
+    from qwen_vl_suite.qwenvl.types import Request, Sampling
+
+    backend, _ = models.make(model_type)
+    sides, seconds = [256, 512, 1024], []
+    for side in sides:
+        asked = [Request((_picture(side, 0),), "What is it?", sampling=Sampling(1))]
+        times = []
+        for _ in range(3):
+            backend.weights.seen.clear()
+            start = time.perf_counter()
+            backend.generate(asked)
+            times.append(time.perf_counter() - start)
+        seconds.append(min(times))
+    sizes = [side * side for side in sides]
+    return {"sizes": sizes, "seconds": seconds, "exponent": growth(sizes, seconds), "wanted": 1.1}
