@@ -14,7 +14,7 @@ PY := .venv/bin/python
 NEWEST := .venv/.ready
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help setup demo bench test lint types format comfy clean
+.PHONY: help setup browser demo bench test lint types format comfy clean
 
 help:
 	@echo 'make setup    environments: .venv (newest transformers), .venv-oldest (4.57)'
@@ -45,6 +45,14 @@ $(OLDEST): pyproject.toml requirements.txt | $(filter .venv-uv/%,$(UV))
 	$(UV) pip install --python .venv-oldest/bin/python -r requirements.txt --group dev-oldest
 	touch $@
 
+# tests/web drives a Chromium. Where we may install one and there is none, Debian's is taken;
+# elsewhere these tests are skipped and say so, or fail where QVL_REQUIRE_BROWSER is set.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+		test "$$(id -u)" = 0 && command -v apt-get && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+			chromium fonts-dejavu-core; } || echo 'There is no Chromium for tests/web.'
+
 demo: $(NEWEST)
 	$(PY) demo.py
 
@@ -62,7 +70,7 @@ format: $(NEWEST)
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-test: setup lint
+test: setup browser lint
 	.venv-oldest/bin/python -m pytest -q tests/engine
 	$(PY) -m pytest -q
 

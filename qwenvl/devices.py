@@ -1,8 +1,8 @@
-"""Where a model is: which device and number type it gets, and its way to RAM and back."""
+"""Where a model is: its device or devices, its number type, and its way to RAM and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,35 @@ PRECISIONS: Mapping[str, torch.dtype | None] = {
 }
 
 
+SPLIT = "split"
+"""As a device: all CUDA devices, each with a part of the model."""
+
+
+def pick_devices(wish: str) -> list[torch.device]:
+    """The devices of a model, the one that takes its inputs first: all CUDA devices for
+    ``split``, else the one of ``pick_device``. Raises ``BadOption`` and ``Unavailable``."""
+    if wish != SPLIT:
+        return [pick_device(wish)]
+    count = torch.cuda.device_count()
+    if count < 2:
+        raise Unavailable(
+            f"A model can be split over two or more CUDA devices, and torch sees "
+            f"{count or 'none'} here. Choose auto; if the model is too large for it, 8bit or "
+            "4bit, or a smaller model."
+        )
+    return [torch.device("cuda", index) for index in range(count)]
+
+
+def least_capable(devices: Sequence[torch.device]) -> torch.device:
+    """The device whose number types and kernels all of ``devices`` have. All are of one kind."""
+    return devices[0] if len(devices) == 1 else min(devices, key=torch.cuda.get_device_capability)
+
+
 def pick_device(wish: str) -> torch.device:
-    """``auto``: the first CUDA, XPU or MPS device, else the CPU. Raises ``Unavailable``."""
+    """``auto``: the first CUDA, XPU or MPS device, else the CPU. ``split``: the first of them,
+    which takes the inputs. Raises ``BadOption`` and ``Unavailable``."""
+    if wish == SPLIT:
+        return pick_devices(wish)[0]
     if wish == "auto":
         for kind in ("cuda", "xpu", "mps"):
             if _has(kind):
@@ -66,6 +93,11 @@ def pick_dtype(wish: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native_bf16 else torch.float16
 
 
+def free_memory() -> dict[int, int]:
+    """Bytes that are free on each CUDA device, by its number."""
+    return {i: torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())}
+
+
 def move(model: torch.nn.Module, device: torch.device | str) -> None:
     """Takes everything that a loaded ``model`` holds to ``device``, in place.
 
@@ -101,7 +133,10 @@ def _place(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _held(model: torch.nn.Module) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
+_Held = tuple[Tensor, Callable[[Tensor], None]]
+
+
+def _held(model: torch.nn.Module) -> Iterator[_Held]:
     """Each tensor that ``model`` holds, with what puts another in its place. Shared ones come as
     often as they are held."""
     for module in model.modules():
@@ -113,9 +148,7 @@ def _held(model: torch.nn.Module) -> Iterator[tuple[Tensor, Callable[[Tensor], N
         yield from _attributes(vars(module))
 
 
-def _attributes(
-    holder: MutableMapping[str, Any],
-) -> Iterator[tuple[Tensor, Callable[[Tensor], None]]]:
+def _attributes(holder: MutableMapping[str, Any]) -> Iterator[_Held]:
     for name, value in holder.items():
         if isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter):
             yield value, partial(holder.__setitem__, name)

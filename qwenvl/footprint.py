@@ -65,7 +65,7 @@ def estimated_bytes(path: Path, spec: ModelSpec) -> int:
     return sum(
         weight.nbytes
         if config.get("quantization_config")
-        else _loaded_bytes(weight, itemsize, spec.quantization)
+        else loaded_bytes(weight, itemsize, spec.quantization)
         for weight in weights(path)
         if not (tied and weight.name.endswith("lm_head.weight"))
     )
@@ -93,8 +93,9 @@ def _tied(config: Mapping[str, Any]) -> bool:
     return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
 
 
-def _loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
-    """``itemsize``: bytes of a number that is not quantised."""
+def loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
+    """Bytes of ``weight`` once it is loaded. ``itemsize``: those of a number that is not
+    quantised. ``quantization``: as in ``ModelSpec``."""
     if weight.dtype not in _FLOATS:
         return weight.nbytes
     linear = weight.name.endswith(".weight") and len(weight.shape) == 2

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .devices import PRECISIONS as PRECISIONS
-from .devices import pick_device, pick_dtype
+from .devices import free_memory, least_capable, pick_devices, pick_dtype
 from .errors import (
     BadOption,
     IncompleteCheckpoint,
@@ -23,8 +23,10 @@ from .errors import (
     Unavailable,
     UnsupportedModel,
 )
+from .footprint import Weight, estimated_bytes, loaded_bytes
 from .progress import Progress, followed
 from .shards import settings
+from .split import split
 from .types import Family, ModelSpec
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
@@ -56,7 +58,8 @@ def load_model(
 
     Raises ``UnsupportedModel``, ``IncompleteCheckpoint``, ``Unavailable`` and ``BadOption``.
     """
-    device = pick_device(spec.device)
+    devices = pick_devices(spec.device)
+    device = least_capable(devices)
     dtype = pick_dtype(spec.precision, device)
     config = settings(path, "config.json")
     own = config.get("quantization_config")
@@ -78,6 +81,8 @@ def load_model(
         # loaded are so where they stay, and never stand in RAM as well.
         options["device_map"] = {"": str(device)}
     cls = _model_class(path, family)
+    if len(devices) > 1:
+        options["device_map"] = _split(cls, path, spec, dtype.itemsize)
     model, report = followed(lambda: _from_pretrained(cls, path, options), progress, path)
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
@@ -205,6 +210,29 @@ def _model_class(path: Path, family: Family) -> Any:
             f"{transformers.__version__} lacks. Update transformers."
         )
     return getattr(transformers, name)
+
+
+def _split(cls: Any, path: Path, spec: ModelSpec, itemsize: int) -> dict[str, Any]:
+    """A device map over all CUDA devices, by what is free on them now."""
+    from transformers import AutoConfig
+
+    # The Auto classes take the whole configuration; others (Omni's) only their own part of it.
+    auto = hasattr(cls, "from_config")
+    code = {"trust_remote_code": spec.trust_remote_code}
+    config = (AutoConfig if auto else cls.config_class).from_pretrained(
+        str(path), local_files_only=True, **code
+    )
+    with torch.device("meta"):
+        model = cls.from_config(config, **code) if auto else cls(config)
+
+    def size(name: str, weight: torch.nn.Parameter) -> int:
+        kind = Weight(name, "F32", tuple(weight.shape), weight.nbytes)
+        return loaded_bytes(kind, itemsize, spec.quantization)
+
+    # Where the checkpoint is quantised by its makers, the files know better than the shapes.
+    whole = sum(size(*item) for item in model.named_parameters())
+    share = estimated_bytes(path, spec) / whole
+    return split(model, free_memory(), lambda name, weight: share * size(name, weight))
 
 
 def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:

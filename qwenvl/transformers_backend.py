@@ -14,7 +14,7 @@ from . import checkpoints
 from .answering import Answering, Prompt
 from .backend import Watch
 from .costs import Costs
-from .devices import pick_device
+from .devices import pick_devices
 from .errors import IncompleteCheckpoint, OutOfMemory, QwenVLError
 from .families import family_of, is_default
 from .footprint import estimated_bytes
@@ -60,8 +60,9 @@ def open_checkpoint(spec: ModelSpec, memory: Memory | None = None) -> Transforme
 
 
 def _expected_shares(path: Path, spec: ModelSpec) -> dict[torch.device, int]:
-    """Bytes on each device before the weights have been read."""
-    return {pick_device(spec.device): estimated_bytes(path, spec)}
+    """Bytes on each device before the weights have been read; the first takes the inputs."""
+    devices = pick_devices(spec.device)
+    return dict.fromkeys(devices, estimated_bytes(path, spec) // len(devices))
 
 
 def load(spec: ModelSpec, memory: Memory | None = None) -> TransformersBackend:

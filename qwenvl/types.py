@@ -37,8 +37,9 @@ class ModelSpec:
     ``checkpoint`` is a folder that holds ``config.json``. ``precision``: ``auto``, ``bf16``,
     ``fp16``, ``fp32``. ``quantization``: ``none``, ``8bit``, ``4bit`` (bitsandbytes).
     ``attention``: ``auto`` or one of transformers' ``attn_implementation`` names. ``device``:
-    ``auto`` or a torch device such as ``cuda:1``. ``trust_remote_code`` runs Python that comes
-    with the checkpoint; it is off unless the user asked for it by name.
+    ``auto``, a torch device such as ``cuda:1``, or ``split``: all CUDA devices, each with a part
+    of the model. ``trust_remote_code`` runs Python that comes with the checkpoint; it is off
+    unless the user asked for it by name.
     """
 
     checkpoint: str

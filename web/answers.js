@@ -75,6 +75,16 @@ const onEnd = (outcome) =>
     }
   };
 
+/** Nothing is queued any more: what still seems to run lost its end with a server that went down. */
+function onStatus({ detail }) {
+  if (detail?.exec_info?.queue_remaining !== 0) return;
+  for (const answer of answers.values()) {
+    if (!answer.running) continue;
+    answer.end("stopped");
+    draw(answer);
+  }
+}
+
 /** Outputs that ComfyUI has anew: of a tab, or of a run that was opened from the history. */
 function onOutputs(outputs) {
   for (const [id, node] of nodesById()) {
@@ -138,6 +148,7 @@ app.registerExtension({
     api.addEventListener("executed", onExecuted);
     api.addEventListener("execution_interrupted", onEnd("stopped"));
     api.addEventListener("execution_error", onEnd("failed"));
+    api.addEventListener("status", onStatus);
   },
   nodeCreated(node) {
     if (ANSWERING.has(node.comfyClass)) addPanel(node);

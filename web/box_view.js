@@ -34,9 +34,9 @@ function inkOn(colour) {
 
 export class BoxView {
   /**
-   * `isOff(picture, box)`: whether a box is switched off; `onSwitch(picture, boxes, off)`: a person
-   * wants these boxes off or on; `urlOf(picture)`: address of an entry's picture; `onAdd()`: the
-   * hint was followed.
+   * `isOff(picture, box)`: whether a box is switched off; `onSwitch(picture, off, on)`: a person
+   * wants these boxes off and those on; `urlOf(picture)`: address of an entry's picture;
+   * `onAdd()`: the hint was followed.
    */
   constructor({ isOff, onSwitch, urlOf, onAdd }) {
     Object.assign(this, { isOff, onSwitch, urlOf });
@@ -104,10 +104,12 @@ export class BoxView {
   }
 
   switchAll(toBeOff) {
-    const { boxes } = this.entries[this.current];
-    const [off, on] = [boxes.filter(toBeOff), boxes.filter((box) => !toBeOff(box))];
-    if (off.length) this.onSwitch(this.current, off, true);
-    if (on.length) this.onSwitch(this.current, on, false);
+    this.switch(this.entries[this.current].boxes, toBeOff);
+  }
+
+  switch(boxes, toBeOff) {
+    const on = boxes.filter((box) => !toBeOff(box));
+    this.onSwitch(this.current, boxes.filter(toBeOff), on);
   }
 
   draw() {
@@ -141,7 +143,7 @@ export class BoxView {
 
   makeBox(box, { size: [height, width], boxes }) {
     const made = button("qvl-box", undefined, "", () =>
-      this.onSwitch(this.current, [box], !this.isOff(this.current, box)),
+      this.switch([box], (it) => !this.isOff(this.current, it)),
     );
     made.removeAttribute("title");
     made.classList.toggle("qvl-left-out", Boolean(box.left_out));

@@ -27,7 +27,7 @@ class Overlay {
     this.choices = [this.own];
     this.view = new BoxView({
       isOff: (picture, box) => this.isOff(keyOf(entryOf(picture, box))),
-      onSwitch: (picture, boxes, off) => this.switch(picture, boxes, off),
+      onSwitch: (picture, off, on) => this.switch(picture, off, on),
       urlOf: (picture) => api.apiURL(`/view?${new URLSearchParams(picture)}`),
       onAdd: () => this.addPicker(),
     });
@@ -70,12 +70,10 @@ class Overlay {
     return this.choices.every((choice) => choice.has(key));
   }
 
-  switch(picture, boxes, off) {
+  switch(picture, off, on) {
     const edit = (choice) => {
-      for (const entry of boxes.map((box) => entryOf(picture, box))) {
-        if (off) choice.set(keyOf(entry), entry);
-        else choice.delete(keyOf(entry));
-      }
+      for (const entry of off.map((box) => entryOf(picture, box))) choice.set(keyOf(entry), entry);
+      for (const box of on) choice.delete(keyOf(entryOf(picture, box)));
     };
     const pickers = this.pickers();
     if (pickers.length) this.change(pickers, edit);
@@ -97,16 +95,19 @@ class Overlay {
     }
   }
 
+  /** A Pick Boxes beside the node, on the same boxes and pictures; the choice goes to it. */
   addPicker() {
     const { node } = this;
-    const picker = globalThis.LiteGraph.createNode(PICKER);
-    picker.pos = [node.pos[0] + node.size[0] + 40, node.pos[1]];
-    node.graph.add(picker);
-    node.connect(slotOf(node.outputs, "bboxes"), picker, slotOf(picker.inputs, "bboxes"));
-    const link = node.getInputLink(slotOf(node.inputs, "images"));
-    const source = link && node.graph.getNodeById(link.origin_id);
-    source?.connect(link.origin_slot, picker, slotOf(picker.inputs, "images"));
-    refreshAll();
+    undoable(() => {
+      const picker = globalThis.LiteGraph.createNode(PICKER);
+      picker.pos = [node.pos[0] + node.size[0] + 40, node.pos[1]];
+      node.graph.add(picker);
+      node.connect(slotOf(node.outputs, "bboxes"), picker, slotOf(picker.inputs, "bboxes"));
+      const link = node.getInputLink(slotOf(node.inputs, "images"));
+      const source = link && node.graph.getNodeById(link.origin_id);
+      source?.connect(link.origin_slot, picker, slotOf(picker.inputs, "images"));
+      refreshAll();
+    });
   }
 }
 
@@ -116,9 +117,16 @@ const read = (node) => readChoice(offOf(node).value);
 
 function write(node, choice) {
   const widget = offOf(node);
-  app.canvas.emitBeforeChange(); // so that it can be undone
-  widget.value = writeChoice(choice);
-  widget.callback?.(widget.value);
+  undoable(() => {
+    widget.value = writeChoice(choice);
+    widget.callback?.(widget.value);
+  });
+}
+
+/** One step of ComfyUI's undo, which by itself looks for changes before a click is heard. */
+function undoable(change) {
+  app.canvas.emitBeforeChange();
+  change();
   app.canvas.emitAfterChange();
   app.graph.setDirtyCanvas(true, true);
 }

@@ -9,6 +9,10 @@ const NOTICES = {
   error: "There is no answer.",
 };
 const OUTCOMES = { stopped: "Stopped", failed: "Failed" };
+const OWN_KEYS = new Set([
+  ...["Enter", " ", "Delete", "Backspace", "PageUp", "PageDown", "Home", "End"],
+  ...["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"],
+]);
 const AT_END = 24; // pixels from the end of the text that still count as reading along
 const COPIED_FOR = 1500; // milliseconds
 
@@ -27,7 +31,7 @@ function button(name, label, title, onClick) {
 }
 
 export class TextPanel {
-  #answer = null;
+  #answer = { entries: [] };
   #entries = null; // of the run whose text is shown
   #shown = 0;
   #follows = true; // whether the picture being answered is the one shown
@@ -57,7 +61,9 @@ export class TextPanel {
       this.notice,
     );
     this.element = make("div", "panel", { "data-state": "empty" }, this.bar, this.body);
-    this.body.addEventListener("keydown", (event) => this.#onKey(event));
+    this.element.addEventListener("keydown", (event) => this.#onKey(event));
+    // The browser's own menu, which copies what is selected, rather than the node's.
+    this.body.addEventListener("contextmenu", (event) => event.stopPropagation());
   }
 
   get isEmpty() {
@@ -149,13 +155,15 @@ export class TextPanel {
   }
 
   #onKey(event) {
-    const { key, ctrlKey, metaKey } = event;
-    if ((ctrlKey || metaKey) && key.toLowerCase() === "a") {
+    const { key, ctrlKey, metaKey, altKey } = event;
+    if (ctrlKey || metaKey) {
+      if (key.toLowerCase() !== "a") return;
       getSelection().selectAllChildren(this.text);
       event.preventDefault();
-    } else if (key === "ArrowLeft" || key === "ArrowRight") {
-      this.leaf(key === "ArrowLeft" ? -1 : 1);
-    }
+    } else if (altKey || !OWN_KEYS.has(key)) return;
+    else if (key === "ArrowLeft") this.leaf(-1);
+    else if (key === "ArrowRight") this.leaf(1);
+    event.stopPropagation(); // ComfyUI would move, remove or select nodes
   }
 }
 

@@ -14,7 +14,7 @@ HEAVY = ("transformers", "bitsandbytes", "accelerate", "PIL.Image", "huggingface
 # Their business is tensors: torch, and torch alone, may come with them.
 TENSOR_ROOMS = {
     "answering", "costs", "decoder", "devices", "generation", "images", "loading", "memory",
-    "positions", "seen", "slots", "transformers_backend", "weights",
+    "positions", "seen", "slots", "split", "transformers_backend", "weights",
 }  # fmt: skip
 
 SCRIPT = """

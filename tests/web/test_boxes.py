@@ -42,8 +42,9 @@ class View:
               const key = (picture, box) => `${picture} ${box.label}`;
               const view = new BoxView({
                 isOff: (picture, box) => off.has(key(picture, box)),
-                onSwitch(picture, boxes, toBeOff) {
-                  for (const box of boxes) off[toBeOff ? "add" : "delete"](key(picture, box));
+                onSwitch(picture, toBeOff, toBeOn) {
+                  for (const box of toBeOff) off.add(key(picture, box));
+                  for (const box of toBeOn) off.delete(key(picture, box));
                   view.refresh();
                 },
                 urlOf: (picture) => picture,
