@@ -58,8 +58,8 @@ class Grounding(io.ComfyNode):
                 *sockets.box_outputs(),
                 io.String.Output(
                     "points",
-                    tooltip='[{"x", "y"}, ...] in pixels, one a picture, as SAM nodes read it: the '
-                    "points, or the middles of the boxes.",
+                    tooltip="JSON, one a picture, as SAM nodes read it: a list of x and y in "
+                    "pixels, of the points or of the middles of the boxes.",
                     is_output_list=True,
                 ),
                 io.Mask.Output("mask", tooltip="White inside the boxes. Empty for points."),

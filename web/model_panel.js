@@ -94,6 +94,7 @@ export class ModelPanel {
     this.used.style.width = `${used}%`;
     this.taken.style.left = `${begin}%`;
     this.taken.style.width = `${length}%`;
+    this.taken.hidden = forecast.weights === null;
     this.device.textContent = isCPU(forecast.device) ? "RAM" : forecast.device;
     this.weights.textContent = weightsLine(forecast);
     this.memory.textContent = memoryLine(forecast);

@@ -1,0 +1,106 @@
+"""The nodes in other languages: every text there is, and none of one that is gone.
+
+``locales/en`` is written from the schemas by ``QVL_RECORD=1`` and not by hand; a translator sees
+in it what changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_api.latest import io
+
+LOCALES = Path(__file__).resolve().parents[2] / "locales"
+# What marks a text as written in the language, and not left in English.
+LETTERS = {"zh": r"[\u4e00-\u9fff]", "ja": r"[\u3040-\u30ff\u4e00-\u9fff]"}
+# Names of parameters and of other packs' formats that are the same in every language.
+SAME = re.compile(r"(Top[ -]?[KP]|Min[ -]?P|SAM2|XYWH|Florence-2|SEGS|Ideogram)", re.IGNORECASE)
+Texts = dict[str, Any]
+
+
+def flat(inputs: list[Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Inputs by the key that ComfyUI's page looks them up with, those of choices too."""
+    for item in inputs:
+        yield f"{before}{item.id}", item
+        for option in item.options if isinstance(item, io.DynamicCombo.Input) else []:
+            yield from flat(option.inputs, f"{before}{item.id}_")
+
+
+def spoken(item: Any) -> Texts:
+    return {"name": item.display_name or item.id, "tooltip": item.tooltip}
+
+
+def texts(schema: Any) -> Texts:
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {key: spoken(item) for key, item in flat(schema.inputs)},
+        "outputs": {str(number): spoken(item) for number, item in enumerate(schema.outputs)},
+    }
+
+
+@pytest.fixture(scope="module")
+def english(nodes: Any) -> Texts:
+    return {node_id: texts(cls.define_schema()) for node_id, cls in nodes.items()}
+
+
+def read(language: str) -> Texts:
+    return json.loads((LOCALES / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path, value
+
+
+def test_english_is_what_the_nodes_themselves_say(english: Texts) -> None:
+    if os.environ.get("QVL_RECORD"):
+        text = json.dumps(english, indent=2, ensure_ascii=False) + "\n"
+        (LOCALES / "en" / "nodeDefs.json").write_text(text, encoding="utf-8")
+    assert read("en") == english, "run this test once with QVL_RECORD=1 and translate what is new"
+
+
+@pytest.mark.parametrize("language", LETTERS)
+def test_a_translation_has_every_text_and_no_other(english: Texts, language: str) -> None:
+    there = [path for path, _ in leaves(read(language))]
+    wanted = [path for path, _ in leaves(english)]
+    assert sorted(set(wanted) - set(there)) == [], "to be translated"
+    assert sorted(set(there) - set(wanted)) == [], "of what is no longer there"
+    assert there == wanted, "in the order of the nodes, so that they can be read side by side"
+
+
+@pytest.mark.parametrize("language", LETTERS)
+def test_nothing_is_left_in_english(language: str) -> None:
+    for path, text in leaves(read(language)):
+        assert re.search(LETTERS[language], text) or SAME.match(text), path
+
+
+@pytest.mark.parametrize("language", LETTERS)
+def test_choices_are_called_what_the_list_calls_them(nodes: Any, language: str) -> None:
+    """ComfyUI does not translate them."""
+    for node_id, translated in read(language).items():
+        for key, item in flat(nodes[node_id].define_schema().inputs):
+            options = getattr(item, "options", None) or []
+            for name in (getattr(option, "key", option) for option in options):
+                if f"{name}:" in item.tooltip:
+                    assert name in translated["inputs"][key]["tooltip"], (node_id, key, name)
+
+
+@pytest.mark.parametrize("language", ["en", *LETTERS])
+def test_no_text_is_taken_for_a_pattern(language: str) -> None:
+    """ComfyUI's translator reads these characters as placeholders, links and plural forms."""
+    for path, text in leaves(read(language)):
+        assert not re.search(r"[{}@|$]", text), path
+
+
+def test_there_is_no_other_language_without_a_check() -> None:
+    assert {folder.name for folder in LOCALES.iterdir()} == {"en", *LETTERS}
