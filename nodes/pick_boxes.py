@@ -143,11 +143,12 @@ class PickBoxes(io.ComfyNode):
         count, size = _extent(bboxes, images)
         frames = sockets.frames(bboxes, count, size)
         rule = picking.Rule(labels, order, max_count, min_size, padding, padding_unit)
-        picked = picking.pick(frames, rule, off, size)
+        first = host.call_index() * count
+        picked = picking.pick(frames, rule, off, size, first)
         kept = [item.boxes for item in picked]
         return io.NodeOutput(
             kept,
-            [_single(number, boxes, index, when_empty, size) for number, boxes in enumerate(kept)],
+            [_single(at, boxes, index, when_empty, size) for at, boxes in enumerate(kept, first)],
             _mask(kept, images),
             [picking.labels(boxes) for boxes in kept],
             [len(boxes) for boxes in kept],

@@ -76,12 +76,13 @@ def engine_box(box: BoundingBox) -> Box:
     return Box(x, y, x + box["width"], y + box["height"], _label(box), box.get("score"))
 
 
-def pick(frames: Sequence[Frame], rule: Rule, off: str, size: Size) -> list[Picked]:
+def pick(frames: Sequence[Frame], rule: Rule, off: str, size: Size, first: int = 0) -> list[Picked]:
     """One entry a picture, in order. ``off``: the widget (see ``switched_off``, whose error this
-    raises). ``size``: of the pictures, ``ENDLESS`` where there are none."""
+    raises). ``size``: of the pictures, ``ENDLESS`` where there are none. ``first``: number of the
+    first one."""
     switched = switched_off(off)
     picked = []
-    for number, frame in enumerate(frames):
+    for number, frame in enumerate(frames, first):
         off_here = switched.get(number, set())
         places = chosen(frame, rule, off_here)
         on = {place for place, box in enumerate(frame) if identity(box) not in off_here}

@@ -4,8 +4,8 @@ Each part of ComfyUI is fetched by itself and when it is needed, so that one tha
 older release, a runtime without a server) costs only what it was for.
 """
 
-from .blocking import blocked
 from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
+from .graph import blocked, call_index
 from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
 from .page import live, picked, shown
@@ -18,6 +18,7 @@ __all__ = [
     "NodeWatch",
     "StatusLine",
     "blocked",
+    "call_index",
     "check_interrupt",
     "device",
     "devices",

@@ -42,12 +42,12 @@ def view(server: Any, item: dict[str, str]) -> Image.Image:
         return Image.open(BytesIO(response.read())).convert("RGB")
 
 
-def off(*boxes: dict[str, Any]) -> str:
+def off(*boxes: dict[str, Any], picture: int = 0) -> str:
     """As the page writes it, from the boxes that it was sent."""
     return json.dumps(
         [
             {
-                "picture": 0,
+                "picture": picture,
                 "x": box["x1"],
                 "y": box["y1"],
                 "width": box["x2"] - box["x1"],
@@ -126,3 +126,21 @@ def test_each_picture_of_a_batch_meets_its_own_box(server: Any) -> None:
         height, width = entry["size"]
         sizes = [(box["x2"] - box["x1"], box["y2"] - box["y1"]) for box in entry["boxes"]]
         assert crop.size == max(sizes, key=lambda size: size[0] * size[1], default=(width, height))
+
+
+def test_in_a_list_of_pictures_a_choice_holds_for_its_own_picture(server: Any) -> None:
+    """ComfyUI calls a node once for each item of a list; the page counts the pictures of all."""
+    prompt = graph()
+    prompt["picture"] = {
+        "class_type": "RebatchImages",
+        "inputs": {"images": ["two", 0], "batch_size": 1},
+    }
+    prompt |= {
+        "one": load("shapes.png"),
+        "two": {"class_type": "RepeatImageBatch", "inputs": {"image": ["one", 0], "amount": 2}},
+    }
+    first, second = server.run(prompt)["find"]["qwen_vl"]
+    assert first["boxes"] == second["boxes"]
+    prompt["pick"] = pick(off=off(second["boxes"][0], picture=1))
+    outputs = server.run(prompt)
+    assert outputs["show labels"]["text"] == ["orange triangle, blue cross", "blue cross"]

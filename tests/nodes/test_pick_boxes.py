@@ -232,6 +232,20 @@ def test_equal_pictures_share_a_copy_and_long_batches_stop_copying(temporary: Pa
     assert [entry["picture"] is None for entry in entries] == [False] * 32 + [True] * 8
 
 
+def test_a_list_of_pictures_counts_as_one_batch(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(call: int) -> list[bool]:
+        monkeypatch.setattr(overlay, "call_index", lambda: call)
+        found = [Result("", (Box(0, 0, 4, 4),))] * 5
+        entries = host.shown(found, torch.zeros(5, 8, 8, 3))["qwen_vl"]
+        return [entry["picture"] is not None for entry in entries]
+
+    assert copied(5) == [True] * 5
+    assert copied(6) == [True, True, False, False, False]
+    assert copied(7) == [False] * 5
+
+
 def test_no_copy_where_nothing_was_found_or_no_page_looks(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
