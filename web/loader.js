@@ -32,7 +32,7 @@ class Page {
     });
     widget.serialize = false; // not in the saved workflow
     // How its text wraps is known only once it is on the page.
-    new ResizeObserver(() => app.graph.setDirtyCanvas(true, true)).observe(this.panel.content);
+    new ResizeObserver(redraw).observe(this.panel.content);
     for (const each of this.#deciding()) chain(each, "callback", () => this.ask());
     chain(node, "onConnectionsChange", () => this.ask());
     chain(node, "onRemoved", () => pages.delete(this));
@@ -81,6 +81,12 @@ async function answer(widgets) {
 }
 
 const askAll = () => pages.forEach((page) => page.ask());
+
+/** Twice: the legacy canvas notices while it draws a node that it must be larger. */
+function redraw() {
+  app.graph.setDirtyCanvas(true, true);
+  requestAnimationFrame(() => app.graph.setDirtyCanvas(true, true));
+}
 
 /** New models in the list; the hook below asks for the figures. */
 async function refreshAll() {
