@@ -60,7 +60,8 @@ class Loader(io.ComfyNode):
                     "device",
                     options=host.devices(),
                     default="auto",
-                    tooltip="Where the model runs. auto: where ComfyUI runs its own models.",
+                    tooltip="Where the model runs. auto: where ComfyUI runs its own models. split: "
+                    "over all CUDA cards, for models too large for one.",
                     **sockets.ADVANCED,
                 ),
                 io.Int.Input(

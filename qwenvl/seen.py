@@ -33,20 +33,22 @@ class Seen:
         self.most = most
         self.hits = self.misses = 0
         self._kept: OrderedDict[Hashable, Read] = OrderedDict()
+        self._parked: set[Hashable] = set()
 
     @property
     def nbytes(self) -> int:
         return sum(read.nbytes for read in self._kept.values())
 
     def get(self, key: Hashable, device: torch.device) -> Read | None:
-        """What was read of ``key``, on ``device``."""
+        """What was read of ``key``, fetched to ``device`` if it was parked."""
         found = self._kept.get(key)
         self.hits += found is not None
         self.misses += found is None
         if found is None:
             return None
         self._kept.move_to_end(key)
-        if found.logits.device != device:
+        if key in self._parked:
+            self._parked.discard(key)
             found = self._kept[key] = moved(found, device)
         return found
 
@@ -54,15 +56,20 @@ class Seen:
         if read.nbytes > self.most:
             return
         self._kept[key] = read
+        self._parked.discard(key)
         while self.nbytes > self.most:
-            self._kept.popitem(last=False)
+            oldest, _ = self._kept.popitem(last=False)
+            self._parked.discard(oldest)
 
-    def move(self, device: torch.device) -> None:
+    def park(self) -> None:
+        """All to RAM, from where each is fetched when it is asked for."""
         for key, read in self._kept.items():
-            self._kept[key] = moved(read, device)
+            self._kept[key] = moved(read, torch.device("cpu"))
+        self._parked = set(self._kept)
 
     def clear(self) -> None:
         self._kept.clear()
+        self._parked.clear()
 
 
 def key(ids: Sequence[int], digests: Sequence[bytes], sizes: Sequence[tuple[int, int]]) -> Hashable:

@@ -36,7 +36,9 @@ def _slot_layer() -> Any:
             self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
         ) -> tuple[Tensor, Tensor]:
             """Takes one new token a slot; gives all keys and values up to the longest row."""
-            ends, rows, width = self.slots.ends, self.slots.rows, self.slots.width
+            # Of a model on several devices each layer's keys are where the layer is.
+            ends, rows = (at.to(self.keys.device) for at in (self.slots.ends, self.slots.rows))
+            width = self.slots.width
             self.keys[rows, :, ends] = key_states[:, :, 0]
             self.values[rows, :, ends] = value_states[:, :, 0]
             return self.keys[:, :, :width], self.values[:, :, :width]

@@ -74,7 +74,7 @@ class Weights:
                 self.release()
                 return
             move(self.model, RAM)
-            self.seen.move(RAM)
+            self.seen.park()
             self.place = "ram"
 
     def release(self) -> None:

@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 
 def devices() -> list[str]:
-    """``auto``, the accelerators that torch sees here, and ``cpu``."""
+    """``auto``, the accelerators that torch sees here, ``split`` where there are several, and
+    ``cpu``."""
     import torch
 
     found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if len(found) > 1:
+        found.append("split")
     if torch.backends.mps.is_available():
         found.append("mps")
     return ["auto", *found, "cpu"]

@@ -108,7 +108,11 @@ def _patcher_class() -> type:
             return self.model.weights()
 
         def model_size(self) -> int:
-            return self.weights.shares.get(self.load_device, 0) if self.weights else 0
+            """With what the model has read of prompts, which goes where the weights go."""
+            if self.weights is None:
+                return 0
+            seen = self.weights.seen.nbytes if self.load_device == self.weights.device else 0
+            return self.weights.shares.get(self.load_device, 0) + seen
 
         def loaded_size(self) -> int:
             there = self.weights is not None and self.weights.place == "device"
