@@ -43,7 +43,7 @@ async function onExecuted({ detail }) {
   const id = detail.display_node || detail.node;
   const answer = answerAt(await workflowOf(detail.prompt_id), id);
   finish(answer, results);
-  if (answer.workflow !== app.rootGraph.id) forgetForeign(id, detail.output);
+  if (answer.workflow !== app.rootGraph.id) forgetForeign(id, answer.results);
 }
 
 /** Each entry of a text node has a text; other nodes of ours show other things under the key. */
@@ -59,10 +59,11 @@ function finish(answer, results) {
 }
 
 /** ComfyUI files every output under the tab on view, also that of a run from another tab. */
-function forgetForeign(id, output) {
+function forgetForeign(id, results) {
   const node = nodeAt(id);
   const place = node && outputPlace(node);
-  if (place && app.nodeOutputs[place] === output) delete app.nodeOutputs[place];
+  const filed = JSON.stringify(app.nodeOutputs[place]?.[KEY]); // a copy in newer front ends
+  if (filed === results) delete app.nodeOutputs[place];
 }
 
 const onEnd = (outcome) =>

@@ -9,8 +9,6 @@ import pytest
 import real
 from hub import Hub
 
-PRETEND_CARD = Path(__file__).resolve().parent / "pretend_card"
-
 
 @pytest.fixture(scope="session")
 def hub() -> Iterator[Hub]:
@@ -31,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Iterator[real.
 def card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
     """One that believes in a graphics card with little memory (see ``pretend_card``)."""
     base = tmp_path_factory.mktemp("card")
-    with real.started(base, extensions=[PRETEND_CARD]) as running:
+    with real.started(base, extensions=[real.PRETEND_CARD]) as running:
         yield running
 
 

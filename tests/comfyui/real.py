@@ -26,6 +26,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "example_workflows" / "pictures"
+PRETEND_CARD = Path(__file__).resolve().parent / "pretend_card"
 _PLACES = {"--cpu", "--gpu-only", "--highvram", "--lowvram", "--novram"}
 _START_LIMIT = 300
 _RUN_LIMIT = 300

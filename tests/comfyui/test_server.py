@@ -254,28 +254,6 @@ def test_an_error_names_what_to_do(server: Any) -> None:
     assert error["exception_type"].endswith("BadOption")
 
 
-def test_stop_ends_a_run_and_the_model_stays_usable(server: Any) -> None:
-    def many(seed: int) -> dict[str, Any]:
-        return {
-            "one": load("words.png"),
-            "picture": {
-                "class_type": "RepeatImageBatch",
-                "inputs": {"image": ["one", 0], "amount": 400},
-            },
-            "model": loader(),
-            "describe": describe(seed=seed),
-            "show": preview("describe", 0),
-        }
-
-    prompt_id = server.start(many(1))
-    time.sleep(4)  # amid the answers: all of them take three times as long or more
-    server.post("/interrupt", {})
-    messages = server.ends(prompt_id)
-    assert messages["execution_interrupted"]["node_id"] == "describe"
-    few = {**many(1), "picture": load("words.png")}
-    assert server.run(few)["show"]["text"][0]
-
-
 def unloadings(server: Any) -> int:
     return (server.base / "server.log").read_text().count("Unloading ")
 

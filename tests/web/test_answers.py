@@ -180,7 +180,7 @@ def test_what_comfyui_filed_under_the_wrong_tab_is_not_shown_there(workflow: Wor
     """ComfyUI puts every output into the tab on view before it tells of it."""
     workflow.page.evaluate(
         """(output) => {
-          test.app.nodeOutputs["5"] = output;
+          test.app.nodeOutputs["5"] = structuredClone(output);
           test.api.tell("executed", { node: "5", prompt_id: "elsewhere", output });
         }""",
         output("Of two."),
