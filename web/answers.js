@@ -9,7 +9,7 @@ import { TextPanel } from "./text_panel.js";
 const ANSWERING = new Set(["QVL_Describe", "QVL_OCR", "QVL_Grounding"]);
 const KEY = "qwen_vl"; // of a node's output
 const LIVE = "qwen_vl.live";
-const MARGIN = 6;
+const MARGIN = 10; // as ComfyUI's own text widgets have
 const HEIGHT = { empty: 26, shown: 150 }; // the least, in the canvas's units
 
 const panels = new WeakMap(); // by node; a node is made anew by undo and by changing tabs
@@ -27,7 +27,13 @@ function draw(answer) {
   if (!panel) return;
   const was = panel.isEmpty;
   panel.draw(answer);
-  if (was !== panel.isEmpty) app.graph.setDirtyCanvas(true, true); // its least height changed
+  if (was !== panel.isEmpty) redraw(); // its least height changed
+}
+
+/** Twice: a node takes its new size while it is drawn, and is drawn in it the next time. */
+function redraw(again = true) {
+  app.graph.setDirtyCanvas(true, true);
+  if (again) requestAnimationFrame(() => requestAnimationFrame(() => redraw(false)));
 }
 
 async function onLive({ detail }) {

@@ -60,10 +60,11 @@ export class TextPanel {
       this.text,
       this.notice,
     );
-    this.element = make("div", "panel", { "data-state": "empty" }, this.bar, this.body);
+    this.element = make("div", "panel", {}, this.bar, this.body);
     this.element.addEventListener("keydown", (event) => this.#onKey(event));
     // The browser's own menu, which copies what is selected, rather than the node's.
     this.body.addEventListener("contextmenu", (event) => event.stopPropagation());
+    this.#paint();
   }
 
   get isEmpty() {
@@ -101,6 +102,7 @@ export class TextPanel {
     this.element.dataset.state = running ? "running" : outcome || idle;
     setText(this.status, this.#statusLine());
     this.pager.hidden = this.copyAll.hidden = count < 2;
+    this.copyOne.hidden = this.body.hidden = count < 1;
     setText(this.place, `${this.#shown + 1} / ${count}`);
     this.previous.disabled = this.#shown === 0;
     this.next.disabled = this.#shown >= count - 1;
@@ -138,7 +140,7 @@ export class TextPanel {
     if (!running) return OUTCOMES[outcome] ?? "";
     const { thinking, text } = entries[current] ?? {};
     const doing = thinking && !text ? "Thinking" : "Answering";
-    return entries.length > 1 ? `${doing}, ${current + 1} of ${entries.length}` : doing;
+    return current === this.#shown ? doing : `${doing} ${current + 1}`;
   }
 
   async #copy(pressed) {

@@ -129,7 +129,7 @@ def test_the_node_grows_once_there_is_something_to_read(workflow: Workflow) -> N
     before = workflow.page.evaluate(least)
     changes = workflow.page.evaluate("test.app.rootGraph.changes ?? 0")
     workflow.words("A red circle")
-    assert before <= 40 and workflow.page.evaluate(least) >= 140
+    assert before <= 50 and workflow.page.evaluate(least) >= 140
     assert workflow.page.evaluate("test.app.rootGraph.changes") > changes
 
 
