@@ -122,10 +122,11 @@ def move(model: torch.nn.Module, device: torch.device | str) -> None:
             put(moved[_place(tensor)])
 
 
-def held_bytes(model: torch.nn.Module) -> int:
+def held_bytes(model: torch.nn.Module, device: torch.device | None = None) -> int:
     """Bytes of all that ``move`` would take, shared memory counted once: the scales of quantised
-    weights too, which are neither parameters nor buffers."""
-    return sum({_place(tensor): tensor.nbytes for tensor, _ in _held(model)}.values())
+    weights too, which are neither parameters nor buffers. Only what is on ``device``, if given."""
+    held = {_place(tensor): tensor for tensor, _ in _held(model)}.values()
+    return sum(tensor.nbytes for tensor in held if device in (None, tensor.device))
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

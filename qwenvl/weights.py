@@ -85,10 +85,6 @@ class Weights:
             self.place = "disk"
 
     def _measured(self) -> dict[torch.device, int]:
-        """In the order of the estimate, whose first device takes the inputs."""
         if len(self.shares) == 1:
             return {self.device: held_bytes(self.model)}
-        sizes = {device: 0 for device in self.shares}
-        for tensor in (*self.model.parameters(), *self.model.buffers()):
-            sizes[tensor.device] = sizes.get(tensor.device, 0) + tensor.nbytes
-        return {device: size for device, size in sizes.items() if size}
+        return {device: held_bytes(self.model, device) for device in self.shares}
