@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from real import ROOT
+from saved import NOTES, WORKFLOWS, read, values
 
-ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 CORE = json.loads((ROOT / "tests/golden/core_nodes.json").read_text(encoding="utf-8"))
-# Drawn by the front end alone.
-NOTES = {"MarkdownNote", "Note"}
 # Pictures that every ComfyUI has in its input folder.
 SHIPPED_INPUTS = {"example.png"}
+# Sockets that take the type of what is connected to them.
+ANY = "COMFY_MATCHTYPE_V3"
+GROWING = "COMFY_AUTOGROW_V3"
+KINDS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": str}
 
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-
-
-def read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def type_of(cls: Any) -> tuple[dict[str, Any], list[list[str]]]:
@@ -62,10 +60,30 @@ def widgets(specs: dict[str, Any], values: list[Any]) -> list[tuple[dict[str, An
     return pairs
 
 
+Corners = tuple[float, float, float, float]
+
+
+def corners(x: float, y: float, wide: float, high: float) -> Corners:
+    return x, y, x + wide, y + high
+
+
+def area(node: dict[str, Any]) -> Corners:
+    title = 30  # pixels above a node's position
+    (x, y), (wide, high) = node["pos"], node["size"]
+    return corners(x, y - title, wide, high + title)
+
+
+def apart(a: Corners, b: Corners) -> bool:
+    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+def inside(a: Corners, b: Corners) -> bool:
+    return b[0] <= a[0] and b[1] <= a[1] and a[2] <= b[2] and a[3] <= b[3]
+
+
 def test_there_are_examples_of_each_node(nodes: Any) -> None:
     used = {node["type"] for path in WORKFLOWS for node in read(path)["nodes"]}
     assert set(nodes) - used <= {"QVL_BoxFormat", "QVL_Unload"}
-    assert len(WORKFLOWS) >= 4
 
 
 @every_workflow
@@ -77,9 +95,12 @@ def test_nodes_are_known_with_their_sockets(nodes: Any, path: Path) -> None:
         for item in node["inputs"]:
             # The front end saves an upload button as an input of its own.
             if item["name"] != "upload":
-                assert inputs[item["name"]] == item["type"], (node["type"], item["name"])
-        saved = [[item["name"], item["type"]] for item in node.get("outputs", [])]
-        assert saved == outputs, node["type"]
+                name = item["name"].split(".")[0]
+                assert inputs[name] in (item["type"], GROWING), (node["type"], item["name"])
+        saved = node.get("outputs", [])
+        assert [item["name"] for item in saved] == [name for name, _ in outputs], node["type"]
+        for item, (_, kind) in zip(saved, outputs, strict=True):
+            assert kind in (item["type"], ANY), node["type"]
 
 
 @every_workflow
@@ -124,6 +145,34 @@ def test_widget_values_fit_their_widgets(nodes: Any, path: Path) -> None:
 
 
 @every_workflow
+def test_values_of_core_widgets_have_their_types(nodes: Any, path: Path) -> None:
+    for node in read(path)["nodes"]:
+        if node["type"] in nodes or node["type"] in NOTES:
+            continue
+        for item, value in values(node):
+            kind = KINDS.get(item["type"])
+            assert kind is None or isinstance(value, kind), (node["type"], item["name"], value)
+
+
+@every_workflow
+def test_a_checkpoint_that_is_not_here_can_be_fetched(path: Path) -> None:
+    for node in read(path)["nodes"]:
+        if node["type"] == "CheckpointLoaderSimple":
+            (model,) = node["properties"]["models"]
+            assert [model["name"]] == node["widgets_values"]
+            assert model["directory"] == "checkpoints"
+            assert model["url"].startswith("https://huggingface.co/")
+            assert model["url"].split("?")[0].endswith("/" + model["name"])
+
+
+@every_workflow
+def test_every_node_has_a_use(path: Path) -> None:
+    for node in read(path)["nodes"]:
+        ends = not node["outputs"] or node["type"] == "PreviewAny" or node["type"] in NOTES
+        assert ends or any(item["links"] for item in node["outputs"]), node["type"]
+
+
+@every_workflow
 def test_the_model_is_one_that_everybody_has(path: Path) -> None:
     (loader,) = (node for node in read(path)["nodes"] if node["type"] == "QVL_Loader")
     assert loader["widgets_values"][0] == "nano (bundled demo)"
@@ -131,15 +180,23 @@ def test_the_model_is_one_that_everybody_has(path: Path) -> None:
 
 @every_workflow
 def test_nodes_have_places_and_do_not_cover_each_other(path: Path) -> None:
-    title = 30  # pixels above a node's position
-    areas = []
-    for node in read(path)["nodes"]:
-        (x, y), (wide, high) = node["pos"], node["size"]
-        assert wide >= 200 and high >= 60
-        areas.append((x, y - title, x + wide, y + high))
-    for i, a in enumerate(areas):
-        for b in areas[:i]:
-            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+    workflow = read(path)
+    areas = [area(node) for node in workflow["nodes"]]
+    for node in workflow["nodes"]:
+        assert node["size"][0] >= 200 and node["size"][1] >= 60
+    for i, one in enumerate(areas):
+        assert all(apart(one, other) for other in areas[:i]), one
+
+
+@every_workflow
+def test_a_group_holds_whole_nodes(path: Path) -> None:
+    workflow = read(path)
+    groups = [corners(*group["bounding"]) for group in workflow["groups"]]
+    for i, group in enumerate(groups):
+        assert all(apart(group, other) for other in groups[:i])
+        areas = [area(node) for node in workflow["nodes"]]
+        assert any(inside(one, group) for one in areas)
+        assert all(inside(one, group) or apart(one, group) for one in areas)
 
 
 @every_workflow
@@ -154,4 +211,4 @@ def test_has_a_thumbnail(path: Path) -> None:
 
     with Image.open(path.with_suffix(".jpg")) as picture:
         assert min(picture.size) >= 300
-    assert path.with_suffix(".jpg").stat().st_size < 200_000
+    assert path.with_suffix(".jpg").stat().st_size < 60_000
