@@ -185,6 +185,27 @@ def test_an_interrupt_does_not_wait_for_the_other_pictures_of_a_batch(
     assert len(prepared) == 2
 
 
+def test_an_interrupt_does_not_wait_for_the_pass_over_a_picture(backend) -> None:
+    subject: TransformersBackend = backend("qwen3_vl")
+    passed: list[int] = []
+
+    class Stop(Watch):
+        def check(self) -> None:
+            if passed:
+                raise KeyboardInterrupt
+
+    blocks = subject.model.model.visual.blocks
+    hooks = [
+        block.register_forward_hook(lambda *_, place=place: passed.append(place))
+        for place, block in enumerate(blocks)
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        subject.generate([Request((picture(70, 64),), "go", sampling=GREEDY)], Stop())
+    for hook in hooks:
+        hook.remove()
+    assert passed == [0] and len(blocks) > 1
+
+
 def test_works_inside_inference_mode_and_outside_in_turns(backend) -> None:
     for model_type in ("qwen3_vl", "qwen3_5"):
         if not tiny.available(model_type):
