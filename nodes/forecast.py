@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..qwenvl import checkpoints, footprint, loading
 from ..qwenvl.cache import CACHE
-from ..qwenvl.devices import pick_device
+from ..qwenvl.devices import pick_devices
 from ..qwenvl.errors import BadOption, QwenVLError, Unavailable, UnsupportedModel
 from ..qwenvl.families import FAMILIES, family_of
 from ..qwenvl.memory import Memory
@@ -38,9 +38,11 @@ class Forecast:
     ``incomplete`` and must be mended by hand, ``problem`` saying how. ``to_download``: about how
     much is still to come; ``begun``: whether a part of it is here. ``weights``: what they occupy,
     or will (None: not known). ``loaded``: where they are now, empty if only on disk.
-    ``movable``: what ComfyUI can move out of ``device`` to make room. ``fits``: ``now``, once
-    ``after others`` were moved out, or ``no``; ``lighter`` is then a quantization that would fit,
-    if there is one.
+
+    ``device``: where they will run; of a model that is split, the number of devices, whose memory
+    is added up. ``movable``: what ComfyUI can move out of there to make room. ``fits``: ``now``,
+    once ``after others`` were moved out, or ``no``; ``lighter`` is then a quantization that would
+    fit, if there is one.
     """
 
     name: str
@@ -73,12 +75,13 @@ def forecast(query: Mapping[str, str]) -> dict[str, Any]:
 def _forecast(query: Mapping[str, str]) -> Forecast:
     place = shelf.locate(query.get("model", ""))
     spec = _spec(query, "" if isinstance(place, shelf.Download) else str(place))
-    device = pick_device(spec.device)
+    devices = pick_devices(spec.device)
+    memory = CACHE.memory or Memory()
     told: dict[str, Any] = {
-        "device": str(device),
-        "free": (CACHE.memory or Memory()).free(device),
-        "movable": host.movable_memory(device),
-        "total": host.total_memory(device),
+        "device": str(devices[0]) if len(devices) == 1 else f"{len(devices)} × {devices[0].type}",
+        "free": sum(map(memory.free, devices)),
+        "movable": sum(map(host.movable_memory, devices)),
+        "total": sum(map(host.total_memory, devices)),
     }
     if isinstance(place, shelf.Download):
         return _of_download(place, spec, told)

@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { Answer } from "./answer.js";
 import { nodeAt, nodesById, outputPlace, workflowOf } from "./nodes.js";
+import { addStyle } from "./style.js";
 import { TextPanel } from "./text_panel.js";
 
 const ANSWERING = new Set(["QVL_Describe", "QVL_OCR", "QVL_Grounding"]);
@@ -140,17 +141,10 @@ function letCanvasMove({ element, body }) {
   });
 }
 
-function addStyle() {
-  const style = document.createElement("link");
-  style.rel = "stylesheet";
-  style.href = new URL("./text_panel.css", import.meta.url).href;
-  document.head.append(style);
-}
-
 app.registerExtension({
-  name: "QwenVL.Answers",
+  name: "qwenvlsuite.answers",
   setup() {
-    addStyle();
+    addStyle("text_panel.css");
     api.addEventListener(LIVE, onLive);
     api.addEventListener("executed", onExecuted);
     api.addEventListener("execution_interrupted", onEnd("stopped"));

@@ -10,6 +10,7 @@ import "./answers.js"; // first, so that the text stands above the picture
 import { BoxView } from "./box_view.js";
 import { addElement, remount } from "./dom_widget.js";
 import { nodeAt, nodesById, outputPlace, workflowOf } from "./nodes.js";
+import { addStyle } from "./style.js";
 
 const PICKER = "QVL_PickBoxes";
 const FINDERS = new Set(["QVL_Grounding", "QVL_OCR"]);
@@ -167,17 +168,10 @@ function restore() {
   }
 }
 
-function addStyle() {
-  const style = document.createElement("link");
-  style.rel = "stylesheet";
-  style.href = new URL("./boxes.css", import.meta.url).href;
-  document.head.append(style);
-}
-
 app.registerExtension({
-  name: "QwenVL.Boxes",
+  name: "qwenvlsuite.boxes",
   setup() {
-    addStyle();
+    addStyle("boxes.css");
     api.addEventListener("executed", onExecuted);
   },
   nodeCreated(node) {

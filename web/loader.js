@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { ModelPanel } from "./model_panel.js";
 import { nodeAt, workflowOf } from "./nodes.js";
+import { addStyle } from "./style.js";
 
 const LOADER = "QVL_Loader";
 const DECIDING = ["model", "quantization", "precision", "attention", "device"];
@@ -128,17 +129,10 @@ async function onLive({ detail }) {
   for (const page of pages) if (page.node === node) page.say(detail.status);
 }
 
-function addStyle() {
-  const style = document.createElement("link");
-  style.rel = "stylesheet";
-  style.href = new URL("./model_panel.css", import.meta.url).href;
-  document.head.append(style);
-}
-
 app.registerExtension({
-  name: "QwenVL.Loader",
+  name: "qwenvlsuite.loader",
   setup() {
-    addStyle();
+    addStyle("model_panel.css");
     api.addEventListener("qwen_vl.live", onLive);
     for (const kind of CHANGES) api.addEventListener(kind, askAll);
     api.addEventListener("reconnected", askAll);

@@ -147,7 +147,7 @@ export class TextPanel {
     const { entries } = this.#answer;
     const texts = pressed === this.copyAll ? entries : [entries[this.#shown]];
     const label = pressed.textContent;
-    const copied = await toClipboard(texts.map(({ text }) => text).join("\n\n"));
+    const copied = await toClipboard(texts.map(({ text }) => text).join("\n\n"), this.element);
     pressed.textContent = copied ? "Copied" : "No clipboard";
     pressed.disabled = true;
     setTimeout(() => {
@@ -178,7 +178,7 @@ function setText(element, text) {
 }
 
 /** Pages that are not served from this machine or by HTTPS have no `navigator.clipboard`. */
-async function toClipboard(text) {
+async function toClipboard(text, place) {
   if (navigator.clipboard) {
     try {
       await navigator.clipboard.writeText(text);
@@ -189,7 +189,7 @@ async function toClipboard(text) {
   }
   const area = make("textarea", "clipboard");
   area.value = text;
-  document.body.append(area);
+  place.append(area);
   area.select();
   const copied = document.execCommand("copy");
   area.remove();

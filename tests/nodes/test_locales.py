@@ -104,3 +104,44 @@ def test_no_text_is_taken_for_a_pattern(language: str) -> None:
 
 def test_there_is_no_other_language_without_a_check() -> None:
     assert {folder.name for folder in LOCALES.iterdir()} == {"en", *LETTERS}
+
+
+PAGES = LOCALES.parent / "web" / "docs"
+
+
+def page(node_id: str, language: str) -> str:
+    path = f"{node_id}.md" if language == "en" else f"{node_id}/{language}.md"
+    return (PAGES / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_help_page_names_every_input_and_output(
+    nodes: Any, english: Texts, language: str
+) -> None:
+    """By the names that are on the node, and in a translation by those of the graph as well."""
+    for node_id, said in read(language).items():
+        text = page(node_id, language)
+        assert text.startswith(f"# {said['display_name']}\n")
+        named = [("inputs", item.id) for item in nodes[node_id].define_schema().inputs]
+        named += [("outputs", number) for number in said["outputs"]]
+        for kind, key in named:
+            assert english[node_id][kind][key]["name"] in text, (node_id, key)
+            assert said[kind][key]["name"] in text, (node_id, key)
+
+
+def test_there_is_no_page_of_what_is_gone(english: Texts) -> None:
+    assert {page.stem for page in PAGES.glob("*.md")} == set(english)
+    assert {page.parent.name for page in PAGES.glob("*/zh.md")} == set(english)
+    assert not [page for page in PAGES.glob("*/*.md") if page.name != "zh.md"]
+
+
+def test_every_page_shows_its_node_in_its_language(english: Texts) -> None:
+    """ComfyUI looks pictures up below ``docs``, from a translation too."""
+    shown = set()
+    for node_id in english:
+        for language, ending in (("en", ".webp"), ("zh", ".zh.webp")):
+            assert f"](pictures/{node_id}{ending})" in page(node_id, language)
+            shown |= set(re.findall(r"]\((pictures/[^)]+)\)", page(node_id, language)))
+    there = {path.relative_to(PAGES).as_posix() for path in (PAGES / "pictures").iterdir()}
+    assert there == shown
+    assert all((PAGES / path).stat().st_size < 80_000 for path in there)

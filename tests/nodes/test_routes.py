@@ -130,6 +130,17 @@ def test_what_does_not_fit_and_what_would(
     assert (found["fits"], found["lighter"]) == (fits, lighter)
 
 
+def test_a_split_model_has_the_room_of_all_cards(
+    root: Path, memory: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    memory.here, memory.movable, memory.total = 20 * GB, 3 * GB, 24 * GB
+    found = told("Qwen/Qwen3-VL-32B-Instruct", device="split")
+    assert (found["device"], found["fits"]) == ("3 × cuda", "after others")
+    assert [found[key] // GB for key in ("free", "movable", "total")] == [60, 9, 72]
+
+
 def test_no_quantization_is_advised_that_would_be_refused(root: Path, memory: Machine) -> None:
     memory.here = 0
     assert told(NANO)["lighter"] == ""
