@@ -91,7 +91,10 @@ class ModelHandle:
         pictures = images.pictures(image)
         with self._leased() as backend:
             own = run.sampling_for(backend, task, thinking)
-            low, high = self._bounds(pictures[0].shape[-2:], longest_side, backend.max_pixels)
+            least = backend.family.patch_factor**2
+            low, high = self._bounds(
+                pictures[0].shape[-2:], longest_side, (least, backend.max_pixels)
+            )
             results = run.answer(
                 backend,
                 task,
@@ -119,12 +122,16 @@ class ModelHandle:
             finally:
                 put_away(backend, self.after_use)
 
-    def _bounds(self, size: Size, longest_side: int, most: int) -> tuple[int | None, int | None]:
+    def _bounds(
+        self, size: Size, longest_side: int, own: tuple[int, int]
+    ) -> tuple[int | None, int | None]:
         """The bounds on pixels that also keep ``longest_side``. A bound on the area does it,
-        since resizing keeps the shape, and the engine maps boxes back by itself. ``most``: the
-        checkpoint's own bound, which a longest side is not meant to lift."""
+        since resizing keeps the shape, and the engine maps boxes back by itself. ``own``: one
+        token's pixels, and the checkpoint's own bound, which a longest side is not meant to lift.
+        """
         if not longest_side or max(size) <= longest_side:
             return self.min_pixels, self.max_pixels
         area = round(size[0] * size[1] * (longest_side / max(size)) ** 2)
-        high = min(area, self.max_pixels or most)
+        least, most = own
+        high = max(least, min(area, self.max_pixels or most))
         return min(self.min_pixels, high) if self.min_pixels else None, high

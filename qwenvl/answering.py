@@ -7,7 +7,8 @@ import logging
 import traceback
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -44,7 +45,7 @@ class Prompt:
         self.grids = [self.preprocessing.grid(image) for image in request.images]
         self._backend = backend
 
-    @property
+    @cached_property
     def need(self) -> Need:
         return Need(len(self.ids), self.row(0).longest, sum(self.image_tokens))
 
@@ -54,7 +55,8 @@ class Prompt:
         if not self.request.may_shrink or max(self.image_tokens, default=0) < 2 * _LEAST_TOKENS:
             return None
         most = max(height * width for height, width in self.input_sizes) // 2
-        low = min(self.preprocessing.min_pixels, most)
+        least = self.request.min_pixels
+        low = None if least is None else min(least, most)
         smaller = dataclasses.replace(self.request, min_pixels=low, max_pixels=most)
         return Prompt(smaller, self._backend)
 
@@ -105,14 +107,21 @@ class Answering:
         self._joining: list[tuple[Running, Read]] = []  # read, and not yet in a slot
         self._reading: int | None = None  # the request whose prompt is being read
         self._budget = backend.budget
+        self._slots: Any = None
+        self.decoder: Any = None
 
     def responses(self) -> list[Response]:
         """In order. A request that memory does not suffice for has the error in its response."""
         with self.backend.weights.lock, torch.inference_mode(False), torch.no_grad():
-            self._make_room()
-            while self._waiting or self._running:
-                if not self._goes():
-                    self._retreat()
+            try:
+                self._make_room()
+                while self._waiting or self._running:
+                    if not self._goes():
+                        self._retreat()
+            finally:
+                # An error's frames may hold this object for long, and it must not hold tensors.
+                self._slots = self.decoder = None
+                self._running, self._joining = [], []
         return [self._answered[index] for index in range(len(self.prompts))]
 
     def _make_room(self) -> None:
@@ -130,9 +139,10 @@ class Answering:
         model = backend.model
         self.decoder = Decoder(model, backend.template.image_id, backend.preprocessing.merge_size)
         self._slots = self.decoder.slots()
-        free = int(backend.memory.free(backend.device) * _SHARE)
-        backend.weights.seen.most = min(seen.MOST, free // 4)
-        self._budget = dataclasses.replace(self._budget, nbytes=free)
+        free = int(min(map(backend.memory.free, backend.weights.shares)) * _SHARE)
+        backend.weights.seen.limit(min(seen.MOST, free // 4))
+        nbytes = free if self._budget.nbytes is None else min(free, self._budget.nbytes)
+        self._budget = dataclasses.replace(self._budget, nbytes=nbytes)
 
     def _goes(self) -> bool:
         """One token for every row, after new rows have joined; False where memory ran out."""
@@ -145,7 +155,9 @@ class Answering:
             traceback.clear_frames(error.__traceback__)
             if not ran_out(error):
                 raise
-            log.warning("Memory ran out with %d pictures at once: %s", self._at_once, error)
+            if not self._at_once:
+                raise
+            log.warning("Memory ran out with %d requests at once: %s", self._at_once, error)
             return False
         return True
 
@@ -162,6 +174,8 @@ class Answering:
 
     def _admit(self) -> None:
         """Reads prompts for as many rows as the budget holds, and gives them slots."""
+        if not self._waiting:
+            return
         needs = [running.prompt.need for running in self._under_way()]
         while self._waiting:
             needs.append(self.prompts[self._waiting[0]].need)
@@ -178,7 +192,11 @@ class Answering:
         self._seat()
 
     def _seat(self) -> None:
-        """Slots that stand empty first, then new ones."""
+        """Slots that stand empty first, then new ones. Further empty ones go: they would grow with
+        the others."""
+        empty = [place for place, running in enumerate(self._running) if running is None]
+        if spare := set(empty[len(self._joining) :]):
+            self._keep([place for place in range(len(self._running)) if place not in spare])
         for place, running in enumerate(self._running):
             if running is None and self._joining:
                 self._running[place], read = self._joining.pop(0)
@@ -237,12 +255,15 @@ class Answering:
     def _close_ranks(self) -> None:
         """Empty slots cost time: where nobody waits for them, the others move together."""
         empty = sum(running is None for running in self._running)
-        if empty == len(self._running):
+        if empty > _IDLE * len(self._running):
+            self._keep([place for place, running in enumerate(self._running) if running])
+
+    def _keep(self, places: list[int]) -> None:
+        if not places:
             self._running, self._slots = [], self.decoder.slots()
-        elif empty > _IDLE * len(self._running):
-            places = [place for place, running in enumerate(self._running) if running is not None]
-            self._slots.keep(places)
-            self._running = [self._running[place] for place in places]
+            return
+        self._slots.keep(places)
+        self._running = [self._running[place] for place in places]
 
     def _take(self, running: Running, token: int) -> None:
         row = running.row

@@ -56,8 +56,8 @@ class ModelCache:
     does not wait. ``memory`` is what models are to ask for room (None: torch alone).
 
     With ``max_bytes`` the models used longest ago are closed once all together occupy more,
-    except those in use and the one used last. A new model is measured when it is loaded, so for a
-    moment there must be room for it as well.
+    except those in use and the one used last. A model is measured when its use ends, so for a
+    while there must be room for it as well.
     """
 
     def __init__(self, load: Load, max_bytes: int | None = None):
@@ -128,9 +128,11 @@ class ModelCache:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._lock:
-            yield
-        self._sweep()
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._sweep()
 
     def _sweep(self) -> None:
         """Unloads what was discarded, unless somebody is inside; he sweeps when he leaves."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,8 @@ class Costs:
         eager = model.config._attn_implementation == "eager"
         # Residual, its norm, queries, keys and values repeated for their groups, the MLP.
         width = 8 * text.hidden_size + 3 * _inner(text) + 4 * head * text.num_attention_heads
+        if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+            width += text.vocab_size  # such a model computes them for every token it reads
         return cls(
             cache=2 * (len(kinds) - linear) * text.num_key_value_heads * head * size,
             state=linear * _linear_state(text) if linear else 0,
@@ -103,7 +106,7 @@ def _patch(vision: Any, size: int) -> int:
 def too_large(need: Need, costs: Costs, free: int, patch_factor: int) -> OutOfMemory:
     """The error for one request that does not fit into ``free`` bytes, saying what would."""
     words = (
-        f"Memory ran out for a single picture: {need.image} picture tokens and up to "
+        f"Memory ran out for a single request: {need.image} picture tokens and up to "
         f"{need.answer} new ones take about {readable_size(costs.work([need]))} beside the "
         f"weights, and {readable_size(free)} is free."
     )

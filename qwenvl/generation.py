@@ -58,6 +58,7 @@ class Row:
     thought: int = 0
     finish_reason: FinishReason | None = None
     _forced: list[int] = field(default_factory=list)
+    _circling: bool = False
     _generator: torch.Generator | None = None
     _written: Tensor | None = None
     _seen: Tensor | None = None
@@ -89,7 +90,7 @@ class Row:
         """The next token for ``logits`` ``[V]``, float32, which may be changed in place."""
         if self._forced:
             return self._forced.pop(0)
-        if self.thinking and self.thought >= self.thinking_limit:
+        if self.thinking and (self._circling or self.thought >= self.thinking_limit):
             return self._close()
         self._penalise(logits)
         token = int(logits.argmax()) if self.sampling.temperature == 0 else self._draw(logits)
@@ -173,7 +174,7 @@ class Row:
             return
         if self.thinking:
             # A thought that turns in circles is ended; the answer may still be sound.
-            self.thought = max(self.thought, self.thinking_limit)
+            self._circling = True
         else:
             del self.ids[max(kept, self.thought) :]
             self.finish_reason = "repetition"

@@ -24,6 +24,7 @@ from .errors import (
     UnsupportedModel,
 )
 from .footprint import Weight, estimated_bytes, loaded_bytes
+from .memory import ran_out
 from .progress import Progress, followed
 from .shards import settings
 from .split import split
@@ -238,13 +239,13 @@ def _split(cls: Any, path: Path, spec: ModelSpec, itemsize: int) -> dict[str, An
 def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
     try:
         return cls.from_pretrained(str(path), **options)
-    except torch.cuda.OutOfMemoryError:
-        raise
     except ImportError as error:
         raise Unavailable(f"{path.name} needs a package that is not installed: {error}") from error
     except OSError as error:
         raise IncompleteCheckpoint(f"{path.name} cannot be read: {error}") from error
     except Exception as error:  # what a config can make the library raise has no common base
+        if ran_out(error):
+            raise
         if "does not recognize this architecture" in str(error):
             raise UnsupportedModel(
                 f"transformers {_transformers_version()} does not know the model type of "

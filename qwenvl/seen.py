@@ -48,8 +48,8 @@ class Seen:
             return None
         self._kept.move_to_end(key)
         if key in self._parked:
-            self._parked.discard(key)
             found = self._kept[key] = moved(found, device)
+            self._parked.discard(key)
         return found
 
     def put(self, key: Hashable, read: Read) -> None:
@@ -57,7 +57,12 @@ class Seen:
             return
         self._kept[key] = read
         self._parked.discard(key)
-        while self.nbytes > self.most:
+        self.limit(self.most)
+
+    def limit(self, most: int) -> None:
+        """From now on at most ``most`` bytes."""
+        self.most = most
+        while self.nbytes > most:
             oldest, _ = self._kept.popitem(last=False)
             self._parked.discard(oldest)
 

@@ -9,14 +9,28 @@ token.) Layers of linear attention keep a state of fixed size instead, one for e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .errors import UnsupportedModel
+
 GRAIN = 256
 """Tokens; slots grow in such steps."""
+
+
+@dataclass
+class Ends:
+    """Where the rows end during a step: ``places`` ``[slots]`` of the new tokens, ``rows`` the
+    numbers of the slots, ``width`` of the keys up to the longest row. Known to the layers, which
+    must not know the slots: a circle would keep all their memory until somebody collects it."""
+
+    rows: Tensor
+    places: Tensor
+    width: int = 0
 
 
 @cache
@@ -27,9 +41,9 @@ def _slot_layer() -> Any:
     class SlotLayer(DynamicLayer):
         """Keys and values ``[slots, heads, capacity, dim]`` of one layer."""
 
-        def __init__(self, slots: Slots):
+        def __init__(self, ends: Ends):
             super().__init__()
-            self.slots = slots
+            self.ends = ends
             self.is_initialized = True
 
         def update(
@@ -37,14 +51,14 @@ def _slot_layer() -> Any:
         ) -> tuple[Tensor, Tensor]:
             """Takes one new token a slot; gives all keys and values up to the longest row."""
             # Of a model on several devices each layer's keys are where the layer is.
-            ends, rows = (at.to(self.keys.device) for at in (self.slots.ends, self.slots.rows))
-            width = self.slots.width
-            self.keys[rows, :, ends] = key_states[:, :, 0]
-            self.values[rows, :, ends] = value_states[:, :, 0]
+            rows, places = (at.to(self.keys.device) for at in (self.ends.rows, self.ends.places))
+            width = self.ends.width
+            self.keys[rows, :, places] = key_states[:, :, 0]
+            self.values[rows, :, places] = value_states[:, :, 0]
             return self.keys[:, :, :width], self.values[:, :, :width]
 
         def get_seq_length(self, *_: Any) -> int:
-            return self.slots.width - 1
+            return self.ends.width - 1
 
     return SlotLayer
 
@@ -56,8 +70,8 @@ class Slots:
     def __init__(self) -> None:
         self.lengths: list[int] = []
         self.cache: Any = None
-        self.rows = self.ends = torch.empty(0, dtype=torch.long)
-        self.width = 0
+        none = torch.empty(0, dtype=torch.long)
+        self._ends = Ends(none, none)
         self._layers: list[Any] = []
 
     def __len__(self) -> int:
@@ -95,30 +109,29 @@ class Slots:
                 _replace_state(layer, place, part)
 
     def leave(self, place: int) -> None:
-        """The row at ``place`` has left; its slot stands empty and costs next to nothing."""
+        """The row at ``place`` has left; its slot stands empty."""
         self.lengths[place] = 0
 
     def keep(self, places: Sequence[int]) -> None:
         """Only the rows at ``places``, in this order."""
         self.lengths = [self.lengths[place] for place in places]
-        chosen: Tensor | None = None
+        capacity = self._capacity()
         for layer in self._layers:
             if not _is_linear(layer):
-                if chosen is None:
-                    chosen = torch.tensor(places, device=layer.keys.device)
-                layer.keys = layer.keys.index_select(0, chosen)
-                layer.values = layer.values.index_select(0, chosen)
+                layer.keys = layer.keys[:, :, :capacity][places]
+                layer.values = layer.values[:, :, :capacity][places]
             else:
                 _select_states(layer, places)
 
     def before_step(self, device: torch.device) -> Tensor:
         """Makes room for one more token a row. Gives which keys each row may look at, bool
         ``[slots, width]``: its own, the new token's included."""
-        self.width = max(self.lengths) + 1
         self._grow()
-        self.ends = torch.tensor(self.lengths, device=device)
-        self.rows = torch.arange(len(self.lengths), device=device)
-        return torch.arange(self.width, device=device) <= self.ends[:, None]
+        ends = self._ends
+        ends.width = max(self.lengths) + 1
+        ends.places = torch.tensor(self.lengths, device=device)
+        ends.rows = torch.arange(len(self.lengths), device=device)
+        return torch.arange(ends.width, device=device) <= ends.places[:, None]
 
     def after_step(self) -> None:
         self.lengths = [length + 1 for length in self.lengths]
@@ -134,8 +147,14 @@ class Slots:
         return -(-(max(self.lengths) + 1) // GRAIN) * GRAIN
 
     def _like(self, layer: Any) -> Any:
+        kind = type(layer).__name__
+        if kind not in ("DynamicLayer", "LinearAttentionLayer"):
+            raise UnsupportedModel(
+                f"This model keeps what it has read in a way that is not known here ({kind}), and "
+                "would answer wrongly. A newer version of Qwen-VL Suite may know it."
+            )
         if not _is_linear(layer):
-            return _slot_layer()(self)
+            return _slot_layer()(self._ends)
         made = type(layer)()
         made.has_previous_state = dict(layer.has_previous_state)
         return made
@@ -149,10 +168,10 @@ def _stacked(held: Tensor | None, new: Sequence[Tensor], capacity: int) -> Tenso
     """``held`` with the rows ``new`` below it, all with room for ``capacity`` tokens."""
     like = new[0] if held is None else held
     rows = 0 if held is None else held.shape[0]
-    capacity = max(capacity, 0 if held is None else held.shape[2])
     grown = like.new_zeros(rows + len(new), like.shape[1], capacity, like.shape[3])
     if held is not None:
-        grown[:rows, :, : held.shape[2]] = held
+        width = min(held.shape[2], capacity)
+        grown[:rows, :, :width] = held[:, :, :width]
     for row, part in enumerate(new, rows):
         grown[row, :, : part.shape[2]] = part[0]
     return grown

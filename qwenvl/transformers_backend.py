@@ -160,6 +160,8 @@ class TransformersBackend:
         for request in requests:
             check_sampling(request.sampling)
         prompts = [Prompt(request, self) for request in requests]
+        if not prompts:
+            return []
         watch.check()
         costs = self.bring(0, watch)
         needs = [prompt.need for prompt in prompts]
@@ -180,7 +182,7 @@ class TransformersBackend:
             except Exception as error:
                 if not ran_out(error):
                     raise
-                told = str(error)
+                told = next(iter(str(error).splitlines()), type(error).__name__)
             else:
                 self._costs = self._costs or Costs.of(self.model)
                 return self._costs
@@ -188,7 +190,7 @@ class TransformersBackend:
             raise OutOfMemory(
                 f"The weights need {readable_size(self.weights.size)} on {self.device}, and only "
                 f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
-                f"8bit in the Loader, or a smaller model. ({told.splitlines()[0]})"
+                f"8bit in the Loader, or a smaller model. ({told})"
             )
 
     def response(self, row: Row, prompt: Prompt) -> Response:

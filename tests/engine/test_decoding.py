@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl import seen
 from qwen_vl_suite.qwenvl.decoder import Read
+from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.generation import Budget
 from qwen_vl_suite.qwenvl.positions import rope_positions
 from qwen_vl_suite.qwenvl.seen import Seen, digest
+from qwen_vl_suite.qwenvl.slots import Slots
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling
 
@@ -212,6 +214,38 @@ def test_a_stop_amid_reading_leaves_nothing_half_read(fresh: Any) -> None:
         with pytest.raises(Stop):
             subject.generate(questions, Soon(checks))
         assert subject.generate(questions) == calm
+
+
+def cache_of(length: int) -> Any:
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    cache.update(torch.ones(1, 2, length, 4), torch.ones(1, 2, length, 4), 0)
+    return cache
+
+
+def test_slots_are_no_longer_than_their_rows() -> None:
+    slots = Slots()
+    slots.add([cache_of(5), cache_of(5000)], [5, 5000])
+    slots.leave(1)
+    slots.keep([0])
+    assert slots.cache.layers[0].keys.shape == (1, 2, 256, 4)
+    slots.add([cache_of(7)], [7])
+    assert slots.cache.layers[0].keys.shape == (2, 2, 256, 4)
+    slots.replace(0, cache_of(300), 300)
+    layer = slots.cache.layers[0]
+    assert layer.keys.shape == (2, 2, 512, 4)
+    assert layer.keys[0, 0, :, 0].sum() == 300 and layer.keys[1, 0, :, 0].sum() == 7
+
+
+def test_a_kind_of_cache_that_is_not_known_is_refused() -> None:
+    from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
+
+    cache = cache_of(5)
+    cache.layers = [DynamicSlidingWindowLayer(sliding_window=3)]
+    assert isinstance(cache, DynamicCache)
+    with pytest.raises(UnsupportedModel, match="DynamicSlidingWindowLayer"):
+        Slots().add([cache], [5])
 
 
 def entry(nbytes: int) -> Read:

@@ -162,6 +162,20 @@ def test_a_loop_in_a_thought_ends_the_thought_only() -> None:
     assert subject.choose(logits(t5=1.0)) == CLOSE[0]
 
 
+def test_the_answer_behind_a_circling_thought_is_whole() -> None:
+    subject = row(thinking=True, max_thinking_tokens=10_000, max_new_tokens=5)
+    for token in [5, 6] * 200:
+        if subject.choose(logits(t5=1.0)) == CLOSE[0]:
+            break
+        subject.accept(token)
+    thought = len(subject.ids)
+    for token in (*CLOSE, 11, 12, 13, 14, 15):
+        subject.accept(token)
+    assert subject.ids[subject.thought :] == [11, 12, 13, 14, 15]
+    assert subject.thought == thought + len(CLOSE)
+    assert subject.finish_reason == "length"
+
+
 @given(
     head=st.lists(st.integers(0, 3), max_size=40),
     turn=st.lists(st.integers(0, 9), min_size=1, max_size=40),

@@ -287,6 +287,25 @@ def test_weights_that_do_not_fit_are_told_apart_from_pictures(checkpoint: Any) -
         load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"), Full(2_000_000))
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")], ids=repr
+)
+def test_running_out_while_weights_are_read_is_no_fault_of_the_checkpoint(
+    checkpoint: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    import transformers
+
+    def from_pretrained(*_: Any, **__: Any) -> None:
+        raise error
+
+    folder = checkpoint("qwen3_vl")
+    monkeypatch.setattr(
+        transformers.AutoModelForImageTextToText, "from_pretrained", from_pretrained
+    )
+    with pytest.raises(OutOfMemory, match="weights need"):
+        load(ModelSpec(str(folder), device="cpu"))
+
+
 def test_an_interrupted_batch_leaves_no_tensors_behind(subject: TransformersBackend) -> None:
     class Stop(BaseException):
         pass
@@ -308,6 +327,26 @@ def test_an_interrupted_batch_leaves_no_tensors_behind(subject: TransformersBack
     gc.collect()
     assert caught.value.__traceback__ is not None, "the error is still at hand, with its frames"
     assert caches and all(cache() is None for cache in caches)
+
+
+def test_the_cache_is_free_as_soon_as_the_answers_are_there(
+    subject: TransformersBackend,
+) -> None:
+    """Without a garbage collection, which may be a long time off."""
+    caches: list[Any] = []
+
+    def before(_module: Any, _args: Any, given: dict[str, Any]) -> None:
+        caches.append(weakref.ref(given["past_key_values"].layers[0]))
+
+    hook = subject.model.model.language_model.register_forward_pre_hook(before, with_kwargs=True)
+    gc.disable()
+    try:
+        subject.generate(requests(2))
+        subject.weights.seen.clear()
+        assert caches and all(cache() is None for cache in caches)
+    finally:
+        gc.enable()
+        hook.remove()
 
 
 def test_a_stop_while_pictures_are_looked_at_does_not_wait_for_the_pass(
