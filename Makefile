@@ -45,13 +45,14 @@ $(OLDEST): pyproject.toml requirements.txt | $(filter .venv-uv/%,$(UV))
 	$(UV) pip install --python .venv-oldest/bin/python -r requirements.txt --group dev-oldest
 	touch $@
 
-# tests/web drives a Chromium. Where we may install one and there is none, Debian's is taken;
-# elsewhere these tests are skipped and say so, or fail where QVL_REQUIRE_BROWSER is set.
-browser:
-	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+# tests/web drives a Chromium. Where something for that is missing and we may install it, Debian's
+# is taken; elsewhere these tests are skipped and say so, or fail where QVL_REQUIRE_BROWSER is set.
+browser: $(NEWEST)
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } && \
+		$(PY) -m playwright --version || { \
 		test "$$(id -u)" = 0 && command -v apt-get && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
-			chromium fonts-dejavu-core; } || echo 'There is no Chromium for tests/web.'
+			chromium libatomic1 fonts-dejavu-core; } || echo 'No browser for tests/web.'
 
 demo: $(NEWEST)
 	$(PY) demo.py

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import real
@@ -38,22 +38,29 @@ def _chromium(own: str) -> str | None:
     return next((path for path in found if path and Path(path).exists()), None)
 
 
+def _without_browser(why: str) -> NoReturn:
+    (pytest.fail if os.environ.get("QVL_REQUIRE_BROWSER") else pytest.skip)(why)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Skips where there is none, unless ``QVL_REQUIRE_BROWSER`` is set: then it fails."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        path = _chromium(playwright.chromium.executable_path)
-        if path is None:
-            absent = (
-                "There is no Chromium: apt-get install chromium, or "
-                "python -m playwright install chromium, or name one in QVL_BROWSER"
-            )
-            (pytest.fail if os.environ.get("QVL_REQUIRE_BROWSER") else pytest.skip)(absent)
-        running = playwright.chromium.launch(executable_path=path, args=_OPTIONS)
-        yield running
-        running.close()
+    try:
+        playwright = sync_playwright().start()
+    except Exception as error:  # of no narrower type
+        _without_browser(f"Playwright does not start ({error}): apt-get install libatomic1")
+    path = _chromium(playwright.chromium.executable_path)
+    if path is None:
+        _without_browser(
+            "There is no Chromium: apt-get install chromium, or python -m playwright install "
+            "chromium, or name one in QVL_BROWSER"
+        )
+    running = playwright.chromium.launch(executable_path=path, args=_OPTIONS)
+    yield running
+    running.close()
+    playwright.stop()
 
 
 @pytest.fixture(scope="session")
@@ -90,16 +97,15 @@ def _answer(route: Any) -> None:
         route.fulfill(status=204)  # the icon that browsers ask for
 
 
-@pytest.fixture(scope="session", params=["own front end", "other front end"])
+# Of front ends other than the one that comes with ComfyUI, the folder "static".
+_FRONT_ENDS = [None, *filter(None, [os.environ.get("COMFYUI_FRONTEND")])]
+
+
+@pytest.fixture(scope="session", params=_FRONT_ENDS, ids=lambda path: "other" if path else "own")
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real ComfyUI with the front end that comes with it and, where ``COMFYUI_FRONTEND`` names
-    the ``static`` folder of another one, with that."""
-    options = []
-    if request.param == "other front end":
-        static = os.environ.get("COMFYUI_FRONTEND")
-        if not static:
-            pytest.skip("COMFYUI_FRONTEND names no other front end")
-        options = ["--front-end-root", str(Path(static).resolve())]
+    """A real ComfyUI with its own front end and, where ``COMFYUI_FRONTEND`` names the ``static``
+    folder of another one, with that."""
+    options = ["--front-end-root", str(Path(request.param).resolve())] if request.param else []
     with real.started(tmp_path_factory.mktemp("site"), *options) as running:
         yield running
 

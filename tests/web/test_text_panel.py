@@ -96,6 +96,9 @@ def test_who_missed_the_beginning_waits_for_the_whole(panel: Panel) -> None:
     assert panel.text() == "A red circle and a star"
     panel.words(" lost", part=3)
     assert panel.text() == "A red circle and a star"
+    panel.end("stopped")
+    panel.words(" of another run", part=2)
+    assert panel.text() == ""
 
 
 def test_text_is_never_taken_for_markup(panel: Panel) -> None:
