@@ -50,8 +50,8 @@ def ask(server: real.Server, turns: Iterable[int]) -> None:
 
 
 def prompt(turn: int) -> dict[str, Any]:
-    """Never twice the same: pictures, batches, questions and seeds change."""
-    names = [PICTURES[(turn + place) % 3] for place in range(2)]
+    """Never twice the same: pictures, batches, questions and seeds change. Pictures come again:
+    what a model keeps of all that it saw has a bound of its own."""
     chance = {"sampling": "model default", "seed": turn, "max_new_tokens": 12}
     keep = {"when_unreadable": "keep going"}
     questions: tuple[Callable[[], dict[str, Any]], ...] = (
@@ -59,8 +59,10 @@ def prompt(turn: int) -> dict[str, Any]:
         lambda: read(output=("lines", "plain")[turn % 2], max_new_tokens=40 + turn, **keep),
         lambda: find(f"{THINGS[turn % 4]} {turn}", **keep),
     )
-    nodes = {"one": load(names[0]), "two": load(names[1]), "model": loader(device="auto")}
-    nodes["picture"] = batch("one", "two") if turn % 4 == 0 else nodes["one"]
+    ground = {"width": 224, "height": 224, "batch_size": 1, "color": 1_300_000 * (turn % 12)}
+    plain = {"class_type": "EmptyImage", "inputs": ground}
+    nodes = {"drawn": load(PICTURES[turn % 3]), "plain": plain, "model": loader(device="auto")}
+    nodes["picture"] = (batch("drawn", "plain"), plain, nodes["drawn"], plain)[turn % 4]
     return {**nodes, "ask": questions[turn % 3](), "show": preview("ask", 0)}
 
 
