@@ -263,8 +263,26 @@ def test_the_wheel_over_the_panel(site: Any, canvas: Canvas) -> None:
     canvas.run()
     canvas.wait("done")
     canvas.panel().wait_for_element_state("stable")
-    box = canvas.panel().query_selector(".qvl-text-body").bounding_box()
+    body = canvas.panel().query_selector(".qvl-text-body")
+    box = body.bounding_box()
     canvas.page.mouse.move(box["x"] + 20, box["y"] + 20)
     before = canvas.js("app.canvas.ds.scale")
     canvas.page.mouse.wheel(0, 120)
     canvas.page.wait_for_function("(before) => app.canvas.ds.scale < before", arg=before)
+    before = canvas.js("app.canvas.ds.scale")
+    canvas.js(
+        """async (node) => {
+          const { api } = await import("/scripts/api.js");
+          const text = "line\\n".repeat(200);
+          const output = { qwen_vl: [{ text, thinking: "", finish_reason: "stop", error: "" }] };
+          const detail = { node, display_node: node, prompt_id: "none", output };
+          api.dispatchEvent(new CustomEvent("executed", { detail }));
+        }""",
+        DESCRIBE,
+    )
+    canvas.page.wait_for_function("(body) => body.scrollHeight > 1000", arg=body)
+    box = body.bounding_box()
+    canvas.page.mouse.click(box["x"] + 20, box["y"] + 20)  # ComfyUI scrolls what has the focus
+    canvas.page.mouse.wheel(0, 120)
+    canvas.page.wait_for_function("(body) => body.scrollTop > 0", arg=body)
+    assert canvas.js("app.canvas.ds.scale") == before
