@@ -301,6 +301,8 @@ def test_a_download_is_followed_until_the_next_node_is_done(loader: Loader) -> N
     status = "Downloading Qwen/Qwen3-VL-4B-Instruct: 1.20 of 8.90 GB (model-00001.safetensors)"
     loader.hear("qwen_vl.live", node="5", prompt_id="run", status=status)
     assert (loader.state(), loader.text()) == ("running", f"{status} | ↻")
+    cut = "(line) => line.scrollWidth > line.clientWidth || line.scrollHeight > line.clientHeight"
+    assert not loader.page.eval_on_selector(".qvl-model-state", cut)
     assert loader.shows(HERE).startswith("On disk")
 
 
