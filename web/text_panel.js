@@ -24,9 +24,19 @@ function make(tag, name, attributes = {}, ...children) {
   return element;
 }
 
-function button(name, label, title, onClick) {
-  const element = make("button", name, { type: "button", title, "aria-label": title }, label);
+function button(name, label, attributes, onClick) {
+  const element = make("button", name, { type: "button", ...attributes }, label);
   element.addEventListener("click", onClick);
+  return element;
+}
+
+function copyButton(label, title, entries) {
+  const element = button("copy", label, { title }, async () => {
+    const texts = entries().map(({ text }) => text);
+    const copied = await toClipboard(texts.join("\n\n"), element.parentElement);
+    element.textContent = copied ? "Copied" : "No clipboard";
+    setTimeout(() => (element.textContent = label), COPIED_FOR);
+  });
   return element;
 }
 
@@ -39,13 +49,14 @@ export class TextPanel {
   constructor() {
     this.status = make("span", "status", { role: "status", "aria-live": "polite" });
     this.place = make("span", "place");
-    this.previous = button("previous", "‹", "Previous picture", () => this.leaf(-1));
-    this.next = button("next", "›", "Next picture", () => this.leaf(1));
+    const turn = (title) => ({ title, "aria-label": title });
+    this.previous = button("previous", "‹", turn("Previous picture"), () => this.leaf(-1));
+    this.next = button("next", "›", turn("Next picture"), () => this.leaf(1));
     this.pager = make("span", "pager", {}, this.previous, this.place, this.next);
-    this.copyOne = button("copy", "Copy", "Copy this text", () => this.#copy(this.copyOne));
-    this.copyAll = button("copy", "Copy all", "Copy the texts of all pictures", () =>
-      this.#copy(this.copyAll),
-    );
+    const shown = () => [this.#answer.entries[this.#shown]];
+    const all = () => this.#answer.entries;
+    this.copyOne = copyButton("Copy", "Copy this text", shown);
+    this.copyAll = copyButton("Copy all", "Copy the texts of all pictures", all);
     this.bar = make("div", "bar", {}, this.status, this.pager, this.copyOne, this.copyAll);
     this.thought = make("div", "thought");
     this.thinking = make("details", "thinking", {}, make("summary", "summary"), this.thought);
@@ -141,19 +152,6 @@ export class TextPanel {
     const { thinking, text } = entries[current] ?? {};
     const doing = thinking && !text ? "Thinking" : "Answering";
     return current === this.#shown ? doing : `${doing} ${current + 1}`;
-  }
-
-  async #copy(pressed) {
-    const { entries } = this.#answer;
-    const texts = pressed === this.copyAll ? entries : [entries[this.#shown]];
-    const label = pressed.textContent;
-    const copied = await toClipboard(texts.map(({ text }) => text).join("\n\n"), this.element);
-    pressed.textContent = copied ? "Copied" : "No clipboard";
-    pressed.disabled = true;
-    setTimeout(() => {
-      pressed.textContent = label;
-      pressed.disabled = false;
-    }, COPIED_FOR);
   }
 
   #onKey(event) {

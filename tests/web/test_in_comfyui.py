@@ -59,7 +59,7 @@ def test_copying_and_selecting(site: Any, canvas: Canvas) -> None:
     canvas.run()
     canvas.wait("done")
     (final,) = results(site)
-    canvas.page.get_by_role("button", name="Copy this text").click()
+    canvas.page.get_by_role("button", name="Copy", exact=True).click()
     canvas.wait_for_clipboard(final)
     words = canvas.page.locator(".qvl-text-words")
     words.click()
@@ -85,7 +85,7 @@ def test_leafing_through_a_batch(site: Any, canvas: Canvas) -> None:
     canvas.page.get_by_role("button", name="Next picture").click()
     assert canvas.shown() == ("done", second)
     assert canvas.page.locator(".qvl-text-place").text_content() == "2 / 2"
-    canvas.page.get_by_role("button", name="Copy the texts of all pictures").click()
+    canvas.page.get_by_role("button", name="Copy all").click()
     canvas.wait_for_clipboard(f"{first}\n\n{second}")
 
 
