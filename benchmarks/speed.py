@@ -31,7 +31,7 @@ class Plain:
         self.backend, self.model = backend, backend.model
         self.processor = AutoImageProcessor.from_pretrained(folder)
 
-    def ask(self, request: Any) -> str:
+    def ask(self, request: Any) -> list[int]:
         pixels = self.processor(images=list(request.images), return_tensors="pt")
         tokens = [int(grid.prod()) // 4 for grid in pixels["image_grid_thw"]]
         template = self.backend.template
@@ -43,29 +43,52 @@ class Plain:
             **pixels,
             max_new_tokens=request.sampling.max_new_tokens,
             do_sample=False,
-            eos_token_id=sorted(template.eos_ids),
-            pad_token_id=template.pad_id,
+            eos_token_id=None,
         )
-        new = [token for token in out[0, ids.shape[1] :].tolist() if token not in template.eos_ids]
-        return template.decode(new).strip()
+        return out[0, ids.shape[1] :].tolist()
+
+
+def _model(model_type: str) -> tuple[Any, Path]:
+    """A backend whose answers all have the length asked for (random weights would end some
+    early), and the folder of its checkpoint."""
+    backend, folder = models.make(model_type)
+    backend.template.eos_ids = frozenset()
+    return backend, folder
+
+
+def _tokens(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
+    """What the model answers, token by token: texts may hide differences."""
+    said: dict[int, list[int]] = {}
+    made = backend.response
+
+    def response(row: Any, prompt: Any) -> Any:
+        said[row.index] = list(row.ids)
+        return made(row, prompt)
+
+    backend.response = response
+    try:
+        backend.generate(requests)
+    finally:
+        del backend.response
+    return [said[index] for index in range(len(requests))]
 
 
 def batch(model_type: str, pictures: int = 16, side: int = 256, tokens: int = 48) -> Figure:
     """Many pictures at once against one by one."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    backend, folder = models.make(model_type)
+    backend, folder = _model(model_type)
     plain = Plain(backend, folder)
     asked = [
         Request((_picture(side, seed),), "What is it?", sampling=Sampling(tokens))
         for seed in range(pictures)
     ]
 
-    def ours() -> list[str]:
+    def ours() -> list[list[int]]:
         backend.weights.seen.clear()  # every picture is new
-        return [response.text for response in backend.generate(asked)]
+        return _tokens(backend, asked)
 
-    def theirs() -> list[str]:
+    def theirs() -> list[list[int]]:
         with torch.no_grad():
             return [plain.ask(request) for request in asked]
 
@@ -83,17 +106,17 @@ def second_question(model_type: str, side: int = 1024) -> Figure:
     """The first token of another answer about a picture that was already looked at."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    backend, _ = models.make(model_type)
+    backend, _ = _model(model_type)
     shown = _picture(side, 0)
     first = Request((shown,), "What is it?", sampling=Sampling(1))
     second = Request((shown,), "Where is it?", sampling=Sampling(1))
 
-    def ours() -> str:
-        return backend.generate([second])[0].text
+    def ours() -> list[list[int]]:
+        return _tokens(backend, [second])
 
-    def theirs() -> str:
+    def theirs() -> list[list[int]]:
         backend.weights.seen.clear()
-        return backend.generate([second])[0].text
+        return _tokens(backend, [second])
 
     backend.generate([first])
     return compare(
@@ -112,23 +135,23 @@ def three_tasks(model_type: str, side: int = 1024, tokens: int = 32) -> Figure:
     from qwen_vl_suite.qwenvl.tasks.ocr import ocr
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    backend, _ = models.make(model_type)
+    backend, _ = _model(model_type)
     shown = _picture(side, 0)
     asked = [
         Request((shown,), task.prompt, system=task.system, sampling=Sampling(tokens))
         for task in (describe("short"), ocr("plain"), ground("cat"))
     ]
 
-    def ours() -> list[str]:
+    def ours() -> list[list[int]]:
         backend.weights.seen.clear()
-        return [backend.generate([request])[0].text for request in asked]
+        return [_tokens(backend, [request])[0] for request in asked]
 
-    def theirs() -> list[str]:
-        texts = []
+    def theirs() -> list[list[int]]:
+        said = []
         for request in asked:
             backend.weights.seen.clear()
-            texts.append(backend.generate([request])[0].text)
-        return texts
+            said += _tokens(backend, [request])
+        return said
 
     return compare(
         f"three tasks on one {side}x{side} picture, {tokens} tokens each, {model_type}",
@@ -185,7 +208,7 @@ def batch_growth(model_type: str = "qwen3_vl") -> dict[str, Any]:
     """Cost of a batch from 1 to 64 pictures."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    backend, _ = models.make(model_type)
+    backend, _ = _model(model_type)
     sizes, seconds = [1, 4, 16, 64], []
     for count in sizes:
         asked = [
@@ -203,7 +226,7 @@ def picture_growth(model_type: str = "qwen3_vl") -> dict[str, Any]:
     """Cost of the first token as a picture's pixels grow."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    backend, _ = models.make(model_type)
+    backend, _ = _model(model_type)
     sides, seconds = [256, 512, 1024], []
     for side in sides:
         asked = [Request((_picture(side, 0),), "What is it?", sampling=Sampling(1))]

@@ -14,11 +14,13 @@ import torch
 
 from . import seen
 from .backend import Watch
+from .choices import Choices, checked
 from .costs import Costs, Need, too_large
 from .decoder import Decoder, Read, stoppable
 from .errors import OutOfMemory
-from .generation import Row, TextStream, choose
+from .generation import Row, TextStream
 from .memory import ran_out
+from .rounds import Rounds, Start
 from .types import Request, Response
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _SHARE = 0.9  # of the free memory; the rest is left to others
 _LEAST_TOKENS = 64  # a picture is not shrunk below this many tokens for want of memory
-_IDLE = 0.25  # share of slots that may stand empty before the others move together
 
 
 class Prompt:
@@ -80,13 +81,11 @@ class Prompt:
 
 @dataclass(eq=False)
 class Running:
-    """A request under way. ``position``: of its next token, for the rotary embedding."""
+    """A request under way."""
 
     row: Row
     prompt: Prompt
     stream: TextStream
-    position: int
-    token: int = 0
 
 
 class Answering:
@@ -104,10 +103,11 @@ class Answering:
         self._answered: dict[int, Response] = {}
         self._waiting = deque(range(len(prompts)))
         self._running: list[Running | None] = []  # by slot; None where a row has left
-        self._joining: list[tuple[Running, Read]] = []  # read, and not yet in a slot
+        self._joining: list[tuple[Running, Start]] = []  # read, and not yet in a slot
+        self._launched: deque[list[Running | None]] = deque()  # who took part in each round
         self._reading: int | None = None  # the request whose prompt is being read
         self._budget = backend.budget
-        self._slots: Any = None
+        self._rounds: Any = None
         self.decoder: Any = None
 
     def responses(self) -> list[Response]:
@@ -120,7 +120,7 @@ class Answering:
                         self._retreat()
             finally:
                 # An error's frames may hold this object for long, and it must not hold tensors.
-                self._slots = self.decoder = None
+                self._rounds = self.decoder = None
                 self._running, self._joining = [], []
         return [self._answered[index] for index in range(len(self.prompts))]
 
@@ -138,7 +138,7 @@ class Answering:
         backend.bring(self.costs.work(wish) if wish else 0, self.watch)
         model = backend.model
         self.decoder = Decoder(model, backend.template.image_id, backend.preprocessing.merge_size)
-        self._slots = self.decoder.slots()
+        self._rounds = Rounds(self.decoder)
         free = int(min(map(backend.memory.free, backend.weights.shares)) * _SHARE)
         backend.weights.seen.limit(min(seen.MOST, free // 4))
         nbytes = free if self._budget.nbytes is None else min(free, self._budget.nbytes)
@@ -182,10 +182,10 @@ class Answering:
             if len(needs) > 1 and not self._budget.holds(needs, self.costs.work):
                 break
             self._reading = self._waiting.popleft()
-            running, read = self._read(self._reading)
-            self._take(running, choose([running.row], read.logits[None].clone())[0])
+            running, start = self._read(self._reading)
+            self._take(running, start.token)
             if running.row.finish_reason is None:
-                self._joining.append((running, read))
+                self._joining.append((running, start))
             else:
                 needs.pop()
             self._reading = None
@@ -199,23 +199,27 @@ class Answering:
             self._keep([place for place in range(len(self._running)) if place not in spare])
         for place, running in enumerate(self._running):
             if running is None and self._joining:
-                self._running[place], read = self._joining.pop(0)
-                self._slots.replace(place, read.cache, read.length)
+                self._running[place], start = self._joining.pop(0)
+                self._rounds.replace(place, start)
         if self._joining:
-            reads = [read for _, read in self._joining]
-            self._slots.add([read.cache for read in reads], [read.length for read in reads])
+            self._rounds.add([start for _, start in self._joining])
             self._running += [running for running, _ in self._joining]
             self._joining = []
 
-    def _read(self, index: int) -> tuple[Running, Read]:
+    def _read(self, index: int) -> tuple[Running, Start]:
         """The model reads a prompt: up to the end of its pictures, where that was not read
         before, and then the words behind them."""
         prompt, decoder = self.prompts[index], self.decoder
         with stoppable(decoder.model, self.watch.check):
             opening = self._opening(prompt)
             read, position = decoder.read(prompt.ids, prompt.grids, None, opening)
-        stream = TextStream(prompt.template.decode)
-        return Running(prompt.row(index), prompt, stream, position), read
+        row = prompt.row(index)
+        choices = Choices([row], decoder.device, len(read.logits))
+        choices.prepare()
+        token = int(choices.choose(read.logits[None]))
+        reach = prompt.need.prompt + prompt.need.answer
+        running = Running(row, prompt, TextStream(prompt.template.decode))
+        return running, Start(read, choices, token, position, reach)
 
     def _opening(self, prompt: Prompt) -> Read | None:
         length = prompt.opening
@@ -235,44 +239,52 @@ class Answering:
         return found
 
     def _step(self) -> None:
-        """One more token for every row that is under way."""
+        """One more round, and note of one that is over."""
         self._close_ranks()
         if not self._running:
             return
-        tokens = [running.token if running else 0 for running in self._running]
-        positions = [running.position if running else 0 for running in self._running]
-        scores = self.decoder.step(self._slots, tokens, positions)
-        places = [place for place, running in enumerate(self._running) if running is not None]
-        open_rows = self._open()
-        chosen = choose([running.row for running in open_rows], scores[places])
-        for place, running, token in zip(places, open_rows, chosen, strict=True):
-            running.position += 1
-            self._take(running, token)
-            if running.row.finish_reason is not None:
-                self._running[place] = None
-                self._slots.leave(place)
+        self._rounds.launch()
+        self._launched.append(list(self._running))
+        tokens = self._rounds.collect()
+        if tokens is None:
+            return
+        for running, token in zip(self._launched.popleft(), tokens, strict=True):
+            if running is not None and running.row.finish_reason is None:
+                self._take(running, token)
 
     def _close_ranks(self) -> None:
         """Empty slots cost time: where nobody waits for them, the others move together."""
         empty = sum(running is None for running in self._running)
-        if empty > _IDLE * len(self._running):
+        if empty > self._rounds.pace.idle * len(self._running):
             self._keep([place for place, running in enumerate(self._running) if running])
 
     def _keep(self, places: list[int]) -> None:
         if not places:
-            self._running, self._slots = [], self.decoder.slots()
+            self._start_over()
             return
-        self._slots.keep(places)
+        self._rounds.keep(places)
         self._running = [self._running[place] for place in places]
 
+    def _start_over(self) -> None:
+        self._running, self._joining = [], []
+        self._launched.clear()
+        self._rounds.clear()
+
     def _take(self, running: Running, token: int) -> None:
+        """Notes what a row wrote; one that is finished leaves its slot."""
+        checked([token])
         row = running.row
-        running.token = token
         row.accept(token)
+        place = self._running.index(running) if running in self._running else None
         if row.finish_reason is None:
             self.watch.token(row.index, running.stream.grow(row.ids))
-        else:
-            self._done(row.index, self.backend.response(row, running.prompt))
+            if row.circling and row.thinking and place is not None:
+                self._rounds.end_thought(place)
+            return
+        if place is not None:
+            self._running[place] = None
+            self._rounds.slots.leave(place)
+        self._done(row.index, self.backend.response(row, running.prompt))
 
     def _done(self, index: int, response: Response) -> None:
         self._answered[index] = response
@@ -285,8 +297,8 @@ class Answering:
         left = sorted(running.row.index for running in self._under_way())
         if self._reading is not None:
             left.append(self._reading)
-        self._running, self._joining, self._reading = [], [], None
-        self._slots = self.decoder.slots()
+        self._reading = None
+        self._start_over()
         self.backend.weights.seen.clear()
         self.backend.memory.relieve(self.backend.weights)
         for index in left:

@@ -42,9 +42,16 @@ class Decoder:
         self.model, self.image_id, self.merge = model, image_id, merge
         accepted = inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        attention = model.config._attn_implementation
-        self._flash = "flash" in attention
-        self._additive = attention in ("eager", "flex_attention")
+        self._text_config = model.config.get_text_config()
+        # A token's attention needs its own mask: flash attention has no form for that which could
+        # be captured, and is no faster for a single token.
+        own = self._text_config._attn_implementation
+        self._attention = "eager" if own == "eager" else "sdpa"
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the model is on more than one device."""
+        return len({parameter.device for parameter in self.model.parameters()}) > 1
 
     @property
     def device(self) -> torch.device:
@@ -63,7 +70,7 @@ class Decoder:
         from transformers import DynamicCache
 
         start = behind.length if behind else 0
-        cache = copied(behind.cache) if behind else DynamicCache(config=self._text_config())
+        cache = copied(behind.cache) if behind else DynamicCache(config=self._text_config)
         positions, following = rope_positions(ids, self.image_id, grids, self.merge)
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([ids[start:]], device=self.device),
@@ -75,37 +82,42 @@ class Decoder:
         out = self.model(**inputs, past_key_values=cache, use_cache=True, **self._last_only)
         return Read(cache, len(ids), out.logits[0, -1].clone()), following
 
-    def slots(self) -> Any:
-        """An empty set of slots for rows that decode together."""
+    def slots(self, fixed: bool = False) -> Any:
+        """An empty set of slots for rows that decode together; see ``Slots``."""
         from .slots import Slots
 
-        return Slots()
+        return Slots(self.device, fixed)
 
-    def step(self, slots: Any, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """Logits ``[slots, V]`` behind one more token a slot, which stand at ``positions``."""
-        visible = slots.before_step(self.device)
-        place = torch.tensor(positions, device=self.device)
-        out = self.model(
-            input_ids=torch.tensor(tokens, device=self.device)[:, None],
-            position_ids=place.expand(3, -1)[:, :, None],
-            attention_mask=self._mask(visible),
-            past_key_values=slots.cache,
-            use_cache=True,
-        )
-        slots.after_step()
-        return out.logits[:, -1]
+    def step(self, slots: Any, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Logits ``[slots, new, V]`` behind each of the new ``tokens`` ``[slots, new]``, the first
+        of which stands at ``positions`` ``[slots]``. Waits for nothing on the device."""
+        visible = slots.visible()
+        ahead = torch.arange(tokens.shape[1], device=self.device)
+        with self._attending():
+            out = self.model(
+                input_ids=tokens,
+                position_ids=(positions[:, None] + ahead).expand(3, -1, -1),
+                attention_mask=self._mask(visible)[:, None],
+                past_key_values=slots.cache,
+                use_cache=True,
+            )
+        return out.logits
 
     def _mask(self, visible: Tensor) -> Tensor:
         """``visible`` in the form that the model's attention takes as it is."""
-        if self._flash:
-            return visible.long()
-        if not self._additive:
-            return visible[:, None, None]
+        if self._attention == "sdpa":
+            return visible
         blocked = torch.finfo(self.model.dtype).min
-        return torch.where(visible, 0.0, blocked)[:, None, None].to(self.model.dtype)
+        return torch.where(visible, 0.0, blocked).to(self.model.dtype)
 
-    def _text_config(self) -> Any:
-        return self.model.config.get_text_config()
+    @contextmanager
+    def _attending(self) -> Iterator[None]:
+        config, own = self._text_config, self._text_config._attn_implementation
+        config._attn_implementation = self._attention
+        try:
+            yield
+        finally:
+            config._attn_implementation = own
 
 
 @contextmanager

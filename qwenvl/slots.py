@@ -24,9 +24,10 @@ GRAIN = 256
 
 @dataclass
 class Ends:
-    """Where the rows end during a step: ``places`` ``[slots]`` of the new tokens, ``rows`` the
-    numbers of the slots, ``width`` of the keys up to the longest row. Known to the layers, which
-    must not know the slots: a circle would keep all their memory until somebody collects it."""
+    """Where the rows end during a step: ``places`` ``[slots, new]`` of the new tokens, ``rows``
+    ``[slots, 1]`` the numbers of the slots, ``width`` of the keys that are looked at. Known to the
+    layers, which must not know the slots: a circle would keep all their memory until somebody
+    collects it."""
 
     rows: Tensor
     places: Tensor
@@ -49,43 +50,58 @@ def _slot_layer() -> Any:
         def update(
             self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
         ) -> tuple[Tensor, Tensor]:
-            """Takes one new token a slot; gives all keys and values up to the longest row."""
+            """Takes new tokens for every slot; gives keys and values up to the longest row."""
             # Of a model on several devices each layer's keys are where the layer is.
             rows, places = (at.to(self.keys.device) for at in (self.ends.rows, self.ends.places))
             width = self.ends.width
-            self.keys[rows, :, places] = key_states[:, :, 0]
-            self.values[rows, :, places] = value_states[:, :, 0]
+            self.keys[rows, :, places] = key_states.transpose(1, 2)
+            self.values[rows, :, places] = value_states.transpose(1, 2)
             return self.keys[:, :, :width], self.values[:, :, :width]
 
         def get_seq_length(self, *_: Any) -> int:
-            return self.ends.width - 1
+            return self.ends.width - self.ends.places.shape[1]
 
     return SlotLayer
 
 
 class Slots:
-    """Caches of as many rows as were put in. ``lengths``: tokens of each, the one that is decoded
-    next not counted."""
+    """Caches of as many rows as were put in. ``lengths``: tokens of each, the ones that are decoded
+    next not counted; ``places`` the same on the device. ``width``: keys that the next step looks
+    at, those that no row can see included.
 
-    def __init__(self) -> None:
+    ``fixed``: slots have room for all that their rows can get to, and widths change in steps of
+    ``GRAIN``, so that most steps are alike and no tensor moves. Otherwise both grow as the rows
+    do. ``new``: tokens a row that the next step adds."""
+
+    def __init__(self, device: torch.device, fixed: bool = False):
+        self.new = 1
         self.lengths: list[int] = []
         self.cache: Any = None
-        none = torch.empty(0, dtype=torch.long)
-        self._ends = Ends(none, none)
+        self.places = torch.empty(0, dtype=torch.long, device=device)
+        self._fixed = fixed
+        self._reaches: list[int] = []
+        self._ends = Ends(self.places, self.places)
         self._layers: list[Any] = []
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def add(self, caches: Sequence[Any], lengths: Sequence[int]) -> None:
+    @property
+    def width(self) -> int:
+        longest = max(self.lengths) + self.new
+        return _rounded(longest) if self._fixed else longest
+
+    def add(self, caches: Sequence[Any], lengths: Sequence[int], reaches: Sequence[int]) -> None:
         """Adds rows below the others, given their caches of one row each, which are emptied on the
-        way: there need not be room for both."""
+        way: there need not be room for both. ``reaches``: the lengths they can get to."""
         if not self._layers:
             from transformers.cache_utils import Cache
 
             self._layers = [self._like(layer) for layer in caches[0].layers]
             self.cache = Cache(layers=self._layers)
         self.lengths += lengths
+        self._reaches += reaches
+        self._place()
         capacity = self._capacity()
         for index, layer in enumerate(self._layers):
             new = [cache.layers[index] for cache in caches]
@@ -97,24 +113,29 @@ class Slots:
             else:
                 _stack_states(layer, new)
 
-    def replace(self, place: int, cache: Any, length: int) -> None:
-        """Gives the slot of a row that has left to another one."""
-        self.lengths[place] = length
-        self._grow()
+    def replace(self, place: int, cache: Any, length: int, reach: int) -> bool:
+        """Gives the slot of a row that has left to another one. True where tensors had to move."""
+        self.lengths[place], self._reaches[place] = length, reach
+        self.places[place] = length
+        moved = self._grow()
         for layer, part in zip(self._layers, cache.layers, strict=True):
             if not _is_linear(layer):
                 layer.keys[place, :, :length] = part.keys[0]
                 layer.values[place, :, :length] = part.values[0]
             else:
                 _replace_state(layer, place, part)
+        return moved
 
     def leave(self, place: int) -> None:
         """The row at ``place`` has left; its slot stands empty."""
-        self.lengths[place] = 0
+        self.lengths[place] = self._reaches[place] = 0
+        self.places[place] = 0
 
     def keep(self, places: Sequence[int]) -> None:
         """Only the rows at ``places``, in this order."""
         self.lengths = [self.lengths[place] for place in places]
+        self._reaches = [self._reaches[place] for place in places]
+        self._place()
         capacity = self._capacity()
         for layer in self._layers:
             if not _is_linear(layer):
@@ -123,28 +144,39 @@ class Slots:
             else:
                 _select_states(layer, places)
 
-    def before_step(self, device: torch.device) -> Tensor:
-        """Makes room for one more token a row. Gives which keys each row may look at, bool
-        ``[slots, width]``: its own, the new token's included."""
-        self._grow()
-        ends = self._ends
-        ends.width = max(self.lengths) + 1
-        ends.places = torch.tensor(self.lengths, device=device)
-        ends.rows = torch.arange(len(self.lengths), device=device)
-        return torch.arange(ends.width, device=device) <= ends.places[:, None]
+    def make_room(self, new: int = 1) -> bool:
+        """For ``new`` more tokens a row. True where tensors had to move."""
+        self.new = new
+        return self._grow()
 
-    def after_step(self) -> None:
+    def visible(self) -> Tensor:
+        """Which keys the new tokens may look at, bool ``[slots, new, width]``: those of their own
+        row up to themselves. Tells the layers where the new ones go."""
+        ends, device = self._ends, self.places.device
+        ends.width = self.width
+        ends.places = self.places[:, None] + torch.arange(self.new, device=device)
+        ends.rows = torch.arange(len(self.lengths), device=device)[:, None]
+        return torch.arange(ends.width, device=device) <= ends.places[:, :, None]
+
+    def advance(self) -> None:
+        """After a step of one token a row, which has moved ``places`` itself."""
         self.lengths = [length + 1 for length in self.lengths]
 
-    def _grow(self) -> None:
-        capacity = self._capacity()
+    def _place(self) -> None:
+        self.places = torch.tensor(self.lengths, device=self.places.device)
+
+    def _grow(self) -> bool:
+        capacity, moved = self._capacity(), False
         for layer in self._layers:
             if not _is_linear(layer) and layer.keys.shape[2] < capacity:
                 layer.keys = _stacked(layer.keys, [], capacity)
                 layer.values = _stacked(layer.values, [], capacity)
+                moved = True
+        return moved
 
     def _capacity(self) -> int:
-        return -(-(max(self.lengths) + 1) // GRAIN) * GRAIN
+        least = max(self.lengths) + self.new
+        return _rounded(max(least, *self._reaches) if self._fixed else least)
 
     def _like(self, layer: Any) -> Any:
         kind = type(layer).__name__
@@ -158,6 +190,10 @@ class Slots:
         made = type(layer)()
         made.has_previous_state = dict(layer.has_previous_state)
         return made
+
+
+def _rounded(length: int) -> int:
+    return -(-length // GRAIN) * GRAIN
 
 
 def _is_linear(layer: Any) -> bool:

@@ -225,17 +225,31 @@ def cache_of(length: int) -> Any:
 
 
 def test_slots_are_no_longer_than_their_rows() -> None:
-    slots = Slots()
-    slots.add([cache_of(5), cache_of(5000)], [5, 5000])
+    slots = Slots(torch.device("cpu"))
+    slots.add([cache_of(5), cache_of(5000)], [5, 5000], [6, 6000])
     slots.leave(1)
     slots.keep([0])
     assert slots.cache.layers[0].keys.shape == (1, 2, 256, 4)
-    slots.add([cache_of(7)], [7])
+    slots.add([cache_of(7)], [7], [8])
     assert slots.cache.layers[0].keys.shape == (2, 2, 256, 4)
-    slots.replace(0, cache_of(300), 300)
+    assert slots.replace(0, cache_of(300), 300, 301)
     layer = slots.cache.layers[0]
     assert layer.keys.shape == (2, 2, 512, 4)
     assert layer.keys[0, 0, :, 0].sum() == 300 and layer.keys[1, 0, :, 0].sum() == 7
+
+
+def test_fixed_slots_have_room_for_all_that_their_rows_can_get_to() -> None:
+    slots = Slots(torch.device("cpu"), fixed=True)
+    slots.add([cache_of(5), cache_of(40)], [5, 40], [600, 50])
+    kept = slots.cache.layers[0].keys
+    assert kept.shape[2] == 768
+    assert slots.width == 256, "attention looks no further than it must"
+    for _ in range(700):
+        assert not slots.make_room()
+        slots.advance()
+    assert slots.width == 768
+    assert not slots.replace(1, cache_of(7), 7, 700)
+    assert slots.cache.layers[0].keys is kept
 
 
 def test_a_kind_of_cache_that_is_not_known_is_refused() -> None:
@@ -245,7 +259,7 @@ def test_a_kind_of_cache_that_is_not_known_is_refused() -> None:
     cache.layers = [DynamicSlidingWindowLayer(sliding_window=3)]
     assert isinstance(cache, DynamicCache)
     with pytest.raises(UnsupportedModel, match="DynamicSlidingWindowLayer"):
-        Slots().add([cache], [5])
+        Slots(torch.device("cpu")).add([cache], [5], [6])
 
 
 def entry(nbytes: int) -> Read:

@@ -1,0 +1,69 @@
+"""A CUDA graph for machines without one: records a step's operations and plays them again.
+
+As there, what the host decided while recording stays decided, and only tensors that live outside
+the step carry anything from one run to the next. What a capture would refuse, this refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+REFUSED = {
+    "aten::_local_scalar_dense": "reads a number back from the device",
+    "aten::lift_fresh": "takes numbers from the host",
+    "aten::nonzero": "makes a tensor whose size the host must know",
+    "aten::unique": "makes a tensor whose size the host must know",
+    "aten::_unique2": "makes a tensor whose size the host must know",
+    "aten::masked_select": "makes a tensor whose size the host must know",
+}
+
+
+class Tape(TorchDispatchMode):
+    """``record(step)`` runs nothing that lasts: the tensors a step writes to are put back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._played: list[tuple[Any, Any, Any, Any]] = []
+        self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def record(self, step: Callable[[], None]) -> Tape:
+        try:
+            with self:
+                step()
+        finally:
+            for held, value in self._before.values():
+                held.copy_(value)
+        return self
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name
+        if name in REFUSED:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            if argument.alias_info and argument.alias_info.is_write:
+                whole = value if value._base is None else value._base
+                self._before.setdefault(id(whole), (whole, whole.clone()))
+        out = func(*args, **kwargs)
+        self._played.append((func, args, kwargs, out))
+        return out
+
+    def replay(self) -> None:
+        made: dict[int, torch.Tensor] = {}
+
+        def now(tensor: torch.Tensor) -> torch.Tensor:
+            return made.get(id(tensor), tensor)
+
+        for func, args, kwargs, out in self._played:
+            args, kwargs = tree_map_only(torch.Tensor, now, (args, kwargs))
+            fresh = func(*args, **kwargs)
+            olds = out if isinstance(out, (tuple, list)) else [out]
+            news = fresh if isinstance(fresh, (tuple, list)) else [fresh]
+            for old, new in zip(olds, news, strict=True):
+                if isinstance(old, torch.Tensor):
+                    made[id(old)] = new
