@@ -110,8 +110,9 @@ class Choices:
         """Only the rows at ``places``, in this order."""
         for name, held in self._state.items():
             self._state[name] = held[self._tensor(places)]
-        for held in (self.rows, self._ahead, self._used):
-            held[:] = [held[place] for place in places]
+        self.rows = [self.rows[place] for place in places]
+        self._ahead = [self._ahead[place] for place in places]
+        self._used = [self._used[place] for place in places]
         self._look()
 
     def end_thought(self, place: int) -> None:

@@ -11,12 +11,17 @@ import tiny
 import torch
 from qwen_vl_suite.qwenvl import rounds
 from qwen_vl_suite.qwenvl.captured import Captured
+from qwen_vl_suite.qwenvl.choices import Choices
+from qwen_vl_suite.qwenvl.decoder import Decoder
 from qwen_vl_suite.qwenvl.errors import NumericalError
-from qwen_vl_suite.qwenvl.generation import Budget
-from qwen_vl_suite.qwenvl.rounds import Pace
+from qwen_vl_suite.qwenvl.generation import Budget, Row
+from qwen_vl_suite.qwenvl.rounds import Pace, Rounds, Start
 from qwen_vl_suite.qwenvl.types import Request, Sampling
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 FAMILY_NAMES = list(tiny.CONFIGS)
+# Mixtures ask a real card for its abilities.
+DENSE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -146,3 +151,47 @@ def test_bad_numbers_in_one_round_are_told_a_round_later(
     finally:
         hook.remove()
     subject.generate([ask("what is it?", picture(50, 80))])
+
+
+class Unfetched:
+    """Tokens that stay on a device which is none."""
+
+    def __init__(self, tokens: torch.Tensor):
+        self.tokens = lambda: tokens
+
+
+@pytest.mark.parametrize("model_type", [n for n in FAMILY_NAMES if n in DENSE])
+def test_rounds_keep_to_a_cuda_device(
+    checkpoint: Any, model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tensors of a CUDA device that have shapes and no contents: what mixes devices, or asks
+    for a number, raises."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(checkpoint(model_type))
+    config._attn_implementation = "sdpa"
+    monkeypatch.setattr(rounds, "pace_of", lambda _: Pace(fixed=True))
+    monkeypatch.setattr(rounds, "_Fetched", Unfetched)
+    with FakeTensorMode(), torch.no_grad():
+        with torch.device("cuda"):
+            model = AutoModelForImageTextToText.from_config(config).eval()
+        decoder = Decoder(model, config.image_token_id, 2)
+        starts = []
+        for _ in range(2):
+            read, position = decoder.read([101, 102, 103], [], None)
+            warm = Sampling(16, temperature=0.7, top_k=20, presence_penalty=1.5)
+            row = Row(0, warm, [101, 102], frozenset({3}), (7, 8), thinking=True)
+            choices = Choices([row], decoder.device, len(read.logits))
+            choices.prepare()
+            choices.choose(read.logits[None])
+            starts.append(Start(read, choices, 5, position, 60))
+        subject = Rounds(decoder)
+        subject.add(starts)
+        for _ in range(3):
+            subject.launch()
+            given: Any = subject.collect()
+            assert given.device == torch.device("cuda:0") and given.shape == (2,)
+        subject.keep([1])
+        subject.launch()
+        left: Any = subject.collect()
+        assert left.shape == (1,)
