@@ -12,7 +12,7 @@ from . import load_pack
 
 
 def figures() -> dict[str, Callable[[], Any]]:
-    from . import speed
+    from . import pixels, speed
 
     return {
         "batch": lambda: speed.batch("qwen3_vl"),
@@ -20,7 +20,9 @@ def figures() -> dict[str, Callable[[], Any]]:
         "second-question": lambda: speed.second_question("qwen3_vl"),
         "second-question-linear": lambda: speed.second_question("qwen3_5"),
         "three-tasks": lambda: speed.three_tasks("qwen3_vl"),
-        "pixels": speed.pixels,
+        "pixels": pixels.pixels,
+        "pixels-growth": pixels.pixels_growth,
+        "patch-embedding": pixels.patch_embedding,
         "batch-growth": speed.batch_growth,
         "picture-growth": speed.picture_growth,
     }

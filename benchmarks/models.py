@@ -56,12 +56,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 """About 100 million parameters each."""
 
 
-def make(model_type: str) -> tuple[Any, Path]:
-    """The backend of a fresh model and the folder of its checkpoint."""
+def write(model_type: str) -> Path:
+    """The folder of a fresh checkpoint."""
     import json
-
-    from qwen_vl_suite.qwenvl.transformers_backend import load
-    from qwen_vl_suite.qwenvl.types import ModelSpec
 
     sys.path.append(str(ROOT / "tests" / "engine"))
     import tiny
@@ -72,4 +69,13 @@ def make(model_type: str) -> tuple[Any, Path]:
     rule = json.loads((folder / "preprocessor_config.json").read_text())
     rule["size"] = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
     (folder / "preprocessor_config.json").write_text(json.dumps(rule))
+    return folder
+
+
+def make(model_type: str) -> tuple[Any, Path]:
+    """The backend of a fresh model and the folder of its checkpoint."""
+    from qwen_vl_suite.qwenvl.transformers_backend import load
+    from qwen_vl_suite.qwenvl.types import ModelSpec
+
+    folder = write(model_type)
     return load(ModelSpec(str(folder))), folder

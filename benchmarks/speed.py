@@ -163,38 +163,6 @@ def three_tasks(model_type: str, side: int = 1024, tokens: int = 32) -> Figure:
     )
 
 
-def pixels(count: int = 16, side: int = 1024) -> Figure:
-    """IMAGE to what the model takes, against the official processor by way of PIL."""
-    from PIL import Image
-    from qwen_vl_suite.qwenvl import images
-    from qwen_vl_suite.qwenvl.images import Preprocessing
-
-    folder = models.make("qwen3_vl")[1]
-    from transformers import AutoImageProcessor
-
-    processor = AutoImageProcessor.from_pretrained(folder)
-    import json
-
-    rule = Preprocessing.from_config(json.loads((folder / "preprocessor_config.json").read_text()))
-    image = torch.stack([_picture(side, seed).movedim(0, -1) for seed in range(count)]) / 255
-
-    def ours() -> torch.Tensor:
-        return torch.cat([rule.patches(picture)[0] for picture in images.pictures(image)])
-
-    def theirs() -> torch.Tensor:
-        files = [Image.fromarray((one.numpy() * 255).round().astype("uint8")) for one in image]
-        return processor(images=files, return_tensors="pt")["pixel_values"]
-
-    assert torch.allclose(ours(), theirs(), atol=1e-5)
-    return compare(
-        f"{count} pictures of {side}x{side} to patches",
-        lambda: ours().shape,
-        lambda: theirs().shape,
-        wanted=1.6,
-        note="against tensor, PIL, official processor",
-    )
-
-
 def growth(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """The exponent of a power law through the points, by least squares of the logarithms."""
     xs, ys = [math.log(x) for x in sizes], [math.log(y) for y in seconds]

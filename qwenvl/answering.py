@@ -230,11 +230,11 @@ class Answering:
         key = seen.key(prompt.ids[:length], digests, prompt.input_sizes)
         found = kept.get(key, self.decoder.device)
         if found is None:
-            pixels = []
-            for image in prompt.request.images:
-                self.watch.check()  # a large photograph takes a while
-                pixels.append(prompt.preprocessing.patches(image)[0])
-            found, _ = self.decoder.read(prompt.ids[:length], prompt.grids, torch.cat(pixels))
+            sight = self.decoder.sight
+            pixels = prompt.preprocessing.pixel_values(
+                prompt.request.images, sight.device, sight.dtype, self.watch.check
+            )
+            found, _ = self.decoder.read(prompt.ids[:length], prompt.grids, pixels)
             kept.put(key, found)
         return found
 

@@ -99,8 +99,9 @@ def _patch(vision: Any, size: int) -> int:
     """Bytes of one patch on its way through the vision tower."""
     width = getattr(vision, "embed_dim", None) or vision.hidden_size
     inner = getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio)
-    pixels = 3 * getattr(vision, "temporal_patch_size", 2) * vision.patch_size**2
-    return pixels * (torch.float32.itemsize + size) + size * (12 * width + 3 * inner)
+    pixels = 3 * vision.patch_size**2
+    # Twice as bytes, while they are put in order, and once as numbers.
+    return pixels * (2 + size) + size * (12 * width + 3 * inner)
 
 
 def too_large(need: Need, costs: Costs, free: int, patch_factor: int) -> OutOfMemory:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import patch_embedding
 from .positions import rope_positions
 
 
@@ -57,6 +58,11 @@ class Decoder:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def sight(self) -> Tensor:
+        """On the device and of the type that ``read`` takes pixels in."""
+        return patch_embedding.of(self.model).still
+
     def read(
         self,
         ids: Sequence[int],
@@ -64,9 +70,10 @@ class Decoder:
         pixels: Tensor | None,
         behind: Read | None = None,
     ) -> tuple[Read, int]:
-        """Reads the prompt ``ids``, whose pictures have ``grids`` and ``pixels`` (their patches
-        one below the other), from where ``behind`` ended; all pictures are before that place, or
-        none is. ``behind`` itself is left as it was. Gives also the position of the next token."""
+        """Reads the prompt ``ids``, whose pictures have ``grids`` and ``pixels`` (as
+        ``Preprocessing.pixel_values`` makes them), from where ``behind`` ended; all pictures are
+        before that place, or none is. ``behind`` itself is left as it was. Gives also the position
+        of the next token."""
         from transformers import DynamicCache
 
         start = behind.length if behind else 0
@@ -77,7 +84,7 @@ class Decoder:
             "position_ids": positions[:, None, start:].to(self.device),
         }
         if pixels is not None:
-            inputs["pixel_values"] = pixels.to(self.device)
+            inputs["pixel_values"] = pixels
             inputs["image_grid_thw"] = torch.tensor(grids, device=self.device)
         out = self.model(**inputs, past_key_values=cache, use_cache=True, **self._last_only)
         return Read(cache, len(ids), out.logits[0, -1].clone()), following

@@ -35,6 +35,12 @@ class Weight:
     def numel(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def copies(self) -> float:
+        """How often it will stand in memory: ``patch_embedding`` adds a sum over the frames."""
+        frames = self.shape[2] if self.name.endswith("patch_embed.proj.weight") else 0
+        return 1 + 1 / frames if frames else 1
+
 
 def weights(path: Path) -> Iterator[Weight]:
     """The tensors of the checkpoint ``path`` that a loaded model takes.
@@ -63,7 +69,7 @@ def estimated_bytes(path: Path, spec: ModelSpec) -> int:
     config = settings(path, "config.json")
     tied = _tied(config)
     return sum(
-        weight.nbytes
+        int(weight.copies * weight.nbytes)
         if config.get("quantization_config")
         else loaded_bytes(weight, itemsize, spec.quantization)
         for weight in weights(path)
@@ -100,7 +106,7 @@ def loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
         return weight.nbytes
     linear = weight.name.endswith(".weight") and len(weight.shape) == 2
     if not linear or _KEPT_WHOLE.intersection(weight.name.split(".")):
-        return weight.numel * itemsize
+        return int(weight.copies * weight.numel) * itemsize
     if quantization == "8bit":  # one byte each, and a scale in float32 for every row
         return weight.numel + 4 * weight.shape[0]
     if quantization == "4bit":  # half a byte each, a scale for every 64, a table of 16 values

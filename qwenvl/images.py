@@ -1,14 +1,16 @@
 """Pictures: from an IMAGE tensor, or a file, to what the vision tower reads, without PIL between.
 
-A *picture* here is a uint8 tensor ``[3, H, W]``, RGB. Rounding to 8 bits comes before resizing,
-as in the official processors: resizing floats overshoots at edges and no later step clamps it.
+A *picture* here is a uint8 tensor ``[3, H, W]``, RGB. In memory its channels lie side by side, as
+in an IMAGE: that is what resizes fastest. Any other layout is right too, and slower. Rounding to
+8 bits comes before resizing, as in the official processors: resizing floats overshoots at edges and
+no later step clamps it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ MAX_ASPECT_RATIO = 200
 """Longest to shortest side; the official ``smart_resize`` refuses more."""
 
 _FAR_OUT = 0.5  # a decoder's overshoot is clamped; beyond this the values were never 0-1
+_STRIP = 1 << 18  # pixels taken through floats at a time: they stay in the processor's cache
 
 
 def pictures(image: Tensor) -> list[Tensor]:
@@ -46,38 +49,61 @@ def pictures(image: Tensor) -> list[Tensor]:
             f"The IMAGE is empty (shape {list(image.shape)}): no picture reached this node."
         )
     check_aspect(image.shape[1], image.shape[2])
-    # One picture at a time keeps the peak at one float copy, however long the batch.
     return [_to_rgb8(picture, index) for index, picture in enumerate(image)]
 
 
 def _to_rgb8(picture: Tensor, index: int) -> Tensor:
-    if picture.dtype == torch.uint8:
-        unit = None if picture.shape[-1] != 4 else picture.float() / 255
-    elif picture.is_floating_point():
-        unit = _checked_unit(picture.float(), index)
-    else:
+    if picture.dtype != torch.uint8 and not picture.is_floating_point():
         raise BadImage(f"Expected a float or uint8 IMAGE, got {picture.dtype}.")
-    if unit is not None:
-        if unit.shape[-1] == 4:
-            colour, alpha = unit[..., :3], unit[..., 3:]
-            unit = colour * alpha + (1 - alpha)
-        picture = unit.mul(255).round().to(torch.uint8)
-    return picture.movedim(-1, 0).expand(3, -1, -1).contiguous()
+    height, width, channels = picture.shape
+    made = _room((height, width, 3), torch.uint8, picture.device)
+    if picture.dtype == torch.uint8 and channels != 4:
+        made.copy_(picture)
+    else:
+        lines = max(1, _STRIP // width)
+        for strip, room in zip(picture.split(lines), made.split(lines), strict=True):
+            unit = strip.float() / 255 if strip.dtype == torch.uint8 else _unit(strip)
+            if unit is None:
+                raise _bad_values(picture, index)
+            if channels == 4:
+                colour, alpha = unit[..., :3], unit[..., 3:]
+                unit = colour * alpha + (1 - alpha)
+            # By way of 16 bits: torch has no fast road from floats to uint8.
+            room.copy_(unit.mul(255).round_().to(torch.int16))
+    return made.movedim(-1, 0)
 
 
-def _checked_unit(picture: Tensor, index: int) -> Tensor:
-    low, high = (float(value) for value in torch.aminmax(picture))
+def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An empty tensor. numpy asks the system for large pages, where torch takes small ones one by
+    one: for tens of megabytes that is longer than all that is done here."""
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    import numpy as np
+
+    held = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(held).view(dtype).view(shape)
+
+
+def _unit(strip: Tensor) -> Tensor | None:
+    """Clamped to 0-1; None where the values cannot be a picture's."""
+    strip = strip.float()
+    low, high = (float(value) for value in torch.aminmax(strip))
+    if not (low >= -_FAR_OUT and high <= 1 + _FAR_OUT):  # so that NaN is refused too
+        return None
+    return strip if low >= 0 and high <= 1 else strip.clamp(0, 1)
+
+
+def _bad_values(picture: Tensor, index: int) -> BadImage:
+    low, high = (float(value) for value in torch.aminmax(picture.float()))
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise BadImage(
+        return BadImage(
             f"Picture {index + 1} holds NaN or infinite values. A VAE that overflows in fp16 makes "
             "such pictures: decode it in fp32 (--fp32-vae) or remove it from the batch."
         )
-    if low < -_FAR_OUT or high > 1 + _FAR_OUT:
-        raise BadImage(
-            f"Picture {index + 1} has values from {low:.3g} to {high:.3g}; an IMAGE runs from 0 to "
-            "1. Divide by 255, or map -1..1 to 0..1, before this node."
-        )
-    return picture.clamp(0, 1)
+    return BadImage(
+        f"Picture {index + 1} has values from {low:.3g} to {high:.3g}; an IMAGE runs from 0 to "
+        "1. Divide by 255, or map -1..1 to 0..1, before this node."
+    )
 
 
 def check_aspect(height: int, width: int) -> None:
@@ -214,43 +240,90 @@ class Preprocessing:
         height, width = self.input_size(picture)
         return 1, height // self.patch_size, width // self.patch_size
 
-    def patches(self, picture: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """``picture`` as float32 rows ``[patches, 3 * temporal * patch * patch]`` and its grid
-        (1, rows, columns) in patches.
+    def pixel_values(
+        self,
+        pictures: Iterable[Tensor],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        check: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """``pictures`` as rows ``[patches, 3 * patch * patch]`` of ``dtype`` on ``device``, one
+        picture below the other; ``grid`` tells the rows of each.
 
         Rows run merge block by merge block, so that the ``merge_size`` squared patches of one
-        token are neighbours; within a row: channel, time, y, x. The layout and the order of
-        operations are the official processor's (``Qwen2VLImageProcessor``).
+        token are neighbours; within a row: channel, y, x. Layout and numbers are the official
+        processor's (``Qwen2VLImageProcessor``), computed in float32 and rounded once to
+        ``dtype``, but for time: it repeats a still picture's channels ``temporal_patch_size``
+        times, which says nothing (see ``patch_embedding``).
+
+        On CUDA all of it is computed there, from 8 bits that are copied without waiting.
+        ``check`` is called before each picture; what it raises ends the work.
         """
-        height, width = self.input_size(picture)
-        resized = resize(picture, (height, width)).float()
-        mean = resized.new_tensor(self.image_mean).mul_(255).view(3, 1, 1)
-        std = resized.new_tensor(self.image_std).mul_(255).view(3, 1, 1)
-        normal = resized.sub_(mean).div_(std)
+        pictures, device = list(pictures), torch.device(device)
+        counts = [math.prod(self.grid(picture)) for picture in pictures]
+        # Only CUDA is sure to resize as the CPU does; to others the rows are copied.
+        at = device if device.type == "cuda" else torch.device("cpu")
+        rows = _room((sum(counts), 3 * self.patch_size**2), dtype, at)
+        for picture, room in zip(pictures, rows.split(counts), strict=True):
+            if check:
+                check()
+            self._fill(room, resize(_sent(picture, at), self.input_size(picture)))
+        return rows.to(device)
+
+    def _fill(self, rows: Tensor, picture: Tensor) -> None:
+        """``rows`` of one resized picture."""
         patch, merge = self.patch_size, self.merge_size
-        rows, columns = height // patch, width // patch
-        blocks = normal.view(3, rows // merge, merge, patch, columns // merge, merge, patch)
-        ordered = blocks.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5)
-        doubled = ordered.expand(-1, -1, -1, -1, -1, self.temporal_patch_size, -1, -1)
-        return doubled.reshape(rows * columns, -1), (1, rows, columns)
+        mean = _sent(torch.tensor(self.image_mean).mul_(255).view(3, 1), rows.device)
+        std = _sent(torch.tensor(self.image_std).mul_(255).view(3, 1), rows.device)
+        high, wide = (side // (patch * merge) for side in picture.shape[-2:])
+        lines = picture.movedim(0, -1).reshape(high, merge, patch, wide, merge, patch * 3)
+        # Patches are put in order while a number is a byte; then their channels part.
+        ordered = lines.permute(0, 3, 1, 4, 2, 5).reshape(-1, patch**2, 3)
+        some = max(1, _STRIP // patch**2)
+        for room, eights in zip(rows.split(some), ordered.split(some), strict=True):
+            room = room.view(-1, 3, patch**2)
+            floats = room.dtype == torch.float32
+            values = room if floats else torch.empty_like(room, dtype=torch.float32)
+            values.copy_(eights.transpose(1, 2)).sub_(mean).div_(std)
+            if not floats:
+                room.copy_(values)
+
+
+def _sent(picture: Tensor, device: torch.device) -> Tensor:
+    """``picture`` on ``device``; to CUDA from pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and picture.device.type == "cpu":
+        return picture.pin_memory().to(device, non_blocking=True)
+    return picture.to(device)
 
 
 def resize(picture: Tensor, size: Size) -> Tensor:
     """uint8 ``[3, H, W]`` to uint8 ``[3, *size]``, bicubic with antialiasing.
 
-    On the CPU torch resizes 8-bit pictures natively; elsewhere through floats, rounded back.
+    On the CPU torch resizes 8-bit pictures natively; elsewhere through floats, rounded back, which
+    differs by one level here and there.
     """
     if tuple(picture.shape[-2:]) == tuple(size):
         return picture
-    batch = picture.unsqueeze(0)
-    if picture.device.type == "cpu":
-        # Native 8-bit kernels exist for the channels-last layout.
-        batch = batch.contiguous(memory_format=torch.channels_last)
-    else:
-        batch = batch.float()
-    resized = torch.nn.functional.interpolate(
+    if picture.device.type != "cpu":
+        return resize_as_float(picture, size)
+    # Native 8-bit kernels exist for the channels-last layout.
+    batch = picture.unsqueeze(0).contiguous(memory_format=torch.channels_last)
+    return _bicubic(batch, size)[0]
+
+
+def resize_as_float(picture: Tensor, size: Size) -> Tensor:
+    """``resize`` where there is no native 8-bit kernel: like that, along one side and then along
+    the other, rounded in between. One channel at a time: floats take four times the bytes."""
+    made = picture.new_empty(*size, 3)
+    for channel, room in zip(picture, made.unbind(-1), strict=True):
+        floats = channel[None, None].float()
+        for between in ((picture.shape[-2], size[1]), size):
+            floats = _bicubic(floats, between).round_().clamp_(0, 255)
+        room.copy_(floats[0, 0])
+    return made.movedim(-1, 0)
+
+
+def _bicubic(batch: Tensor, size: Size) -> Tensor:
+    return torch.nn.functional.interpolate(
         batch, size=size, mode="bicubic", align_corners=False, antialias=True
     )
-    if resized.dtype != torch.uint8:
-        resized = resized.round_().clamp_(0, 255).to(torch.uint8)
-    return resized[0].contiguous()

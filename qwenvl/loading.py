@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from . import patch_embedding
 from .devices import PRECISIONS as PRECISIONS
 from .devices import free_memory, least_capable, pick_devices, pick_dtype
 from .errors import (
@@ -93,6 +94,7 @@ def load_model(
             tuple(sorted(report["missing_keys"])),
         )
     _own_defaults_only(model)
+    patch_embedding.put_into(model)
     return model.eval()
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -166,19 +167,19 @@ def test_an_interrupt_does_not_wait_for_the_other_pictures_of_a_batch(
     backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject: TransformersBackend = backend("qwen3_vl")
-    prepared: list[torch.Tensor] = []
-    patches = Preprocessing.patches
+    prepared: list[object] = []
+    pixel_values = Preprocessing.pixel_values
 
-    def counted(self: Preprocessing, image: torch.Tensor) -> object:
-        prepared.append(image)
-        return patches(self, image)
+    def counted(self: Preprocessing, *given: Any) -> torch.Tensor:
+        prepared.append(given)
+        return pixel_values(self, *given)
 
     class Stop(Watch):
         def check(self) -> None:
             if len(prepared) == 2:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(Preprocessing, "patches", counted)
+    monkeypatch.setattr(Preprocessing, "pixel_values", counted)
     requests = [Request((picture(64, 64 + n),), "go", sampling=GREEDY) for n in range(6)]
     with pytest.raises(KeyboardInterrupt):
         subject.generate(requests, Stop())

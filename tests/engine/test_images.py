@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,9 @@ def noise(height: int, width: int, channels: int = 3) -> torch.Tensor:
     return torch.rand(1, height, width, channels, generator=generator)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("patch", [14, 16])
-def test_patches_are_the_official_processors(size: tuple[int, int], patch: int) -> None:
-    from transformers import AutoImageProcessor  # noqa: F401 - fails clearly without torchvision
+def official(**config):
+    """The makers' own processor. Both need torchvision, and fail clearly without it."""
+    from transformers import AutoImageProcessor  # noqa: F401
 
     try:
         from transformers.models.qwen2_vl.image_processing_qwen2_vl_fast import (
@@ -30,18 +31,77 @@ def test_patches_are_the_official_processors(size: tuple[int, int], patch: int) 
         )
     except ImportError:
         from transformers import Qwen2VLImageProcessor as Official
+    return Official(**config)
+
+
+def twice(rows: torch.Tensor) -> torch.Tensor:
+    """Rows as the makers have them: each channel's frame a second time behind the first."""
+    return rows.view(len(rows), 3, 1, -1).expand(-1, -1, 2, -1).flatten(1)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("patch", [14, 16])
+def test_pixel_values_are_the_official_processors(size: tuple[int, int], patch: int) -> None:
     bounds = {"shortest_edge": 16 * 1024, "longest_edge": 600_000}
     config = {"patch_size": patch, "size": bounds}
     ours = images.Preprocessing.from_config(config)
     picture = images.pictures(noise(*size))[0]
-    rows, grid = ours.patches(picture)
-    theirs = Official(**config)(
+    grid = ours.grid(picture)
+    theirs = official(**config)(
         images=[picture], return_tensors="pt", input_data_format="channels_first"
     )
     assert [list(grid)] == theirs["image_grid_thw"].tolist()
-    level = 1 / 255 / min(ours.image_std)
-    torch.testing.assert_close(rows, theirs["pixel_values"], atol=level, rtol=0)
+    rows = twice(ours.pixel_values([picture]))
+    torch.testing.assert_close(rows, theirs["pixel_values"], atol=1e-6, rtol=0)
     assert ours.tokens(picture) == grid[1] * grid[2] // 4
+
+
+def test_pictures_follow_one_another_in_one_tensor() -> None:
+    rule = images.Preprocessing(patch_size=16)
+    batch = [images.pictures(noise(*size))[0] for size in ((64, 96), (300, 200), (96, 64))]
+    alone = [rule.pixel_values([picture]) for picture in batch]
+    assert [len(rows) for rows in alone] == [math.prod(rule.grid(picture)) for picture in batch]
+    assert torch.equal(rule.pixel_values(batch), torch.cat(alone))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pixel_values_are_rounded_once(dtype: torch.dtype) -> None:
+    rule = images.Preprocessing(patch_size=14, max_pixels=10**6)
+    batch = images.pictures(noise(700, 700))
+    found = rule.pixel_values(batch, dtype=dtype)
+    assert found.dtype == dtype and torch.equal(found, rule.pixel_values(batch).to(dtype))
+
+
+def test_the_layout_in_memory_decides_nothing() -> None:
+    rule = images.Preprocessing(patch_size=16)
+    for size in ((64, 96), (100, 90)):
+        picture = images.pictures(noise(*size))[0]
+        assert picture.movedim(0, -1).is_contiguous(), "channels lie side by side"
+        assert torch.equal(rule.pixel_values([picture.contiguous()]), rule.pixel_values([picture]))
+
+
+def test_a_stop_is_asked_for_before_every_picture() -> None:
+    left = [None, None]
+    batch = images.pictures(noise(64, 64)) * 3
+    with pytest.raises(IndexError):
+        images.Preprocessing().pixel_values(batch, check=left.pop)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (300, 100), (448, 700)], ids=str)
+def test_resizing_through_floats_is_nearly_equal(size: tuple[int, int]) -> None:
+    """What a graphics card does, and the processor does in whole numbers, rounding its weights:
+    a level apart in one value of a hundred, two in one of a hundred thousand."""
+    picture = images.pictures(noise(333, 222))[0]
+    native, floats = images.resize(picture, size), images.resize_as_float(picture, size)
+    assert floats.dtype == torch.uint8 and floats.shape == native.shape == (3, *size)
+    apart = (native.int() - floats.int()).abs()
+    assert apart.max() <= 2
+    assert (apart > 0).float().mean() < 0.01 and (apart > 1).float().mean() < 1e-5
+
+
+def test_what_has_its_size_is_not_resized() -> None:
+    picture = images.pictures(noise(64, 96))[0]
+    assert images.resize(picture, (64, 96)) is picture
 
 
 @settings(max_examples=300, deadline=None)
@@ -89,6 +149,22 @@ def test_every_kind_of_image_becomes_rgb8(case: str) -> None:
     for picture in made:
         assert picture.dtype == torch.uint8 and picture.shape == (3, 4, 5)
         assert picture.unique().tolist() == [level]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_floats_are_rounded_to_the_nearest_level(dtype: torch.dtype) -> None:
+    """In every strip of a large picture, and where decoders overshoot."""
+    image = (noise(700, 900) * 1.4 - 0.2).to(dtype)
+    expected = image[0].float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    assert torch.equal(images.pictures(image)[0], expected.movedim(-1, 0))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 9.0, -9.0], ids=str)
+def test_one_bad_value_anywhere_is_enough(bad: float) -> None:
+    image = noise(700, 900)
+    image[0, 600, 800, 1] = bad
+    with pytest.raises(BadImage, match="Picture 1"):
+        images.pictures(image)
 
 
 def test_one_picture_without_a_batch_is_a_batch_of_one() -> None:
