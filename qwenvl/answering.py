@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 import traceback
 from collections import deque
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from .costs import Costs, Need, too_large
 from .decoder import Decoder, Read, stoppable
 from .errors import OutOfMemory
 from .generation import Row, TextStream
+from .guessing import Lookup
 from .memory import ran_out
 from .rounds import Rounds, Start
 from .types import Request, Response
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHARE = 0.9  # of the free memory; the rest is left to others
+_FEW = 4  # rows for which guesses are made; with more, a pass has enough to do
 _LEAST_TOKENS = 64  # a picture is not shrunk below this many tokens for want of memory
 
 
@@ -86,6 +89,18 @@ class Running:
     row: Row
     prompt: Prompt
     stream: TextStream
+    _noted: int = 0
+
+    @cached_property
+    def _lookup(self) -> Lookup:
+        return Lookup(self.row.prompt_ids)
+
+    def guess(self) -> list[int]:
+        """What it may write next."""
+        lookup, ids = self._lookup, self.row.ids
+        lookup.extend(ids[self._noted :])
+        self._noted = len(ids)
+        return lookup.guess()
 
 
 class Answering:
@@ -106,6 +121,7 @@ class Answering:
         self._joining: list[tuple[Running, Start]] = []  # read, and not yet in a slot
         self._launched: deque[list[Running | None]] = deque()  # who took part in each round
         self._reading: int | None = None  # the request whose prompt is being read
+        self._worth = backend.worth
         self._budget = backend.budget
         self._rounds: Any = None
         self.decoder: Any = None
@@ -243,14 +259,43 @@ class Answering:
         self._close_ranks()
         if not self._running:
             return
-        self._rounds.launch()
-        self._launched.append(list(self._running))
-        tokens = self._rounds.collect()
-        if tokens is None:
-            return
-        for running, token in zip(self._launched.popleft(), tokens, strict=True):
+        start = time.perf_counter()
+        if self._guesses():
+            self._note(all_of_them=True)  # what is under way may prove the guesses wrong
+        if guesses := self._guesses():
+            gained = self._rounds.check(guesses)
+            for running, tokens in zip(list(self._running), gained, strict=True):
+                self._gain(running, tokens)
+            mean = sum(map(len, gained)) / len(gained)
+            self._worth.checked(time.perf_counter() - start, mean)
+        elif self._running:
+            self._rounds.launch()
+            self._launched.append(list(self._running))
+            self._note()
+            self._worth.plain(time.perf_counter() - start)
+
+    def _note(self, all_of_them: bool = False) -> None:
+        while (tokens := self._rounds.collect(all_of_them)) is not None:
+            for running, token in zip(self._launched.popleft(), tokens, strict=True):
+                self._gain(running, [token])
+
+    def _gain(self, running: Running | None, tokens: list[int]) -> None:
+        for token in tokens:
             if running is not None and running.row.finish_reason is None:
                 self._take(running, token)
+
+    def _guesses(self) -> list[list[int]]:
+        """For each slot what its row may write next; nothing where that would not pay."""
+        open_rows = self._open()
+        if (
+            not self._worth.pays
+            or not 0 < len(open_rows) <= _FEW
+            or not self._rounds.can_check
+            or not all(running.row.is_plain for running in open_rows)
+        ):
+            return []
+        guesses = [running.guess() if running else [] for running in self._running]
+        return guesses if any(guesses) else []
 
     def _close_ranks(self) -> None:
         """Empty slots cost time: where nobody waits for them, the others move together."""

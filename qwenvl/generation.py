@@ -58,6 +58,17 @@ class Row:
         return THINKING_TOKENS if limit is None else limit
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its next token is simply the likeliest."""
+        sampling = self.sampling
+        return (
+            sampling.temperature == 0
+            and not sampling.presence_penalty
+            and sampling.repetition_penalty == 1
+            and not self.thinking
+        )
+
+    @property
     def longest(self) -> int:
         """The most tokens this row can take, thought and answer together."""
         thought = self.thinking_limit + len(self.close_ids) if self.thinking else 0

@@ -8,7 +8,7 @@ computed, and a round can be captured once and launched as a whole from then on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from .captured import Captured
 from .choices import Choices
 from .decoder import Decoder, Read
+from .guessing import MOST, agreed
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Rounds:
         self.slots = self._decoder.slots(self.pace.fixed)
         self._choices: Any = None
         self._tokens = torch.empty(0, dtype=torch.long, device=self._decoder.device)
-        self._positions = self._given = self._tokens
+        self._positions = self._given = self._ahead = self._said = self._tokens
         self._under_way: deque[_Fetched] = deque()
         self._forget()
 
@@ -120,19 +121,54 @@ class Rounds:
         if self.slots.make_room():
             self._forget()
         self._choices.prepare()
-        if self.pace.captured:
-            self.pace.captured.run((self.slots.width, *self._choices.kind), self._round)
-        else:
-            self._round()
+        self._run((self.slots.width, *self._choices.kind), self._round)
         self.slots.advance()
         self._under_way.append(_Fetched(self._given))
 
-    def collect(self) -> list[int] | None:
-        """The tokens of the oldest round, one a place, -1 where they are no numbers; None while
-        the host need not take note of it yet."""
-        if len(self._under_way) <= self.pace.lag:
+    def collect(self, all_of_them: bool = False) -> list[int] | None:
+        """The tokens of the oldest round, one a place, -1 where the model's numbers were none;
+        None while the host need not take note of it yet, or where nothing is under way."""
+        if len(self._under_way) <= (0 if all_of_them else self.pace.lag):
             return None
         return self._under_way.popleft().tokens()
+
+    @property
+    def can_check(self) -> bool:
+        """Whether guesses can be checked: it needs caches that can forget the wrong ones."""
+        return self.slots.can_forget
+
+    def check(self, guesses: Sequence[Sequence[int]]) -> list[list[int]]:
+        """A round of several tokens: what each row gains by its guess, one token at least. For
+        rows that take the likeliest token; all earlier rounds have been collected."""
+        # A captured step has one length.
+        length = MOST if self.pace.captured else max(map(len, guesses))
+        padded = torch.tensor([[*guess, *[0] * (length - len(guess))] for guess in guesses])
+        if self._ahead.shape != padded.shape:
+            self._ahead = padded.to(self._decoder.device)
+            self._said = self._ahead.new_empty(len(guesses), 1 + length)
+        else:
+            self._ahead.copy_(padded)
+        if self.slots.make_room(1 + length):
+            self._forget()
+        self._run(("check", self.slots.width), self._check)
+        said = self._said.tolist()
+        gained = [agreed(guess, row) for guess, row in zip(guesses, said, strict=True)]
+        counts = [len(tokens) for tokens in gained]
+        self.slots.advance_by(counts)
+        self._positions.add_(torch.tensor(counts).to(self._positions.device))
+        self._tokens.copy_(torch.tensor([max(tokens[-1], 0) for tokens in gained]))
+        return gained
+
+    def _check(self) -> None:
+        tokens = torch.cat([self._tokens[:, None], self._ahead], 1)
+        logits = self._decoder.step(self.slots, tokens, self._positions)
+        self._said.copy_(self._choices.likeliest(logits))
+
+    def _run(self, key: Hashable, step: Callable[[], None]) -> None:
+        if self.pace.captured:
+            self.pace.captured.run(key, step)
+        else:
+            step()
 
     def _round(self) -> None:
         logits = self._decoder.step(self.slots, self._tokens[:, None], self._positions)

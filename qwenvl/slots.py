@@ -162,6 +162,18 @@ class Slots:
         """After a step of one token a row, which has moved ``places`` itself."""
         self.lengths = [length + 1 for length in self.lengths]
 
+    @property
+    def can_forget(self) -> bool:
+        """Whether what a step added can be taken back. A state of linear attention has no way
+        back."""
+        return not any(_is_linear(layer) for layer in self._layers)
+
+    def advance_by(self, counts: Sequence[int]) -> None:
+        """After a step of which each row keeps only its first ``counts`` tokens."""
+        pairs = zip(self.lengths, counts, strict=True)
+        self.lengths = [length + count for length, count in pairs]
+        self.places.copy_(torch.tensor(self.lengths))
+
     def _place(self) -> None:
         self.places = torch.tensor(self.lengths, device=self.places.device)
 

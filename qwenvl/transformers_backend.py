@@ -19,6 +19,7 @@ from .errors import IncompleteCheckpoint, OutOfMemory, QwenVLError
 from .families import family_of, is_default
 from .footprint import estimated_bytes
 from .generation import Budget, Row, check_sampling
+from .guessing import Worth
 from .images import Preprocessing
 from .loading import check_runnable, load_model
 from .memory import Memory, ran_out
@@ -110,6 +111,7 @@ class TransformersBackend:
         self.preprocessing = preprocessing
         self.memory = memory
         self.budget = budget or Budget()
+        self.worth = Worth()  # what was measured of guessing stays true from call to call
         self._costs: Costs | None = None
         self._closed = False
 
