@@ -140,15 +140,13 @@ class Rounds:
     def check(self, guesses: Sequence[Sequence[int]]) -> list[list[int]]:
         """A round of several tokens: what each row gains by its guess, one token at least. For
         rows that take the likeliest token; all earlier rounds have been collected."""
-        # A captured step has one length.
-        length = MOST if self.pace.captured else max(map(len, guesses))
-        padded = torch.tensor([[*guess, *[0] * (length - len(guess))] for guess in guesses])
-        if self._ahead.shape != padded.shape:
-            self._ahead = padded.to(self._decoder.device)
-            self._said = self._ahead.new_empty(len(guesses), 1 + length)
-        else:
-            self._ahead.copy_(padded)
-        if self.slots.make_room(1 + length):
+        # All of one length: a captured step has but one, and few tokens cost no more than some.
+        padded = torch.tensor([[*guess, *[0] * (MOST - len(guess))] for guess in guesses])
+        if len(self._ahead) != len(guesses):
+            self._ahead = torch.empty_like(padded, device=self._decoder.device)
+            self._said = self._ahead.new_empty(len(guesses), 1 + MOST)
+        self._ahead.copy_(padded)
+        if self.slots.make_room(1 + MOST):
             self._forget()
         self._run(("check", self.slots.width), self._check)
         said = self._said.tolist()

@@ -1,0 +1,216 @@
+"""Guesses: what they are made of, when they are made, and that they never change an answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from qwen_vl_suite.qwenvl import rounds
+from qwen_vl_suite.qwenvl.answering import Running
+from qwen_vl_suite.qwenvl.errors import NumericalError
+from qwen_vl_suite.qwenvl.generation import Budget
+from qwen_vl_suite.qwenvl.guessing import MOST, Lookup, Worth, agreed
+from qwen_vl_suite.qwenvl.rounds import Pace, Rounds
+from qwen_vl_suite.qwenvl.types import Request, Sampling
+from test_rounds import Taped, ask, picture
+
+TOKENS = st.lists(st.integers(0, 4), max_size=60)
+
+
+def test_what_followed_the_last_time_is_guessed() -> None:
+    lookup = Lookup([1, 2, 3, 4, 1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 1, 2])
+    assert lookup.guess() == [5, 6, 7, 8, 9, 10][:MOST]
+    lookup.extend([3])
+    assert lookup.guess() == [4, 1, 2, 5, 6, 7][:MOST]
+    lookup.extend([99])
+    assert lookup.guess() == []
+
+
+@given(TOKENS, TOKENS)
+def test_a_guess_is_from_what_was_written(first: list[int], second: list[int]) -> None:
+    lookup = Lookup(first)
+    lookup.extend(second)
+    said, guess = first + second, Lookup(first + second).guess()
+    assert lookup.guess() == guess and len(guess) <= MOST
+    places = [at for at in range(2, len(said)) if said[at - 2 : at] == said[-2:]]
+    expected = said[places[-1] :][:MOST] if len(said) > 1 and places else []
+    assert guess == expected
+
+
+@given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), min_size=7, max_size=7))
+def test_a_row_gains_what_the_model_would_have_said(guess: list[int], said: list[int]) -> None:
+    gained = agreed(guess, said)
+    assert gained == said[: len(gained)] and gained
+    assert gained[:-1] == guess[: len(gained) - 1]
+    assert len(gained) == 1 + len(guess) or gained[-1] != guess[len(gained) - 1]
+
+
+def test_guessing_stops_where_it_does_not_pay_and_is_tried_again() -> None:
+    worth = Worth()
+    assert not worth.pays, "nothing to compare with"
+    worth.plain(0.010)
+    for _ in range(20):
+        assert worth.pays
+        worth.checked(0.015, 2.0)
+    for _ in range(20):
+        worth.checked(0.030, 1.5)
+    assert not worth.pays
+    rounds_without = 0
+    while not worth.pays:
+        worth.plain(0.010)
+        rounds_without += 1
+    assert 10 < rounds_without < 1000
+
+
+class Always(Worth):
+    @property
+    def pays(self) -> bool:
+        return True
+
+
+class Never(Worth):
+    @property
+    def pays(self) -> bool:
+        return False
+
+
+@contextmanager
+def counted() -> Iterator[dict[str, int]]:
+    """Rounds that were launched, and rounds that checked guesses with the tokens they gave."""
+    counts = {"launches": 0, "checks": 0, "gained": 0}
+    launch, check = Rounds.launch, Rounds.check
+
+    def launching(self: Rounds) -> None:
+        counts["launches"] += 1
+        launch(self)
+
+    def checking(self: Rounds, guesses: Any) -> Any:
+        gained = check(self, guesses)
+        counts["checks"] += 1
+        counts["gained"] += sum(map(len, gained))
+        return gained
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rounds, "launch", launching)
+        patch.setattr(Rounds, "check", checking)
+        yield counts
+
+
+LINEAR = ("qwen3_5", "qwen3_5_moe")
+REQUESTS = [
+    ask("what is it?", picture(50, 80), tokens=30),
+    ask("only words", tokens=30),
+    ask("both", picture(100, 100), picture(200, 64), tokens=20),
+    ask("long", picture(64, 64), tokens=60),
+]
+
+
+def quiet(backend: Any, model_type: str) -> Any:
+    subject = backend(model_type)
+    subject.weights.seen.clear()
+    subject.budget, subject.worth = Budget(), Worth()
+    return subject
+
+
+@pytest.fixture(params=["as on the CPU", "as on CUDA"])
+def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "as on CUDA":
+        made = Pace(lag=1, fixed=True, idle=0.5, captured=Taped())
+        monkeypatch.setattr(rounds, "pace_of", lambda _: made)
+
+
+@pytest.mark.usefixtures("pace")
+@pytest.mark.parametrize("model_type", list(tiny.CONFIGS))
+def test_guesses_never_change_an_answer(
+    backend: Any, model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guesses that are right, wrong, and right up to a place, for one row and for several."""
+    subject = quiet(backend, model_type)
+    subject.worth = Never()
+    alone = [subject.generate([question])[0] for question in REQUESTS]
+    said = {question.prompt: row_ids(subject, question) for question in REQUESTS}
+    subject.worth = Always()
+    draw = random.Random(5)
+
+    def prompted(self: Any) -> list[int]:
+        done = len(self.row.ids)
+        guess = said[self.prompt.request.prompt][done : done + MOST]
+        wrong = draw.randrange(MOST + 1)
+        return [*guess[:wrong], *(100 + draw.randrange(100) for _ in guess[wrong:])]
+
+    monkeypatch.setattr(Running, "guess", prompted)
+    for rows in (1, 2, 4):
+        subject.budget = Budget(rows=rows)
+        with counted() as counts:
+            assert subject.generate(REQUESTS) == alone, f"{rows} at once"
+        if model_type in LINEAR:
+            assert not counts["checks"]
+        else:
+            assert counts["gained"] > 2 * counts["checks"] > 0
+
+
+def row_ids(subject: Any, question: Request) -> list[int]:
+    found: list[int] = []
+    made = subject.response
+
+    def response(row: Any, prompt: Any) -> Any:
+        found.extend(row.ids)
+        return made(row, prompt)
+
+    subject.response = response
+    try:
+        subject.generate([question])
+    finally:
+        del subject.response
+    return found
+
+
+def test_rows_that_sample_are_not_guessed(backend: Any) -> None:
+    subject = quiet(backend, "qwen3_vl")
+    subject.worth = Always()
+    with counted() as counts:
+        subject.generate([ask("warm", picture(64, 64), temperature=1.0, seed=2, tokens=40)])
+        subject.generate([ask("again", picture(64, 64), repetition_penalty=1.1, tokens=40)])
+    assert counts["launches"] and not counts["checks"]
+
+
+def test_an_answer_that_repeats_itself_takes_fewer_passes(backend: Any) -> None:
+    """Tiny models turn in circles by themselves."""
+    subject = quiet(backend, "qwen3_vl")
+    asked = [ask(str(n), picture(64, 64, n), tokens=100) for n in range(12)]
+    subject.template.eos_ids, kept = frozenset(), subject.template.eos_ids
+    try:
+        with counted() as plain:
+            subject.worth = Never()
+            calm = [subject.generate([question])[0] for question in asked]
+        with counted() as guessed:
+            subject.worth = Always()
+            assert [subject.generate([question])[0] for question in asked] == calm
+    finally:
+        subject.template.eos_ids = kept
+    assert guessed["launches"] + guessed["checks"] < plain["launches"]
+
+
+def test_bad_numbers_are_told_from_a_check_too(backend: Any) -> None:
+    subject = quiet(backend, "qwen3_vl")
+    subject.worth = Always()
+
+    def spoil(_module: Any, _args: Any, out: Any) -> None:
+        if out.logits.shape[1] > 1:
+            out.logits.fill_(torch.nan)
+
+    question = Request((picture(64, 64),), "again again again again", sampling=Sampling(60))
+    hook = subject.model.register_forward_hook(spoil)
+    try:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(NumericalError):
+            patch.setattr(Lookup, "guess", lambda _: [101, 102])
+            subject.generate([question])
+    finally:
+        hook.remove()
