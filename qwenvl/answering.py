@@ -7,13 +7,16 @@ import logging
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from . import seen
+from . import images, seen
+from .ahead import Ahead
 from .backend import Watch
 from .choices import Choices, checked
 from .costs import Costs, Need, too_large
@@ -52,6 +55,11 @@ class Prompt:
     @cached_property
     def need(self) -> Need:
         return Need(len(self.ids), self.row(0).longest, sum(self.image_tokens))
+
+    @property
+    def nbytes(self) -> int:
+        """Of its pictures."""
+        return sum(image.nbytes for image in self.request.images)
 
     def shrunk(self) -> Prompt | None:
         """The same with half the pixels; None where the request does not allow that or there is
@@ -125,11 +133,16 @@ class Answering:
         self._budget = backend.budget
         self._rounds: Any = None
         self.decoder: Any = None
+        self._digests: dict[int, bytes] = {}  # by a picture's id: requests hold their pictures
+        # A processor that computes has no time to spare.
+        threaded = backend.device.type != "cpu"
+        self._ahead = Ahead(self._prepare, lambda index: prompts[index].nbytes, threaded)
 
     def responses(self) -> list[Response]:
         """In order. A request that memory does not suffice for has the error in its response."""
         with self.backend.weights.lock, torch.inference_mode(False), torch.no_grad():
             try:
+                self._ahead.want(self._waiting)
                 self._make_room()
                 while self._waiting or self._running:
                     if not self._goes():
@@ -138,6 +151,7 @@ class Answering:
                 # An error's frames may hold this object for long, and it must not hold tensors.
                 self._rounds = self.decoder = None
                 self._running, self._joining = [], []
+                self._ahead.close()
         return [self._answered[index] for index in range(len(self.prompts))]
 
     def _make_room(self) -> None:
@@ -198,6 +212,7 @@ class Answering:
             if len(needs) > 1 and not self._budget.holds(needs, self.costs.work):
                 break
             self._reading = self._waiting.popleft()
+            self._ahead.want(self._waiting)
             running, start = self._read(self._reading)
             self._take(running, start.token)
             if running.row.finish_reason is None:
@@ -227,7 +242,7 @@ class Answering:
         before, and then the words behind them."""
         prompt, decoder = self.prompts[index], self.decoder
         with stoppable(decoder.model, self.watch.check):
-            opening = self._opening(prompt)
+            opening = self._opening(index)
             read, position = decoder.read(prompt.ids, prompt.grids, None, opening)
         row = prompt.row(index)
         choices = Choices([row], decoder.device, len(read.logits))
@@ -237,22 +252,34 @@ class Answering:
         running = Running(row, prompt, TextStream(prompt.template.decode))
         return running, Start(read, choices, token, position, reach)
 
-    def _opening(self, prompt: Prompt) -> Read | None:
-        length = prompt.opening
-        if not length:
+    def _opening(self, index: int) -> Read | None:
+        prompt = self.prompts[index]
+        if not prompt.opening:
             return None
+        key, pictures = self._ahead.take(index, self.watch.check)
         kept = self.backend.weights.seen
-        digests = [seen.digest(image) for image in prompt.request.images]
-        key = seen.key(prompt.ids[:length], digests, prompt.input_sizes)
         found = kept.get(key, self.decoder.device)
         if found is None:
-            sight = self.decoder.sight
-            pixels = prompt.preprocessing.pixel_values(
-                prompt.request.images, sight.device, sight.dtype, self.watch.check
-            )
-            found, _ = self.decoder.read(prompt.ids[:length], prompt.grids, pixels)
+            sight, check = self.decoder.sight, self.watch.check
+            pixels = prompt.preprocessing.pixel_values(pictures, sight.device, sight.dtype, check)
+            found, _ = self.decoder.read(prompt.ids[: prompt.opening], prompt.grids, pixels)
             kept.put(key, found)
         return found
+
+    def _prepare(self, index: int, check: Callable[[], None]) -> tuple[Hashable, list[Tensor]]:
+        """What can be done for a prompt's pictures before the model's turn: the key of its
+        opening in ``seen``, and unless that is there already, the pictures ready to be sent."""
+        prompt, shown = self.prompts[index], []
+        for image in prompt.request.images:
+            check()  # a large photograph takes a while
+            if id(image) not in self._digests:
+                self._digests[id(image)] = seen.digest(image)
+            shown.append(self._digests[id(image)])
+        key = seen.key(prompt.ids[: prompt.opening], shown, prompt.input_sizes)
+        pictures = list(prompt.request.images)
+        if key not in self.backend.weights.seen:
+            pictures = [images.sendable(image, self.backend.device) for image in pictures]
+        return key, pictures
 
     def _step(self) -> None:
         """One more round, and note of one that is over."""

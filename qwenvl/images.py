@@ -289,11 +289,17 @@ class Preprocessing:
                 room.copy_(values)
 
 
-def _sent(picture: Tensor, device: torch.device) -> Tensor:
-    """``picture`` on ``device``; to CUDA from pinned memory, so that nobody waits for the copy."""
+def sendable(picture: Tensor, device: torch.device) -> Tensor:
+    """``picture`` where a copy to ``device`` starts from without delay: for CUDA, in pinned
+    memory."""
     if device.type == "cuda" and picture.device.type == "cpu":
-        return picture.pin_memory().to(device, non_blocking=True)
-    return picture.to(device)
+        return picture.pin_memory()  # itself, if it is there
+    return picture
+
+
+def _sent(picture: Tensor, device: torch.device) -> Tensor:
+    """``picture`` on ``device``; nobody waits for the copy."""
+    return sendable(picture, device).to(device, non_blocking=device.type == "cuda")
 
 
 def resize(picture: Tensor, size: Size) -> Tensor:

@@ -40,6 +40,9 @@ class Seen:
     def nbytes(self) -> int:
         return sum(read.nbytes for read in self._kept.values())
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
     def get(self, key: Hashable, device: torch.device) -> Read | None:
         """What was read of ``key``, fetched to ``device`` if it was parked."""
         found = self._kept.get(key)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from qwen_vl_suite.qwenvl import images
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 SIZES = [(1, 1), (1, 150), (28, 28), (37, 201), (200, 64), (480, 640), (20, 3000), (1080, 1920)]
 
@@ -97,6 +98,45 @@ def test_resizing_through_floats_is_nearly_equal(size: tuple[int, int]) -> None:
     apart = (native.int() - floats.int()).abs()
     assert apart.max() <= 2
     assert (apart > 0).float().mean() < 0.01 and (apart > 1).float().mean() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(64, 96), (2000, 1500)], ids=str)
+@pytest.mark.parametrize("origin", ["cpu", "cuda"])
+def test_on_cuda_all_is_done_there_and_nobody_waits(
+    size: tuple[int, int], origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tensors that have shapes and no contents: what mixes devices, or asks for a number,
+    raises."""
+    sent: list[bool] = []
+    to = torch.Tensor.to
+
+    def told(tensor: torch.Tensor, *given, **named) -> torch.Tensor:
+        made = to(tensor, *given, **named)
+        if tensor.device.type == "cpu" and made.device.type == "cuda":
+            sent.append(tensor.pinned and named["non_blocking"])
+        return made
+
+    def pinned(tensor: torch.Tensor) -> torch.Tensor:
+        made = tensor.clone()
+        made.pinned = True
+        return made
+
+    monkeypatch.setattr(torch.Tensor, "to", told)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    rule = images.Preprocessing(patch_size=16, max_pixels=10**6)
+    with FakeTensorMode():
+        shown = torch.empty(*size, 3, dtype=torch.uint8, device=origin).movedim(-1, 0)
+        rows = rule.pixel_values([shown, shown], torch.device("cuda"), torch.bfloat16)
+        assert rows.device.type == "cuda" and rows.dtype == torch.bfloat16
+        assert rows.shape == (2 * math.prod(rule.grid(shown)), 3 * 16 * 16)
+    assert all(sent) and len(sent) == 4 + 2 * (origin == "cpu"), "mean, deviation, picture, twice"
+
+
+def test_other_devices_are_given_what_the_processor_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(images, "resize_as_float")
+    rule = images.Preprocessing(patch_size=16)
+    rows = rule.pixel_values(images.pictures(noise(100, 90)), torch.device("meta"), torch.float16)
+    assert rows.device.type == "meta" and rows.dtype == torch.float16
 
 
 def test_what_has_its_size_is_not_resized() -> None:
