@@ -86,7 +86,7 @@ def cost_of_a_check() -> dict[str, Any]:
     decoder = Decoder(backend.model, backend.template.image_id, 2)
     seconds = {}
     with torch.no_grad():
-        read, position = decoder.read(list(range(100, 300)), [], None)
+        read, position = decoder.read(list(range(100, 300)), [])
         slots = Slots(decoder.device)
         slots.add([read.cache], [read.length], [300])
         for new in (1, 2, 3, 5, 9, 17):

@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,74 +20,26 @@ from .ahead import Ahead
 from .backend import Watch
 from .choices import Choices, checked
 from .costs import Costs, Need, too_large
-from .decoder import Decoder, Read, stoppable
+from .decoder import Decoder, Picture, Read, stoppable
 from .errors import OutOfMemory
 from .generation import Row, TextStream
 from .guessing import Lookup
 from .memory import ran_out
+from .prompts import Prompt
 from .rounds import Rounds, Start
-from .types import Request, Response
+from .types import Response
 
 if TYPE_CHECKING:
     from .transformers_backend import TransformersBackend
 
 log = logging.getLogger(__name__)
 
+Shown = list[tuple[Hashable, Tensor]]
+"""The pictures of a prompt, each with its key in ``seen``."""
+
 _SHARE = 0.9  # of the free memory; the rest is left to others
 _FEW = 4  # rows for which guesses are made; with more, a pass has enough to do
-_LEAST_TOKENS = 64  # a picture is not shrunk below this many tokens for want of memory
-
-
-class Prompt:
-    """A request made into tokens, its pictures still pictures."""
-
-    def __init__(self, request: Request, backend: TransformersBackend):
-        self.request = request
-        self.preprocessing = backend.preprocessing.bounded(request.min_pixels, request.max_pixels)
-        self.image_tokens = [self.preprocessing.tokens(image) for image in request.images]
-        self.input_sizes = tuple(self.preprocessing.input_size(i) for i in request.images)
-        self.template = backend.template
-        self.thinking = backend.thinks(request.thinking)
-        self.ids = self.template.encode(request, self.image_tokens)
-        self.grids = [self.preprocessing.grid(image) for image in request.images]
-        self._backend = backend
-
-    @cached_property
-    def need(self) -> Need:
-        return Need(len(self.ids), self.row(0).longest, sum(self.image_tokens))
-
-    @property
-    def nbytes(self) -> int:
-        """Of its pictures."""
-        return sum(image.nbytes for image in self.request.images)
-
-    def shrunk(self) -> Prompt | None:
-        """The same with half the pixels; None where the request does not allow that or there is
-        little left to see."""
-        if not self.request.may_shrink or max(self.image_tokens, default=0) < 2 * _LEAST_TOKENS:
-            return None
-        most = max(height * width for height, width in self.input_sizes) // 2
-        least = self.request.min_pixels
-        low = None if least is None else min(least, most)
-        smaller = dataclasses.replace(self.request, min_pixels=low, max_pixels=most)
-        return Prompt(smaller, self._backend)
-
-    @property
-    def opening(self) -> int:
-        """Tokens up to the end of the last picture: what questions about it have in common."""
-        places = [place for place, token in enumerate(self.ids) if token == self.template.image_id]
-        return places[-1] + 2 if places else 0
-
-    def row(self, index: int) -> Row:
-        image_id = self.template.image_id
-        return Row(
-            index=index,
-            sampling=self.request.sampling,
-            prompt_ids=[token for token in self.ids if token != image_id],
-            eos_ids=self.template.eos_ids,
-            close_ids=self.template.close_ids,
-            thinking=self.thinking,
-        )
+_CLAIM = 32_768  # tokens, prompts and answers, that other models leave for; free memory is used too
 
 
 @dataclass(eq=False)
@@ -104,11 +56,11 @@ class Running:
         return Lookup(self.row.prompt_ids)
 
     def guess(self) -> list[int]:
-        """What it may write next."""
+        """What it may write next, its last token not included."""
         lookup, ids = self._lookup, self.row.ids
         lookup.extend(ids[self._noted :])
         self._noted = len(ids)
-        return lookup.guess()
+        return lookup.guess()[: self.row.longest - len(ids) - 1]
 
 
 class Answering:
@@ -155,16 +107,19 @@ class Answering:
         return [self._answered[index] for index in range(len(self.prompts))]
 
     def _make_room(self) -> None:
-        """As much as the best use of the model takes, as far as it can be had: other models may
-        have to leave for many requests at once, not for a single one."""
+        """For a good many requests, as far as it can be had: other models may have to leave for
+        them. Then all that is free counts."""
         backend = self.backend
         self.watch.check()
         wish: list[Need] = []
         for index in self._waiting:
             need = self.prompts[index].need
-            if wish and not backend.budget.holds([*wish, need], self.costs.work):
-                break
             wish.append(need)
+            longest = max(need.prompt for need in wish) + max(need.answer for need in wish)
+            fits = backend.budget.holds(wish, self.costs.work)
+            if len(wish) > 1 and not (fits and len(wish) * longest <= _CLAIM):
+                wish.pop()
+                break
         backend.bring(self.costs.work(wish) if wish else 0, self.watch)
         model = backend.model
         self.decoder = Decoder(model, backend.template.image_id, backend.preprocessing.merge_size)
@@ -243,7 +198,7 @@ class Answering:
         prompt, decoder = self.prompts[index], self.decoder
         with stoppable(decoder.model, self.watch.check):
             opening = self._opening(index)
-            read, position = decoder.read(prompt.ids, prompt.grids, None, opening)
+            read, position = decoder.read(prompt.ids, prompt.grids, behind=opening)
         row = prompt.row(index)
         choices = Choices([row], decoder.device, len(read.logits))
         choices.prepare()
@@ -256,30 +211,48 @@ class Answering:
         prompt = self.prompts[index]
         if not prompt.opening:
             return None
-        key, pictures = self._ahead.take(index, self.watch.check)
+        key, shown = self._ahead.take(index, self.watch.check)
         kept = self.backend.weights.seen
         found = kept.get(key, self.decoder.device)
         if found is None:
-            sight, check = self.decoder.sight, self.watch.check
-            pixels = prompt.preprocessing.pixel_values(pictures, sight.device, sight.dtype, check)
-            found, _ = self.decoder.read(prompt.ids[: prompt.opening], prompt.grids, pixels)
+            pictures = self._pictures(prompt, shown)
+            found, _ = self.decoder.read(prompt.ids[: prompt.opening], prompt.grids, pictures)
             kept.put(key, found)
         return found
 
-    def _prepare(self, index: int, check: Callable[[], None]) -> tuple[Hashable, list[Tensor]]:
-        """What can be done for a prompt's pictures before the model's turn: the key of its
-        opening in ``seen``, and unless that is there already, the pictures ready to be sent."""
-        prompt, shown = self.prompts[index], []
+    def _pictures(self, prompt: Prompt, shown: Shown) -> list[Picture]:
+        """A prompt's pictures. One that was not looked at before has its patches, and is kept as
+        soon as it has been."""
+        kept, sight = self.backend.weights.seen, self.decoder.sight
+        pictures: dict[Hashable, Picture] = {}
+        for (key, image), grid in zip(shown, prompt.grids, strict=True):
+            if key in pictures:
+                continue
+            look, pixels = kept.get(key, self.decoder.device), None
+            if look is None:
+                pixels = prompt.preprocessing.pixel_values(
+                    [image], sight.device, sight.dtype, self.watch.check
+                )
+            pictures[key] = Picture(grid, pixels, look, partial(kept.put, key))
+        return [pictures[key] for key, _ in shown]
+
+    def _prepare(self, index: int, check: Callable[[], None]) -> tuple[Hashable, Shown]:
+        """What can be done for a prompt's pictures before the model's turn: the key of its opening
+        in ``seen``, and each picture with its own key, ready to be sent unless it is not needed."""
+        prompt, kept = self.prompts[index], self.backend.weights.seen
+        digests = []
         for image in prompt.request.images:
             check()  # a large photograph takes a while
             if id(image) not in self._digests:
                 self._digests[id(image)] = seen.digest(image)
-            shown.append(self._digests[id(image)])
-        key = seen.key(prompt.ids[: prompt.opening], shown, prompt.input_sizes)
-        pictures = list(prompt.request.images)
-        if key not in self.backend.weights.seen:
-            pictures = [images.sendable(image, self.backend.device) for image in pictures]
-        return key, pictures
+            digests.append(self._digests[id(image)])
+        key = seen.key(prompt.ids[: prompt.opening], digests, prompt.input_sizes)
+        shown: Shown = []
+        keys = zip(digests, prompt.input_sizes, strict=True)
+        for one, image in zip(keys, prompt.request.images, strict=True):
+            known = key in kept or one in kept
+            shown.append((one, image if known else images.sendable(image, self.backend.device)))
+        return key, shown
 
     def _step(self) -> None:
         """One more round, and note of one that is over."""

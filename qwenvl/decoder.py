@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from . import patch_embedding
 from .positions import rope_positions
@@ -32,7 +33,46 @@ class Read:
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for layer in self.cache.layers for tensor in _tensors(layer))
+        held = sum(tensor.nbytes for layer in self.cache.layers for tensor in _tensors(layer))
+        return held + self.logits.nbytes
+
+    def to(self, device: torch.device) -> Read:
+        cache = copied(self.cache)
+        for layer in cache.layers:
+            if hasattr(layer, "recurrent_states"):
+                for states in (layer.conv_states, layer.recurrent_states):
+                    for index, state in states.items():
+                        states[index] = None if state is None else state.to(device)
+            else:
+                layer.keys, layer.values = layer.keys.to(device), layer.values.to(device)
+            layer.device = device
+        return Read(cache, self.length, self.logits.to(device))
+
+
+@dataclass(frozen=True)
+class Look:
+    """A picture as the vision tower gave it: whatever form that has in the model's family."""
+
+    features: Any
+
+    @property
+    def nbytes(self) -> int:
+        return sum(leaf.nbytes for leaf in tree_leaves(self.features) if isinstance(leaf, Tensor))
+
+    def to(self, device: torch.device) -> Look:
+        return Look(tree_map_only(Tensor, lambda tensor: tensor.to(device), self.features))
+
+
+@dataclass
+class Picture:
+    """A picture of a prompt: its ``grid`` in patches, and either its patches (see
+    ``Preprocessing.pixel_values``) or what was seen of it before; ``keep`` is called with what is
+    seen of it now."""
+
+    grid: tuple[int, int, int]
+    pixels: Tensor | None
+    look: Look | None
+    keep: Callable[[Look], None]
 
 
 class Decoder:
@@ -67,13 +107,12 @@ class Decoder:
         self,
         ids: Sequence[int],
         grids: Sequence[tuple[int, int, int]],
-        pixels: Tensor | None,
+        pictures: Sequence[Picture] = (),
         behind: Read | None = None,
     ) -> tuple[Read, int]:
-        """Reads the prompt ``ids``, whose pictures have ``grids`` and ``pixels`` (as
-        ``Preprocessing.pixel_values`` makes them), from where ``behind`` ended; all pictures are
-        before that place, or none is. ``behind`` itself is left as it was. Gives also the position
-        of the next token."""
+        """Reads the prompt ``ids``, whose pictures have ``grids``, from where ``behind`` ended, and
+        there are no ``pictures`` after that place, or from the beginning. ``behind`` itself is left
+        as it was. Gives also the position of the next token."""
         from transformers import DynamicCache
 
         start = behind.length if behind else 0
@@ -83,11 +122,39 @@ class Decoder:
             "input_ids": torch.tensor([ids[start:]], device=self.device),
             "position_ids": positions[:, None, start:].to(self.device),
         }
-        if pixels is not None:
-            inputs["pixel_values"] = pixels
+        if pictures:
+            inputs["pixel_values"] = self.sight.new_empty(0)  # they are looked at one by one
             inputs["image_grid_thw"] = torch.tensor(grids, device=self.device)
-        out = self.model(**inputs, past_key_values=cache, use_cache=True, **self._last_only)
+        with self._seeing(pictures):
+            out = self.model(**inputs, past_key_values=cache, use_cache=True, **self._last_only)
         return Read(cache, len(ids), out.logits[0, -1].clone()), following
+
+    @contextmanager
+    def _seeing(self, pictures: Sequence[Picture]) -> Iterator[None]:
+        """The vision tower looks at ``pictures`` one by one, and only at those of which nothing is
+        known yet, whatever pixels it is given."""
+        if not pictures:
+            yield
+            return
+        tower = next(m for m in self.model.modules() if hasattr(m, "patch_embed"))
+        looks, held = tower.forward, vars(tower).get("forward")
+
+        def forward(_pixels: Tensor, grid_thw: Tensor, **options: Any) -> Any:
+            for picture in pictures:
+                if picture.look is None:
+                    grid = torch.tensor([picture.grid], device=grid_thw.device)
+                    picture.look = Look(_needed(looks(picture.pixels, grid_thw=grid, **options)))
+                    picture.pixels = None
+                    picture.keep(picture.look)
+            return _joined([picture.look.features for picture in pictures if picture.look])
+
+        tower.forward = forward
+        try:
+            yield
+        finally:
+            del tower.forward
+            if held is not None:
+                tower.forward = held
 
     def slots(self, fixed: bool = False) -> Any:
         """An empty set of slots for rows that decode together; see ``Slots``."""
@@ -161,6 +228,25 @@ def copied(cache: Any) -> Any:
             for name in ("is_conv_states_initialized", "is_recurrent_states_initialized"):
                 setattr(layer, name, dict(getattr(layer, name)))
     return made
+
+
+def _needed(features: Any) -> Any:
+    """Without the patches before they became tokens, which nobody uses."""
+    if getattr(features, "pooler_output", None) is not None:
+        features.last_hidden_state = None
+    return features
+
+
+def _joined(features: Sequence[Any]) -> Any:
+    """What the tower would have given for all pictures at once. A new container each time: models
+    put other things into it."""
+
+    def join(*parts: Any) -> Any:
+        if not isinstance(parts[0], Tensor):
+            return parts[0]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    return tree_map(join, features[0], *features[1:])
 
 
 def _tensors(layer: Any) -> list[Tensor]:

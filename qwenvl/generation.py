@@ -149,18 +149,11 @@ class TextStream:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may run at once. ``tokens``: rows times the longest row's prompt and answer,
-    which is what the KV cache can grow to. ``nbytes``: memory for all that a batch takes beside
-    the weights (None: no bound)."""
+    """How much may run at once. ``rows``: beyond so many, a pass is as busy as it can be.
+    ``nbytes``: memory for all that a batch takes beside the weights (None: no bound)."""
 
-    tokens: int = 32_768
     rows: int = 32
     nbytes: int | None = None
 
     def holds(self, needs: Sequence[Need], work: Callable[[Sequence[Need]], int]) -> bool:
-        longest = max(need.prompt for need in needs) + max(need.answer for need in needs)
-        return (
-            len(needs) <= self.rows
-            and len(needs) * longest <= self.tokens
-            and (self.nbytes is None or work(needs) <= self.nbytes)
-        )
+        return len(needs) <= self.rows and (self.nbytes is None or work(needs) <= self.nbytes)

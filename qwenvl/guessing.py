@@ -63,8 +63,8 @@ class Worth:
         self._checked = _blended(self._checked, seconds)
         self._gained = gained if not self._tries else _blended(self._gained, gained)
         self._tries += 1
-        known = self._tries >= _TRIES and self._plain is not None
-        if known and self._gained * self._plain <= self._checked:
+        plain = self._plain or 0.0
+        if self._tries >= _TRIES and self._gained * plain <= self._checked:
             self._tries, self._pause = 0, _PAUSE
 
     @property

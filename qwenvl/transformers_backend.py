@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from . import checkpoints
-from .answering import Answering, Prompt
+from .answering import Answering
 from .backend import Watch
 from .costs import Costs
 from .devices import pick_devices
@@ -25,6 +25,7 @@ from .loading import check_runnable, load_model
 from .memory import Memory, ran_out
 from .messages import OPEN_THOUGHT, Template
 from .progress import Progress
+from .prompts import Prompt
 from .replies import split_thinking
 from .shards import readable_size, settings
 from .types import Family, ModelSpec, Request, Response, Usage

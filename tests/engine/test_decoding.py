@@ -52,7 +52,7 @@ def counting(subject: TransformersBackend) -> Iterator[dict[str, int]]:
         counts["tokens"] += given["inputs_embeds"].shape[:2].numel()
 
     hooks = [
-        tower.register_forward_pre_hook(looked),
+        tower.blocks[0].register_forward_pre_hook(looked),
         language.register_forward_pre_hook(passed, with_kwargs=True),
     ]
     try:
@@ -142,10 +142,35 @@ def test_reading_anew_and_going_on_give_the_same_numbers(fresh: Any) -> None:
     assert len({answer.text for answer in answers}) == 1
 
 
+@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+def test_a_picture_is_looked_at_once_whatever_stands_before_it(fresh: Any, model_type: str) -> None:
+    """Another system prompt is another beginning, which is read anew; the picture is the same. So
+    it is among other pictures."""
+    subject = fresh(model_type)
+    shown, other = picture(150, 200), picture(64, 64)
+    questions = [
+        ask("what is it?", shown),
+        ask("what is it?", shown, system="Be brief."),
+        ask("and both?", other, shown),
+        ask("and both?", shown, other, shown),
+    ]
+    expected = []
+    for question in questions:
+        subject.weights.seen.clear()
+        expected += subject.generate([question])
+    subject.weights.seen.clear()
+    with counting(subject) as counts:
+        assert subject.generate(questions) == expected
+    assert counts["looks"] == 2
+    subject.weights.seen.clear()
+    with counting(subject) as counts:
+        assert subject.generate(questions[::-1]) == expected[::-1]
+    assert counts["looks"] == 2
+
+
 OTHERS = {
     "one pixel": lambda shown: {"shown": flipped(shown)},
     "pixel limit": lambda shown: {"max_pixels": 16 * 1024},
-    "system prompt": lambda shown: {"system": "Be brief."},
     "orientation": lambda shown: {"shown": shown.transpose(1, 2).contiguous()},
 }
 

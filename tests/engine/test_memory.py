@@ -19,6 +19,7 @@ from qwen_vl_suite.qwenvl import weights as weights_module
 from qwen_vl_suite.qwenvl.backend import Watch
 from qwen_vl_suite.qwenvl.costs import Costs, Need, too_large
 from qwen_vl_suite.qwenvl.errors import OutOfMemory, QwenVLError
+from qwen_vl_suite.qwenvl.guessing import MOST
 from qwen_vl_suite.qwenvl.memory import Memory, ran_out
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load, open_checkpoint
@@ -211,7 +212,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(subject: Transformers
     asked = requests(8)
     calm = subject.generate(asked)
     longest = max(r.usage.prompt_tokens + r.usage.new_tokens for r in calm)
-    with refusing(subject, 2 * longest + 2) as passes:
+    with refusing(subject, 2 * (longest + MOST)) as passes:
         watch = Told()
         assert subject.generate(asked, watch) == calm
     tried = [rows for rows, _ in passes if rows > 1]

@@ -178,7 +178,7 @@ def test_rounds_keep_to_a_cuda_device(
         decoder = Decoder(model, config.image_token_id, 2)
         starts = []
         for _ in range(2):
-            read, position = decoder.read([101, 102, 103], [], None)
+            read, position = decoder.read([101, 102, 103], [])
             warm = Sampling(16, temperature=0.7, top_k=20, presence_penalty=1.5)
             row = Row(0, warm, [101, 102], frozenset({3}), (7, 8), thinking=True)
             choices = Choices([row], decoder.device, len(read.logits))
