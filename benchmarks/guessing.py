@@ -44,7 +44,7 @@ def _saying(backend: Any, words: str) -> Iterator[int]:
         hook.remove()
 
 
-def guessing(boxes: int = 12) -> Figure:
+def guessing(model_type: str = "qwen3_vl", boxes: int = 12) -> Figure:
     """A list of boxes, greedy, alone: the answer that grounding and reading give."""
     from qwen_vl_suite.qwenvl.guessing import Worth
     from qwen_vl_suite.qwenvl.types import Request, Sampling
@@ -54,7 +54,7 @@ def guessing(boxes: int = 12) -> Figure:
         def pays(self) -> bool:
             return False
 
-    backend, _ = _model("qwen3_vl")
+    backend, _ = _model(model_type)
     words = _boxes(boxes)
 
     def answer(worth: Worth) -> list[list[int]]:
@@ -65,7 +65,7 @@ def guessing(boxes: int = 12) -> Figure:
         asked = Request((_picture(256, 0),), "Locate every animal.", sampling=Sampling(length))
         learnt = Worth()
         figure = compare(
-            f"a list of {boxes} boxes ({length} tokens), qwen3_vl",
+            f"a list of {boxes} boxes ({length} tokens), {model_type}",
             lambda: answer(learnt),
             lambda: answer(Never()),
             wanted=1,
@@ -75,14 +75,14 @@ def guessing(boxes: int = 12) -> Figure:
     return figure
 
 
-def cost_of_a_check() -> dict[str, Any]:
+def cost_of_a_check(model_type: str = "qwen3_vl") -> dict[str, Any]:
     """Seconds of a pass over 1 to 17 tokens of one row."""
     import time
 
     from qwen_vl_suite.qwenvl.decoder import Decoder
     from qwen_vl_suite.qwenvl.slots import Slots
 
-    backend, _ = _model("qwen3_vl")
+    backend, _ = _model(model_type)
     decoder = Decoder(backend.model, backend.template.image_id, 2)
     seconds = {}
     with torch.no_grad():

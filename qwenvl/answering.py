@@ -286,16 +286,19 @@ class Answering:
 
     def _guesses(self) -> list[list[int]]:
         """For each slot what its row may write next; nothing where that would not pay."""
+        guesses: list[list[int]] = [[] for _ in self._running]
+        if self._may_guess():
+            guesses = [running.guess() if running else [] for running in self._running]
+        return guesses if any(guesses) or self._rounds.owes else []
+
+    def _may_guess(self) -> bool:
         open_rows = self._open()
-        if (
-            not self._worth.pays
-            or not 0 < len(open_rows) <= _FEW
-            or not self._rounds.can_check
-            or not all(running.row.is_plain for running in open_rows)
-        ):
-            return []
-        guesses = [running.guess() if running else [] for running in self._running]
-        return guesses if any(guesses) else []
+        return (
+            self._worth.pays
+            and 0 < len(open_rows) <= _FEW
+            and self._rounds.can_check
+            and all(running.row.is_plain for running in open_rows)
+        )
 
     def _close_ranks(self) -> None:
         """Empty slots cost time: where nobody waits for them, the others move together."""
@@ -328,7 +331,7 @@ class Answering:
             return
         if place is not None:
             self._running[place] = None
-            self._rounds.slots.leave(place)
+            self._rounds.leave(place)
         self._done(row.index, self.backend.response(row, running.prompt))
 
     def _done(self, index: int, response: Response) -> None:

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from . import patch_embedding
 from .positions import rope_positions
+from .slots import held_states
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,5 @@ def _joined(features: Sequence[Any]) -> Any:
 
 def _tensors(layer: Any) -> list[Tensor]:
     if hasattr(layer, "recurrent_states"):
-        states = (*layer.conv_states.values(), *layer.recurrent_states.values())
-        return [state for state in states if state is not None]
+        return held_states(layer)
     return [layer.keys, layer.values]

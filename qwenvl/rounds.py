@@ -68,10 +68,12 @@ class Rounds:
         self._tokens = torch.empty(0, dtype=torch.long, device=self._decoder.device)
         self._positions = self._given = self._ahead = self._said = self._tokens
         self._under_way: deque[_Fetched] = deque()
+        self._owed: list[int] = []
         self._forget()
 
     def add(self, starts: Sequence[Start]) -> None:
         """Adds rows below the others."""
+        self._settle()
         self.slots.add(
             [start.read.cache for start in starts],
             [start.read.length for start in starts],
@@ -90,6 +92,7 @@ class Rounds:
 
     def replace(self, place: int, start: Start) -> None:
         """Gives the place of a row that has left to another."""
+        self._settle()
         if self.slots.replace(place, start.read.cache, start.read.length, start.reach):
             self._forget()
         self._choices.replace(place, start.choices)
@@ -97,10 +100,17 @@ class Rounds:
 
     def keep(self, places: Sequence[int]) -> None:
         """Only the rows at ``places``, in this order."""
+        self._settle()
         self.slots.keep(places)
         self._choices.keep(places)
         at = torch.tensor(places, device=self._decoder.device)
         self._move(self._tokens[at], self._positions[at])
+
+    def leave(self, place: int) -> None:
+        """The row there is finished; its slot stands empty."""
+        if self.slots.open == [place]:
+            self._owed = []
+        self.slots.leave(place)
 
     def end_thought(self, place: int) -> None:
         """The row there shall close its thought."""
@@ -118,6 +128,7 @@ class Rounds:
 
     def launch(self) -> None:
         """Starts the next round."""
+        self._settle()
         if self.slots.make_room():
             self._forget()
         self._choices.prepare()
@@ -134,33 +145,83 @@ class Rounds:
 
     @property
     def can_check(self) -> bool:
-        """Whether guesses can be checked: it needs caches that can forget the wrong ones."""
-        return self.slots.can_forget
+        """Whether guesses can be checked: it needs caches that can forget the wrong ones. States
+        of linear attention only go back to before a check, which is enough for a single row."""
+        return self.slots.can_forget or len(self.slots.open) == 1
+
+    @property
+    def owes(self) -> bool:
+        """Whether a row has gained tokens that its states have not taken in. They are the first
+        tokens of its next check, be there guesses or not; all other ways cost a pass."""
+        return bool(self._owed)
 
     def check(self, guesses: Sequence[Sequence[int]]) -> list[list[int]]:
         """A round of several tokens: what each row gains by its guess, one token at least. For
         rows that take the likeliest token; all earlier rounds have been collected."""
+        if not self.slots.can_forget:
+            return self._check_single(guesses)
         # All of one length: a captured step has but one, and few tokens cost no more than some.
-        padded = torch.tensor([[*guess, *[0] * (MOST - len(guess))] for guess in guesses])
-        if len(self._ahead) != len(guesses):
-            self._ahead = torch.empty_like(padded, device=self._decoder.device)
-            self._said = self._ahead.new_empty(len(guesses), 1 + MOST)
-        self._ahead.copy_(padded)
-        if self.slots.make_room(1 + MOST):
-            self._forget()
-        self._run(("check", self.slots.width), self._check)
-        said = self._said.tolist()
+        said = self._pass([[*guess, *[0] * (MOST - len(guess))] for guess in guesses])
         gained = [agreed(guess, row) for guess, row in zip(guesses, said, strict=True)]
+        self._advance(gained)
+        return gained
+
+    def _check_single(self, guesses: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Where states cannot forget. After a wrong guess they are as before the check, and the
+        row owes them what it has gained: the next check passes that again, before new guesses. So
+        a wrong guess costs no pass of its own."""
+        (place,) = self.slots.open
+        owed, guess = self._owed, list(guesses[place])[: MOST - len(self._owed)]
+        said = self._pass(self._only(place, [*owed, *guess]))[place]
+        tokens = agreed(guess, said[len(owed) :])
+        if len(tokens) > len(guess):
+            self._owed = []
+            self._advance(self._only(place, [*owed, *tokens], [0]))
+        else:
+            self.slots.restore_states()
+            self._owed = [*owed, *tokens]
+        return self._only(place, tokens, [0])
+
+    def _settle(self) -> None:
+        """Pays what a row owes, for rounds that are no checks."""
+        if self._owed:
+            (place,) = self.slots.open
+            owed, self._owed = self._owed, []
+            self._pass(self._only(place, owed[:-1]))
+            self._advance(self._only(place, owed, [0]))
+
+    def _only(
+        self, place: int, tokens: list[int], others: list[int] | None = None
+    ) -> list[list[int]]:
+        """``tokens`` for the row at ``place``, ``others`` (else as many zeros) for the rest."""
+        others = [0] * len(tokens) if others is None else others
+        return [tokens if at == place else others for at in range(len(self.slots))]
+
+    def _pass(self, ahead: list[list[int]]) -> list[list[int]]:
+        """What the model says behind each row's last token and behind each of ``ahead``, equally
+        many a row."""
+        rows, self._new = len(ahead), len(ahead[0])
+        if len(self._ahead) != rows:
+            self._ahead = self._tokens.new_empty(rows, MOST)
+            self._said = self._tokens.new_empty(rows, 1 + MOST)
+        self._ahead[:, : self._new] = torch.tensor(ahead, dtype=torch.long)
+        if self.slots.make_room(1 + self._new):
+            self._forget()
+        self._run(("check", self.slots.width, self._new), self._check)
+        return self._said[:, : 1 + self._new].tolist()
+
+    def _advance(self, gained: Sequence[Sequence[int]]) -> None:
         counts = [len(tokens) for tokens in gained]
         self.slots.advance_by(counts)
         self._positions.add_(torch.tensor(counts).to(self._positions.device))
         self._tokens.copy_(torch.tensor([max(tokens[-1], 0) for tokens in gained]))
-        return gained
 
     def _check(self) -> None:
-        tokens = torch.cat([self._tokens[:, None], self._ahead], 1)
+        if not self.slots.can_forget:
+            self.slots.keep_states()
+        tokens = torch.cat([self._tokens[:, None], self._ahead[:, : self._new]], 1)
         logits = self._decoder.step(self.slots, tokens, self._positions)
-        self._said.copy_(self._choices.likeliest(logits))
+        self._said[:, : 1 + self._new] = self._choices.likeliest(logits)
 
     def _run(self, key: Hashable, step: Callable[[], None]) -> None:
         if self.pace.captured:

@@ -82,6 +82,7 @@ class Slots:
         self._reaches: list[int] = []
         self._ends = Ends(self.places, self.places)
         self._layers: list[Any] = []
+        self._kept: list[Tensor] = []
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -163,10 +164,32 @@ class Slots:
         self.lengths = [length + 1 for length in self.lengths]
 
     @property
+    def open(self) -> list[int]:
+        """Places of the rows that have not left."""
+        return [place for place, reach in enumerate(self._reaches) if reach]
+
+    @property
     def can_forget(self) -> bool:
-        """Whether what a step added can be taken back. A state of linear attention has no way
-        back."""
+        """Whether a step's last tokens can be taken back by not counting them. States of linear
+        attention have no way back but to what was kept of them."""
         return not any(_is_linear(layer) for layer in self._layers)
+
+    def keep_states(self) -> None:
+        """Copies the states of linear attention, for ``restore_states``."""
+        states = self._states()
+        if [state.shape for state in states] != [copy.shape for copy in self._kept]:
+            self._kept = [torch.empty_like(state) for state in states]
+        for copy, state in zip(self._kept, states, strict=True):
+            copy.copy_(state)
+
+    def restore_states(self) -> None:
+        """Back to how the states were at the last ``keep_states``."""
+        for copy, state in zip(self._kept, self._states(), strict=True):
+            state.copy_(copy)
+
+    def _states(self) -> list[Tensor]:
+        linear = [layer for layer in self._layers if _is_linear(layer)]
+        return [state for layer in linear for state in held_states(layer)]
 
     def advance_by(self, counts: Sequence[int]) -> None:
         """After a step of which each row keeps only its first ``counts`` tokens."""
@@ -210,6 +233,12 @@ def _rounded(length: int) -> int:
 
 def _is_linear(layer: Any) -> bool:
     return hasattr(layer, "recurrent_states")
+
+
+def held_states(layer: Any) -> list[Tensor]:
+    """What a layer of linear attention has in place of keys and values."""
+    states = (*layer.conv_states.values(), *layer.recurrent_states.values())
+    return [state for state in states if state is not None]
 
 
 def _stacked(held: Tensor | None, new: Sequence[Tensor], capacity: int) -> Tensor:

@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl import rounds
 from qwen_vl_suite.qwenvl.answering import Running
+from qwen_vl_suite.qwenvl.choices import Choices
+from qwen_vl_suite.qwenvl.decoder import Decoder
 from qwen_vl_suite.qwenvl.errors import NumericalError
-from qwen_vl_suite.qwenvl.generation import Budget
+from qwen_vl_suite.qwenvl.generation import Budget, Row
 from qwen_vl_suite.qwenvl.guessing import MOST, Lookup, Worth, agreed
-from qwen_vl_suite.qwenvl.rounds import Pace, Rounds
+from qwen_vl_suite.qwenvl.rounds import Pace, Rounds, Start
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 from test_rounds import Taped, ask, picture
 
@@ -150,10 +152,53 @@ def test_guesses_never_change_an_answer(
         subject.budget = Budget(rows=rows)
         with counted() as counts:
             assert subject.generate(REQUESTS) == alone, f"{rows} at once"
-        if model_type in LINEAR:
-            assert not counts["checks"]
-        else:
-            assert counts["gained"] > 2 * counts["checks"] > 0
+        # Of several rows with linear attention only the last is guessed for, where it is alone.
+        least = 2 if model_type not in LINEAR or rows == 1 else 1.5
+        assert counts["gained"] > least * counts["checks"] > 0
+
+
+@pytest.mark.usefixtures("pace")
+@pytest.mark.parametrize("model_type", ["qwen3_vl", *LINEAR])
+def test_what_a_row_owes_is_paid_before_others_join(backend: Any, model_type: str) -> None:
+    """A check that was wrong, then plain rounds, a row beside it, and a check again."""
+    decoder = Decoder(backend(model_type).model, -1, 2)
+
+    def start(*ids: int) -> Start:
+        read, position = decoder.read(ids, [], None)
+        row = Row(0, Sampling(60), list(ids), frozenset(), ())
+        choices = Choices([row], decoder.device, len(read.logits))
+        return Start(read, choices, int(read.logits.argmax()), position, 60)
+
+    def launched(subject: Rounds, times: int) -> list[list[int]]:
+        for _ in range(times):
+            subject.launch()
+        return [subject.collect(all_of_them=True) or [] for _ in range(times)]
+
+    with torch.no_grad():
+        plain = Rounds(decoder)
+        plain.add([start(101, 102, 103)])
+        said = [tokens[0] for tokens in launched(plain, 24)]
+        plain.clear()
+        plain.add([start(104, 105)])
+        other = [tokens[0] for tokens in launched(plain, 6)]
+
+        subject = Rounds(decoder)
+        subject.add([start(101, 102, 103)])
+        for done in (0, 3):
+            wrong = [*said[done : done + 2], (said[done + 2] + 1) % 300, 7]
+            assert subject.check([wrong]) == [said[done : done + 3]]
+            assert subject.owes == (model_type in LINEAR)
+        assert launched(subject, 2) == [[token] for token in said[6:8]]
+        assert subject.check([[(said[8] + 1) % 300]]) == [[said[8]]]
+        subject.add([start(104, 105)])
+        assert launched(subject, 6) == [list(pair) for pair in zip(said[9:15], other, strict=True)]
+        subject.leave(1)
+        assert subject.can_check
+        assert subject.check([said[15:17], []])[0] == said[15:18]
+        assert subject.check([[(said[18] + 1) % 300], []])[0] == [said[18]]
+        subject.keep([0])
+        assert subject.check([[]]) == [[said[19]]] and not subject.owes
+        assert launched(subject, 4) == [[token] for token in said[20:24]]
 
 
 def row_ids(subject: Any, question: Request) -> list[int]:
