@@ -82,7 +82,7 @@ def load_model(
         # Straight to the device: weights that are quantised, converted or merged while they are
         # loaded are so where they stay, and never stand in RAM as well.
         options["device_map"] = {"": str(device)}
-    cls = _model_class(path, family)
+    cls = model_class(path, family)
     if len(devices) > 1:
         options["device_map"] = _split(cls, path, spec, dtype.itemsize)
     model, report = followed(lambda: _from_pretrained(cls, path, options), progress, path)
@@ -203,7 +203,9 @@ def _transformers_version() -> str:
     return transformers.__version__
 
 
-def _model_class(path: Path, family: Family) -> Any:
+def model_class(path: Path, family: Family) -> Any:
+    """The class in transformers that loads ``path``. Raises ``UnsupportedModel`` where this
+    release has none."""
     import transformers
 
     name = family.transformers_class or "AutoModelForImageTextToText"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import shutil
@@ -61,49 +60,6 @@ def test_a_batch_is_token_equal_to_one_by_one(backend, model_type: str) -> None:
     assert subject.generate(requests[::-1])[::-1] == alone, "order decides nothing"
     assert len({response.text for response in alone}) > 4, "too alike to show anything"
     assert alone[3].usage.new_tokens <= 5
-
-
-@pytest.mark.parametrize("model_type", FAMILY_NAMES)
-def test_the_road_is_the_official_processors(backend, checkpoint, model_type: str) -> None:
-    """Same tokens as plain ``generate`` fed by the official image processor."""
-    subject: TransformersBackend = backend(model_type)
-    shown = picture(90, 130)
-    ours = subject.generate([Request((shown,), "what is it?", sampling=GREEDY)])[0]
-    inputs = official_inputs(checkpoint(model_type), subject, shown, "what is it?")
-    with torch.no_grad():
-        ids = subject.model.generate(
-            **inputs,
-            max_new_tokens=20,
-            do_sample=False,
-            eos_token_id=sorted(subject.template.eos_ids),
-            pad_token_id=subject.template.pad_id,
-        )
-    new = [t for t in ids[0, inputs["input_ids"].shape[1] :].tolist()]
-    text = [token for token in new if token not in subject.template.eos_ids]
-    assert ours.text == subject.template.decode(text).strip()
-    assert ours.usage.prompt_tokens == inputs["input_ids"].shape[1]
-
-
-def official_inputs(folder: Path, subject: TransformersBackend, shown: torch.Tensor, words: str):
-    from transformers import AutoImageProcessor
-
-    pixels = AutoImageProcessor.from_pretrained(folder)(
-        images=[shown], return_tensors="pt", input_data_format="channels_first"
-    )
-    made = subject.template.tokenizer
-    text = made.apply_chat_template(
-        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    image = subject.family.image_token
-    count = int(pixels["image_grid_thw"].prod()) // 4
-    inputs = made(text.replace(image, image * count), return_tensors="pt")
-    inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
-    if "mm_token_type_ids" in inspect.signature(subject.model.forward).parameters:
-        image_id = made.convert_tokens_to_ids(image)
-        inputs["mm_token_type_ids"] = (inputs["input_ids"] == image_id).long()
-    return {**inputs, **pixels}
 
 
 def test_batches_are_cut_by_the_budget_and_answers_keep_their_order(backend) -> None:
