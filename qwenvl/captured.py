@@ -30,6 +30,7 @@ class Captured:
         self._device = device
         self._graphs: dict[Hashable, Any] = {}
         self._runs: Counter[Hashable] = Counter()
+        self._pool: Any = None  # graphs run one at a time and can share their memory
         self._possible = True
 
     def run(self, key: Hashable, step: Callable[[], None]) -> None:
@@ -47,6 +48,7 @@ class Captured:
     def forget(self) -> None:
         self._graphs.clear()
         self._runs.clear()
+        self._pool = None
 
     def _capture(self, key: Hashable, step: Callable[[], None]) -> None:
         try:
@@ -60,12 +62,11 @@ class Captured:
 
     def _record(self, step: Callable[[], None]) -> Any:
         graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may use the device meanwhile.
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.graph(graph, capture_error_mode="thread_local"),
-        ):
-            step()
+        with torch.cuda.device(self._device):
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            # Other threads of the process may use the device meanwhile.
+            with torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
+                step()
         return graph
 
     def _replay(self, graph: Any) -> None:
