@@ -12,7 +12,7 @@ from . import load_pack
 
 
 def figures() -> dict[str, Callable[[], Any]]:
-    from . import pixels, speed
+    from . import first_token, pixels, speed
 
     return {
         "batch": lambda: speed.batch("qwen3_vl"),
@@ -25,6 +25,7 @@ def figures() -> dict[str, Callable[[], Any]]:
         "patch-embedding": pixels.patch_embedding,
         "batch-growth": speed.batch_growth,
         "picture-growth": speed.picture_growth,
+        "first-token": lambda: {"cases": list(first_token.first_token())},
     }
 
 

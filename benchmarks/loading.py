@@ -54,6 +54,19 @@ _VISION = {
     "out_hidden_size": 2048,
     "deepstack_visual_indexes": [3, 6, 9],
 }
+
+
+def _tied(**text: Any) -> dict[str, Any]:
+    """A dense one with a vocabulary as large as Qwen's, which stands once in the file."""
+    text = {**_TEXT, "vocab_size": 151_936, "tie_word_embeddings": True, **text}
+    return {
+        "model_type": "qwen3_vl",
+        "text_config": {"model_type": "qwen3_vl_text", **text},
+        "vision_config": {**_VISION, "out_hidden_size": text["hidden_size"]},
+        "tie_word_embeddings": True,
+    }
+
+
 SHAPES: dict[str, dict[str, Any]] = {
     "dense": {
         "model_type": "qwen3_vl",
@@ -67,6 +80,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vision_config": _VISION,
         "tie_word_embeddings": False,
     },
+    "1.5 GB": _tied(hidden_size=1024, intermediate_size=4096, num_hidden_layers=20),
+    "4 GB": _tied(num_hidden_layers=28),
 }
 CASES = (
     ("dense", "bf16", "bf16"),
@@ -121,6 +136,8 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         config = transformers.AutoConfig.from_pretrained(folder)
         model = transformers.AutoModelForImageTextToText.from_config(config)
     found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        found.pop("lm_head.weight", None)
     for name, (*experts, _, _) in [item for item in found.items() if ".experts." in item[0]]:
         # Newer releases hold experts the other way round than files do.
         hidden, inner = _TEXT["hidden_size"], _EXPERTS["moe_intermediate_size"]

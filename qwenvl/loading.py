@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from . import patch_embedding
+from .collector import paused
 from .devices import PRECISIONS as PRECISIONS
 from .devices import free_memory, least_capable, pick_devices, pick_dtype
 from .errors import (
@@ -50,6 +51,7 @@ _FLASH_PACKAGES = {
 _KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
 
 
+@paused()
 def load_model(
     path: Path, spec: ModelSpec, family: Family, progress: Progress | None = None
 ) -> Any:
@@ -98,6 +100,7 @@ def load_model(
     return model.eval()
 
 
+@paused()
 def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
     """The tokenizer in ``path``. Raises ``IncompleteCheckpoint`` where it cannot be read."""
     from transformers import AutoTokenizer
@@ -149,6 +152,7 @@ def _flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
+@paused()
 def check_runnable(path: Path, spec: ModelSpec, family: Family) -> None:
     """Raises ``RemoteCodeRefused`` or ``UnsupportedModel`` where loading could never work."""
     if family.model_type == "qwen":
