@@ -18,8 +18,8 @@ def paused() -> Iterator[None]:
     garbage cycles by itself. Also a decorator.
 
     Imports, tokenizers and models are hundreds of thousands of objects that stay. As they come,
-    the collector looks at all that the process holds, again and again, and finds nothing: with
-    what a host has loaded that is half of the time. What is collected on demand
+    the collector looks at all that the process holds, again and again, and finds nothing: beside
+    what a host has loaded, that doubles the time a tokenizer takes. What is collected on demand
     (``gc.collect()``) is so here too, and who had turned the collector off finds it off.
     """
     global _blocks, _was_on
