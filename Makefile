@@ -14,13 +14,14 @@ PY := .venv/bin/python
 NEWEST := .venv/.ready
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help setup browser demo bench test lint types format comfy clean
+.PHONY: help setup browser demo bench bench-docs test lint types format comfy clean
 
 help:
 	@echo 'make setup    environments: .venv (newest transformers), .venv-oldest (4.57)'
 	@echo 'make demo     describe, read and ground shipped pictures with the bundled model'
 	@echo 'make test     everything that CI runs'
-	@echo 'make bench    speed and memory against the plain way, side by side'
+	@echo 'make bench    speed and memory against the plain way, side by side, with plots'
+	@echo 'make bench-docs  docs/performance.md with the results of make bench'
 	@echo 'make lint     style and types'
 	@echo 'make format   rewrite the code in the style'
 	@echo 'make comfy    COMFYUI=<checkout>: a real ComfyUI with the pack in it'
@@ -57,10 +58,19 @@ browser: $(NEWEST)
 demo: $(NEWEST)
 	$(PY) demo.py
 
-# Threads as torch would take them: this measures, and alone.
-bench: $(NEWEST)
-	env -u OMP_NUM_THREADS $(PY) -m benchmarks --json
-	env -u OMP_NUM_THREADS $(PY) -m benchmarks.loading --json
+.venv/.bench: $(NEWEST)
+	$(UV) pip install --python $(PY) --group bench
+	touch $@
+
+# Threads as torch would take them: this measures, and wants the machine for itself.
+bench: .venv/.bench
+	env -u OMP_NUM_THREADS $(PY) -m benchmarks --save output/bench/results.jsonl
+	$(PY) -m benchmarks.report output/bench/results.jsonl
+	env -u OMP_NUM_THREADS $(PY) -m benchmarks.loading --json | tee output/bench/loading.json
+
+# The page in docs/ with what was measured last.
+bench-docs: .venv/.bench
+	$(PY) -m benchmarks.report output/bench/results.jsonl --docs
 
 lint: $(NEWEST)
 	.venv/bin/ruff check .

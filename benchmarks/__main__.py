@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+import sys
+from pathlib import Path
 from typing import Any
 
 from . import load_pack
 
 
-def figures() -> dict[str, Callable[[], Any]]:
-    from . import first_token, pixels, speed
-
-    return {
-        "batch": lambda: speed.batch("qwen3_vl"),
-        "batch-linear": lambda: speed.batch("qwen3_5"),
-        "second-question": lambda: speed.second_question("qwen3_vl"),
-        "second-question-linear": lambda: speed.second_question("qwen3_5"),
-        "three-tasks": lambda: speed.three_tasks("qwen3_vl"),
-        "pixels": pixels.pixels,
-        "pixels-growth": pixels.pixels_growth,
-        "patch-embedding": pixels.patch_embedding,
-        "batch-growth": speed.batch_growth,
-        "picture-growth": speed.picture_growth,
-        "first-token": lambda: {"cases": list(first_token.first_token())},
-    }
-
-
 def main() -> None:
     load_pack()
-    known = figures()
+    from .plan import plan
+
+    known = plan()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of words")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="JSON lines to a file as well")
     options = parser.parse_args()
     if unknown := set(options.names) - set(known):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    from .figures import machine
+    unequal = []
+    with contextlib.ExitStack() as stack:
+        if options.save:
+            options.save.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(options.save.open("w", encoding="utf-8"))
+        for key in options.names or known:
+            try:
+                found = measured(known[key])
+            except AssertionError as error:  # the others are still worth measuring
+                unequal.append(f"{key}: {error}")
+                continue
+            line = json.dumps(record(key, found), ensure_ascii=False)
+            print(line if options.json else found.line(), flush=True)
+            if options.save:
+                print(line, file=file, flush=True)
+    if unequal:
+        sys.exit("\n".join(["No figure where the results are not equal:", *unequal]))
 
-    if options.json:
-        print(json.dumps({"machine": machine()}))
-    for name in options.names or known:
-        found = known[name]()
-        shown = dataclasses.asdict(found) if dataclasses.is_dataclass(found) else found
-        if options.json:
-            print(json.dumps({"benchmark": name, **shown}), flush=True)
-        else:
-            print(found.line() if hasattr(found, "line") else f"{name}: {shown}", flush=True)
+
+def measured(benchmark: Any) -> Any:
+    from .figures import Missing
+
+    if benchmark.hindrance:
+        told = (benchmark.name, benchmark.wanted, benchmark.at_most)
+        return Missing(*told, benchmark.hindrance)
+    return benchmark.run(benchmark.name, benchmark.wanted)
+
+
+def record(key: str, found: Any) -> dict[str, Any]:
+    """A line of results."""
+    from .figures import KINDS, machine
+
+    kind = next(kind for kind, cls in KINDS.items() if isinstance(found, cls))
+    return {
+        "benchmark": key,
+        "kind": kind,
+        **dataclasses.asdict(found),
+        "machine": machine(),
+    }
 
 
 if __name__ == "__main__":

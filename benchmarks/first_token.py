@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ROOT, load_pack, loading
+from .figures import Figure, figure
 
 REPEATS = 3
 _WANTED = 1.3
@@ -80,6 +81,18 @@ def first_token() -> Iterator[dict[str, Any]]:
                         "reading_alone": round(read, 4),
                         **found,
                     }
+
+
+def start(name: str, wanted: float | None, case: str, precision: str, host: str) -> Figure:
+    """One case and host: the first token against reading the weights' bytes."""
+    with _checkpoint(case) as folder:
+        read = min(loading.read_seconds(folder) for _ in range(REPEATS))
+        runs = [_apart(folder, precision, host) for _ in range(REPEATS)]
+    again, later = (
+        statistics.median(run[key] for run in runs) for key in ("again", "second_loader")
+    )
+    note = f"{again:.2f} s for the next picture's, {1000 * later:.1f} ms for a second loader"
+    return figure(name, [(run["total"], read) for run in runs], wanted, note)
 
 
 @contextmanager
@@ -209,4 +222,6 @@ def here(folder: str, precision: str, host: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(here(*sys.argv[1:])))
+    # With a folder, a type and a host: one start, in this process. Else all, each in its own.
+    for line in [here(*sys.argv[1:])] if sys.argv[1:] else first_token():
+        print(json.dumps(line), flush=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from .figures import Figure, compare
-from .speed import _model, _picture, _tokens
+from .figures import Figure, Growth, compare, grown
+from .models import Model
+from .speed import answered, picture
 
 
 def _boxes(count: int) -> str:
@@ -44,7 +45,7 @@ def _saying(backend: Any, words: str) -> Iterator[int]:
         hook.remove()
 
 
-def guessing(model_type: str = "qwen3_vl", boxes: int = 12) -> Figure:
+def guessing(name: str, wanted: float | None, model: Model, boxes: int) -> Figure:
     """A list of boxes, greedy, alone: the answer that grounding and reading give."""
     from qwen_vl_suite.qwenvl.guessing import Worth
     from qwen_vl_suite.qwenvl.types import Request, Sampling
@@ -54,48 +55,49 @@ def guessing(model_type: str = "qwen3_vl", boxes: int = 12) -> Figure:
         def pays(self) -> bool:
             return False
 
-    backend, _ = _model(model_type)
+    backend, own = model.backend, model.backend.worth
     words = _boxes(boxes)
 
     def answer(worth: Worth) -> list[list[int]]:
         backend.worth = worth
-        return _tokens(backend, [asked])
+        return answered(backend, [asked])
 
-    with _saying(backend, words) as length:
-        asked = Request((_picture(256, 0),), "Locate every animal.", sampling=Sampling(length))
-        learnt = Worth()
-        figure = compare(
-            f"a list of {boxes} boxes ({length} tokens), {model_type}",
-            lambda: answer(learnt),
-            lambda: answer(Never()),
-            wanted=1,
-            note="guesses by prompt lookup against none; what the model says is scripted",
-        )
-        assert backend.template.decode(answer(learnt)[0]).strip() == words.strip()
+    try:
+        with _saying(backend, words) as length:
+            asked = Request((picture(256, 0),), "Locate every animal.", sampling=Sampling(length))
+            learnt = Worth()
+            figure = compare(
+                name,
+                lambda: answer(learnt),
+                lambda: answer(Never()),
+                wanted=wanted,
+                repeats=2,
+                note="guesses by prompt lookup against none; what the model says is scripted",
+            )
+            assert backend.template.decode(answer(learnt)[0]).strip() == words.strip()
+    finally:
+        backend.worth = own
     return figure
 
 
-def cost_of_a_check(model_type: str = "qwen3_vl") -> dict[str, Any]:
-    """Seconds of a pass over 1 to 17 tokens of one row."""
-    import time
-
+@torch.no_grad()
+def cost_of_a_check(
+    name: str, wanted: float | None, model: Model, lengths: Sequence[int]
+) -> Growth:
+    """A pass over some tokens of one row at once."""
     from qwen_vl_suite.qwenvl.decoder import Decoder
     from qwen_vl_suite.qwenvl.slots import Slots
 
-    backend, _ = _model(model_type)
+    backend = model.backend
     decoder = Decoder(backend.model, backend.template.image_id, 2)
-    seconds = {}
-    with torch.no_grad():
-        read, position = decoder.read(list(range(100, 300)), [])
-        slots = Slots(decoder.device)
-        slots.add([read.cache], [read.length], [300])
-        for new in (1, 2, 3, 5, 9, 17):
-            slots.make_room(new)
-            tokens = torch.full((1, new), 105)
-            times = []
-            for _ in range(12):
-                start = time.perf_counter()
-                decoder.step(slots, tokens, torch.tensor([position]))
-                times.append(time.perf_counter() - start)
-            seconds[new] = sorted(times)[len(times) // 2]
-    return {"tokens": list(seconds), "seconds": list(seconds.values())}
+    read, position = decoder.read(list(range(100, 300)), [])
+    slots = Slots(decoder.device)
+    slots.add([read.cache], [read.length], [300])
+
+    def work(index: int) -> None:
+        slots.make_room(lengths[index])
+        tokens = torch.full((1, lengths[index]), 105)
+        decoder.step(slots, tokens, torch.tensor([position]))
+
+    work(0)
+    return grown(name, wanted, "tokens", lengths, work, repeats=12)

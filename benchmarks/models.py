@@ -1,11 +1,21 @@
-"""Models of random weights in the shapes of real ones, small enough for a processor."""
+"""Models of random weights in the shapes of real ones: small ones for a processor, whose
+checkpoints are written and loaded, and full ones for a graphics card, made where they compute."""
 
 from __future__ import annotations
 
+import atexit
+import json
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from . import ROOT
 
@@ -56,15 +66,93 @@ SHAPES: dict[str, dict[str, Any]] = {
 """About 100 million parameters each."""
 
 
-def write(model_type: str) -> Path:
-    """The folder of a fresh checkpoint."""
-    import json
+def _full(text: dict[str, Any], vision: dict[str, Any], tied: bool) -> dict[str, Any]:
+    """A Qwen3-VL configuration, from what differs between its sizes."""
+    same_text = {
+        "vocab_size": 151_936,
+        "head_dim": 128,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 262_144,
+        "rope_theta": 5_000_000,
+        "rope_scaling": {**_ROPE, "mrope_section": [24, 20, 20]},
+        "tie_word_embeddings": tied,
+    }
+    same_vision = {"num_heads": 16, "out_hidden_size": text["hidden_size"]}
+    return {
+        "text_config": {**same_text, **text},
+        "vision_config": {**_VISION, **same_vision, **vision},
+        "tie_word_embeddings": tied,
+    }
 
+
+_SMALLER_EYE = {
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "deepstack_visual_indexes": [5, 11, 17],
+}
+_LARGER_EYE = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "deepstack_visual_indexes": [8, 16, 24],
+}
+FULL: dict[str, dict[str, Any]] = {
+    "2B": _full(
+        {
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+        },
+        _SMALLER_EYE,
+        tied=True,
+    ),
+    "4B": _full(
+        {
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+        },
+        _SMALLER_EYE,
+        tied=True,
+    ),
+    "8B": _full(
+        {
+            "hidden_size": 4096,
+            "intermediate_size": 12_288,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+        },
+        _LARGER_EYE,
+        tied=False,
+    ),
+}
+"""Qwen3-VL as its makers' ``config.json`` files have it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backend whose answers all have the length asked for (random weights would end some
+    early), and the folder of its checkpoint's small files. ``exact``: it computes in fp32, so that
+    two ways to an answer can be told equal."""
+
+    backend: Any
+    folder: Path
+    exact: bool
+
+
+def write(model_type: str, config: dict[str, Any] | None) -> Path:
+    """The folder of a fresh checkpoint, there until the process ends. ``config``: its shapes; a
+    tiny model's without."""
     sys.path.append(str(ROOT / "tests" / "engine"))
     import tiny
 
-    folder = Path(tempfile.mkdtemp(prefix="qwen-vl-bench-")) / model_type
-    tiny.make(model_type, folder, config=SHAPES[model_type])
+    root = Path(tempfile.mkdtemp(prefix="qwen-vl-bench-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    folder = root / model_type
+    tiny.make(model_type, folder, config=config)
     # Pictures as large as real checkpoints take them.
     rule = json.loads((folder / "preprocessor_config.json").read_text())
     rule["size"] = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
@@ -72,10 +160,110 @@ def write(model_type: str) -> Path:
     return folder
 
 
-def make(model_type: str) -> tuple[Any, Path]:
-    """The backend of a fresh model and the folder of its checkpoint."""
+@cache
+def small(model_type: str, precision: str = "fp32", device: str = "cpu") -> Model:
+    """One of ``SHAPES``, the same each time."""
+    return opened(small_files(model_type), device=device, precision=precision)
+
+
+@cache
+def small_files(model_type: str = "qwen3_vl") -> Path:
+    """The checkpoint of one of ``SHAPES``."""
+    return write(model_type, SHAPES[model_type])
+
+
+def full(size: str, quantization: str = "none", device: str = "cuda") -> Model:
+    """One of ``FULL`` in bf16, a fresh one each time: it leaves memory when nobody holds it."""
+    folder = _full_files()
+    with _instead_of_reading(FULL[size], device):
+        return opened(folder, device=device, precision="bf16", quantization=quantization)
+
+
+@cache
+def _full_files() -> Path:
+    """A checkpoint's small files, beside weights that are not read."""
+    return write("qwen3_vl", None)
+
+
+def opened(folder: Path, **settings: str) -> Model:
+    """A checkpoint, loaded with ``settings`` of its ``ModelSpec``."""
     from qwen_vl_suite.qwenvl.transformers_backend import load
     from qwen_vl_suite.qwenvl.types import ModelSpec
 
-    folder = write(model_type)
-    return load(ModelSpec(str(folder))), folder
+    backend = load(ModelSpec(str(folder), **settings))
+    backend.template.eos_ids = frozenset()
+    return Model(backend, folder, backend.model.dtype is torch.float32)
+
+
+@contextmanager
+def _instead_of_reading(shape: dict[str, Any], device: str) -> Iterator[None]:
+    """Inside, what is loaded are random weights of ``shape``, made on ``device``: writing 17 GB to
+    files and reading them again would only cost time."""
+    from qwen_vl_suite.qwenvl import loading
+
+    def made(_cls: Any, path: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        model = created(path, shape, device, options["dtype"], options["attn_implementation"])
+        if "quantization_config" in options:
+            quantise(model, options["quantization_config"])
+        return model, {"missing_keys": []}
+
+    read, loading._from_pretrained = loading._from_pretrained, made
+    try:
+        yield
+    finally:
+        loading._from_pretrained = read
+
+
+def created(
+    path: Path, shape: dict[str, Any], device: str, dtype: torch.dtype, attention: str
+) -> Any:
+    """A model of ``shape`` with normal random weights, and the special tokens of ``path``."""
+    import transformers
+
+    own = json.loads((path / "config.json").read_text())
+    tokens = {name: own[name] for name in own if name.endswith("_token_id")}
+    config = transformers.AutoConfig.for_model(
+        "qwen3_vl", **json.loads(json.dumps(shape)), **tokens
+    )
+    torch.manual_seed(3)
+    with torch.device(device):
+        model = transformers.AutoModelForImageTextToText.from_config(
+            config, dtype=dtype, attn_implementation=attention
+        )
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=0.02)
+    return model
+
+
+def quantise(model: Any, config: Any) -> None:
+    """Linear layers in 4 bits, in place, those that ``config`` names left out: as bitsandbytes
+    has them after loading."""
+    import bitsandbytes
+
+    skipped = tuple(config.llm_int8_skip_modules)
+    for name, module in list(model.named_modules()):
+        if type(module) is not torch.nn.Linear or name.startswith(skipped):
+            continue
+        small = bitsandbytes.nn.Linear4bit(
+            module.in_features,
+            module.out_features,
+            module.bias is not None,
+            compute_dtype=config.bnb_4bit_compute_dtype,
+            compress_statistics=config.bnb_4bit_use_double_quant,
+            quant_type=config.bnb_4bit_quant_type,
+            device="meta",
+        )
+        packed = bitsandbytes.nn.Params4bit(
+            module.weight.detach(),
+            requires_grad=False,
+            compress_statistics=config.bnb_4bit_use_double_quant,
+            quant_type=config.bnb_4bit_quant_type,
+            module=small,
+        )
+        small.weight = packed.to(module.weight.device)
+        small.bias = module.bias
+        small.train(module.training)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, small)

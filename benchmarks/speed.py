@@ -1,21 +1,19 @@
-"""Answering: many pictures, many questions, and what is done to a picture before."""
+"""Answering: many pictures at once, many questions about one picture, and how costs grow."""
 
 from __future__ import annotations
 
-import math
-import statistics
-import time
+import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import models
-from .figures import Figure, compare
+from . import figures
+from .figures import Figure, Growth, compare
+from .models import Model
 
 
-def _picture(side: int, seed: int) -> torch.Tensor:
+def picture(side: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     small = torch.rand(1, 3, side // 16, side // 16, generator=generator)
     smooth = torch.nn.functional.interpolate(small, size=(side, side), mode="bilinear")
@@ -25,22 +23,24 @@ def _picture(side: int, seed: int) -> torch.Tensor:
 class Plain:
     """One request after the other through plain ``generate`` with the official processor."""
 
-    def __init__(self, backend: Any, folder: Path):
+    def __init__(self, model: Model):
         from transformers import AutoImageProcessor
 
-        self.backend, self.model = backend, backend.model
-        self.processor = AutoImageProcessor.from_pretrained(folder)
+        self.model, self.template = model.backend.model, model.backend.template
+        self.processor = AutoImageProcessor.from_pretrained(model.folder)
+        # Releases before 5 find the pictures' places themselves.
+        self.told = "mm_token_type_ids" in inspect.signature(self.model.forward).parameters
 
+    @torch.no_grad()
     def ask(self, request: Any) -> list[int]:
         pixels = self.processor(images=list(request.images), return_tensors="pt")
         tokens = [int(grid.prod()) // 4 for grid in pixels["image_grid_thw"]]
-        template = self.backend.template
-        ids = torch.tensor([template.encode(request, tokens)])
+        ids = torch.tensor([self.template.encode(request, tokens)])
+        inputs = {**pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self.told:
+            inputs["mm_token_type_ids"] = (ids == self.template.image_id).long()
         out = self.model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            mm_token_type_ids=(ids == template.image_id).long(),
-            **pixels,
+            **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},
             max_new_tokens=request.sampling.max_new_tokens,
             do_sample=False,
             eos_token_id=None,
@@ -48,15 +48,7 @@ class Plain:
         return out[0, ids.shape[1] :].tolist()
 
 
-def _model(model_type: str) -> tuple[Any, Path]:
-    """A backend whose answers all have the length asked for (random weights would end some
-    early), and the folder of its checkpoint."""
-    backend, folder = models.make(model_type)
-    backend.template.eos_ids = frozenset()
-    return backend, folder
-
-
-def _tokens(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
+def answered(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
     """What the model answers, token by token: texts may hide differences."""
     said: dict[int, list[int]] = {}
     made = backend.response
@@ -73,70 +65,79 @@ def _tokens(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
     return [said[index] for index in range(len(requests))]
 
 
-def batch(model_type: str, pictures: int = 16, side: int = 256, tokens: int = 48) -> Figure:
-    """Many pictures at once against one by one."""
+def questions(count: int, side: int, tokens: int) -> list[Any]:
+    """The same question about ``count`` pictures."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    backend, folder = _model(model_type)
-    plain = Plain(backend, folder)
-    asked = [
-        Request((_picture(side, seed),), "What is it?", sampling=Sampling(tokens))
-        for seed in range(pictures)
+    return [
+        Request((picture(side, seed),), "What is it?", sampling=Sampling(tokens))
+        for seed in range(count)
     ]
+
+
+def batch(
+    name: str, wanted: float | None, model: Model, pictures: int, side: int, tokens: int
+) -> Figure:
+    """Many pictures at once against one by one."""
+    backend, plain = model.backend, Plain(model)
+    asked = questions(pictures, side, tokens)
 
     def ours() -> list[list[int]]:
         backend.weights.seen.clear()  # every picture is new
-        return _tokens(backend, asked)
+        return answered(backend, asked)
 
     def theirs() -> list[list[int]]:
-        with torch.no_grad():
-            return [plain.ask(request) for request in asked]
+        return [plain.ask(request) for request in asked]
+
+    def warm_up() -> None:
+        for request in questions(1, side, 4):
+            answered(backend, [request])
+            plain.ask(request)
 
     return compare(
-        f"{pictures} pictures of {side}x{side}, {tokens} tokens each, {model_type}",
+        name,
         ours,
         theirs,
-        wanted=2.5,
-        repeats=3,
+        wanted=wanted,
+        repeats=2 if model.backend.device.type == "cpu" else 3,
+        warm_up=warm_up,
         note="against plain generate with the official processor, one by one",
+        # In half precision rounding tips words when the shapes of a batch change.
+        alike=None if model.exact else figures.alike,
     )
 
 
-def second_question(model_type: str, side: int = 1024) -> Figure:
+def second_question(name: str, wanted: float | None, model: Model, side: int) -> Figure:
     """The first token of another answer about a picture that was already looked at."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    backend, _ = _model(model_type)
-    shown = _picture(side, 0)
+    backend, shown = model.backend, picture(side, 0)
     first = Request((shown,), "What is it?", sampling=Sampling(1))
     second = Request((shown,), "Where is it?", sampling=Sampling(1))
 
     def ours() -> list[list[int]]:
-        return _tokens(backend, [second])
+        return answered(backend, [second])
 
     def theirs() -> list[list[int]]:
         backend.weights.seen.clear()
-        return _tokens(backend, [second])
+        return answered(backend, [second])
 
+    backend.weights.seen.clear()
     backend.generate([first])
-    return compare(
-        f"second question about a {side}x{side} picture, first token, {model_type}",
-        ours,
-        theirs,
-        wanted=5,
-        note="against reading it anew",
-    )
+    return compare(name, ours, theirs, wanted=wanted, repeats=3, note="against reading it anew")
 
 
-def three_tasks(model_type: str, side: int = 1024, tokens: int = 32) -> Figure:
-    """Describe, read and find on one picture, against three separate runs."""
+def three_tasks(
+    name: str, wanted: float | None, model: Model, side: int, tokens: int, together: bool
+) -> Figure:
+    """Describe, read and find on one picture, against three separate runs. ``together``: asked at
+    once, and not one after the other as three nodes do."""
     from qwen_vl_suite.qwenvl.tasks.describe import describe
     from qwen_vl_suite.qwenvl.tasks.ground import ground
     from qwen_vl_suite.qwenvl.tasks.ocr import ocr
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    backend, _ = _model(model_type)
-    shown = _picture(side, 0)
+    backend, shown = model.backend, picture(side, 0)
     asked = [
         Request((shown,), task.prompt, system=task.system, sampling=Sampling(tokens))
         for task in (describe("short"), ocr("plain"), ground("cat"))
@@ -144,66 +145,50 @@ def three_tasks(model_type: str, side: int = 1024, tokens: int = 32) -> Figure:
 
     def ours() -> list[list[int]]:
         backend.weights.seen.clear()
-        return [_tokens(backend, [request])[0] for request in asked]
+        if together:
+            return answered(backend, asked)
+        return [answered(backend, [request])[0] for request in asked]
 
     def theirs() -> list[list[int]]:
         said = []
         for request in asked:
             backend.weights.seen.clear()
-            said += _tokens(backend, [request])
+            said += answered(backend, [request])
         return said
 
     return compare(
-        f"three tasks on one {side}x{side} picture, {tokens} tokens each, {model_type}",
+        name,
         ours,
         theirs,
-        wanted=2,
-        repeats=3,
+        wanted=wanted,
+        repeats=2,
+        warm_up=lambda: answered(backend, questions(1, side, 4)),
         note="against three separate runs",
     )
 
 
-def growth(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """The exponent of a power law through the points, by least squares of the logarithms."""
-    xs, ys = [math.log(x) for x in sizes], [math.log(y) for y in seconds]
-    mx, my = statistics.mean(xs), statistics.mean(ys)
-    return sum((x - mx) * (y - my) for x, y in zip(xs, ys, strict=True)) / sum(
-        (x - mx) ** 2 for x in xs
-    )
+def batch_growth(
+    name: str, wanted: float | None, model: Model, counts: Sequence[int], side: int, tokens: int
+) -> Growth:
+    """Cost of a batch as it grows."""
+    asked = [questions(count, side, tokens) for count in counts]
+
+    def work(index: int) -> None:
+        model.backend.weights.seen.clear()
+        model.backend.generate(asked[index])
+
+    work(0)
+    repeats = 1 if model.backend.device.type == "cpu" else 2
+    return figures.grown(name, wanted, "pictures", counts, work, repeats)
 
 
-def batch_growth(model_type: str = "qwen3_vl") -> dict[str, Any]:
-    """Cost of a batch from 1 to 64 pictures."""
-    from qwen_vl_suite.qwenvl.types import Request, Sampling
-
-    backend, _ = _model(model_type)
-    sizes, seconds = [1, 4, 16, 64], []
-    for count in sizes:
-        asked = [
-            Request((_picture(256, seed),), "What is it?", sampling=Sampling(16))
-            for seed in range(count)
-        ]
-        backend.weights.seen.clear()
-        start = time.perf_counter()
-        backend.generate(asked)
-        seconds.append(time.perf_counter() - start)
-    return {"sizes": sizes, "seconds": seconds, "exponent": growth(sizes, seconds), "wanted": 1.1}
-
-
-def picture_growth(model_type: str = "qwen3_vl") -> dict[str, Any]:
+def picture_growth(name: str, wanted: float | None, model: Model, sides: Sequence[int]) -> Growth:
     """Cost of the first token as a picture's pixels grow."""
-    from qwen_vl_suite.qwenvl.types import Request, Sampling
+    asked = [questions(1, side, 1) for side in sides]
 
-    backend, _ = _model(model_type)
-    sides, seconds = [256, 512, 1024], []
-    for side in sides:
-        asked = [Request((_picture(side, 0),), "What is it?", sampling=Sampling(1))]
-        times = []
-        for _ in range(3):
-            backend.weights.seen.clear()
-            start = time.perf_counter()
-            backend.generate(asked)
-            times.append(time.perf_counter() - start)
-        seconds.append(min(times))
-    sizes = [side * side for side in sides]
-    return {"sizes": sizes, "seconds": seconds, "exponent": growth(sizes, seconds), "wanted": 1.1}
+    def work(index: int) -> None:
+        model.backend.weights.seen.clear()
+        model.backend.generate(asked[index])
+
+    work(0)
+    return figures.grown(name, wanted, "pixels", [side * side for side in sides], work)

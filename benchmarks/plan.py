@@ -1,0 +1,268 @@
+"""All that is measured, and how much is wanted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import decoding, first_token, guessing, pixels, speed
+from .decoding import alone, decoder, reader
+from .models import full, small
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """``run(name, wanted)`` gives one of ``figures.KINDS``. ``wanted``: see there; ``at_most``: of
+    an exponent. ``card``: it needs a CUDA device."""
+
+    key: str
+    name: str
+    wanted: float | None
+    run: Callable[[str, float | None], Any]
+    card: bool = False
+    at_most: bool = False
+
+    @property
+    def hindrance(self) -> str:
+        """Why it cannot run here; empty where it can."""
+        return "there is no CUDA device" if self.card and not torch.cuda.is_available() else ""
+
+
+def plan() -> dict[str, Benchmark]:
+    """By ``key``, in the order in which they run."""
+    parts = (
+        _batches,
+        _questions,
+        _pictures,
+        _processor,
+        _starts,
+        _card_batches,
+        _card_decoding,
+    )
+    return {row.key: row for part in parts for row in part()}
+
+
+def _batches() -> Iterator[Benchmark]:
+    for key, kind, title in (
+        ("batch", "qwen3_vl", "Qwen3-VL"),
+        ("batch-linear", "qwen3_5", "Qwen3.5"),
+    ):
+        yield Benchmark(
+            key,
+            f"16 pictures of 256×256, 48 tokens each, {title}",
+            2.5,
+            lambda name, wanted, kind=kind: speed.batch(
+                name, wanted, small(kind), pictures=16, side=256, tokens=48
+            ),
+        )
+    yield Benchmark(
+        "batch-growth",
+        "a batch from 1 to 64 pictures",
+        1.1,
+        lambda name, wanted: speed.batch_growth(
+            name, wanted, small("qwen3_vl"), counts=[1, 4, 16, 64], side=256, tokens=16
+        ),
+        at_most=True,
+    )
+
+
+def _questions() -> Iterator[Benchmark]:
+    for key, kind, title in (
+        ("second-question", "qwen3_vl", "Qwen3-VL"),
+        ("second-question-linear", "qwen3_5", "Qwen3.5"),
+    ):
+        yield Benchmark(
+            key,
+            f"second question about a 1024×1024 picture, first token, {title}",
+            5,
+            lambda name, wanted, kind=kind: speed.second_question(
+                name, wanted, small(kind), side=1024
+            ),
+        )
+    for key, together, how in (
+        ("three-tasks", False, "node after node"),
+        ("three-tasks-at-once", True, "asked at once"),
+    ):
+        yield Benchmark(
+            key,
+            f"describe, read and find on one 1024×1024 picture, 32 tokens each, {how}",
+            2,
+            lambda name, wanted, together=together: speed.three_tasks(
+                name, wanted, small("qwen3_vl"), side=1024, tokens=32, together=together
+            ),
+        )
+
+
+def _pictures() -> Iterator[Benchmark]:
+    yield Benchmark(
+        "pixels",
+        "16 pictures of 1024×1024 to pixel values",
+        1.6,
+        lambda name, wanted: pixels.pixels(name, wanted, "cpu", count=16, side=1024),
+    )
+    yield Benchmark(
+        "pixels-growth",
+        "a picture to pixel values, 256×256 to 4096×4096",
+        1.1,
+        lambda name, wanted: pixels.pixels_growth(
+            name, wanted, "cpu", sides=[256, 512, 1024, 2048, 4096]
+        ),
+        at_most=True,
+    )
+    yield Benchmark(
+        "patch-embedding",
+        "patch embedding of 4 pictures of 1024×1024",
+        2,
+        lambda name, wanted: pixels.patch_embedding(name, wanted, "cpu", count=4, side=1024),
+    )
+    yield Benchmark(
+        "picture-growth",
+        "first token about a picture, 256×256 to 1024×1024",
+        1.1,
+        lambda name, wanted: speed.picture_growth(
+            name, wanted, small("qwen3_vl"), sides=[256, 512, 1024]
+        ),
+        at_most=True,
+    )
+
+
+def _processor() -> Iterator[Benchmark]:
+    """Decoding alone, and what the defaults on a processor are chosen by."""
+    for key, what, timed in (
+        ("first", "first token about a 512×512 picture", lambda model: reader(model, 512)),
+        ("later", "a later token of one request", lambda model: decoder(model, 32)),
+    ):
+        yield Benchmark(
+            f"fp32-{key}",
+            f"{what}, fp32 against bf16",
+            None,
+            lambda name, wanted, timed=timed: decoding.in_turns(
+                name,
+                wanted,
+                timed(small("qwen3_vl", "fp32")),
+                timed(small("qwen3_vl", "bf16")),
+                note="other numbers, so not always the same words",
+            ),
+        )
+        yield Benchmark(
+            f"threads-{key}",
+            f"{what}, all threads against one",
+            None,
+            lambda name, wanted, timed=timed: decoding.in_turns(
+                name, wanted, timed(small("qwen3_vl")), alone(timed(small("qwen3_vl")))
+            ),
+        )
+    for key, kind, title in (
+        ("guessing", "qwen3_vl", "Qwen3-VL"),
+        ("guessing-linear", "qwen3_5", "Qwen3.5"),
+    ):
+        yield Benchmark(
+            key,
+            f"a list of 8 boxes as grounding writes it, with guesses against without, {title}",
+            1,
+            lambda name, wanted, kind=kind: guessing.guessing(name, wanted, small(kind), boxes=8),
+        )
+    yield Benchmark(
+        "check",
+        "a pass over 1 to 17 tokens of one request, as guesses are checked",
+        None,
+        lambda name, wanted: guessing.cost_of_a_check(
+            name, wanted, small("qwen3_vl"), lengths=[1, 2, 3, 5, 9, 17]
+        ),
+        at_most=True,
+    )
+    yield Benchmark(
+        "floor",
+        "a later token of one request against reading the weights once",
+        None,
+        lambda name, wanted: decoding.floor(name, wanted, small("qwen3_vl"), tokens=32),
+    )
+
+
+def _starts() -> Iterator[Benchmark]:
+    """1.3 times as long as reading the weights is a ratio of 1 / 1.3."""
+    for key, case, host, title in (
+        ("start", "1.5 GB", "comfyui", "in a ComfyUI that is up"),
+        ("start-imported", "4 GB", "class", "the model's class imported"),
+    ):
+        yield Benchmark(
+            key,
+            f"first request to first token against reading the weights' bytes, {case}, {title}",
+            0.77,
+            lambda name, wanted, case=case, host=host: first_token.start(
+                name, wanted, case, "bf16", host
+            ),
+        )
+
+
+def _card_batches() -> Iterator[Benchmark]:
+    shape = "32 pictures of 512×512, 128 tokens each"
+    yield Benchmark(
+        "card-batch-fp32",
+        f"{shape}, Qwen3-VL of 100 M parameters in fp32",
+        None,
+        lambda name, wanted: speed.batch(
+            name, wanted, small("qwen3_vl", device="cuda"), pictures=32, side=512, tokens=128
+        ),
+        card=True,
+    )
+    for size in ("2B", "4B", "8B"):
+        yield Benchmark(
+            f"card-batch-{size}",
+            f"{shape}, Qwen3-VL {size} in bf16",
+            8,
+            lambda name, wanted, size=size: speed.batch(
+                name, wanted, full(size), pictures=32, side=512, tokens=128
+            ),
+            card=True,
+        )
+    yield Benchmark(
+        "card-batch-growth",
+        "a batch from 1 to 64 pictures, Qwen3-VL 8B in bf16",
+        1.1,
+        lambda name, wanted: speed.batch_growth(
+            name, wanted, full("8B"), counts=[1, 4, 16, 64], side=512, tokens=64
+        ),
+        card=True,
+        at_most=True,
+    )
+    yield Benchmark(
+        "card-second-question",
+        "second question about a 1024×1024 picture, first token, Qwen3-VL 8B in bf16",
+        5,
+        lambda name, wanted: speed.second_question(name, wanted, full("8B"), side=1024),
+        card=True,
+    )
+    yield Benchmark(
+        "card-pixels",
+        "16 pictures of 1024×1024 to pixel values on the card",
+        10,
+        lambda name, wanted: pixels.pixels(name, wanted, "cuda", count=16, side=1024),
+        card=True,
+    )
+
+
+def _card_decoding() -> Iterator[Benchmark]:
+    yield Benchmark(
+        "card-floor",
+        "a later token of one request against reading the weights once, Qwen3-VL 8B in bf16",
+        0.75,
+        lambda name, wanted: decoding.floor(name, wanted, full("8B"), tokens=256),
+        card=True,
+    )
+    yield Benchmark(
+        "card-4bit",
+        "a later token of one request, Qwen3-VL 8B in 4 bits against bf16",
+        2,
+        lambda name, wanted: decoding.in_turns(
+            name,
+            wanted,
+            decoder(full("8B", "4bit"), 256),
+            decoder(full("8B"), 256),
+            note="other numbers, so not always the same words",
+        ),
+        card=True,
+    )
