@@ -161,9 +161,9 @@ def _processor() -> Iterator[Benchmark]:
     ):
         yield Benchmark(
             key,
-            f"a list of 8 boxes as grounding writes it, with guesses against without, {title}",
+            f"a list of 3 boxes as grounding writes it, with guesses against without, {title}",
             1,
-            lambda name, wanted, kind=kind: guessing.guessing(name, wanted, small(kind), boxes=8),
+            lambda name, wanted, kind=kind: guessing.guessing(name, wanted, small(kind), boxes=3),
         )
     yield Benchmark(
         "check",
