@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import images, seen
+from . import heads, images, seen
 from .ahead import Ahead
 from .backend import Watch
 from .choices import Choices, checked
@@ -23,7 +23,7 @@ from .costs import Costs, Need, too_large
 from .decoder import Decoder, Picture, Read, stoppable
 from .errors import OutOfMemory
 from .generation import Row, TextStream
-from .guessing import Lookup
+from .guessing import Lookup, Worth
 from .memory import ran_out
 from .prompts import Prompt
 from .rounds import Rounds, Start
@@ -81,7 +81,8 @@ class Answering:
         self._joining: list[tuple[Running, Start]] = []  # read, and not yet in a slot
         self._launched: deque[list[Running | None]] = deque()  # who took part in each round
         self._reading: int | None = None  # the request whose prompt is being read
-        self._worth = backend.worth
+        self._worth = self._guessing = backend.worth
+        self._foresight = backend.foresight
         self._budget = backend.budget
         self._rounds: Any = None
         self.decoder: Any = None
@@ -205,7 +206,8 @@ class Answering:
         token = int(choices.choose(read.logits[None]))
         reach = prompt.need.prompt + prompt.need.answer
         running = Running(row, prompt, TextStream(prompt.template.decode))
-        return running, Start(read, choices, token, position, reach)
+        draft = heads.draft(decoder, prompt.ids, token) if row.is_plain else None
+        return running, Start(read, choices, token, position, reach, draft)
 
     def _opening(self, index: int) -> Read | None:
         prompt = self.prompts[index]
@@ -260,19 +262,22 @@ class Answering:
         if not self._running:
             return
         start = time.perf_counter()
-        if self._guesses():
+        if self._lookups() or self._may(self._foresight):
             self._note(all_of_them=True)  # what is under way may prove the guesses wrong
-        if guesses := self._guesses():
-            gained = self._rounds.check(guesses)
-            for running, tokens in zip(list(self._running), gained, strict=True):
+        worth, guesses = self._guesses()
+        if guesses:
+            pairs = list(zip(self._running, self._rounds.check(guesses), strict=True))
+            for running, tokens in pairs:
                 self._gain(running, tokens)
-            mean = sum(map(len, gained)) / len(gained)
-            self._worth.checked(time.perf_counter() - start, mean)
+            counts = [len(tokens) for running, tokens in pairs if running]
+            worth.checked(time.perf_counter() - start, sum(counts) / len(counts))
+            (self._worth if worth is self._foresight else self._foresight).passed()
         elif self._running:
             self._rounds.launch()
             self._launched.append(list(self._running))
             self._note()
-            self._worth.plain(time.perf_counter() - start)
+            for worth in (self._worth, self._foresight):
+                worth.plain(time.perf_counter() - start)
 
     def _note(self, all_of_them: bool = False) -> None:
         while (tokens := self._rounds.collect(all_of_them)) is not None:
@@ -284,19 +289,31 @@ class Answering:
             if running is not None and running.row.finish_reason is None:
                 self._take(running, token)
 
-    def _guesses(self) -> list[list[int]]:
-        """For each slot what its row may write next; nothing where that would not pay."""
-        guesses: list[list[int]] = [[] for _ in self._running]
-        if self._may_guess():
-            guesses = [running.guess() if running else [] for running in self._running]
-        return guesses if any(guesses) or self._rounds.owes else []
+    def _guesses(self) -> tuple[Worth, list[list[int]]]:
+        """For each slot what its row may write next, and what tells whether such guesses pay;
+        nothing where they would not."""
+        if guesses := self._lookups():
+            self._guessing = self._worth
+        elif self._may(self._foresight):
+            self._guessing, guesses = self._foresight, self._rounds.foresee()
+        elif self._rounds.owes:
+            guesses = [[] for _ in self._running]
+        return self._guessing, guesses
 
-    def _may_guess(self) -> bool:
+    def _lookups(self) -> list[list[int]]:
+        if not self._may(self._worth):
+            return []
+        guesses = [running.guess() if running else [] for running in self._running]
+        return guesses if any(guesses) else []
+
+    def _may(self, worth: Worth) -> bool:
+        """Whether guesses of a kind can be checked now, and pay as far as is known."""
         open_rows = self._open()
         return (
-            self._worth.pays
+            worth.pays
             and 0 < len(open_rows) <= _FEW
             and self._rounds.can_check
+            and (worth is not self._foresight or self._rounds.foresees)
             and all(running.row.is_plain for running in open_rows)
         )
 

@@ -172,14 +172,15 @@ class Decoder:
             out = self.model(
                 input_ids=tokens,
                 position_ids=(positions[:, None] + ahead).expand(3, -1, -1),
-                attention_mask=self._mask(visible)[:, None],
+                attention_mask=self.mask(visible)[:, None],
                 past_key_values=slots.cache,
                 use_cache=True,
             )
         return out.logits
 
-    def _mask(self, visible: Tensor) -> Tensor:
-        """``visible`` in the form that the model's attention takes as it is."""
+    def mask(self, visible: Tensor) -> Tensor:
+        """``visible``, which keys each query may look at, in the form that the model's attention
+        takes as it is."""
         if self._attention == "sdpa":
             return visible
         blocked = torch.finfo(self.model.dtype).min

@@ -13,9 +13,12 @@ from .completeness import INDEX, SINGLE
 from .shards import header, settings
 from .types import ModelSpec
 
-# What checkpoints bring beside the model that is loaded: heads that guess several tokens at
-# once, and the speaking half of Qwen2.5-Omni.
-_NOT_LOADED = ("mtp.", "talker.", "token2wav.")
+HEADS = "mtp."
+"""How the names of heads begin that guess several tokens at once; see ``heads``."""
+WITH_HEADS = ("qwen3_5", "qwen3_5_moe")
+"""Model types whose heads are loaded, beside the model itself."""
+# What checkpoints bring beside the model: heads, and the speaking half of Qwen2.5-Omni.
+_NOT_LOADED = (HEADS, "talker.", "token2wav.")
 # What is no linear layer, or is not to be quantised (see ``loading``), by a part of its name.
 _KEPT_WHOLE = {"visual", "lm_head", "embed_tokens", "audio_bos_eos_token"}
 _FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -43,18 +46,21 @@ class Weight:
 
 
 def weights(path: Path) -> Iterator[Weight]:
-    """The tensors of the checkpoint ``path`` that a loaded model takes.
+    """The tensors of the checkpoint ``path`` that a loaded model takes, without its heads.
 
     Raises ``IncompleteCheckpoint`` where a file is missing or cut off.
     """
+    return (weight for weight in _tensors(path) if not weight.name.startswith(_NOT_LOADED))
+
+
+def _tensors(path: Path) -> Iterator[Weight]:
     files = {SINGLE}
     if (path / INDEX).is_file():
         files = set(settings(path, INDEX)["weight_map"].values())
     for file in sorted(files):
         for name, entry in header(path / file).items():
-            if not name.startswith(_NOT_LOADED):
-                begin, end = entry["data_offsets"]
-                yield Weight(name, entry["dtype"], tuple(entry["shape"]), end - begin)
+            begin, end = entry["data_offsets"]
+            yield Weight(name, entry["dtype"], tuple(entry["shape"]), end - begin)
 
 
 def estimated_bytes(path: Path, spec: ModelSpec) -> int:
@@ -67,8 +73,11 @@ def estimated_bytes(path: Path, spec: ModelSpec) -> int:
 
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
     config = settings(path, "config.json")
-    tied = _tied(config)
-    return sum(
+    tied, heads = _tied(config), 0
+    if config.get("model_type") in WITH_HEADS:  # which are not quantised
+        parts = (weight for weight in _tensors(path) if weight.name.startswith(HEADS))
+        heads = sum(weight.numel * itemsize for weight in parts)
+    return heads + sum(
         int(weight.copies * weight.nbytes)
         if config.get("quantization_config")
         else loaded_bytes(weight, itemsize, spec.quantization)

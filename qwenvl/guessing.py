@@ -56,6 +56,10 @@ class Worth:
     def plain(self, seconds: float) -> None:
         """A round of one token a row took so long."""
         self._plain = _blended(self._plain, seconds)
+        self.passed()
+
+    def passed(self) -> None:
+        """A round went by without guesses, or with such as are judged elsewhere."""
         self._pause = max(0, self._pause - 1)
 
     def checked(self, seconds: float, gained: float) -> None:

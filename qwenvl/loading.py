@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from . import patch_embedding
+from . import heads, patch_embedding
 from .collector import paused
 from .devices import PRECISIONS as PRECISIONS
 from .devices import free_memory, least_capable, pick_devices, pick_dtype
@@ -97,6 +97,7 @@ def load_model(
         )
     _own_defaults_only(model)
     patch_embedding.put_into(model)
+    heads.put_into(model, path)
     return model.eval()
 
 

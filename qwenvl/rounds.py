@@ -19,18 +19,21 @@ from .captured import Captured
 from .choices import Choices
 from .decoder import Decoder, Read
 from .guessing import MOST, agreed
+from .heads import Draft
 
 
 @dataclass(frozen=True)
 class Start:
     """A row that is about to join: its prompt as read, how it chooses, its first token and where
-    that stands for the rotary embedding. ``reach``: tokens that it can get to, prompt included."""
+    that stands for the rotary embedding. ``reach``: tokens that it can get to, prompt included.
+    ``draft``: what the model's heads know of it, if it has any."""
 
     read: Read
     choices: Choices
     token: int
     position: int
     reach: int
+    draft: Draft | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Rounds:
         self._positions = self._given = self._ahead = self._said = self._tokens
         self._under_way: deque[_Fetched] = deque()
         self._owed: list[int] = []
+        self._draft: Draft | None = None
+        self._states = torch.empty(0)
         self._forget()
 
     def add(self, starts: Sequence[Start]) -> None:
@@ -85,6 +90,7 @@ class Rounds:
         else:
             others = [first, *others]
         self._choices.add(others)
+        self._follow(starts[0])
         device = self._decoder.device
         tokens = torch.tensor([start.token for start in starts], device=device)
         positions = torch.tensor([start.position for start in starts], device=device)
@@ -96,6 +102,7 @@ class Rounds:
         if self.slots.replace(place, start.read.cache, start.read.length, start.reach):
             self._forget()
         self._choices.replace(place, start.choices)
+        self._follow(start)
         self._tokens[place], self._positions[place] = start.token, start.position
 
     def keep(self, places: Sequence[int]) -> None:
@@ -132,8 +139,10 @@ class Rounds:
         if self.slots.make_room():
             self._forget()
         self._choices.prepare()
-        self._run((self.slots.width, *self._choices.kind), self._round)
+        self._run((self.slots.width, self.foresees, *self._choices.kind), self._round)
         self.slots.advance()
+        if self._draft:
+            self._draft.note(self._states[:1].clone(), self._tokens.clone())
         self._under_way.append(_Fetched(self._given))
 
     def collect(self, all_of_them: bool = False) -> list[int] | None:
@@ -155,6 +164,17 @@ class Rounds:
         tokens of its next check, be there guesses or not; all other ways cost a pass."""
         return bool(self._owed)
 
+    @property
+    def foresees(self) -> bool:
+        """Whether the model has heads that guess for the row there is: one that was alone from
+        its beginning."""
+        return self._draft is not None
+
+    def foresee(self) -> list[list[int]]:
+        """What the heads guess. All earlier rounds have been collected."""
+        assert self._draft is not None
+        return [self._draft.guess()]
+
     def check(self, guesses: Sequence[Sequence[int]]) -> list[list[int]]:
         """A round of several tokens: what each row gains by its guess, one token at least. For
         rows that take the likeliest token; all earlier rounds have been collected."""
@@ -174,6 +194,9 @@ class Rounds:
         owed, guess = self._owed, list(guesses[place])[: MOST - len(self._owed)]
         said = self._pass(self._only(place, [*owed, *guess]))[place]
         tokens = agreed(guess, said[len(owed) :])
+        if self._draft:
+            states = self._states[len(owed) : len(owed) + len(tokens)].clone()
+            self._draft.note(states, torch.tensor(tokens, device=states.device).clamp(min=0))
         if len(tokens) > len(guess):
             self._owed = []
             self._advance(self._only(place, [*owed, *tokens], [0]))
@@ -207,7 +230,7 @@ class Rounds:
         self._ahead[:, : self._new] = torch.tensor(ahead, dtype=torch.long)
         if self.slots.make_room(1 + self._new):
             self._forget()
-        self._run(("check", self.slots.width, self._new), self._check)
+        self._run(("check", self.slots.width, self.foresees, self._new), self._check)
         return self._said[:, : 1 + self._new].tolist()
 
     def _advance(self, gained: Sequence[Sequence[int]]) -> None:
@@ -222,6 +245,18 @@ class Rounds:
         tokens = torch.cat([self._tokens[:, None], self._ahead[:, : self._new]], 1)
         logits = self._decoder.step(self.slots, tokens, self._positions)
         self._said[:, : 1 + self._new] = self._choices.likeliest(logits)
+        self._take_states(1 + self._new)
+
+    def _follow(self, start: Start) -> None:
+        """A row that is alone from its beginning can be guessed for by the model's heads."""
+        self._draft = start.draft if len(self.slots) == 1 else None
+        if self._draft and not len(self._states):
+            self._states = self._draft.states(1 + MOST)
+
+    def _take_states(self, new: int) -> None:
+        """Of the single row, for its draft: they would be gone with the next pass."""
+        if self._draft:
+            self._states[:new] = self._draft.heard()[0]
 
     def _run(self, key: Hashable, step: Callable[[], None]) -> None:
         if self.pace.captured:
@@ -231,6 +266,7 @@ class Rounds:
 
     def _round(self) -> None:
         logits = self._decoder.step(self.slots, self._tokens[:, None], self._positions)
+        self._take_states(1)
         chosen = self._choices.choose(logits[:, -1])
         self._given.copy_(chosen)
         self._tokens.copy_(chosen.clamp(min=0))  # a row of bad numbers must not stop the others

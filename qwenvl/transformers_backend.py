@@ -112,7 +112,9 @@ class TransformersBackend:
         self.preprocessing = preprocessing
         self.memory = memory
         self.budget = budget or Budget()
-        self.worth = Worth()  # what was measured of guessing stays true from call to call
+        # What was measured of guessing stays true from call to call: that by what stood before,
+        # and that by heads of the model's own.
+        self.worth, self.foresight = Worth(), Worth()
         self._costs: Costs | None = None
         self._closed = False
 

@@ -21,12 +21,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     root = tmp_path_factory.mktemp("checkpoints")
 
     @cache
-    def made(model_type: str, thinking: str = "") -> Path:
+    def made(model_type: str, thinking: str = "", heads: bool = False) -> Path:
         if not tiny.available(model_type):
             import transformers
 
             pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
-        return tiny.make(model_type, root / f"{model_type}{thinking}", thinking)
+        folder = root / f"{model_type}{thinking}{'-heads' * heads}"
+        return tiny.make(model_type, folder, thinking, heads=heads)
 
     return made
 
@@ -36,7 +37,7 @@ def backend(checkpoint: Callable[..., Path]) -> Callable[..., TransformersBacken
     """``backend("qwen3_vl")`` is a loaded tiny model, fp32, on the CPU."""
 
     @cache
-    def loaded(model_type: str, thinking: str = "") -> TransformersBackend:
-        return load(ModelSpec(str(checkpoint(model_type, thinking)), device="cpu"))
+    def loaded(model_type: str, thinking: str = "", heads: bool = False) -> TransformersBackend:
+        return load(ModelSpec(str(checkpoint(model_type, thinking, heads)), device="cpu"))
 
     return loaded

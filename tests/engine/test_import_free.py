@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("transformers", "bitsandbytes", "accelerate", "PIL.Image", "huggingface_hub", "requests")
 # Their business is tensors: torch, and torch alone, may come with them.
 TENSOR_ROOMS = {
-    "answering", "captured", "choices", "costs", "decoder", "devices", "generation", "images",
-    "loading", "memory", "patch_embedding", "positions", "prompts", "rounds", "seen", "slots",
-    "split", "transformers_backend", "weights",
+    "answering", "captured", "choices", "costs", "decoder", "devices", "generation", "heads",
+    "images", "loading", "memory", "patch_embedding", "positions", "prompts", "rounds", "seen",
+    "slots", "split", "transformers_backend", "weights",
 }  # fmt: skip
 
 SCRIPT = """

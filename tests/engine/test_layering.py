@@ -12,7 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINE = sorted((ROOT / "qwenvl").rglob("*.py"))
 NODES = sorted((ROOT / "nodes").rglob("*.py"))
 # The backend is three files: what loads a model, what hears of it, and what runs it.
-BACKEND = {"decoder.py", "slots.py", "loading.py", "progress.py", "transformers_backend.py"}
+BACKEND = {
+    "decoder.py",
+    "slots.py",
+    "heads.py",
+    "loading.py",
+    "progress.py",
+    "transformers_backend.py",
+}
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 
 

@@ -197,9 +197,11 @@ def make(
     thinking: str = "",
     seed: int = 3,
     config: dict[str, Any] | None = None,
+    heads: bool = False,
 ) -> Path:
     """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always"
-    or "switch", by the chat template. ``config``: other shapes than the tiny ones."""
+    or "switch", by the chat template. ``config``: other shapes than the tiny ones. ``heads``: with
+    the ``mtp.*`` that Qwen3.5 brings to guess several tokens at once."""
     import torch
     import transformers
 
@@ -247,6 +249,8 @@ def make(
     model.save_pretrained(folder)
     if omni:
         _as_omni(folder)
+    if heads:
+        _add_heads(folder, model)
     made.chat_template = (
         TEMPLATE.replace("START", start)
         .replace(" IMAGE ", image)
@@ -290,6 +294,25 @@ def make_large(folder: Path, hidden: int = 1024, layers: int = 5) -> Path:
     vision = {**shape["vision_config"], "out_hidden_size": hidden}
     config = {"text_config": {**shape["text_config"], **wide}, "vision_config": vision}
     return make("qwen3_vl", folder, config=config)
+
+
+def _add_heads(folder: Path, model: Any) -> None:
+    """As the hub has them: a layer like those of the model, between parts of its own."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    text = model.model.language_model
+    size, whole = text.config.hidden_size, text.config.layer_types.index("full_attention")
+    made = {
+        f"layers.0.{name}": torch.randn_like(weight) * 0.3
+        for name, weight in text.layers[whole].state_dict().items()
+    }
+    made["fc.weight"] = torch.randn(size, 2 * size) * 0.3
+    for norm in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
+        made[f"{norm}.weight"] = torch.randn(size) * 0.1
+    weights = load_file(folder / "model.safetensors")
+    weights |= {f"mtp.{name}": weight for name, weight in made.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _as_omni(folder: Path) -> None:
