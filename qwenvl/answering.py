@@ -23,7 +23,7 @@ from .costs import Costs, Need, too_large
 from .decoder import Decoder, Picture, Read, stoppable
 from .errors import OutOfMemory
 from .generation import Row, TextStream
-from .guessing import Lookup, Worth
+from .guessing import MOST, Lookup, Worth
 from .memory import ran_out
 from .prompts import Prompt
 from .rounds import Rounds, Start
@@ -60,7 +60,7 @@ class Running:
         lookup, ids = self._lookup, self.row.ids
         lookup.extend(ids[self._noted :])
         self._noted = len(ids)
-        return lookup.guess()[: self.row.longest - len(ids) - 1]
+        return lookup.guess()[: max(0, self.row.left - 1)]
 
 
 class Answering:
@@ -104,7 +104,9 @@ class Answering:
                 # An error's frames may hold this object for long, and it must not hold tensors.
                 self._rounds = self.decoder = None
                 self._running, self._joining = [], []
+                self._launched.clear()
                 self._ahead.close()
+                del self._ahead  # it knows this object
         return [self._answered[index] for index in range(len(self.prompts))]
 
     def _make_room(self) -> None:
@@ -204,7 +206,7 @@ class Answering:
         choices = Choices([row], decoder.device, len(read.logits))
         choices.prepare()
         token = int(choices.choose(read.logits[None]))
-        reach = prompt.need.prompt + prompt.need.answer
+        reach = prompt.need.prompt + prompt.need.answer + MOST
         running = Running(row, prompt, TextStream(prompt.template.decode))
         draft = heads.draft(decoder, prompt.ids, token) if row.is_plain else None
         return running, Start(read, choices, token, position, reach, draft)
@@ -270,14 +272,16 @@ class Answering:
             for running, tokens in pairs:
                 self._gain(running, tokens)
             counts = [len(tokens) for running, tokens in pairs if running]
-            worth.checked(time.perf_counter() - start, sum(counts) / len(counts))
+            if self._rounds.typical:
+                worth.checked(time.perf_counter() - start, sum(counts) / len(counts))
             (self._worth if worth is self._foresight else self._foresight).passed()
         elif self._running:
             self._rounds.launch()
             self._launched.append(list(self._running))
             self._note()
             for worth in (self._worth, self._foresight):
-                worth.plain(time.perf_counter() - start)
+                if self._rounds.typical:
+                    worth.plain(time.perf_counter() - start)
 
     def _note(self, all_of_them: bool = False) -> None:
         while (tokens := self._rounds.collect(all_of_them)) is not None:

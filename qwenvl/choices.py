@@ -36,9 +36,9 @@ class Choices:
         given = [row.sampling for row in rows]
         self._state = {
             "greedy": self._tensor([s.temperature == 0 for s in given]),
-            "temperature": self._tensor([s.temperature or 1.0 for s in given]),
+            "temperature": self._tensor([float(s.temperature) or 1.0 for s in given]),
             "top_k": self._tensor([s.top_k or vocabulary for s in given]),
-            "top_p": self._tensor([s.top_p if s.top_p < 1 else _ALL for s in given]),
+            "top_p": self._tensor([float(s.top_p) if s.top_p < 1 else _ALL for s in given]),
             "min_p": self._tensor([float(s.min_p) for s in given]),
             "presence": self._tensor([float(s.presence_penalty) for s in given]),
             "repetition": self._tensor([float(s.repetition_penalty) for s in given]),

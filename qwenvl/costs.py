@@ -34,13 +34,15 @@ class Costs:
     """Bytes that one model takes: ``cache`` for each token kept, ``state`` for each row (linear
     attention keeps a matrix, whatever the length), ``prompt`` for each prompt token and
     ``square`` for each pair of them while the prompt is read, ``image`` for each picture token
-    while pictures are looked at, ``row`` for the logits of each row."""
+    while pictures are looked at, ``look`` for each of them once they have been, ``row`` for the
+    logits of each row."""
 
     cache: int
     state: int
     prompt: int
     square: int
     image: int
+    look: int
     row: int
 
     def work(self, needs: Sequence[Need]) -> int:
@@ -48,8 +50,14 @@ class Costs:
         the other, and every row has a slot as long as the longest."""
         longest = max(need.prompt for need in needs) + max(need.answer for need in needs)
         slots = -(-longest // GRAIN) * GRAIN * self.cache + self.state + self.row
-        seen = min(sum(need.prompt for need in needs if need.image) * self.cache, MOST)
-        return int(_MARGIN * (len(needs) * slots + seen + max(map(self._reading, needs))))
+        return int(
+            _MARGIN * (len(needs) * slots + self._seen(needs) + max(map(self._reading, needs)))
+        )
+
+    def _seen(self, needs: Sequence[Need]) -> int:
+        """Of what is kept of prompts with pictures, and of the pictures."""
+        kept = [n.prompt * self.cache + self.state + n.image * self.look for n in needs if n.image]
+        return min(sum(kept), MOST)
 
     def _reading(self, need: Need) -> int:
         # A prompt's pictures are looked at before it is read, so the larger of both counts.
@@ -75,6 +83,7 @@ class Costs:
             # A mask of pairs; without a fused kernel also every head's scores, in float32 too.
             square=1 + size + (text.num_attention_heads * (size + 8) if eager else 0),
             image=vision.spatial_merge_size**2 * _patch(vision, size),
+            look=text.hidden_size * size * (1 + len(_deepstack(vision))),
             row=text.vocab_size * (size + 3 * torch.float32.itemsize),
         )
 
@@ -93,6 +102,11 @@ def _linear_state(text: Any) -> int:
     values = text.linear_num_value_heads * text.linear_value_head_dim
     matrix = text.linear_num_value_heads * text.linear_key_head_dim * text.linear_value_head_dim
     return 4 * (matrix + (2 * keys + values) * text.linear_conv_kernel_dim)
+
+
+def _deepstack(vision: Any) -> Sequence[int]:
+    """Layers of the vision tower that give features of their own (Qwen3-VL)."""
+    return getattr(vision, "deepstack_visual_indexes", None) or ()
 
 
 def _patch(vision: Any, size: int) -> int:

@@ -74,6 +74,11 @@ class Row:
         thought = self.thinking_limit + len(self.close_ids) if self.thinking else 0
         return thought + self.sampling.max_new_tokens
 
+    @property
+    def left(self) -> int:
+        """Tokens that its answer can still get."""
+        return self.sampling.max_new_tokens - (len(self.ids) - self.thought)
+
     def accept(self, token: int) -> None:
         """Takes ``token`` as written and decides whether the row is finished."""
         if token in self.eos_ids:
@@ -84,7 +89,7 @@ class Row:
             self.thought += 1
             if self._ends_with(self.close_ids):
                 self.thinking = False
-        elif len(self.ids) - self.thought >= self.sampling.max_new_tokens:
+        elif self.left <= 0:
             self.finish_reason = "length"
         if self.finish_reason is None and len(self.ids) % _LOOP_EVERY == 0:
             self._cut_loop()

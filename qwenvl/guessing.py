@@ -14,9 +14,9 @@ GRAM = 2
 MOST = 6
 """Tokens guessed at most. Both by trying: over the makers' published replies, 2 and 6 save most
 where a check costs 1.05 to 1.4 times a round."""
-_TRIES = 4  # passes before the gain is judged
+_TRIES = 8  # passes before the gain is judged
 _PAUSE = 64  # rounds without guessing after it did not pay
-_MEMORY = 0.8  # weight of what was measured before, each time something new is
+_MEMORY = 0.9  # weight of what was measured before, each time something new is
 
 
 class Lookup:

@@ -9,6 +9,7 @@ no later step clamps it.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from .errors import BadImage, BadOption
 from .types import Size
+
+log = logging.getLogger(__name__)
 
 MAX_ASPECT_RATIO = 200
 """Longest to shortest side; the official ``smart_resize`` refuses more."""
@@ -291,9 +294,12 @@ class Preprocessing:
 
 def sendable(picture: Tensor, device: torch.device) -> Tensor:
     """``picture`` where a copy to ``device`` starts from without delay: for CUDA, in pinned
-    memory."""
+    memory, unless the system has none to give."""
     if device.type == "cuda" and picture.device.type == "cpu":
-        return picture.pin_memory()  # itself, if it is there
+        try:
+            return picture.pin_memory()  # itself, if it is there
+        except RuntimeError as error:
+            log.debug("A picture is copied from where it lies, pinned memory is scarce: %s", error)
     return picture
 
 

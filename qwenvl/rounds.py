@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import images
 from .captured import Captured
 from .choices import Choices
 from .decoder import Decoder, Read
@@ -53,7 +54,7 @@ def pace_of(decoder: Decoder) -> Pace:
     """On one CUDA device the host stays out of the way; elsewhere it waits for every round."""
     if decoder.device.type != "cuda" or decoder.is_split:
         return Pace()
-    return Pace(lag=1, fixed=True, idle=0.5, captured=Captured(decoder.device))
+    return Pace(lag=1, fixed=True, idle=0.5, captured=Captured(decoder.device, decoder.model))
 
 
 class Rounds:
@@ -61,6 +62,7 @@ class Rounds:
 
     def __init__(self, decoder: Decoder):
         self.pace = pace_of(decoder)
+        self.typical = True  # whether the last pass took as long as most will
         self._decoder = decoder
         self.clear()
 
@@ -260,7 +262,7 @@ class Rounds:
 
     def _run(self, key: Hashable, step: Callable[[], None]) -> None:
         if self.pace.captured:
-            self.pace.captured.run(key, step)
+            self.typical = self.pace.captured.run(key, step)
         else:
             step()
 
@@ -282,7 +284,7 @@ class _Fetched:
         if not tokens.is_cuda:
             self._tokens = tokens.clone()
             return
-        self._tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+        self._tokens = images.sendable(torch.empty_like(tokens, device="cpu"), tokens.device)
         self._tokens.copy_(tokens, non_blocking=True)
         self._event = torch.cuda.Event()
         self._event.record(torch.cuda.current_stream(tokens.device))

@@ -20,6 +20,9 @@ from .errors import UnsupportedModel
 
 GRAIN = 256
 """Tokens; slots grow in such steps."""
+AHEAD = 1024
+"""Tokens that fixed slots have room for ahead of their rows: an answer may end long before its
+limit."""
 
 
 @dataclass
@@ -69,9 +72,9 @@ class Slots:
     next not counted; ``places`` the same on the device. ``width``: keys that the next step looks
     at, those that no row can see included.
 
-    ``fixed``: slots have room for all that their rows can get to, and widths change in steps of
-    ``GRAIN``, so that most steps are alike and no tensor moves. Otherwise both grow as the rows
-    do. ``new``: tokens a row that the next step adds."""
+    ``fixed``: slots have room for what their rows can get to or for ``AHEAD`` tokens more, and
+    widths change in steps of ``GRAIN``, so that most steps are alike and no tensor moves.
+    Otherwise both grow as the rows do. ``new``: tokens a row that the next step adds."""
 
     def __init__(self, device: torch.device, fixed: bool = False):
         self.new = 1
@@ -121,8 +124,9 @@ class Slots:
         moved = self._grow()
         for layer, part in zip(self._layers, cache.layers, strict=True):
             if not _is_linear(layer):
-                layer.keys[place, :, :length] = part.keys[0]
-                layer.values[place, :, :length] = part.values[0]
+                for held, new in ((layer.keys, part.keys), (layer.values, part.values)):
+                    held[place, :, :length] = new[0]
+                    held[place, :, length:] = 0  # whatever an empty slot has computed
             else:
                 _replace_state(layer, place, part)
         return moved
@@ -201,17 +205,22 @@ class Slots:
         self.places = torch.tensor(self.lengths, device=self.places.device)
 
     def _grow(self) -> bool:
-        capacity, moved = self._capacity(), False
+        moved = False
         for layer in self._layers:
-            if not _is_linear(layer) and layer.keys.shape[2] < capacity:
-                layer.keys = _stacked(layer.keys, [], capacity)
-                layer.values = _stacked(layer.values, [], capacity)
+            if not _is_linear(layer) and layer.keys.shape[2] < self._least:
+                layer.keys = _stacked(layer.keys, [], self._capacity())
+                layer.values = _stacked(layer.values, [], self._capacity())
                 moved = True
         return moved
 
+    @property
+    def _least(self) -> int:
+        return max(self.lengths) + self.new
+
     def _capacity(self) -> int:
-        least = max(self.lengths) + self.new
-        return _rounded(max(least, *self._reaches) if self._fixed else least)
+        if not self._fixed:
+            return _rounded(self._least)
+        return _rounded(max(self._least, min(max(self._reaches), self._least + AHEAD)))
 
     def _like(self, layer: Any) -> Any:
         kind = type(layer).__name__

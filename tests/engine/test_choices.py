@@ -235,6 +235,15 @@ def test_who_comes_and_goes_beside_a_row_changes_nothing_for_it(
         who, turns = [who[place] for place in order], [turns[place] for place in order]
 
 
+def test_whole_numbers_do_not_make_their_followers_whole() -> None:
+    company = batch(row(temperature=1, top_p=0, seed=1))
+    company.replace(0, batch(row(temperature=0.7, top_p=0.95, seed=2)))
+    scores = torch.linspace(-1, 1, VOCABULARY)
+    alone = Chooser(temperature=0.7, top_p=0.95, seed=2)
+    for _ in range(20):
+        assert take(company, scores[None]) == [alone.choose(scores)]
+
+
 def test_random_numbers_never_run_out() -> None:
     flat = torch.zeros(1, VOCABULARY)
     alone = Choices([row(temperature=1.0, seed=3)], CPU, VOCABULARY)

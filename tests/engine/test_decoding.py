@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -275,6 +277,39 @@ def test_fixed_slots_have_room_for_all_that_their_rows_can_get_to() -> None:
     assert slots.width == 768
     assert not slots.replace(1, cache_of(7), 7, 700)
     assert slots.cache.layers[0].keys is kept
+
+
+def test_fixed_slots_do_not_take_all_that_a_long_limit_allows() -> None:
+    slots = Slots(torch.device("cpu"), fixed=True)
+    slots.add([cache_of(5)], [5], [30_000])
+    assert slots.cache.layers[0].keys.shape[2] == 1280
+    moved = 0
+    for _ in range(3000):
+        moved += slots.make_room()
+        slots.advance()
+    assert moved == 2
+
+
+def test_an_empty_slots_rubbish_does_not_reach_the_next_row() -> None:
+    slots = Slots(torch.device("cpu"))
+    slots.add([cache_of(50)], [50], [60])
+    slots.cache.layers[0].values.fill_(torch.nan)
+    slots.leave(0)
+    slots.replace(0, cache_of(7), 7, 20)
+    assert slots.cache.layers[0].values.sum() == 2 * 7 * 4
+
+
+def test_nothing_of_a_call_waits_for_the_garbage_collector(fresh: Any) -> None:
+    subject, shown = fresh("qwen3_vl"), picture(50, 80)
+    gone = weakref.ref(shown)
+    gc.collect()
+    gc.disable()
+    try:
+        subject.generate([ask("what is it?", shown)])
+        del shown
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_kind_of_cache_that_is_not_known_is_refused() -> None:

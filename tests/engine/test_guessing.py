@@ -243,6 +243,17 @@ def test_an_answer_that_repeats_itself_takes_fewer_passes(backend: Any) -> None:
     assert guessed["launches"] + guessed["checks"] < plain["launches"]
 
 
+def test_guesses_go_as_far_as_the_answer_may_whatever_was_thought() -> None:
+    row = Row(0, Sampling(8), [], frozenset({99}), (7,), thinking=True)
+    for token in [*[1, 2, 3] * 20, 7, 1, 2]:
+        row.accept(token)
+    running = Running(row, None, None)  # type: ignore[arg-type]
+    assert len(running.guess()) == 4, "six are left, this one and that behind it not guessed"
+    for token in [3, 1, 2]:
+        row.accept(token)
+    assert len(running.guess()) == 2
+
+
 def test_bad_numbers_are_told_from_a_check_too(backend: Any) -> None:
     subject = quiet(backend, "qwen3_vl")
     subject.worth = Always()

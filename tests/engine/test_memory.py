@@ -389,7 +389,7 @@ def test_running_out_is_known_in_every_wording(error: BaseException, expected: b
     assert ran_out(error) is expected
 
 
-COSTS = Costs(cache=1000, state=0, prompt=5000, square=3, image=40_000, row=100_000)
+COSTS = Costs(cache=1000, state=0, prompt=5000, square=3, image=40_000, look=0, row=100_000)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import tape
 import tiny
 import torch
-from qwen_vl_suite.qwenvl import rounds
+from qwen_vl_suite.qwenvl import captured, rounds
 from qwen_vl_suite.qwenvl.captured import Captured
 from qwen_vl_suite.qwenvl.choices import Choices
 from qwen_vl_suite.qwenvl.decoder import Decoder
@@ -33,12 +35,20 @@ def ask(words: str, *pictures: torch.Tensor, tokens: int = 16, **sampling: Any) 
     return Request(pictures, words, sampling=Sampling(tokens, **sampling))
 
 
+class Model:
+    """Nothing of it but itself is looked at."""
+
+
 class Taped(Captured):
     """``Captured`` with tapes for graphs."""
 
     def __init__(self) -> None:
-        super().__init__(torch.device("cpu"))
+        super().__init__(torch.device("cpu"), Model())
         self.captures = self.replays = 0
+
+    def _waits(self, step: Callable[[], None]) -> bool:
+        step()
+        return False
 
     def _record(self, step: Callable[[], None]) -> Any:
         self.captures += 1
@@ -92,13 +102,13 @@ def test_captured_rounds_give_the_same_tokens(
 ) -> None:
     subject = fresh(model_type)
     alone = [subject.generate([question])[0] for question in REQUESTS]
-    captured: list[Taped] = request.getfixturevalue("as_on_cuda")
+    taped: list[Taped] = request.getfixturevalue("as_on_cuda")
     for rows in (1, 3, 9):
         subject.budget = Budget(rows=rows)
         assert subject.generate(REQUESTS) == alone, f"{rows} at once"
-    assert sum(one.captures for one in captured) > 0
-    assert sum(one.replays for one in captured) > 10
-    assert all(one._possible for one in captured), "a step of this family cannot be captured"
+    assert sum(one.captures for one in taped) > 0
+    assert sum(one.replays for one in taped) > 10
+    assert all(one.possible for one in taped), "a step of this family cannot be captured"
 
 
 def test_a_step_that_cannot_be_captured_runs_launch_by_launch(
@@ -115,21 +125,114 @@ def test_a_step_that_cannot_be_captured_runs_launch_by_launch(
         assert subject.generate(REQUESTS) == calm
     finally:
         hook.remove()
-    assert as_on_cuda[0]._possible and as_on_cuda[0].replays
-    assert not as_on_cuda[1]._possible and not as_on_cuda[1].replays
+    assert as_on_cuda[0].possible and as_on_cuda[0].replays
+    assert not as_on_cuda[1].possible and not as_on_cuda[1].replays
 
 
-def test_memory_that_runs_out_while_capturing_is_told(as_on_cuda: list[Taped]) -> None:
+def test_a_graph_that_memory_does_not_suffice_for_is_done_without() -> None:
     class Full(Taped):
         def _record(self, step: Callable[[], None]) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     subject, steps = Full(), []
+    for _ in range(5):
+        subject.run("key", lambda: steps.append(1))
+    assert len(steps) == 5 and not subject.possible
+
+
+class FakeCuda:
+    """What a capture calls, noted in order; nothing runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: str = ""):
+        self.calls: list[str] = []
+        self.mode = "default"
+        note, calls = self._noting, self.calls
+
+        class Graph:
+            def capture_begin(self, *_: Any, **__: Any) -> None:
+                calls.append("begin")
+
+            def capture_end(self) -> None:
+                calls.append("end")
+                if error:
+                    raise RuntimeError(error)
+
+            def replay(self) -> None:
+                calls.append("replay")
+
+        def set_mode(mode: str) -> None:
+            self.mode = mode
+
+        monkeypatch.setattr(captured, "_stream", lambda device: device)
+        for name, made in {
+            "CUDAGraph": Graph,
+            "graph_pool_handle": lambda: "pool",
+            "synchronize": lambda: None,
+            "device": note("device"),
+            "stream": note("stream"),
+            "get_sync_debug_mode": lambda: self.mode,
+            "set_sync_debug_mode": set_mode,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, made)
+
+    def _noting(self, name: str) -> Any:
+        @contextmanager
+        def entered(_: Any) -> Iterator[None]:
+            self.calls.append(f"{name} in")
+            try:
+                yield
+            finally:
+                self.calls.append(f"{name} out")
+
+        return entered
+
+
+def test_a_capture_is_one_and_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, modes = FakeCuda(monkeypatch), []
+    subject = Captured(torch.device("cuda:1"), Model())
+
+    def step() -> None:
+        cuda.calls.append("step")
+        modes.append(cuda.mode)
+
+    typical = [subject.run("key", step) for _ in range(4)]
+    assert " ".join(cuda.calls) == (
+        "step step device in stream in begin step end stream out device out "
+        "device in replay device out device in replay device out"
+    )
+    assert modes == ["default", "warn", "default"], "the second run is watched"
+    assert typical == [False, False, False, True]
+    subject.forget()
+    assert not subject.run("key", step) and cuda.calls[-1] == "step"
+
+
+def test_a_capture_that_fails_leaves_its_stream_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda, model = FakeCuda(monkeypatch, "operation failed due to a previous error"), Model()
     for _ in range(2):
-        subject.run("key", lambda: steps.append(1))
-    with pytest.raises(torch.OutOfMemoryError):
-        subject.run("key", lambda: steps.append(1))
-    assert len(steps) == 2
+        subject = Captured(torch.device("cuda:0"), model)
+        for _ in range(4):
+            subject.run("key", lambda: cuda.calls.append("step"))
+    assert cuda.calls.count("begin") == 1
+    assert cuda.calls.count("stream in") == cuda.calls.count("stream out") == 1
+    assert cuda.calls.count("step") == 9, "one of them was recorded and not run"
+
+
+def test_a_step_that_waits_for_the_device_is_never_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = FakeCuda(monkeypatch)
+    subject = Captured(torch.device("cuda:0"), Model())
+
+    def step() -> None:
+        if cuda.mode == "warn":
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        cuda.calls.append("step")
+
+    for _ in range(5):
+        subject.run("key", step)
+    assert cuda.calls == ["step"] * 5 and cuda.mode == "default"
 
 
 def test_bad_numbers_in_one_round_are_told_a_round_later(
