@@ -174,8 +174,7 @@ def _bars(lines: Sequence[Line]) -> Any:
     axis.invert_yaxis()
     axis.axvline(1, color="black", linewidth=0.8)
     axis.set_xlabel(
-        "times as fast as the other way; thin line: spread, thick stroke: wanted, "
-        "grey: for information",
+        "times as fast; thin: spread, thick: wanted, grey: for information",
         fontsize=9,
     )
     return figure
