@@ -172,19 +172,17 @@ class Decoder:
             out = self.model(
                 input_ids=tokens,
                 position_ids=(positions[:, None] + ahead).expand(3, -1, -1),
-                attention_mask=self.mask(visible)[:, None],
+                attention_mask=self.mask(visible, slots.dtype)[:, None],
                 past_key_values=slots.cache,
                 use_cache=True,
             )
         return out.logits
 
-    def mask(self, visible: Tensor) -> Tensor:
-        """``visible``, which keys each query may look at, in the form that the model's attention
-        takes as it is."""
-        if self._attention == "sdpa":
-            return visible
-        blocked = torch.finfo(self.model.dtype).min
-        return torch.where(visible, 0.0, blocked).to(self.model.dtype)
+    def mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
+        """``visible``, which keys each query may look at, as what attention in ``dtype`` adds.
+        (sdpa would take it as it is, and make these numbers of it anew in every layer.)"""
+        blocked = -torch.inf if self._attention == "sdpa" else torch.finfo(dtype).min
+        return torch.where(visible, 0.0, blocked).to(dtype)
 
     @contextmanager
     def _attending(self) -> Iterator[None]:

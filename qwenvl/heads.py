@@ -169,7 +169,7 @@ class Draft:
             hidden,
             self._embed(tokens),
             position_embeddings=self._rotary(hidden, places.expand(3, 1, -1)),
-            attention_mask=self._decoder.mask(visible)[None, None],
+            attention_mask=self._decoder.mask(visible, hidden.dtype)[None, None],
             past_key_values=self._cache,
             use_cache=True,
         )

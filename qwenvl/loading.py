@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from . import heads, patch_embedding
+from . import heads, norms, patch_embedding
 from .collector import paused
 from .devices import PRECISIONS as PRECISIONS
 from .devices import free_memory, least_capable, pick_devices, pick_dtype
@@ -97,6 +97,8 @@ def load_model(
         )
     _own_defaults_only(model)
     patch_embedding.put_into(model)
+    if device.type == "cuda":
+        norms.put_into(model)
     heads.put_into(model, path)
     return model.eval()
 

@@ -91,6 +91,11 @@ class Slots:
         return len(self.lengths)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of keys, and so of what they are compared with."""
+        return next(layer.keys.dtype for layer in self._layers if not _is_linear(layer))
+
+    @property
     def width(self) -> int:
         longest = max(self.lengths) + self.new
         return _rounded(longest) if self._fixed else longest
