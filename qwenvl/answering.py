@@ -102,6 +102,8 @@ class Answering:
                         self._retreat()
             finally:
                 # An error's frames may hold this object for long, and it must not hold tensors.
+                if self._rounds:
+                    self._rounds.end()
                 self._rounds = self.decoder = None
                 self._running, self._joining = [], []
                 self._launched.clear()

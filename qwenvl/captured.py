@@ -7,10 +7,12 @@ times as long as they run. A captured step is one launch.
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -28,6 +30,9 @@ _REFUSED: weakref.WeakSet[Any] = weakref.WeakSet()
 """Models whose steps cannot be captured. A capture that fails leaves torch's allocator in a bad
 state, so it is not tried twice, and not at all where it is known to fail."""
 
+_CAPTURING = threading.Lock()
+"""Of captures under way at once, torch lets some fail, and with them whatever comes after."""
+
 
 class Captured:
     """Steps of ``model`` of fixed shapes on tensors that stay where they are, by a key that names
@@ -44,8 +49,9 @@ class Captured:
         return self._model not in _REFUSED
 
     def run(self, key: Hashable, step: Callable[[], None]) -> bool:
-        """One ``step``. It must not read from the device, nor depend on anything of the host that
-        changes while ``key`` does not. False where it took longer than it will the next time."""
+        """One ``step``. It must not read from the device, nor leave a tensor that it made, nor
+        depend on anything of the host that changes while ``key`` does not. False where it took
+        longer than it will the next time."""
         if not self.possible:
             step()
             return True
@@ -83,32 +89,55 @@ class Captured:
 
     def _waits(self, step: Callable[[], None]) -> bool:
         """Runs ``step``, and tells whether it waited for the device, as some kernels do (those of
-        8-bit weights, say)."""
+        8-bit weights, say). Where it will be captured: what libraries set up for a stream must not
+        become part of a graph."""
         before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            with warnings.catch_warnings(record=True) as told:
+            with warnings.catch_warnings(record=True) as told, self._aside():
                 warnings.simplefilter("always")
                 step()
         finally:
             torch.cuda.set_sync_debug_mode(before)
         return any("synchronizing" in str(warning.message) for warning in told)
 
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """On the stream of captures, behind all that was launched before, and before the rest."""
+        ours, theirs = _stream(self._device), torch.cuda.current_stream(self._device)
+        ours.wait_stream(theirs)
+        try:
+            with torch.cuda.stream(ours):
+                yield
+        finally:
+            theirs.wait_stream(ours)
+
     def _record(self, step: Callable[[], None]) -> Any:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._device):
+        with _CAPTURING, torch.cuda.device(self._device):
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             torch.cuda.synchronize()
             # Not torch.cuda.graph: it empties torch's caches every time, keeps one stream for all
             # devices, and stays on it where a capture fails.
             with torch.cuda.stream(_stream(self._device)):
-                # Other threads of the process may use the device meanwhile.
-                graph.capture_begin(self._pool, capture_error_mode="thread_local")
                 try:
-                    step()
-                finally:
-                    graph.capture_end()
+                    # Other threads of the process may use the device meanwhile.
+                    graph.capture_begin(self._pool, capture_error_mode="thread_local")
+                    try:
+                        step()
+                    finally:
+                        graph.capture_end()
+                except BaseException:  # a host's stop, say
+                    self._unwind()
+                    raise
         return graph
+
+    def _unwind(self) -> None:
+        """After a capture that failed, torch up to 2.11 would take all memory for that of a graph
+        that is still recorded, and give none of it back."""
+        # A newer one has ended it, and may have no such function.
+        with suppress(RuntimeError, AttributeError):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
     def _replay(self, graph: Any) -> None:
         with torch.cuda.device(self._device):

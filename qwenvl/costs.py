@@ -49,10 +49,10 @@ class Costs:
         """Bytes at the worst moment of answering ``needs`` at once: prompts are read one after
         the other, and every row has a slot as long as the longest."""
         longest = max(need.prompt for need in needs) + max(need.answer for need in needs)
-        slots = -(-longest // GRAIN) * GRAIN * self.cache + self.state + self.row
-        return int(
-            _MARGIN * (len(needs) * slots + self._seen(needs) + max(map(self._reading, needs)))
-        )
+        slot = -(-longest // GRAIN) * GRAIN * self.cache + self.state + self.row
+        # Of a row that is left alone in its slot, or with an empty one, states are copied.
+        slots = len(needs) * slot + min(len(needs), 2) * self.state
+        return int(_MARGIN * (slots + self._seen(needs) + max(map(self._reading, needs))))
 
     def _seen(self, needs: Sequence[Need]) -> int:
         """Of what is kept of prompts with pictures, and of the pictures."""

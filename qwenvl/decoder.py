@@ -176,6 +176,7 @@ class Decoder:
                 past_key_values=slots.cache,
                 use_cache=True,
             )
+        slots.step_over()
         return out.logits
 
     def mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -69,14 +69,15 @@ def estimated_bytes(path: Path, spec: ModelSpec) -> int:
     Buffers are left out, and what a processor packs for itself. Raises ``IncompleteCheckpoint``
     where a file is missing or cut off, and as for loading ``BadOption`` and ``Unavailable``.
     """
-    from .devices import pick_device, pick_dtype
+    from .devices import SPLIT, pick_device, pick_dtype
 
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
     config = settings(path, "config.json")
     tied, heads = _tied(config), 0
-    if config.get("model_type") in WITH_HEADS:  # which are not quantised
-        parts = (weight for weight in _tensors(path) if weight.name.startswith(HEADS))
-        heads = sum(weight.numel * itemsize for weight in parts)
+    if config.get("model_type") in WITH_HEADS and spec.device != SPLIT:
+        parts = [weight for weight in _tensors(path) if weight.name.startswith(HEADS)]
+        if all(weight.dtype in _FLOATS for weight in parts):  # others are not used
+            heads = sum(weight.numel * itemsize for weight in parts)
     return heads + sum(
         int(weight.copies * weight.nbytes)
         if config.get("quantization_config")

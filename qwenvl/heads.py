@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .completeness import INDEX, SINGLE
 from .footprint import HEADS, WITH_HEADS
-from .shards import settings, tensor_names
+from .shards import header, settings, tensor_names
 
 if TYPE_CHECKING:
     from .decoder import Decoder
@@ -61,6 +61,11 @@ class Heads(nn.Module):
             made = part(made, **layer)
         return self.norm(made)
 
+    def take(self) -> Tensor:
+        """The states ``[rows, n, size]`` of the model's last pass, which are let go."""
+        (states,), self.heard = self.heard, []
+        return states
+
     def hear(self, _norm: nn.Module, _inputs: object, out: Tensor) -> None:
         """A hook behind the model's last norm."""
         self.heard = [out if out.shape[1] <= _LONGEST else out[:, -_LONGEST:].clone()]
@@ -78,11 +83,17 @@ def put_into(model: Any, path: Path) -> None:
     with torch.device("meta"):
         heads = Heads(model)
     wanted = {name: weight.shape for name, weight in heads.state_dict().items()}
-    found = _read(path, files)
-    if {name: weight.shape for name, weight in found.items()} != wanted:
+    parts = {name: part for file in files for name, part in header(path / file).items()}
+    stored = {
+        name.removeprefix(HEADS): torch.Size(part["shape"])
+        for name, part in parts.items()
+        if name.startswith(HEADS)
+    }
+    if stored != wanted:
         log.info("%s: its heads for several tokens are of an unknown form, and not used", path.name)
         return
     (device,), dtype = devices, model.get_decoder().norm.weight.dtype
+    found = _read(path, files)
     fitting = {name: weight.to(device, dtype) for name, weight in found.items()}
     heads.load_state_dict(fitting, assign=True)
     model.mtp = heads.requires_grad_(False).eval()
@@ -134,10 +145,6 @@ class Draft:
         ``[n]``. Of what nobody asks for guesses behind, the oldest is let go."""
         self._new.append((hidden, tokens))
 
-    def heard(self) -> Tensor:
-        """The states ``[rows, n, size]`` of the model's last pass."""
-        return self._heads.heard[0]
-
     def states(self, count: int) -> Tensor:
         """Room for so many."""
         return self._heads.fc.weight.new_empty(count, self._heads.fc.out_features)
@@ -181,7 +188,7 @@ def draft(decoder: Decoder, ids: Sequence[int], token: int) -> Draft | None:
     heads = of(decoder.model)
     if heads is None:
         return None
-    made, (states,) = Draft(decoder, heads), heads.heard
+    made, states = Draft(decoder, heads), heads.take()
     following = torch.tensor([*ids, token][-states.shape[1] :], device=states.device)
     made.note(states[0], following)
     return made

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import images
+from . import heads, images
 from .captured import Captured
 from .choices import Choices
 from .decoder import Decoder, Read
@@ -76,6 +76,12 @@ class Rounds:
         self._owed: list[int] = []
         self._draft: Draft | None = None
         self._states = torch.empty(0)
+        self._forget()
+
+    def end(self) -> None:
+        """There are no more rounds. What was captured goes now and not with an error's frames:
+        other captures may use the same memory."""
+        self._under_way.clear()
         self._forget()
 
     def add(self, starts: Sequence[Start]) -> None:
@@ -256,9 +262,11 @@ class Rounds:
             self._states = self._draft.states(1 + MOST)
 
     def _take_states(self, new: int) -> None:
-        """Of the single row, for its draft: they would be gone with the next pass."""
-        if self._draft:
-            self._states[:new] = self._draft.heard()[0]
+        """What heads heard, for the draft of the single row, if there is one."""
+        if listening := heads.of(self._decoder.model):
+            states = listening.take()
+            if self._draft:
+                self._states[:new] = states[0]
 
     def _run(self, key: Hashable, step: Callable[[], None]) -> None:
         if self.pace.captured:

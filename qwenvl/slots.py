@@ -83,7 +83,8 @@ class Slots:
         self.places = torch.empty(0, dtype=torch.long, device=device)
         self._fixed = fixed
         self._reaches: list[int] = []
-        self._ends = Ends(self.places, self.places)
+        self._nowhere = self.places
+        self._ends = Ends(self._nowhere, self._nowhere)
         self._layers: list[Any] = []
         self._kept: list[Tensor] = []
 
@@ -167,6 +168,11 @@ class Slots:
         ends.places = self.places[:, None] + torch.arange(self.new, device=device)
         ends.rows = torch.arange(len(self.lengths), device=device)[:, None]
         return torch.arange(ends.width, device=device) <= ends.places[:, :, None]
+
+    def step_over(self) -> None:
+        """Lets go of what the layers were told: of a captured step nothing may live on, for where
+        it lay belongs to its graph."""
+        self._ends.rows = self._ends.places = self._nowhere
 
     def advance(self) -> None:
         """After a step of one token a row, which has moved ``places`` itself."""

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import tiny
@@ -217,8 +218,10 @@ def test_rows_that_sample_have_no_draft(subject: Any) -> None:
     assert counts["launches"] and not counts["checks"]
 
 
-@pytest.mark.parametrize("damage", ["other names", "other shapes"])
-def test_heads_of_an_unknown_form_are_left_out(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["other names", "other shapes", "eight bits"])
+def test_heads_of_an_unknown_form_are_left_out(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from safetensors.torch import load_file, save_file
 
     if not tiny.available("qwen3_5"):
@@ -228,10 +231,35 @@ def test_heads_of_an_unknown_form_are_left_out(tmp_path: Path, damage: str) -> N
     fused = weights.pop("mtp.fc.weight")
     if damage == "other names":
         weights["mtp.fc.weight_packed"] = fused
+    elif damage == "eight bits":
+        weights["mtp.fc.weight"] = fused.to(torch.float8_e4m3fn)
+        weights["mtp.fc.weight_scale_inv"] = torch.ones(1, 1)
     else:
         weights["mtp.fc.weight"] = fused[:, :-1].contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    read = MagicMock(side_effect=AssertionError("read, only to be thrown away"))
+    monkeypatch.setattr(heads, "_read", read)
     subject = load(ModelSpec(str(folder), device="cpu"))
     assert heads.of(subject.model) is None
     subject.worth = subject.foresight = Always()
     assert subject.generate(REQUESTS[:1])[0].text
+
+
+def test_heads_that_will_not_be_there_are_not_counted(
+    tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    plain = checkpoint("qwen3_5")
+    without = estimated_bytes(plain, ModelSpec(str(plain), device="cpu"))
+    folder = checkpoint("qwen3_5", heads=True)
+    assert estimated_bytes(folder, ModelSpec(str(folder), device="cpu")) > without
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    split = ModelSpec(str(folder), device="split", precision="fp32")
+    assert estimated_bytes(folder, split) == without
+    quantised = tiny.make("qwen3_5", tmp_path / "quantised", heads=True)
+    weights = load_file(quantised / "model.safetensors")
+    weights["mtp.fc.weight"] = weights["mtp.fc.weight"].to(torch.float8_e4m3fn)
+    save_file(weights, quantised / "model.safetensors", metadata={"format": "pt"})
+    assert estimated_bytes(quantised, ModelSpec(str(quantised), device="cpu")) == without

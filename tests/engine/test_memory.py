@@ -411,6 +411,14 @@ def test_the_error_says_what_would_fit(need: Need, free: int, advice: str) -> No
         assert COSTS.work([fits]) <= free < COSTS.work([above])
 
 
+@pytest.mark.parametrize(("rows", "states"), [(1, 2), (2, 4), (8, 10)])
+def test_states_that_are_copied_for_checks_count(rows: int, states: int) -> None:
+    """A row that is alone has its states twice, and so has an empty slot beside it."""
+    state = 1_000_000
+    costs = Costs(cache=0, state=state, prompt=0, square=0, image=0, look=0, row=0)
+    assert costs.work([Need(10, 10)] * rows) == pytest.approx(1.2 * states * state)
+
+
 def measured(subject: TransformersBackend, asked: Sequence[Request]) -> int:
     """The most bytes that tensors made while answering occupied at once."""
     from torch.profiler import ProfilerActivity, profile

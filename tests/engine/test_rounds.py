@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,14 +13,18 @@ import tape
 import tiny
 import torch
 from qwen_vl_suite.qwenvl import captured, rounds
+from qwen_vl_suite.qwenvl.answering import Running
 from qwen_vl_suite.qwenvl.captured import Captured
 from qwen_vl_suite.qwenvl.choices import Choices
 from qwen_vl_suite.qwenvl.decoder import Decoder
 from qwen_vl_suite.qwenvl.errors import NumericalError
 from qwen_vl_suite.qwenvl.generation import Budget, Row
+from qwen_vl_suite.qwenvl.guessing import Worth
 from qwen_vl_suite.qwenvl.rounds import Pace, Rounds, Start
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 FAMILY_NAMES = list(tiny.CONFIGS)
 # Mixtures ask a real card for its abilities.
@@ -140,6 +145,59 @@ def test_a_graph_that_memory_does_not_suffice_for_is_done_without() -> None:
     assert len(steps) == 5 and not subject.possible
 
 
+class Made(TorchDispatchMode):
+    """Knows which tensors were made while it was on, and which of them are left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[weakref.ref[torch.Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {id(leaf) for leaf in tree_leaves((args, kwargs))}
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        self._made += [weakref.ref(tensor) for tensor in made if id(tensor) not in given]
+        return out
+
+    def left(self) -> list[torch.Size]:
+        alive = [made() for made in self._made]
+        return [tensor.shape for tensor in alive if tensor is not None]
+
+
+class Tidy(Captured):
+    """Runs steps as they are, and notes what they leave."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"), Model())
+        self.left: dict[Any, list[torch.Size]] = {}
+
+    def run(self, key: Any, step: Callable[[], None]) -> bool:
+        with Made() as made:
+            step()
+        self.left[key] = made.left()
+        return True
+
+
+@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+@pytest.mark.parametrize("guessed", [True, False])
+def test_a_step_leaves_no_tensor_that_it_made(
+    backend: Any, model_type: str, guessed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lives on in memory that belongs to a graph is freed by another, or by none."""
+    subject = backend(model_type, heads=model_type.startswith("qwen3_5"))
+    tidy, worth = Tidy(), type("Settled", (Worth,), {"pays": guessed})
+    monkeypatch.setattr(rounds, "pace_of", lambda _: Pace(1, True, 0.5, tidy))
+    monkeypatch.setattr(subject, "worth", worth())
+    monkeypatch.setattr(subject, "foresight", worth())
+    monkeypatch.setattr(Running, "guess", lambda self: [7] * (len(self.row.ids) % 3))
+    monkeypatch.setattr(subject.template, "eos_ids", frozenset())
+    subject.weights.seen.clear()
+    subject.generate([ask("one", picture(50, 80), tokens=30)])
+    subject.generate([ask("two", tokens=20), ask("three", tokens=12, temperature=0.7, top_p=0.5)])
+    assert {key[0] == "check" for key in tidy.left} >= {guessed}
+    assert not any(tidy.left.values()), tidy.left
+
+
 class FakeCuda:
     """What a capture calls, noted in order; nothing runs."""
 
@@ -163,11 +221,18 @@ class FakeCuda:
         def set_mode(mode: str) -> None:
             self.mode = mode
 
-        monkeypatch.setattr(captured, "_stream", lambda device: device)
+        class Stream:
+            def wait_stream(self, _: Any) -> None:
+                calls.append("wait")
+
+        monkeypatch.setattr(captured, "_stream", lambda device: Stream())
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *_: calls.append("unwind"))
         for name, made in {
             "CUDAGraph": Graph,
             "graph_pool_handle": lambda: "pool",
             "synchronize": lambda: None,
+            "current_device": lambda: 0,
+            "current_stream": lambda device: Stream(),
             "device": note("device"),
             "stream": note("stream"),
             "get_sync_debug_mode": lambda: self.mode,
@@ -197,7 +262,8 @@ def test_a_capture_is_one_and_is_replayed(monkeypatch: pytest.MonkeyPatch) -> No
 
     typical = [subject.run("key", step) for _ in range(4)]
     assert " ".join(cuda.calls) == (
-        "step step device in stream in begin step end stream out device out "
+        "step wait stream in step stream out wait "
+        "device in stream in begin step end stream out device out "
         "device in replay device out device in replay device out"
     )
     assert modes == ["default", "warn", "default"], "the second run is watched"
@@ -215,8 +281,23 @@ def test_a_capture_that_fails_leaves_its_stream_and_is_not_tried_again(
         for _ in range(4):
             subject.run("key", lambda: cuda.calls.append("step"))
     assert cuda.calls.count("begin") == 1
-    assert cuda.calls.count("stream in") == cuda.calls.count("stream out") == 1
+    assert cuda.calls.count("stream in") == cuda.calls.count("stream out") == 2
     assert cuda.calls.count("step") == 9, "one of them was recorded and not run"
+    assert cuda.calls.count("unwind") == 1
+
+
+def test_a_capture_that_cannot_even_begin_is_unwound(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_begin", refused)
+    subject = Captured(torch.device("cuda:0"), Model())
+    for _ in range(4):
+        subject.run("key", lambda: cuda.calls.append("step"))
+    assert cuda.calls.count("unwind") == 1 and cuda.calls.count("step") == 4
+    assert not subject.possible
 
 
 def test_a_step_that_waits_for_the_device_is_never_captured(
@@ -232,7 +313,8 @@ def test_a_step_that_waits_for_the_device_is_never_captured(
 
     for _ in range(5):
         subject.run("key", step)
-    assert cuda.calls == ["step"] * 5 and cuda.mode == "default"
+    assert cuda.calls.count("step") == 5 and cuda.mode == "default"
+    assert "begin" not in cuda.calls
 
 
 def test_bad_numbers_in_one_round_are_told_a_round_later(
