@@ -10,7 +10,7 @@ import torch
 
 from . import figures
 from .figures import Figure, Growth, compare
-from .models import Model
+from .models import Model, as_published
 
 
 def picture(side: int, seed: int) -> torch.Tensor:
@@ -39,12 +39,13 @@ class Plain:
         inputs = {**pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.told:
             inputs["mm_token_type_ids"] = (ids == self.template.image_id).long()
-        out = self.model.generate(
-            **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},
-            max_new_tokens=request.sampling.max_new_tokens,
-            do_sample=False,
-            eos_token_id=None,
-        )
+        with as_published(self.model):
+            out = self.model.generate(
+                **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},
+                max_new_tokens=request.sampling.max_new_tokens,
+                do_sample=False,
+                eos_token_id=None,
+            )
         return out[0, ids.shape[1] :].tolist()
 
 

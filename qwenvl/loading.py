@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from . import heads, norms, patch_embedding
+from . import heads, linears, norms, patch_embedding
 from .collector import paused
 from .devices import PRECISIONS as PRECISIONS
 from .devices import free_memory, least_capable, pick_devices, pick_dtype
@@ -97,9 +97,11 @@ def load_model(
         )
     _own_defaults_only(model)
     patch_embedding.put_into(model)
-    if device.type == "cuda":
+    if norms.possible(device):
         norms.put_into(model)
     heads.put_into(model, path)
+    if device.type == "cpu":
+        linears.put_into(model)
     return model.eval()
 
 

@@ -22,6 +22,7 @@ from qwen_vl_suite.qwenvl.seen import Seen, digest
 from qwen_vl_suite.qwenvl.slots import Slots
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling
+from stopping import Stop, StopAt
 
 FAMILY_NAMES = list(tiny.CONFIGS)
 GREEDY = Sampling(max_new_tokens=16)
@@ -219,27 +220,13 @@ def test_what_was_read_goes_where_the_weights_go(fresh: Any) -> None:
 
 
 def test_a_stop_amid_reading_leaves_nothing_half_read(fresh: Any) -> None:
-    from qwen_vl_suite.qwenvl.backend import Watch
-
-    class Stop(BaseException):
-        pass
-
-    class Soon(Watch):
-        def __init__(self, checks: int):
-            self.left = checks
-
-        def check(self) -> None:
-            self.left -= 1
-            if not self.left:
-                raise Stop
-
     subject = fresh("qwen3_vl")
     questions = [ask("what is it?", picture(150, 200)), ask("where?", picture(64, 64))]
     calm = subject.generate(questions)
     for checks in (1, 3, 5, 7, 9, 12, 16):
         subject.weights.seen.clear()
         with pytest.raises(Stop):
-            subject.generate(questions, Soon(checks))
+            subject.generate(questions, StopAt(checks))
         assert subject.generate(questions) == calm
 
 

@@ -12,7 +12,6 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.qwenvl import heads, rounds
-from qwen_vl_suite.qwenvl.backend import Watch
 from qwen_vl_suite.qwenvl.decoder import Decoder
 from qwen_vl_suite.qwenvl.devices import held_bytes
 from qwen_vl_suite.qwenvl.footprint import estimated_bytes
@@ -22,6 +21,7 @@ from qwen_vl_suite.qwenvl.heads import FORESEEN, Draft
 from qwen_vl_suite.qwenvl.rounds import Pace
 from qwen_vl_suite.qwenvl.transformers_backend import load
 from qwen_vl_suite.qwenvl.types import ModelSpec
+from stopping import Stop, StopAt
 from test_guessing import Always, Never, counted, row_ids
 from test_rounds import Taped, ask, picture
 
@@ -183,30 +183,18 @@ def test_heads_count_and_move_with_the_weights(checkpoint: Any) -> None:
         back()
 
 
-class Stopped(BaseException):
-    pass
-
-
 def test_interrupts_and_turns_of_two_models(backend: Callable[..., Any]) -> None:
     pair = [backend(name, heads=True) for name in FAMILIES]
     for subject in pair:
         subject.worth, subject.foresight, subject.budget = Never(), Never(), Budget()
     calm = [subject.generate(REQUESTS[:2]) for subject in pair]
 
-    class Short(Watch):
-        left = 7
-
-        def check(self) -> None:
-            self.left -= 1
-            if self.left < 0:
-                raise Stopped
-
     for subject in pair:
         subject.foresight = Always()
     for _ in range(2):
         for subject, expected in zip(pair, calm, strict=True):
-            with pytest.raises(Stopped):
-                subject.generate(REQUESTS[:1], Short())
+            with pytest.raises(Stop):
+                subject.generate(REQUESTS[:1], StopAt(8))
             assert [subject.generate([one])[0] for one in REQUESTS[:2]] == expected
 
 

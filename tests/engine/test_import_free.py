@@ -14,8 +14,8 @@ HEAVY = ("transformers", "bitsandbytes", "accelerate", "PIL.Image", "huggingface
 # Their business is tensors: torch, and torch alone, may come with them.
 TENSOR_ROOMS = {
     "answering", "captured", "choices", "costs", "decoder", "devices", "generation", "heads",
-    "images", "loading", "memory", "norms", "patch_embedding", "positions", "prompts", "rounds",
-    "seen", "slots", "split", "transformers_backend", "weights",
+    "images", "linears", "loading", "memory", "norms", "patch_embedding", "positions", "prompts",
+    "rounds", "seen", "slots", "split", "transformers_backend", "weights",
 }  # fmt: skip
 
 SCRIPT = """

@@ -25,6 +25,7 @@ from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load, open_checkpoint
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Response, Sampling
 from qwen_vl_suite.qwenvl.weights import Weights
+from stopping import Stop, StopAt
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(max_new_tokens=12)
@@ -93,9 +94,6 @@ def test_weights_on_two_devices_cannot_be_parked(moves: list[str]) -> None:
 
 
 def test_what_reading_raises_leaves_the_weights_on_disk() -> None:
-    class Stop(BaseException):
-        pass
-
     def progress(done: int, total: int) -> None:
         raise Stop
 
@@ -308,9 +306,6 @@ def test_running_out_while_weights_are_read_is_no_fault_of_the_checkpoint(
 
 
 def test_an_interrupted_batch_leaves_no_tensors_behind(subject: TransformersBackend) -> None:
-    class Stop(BaseException):
-        pass
-
     caches: list[Any] = []
 
     class Stopping(Watch):
@@ -353,21 +348,10 @@ def test_the_cache_is_free_as_soon_as_the_answers_are_there(
 def test_a_stop_while_pictures_are_looked_at_does_not_wait_for_the_pass(
     subject: TransformersBackend,
 ) -> None:
-    class Stop(BaseException):
-        pass
-
-    class Soon(Watch):
-        checks = 0
-
-        def check(self) -> None:
-            self.checks += 1
-            if self.checks == 5:
-                raise Stop
-
     reached: list[int] = []
     hook = subject.model.lm_head.register_forward_hook(lambda *_: reached.append(1))
     with pytest.raises(Stop):
-        subject.generate(requests(2), Soon())
+        subject.generate(requests(2), StopAt(5))
     hook.remove()
     assert not reached
 

@@ -74,6 +74,11 @@ def test_half_types_lose_no_more_than_by_the_long_way(checkpoint, model_type, pr
         assert error < 1.1 * least
 
 
+def test_it_is_for_devices_that_have_the_kernel() -> None:
+    assert not norms.possible(torch.device("cpu"))
+    assert norms.possible(torch.device("cuda")) == (torch.version.cuda is not None)
+
+
 @torch.no_grad()
 def test_mixed_types_go_the_long_way(checkpoint) -> None:
     norm = norms_of(loaded(checkpoint("qwen3_vl"), "bf16").model)[0]

@@ -28,6 +28,7 @@ from qwen_vl_suite.qwenvl.rounds import Pace
 from qwen_vl_suite.qwenvl.shards import settings
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling
+from stopping import Stop, StopAt
 from test_rounds import Taped
 
 NANO = Path(__file__).parents[2] / "nano" / "checkpoint"
@@ -186,21 +187,9 @@ def test_when_the_model_leaves_in_between(subject: Subject) -> None:
 
 
 def test_with_interrupts_in_between(subject: Subject) -> None:
-    class Stop(BaseException):
-        pass
-
-    class Soon(Watch):
-        def __init__(self, checks: int):
-            self.left = checks
-
-        def check(self) -> None:
-            self.left -= 1
-            if not self.left:
-                raise Stop
-
     for checks in (2, 9, 20, 31):
         with pytest.raises(Stop):
-            subject.tokens(subject.asked, Soon(checks))
+            subject.tokens(subject.asked, StopAt(checks))
         assert subject.tokens(subject.asked[:4]) == subject.said[:4]
 
 
