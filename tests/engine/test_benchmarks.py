@@ -7,13 +7,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import tiny
 import torch
 from qwen_vl_suite.benchmarks import __main__ as command
 from qwen_vl_suite.benchmarks import decoding, figures, guessing, models, plan, report, speed
+from qwen_vl_suite.qwenvl import linears, norms
 from qwen_vl_suite.qwenvl.catalogue import CATALOGUE
+from qwen_vl_suite.qwenvl.transformers_backend import load
 from qwen_vl_suite.qwenvl.types import ModelSpec
 
 MACHINE = {
@@ -286,11 +289,32 @@ def test_one_thread_is_for_the_work_alone():
 def test_what_needs_a_card_is_not_made_up_without_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     rows = [row for row in plan.plan().values() if row.card]
-    assert {row.wanted for row in rows} == {None, 0.75, 1.1, 2, 5, 8, 10}
+    assert {row.wanted for row in rows} == {None, 0.75, 0.77, 1.1, 2, 5, 8, 10}
     for row in rows:
         found = command.record(row.key, command.measured(row))
         assert found["kind"] == "missing" and found["why"] == "there is no CUDA device"
         assert found["machine"]["card"] is None and "ratio" not in found
+
+
+def test_what_needs_much_room_is_not_begun_without_it(monkeypatch: pytest.MonkeyPatch):
+    row = plan.plan()["start"]
+    assert not row.card and row.nbytes > 17e9
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: MagicMock(free=10**9))
+    assert "20 GB of memory" in row.hindrance
+    assert command.record(row.key, command.measured(row))["kind"] == "missing"
+
+
+def test_plain_sides_have_the_librarys_layers(checkpoint, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(linears, "_pays", lambda: True)
+    monkeypatch.setattr(linears, "_LARGE", 0)
+    model = load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu")).model
+    norms.put_into(model)
+    kinds = [type(part) for part in model.modules()]
+    assert {kind.__name__[:5] for kind in kinds} >= {"Quick"}
+    with models.as_published(model):
+        theirs = {type(part).__name__ for part in model.modules()}
+        assert "Linear" in theirs and not any(name.startswith("Quick") for name in theirs)
+    assert [type(part) for part in model.modules()] == kinds
 
 
 def test_a_line_is_complete_json():
