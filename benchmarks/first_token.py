@@ -31,7 +31,7 @@ from typing import Any
 from . import ROOT, load_pack, loading, models
 from .figures import Figure, figure
 
-REPEATS = 3
+REPEATS = 5
 _WORDS = 151_643  # in the tokenizers of Qwen2-VL to Qwen3-VL
 _PICTURES = {
     "image_processor_type": "Qwen2VLImageProcessorFast",

@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 FEW, MANY = 12, 128
 """Rows. Between them oneDNN puts the weights in another order at every call, which takes longer
 than it saves."""
-_LARGE = 250_000
+_LARGE = 100_000
 """Numbers in a layer's weight. Of smaller ones the call itself takes the time."""
 
 
