@@ -31,7 +31,8 @@ _REFUSED: weakref.WeakSet[Any] = weakref.WeakSet()
 state, so it is not tried twice, and not at all where it is known to fail."""
 
 _CAPTURING = threading.Lock()
-"""Of captures under way at once, torch lets some fail, and with them whatever comes after."""
+"""Of captures under way at once, torch lets some fail, and with them whatever comes after; and what
+another thread launches on the stream of captures meanwhile would become part of the graph."""
 
 
 class Captured:
@@ -105,12 +106,13 @@ class Captured:
     def _aside(self) -> Iterator[None]:
         """On the stream of captures, behind all that was launched before, and before the rest."""
         ours, theirs = _stream(self._device), torch.cuda.current_stream(self._device)
-        ours.wait_stream(theirs)
-        try:
-            with torch.cuda.stream(ours):
-                yield
-        finally:
-            theirs.wait_stream(ours)
+        with _CAPTURING:
+            ours.wait_stream(theirs)
+            try:
+                with torch.cuda.stream(ours):
+                    yield
+            finally:
+                theirs.wait_stream(ours)
 
     def _record(self, step: Callable[[], None]) -> Any:
         graph = torch.cuda.CUDAGraph()

@@ -1,8 +1,8 @@
 """Linear layers on a processor, by the quicker of the two libraries that torch brings.
 
-In float32 torch computes them with MKL. That reads the weights for one row on one thread on some
-processors (AMD's), at a fraction of the memory's speed, and decoding is little else than reading
-weights for one row. oneDNN is there too, and takes the same tensors.
+In float32 torch computes them with MKL. For one row that gains nothing from more threads on some
+processors (an AMD EPYC, say), and reads the weights at a fraction of the memory's speed; decoding
+is little else than reading weights for one row. oneDNN is there too, and takes the same tensors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RMS norms in one kernel each, where launching kernels is what a step costs.
 
 The models write their norms out, six to ten operations each, and an 8B model has 145 of them: on a
-graphics card more than a third of all kernels of a step. torch has the whole as one.
+graphics card nearly half of all kernels of a step. torch has the whole as one.
 """
 
 from __future__ import annotations

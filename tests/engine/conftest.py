@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from qwen_vl_suite.qwenvl import rounds
+from qwen_vl_suite.qwenvl.rounds import Pace
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec
+from tape import Taped
 
 torch.set_num_threads(1)
 
@@ -41,3 +44,10 @@ def backend(checkpoint: Callable[..., Path]) -> Callable[..., TransformersBacken
         return load(ModelSpec(str(checkpoint(model_type, thinking, heads)), device="cpu"))
 
     return loaded
+
+
+@pytest.fixture(params=["as on the CPU", "as on CUDA"])
+def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "as on CUDA":
+        made = Pace(lag=1, fixed=True, idle=0.5, captured=Taped())
+        monkeypatch.setattr(rounds, "pace_of", lambda _: made)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from qwen_vl_suite.qwenvl.captured import Captured
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -67,3 +68,27 @@ class Tape(TorchDispatchMode):
             for old, new in zip(olds, news, strict=True):
                 if isinstance(old, torch.Tensor):
                     made[id(old)] = new
+
+
+class Model:
+    """Nothing of it but itself is looked at."""
+
+
+class Taped(Captured):
+    """``Captured`` with tapes for graphs."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"), Model())
+        self.captures = self.replays = 0
+
+    def _waits(self, step: Callable[[], None]) -> bool:
+        step()
+        return False
+
+    def _record(self, step: Callable[[], None]) -> Any:
+        self.captures += 1
+        return Tape().record(step)
+
+    def _replay(self, graph: Any) -> None:
+        self.replays += 1
+        graph.replay()

@@ -12,16 +12,15 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl import rounds
 from qwen_vl_suite.qwenvl.answering import Running
 from qwen_vl_suite.qwenvl.choices import Choices
 from qwen_vl_suite.qwenvl.decoder import Decoder
 from qwen_vl_suite.qwenvl.errors import NumericalError
 from qwen_vl_suite.qwenvl.generation import Budget, Row
 from qwen_vl_suite.qwenvl.guessing import MOST, Lookup, Worth, agreed
-from qwen_vl_suite.qwenvl.rounds import Pace, Rounds, Start
+from qwen_vl_suite.qwenvl.rounds import Rounds, Start
 from qwen_vl_suite.qwenvl.types import Request, Sampling
-from test_rounds import Taped, ask, picture
+from test_rounds import ask, picture
 
 TOKENS = st.lists(st.integers(0, 4), max_size=60)
 
@@ -119,13 +118,6 @@ def quiet(backend: Any, model_type: str) -> Any:
     subject.weights.seen.clear()
     subject.budget, subject.worth = Budget(), Worth()
     return subject
-
-
-@pytest.fixture(params=["as on the CPU", "as on CUDA"])
-def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "as on CUDA":
-        made = Pace(lag=1, fixed=True, idle=0.5, captured=Taped())
-        monkeypatch.setattr(rounds, "pace_of", lambda _: made)
 
 
 @pytest.mark.usefixtures("pace")

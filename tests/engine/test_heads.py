@@ -11,19 +11,18 @@ from unittest.mock import MagicMock
 import pytest
 import tiny
 import torch
-from qwen_vl_suite.qwenvl import heads, rounds
+from qwen_vl_suite.qwenvl import heads
 from qwen_vl_suite.qwenvl.decoder import Decoder
 from qwen_vl_suite.qwenvl.devices import held_bytes
 from qwen_vl_suite.qwenvl.footprint import estimated_bytes
 from qwen_vl_suite.qwenvl.generation import Budget
 from qwen_vl_suite.qwenvl.guessing import Worth
 from qwen_vl_suite.qwenvl.heads import FORESEEN, Draft
-from qwen_vl_suite.qwenvl.rounds import Pace
 from qwen_vl_suite.qwenvl.transformers_backend import load
 from qwen_vl_suite.qwenvl.types import ModelSpec
 from stopping import Stop, StopAt
 from test_guessing import Always, Never, counted, row_ids
-from test_rounds import Taped, ask, picture
+from test_rounds import ask, picture
 
 FAMILIES = ("qwen3_5", "qwen3_5_moe")
 REQUESTS = [
@@ -39,13 +38,6 @@ def subject(backend: Any, request: pytest.FixtureRequest) -> Any:
     made.weights.seen.clear()
     made.budget, made.worth, made.foresight = Budget(), Never(), Never()
     return made
-
-
-@pytest.fixture(params=["as on the CPU", "as on CUDA"])
-def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "as on CUDA":
-        made = Pace(lag=1, fixed=True, idle=0.5, captured=Taped())
-        monkeypatch.setattr(rounds, "pace_of", lambda _: made)
 
 
 def foreseeing(said: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

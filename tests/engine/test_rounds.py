@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import tape
 import tiny
 import torch
 from qwen_vl_suite.qwenvl import captured, rounds
@@ -22,6 +21,7 @@ from qwen_vl_suite.qwenvl.generation import Budget, Row
 from qwen_vl_suite.qwenvl.guessing import Worth
 from qwen_vl_suite.qwenvl.rounds import Pace, Rounds, Start
 from qwen_vl_suite.qwenvl.types import Request, Sampling
+from tape import Model, Taped
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -38,30 +38,6 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
 
 def ask(words: str, *pictures: torch.Tensor, tokens: int = 16, **sampling: Any) -> Request:
     return Request(pictures, words, sampling=Sampling(tokens, **sampling))
-
-
-class Model:
-    """Nothing of it but itself is looked at."""
-
-
-class Taped(Captured):
-    """``Captured`` with tapes for graphs."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.device("cpu"), Model())
-        self.captures = self.replays = 0
-
-    def _waits(self, step: Callable[[], None]) -> bool:
-        step()
-        return False
-
-    def _record(self, step: Callable[[], None]) -> Any:
-        self.captures += 1
-        return tape.Tape().record(step)
-
-    def _replay(self, graph: Any) -> None:
-        self.replays += 1
-        graph.replay()
 
 
 @pytest.fixture
@@ -253,12 +229,13 @@ class FakeCuda:
 
 
 def test_a_capture_is_one_and_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda, modes = FakeCuda(monkeypatch), []
+    cuda, modes, alone = FakeCuda(monkeypatch), [], []
     subject = Captured(torch.device("cuda:1"), Model())
 
     def step() -> None:
         cuda.calls.append("step")
         modes.append(cuda.mode)
+        alone.append(captured._CAPTURING.locked())
 
     typical = [subject.run("key", step) for _ in range(4)]
     assert " ".join(cuda.calls) == (
@@ -267,6 +244,7 @@ def test_a_capture_is_one_and_is_replayed(monkeypatch: pytest.MonkeyPatch) -> No
         "device in replay device out device in replay device out"
     )
     assert modes == ["default", "warn", "default"], "the second run is watched"
+    assert alone == [False, True, True], "nobody else launches on the stream of captures"
     assert typical == [False, False, False, True]
     subject.forget()
     assert not subject.run("key", step) and cuda.calls[-1] == "step"

@@ -29,7 +29,7 @@ from qwen_vl_suite.qwenvl.shards import settings
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling
 from stopping import Stop, StopAt
-from test_rounds import Taped
+from tape import Taped
 
 NANO = Path(__file__).parents[2] / "nano" / "checkpoint"
 MODELS = [*tiny.CONFIGS, "nano"]
