@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +13,6 @@ from ..qwenvl.backend import Backend
 from ..qwenvl.cache import CACHE
 from ..qwenvl.types import ModelSpec, Result, Size, Task
 from . import host
-
-log = logging.getLogger(__name__)
-
-_CUT = {
-    "length": "the reply was cut at max_new_tokens; raise it for the rest.",
-    "repetition": "the reply repeated itself and was cut there.",
-}
 
 KEEP, OFFLOAD, UNLOAD = "keep", "offload to RAM", "unload"
 AFTER_USE = (KEEP, OFFLOAD, UNLOAD)
@@ -95,7 +87,7 @@ class ModelHandle:
             low, high = self._bounds(
                 pictures[0].shape[-2:], longest_side, (least, backend.max_pixels)
             )
-            results = run.answer(
+            return run.answer(
                 backend,
                 task,
                 pictures,
@@ -107,12 +99,6 @@ class ModelHandle:
                 watch=host.NodeWatch(run.will_think(backend, task, thinking)),
                 keep_unreadable=keep_unreadable,
             )
-        for number, result in enumerate(results, 1):
-            if result.finish_reason in _CUT:
-                log.warning(
-                    "Picture %d of %d: %s", number, len(results), _CUT[result.finish_reason]
-                )
-        return results
 
     @contextmanager
     def _leased(self) -> Iterator[Backend]:

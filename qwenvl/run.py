@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from .types import Request, Response, Result, Sampling, Seen, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 def sampling_for(backend: Backend, task: Task, thinking: bool | None = None) -> Sampling:
@@ -81,16 +84,21 @@ def answer(
     ]
     responses = backend.generate(requests, watch)
     results = [
-        _read(task, backend, picture, response)
-        for picture, response in zip(pictures, responses, strict=True)
+        _read(task, backend, picture, request, response)
+        for picture, request, response in zip(pictures, requests, responses, strict=True)
     ]
+    for number, result in enumerate(results, 1):
+        if result.notes:
+            log.warning("Picture %d of %d: %s", number, len(results), " ".join(result.notes))
     if not keep_unreadable:
         _raise_unanswered(responses)
         _raise_unreadable(results)
     return results
 
 
-def _read(task: Task, backend: Backend, picture: Tensor, response: Response) -> Result:
+def _read(
+    task: Task, backend: Backend, picture: Tensor, request: Request, response: Response
+) -> Result:
     if response.error:
         return Result(text="", finish_reason="error", error=str(response.error))
     height, width = picture.shape[-2:]
@@ -100,8 +108,21 @@ def _read(task: Task, backend: Backend, picture: Tensor, response: Response) -> 
     except UnreadableReply as error:
         result = Result(text=error.raw, error=str(error))
     return dataclasses.replace(
-        result, thinking=response.thinking, finish_reason=response.finish_reason
+        result,
+        thinking=response.thinking,
+        finish_reason=response.finish_reason,
+        notes=(*_early_end(request, response), *result.notes),
     )
+
+
+def _early_end(request: Request, response: Response) -> tuple[str, ...]:
+    """The note of a reply that did not come to its own end."""
+    if response.finish_reason == "length":
+        limit = request.sampling.max_new_tokens
+        return (f"The reply was cut at {limit} tokens: raise max_new_tokens for the rest.",)
+    if response.finish_reason == "repetition":
+        return ("The reply repeated itself and was cut there.",)
+    return ()
 
 
 def _raise_unanswered(responses: Sequence[Response]) -> None:

@@ -154,7 +154,8 @@ class Result:
     (parsed JSON, document blocks, ...). No boxes means that nothing was found; a reply that
     could not be read raises ``errors.UnreadableReply`` instead. ``error`` is set only where a
     caller asked to go on past unreadable replies (``run.answer``); ``text`` is then the raw
-    reply."""
+    reply. ``notes``: what a person should know of this answer, a sentence each (it was cut at
+    ``max_new_tokens``; boxes reached outside the picture)."""
 
     text: str
     boxes: tuple[Box, ...] = ()
@@ -163,6 +164,7 @@ class Result:
     thinking: str = ""
     finish_reason: FinishReason = "stop"
     error: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

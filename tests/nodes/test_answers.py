@@ -210,7 +210,7 @@ def test_a_cut_reply_is_reported(
     with caplog.at_level(logging.WARNING):
         run_node("QVL_Describe", model=model, images=pictures[:2])
     assert [record.getMessage() for record in caplog.records] == [
-        "Picture 2 of 2: the reply was cut at max_new_tokens; raise it for the rest."
+        "Picture 2 of 2: The reply was cut at 1024 tokens: raise max_new_tokens for the rest."
     ]
 
 
