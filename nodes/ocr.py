@@ -101,5 +101,5 @@ class OCR(io.ComfyNode):
             texts,
             sockets.bounding_boxes(results),
             sockets.annotated(images, results),
-            ui=host.shown(results, images),
+            ui=host.shown(results, images if any(result.boxes for result in results) else None),
         )

@@ -8,7 +8,7 @@ from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
 from .graph import blocked, call_index
 from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
-from .page import live, picked, shown
+from .page import live, picked, report, shown
 from .progress import Bar, NodeWatch, StatusLine, check_interrupt
 from .routes import serve
 
@@ -29,6 +29,7 @@ __all__ = [
     "movable_memory",
     "picked",
     "register_folders",
+    "report",
     "serve",
     "shown",
     "total_memory",

@@ -23,25 +23,25 @@ log = logging.getLogger(__name__)
 
 
 def overlay(
-    image: Any, boxes: Sequence[Sequence[Box]], points: Sequence[Sequence[Point]] = ()
+    images: Any, boxes: Sequence[Sequence[Box]], points: Sequence[Sequence[Point]] = ()
 ) -> list[dict[str, Any]]:
     """One entry a picture: ``size`` (height, width), ``boxes`` and ``points`` in its pixels with
     their colours, and ``picture``, where ComfyUI serves a copy of it (None: nowhere).
 
-    Without an ``image`` the size is what the boxes span. Where nothing was found in the whole
-    batch, no copies are made.
+    ``images``: an IMAGE ``[B, H, W, C]``, or a list of pictures ``[H, W, C]`` that may differ in
+    size. Where they are None, the size is what the boxes span.
     """
     points = points or [()] * len(boxes)
-    before = call_index() * len(boxes)  # as if all items of a list were one batch
-    shown = 0 if image is None or not any((*boxes, *points)) else _MOST - before
+    pictures = [None] * len(boxes) if images is None else images
+    room = _MOST - call_index() * len(boxes)  # as if all items of a list were one batch
     return [
         {
-            "size": _span(frame) if image is None else list(image.shape[-3:-1]),
+            "size": _span(frame) if picture is None else list(picture.shape[:2]),
             "boxes": [_box(box) for box in frame],
             "points": [_point(point) for point in spots],
-            "picture": _copy(image[number]) if number < shown else None,
+            "picture": None if picture is None or number >= room else _copy(picture),
         }
-        for number, (frame, spots) in enumerate(zip(boxes, points, strict=True))
+        for number, (picture, frame, spots) in enumerate(zip(pictures, boxes, points, strict=True))
     ]
 
 

@@ -2,7 +2,8 @@
 
 ``web/`` draws both. While a node runs, messages named ``qwen_vl.live`` come over ComfyUI's
 websocket; when it is done, ComfyUI itself sends the ``ui`` part of the node's output, and again
-whenever the node is answered from ComfyUI's cache.
+whenever the node is answered from ComfyUI's cache. Of a node that raises, ComfyUI sends no ``ui``:
+what it has by then, ``report`` sends.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def live(**news: Any) -> None:
     """Tells the page of the node that runs now. ``status``: a line such as a download's, with
     ``count`` the pictures to answer. Or words: ``thinking`` and ``text`` about the picture
     ``index`` of ``count``, which go on from ``part`` - 1 (0: from the beginning), and at their
-    end ``finish_reason``."""
+    end ``finish_reason``. Or ``results``: see ``report``."""
     server = part("server", "PromptServer")
     context_of = part("comfy_execution.utils", "get_executing_context")
     context = context_of() if server and context_of else None
@@ -39,15 +40,22 @@ def _on_page(node_id: str) -> str:
     return state_of().dynprompt.get_display_node_id(node_id) if state_of else node_id
 
 
+def report(results: Sequence[Result], images: Any = None) -> None:
+    """Shows results at once, for a node that is about to raise: what was answered stays to be
+    read beside the error. Takes what ``shown`` takes."""
+    live(results=shown(results, images)[KEY])
+
+
 def shown(results: Sequence[Result], images: Any = None) -> dict[str, Any]:
     """The ``ui`` of a node: one entry a picture, in order, under a name of our own. With the
-    pictures, also what is drawn over them."""
+    ``images`` (see ``overlay``), also the pictures and what is drawn over them."""
     entries = [
         {
             "text": result.text,
             "thinking": result.thinking,
             "finish_reason": result.finish_reason,
             "error": result.error,
+            "notes": list(result.notes),
         }
         for result in results
     ]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.host import folders, live_text, machine, memory, page, progress
-from qwen_vl_suite.qwenvl.types import Response
+from qwen_vl_suite.qwenvl.types import Response, Result
 
 
 @pytest.fixture
@@ -211,6 +211,16 @@ def test_a_long_answer_stays_cheap_and_a_page_that_joins_late_catches_up(
     letters = sum(len(item.get("text", "")) for item in sent)
     # Ten times a second the whole of it would be 110 million.
     assert len(sent) < 3300 and letters < 40 * len(text)
+
+
+def test_results_are_shown_before_an_error(sent: list[dict[str, Any]]) -> None:
+    cut = Result("A red", finish_reason="length", notes=("The reply was cut at 3 tokens.",))
+    results = [cut, Result("nonsense", error="The reply is no JSON.")]
+    host.report(results)
+    assert sent == [{"results": host.shown(results)["qwen_vl"]}]
+    first, second = sent[0]["results"]
+    assert (first["text"], first["notes"]) == ("A red", ["The reply was cut at 3 tokens."])
+    assert (second["text"], second["error"]) == ("nonsense", "The reply is no JSON.")
 
 
 def test_stop_ends_a_run_within_a_token(

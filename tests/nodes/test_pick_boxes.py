@@ -246,12 +246,22 @@ def test_a_list_of_pictures_counts_as_one_batch(
     assert copied(7) == [False] * 5
 
 
-def test_no_copy_where_nothing_was_found_or_no_page_looks(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_in_which_nothing_was_found_is_shown_too(temporary: Path) -> None:
+    (entry,) = host.shown([Result("[]")], torch.zeros(1, 8, 8, 3))["qwen_vl"]
+    assert entry["boxes"] == [] and entry["size"] == [8, 8]
+    assert (temporary / "qwen_vl" / entry["picture"]["filename"]).is_file()
+
+
+def test_pictures_of_different_sizes(temporary: Path) -> None:
+    pictures = [torch.zeros(8, 6, 3), torch.ones(4, 12, 3)]
+    found = [Result("", (Box(0, 0, 4, 4),)), Result("")]
+    entries = host.shown(found, pictures)["qwen_vl"]
+    assert [entry["size"] for entry in entries] == [[8, 6], [4, 12]]
+    assert len({entry["picture"]["filename"] for entry in entries}) == 2
+
+
+def test_no_copy_where_no_page_looks(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image, found = torch.zeros(1, 8, 8, 3), Result("", (Box(0, 0, 4, 4),))
-    (entry,) = host.shown([Result("words")], image)["qwen_vl"]
-    assert entry["boxes"] == [] and entry["picture"] is None
     monkeypatch.setattr(overlay, "part", lambda *_: None)
     (entry,) = host.shown([found], image)["qwen_vl"]
     assert entry["boxes"] and entry["picture"] is None
