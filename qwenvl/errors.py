@@ -19,9 +19,15 @@
 
 from __future__ import annotations
 
+from .unicode import well_formed
+
 
 class QwenVLError(Exception):
-    """Base of all errors that the engine raises on purpose."""
+    """Base of all errors that the engine raises on purpose. Its words can be printed and saved,
+    whatever they quote."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(well_formed(message))
 
 
 class CheckpointError(QwenVLError):

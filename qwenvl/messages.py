@@ -10,6 +10,7 @@ from typing import Any
 from .errors import BadOption, IncompleteCheckpoint, UnsupportedModel
 from .shards import settings
 from .types import Family, Request
+from .unicode import well_formed
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,9 @@ class Template:
         return messages
 
     def _plain(self, text: str) -> str:
-        """User text in which no piece can be taken for a control token of the model."""
+        """User text that a tokenizer takes, and in which no piece can be taken for a control token
+        of the model."""
+        text = well_formed(text)
         for token in self._special:
             if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import QwenVLError
+from .unicode import well_formed
 
 Size = tuple[int, int]
 """Height and width in pixels, in this order, as everywhere in the engine."""
@@ -129,7 +130,8 @@ class Response:
 @dataclass(frozen=True)
 class Box:
     """A rectangle in pixels of the original picture, x to the right and y down, inside the
-    picture, ``x1 < x2`` and ``y1 < y2``. ``score`` is None unless one was really computed."""
+    picture, ``x1 < x2`` and ``y1 < y2``. ``score`` is None unless one was really computed.
+    ``label`` can be drawn and saved whatever it was made of (see ``unicode.well_formed``)."""
 
     x1: float
     y1: float
@@ -137,6 +139,9 @@ class Box:
     y2: float
     label: str = ""
     score: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", well_formed(self.label))
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,9 @@ class Point:
     x: float
     y: float
     label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", well_formed(self.label))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from .. import coordinates
 from ..errors import BadOption
 from ..replies import Item, read_items
 from ..types import Box, Point, Result, Seen, Task
+from ..unicode import well_formed
 
 Kind = Literal["boxes", "points"]
 KINDS: tuple[Kind, ...] = ("boxes", "points")
@@ -83,7 +84,8 @@ def read(
 
 def _names(find: str) -> tuple[str, ...]:
     """The names in ``find``, each once, in one line and without quotes: they go between quotes."""
-    names = (" ".join(part.split()).strip(" .\"'“”") for part in _BETWEEN_NAMES.split(find))
+    parts = _BETWEEN_NAMES.split(well_formed(find))
+    names = (" ".join(part.split()).strip(" .\"'“”") for part in parts)
     return tuple(dict.fromkeys(name.replace('"', "'") for name in names if name))
 
 
