@@ -58,7 +58,7 @@ class Describe(io.ComfyNode):
             description="Describes each picture of a batch, or answers your question about it. One "
             "text a picture, in order.",
             search_aliases=["caption", "image to text", "interrogate", "tagger", "vqa", "ask"],
-            has_intermediate_output=True,
+            is_output_node=True,
             inputs=[
                 sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
                 io.Image.Input("images", tooltip="One picture or a batch."),

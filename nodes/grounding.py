@@ -20,7 +20,7 @@ class Grounding(io.ComfyNode):
             description="Finds what you name in each picture of a batch and gives boxes or points "
             "that ComfyUI's crop, draw and SAM nodes take as they are.",
             search_aliases=["detect", "locate", "find object", "bbox", "point", "segment", "sam"],
-            has_intermediate_output=True,
+            is_output_node=True,
             inputs=[
                 sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
                 io.Image.Input("images", tooltip="One picture or a batch."),

@@ -31,7 +31,7 @@ class OCR(io.ComfyNode):
             description="Reads the text in each picture of a batch: plain, as Markdown or HTML, or "
             "line by line with boxes.",
             search_aliases=["read text", "text recognition", "document", "markdown", "scan"],
-            has_intermediate_output=True,
+            is_output_node=True,
             inputs=[
                 sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
                 io.Image.Input("images", tooltip="One page or a batch."),

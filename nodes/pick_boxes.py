@@ -7,22 +7,25 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Result, Size
 from . import host, picking, sockets
 
 STOP, WHOLE = "stop", "whole picture"
+_NODE = "QVL_PickBoxes"
+_BOX = 1  # number of the output box
 
 
 class PickBoxes(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return sockets.schema(
-            node_id="QVL_PickBoxes",
+            node_id=_NODE,
             display_name="Qwen-VL Pick Boxes",
             description="Keeps some of the boxes that were found: click them on or off in the "
             "picture, here or in the node that found them, or choose by label, size and order.",
             search_aliases=["filter boxes", "select bbox", "bbox to crop", "choose box", "pick"],
-            has_intermediate_output=True,
+            is_output_node=True,
             inputs=[
                 sockets.BoundingBoxes.Input(
                     "bboxes",
@@ -90,7 +93,8 @@ class PickBoxes(io.ComfyNode):
                     options=[STOP, WHOLE],
                     default=STOP,
                     tooltip="When no kept box has that index. stop: nodes on the box output stop "
-                    "with an error, others go on. whole picture: box is the whole picture.",
+                    "with an error, others go on. whole picture: box is the whole picture, and so "
+                    "is the crop of a picture without kept boxes.",
                     **sockets.ADVANCED,
                 ),
                 io.String.Input(
@@ -109,7 +113,8 @@ class PickBoxes(io.ComfyNode):
                 ),
                 sockets.BoundingBoxes.Output(
                     "box",
-                    tooltip="One box a picture, as Crop Image takes it: x, y, width, height.",
+                    tooltip="One box a picture, as Crop Image takes it: x, y, width, height. Of a "
+                    "batch of several pictures, take crops.",
                     is_output_list=True,
                 ),
                 io.Mask.Output("mask", tooltip="White inside the kept boxes. Needs images."),
@@ -121,6 +126,15 @@ class PickBoxes(io.ComfyNode):
                 ),
                 io.Int.Output(
                     "count", tooltip="How many boxes were kept, a picture.", is_output_list=True
+                ),
+                io.Image.Output(
+                    "crops",
+                    tooltip="What is inside each kept box, of all pictures in order: a list, since "
+                    "sizes differ. Needs images.",
+                    is_output_list=True,
+                ),
+                io.String.Output(
+                    "crop_labels", tooltip="The label of each crop.", is_output_list=True
                 ),
             ],
         )
@@ -148,10 +162,11 @@ class PickBoxes(io.ComfyNode):
         kept = [item.boxes for item in picked]
         return io.NodeOutput(
             kept,
-            [_single(at, boxes, index, when_empty, size) for at, boxes in enumerate(kept, first)],
+            _singles(kept, index, when_empty, size, first),
             _mask(kept, images),
             [picking.labels(boxes) for boxes in kept],
             [len(boxes) for boxes in kept],
+            *_crops(kept, images, when_empty),
             ui=host.picked(
                 [_engine_boxes(frame) for frame in frames],
                 [item.left_out for item in picked],
@@ -166,6 +181,40 @@ def _extent(bboxes: Any, images: Any) -> tuple[int, Size]:
         return images.shape[0], tuple(images.shape[-3:-1])
     one_list = isinstance(bboxes, Mapping) or not bboxes or isinstance(bboxes[0], Mapping)
     return 1 if one_list else len(bboxes), picking.ENDLESS
+
+
+class _OneOfBatch(dict[str, int]):
+    """The ``box`` of one picture of a batch. A node that takes it beside the whole batch, as core's
+    crop does, is called with all pictures for each box and would give B times B crops, nearly all
+    at another picture's box; here it stops when it reads the box."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        _refuse_whole_batch()
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> int:
+        _refuse_whole_batch()
+        return super().__getitem__(name)
+
+
+def _refuse_whole_batch() -> None:
+    if host.pairs_with_whole_batch(_NODE, _BOX):
+        raise BadOption(
+            "The output box of Qwen-VL Pick Boxes is one box a picture, but this node takes the "
+            "whole batch for each of them and would cut every picture at every box. Use the output "
+            "crops of Qwen-VL Pick Boxes, which has one crop a box; or put Rebatch Images with "
+            "batch size 1 before this node's pictures."
+        )
+
+
+def _singles(
+    kept: Sequence[sockets.Frame], index: int, when_empty: str, size: Size, first: int
+) -> list[Any]:
+    """The ``box`` output. ``first``: the number of the first picture."""
+    found = [_single(at, boxes, index, when_empty, size) for at, boxes in enumerate(kept, first)]
+    if len(found) == 1:
+        return found
+    return [_OneOfBatch(box) if isinstance(box, dict) else box for box in found]
 
 
 def _single(number: int, kept: sockets.Frame, index: int, when_empty: str, size: Size) -> Any:
@@ -188,6 +237,30 @@ def _mask(kept: Sequence[sockets.Frame], images: Any) -> Any:
     if images is None:
         return host.blocked("The mask of Qwen-VL Pick Boxes needs its images input connected.")
     return sockets.masks(images, [Result("", boxes=_engine_boxes(boxes)) for boxes in kept])
+
+
+def _crops(kept: Sequence[sockets.Frame], images: Any, when_empty: str) -> tuple[Any, Any]:
+    """The outputs ``crops`` and ``crop_labels``, or what stops the nodes that would take them."""
+    if images is None:
+        return _no_crops("The crops of Qwen-VL Pick Boxes need its images input connected.")
+    height, width = images.shape[-3:-1]
+    whole = {"x": 0, "y": 0, "width": width, "height": height}
+    instead = [whole] if when_empty == WHOLE else []
+    pairs = [
+        (picture, box)
+        for picture, boxes in zip(images, kept, strict=True)
+        for box in boxes or instead
+    ]
+    if not pairs:
+        return _no_crops(
+            "No box was kept, so there is no crop. Loosen the filters, switch a box on, or set "
+            "when_empty to whole picture."
+        )
+    return [picking.crop(*pair) for pair in pairs], [picking.label(box) for _, box in pairs]
+
+
+def _no_crops(why: str) -> tuple[Any, Any]:
+    return host.blocked(why), host.blocked(why)
 
 
 def _engine_boxes(boxes: sockets.Frame) -> tuple[Box, ...]:

@@ -18,6 +18,8 @@ from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Size
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .sockets import Frame
 
 BoundingBox = Mapping[str, Any]
@@ -67,13 +69,17 @@ class Picked:
     left_out: set[int]
 
 
+def label(box: BoundingBox) -> str:
+    return str(box.get("label") or "")
+
+
 def identity(box: BoundingBox) -> Identity:
-    return box["x"], box["y"], box["width"], box["height"], _label(box)
+    return box["x"], box["y"], box["width"], box["height"], label(box)
 
 
 def engine_box(box: BoundingBox) -> Box:
     x, y = box["x"], box["y"]
-    return Box(x, y, x + box["width"], y + box["height"], _label(box), box.get("score"))
+    return Box(x, y, x + box["width"], y + box["height"], label(box), box.get("score"))
 
 
 def pick(frames: Sequence[Frame], rule: Rule, off: str, size: Size, first: int = 0) -> list[Picked]:
@@ -100,7 +106,7 @@ def chosen(frame: Frame, rule: Rule, off: Collection[Identity] = ()) -> list[int
         for place, box in enumerate(frame)
         if identity(box) not in off
         and min(box["width"], box["height"]) >= rule.min_size
-        and (not names or any(name.match(_label(box).casefold()) for name in names))
+        and (not names or any(name.match(label(box).casefold()) for name in names))
     ]
     stay.sort(key=lambda place: ORDERS[rule.order](frame[place]))
     return stay[: rule.max_count or None]
@@ -125,9 +131,15 @@ def single(kept: Frame, index: int) -> dict[str, int] | None:
     return {name: kept[index][name] for name in ("x", "y", "width", "height")}
 
 
+def crop(picture: Tensor, box: BoundingBox) -> Tensor:
+    """IMAGE ``[1, height, width, C]``: what is inside ``box`` of a picture ``[H, W, C]``."""
+    left, top = box["x"], box["y"]
+    return picture[None, top : top + box["height"], left : left + box["width"]].clone()
+
+
 def labels(kept: Frame) -> str:
     """The boxes' labels, with commas between; boxes without one are passed over."""
-    return ", ".join(_label(box) for box in kept if _label(box))
+    return ", ".join(label(box) for box in kept if label(box))
 
 
 def switched_off(text: str) -> dict[int, set[Identity]]:
@@ -143,10 +155,6 @@ def switched_off(text: str) -> dict[int, set[Identity]]:
             "the boxes again."
         ) from error
     return found
-
-
-def _label(box: BoundingBox) -> str:
-    return str(box.get("label") or "")
 
 
 def _patterns(labels: str) -> list[re.Pattern[str]]:

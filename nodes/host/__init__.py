@@ -5,7 +5,7 @@ older release, a runtime without a server) costs only what it was for.
 """
 
 from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
-from .graph import blocked, call_index
+from .graph import blocked, call_index, pairs_with_whole_batch
 from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
 from .page import live, picked, report, shown
@@ -27,6 +27,7 @@ __all__ = [
     "manager",
     "model_roots",
     "movable_memory",
+    "pairs_with_whole_batch",
     "picked",
     "register_folders",
     "report",

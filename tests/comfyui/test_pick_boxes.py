@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from graphs import find, load, loader, preview, save
+from graphs import batch, find, load, loader, preview, repeat, save
 from PIL import Image
 
 pytestmark = pytest.mark.comfyui
@@ -126,6 +126,52 @@ def test_each_picture_of_a_batch_meets_its_own_box(server: Any) -> None:
         height, width = entry["size"]
         sizes = [(box["x2"] - box["x1"], box["y2"] - box["y1"]) for box in entry["boxes"]]
         assert crop.size == max(sizes, key=lambda size: size[0] * size[1], default=(width, height))
+
+
+def eight() -> dict[str, Any]:
+    """A batch of eight pictures of one size, with other shapes at other places in every second."""
+    return {
+        "one": load("shapes.png"),
+        "two": load("both.png"),
+        "pair": batch("one", "two"),
+        "picture": repeat("pair", 4),
+    }
+
+
+def test_a_batch_gives_one_crop_a_box(server: Any) -> None:
+    prompt = graph() | eight()
+    del prompt["crop"]
+    prompt["save crop"] = save("pick", 5)
+    prompt["show labels"] = preview("pick", 6)
+    outputs = server.run(prompt)
+    boxes = [box for entry in outputs["find"]["qwen_vl"] for box in entry["boxes"]]
+    assert len(boxes) >= 8
+    crops = [view(server, item) for item in outputs["save crop"]["images"]]
+    assert [crop.size for crop in crops] == [
+        (box["x2"] - box["x1"], box["y2"] - box["y1"]) for box in boxes
+    ]
+    assert outputs["show labels"]["text"] == [box["label"] for box in boxes]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param({}, id="the batch itself"),
+        pytest.param(
+            {"class_type": "ImageInvert", "inputs": {"image": ["picture", 0]}}, id="made of it"
+        ),
+    ],
+)
+def test_one_box_a_picture_never_meets_the_whole_batch(
+    server: Any, between: dict[str, Any]
+) -> None:
+    prompt = graph(when_empty="whole picture") | eight()
+    if between:
+        prompt["between"] = between
+        prompt["crop"]["inputs"]["image"] = ["between", 0]
+    error = server.ends(server.start(prompt))["execution_error"]
+    assert error["node_id"] == "crop"
+    assert "the output crops" in error["exception_message"]
 
 
 def test_in_a_list_of_pictures_a_choice_holds_for_its_own_picture(server: Any) -> None:

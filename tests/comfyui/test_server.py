@@ -92,6 +92,20 @@ def summary(node: dict[str, Any]) -> dict[str, Any]:
     return {"inputs": inputs, "outputs": outputs}
 
 
+def test_a_loader_a_picture_and_one_of_our_nodes_are_a_whole_graph(server: Any) -> None:
+    graph = {"picture": load("shapes.png"), "model": loader()}
+    for name, node in {
+        "describe": describe(),
+        "read": read(),
+        "find": find("orange triangle"),
+    }.items():
+        before = server.run({**graph, name: node})
+        (entry,) = before[name]["qwen_vl"]
+        assert "text" in entry
+        # Answered from ComfyUI's cache, it is shown again.
+        assert server.run({**graph, name: node}) == before
+
+
 def test_look_read_and_find_through_core_nodes(server: Any, engine: Any) -> None:
     outputs = server.run(
         {

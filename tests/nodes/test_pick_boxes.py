@@ -122,14 +122,14 @@ def test_padding_holds_the_box_and_stays_in_the_picture(
     ],
 )
 def test_what_is_kept(run_node: Run, rule: dict[str, Any], expected: list[Any]) -> None:
-    bboxes, _, _, labels, count = run_node("QVL_PickBoxes", bboxes=[FOUND], **rule)
+    bboxes, _, _, labels, count, *_ = run_node("QVL_PickBoxes", bboxes=[FOUND], **rule)
     assert bboxes == [expected]
     assert labels == [", ".join(item["label"] for item in expected)]
     assert count == [len(expected)]
 
 
 def test_one_result_a_picture(run_node: Run, pictures: torch.Tensor) -> None:
-    bboxes, single, mask, labels, count = run_node(
+    bboxes, single, mask, labels, count, *_ = run_node(
         "QVL_PickBoxes",
         bboxes=[FOUND, [], [DOG]],
         images=pictures,
@@ -144,6 +144,41 @@ def test_one_result_a_picture(run_node: Run, pictures: torch.Tensor) -> None:
     assert mask.sum((1, 2)).tolist() == [5000 + 3200 + 400, 0, 400]
     assert labels == ["red car, cat, dog", "", "dog"]
     assert count == [3, 0, 1]
+
+
+def test_one_crop_a_kept_box_of_all_pictures_in_order(
+    run_node: Run, pictures: torch.Tensor
+) -> None:
+    bboxes, *_, crops, names = run_node(
+        "QVL_PickBoxes",
+        bboxes=[FOUND, [], [DOG]],
+        images=pictures,
+        order="largest first",
+        padding=5,
+    )
+    assert names == ["red car", "cat", "dog", "dog"]
+    kept = [
+        (picture, box) for picture, boxes in zip(pictures, bboxes, strict=True) for box in boxes
+    ]
+    assert len(crops) == len(kept) == 4
+    for found, (picture, box) in zip(crops, kept, strict=True):
+        right, bottom = box["x"] + box["width"], box["y"] + box["height"]
+        assert torch.equal(found[0], picture[box["y"] : bottom, box["x"] : right])
+    assert {tuple(found.shape[1:3]) for found in crops} >= {(30, 30), (50, 90)}
+
+
+def test_a_picture_without_a_box_has_no_crop_or_is_one(
+    run_node: Run, monkeypatch: pytest.MonkeyPatch, pictures: torch.Tensor
+) -> None:
+    monkeypatch.setattr(host, "blocked", lambda message: message)
+    given = {"images": pictures[:2]}
+    *_, crops, names = run_node("QVL_PickBoxes", bboxes=[[], [DOG]], **given)
+    assert [tuple(found.shape) for found in crops] == [(1, 20, 20, 3)] and names == ["dog"]
+    whole = {**given, "when_empty": "whole picture"}
+    *_, crops, names = run_node("QVL_PickBoxes", bboxes=[[], [DOG]], **whole)
+    assert torch.equal(crops[0], pictures[:1]) and names == ["", "dog"]
+    *_, crops, names = run_node("QVL_PickBoxes", bboxes=[[], []], **given)
+    assert "No box was kept" in crops and "No box was kept" in names
 
 
 @pytest.mark.parametrize(
@@ -186,11 +221,11 @@ def test_what_is_not_there_stops_only_the_nodes_that_take_it(
     run_node: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "blocked", lambda message: message)
-    bboxes, single, mask, _, _ = run_node("QVL_PickBoxes", bboxes=[[CAT], []], index=1)
+    bboxes, single, mask, _, _, crops, _ = run_node("QVL_PickBoxes", bboxes=[[CAT], []], index=1)
     assert bboxes == [[CAT], []]
     assert single[0].startswith("Picture 1 has no box with index 1: 1 were kept.")
     assert single[1].startswith("Picture 2 has no box with index 1: 0 were kept.")
-    assert "images" in mask
+    assert "images" in mask and "images" in crops
     (single,) = run_node("QVL_PickBoxes", bboxes=[[]], when_empty="whole picture")[1]
     assert "Connect images" in single
 

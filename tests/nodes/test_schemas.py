@@ -56,6 +56,14 @@ def test_every_widget_is_wired_and_every_argument_has_a_widget(nodes: Nodes, nod
             assert arguments[item.id].default == getattr(item, "default", None), item.id
 
 
+@pytest.mark.parametrize(
+    "node_id", ["QVL_Describe", "QVL_OCR", "QVL_Grounding", "QVL_PickBoxes", "QVL_Unload"]
+)
+def test_a_node_that_shows_its_results_may_end_a_graph(nodes: Nodes, node_id: str) -> None:
+    info = nodes[node_id].GET_SCHEMA().get_v1_info(nodes[node_id])
+    assert info.output_node is True
+
+
 @every_node
 def test_execute_is_synchronous(nodes: Nodes, node_id: str) -> None:
     assert not inspect.iscoroutinefunction(nodes[node_id].execute)
