@@ -86,7 +86,7 @@ class Grounding(io.ComfyNode):
         return io.NodeOutput(
             [sockets.found_json(result) for result in results],
             sockets.bounding_boxes(results),
-            sockets.annotated(images, results),
+            sockets.annotated(images, results, host.check_interrupt),
             [sockets.points_json(result, images.shape[-3:-1]) for result in results],
             sockets.masks(images, results),
             ui=host.shown(results, images),

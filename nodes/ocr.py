@@ -100,6 +100,6 @@ class OCR(io.ComfyNode):
         return io.NodeOutput(
             texts,
             sockets.bounding_boxes(results),
-            sockets.annotated(images, results),
+            sockets.annotated(images, results, host.check_interrupt),
             ui=host.shown(results, images if any(result.boxes for result in results) else None),
         )

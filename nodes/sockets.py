@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -131,11 +131,14 @@ def _whole(box: Mapping[str, Any], size: Size) -> dict[str, Any] | None:
     return {**box, "x": left, "y": top, "width": right - left, "height": bottom - top}
 
 
-def annotated(image: Any, results: Sequence[Result]) -> Any:
-    """IMAGE ``[B, H, W, 3]``: the pictures with what was found drawn on them."""
+def annotated(
+    image: Any, results: Sequence[Result], check: Callable[[], None] | None = None
+) -> Any:
+    """IMAGE ``[B, H, W, 3]``: the pictures with what was found drawn on them. ``check`` is called
+    before each item; what it raises reaches the caller."""
     pairs = zip(images.pictures(image), results, strict=True)
     return images.to_image(
-        [draw.annotate(picture, result.boxes, result.points) for picture, result in pairs]
+        [draw.annotate(picture, result.boxes, result.points, check) for picture, result in pairs]
     )
 
 

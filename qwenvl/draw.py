@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from . import lettering
 from .types import Box, Point, Size
 
 if TYPE_CHECKING:
@@ -28,27 +29,14 @@ _PALETTE = (
     (0, 121, 107),
 )
 
-# Pillow brings one Latin font. For other scripts: what Linux, Windows and macOS ship.
-_WIDE_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "NotoSansCJKsc-Regular.otf",
-    "SourceHanSansSC-Regular.otf",
-    "wqy-microhei.ttc",
-    "DroidSansFallbackFull.ttf",
-    "msyh.ttc",
-    "YuGothM.ttc",
-    "PingFang.ttc",
-    "Hiragino Sans GB.ttc",
-    "Arial Unicode.ttf",
-    "DejaVuSans.ttf",
-)
-
 Rectangle = tuple[int, int, int, int]
+
+log = logging.getLogger(__name__)
 
 
 def colour(label: str) -> tuple[int, int, int]:
     """The RGB colour of a label: the same in every picture and every run."""
-    return _PALETTE[zlib.crc32(label.strip().lower().encode()) % len(_PALETTE)]
+    return _PALETTE[zlib.crc32(label.strip().lower().encode(errors="replace")) % len(_PALETTE)]
 
 
 def mask(size: Size, boxes: Sequence[Box]) -> Tensor:
@@ -63,11 +51,18 @@ def mask(size: Size, boxes: Sequence[Box]) -> Tensor:
     return canvas
 
 
-def annotate(picture: Tensor, boxes: Sequence[Box], points: Sequence[Point] = ()) -> Tensor:
+def annotate(
+    picture: Tensor,
+    boxes: Sequence[Box],
+    points: Sequence[Point] = (),
+    check: Callable[[], None] | None = None,
+) -> Tensor:
     """A copy of ``picture`` (uint8 ``[3, H, W]``) with every box and point drawn and labelled.
 
     Lines and letters grow with the picture. Labels stay inside it and, where there is room, off
-    each other; one too long for the picture is cut with an ellipsis.
+    each other; one too long for the picture is cut with an ellipsis, and one whose letters are in
+    no font here is drawn as its number in the list, from 1. ``check`` is called before each item;
+    what it raises reaches the caller.
     """
     import torch
     from PIL import Image, ImageDraw
@@ -75,15 +70,21 @@ def annotate(picture: Tensor, boxes: Sequence[Box], points: Sequence[Point] = ()
     height, width = picture.shape[-2:]
     canvas = Image.fromarray(picture.movedim(0, -1).contiguous().cpu().numpy(), "RGB")
     pen = _Pen(ImageDraw.Draw(canvas), width, height)
-    for box in boxes:
-        pen.box(box)
-    for point in points:
-        pen.point(point)
+    items: list[Box | Point] = [*boxes, *points]
+    for item in items:
+        if check is not None:
+            check()
+        pen.mark(item)
     # Last, so that no line crosses a word.
-    for label, anchor in [(box.label, pen.around(box)) for box in boxes] + [
-        (point.label, pen.around(point)) for point in points
-    ]:
-        pen.label(label, anchor)
+    for item, number in zip(items, (*range(len(boxes)), *range(len(points))), strict=True):
+        if check is not None:
+            check()
+        pen.label(item, number + 1)
+    if pen.unwritten:
+        log.info(
+            "No font here has all letters of %r: such labels are drawn as numbers in the list.",
+            pen.unwritten[0],
+        )
     drawn = torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8)
     return drawn.view(height, width, 3).movedim(-1, 0).contiguous()
 
@@ -92,11 +93,14 @@ class _Pen:
     """Draws on one picture and remembers where words already stand."""
 
     def __init__(self, draw: Any, width: int, height: int):
+        import torch
+
         self.draw, self.width, self.height = draw, width, height
         longest = max(width, height)
         self.line = max(1, round(longest / 320))
         self.text_size = max(10, round(longest / 42))
-        self.taken: list[Rectangle] = []
+        self.taken = torch.zeros(height, width, dtype=torch.bool)
+        self.unwritten: list[str] = []
 
     def around(self, item: Box | Point) -> Rectangle:
         """The pixels an item covers when drawn: left, top, right, bottom."""
@@ -107,29 +111,31 @@ class _Pen:
         x, y = int(item.x), int(item.y)
         return x - reach, y - reach, x + reach, y + reach
 
-    def box(self, box: Box) -> None:
-        self.draw.rectangle(self.around(box), outline=colour(box.label), width=self.line)
+    def mark(self, item: Box | Point) -> None:
+        place, hue = self.around(item), colour(item.label)
+        if isinstance(item, Box):
+            self.draw.rectangle(place, outline=hue, width=self.line)
+        else:
+            self.draw.ellipse(place, fill=hue, outline="white", width=self.line)
 
-    def point(self, point: Point) -> None:
-        self.draw.ellipse(
-            self.around(point), fill=colour(point.label), outline="white", width=self.line
-        )
-
-    def label(self, label: str, anchor: Rectangle) -> None:
-        text = " ".join(label.split())
-        if not text:
+    def label(self, item: Box | Point, number: int) -> None:
+        if not item.label.strip():
             return
-        font = _font(self.text_size, text.isascii())
         pad = max(1, self.text_size // 5)
-        text = _fitted(text, font, self.width - 2 * pad)
-        wide, high = math.ceil(font.getlength(text)) + 2 * pad, self.text_size + 2 * pad
-        spot = self._spot(anchor, wide, high)
-        self.taken.append(spot)
-        ground = colour(label)
+        room = self.width - 2 * pad
+        line = lettering.line(item.label, self.text_size, room)
+        if line is None:
+            self.unwritten.append(item.label)
+            line = lettering.line(str(number), self.text_size, room)
+            assert line is not None, "our own font has digits"
+        wide, high = math.ceil(line.width) + 2 * pad, self.text_size + 2 * pad
+        spot = self._spot(self.around(item), wide, high)
+        left, top, right, bottom = spot
+        self.taken[top : bottom + 1, left : right + 1] = True
+        ground = colour(item.label)
         self.draw.rectangle(spot, fill=ground)
         ink = "black" if _brightness(ground) > 140 else "white"
-        middle = (spot[0] + pad, (spot[1] + spot[3]) / 2)
-        self.draw.text(middle, text, fill=ink, font=font, anchor="lm")
+        line.draw(self.draw, left + pad, (top + bottom) / 2, ink)
 
     def _spot(self, anchor: Rectangle, wide: int, high: int) -> Rectangle:
         """Above the item, below it, or inside it: the first place that is free of other words,
@@ -139,11 +145,12 @@ class _Pen:
         places = [self._inside(x, y, wide, high) for x, y in tries]
         return min(
             places,
-            key=lambda place: (
-                any(_overlap(place, other) for other in self.taken),
-                _overlap(place, anchor),
-            ),
+            key=lambda place: (self._is_taken(place), _overlap(place, anchor)),
         )
+
+    def _is_taken(self, place: Rectangle) -> bool:
+        left, top, right, bottom = place
+        return bool(self.taken[top : bottom + 1, left : right + 1].any())
 
     def _inside(self, x: int, y: int, wide: int, high: int) -> Rectangle:
         x = max(0, min(x, self.width - wide))
@@ -158,26 +165,3 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
 def _brightness(rgb: tuple[int, int, int]) -> float:
     """Luma of ITU-R BT.601, 0-255."""
     return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
-
-
-def _fitted(text: str, font: Any, room: int) -> str:
-    if font.getlength(text) <= room:
-        return text
-    keep = next(
-        (n for n in range(len(text) - 1, 0, -1) if font.getlength(text[:n] + "…") <= room), 0
-    )
-    return text[:keep].rstrip() + "…"
-
-
-@lru_cache(maxsize=32)
-def _font(size: int, latin: bool) -> Any:
-    """Pillow's own font, or for other scripts the first that this system has. Without one, other
-    letters come out as empty squares; the ``label`` of the data stays right."""
-    from PIL import ImageFont
-
-    for name in () if latin else _WIDE_FONTS:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    return ImageFont.load_default(size)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from qwen_vl_suite.nodes import sockets
+from qwen_vl_suite.nodes import host, sockets
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.types import Box, Point, Result
 
@@ -110,3 +111,26 @@ def test_masks_and_annotated_have_the_batch_of_the_pictures(pictures: torch.Tens
     changed = (drawn - pictures).abs().amax((1, 2, 3))
     assert changed[0] > 0.1
     assert changed[1:].max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize("node", ["QVL_Grounding", "QVL_OCR"])
+def test_a_stop_is_heard_while_labels_are_drawn(
+    node: str,
+    run_node: Callable[..., Any],
+    scripted: Any,
+    pictures: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    key = "text_content" if node == "QVL_OCR" else "label"
+    model, _ = scripted(json.dumps([{"bbox_2d": [100, 100, 500, 500], key: "a"}]))
+    options = {"find": "a"} if node == "QVL_Grounding" else {"output": "lines"}
+    run_node(node, model=model, images=pictures[:1], **options)
+    monkeypatch.setattr(host, "check_interrupt", stop)
+    with pytest.raises(Stop):
+        run_node(node, model=model, images=pictures[:1], **options)
