@@ -29,58 +29,64 @@ def digest(picture: Tensor) -> bytes:
 
 
 class Seen:
-    """Beginnings of prompts and pictures, by what they are made of, up to ``most`` bytes of them.
-    Lives and moves with a model's weights."""
+    """Beginnings of prompts and pictures, by what they are made of, up to ``most`` bytes of them;
+    ``nbytes``: what is kept now. Lives and moves with a model's weights. An entry is measured once,
+    when it comes: what a call costs does not grow with the number of entries."""
 
     def __init__(self, most: int = MOST):
         self.most = most
+        self.nbytes = 0
         self.hits = self.misses = 0
-        self._kept: OrderedDict[Hashable, Read | Look] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Read | Look, int]] = OrderedDict()
         self._parked: set[Hashable] = set()
-
-    @property
-    def nbytes(self) -> int:
-        return sum(kept.nbytes for kept in self._kept.values())
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._kept
 
     def get(self, key: Hashable, device: torch.device) -> Any:
         """What is known of ``key``, or None; fetched to ``device`` if it was parked."""
-        found = self._kept.get(key)
-        self.hits += found is not None
-        self.misses += found is None
-        if found is None:
+        if key not in self._kept:
+            self.misses += 1
             return None
+        self.hits += 1
+        known, nbytes = self._kept[key]
         self._kept.move_to_end(key)
         if key in self._parked:
-            found = self._kept[key] = found.to(device)
+            known = known.to(device)
+            self._kept[key] = known, nbytes
             self._parked.discard(key)
-        return found
+        return known
 
     def put(self, key: Hashable, known: Read | Look) -> None:
-        if known.nbytes > self.most:
+        nbytes = known.nbytes
+        if nbytes > self.most:
             return
-        self._kept[key] = known
-        self._parked.discard(key)
+        self._drop(key)
+        self._kept[key] = known, nbytes
+        self.nbytes += nbytes
         self.limit(self.most)
 
     def limit(self, most: int) -> None:
         """From now on at most ``most`` bytes."""
         self.most = most
         while self.nbytes > most:
-            oldest, _ = self._kept.popitem(last=False)
-            self._parked.discard(oldest)
+            self._drop(next(iter(self._kept)))
 
     def park(self) -> None:
         """All to RAM, from where each is fetched when it is asked for."""
-        for key, known in self._kept.items():
-            self._kept[key] = known.to(torch.device("cpu"))
+        for key, (known, nbytes) in self._kept.items():
+            self._kept[key] = known.to(torch.device("cpu")), nbytes
         self._parked = set(self._kept)
 
     def clear(self) -> None:
         self._kept.clear()
         self._parked.clear()
+        self.nbytes = 0
+
+    def _drop(self, key: Hashable) -> None:
+        _, nbytes = self._kept.pop(key, (None, 0))
+        self.nbytes -= nbytes
+        self._parked.discard(key)
 
 
 def key(ids: Sequence[int], digests: Sequence[bytes], sizes: Sequence[tuple[int, int]]) -> Hashable:

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl import seen
-from qwen_vl_suite.qwenvl.decoder import Read
+from qwen_vl_suite.qwenvl.decoder import Look, Read
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.generation import Budget
 from qwen_vl_suite.qwenvl.positions import rope_positions
@@ -326,6 +326,52 @@ def test_what_was_used_longest_ago_leaves_first() -> None:
     assert [kept.get(name, cpu) is not None for name in "abc"] == [True, False, True]
     kept.put("large", entry(200))
     assert kept.get("large", cpu) is None and kept.nbytes == 80, "it would push out all others"
+
+
+@pytest.mark.parametrize("entries", [10, 1000])
+def test_an_entry_is_measured_once_however_many_there_are(entries: int) -> None:
+    measured: list[int] = []
+
+    class Counted(Look):
+        @property
+        def nbytes(self) -> int:
+            measured.append(1)
+            return 10
+
+        def to(self, device: torch.device) -> Counted:
+            return self
+
+    kept, cpu = Seen(most=10 * entries), torch.device("cpu")
+    for name in range(3 * entries):
+        kept.put(name, Counted(None))
+        kept.get(name, cpu)
+    kept.limit(10 * entries - 5)
+    kept.park()
+    assert len(measured) == 3 * entries
+    assert kept.nbytes == 10 * (entries - 1)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["put", "get", "limit", "park", "clear"]), st.integers(0, 60)),
+        max_size=60,
+    )
+)
+def test_what_is_kept_is_counted_right(steps: list[tuple[str, int]]) -> None:
+    kept, cpu = Seen(most=100), torch.device("cpu")
+    sizes: dict[int, int] = {}
+    for step, number in steps:
+        if step == "put":
+            kept.put(number % 5, Look(torch.zeros(number, dtype=torch.uint8)))
+            sizes |= {number % 5: number} if number <= kept.most else {}
+        elif step == "get":
+            kept.get(number % 5, cpu)
+        elif step == "limit":
+            kept.limit(number)
+        else:
+            getattr(kept, step)()
+        assert kept.nbytes == sum(size for key, size in sizes.items() if key in kept)
+        assert kept.nbytes <= kept.most
 
 
 @given(
