@@ -93,10 +93,12 @@ class Answering:
 
     def responses(self) -> list[Response]:
         """In order. A request that memory does not suffice for has the error in its response."""
-        with self.backend.weights.lock, torch.inference_mode(False), torch.no_grad():
+        self.watch.check()
+        computing = self.backend.computing(self._wish(), self.watch)
+        with computing, torch.inference_mode(False), torch.no_grad():
             try:
                 self._ahead.want(self._waiting)
-                self._make_room()
+                self._begin()
                 while self._waiting or self._running:
                     if not self._goes():
                         self._retreat()
@@ -111,21 +113,22 @@ class Answering:
                 del self._ahead  # it knows this object
         return [self._answered[index] for index in range(len(self.prompts))]
 
-    def _make_room(self) -> None:
-        """For a good many requests, as far as it can be had: other models may have to leave for
-        them. Then all that is free counts."""
-        backend = self.backend
-        self.watch.check()
+    def _wish(self) -> int:
+        """Bytes for a good many requests: other models may have to leave for them."""
         wish: list[Need] = []
         for index in self._waiting:
             need = self.prompts[index].need
             wish.append(need)
             longest = max(need.prompt for need in wish) + max(need.answer for need in wish)
-            fits = backend.budget.holds(wish, self.costs.work)
+            fits = self._budget.holds(wish, self.costs.work)
             if len(wish) > 1 and not (fits and len(wish) * longest <= _CLAIM):
                 wish.pop()
                 break
-        backend.bring(self.costs.work(wish) if wish else 0, self.watch)
+        return self.costs.work(wish) if wish else 0
+
+    def _begin(self) -> None:
+        """With all the room there is: what is free counts, wished for or not."""
+        backend = self.backend
         model = backend.model
         self.decoder = Decoder(model, backend.template.image_id, backend.preprocessing.merge_size)
         self._rounds = Rounds(self.decoder)
@@ -371,7 +374,7 @@ class Answering:
         self._reading = None
         self._start_over()
         self.backend.weights.seen.clear()
-        self.backend.memory.relieve(self.backend.weights)
+        self.backend.relieve()
         for index in left:
             self.watch.restart(index)
         if count > 1:

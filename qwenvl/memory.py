@@ -1,13 +1,36 @@
-"""Room for a model and its work: who gives it, and what to do when there is none."""
+"""Room for a model and its work: who gives it, and what to do when there is none.
+
+Bringing one model can move others out, and each is locked while it computes. So locks are taken in
+one order, by which no two models can wait for one another: a model's ``turn``, then ``MOVING``,
+then the locks of weights. Who computes, and so holds his weights' lock, waits for none of them.
+"""
 
 from __future__ import annotations
 
 import gc
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from .progress import Progress
 from .weights import Weights
+
+MOVING = threading.RLock()
+"""Held while room is made: hosts keep one list of what is loaded where."""
+
+
+@contextmanager
+def held(lock: Any, check: Callable[[], None]) -> Iterator[None]:
+    """Holds ``lock``, and calls ``check``, which may raise to stop, every so often until then."""
+    while not lock.acquire(timeout=0.1):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Memory:
@@ -29,7 +52,8 @@ class Memory:
         return psutil.virtual_memory().available
 
     def relieve(self, weights: Weights) -> None:
-        """Called when memory ran out beside ``weights``: gives back all that is not in use."""
+        """Called when memory ran out beside ``weights``: gives back all that is not in use. See
+        ``TransformersBackend.relieve``."""
         gc.collect()
         self.settle()
 

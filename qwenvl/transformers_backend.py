@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from .generation import Budget, Row, check_sampling
 from .guessing import Worth
 from .images import Preprocessing
 from .loading import check_runnable, load_model
-from .memory import Memory, ran_out
+from .memory import MOVING, Memory, held, ran_out
 from .messages import OPEN_THOUGHT, Template
 from .progress import Progress
 from .prompts import Prompt
@@ -117,6 +119,7 @@ class TransformersBackend:
         self.worth, self.foresight = Worth(), Worth()
         self._costs: Costs | None = None
         self._closed = False
+        self._turn = threading.RLock()  # of the call that is answered; others wait without MOVING
 
     @property
     def model(self) -> Any:
@@ -168,18 +171,18 @@ class TransformersBackend:
         if not prompts:
             return []
         watch.check()
-        costs = self.bring(0, watch)
-        needs = [prompt.need for prompt in prompts]
-        watch.start([need.prompt for need in needs], [need.answer for need in needs])
-        return Answering(self, prompts, costs, watch).responses()
+        with held(self._turn, watch.check):
+            costs = self.bring(0, watch)
+            needs = [prompt.need for prompt in prompts]
+            watch.start([need.prompt for need in needs], [need.answer for need in needs])
+            return Answering(self, prompts, costs, watch).responses()
 
     def bring(self, work: int, watch: Watch) -> Costs:
         """Gets the weights onto their device, with room for ``work`` bytes beside them as far as
         that can be had, and tells what answering takes. Raises ``OutOfMemory`` for weights that do
         not fit, and what loading raises."""
-        with self.weights.lock:
-            if self._closed:
-                raise QwenVLError("This model was unloaded while requests were waiting.")
+        with held(self._turn, watch.check), held(MOVING, watch.check):
+            self._check_open()
             if self.weights.place == "disk":
                 watch.loading(0, 1)  # importing the libraries alone takes seconds
             try:
@@ -189,14 +192,47 @@ class TransformersBackend:
                     raise
                 told = next(iter(str(error).splitlines()), type(error).__name__)
             else:
+                self._check_open()
                 self._costs = self._costs or Costs.of(self.model)
                 return self._costs
-            self.memory.relieve(self.weights)
+            self.relieve()
             raise OutOfMemory(
                 f"The weights need {readable_size(self.weights.size)} on {self.device}, and only "
                 f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
                 f"8bit in the Loader, or a smaller model. ({told})"
             )
+
+    @contextmanager
+    def computing(self, work: int, watch: Watch) -> Iterator[None]:
+        """The weights are on their device while the block runs, brought as by ``bring``."""
+        while True:
+            with held(self._turn, watch.check), held(MOVING, watch.check):
+                self.bring(work, watch)
+                self.weights.lock.acquire()  # others can only be moving them, if anybody
+            try:
+                self._check_open()
+                if self.weights.place == "device":  # nobody has moved them out in between
+                    yield
+                    return
+            finally:
+                self.weights.lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            self.release()  # closed while they were brought
+            raise QwenVLError("This model was unloaded while requests were waiting.")
+
+    def relieve(self) -> None:
+        """After memory ran out: gives back all that is not in use. Who makes room at this moment
+        may wait for the very weights that this thread computes with: he is not waited for."""
+        if MOVING.acquire(blocking=False):
+            try:
+                self.memory.relieve(self.weights)
+            finally:
+                MOVING.release()
+        else:
+            gc.collect()
+            self.memory.settle()
 
     def response(self, row: Row, prompt: Prompt) -> Response:
         close = self.template.close_ids

@@ -7,9 +7,11 @@ running out is pretended by a model that refuses what a small budget would not h
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -275,6 +277,122 @@ def test_one_that_never_fits_does_not_lose_the_others(subject: TransformersBacke
         kept = run.answer(subject, task, [small, large], keep_unreadable=True, **how)
     assert kept[0] == calm[0]
     assert "Memory ran out" in kept[1].error and kept[1].finish_reason == "error"
+
+
+class OnlyOne(Memory):
+    """A host with room for one model: who is brought moves out the others, whatever they do.
+    ``meeting``: where threads of both models are to wait for one another, so that each would hold
+    what the other wants, if that can be."""
+
+    def __init__(self) -> None:
+        self.models: list[Weights] = []
+        self.meeting = threading.Barrier(2)
+
+    def bring(self, weights: Weights, work: int, progress: Any = None) -> None:
+        if work:
+            with suppress(threading.BrokenBarrierError):
+                self.meeting.wait(0.5)
+        self._evict(weights)
+        super().bring(weights, work, progress)
+
+    def relieve(self, weights: Weights) -> None:
+        self._evict(weights)
+
+    def _evict(self, weights: Weights) -> None:
+        for other in self.models:
+            if other is not weights:
+                other.offload()
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """What ``calls`` give, each on a thread of its own; fails where one does not come back."""
+    given: list[Any] = [None] * len(calls)
+
+    def work(place: int) -> None:
+        given[place] = calls[place]()
+
+    threads = [
+        threading.Thread(target=work, args=(place,), daemon=True) for place in range(len(calls))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads), "they wait for one another"
+    return given
+
+
+@pytest.fixture
+def rivals(checkpoint: Any) -> list[TransformersBackend]:
+    """Two models with room for one."""
+    host = OnlyOne()
+    found = [
+        load(ModelSpec(str(checkpoint(name)), device="cpu"), host)
+        for name in ("qwen2_5_vl", "qwen3_vl")
+    ]
+    host.models = [backend.weights for backend in found]
+    return found
+
+
+def test_models_that_evict_one_another_do_not_wait_for_one_another(
+    rivals: list[TransformersBackend],
+) -> None:
+    asked = requests(2)
+    calm = [backend.generate(asked) for backend in rivals]
+
+    def often(backend: TransformersBackend) -> list[list[Response]]:
+        return [backend.generate(asked) for _ in range(3)]
+
+    calls = [partial(often, backend) for backend in rivals for _ in range(2)]
+    assert at_once(*calls) == [[answers] * 3 for answers in calm for _ in range(2)]
+
+
+def test_one_that_ran_out_does_not_wait_for_who_waits_for_it(
+    rivals: list[TransformersBackend],
+) -> None:
+    """One is out of memory in mid-answer, while the other waits for it to leave."""
+    asked = requests(4)
+    one, other = rivals
+    calm = other.generate(asked)
+    begun, wanted = threading.Event(), threading.Event()
+    offload = other.weights.offload
+
+    def asked_to_leave() -> None:
+        wanted.set()
+        offload()
+
+    class Slow(Watch):
+        def token(self, index: int, text: str) -> None:
+            begun.set()
+            assert wanted.wait(60)
+
+    def second() -> list[Response]:
+        assert begun.wait(60)
+        return one.generate(asked)
+
+    longest = max(r.usage.prompt_tokens + r.usage.new_tokens for r in calm)
+    other.weights.offload = asked_to_leave  # type: ignore[method-assign]
+    with refusing(other, 2 * (longest + MOST)):
+        found, _ = at_once(lambda: other.generate(asked, Slow()), second)
+    assert found == calm
+
+
+def test_who_waits_for_a_model_can_be_stopped(subject: TransformersBackend) -> None:
+    begun, stopped = threading.Event(), threading.Event()
+
+    class Slow(Watch):
+        def token(self, index: int, text: str) -> None:
+            begun.set()
+            assert stopped.wait(60)
+
+    def second() -> None:
+        assert begun.wait(60)
+        with pytest.raises(Stop):
+            subject.generate(requests(1), StopAt(3))
+        stopped.set()
+
+    at_once(lambda: subject.generate(requests(1), Slow()), second)
+    assert stopped.is_set()
 
 
 def test_weights_that_do_not_fit_are_told_apart_from_pictures(checkpoint: Any) -> None:
