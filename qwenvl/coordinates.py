@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from .types import Box, Point, Seen, Size
 
 RELATIVE_SIDE = 1000
 """What one side of the picture measures in a ``relative`` family, whatever its pixels."""
+
+_HUGE = 10**9
+_OTHER_SCALE = "The reply's scale is probably another one."
+_Place = TypeVar("_Place", Box, Point)
+
+FAR_OUT = 0.02
+"""How much of a picture's side a place may lie outside before that is more than carelessness."""
 
 
 def to_box(
@@ -34,9 +42,101 @@ def to_box(
 
 def to_point(values: Sequence[float], seen: Seen, label: str = "") -> Point | None:
     """The point of ``values`` (x, y in the family's space) in original pixels, clamped to the
-    picture. None where a number is not finite."""
+    picture. None where it lies more than ``FAR_OUT`` outside, or a number is not finite."""
     mapped = _to_pixels(values, seen)
-    return None if mapped is None else Point(mapped[0], mapped[1], label)
+    if mapped is None or outside(values, seen) > FAR_OUT:
+        return None
+    return Point(mapped[0], mapped[1], label)
+
+
+def outside(values: Sequence[float], seen: Seen) -> float:
+    """How far ``values`` (x, y, and so on in turn) reach outside the picture, as a share of its
+    side: 0 inside, 0.5 for 1500 of 1000, infinite for what is not finite."""
+    rulers = _rulers(values, seen)
+    return max(
+        max(-value, value - rulers[at % 2], 0) / rulers[at % 2]
+        if abs(value) < _HUGE  # Python's whole numbers have no bound; a float's division has
+        else math.inf
+        for at, value in enumerate(values)
+    )
+
+
+class Mapper:
+    """Maps the places of one reply to pixels, and keeps account of those that lie outside.
+
+    A box that overlaps the picture is clamped to it. A box without area or wholly outside, and a
+    point more than ``FAR_OUT`` outside, cannot be mapped. ``notes`` tells of both.
+    """
+
+    def __init__(self, seen: Seen):
+        self._seen = seen
+        self._clamped: list[float] = []
+        self._lost: list[str] = []
+        self._is_outside = False
+        self.count = 0
+
+    def box(self, values: Sequence[float], label: str = "") -> Box | None:
+        """See ``to_box``."""
+        return self._noted(values, label, to_box(values, self._seen, label))
+
+    def point(self, values: Sequence[float], label: str = "") -> Point | None:
+        """See ``to_point``; of a box, its middle, even where it has no area."""
+        if len(values) == 2:
+            return self._noted(values, label, to_point(values, self._seen, label))
+        box = to_box(values, self._seen, label)
+        if box is None and outside(values, self._seen) <= FAR_OUT:
+            middle = ((values[0] + values[2]) / 2, (values[1] + values[3]) / 2)
+            return self._noted(middle, label, to_point(middle, self._seen, label))
+        return self._noted(values, label, centre(box) if box else None)
+
+    def data(self, values: Sequence[float]) -> dict[str, float]:
+        """What a program should know of a mapped place: ``outside``, the share of the picture's
+        side that was cut off, where that is more than ``FAR_OUT``."""
+        share = outside(values, self._seen)
+        return {"outside": round(share, 4)} if share > FAR_OUT else {}
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the person who asked; none where all places lie in the picture."""
+        found = []
+        if self._clamped:
+            found.append(
+                f"{len(self._clamped)} of {self.count} boxes reached outside the picture, by up to "
+                f"{_percent(max(self._clamped))} of its side, and were cut to it. {_OTHER_SCALE}"
+            )
+        if self._lost:
+            found.append(f"Left out, as it cannot be mapped to the picture: {self.lost()}.")
+        return tuple(found)
+
+    def lost(self) -> str:
+        """What could not be mapped, by label and numbers; empty where all could."""
+        more = f" and {len(self._lost) - 5} more" if len(self._lost) > 5 else ""
+        return ", ".join(self._lost[:5]) + more
+
+    def complaint(self) -> str:
+        """Why there is nothing, where all of a reply's places were lost."""
+        lost = f"What the model marked cannot be mapped to the picture: {self.lost()}."
+        if not self._is_outside:
+            return f"{lost} A box needs a width and a height."
+        if self._seen.family.coordinates == "relative":
+            ruler = f"0-{RELATIVE_SIDE} along each side"
+        else:
+            ruler = f"pixels of {self._seen.input_size[1]}x{self._seen.input_size[0]}"
+        return f"{lost} {self._seen.family.title} is read as {ruler}. {_OTHER_SCALE}"
+
+    def _noted(self, values: Sequence[float], label: str, place: _Place | None) -> _Place | None:
+        self.count += 1
+        share = outside(values, self._seen)
+        self._is_outside |= share > FAR_OUT
+        if place is None:
+            numbers = ", ".join(f"{value:g}" for value in values)
+            self._lost.append(f"{label[:40]} [{numbers}]".strip())
+        elif share > FAR_OUT:
+            self._clamped.append(share)
+        return place
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share < 10 else "more than 1000 %"
 
 
 def centre(box: Box) -> Point:
@@ -81,12 +181,12 @@ def _rulers(values: Sequence[float], seen: Seen) -> tuple[int, int]:
 
 
 def _are_fractions(values: Sequence[float]) -> bool:
-    """Whether a fine-tune wrote parts of the picture's sides, 0.0-1.0.
+    """Whether a fine-tune wrote parts of the picture's sides, 0.0-1.0 or a little beyond.
 
     Qwen models write whole numbers. Read in their own space, four numbers within 0-1 would be a
     speck in the corner of less than one unit, so a decimal point among them settles it; whole
     zeros and ones stay what they are.
     """
     return any(isinstance(value, float) for value in values) and all(
-        0 <= value <= 1 for value in values
+        -FAR_OUT <= value <= 1 + FAR_OUT for value in values
     )

@@ -102,7 +102,8 @@ def _read(
     if response.error:
         return Result(text="", finish_reason="error", error=str(response.error))
     height, width = picture.shape[-2:]
-    seen = Seen(backend.family, (height, width), response.input_sizes[0])
+    cut = response.finish_reason != "stop"
+    seen = Seen(backend.family, (height, width), response.input_sizes[0], cut)
     try:
         result = task.parse(response.text, seen)
     except UnreadableReply as error:

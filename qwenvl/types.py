@@ -204,11 +204,13 @@ class Family:
 @dataclass(frozen=True)
 class Seen:
     """What a reply's reader must know of the picture: the family that answered, the original
-    ``image_size`` and the ``input_size`` the model saw, both (height, width) in pixels."""
+    ``image_size`` and the ``input_size`` the model saw, both (height, width) in pixels. ``cut``:
+    the reply is known to have been cut off (``finish_reason`` other than stop)."""
 
     family: Family
     image_size: Size
     input_size: Size
+    cut: bool = False
 
 
 @dataclass(frozen=True)

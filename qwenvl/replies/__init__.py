@@ -9,6 +9,7 @@ number never becomes a place.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +17,7 @@ from ..errors import UnreadableReply
 from . import items, loose_json, markup
 from .absence import says_none
 from .items import Item, Want
-from .places import enclosing
+from .places import CORNER_NAMES, enclosing, is_absent, plain
 
 __all__ = [
     "STILL_THINKING",
@@ -24,6 +25,7 @@ __all__ = [
     "Want",
     "answer_of",
     "find_items",
+    "is_absent",
     "read_items",
     "says_none",
     "split_thinking",
@@ -32,8 +34,12 @@ __all__ = [
 
 STILL_THINKING = "The model was still thinking when its answer had to end. Raise max_new_tokens."
 
-_THINK = re.compile(r"(</?think>)")
-_END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
+_OPEN, _CLOSE = "<think>", "</think>"
+# What ends an answer, or begins another turn. A model whose settings lack one of them runs on.
+_END = re.compile(r"<\|(?:im_end|endoftext|im_start)\|>")
+_TURN = re.compile(r"(?:\s*<\|(?:im_start|endoftext|im_end)\|>)*(?:assistant\s*\n)?\s*")
+_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
+_WHOLE_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
 
 # Structure as Chinese input methods write it, one character for one, so that places in the text
 # stay the same. Quoted strings are left alone: they are labels.
@@ -50,27 +56,25 @@ _STRUCTURE = re.compile(rf"\"[^\"\n]*\"|“([^“”\n]*)”|[{''.join(_FULL_WID
 def split_thinking(text: str, inside: bool = False) -> tuple[str, str]:
     """Thought and answer. ``inside``: the prompt already opened the thought.
 
-    A reply whose first tag is ``</think>`` began inside as well. A thought that never ends has an
-    empty answer.
+    Only a thought that leads the text is one, and only once: an answer may speak of the tags. An
+    empty thought in front of it does not count. A thought that never ends has an empty answer.
     """
-    parts = _THINK.split(text)
-    inside = inside or (len(parts) > 1 and parts[1] == "</think>")
-    sides: tuple[list[str], list[str]] = ([], [])
-    for part in parts:
-        if part in ("<think>", "</think>"):
-            inside = part == "<think>"
-        else:
-            sides[0 if inside else 1].append(part)
-    thinking, answer = ("".join(side) for side in sides)
-    return thinking.strip(), answer.strip()
+    thinking = ""
+    while not thinking and (inside or text.lstrip().startswith(_OPEN)):
+        text = text.lstrip().removeprefix(_OPEN)
+        thought, _, text = text.partition(_CLOSE)
+        thinking, inside = thought.strip(), False
+    return thinking, text.strip()
 
 
 def answer_of(text: str) -> str:
-    """The answer alone: without thought, and without end-of-turn tokens that were not skipped."""
-    answer = split_thinking(text)[1]
-    while answer.endswith(_END_TOKENS):
-        answer = answer[: answer.rindex("<|")].rstrip()
-    return answer
+    """The answer alone: without thought, without the tags of ``<answer>`` around the whole of it,
+    and without what a model that ran on past its end wrote of another turn."""
+    opening = _TURN.match(text)
+    text = text[opening.end() if opening and "<|im_start|>" in opening[0] else 0 :]
+    answer = _END.split(split_thinking(text)[1], maxsplit=1)[0].strip()
+    whole = _WHOLE_ANSWER.match(answer)
+    return whole[1].strip() if whole else answer
 
 
 def strip_fence(text: str) -> str:
@@ -98,13 +102,37 @@ def read_items(text: str, want: Want = "boxes", asked: Sequence[str] = ()) -> li
     without one. ``asked``: the names that were looked for (see ``absence.says_none``). Raises
     ``UnreadableReply`` for anything else.
     """
-    answer = answer_of(text)
+    answer = _last_word(answer_of(text))
     found = find_items(answer, want)
-    usable = [item for item in found if _is_usable(item, want)]
+    there = [item for item in map(_somewhere, found) if item.box or item.point or item.data]
+    usable = [item for item in there if _is_usable(item, want)]
     usable = list({(i.box, i.point, i.label, i.text): i for i in usable}.values())
-    if not usable and (found or not _denies(answer, want, asked)):
+    if usable or (found and all(map(_is_nowhere, found))):
+        return usable
+    if found or not _denies(answer, want, asked):
         raise UnreadableReply(_complaint(text, answer, found, want), text)
-    return usable
+    return []
+
+
+def _last_word(answer: str) -> str:
+    """``answer`` from where it comes to the point: what is in its last ``<answer>``, or behind a
+    thought that began untold."""
+    if tagged := _ANSWER.findall(answer):
+        return str(tagged[-1]).strip()
+    before, closed, after = answer.rpartition(_CLOSE)
+    # In JSON the tag is a part of some text.
+    is_thought = closed and not loose_json.is_inside(answer, len(before))
+    return after.strip() if is_thought else answer
+
+
+def _is_nowhere(item: Item) -> bool:
+    place = item.box or item.point
+    return place is not None and is_absent(place)
+
+
+def _somewhere(item: Item) -> Item:
+    """``item`` without a place that says "nowhere"; words that were read there stay."""
+    return dataclasses.replace(item, box=None, point=None) if _is_nowhere(item) else item
 
 
 def _is_usable(item: Item, want: Want) -> bool:
@@ -125,21 +153,44 @@ def _denies(answer: str, want: Want, asked: Sequence[str]) -> bool:
 
 def find_items(answer: str, want: Want = "boxes") -> list[Item]:
     """Everything that ``answer`` (without thought) marks with numbers; never raises."""
+    answer = markup.in_usual_form(answer)
     texts = dict.fromkeys((answer, _STRUCTURE.sub(_to_ascii, answer)))
-    return next((found for text in texts for found in _readings(text, want) if found), [])
+    found = next((found for text in texts for found in _readings(text, want) if found), [])
+    if want == "lines":
+        return found
+    return [dataclasses.replace(item, label=markup.clean_label(item.label)) for item in found]
 
 
 def _readings(text: str, want: Want) -> Iterator[list[Item]]:
     """One reading for each shape, from the plainest statement of a place to the vaguest."""
     values = loose_json.values(text)
     yield items.from_objects(values, want)
+    if inner := items.wrapped(values):
+        yield find_items(inner, want)
+    # A label in an object that was read may look like a place.
+    text = _without_objects(text, values)
     yield _from_blocks(text)
+    yield items.from_tables(text)
     runs = markup.runs(text)
     clear = [run for run in runs if run.tag or (want != "points" and len(run.places) > 1)]
-    yield _from_runs(clear, want)
+    yield _from_runs(clear, want, text)
     yield [Item(point=place, label=label) for label, place in markup.points(text)]
+    yield items.from_assignments(text)
     yield items.from_bare_lists(values, text, want)
-    yield _from_runs(runs, want)
+    yield _from_runs(runs, want, text)
+
+
+def _without_objects(text: str, values: Sequence[loose_json.Value]) -> str:
+    """``text`` with blanks in place of the objects that were read in it."""
+    parts, end = [], 0
+    for value in values:
+        holds_objects = isinstance(value.value, dict) or (
+            isinstance(value.value, list) and any(isinstance(v, dict) for v in value.value)
+        )
+        if holds_objects and value.start >= end:
+            parts += [text[end : value.start], " " * (value.end - value.start)]
+            end = value.end
+    return "".join(parts) + text[end:]
 
 
 def _to_ascii(found: re.Match[str]) -> str:
@@ -153,7 +204,7 @@ def _complaint(text: str, answer: str, found: Sequence[Item], want: Want) -> str
         return (
             STILL_THINKING
             if text.strip()
-            else "The model answered nothing. Try another seed, or a larger model."
+            else "The model answered nothing. Ask in other words, or try a larger model."
         )
     excerpt = answer if len(answer) <= 200 else answer[:150] + " … " + answer[-50:]
     if any(item.point for item in found):
@@ -169,9 +220,11 @@ def _complaint(text: str, answer: str, found: Sequence[Item], want: Want) -> str
     )
 
 
-def _from_runs(runs: Sequence[markup.Run], want: Want) -> list[Item]:
+def _from_runs(runs: Sequence[markup.Run], want: Want, text: str) -> list[Item]:
     found: list[Item] = []
     for run in runs:
+        if _is_no_place(run, text):
+            continue
         places, pairs = run.places, bool(run.tag) or want != "points"
         if run.tag == "quad":
             if len(places) == 4:
@@ -182,6 +235,14 @@ def _from_runs(runs: Sequence[markup.Run], want: Want) -> list[Item]:
         elif not (run.cut and pairs):
             found += [Item(point=place, label=run.label) for place in places]
     return found
+
+
+def _is_no_place(run: markup.Run, text: str) -> bool:
+    """Whether it is one corner of a box, or numbers that a sentence tells of something else."""
+    if markup.tag_before(text, run.start):
+        return False
+    numbers = tuple(number for place in run.places[:2] for number in place)
+    return plain(run.label) in CORNER_NAMES or markup.is_talk(text, run.start, numbers)
 
 
 def _from_blocks(text: str) -> list[Item]:

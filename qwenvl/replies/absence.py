@@ -17,9 +17,9 @@ _MAX_LENGTH = 600
 # What is left over after a denial of the rest: "no cats except the one on the sofa".
 _EXCEPT = r"(?:except|besides|apart from|aside from|other than|save for)"
 _BUT = rf"(?:but|however|although|{_EXCEPT})"
+_FENCE = re.compile(r"^\s*```\w*[ \t]*$", re.MULTILINE)
 _CLAUSE = re.compile(rf"[.!?,。！？；;，\n]+|\b(?={_BUT}\b)|(?=但|然而|不过|除了)", re.IGNORECASE)
 _CONTRAST = re.compile(rf"(?:{_BUT}|only)\b|但|然而|不过|只有|除了", re.IGNORECASE)
-_EXCEPTION = re.compile(rf"{_EXCEPT}\b|除了", re.IGNORECASE)
 # Places whatever was denied before: "no cat on the left; it is on the right".
 _STILL_THERE = re.compile(
     r"\b(?:the|that|this|an?|there is|there's) (?:\w+ )?ones?\b"
@@ -29,8 +29,8 @@ _STILL_THERE = re.compile(
     r"|它们?在",
     re.IGNORECASE,
 )
-# Numbers in brackets or tags are places that nobody could read.
-_NUMBERS = re.compile(r"[\[({<][^\])}>]*\d")
+# Numbers in brackets or tags are places that nobody could read; a count of zero is none.
+_NUMBERS = re.compile(r"[\[({<](?!\s*0(?:\s*[^\W\d_][^\d\])}>]*)?[\])}>])[^\])}>]*\d")
 # Without a verb a clause is the rest of a list ("no cats, dogs, or birds") and asserts nothing.
 _VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|shows?|contains?|includes?|depicts?|features?|sees?|sits?"
@@ -64,7 +64,23 @@ _PARTIAL = re.compile(
     r"|没有(?:其他|别的)",
     re.IGNORECASE,
 )
+# What stands before an answer: "Result: no cats", "Final answer: none".
+_HEADING = re.compile(
+    r"(?:the )?(?:final |detection |detected )?(?:results?|answer|output|response|detections?"
+    r"|conclusion|objects?|boxes)(?: is| are)?\W*[:：]\W*"
+    r"|(?:检测|最终)?(?:结果|答案|输出)\W*[:：]\W*",
+    re.IGNORECASE,
+)
+_COUNTED = rf"(?:{_FOUND}|match(?:es)?|results?|instances?|objects?|items?|boxes)"
+_ZERO = (
+    rf"\b(?:0|zero) (?:[\w'-]+ ){{0,3}}{_COUNTED}\b"
+    r"|\b(?:found|detected|identified|located|see|count(?:ed)?|total(?: of)?|are)[:：]? (?:0|zero)"
+    r"(?: [\w'-]+){0,4}$"
+    r"|\bnumber of [\w' -]{1,40}[:：]? (?:is )?(?:0|zero)$"
+    r"|(?:有|共|找到|发现|检测到|识别到|数量)(?:为|了|到)?[:：]?\s*(?:0|零)\s*[个只张处条]|^(?:0|零)[个只张处条]"
+)
 _DENIAL = re.compile(
+    rf"{_ZERO}|"
     r"^(?:none|nothing)\b(?! of)|\bneither\b.*\bnor\b"
     r"|\bnone of\b.*\b(?:are|is|were|was|appear|exist)\b"
     rf"|\b(?:not|n't|never) (?:\w+ )?(?:be )?{_FOUND}\b"
@@ -94,7 +110,7 @@ def says_none(text: str, asked: Sequence[str] = ()) -> bool:
     nothing makes it no absence ("There are no cats. The dog is on the left." when both were asked
     for). Without them, nothing may be asserted before the denial, nor after it with "but".
     """
-    text = text.strip().replace("’", "'")
+    text = _FENCE.sub("", text).strip().replace("’", "'")
     if not text or len(text) > _MAX_LENGTH:
         return False
     if _SOMETHING_ELSE.search(text) or _NUMBERS.search(text):
@@ -107,7 +123,7 @@ def says_none(text: str, asked: Sequence[str] = ()) -> bool:
     asserting = [
         number
         for number, clause in enumerate(clauses)
-        if number not in denials and (_VERB.search(clause) or _EXCEPTION.match(clause))
+        if number not in denials and (_VERB.search(clause) or _CONTRAST.match(clause))
     ]
     if not denials or any(_STILL_THERE.search(clauses[number]) for number in asserting):
         return False
@@ -121,7 +137,10 @@ def _trimmed(parts: Sequence[str]) -> list[str]:
 
 
 def _denies(clause: str) -> bool:
-    return _DENIAL.search(clause) is not None and _PARTIAL.search(clause) is None
+    heading = _HEADING.match(clause)
+    said = clause[heading.end() :] if heading else clause
+    denies = _DENIAL.search(said) or (heading and _BARE.fullmatch(said))
+    return bool(denies) and _PARTIAL.search(clause) is None
 
 
 def _mentions(clause: str, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -19,9 +20,10 @@ _COORDINATES = frozenset(
         "bbox2d", "bbox", "bboxes", "bboxes2d", "box", "box2d", "boxes", "boundingbox",
         "boundingboxes", "boundingbox2d", "xyxy", "quad", "polygon", "startbox", "point2d",
         "point", "points", "points2d", "coordinate", "coordinates", "coords", "location",
-        "position",
+        "position", "region", "rect", "rectangle", "xywh", "bboxxywh", "boxxywh", "ltwh",
+        "bboxltwh", "bboxxyxy", "boxxyxy", "boundingpoly", "bbox2dlist", "endbox",
     )
-)  # fmt: skip
+) | places.AREAS  # fmt: skip
 _BOX_3D = frozenset(("bbox3d", "box3d", "boundingbox3d"))
 # Names that say nothing of what is inside them.
 _GENERIC = _COORDINATES | _BOX_3D | frozenset(
@@ -31,8 +33,22 @@ _GENERIC = _COORDINATES | _BOX_3D | frozenset(
     )
 )  # fmt: skip
 _LABELS = (
-    "label", "name", "nameen", "category", "class", "object", "names", "en", "english", "title",
-    "textcontent", "text", "content", "namezh", "zh", "sublabel", "description", "type",
+    "label", "name", "nameen", "category", "class", "object", "names", "classname", "categoryname",
+    "objectname", "labelname", "entity", "phrase", "ref", "en", "english", "title", "caption",
+    "textcontent", "text", "content", "namezh", "zh", "sublabel", "description", "desc", "type",
+)  # fmt: skip
+# Of these, a number is an id as often as a name: {"label": 3, "class_name": "cat"} ...
+_MAYBE_IDS = frozenset(("label", "name", "category", "class", "object"))
+# ... and gives way to one of these,
+_NAMES = frozenset(
+    ("classname", "categoryname", "objectname", "labelname", "entity", "phrase", "ref", "caption")
+) | _MAYBE_IDS  # fmt: skip
+_ID = re.compile(
+    r"(?:(?:id|obj|object|item|box|class|no\.?|number)?[\s_#-]*\d+|[0-9a-f]{8,})", re.I
+)
+_ID_KEYS = frozenset(
+    ("id", "uid", "uuid", "index", "idx", "objectid", "instanceid", "trackid", "classid", "labelid",
+     "categoryid", "color", "colour", "confidence", "score")
 )  # fmt: skip
 _LABEL_LISTS = frozenset(("label", "labels", "name", "names", "category", "categories"))
 _TEXTS = ("textcontent", "text", "content", "transcription", "linetext", "textline")
@@ -81,7 +97,8 @@ def _is_list_of_lists(value: Any) -> bool:
 def from_bare_lists(values: Sequence[loose_json.Value], text: str, want: Want) -> list[Item]:
     """What lists of numbers without any name mark. ``text``: where ``values`` were found.
 
-    Pairs that are left of a cut list of a box's corners mark nothing.
+    Pairs that are left of a cut list of a box's corners mark nothing; nor do numbers that a
+    sentence tells of something else ("founded in [1990, 1991]").
     """
     items: list[Item] = []
     for found in values:
@@ -89,8 +106,44 @@ def from_bare_lists(values: Sequence[loose_json.Value], text: str, want: Want) -
             marked = places.read(found.value)
             if found.within and _holds_corners(plain(found.within), want):
                 marked = [place for place in marked if len(place) > 2]
-            items += _items(marked, markup.lead_in(text, found.start), {}) if marked else []
+            if marked and not markup.is_talk(text, found.start, marked[0]):
+                items += _items(marked, markup.lead_in(text, found.start), {})
     return items
+
+
+def from_tables(text: str) -> list[Item]:
+    """What the rows of Markdown and HTML tables mark."""
+    return [item for row in markup.table_rows(text) for item in _read_row(row)]
+
+
+def _read_row(row: Mapping[str, str]) -> Iterator[Item]:
+    named = any(plain(key) in _COORDINATES for key in row) or places.spelled_out(row)
+    place = next((key for key in row if not named and places.read(row[key])), None)
+    members = {"bbox" if key == place else key: cell for key, cell in row.items()}
+    if named or place is not None:
+        yield from _read_object(members, "boxes", "", 0)
+
+
+def from_assignments(text: str) -> list[Item]:
+    """What is spelled out in words: ``x=5, y=6``, ``Top-left: (1, 2), bottom-right: (3, 4)``."""
+    return [
+        item
+        for label, members, is_cut in markup.assignments(text)
+        if (place := places.spelled_out(members)) and not (is_cut and len(place) == 2)
+        for item in _items([place], label, {})
+    ]
+
+
+def wrapped(values: Sequence[loose_json.Value]) -> str:
+    """The answer that an object only wraps, as ``{"answer": "…"}`` does; "" if there is none."""
+    texts = [
+        member
+        for found in values
+        if isinstance(found.value, dict)
+        for key, member in found.value.items()
+        if plain(key) in _GENERIC and isinstance(member, str)
+    ]
+    return texts[0] if len(texts) == 1 else ""
 
 
 def are_empty(values: Sequence[loose_json.Value]) -> bool:
@@ -113,7 +166,7 @@ def _walk(value: Any, want: Want, label: str = "", depth: int = 0) -> Iterator[I
 
 def _read_object(value: Mapping[str, Any], want: Want, label: str, depth: int) -> Iterator[Item]:
     marked, data = _own_places(value, want)
-    own = _first(data, _LABELS) or label
+    own = _label(data) or label
     if marked or any(plain(key) in _BOX_3D for key in data):
         yield from _items(marked, own or _any_string(data), data)
     elif not own and _is_by_name(value):
@@ -136,27 +189,30 @@ def _own_places(value: Mapping[str, Any], want: Want) -> tuple[list[Numbers], di
     marked: list[Numbers] = []
     data: dict[str, Any] = {}
     for key, member in value.items():
+        name = plain(key)
         found: list[Numbers] = []
-        if plain(key) in _COORDINATES:
-            if want == "points" and plain(key) in _PAIRS:
+        if name in _COORDINATES:
+            if want == "points" and name in _PAIRS:
                 member = places.in_pairs(member)
-            found = places.read(member, corners=_holds_corners(plain(key), want))
+            found = places.read(member, _holds_corners(name, want), name)
         if found:
             marked += found
         else:
             data[key] = member
-    if not marked and (spelled := places.spelled_out(value)):
-        marked = [spelled]
-        data = {
-            key: member
-            for key, member in data.items()
-            if places.as_number(member) is None and plain(key) not in places.DIAGONAL
-        }
+    # A corner beside a size, or beside the opposite corner, is no point.
+    if not any(len(place) > 2 for place in marked):
+        spelled = places.spelled_out(value)
+        if spelled and (not marked or len(spelled) > 2):
+            return [spelled], {
+                key: member for key, member in value.items() if not places.is_part(key, member)
+            }
     return marked, data
 
 
 def _is_by_name(value: Mapping[str, Any]) -> bool:
     """Whether members are named for what is found: ``{"cat": [[…]], "dog": [], "count": 1}``."""
+    if any(places.are_years(place) for member in value.values() for place in places.read(member)):
+        return False
     return any(map(places.read, value.values())) and all(
         not isinstance(member, list | dict) or places.read(member) or _says_nothing(member)
         for member in value.values()
@@ -194,21 +250,49 @@ def _name(key: str | None) -> str:
 def _first(data: Mapping[str, Any], names: Sequence[str]) -> str:
     """The first of the named members that says something; English before other languages."""
     members = {plain(key): member for key, member in data.items()}
-    for name in names:
-        member = members.get(name)
-        if isinstance(member, dict):
-            member = _first(member, _LABELS)
-        if (
-            isinstance(member, str | int | float)
-            and not isinstance(member, bool)
-            and str(member).strip()
-        ):
-            return str(member).strip()
+    return next((said for name in names if (said := _said(members.get(name)))), "")
+
+
+def _label(data: Mapping[str, Any]) -> str:
+    """What an object calls itself: the first of ``_LABELS`` that says something, but an id only
+    where no other member names it."""
+    members = {plain(key): member for key, member in data.items()}
+    number, is_text = "", False
+    for name in _LABELS:
+        said = _said(members.get(name))
+        if not said:
+            continue
+        if name in _MAYBE_IDS and _ID.fullmatch(said):
+            if not number:
+                number, is_text = said, isinstance(members[name], str) and said.isdigit()
+        # A number in quotes may be what was read: it gives way to names only.
+        elif not (number and is_text and name not in _NAMES):
+            return said
+    return number
+
+
+def _said(member: Any, depth: int = 0) -> str:
+    """The words of a member; of an object in it, its label; of a list of words, all."""
+    if depth > _MAX_DEPTH or isinstance(member, bool):
+        return ""
+    if isinstance(member, str | int | float):
+        return str(member).strip()
+    if isinstance(member, dict):
+        members = {plain(key): inner for key, inner in member.items()}
+        said = (_said(members.get(name), depth + 1) for name in _LABELS)
+        return next(filter(None, said), "")
+    if isinstance(member, list) and all(isinstance(word, str) for word in member):
+        return ", ".join(word.strip() for word in member if word.strip())
     return ""
 
 
 def _any_string(data: Mapping[str, Any]) -> str:
-    return next((member.strip() for member in data.values() if isinstance(member, str)), "")
+    strings = (
+        member.strip()
+        for key, member in data.items()
+        if isinstance(member, str) and plain(key) not in _ID_KEYS
+    )
+    return next((said for said in strings if said and not _ID.fullmatch(said)), "")
 
 
 def _says_nothing(value: Any, depth: int = 0) -> bool:

@@ -9,6 +9,7 @@ inside it counts, and what was not is left out. So a number that was cut in the 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,36 @@ _TOKEN = re.compile(r"[\"'\[\]{}]")
 _CLOSES = {"]": "[", "}": "{"}
 _BEFORE_STRING = frozenset("{[(,:")
 _AFTER_STRING = frozenset(",:}])/#\n")
+# What can follow a comma in an object: another member, a bracket, a comment, the end.
+_NEXT_MEMBER = re.compile(
+    r"\s*(?:[\"'][^\"'\n]{0,200}(?:[\"']\s*:|\Z)|[\w-]{1,80}\s*:|[{}\[\]#,]|//|/\*|\Z)"
+)
 _MEMBER = re.compile(r"[\"']?([^\"'{}\[\],:\n]{1,80})[\"']?\s*:\s*$")
+
+# A backslash of a string and what it escapes. Models write LaTeX and Windows paths in JSON without
+# doubling the backslash, so "\frac" would be a form feed and "\(" an error.
+_ESCAPE = re.compile(r"\\(\\|u[0-9a-fA-F]{4}|[A-Za-z]+|.|\Z)", re.DOTALL)
+_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\(?!\\)[^\s\"'<>|]*(?: [\w.()~-]{1,40}\\[^\s\"'<>|]*)*")
+# Commands of LaTeX that begin as JSON's escapes of tab, line feed and carriage return do, and are
+# no such escape before a word.
+_COMMANDS = frozenset(
+    (
+        "tanh", "tbinom", "text", "textbf", "textcolor", "textit", "textrm",
+        "textsc", "textsf", "textstyle", "textsuperscript", "texttt", "textup", "tfrac", "theta",
+        "therefore", "thetasym", "thickapprox", "thicksim", "tilde", "times", "toprule", "triangle",
+        "triangledown", "triangleleft", "triangleq", "triangleright", "twoheadrightarrow",
+        "nabla", "natural", "ncong", "nearrow", "neg", "neq", "newline", "nexists", "ngeq",
+        "ngtr", "nleftarrow", "nleq", "nless", "nmid", "noindent", "nolimits", "nonumber",
+        "notag", "notin", "nparallel", "nprec", "nrightarrow", "nsim", "nsubseteq", "nsucc",
+        "nsupseteq", "ntriangleleft", "ntriangleright", "nwarrow", "nVdash", "nvdash",
+    )
+)  # fmt: skip
+# These stand for words too ("\ne": a new line, and "e"), so they need mathematics around them.
+_SHORT_COMMANDS = frozenset(("tan", "tau", "to", "top", "ne", "ni", "not", "nu"))
+_MATHEMATICS = re.compile(
+    r"\$|(?<!\\)\\(?:[(\[]|frac|dfrac|sqrt|sum|int|prod|lim|infty|alpha|beta|gamma|delta|epsilon"
+    r"|lambda|mu|pi|sigma|phi|omega|cdot|leq?|geq?|in\b|mathrm|mathbf|mathbb|left|right)"
+)
 
 # Escapes of half a character beyond U+FFFF, which can be neither printed nor saved; a string that
 # was cut or wrongly copied has them.
@@ -36,12 +66,13 @@ _MAX_LEVELS = 5
 
 @dataclass(frozen=True)
 class Value:
-    """One JSON value. ``start``: where it begins in the text. ``key``: where it was a member of
-    an object that was never closed or could not be read, the member's name (empty if it had
-    none); else None. ``within``: the same for an item of a list that was such a member."""
+    """One JSON value. ``start``, ``end``: where it stands in the text. ``key``: where it was a
+    member of an object that was never closed or could not be read, the member's name (empty if it
+    had none); else None. ``within``: the same for an item of a list that was such a member."""
 
     value: Any
     start: int
+    end: int = 0
     key: str | None = None
     within: str = ""
 
@@ -61,12 +92,37 @@ def values(text: str) -> list[Value]:
     """All outermost JSON arrays and objects of ``text``, in order.
 
     Accepts what models really write: trailing commas, comments, Python literals, unquoted or
-    badly quoted strings, doubled braces, prose and fences around, several values one after the
-    other, ends cut off. Never raises; text without JSON gives an empty list.
+    badly quoted strings, backslashes that are not doubled, doubled braces, prose and fences
+    around, several values one after the other, ends cut off. All strings are valid Unicode and all
+    numbers finite (others are None). Never raises; text without JSON gives an empty list.
     """
-    text = _HALF_CHARACTER.sub(r"\\ufffd", text)
     budget = _Budget()
     return [value for node in _outermost(text) for value in _read(text, node, budget, 0)]
+
+
+def members(text: str) -> dict[str, Any]:
+    """The members of the object that ``text`` begins with; empty where it cannot be read.
+
+    Of an object that was cut off inside a string, that string counts as far as it goes: this is
+    for running text. Places must not be read so.
+    """
+    first = next(iter(values(text)), None)
+    if first is not None and isinstance(first.value, dict) and first.key is None:
+        return first.value
+    text = re.sub(r"\\(?:u[0-9a-fA-F]{0,3})?\Z", "", text)
+    ended = next((whole for end in ('"}', "}") if (whole := _strict(text + end))), None)
+    return ended if isinstance(ended, dict) else {}
+
+
+def is_inside(text: str, position: int) -> bool:
+    """Whether ``position`` is inside an array or object of ``text``, be it closed or not."""
+    depth = 0
+    for at, char in _tokens(text):
+        if at >= position:
+            break
+        if char not in "\"'":
+            depth = max(0, depth + (1 if char in "[{" else -1))
+    return depth > 0
 
 
 class _Budget:
@@ -134,20 +190,24 @@ def _tokens(text: str) -> Iterator[tuple[int, str]]:
     A quote opens a string only where one may begin, and closes it only where one may end: models
     write ``"a 12" ruler"``.
     """
-    depth, quote = 0, ""
+    openers: list[str] = []
+    quote = ""
     for match in _TOKEN.finditer(text):
         position, char = match.start(), match[0]
         if char in "\"'":
             if not quote:
-                if depth and _last_before(text, position) in _BEFORE_STRING:
+                if openers and _last_before(text, position) in _BEFORE_STRING:
                     quote = char
             elif char == quote and not _is_escaped(text, position):
-                if _may_end(text, position):
+                if _may_end(text, position, openers[-1] == "{"):
                     quote = ""
                 else:
                     yield position, char
         elif not quote:
-            depth = max(0, depth + (1 if char in "[{" else -1))
+            if char in "[{":
+                openers.append(char)
+            elif openers:
+                openers.pop()
             yield position, char
 
 
@@ -158,11 +218,15 @@ def _last_before(text: str, position: int) -> str:
     return text[position] if position >= 0 else ""
 
 
-def _may_end(text: str, position: int) -> bool:
+def _may_end(text: str, position: int, in_object: bool) -> bool:
     after = position + 1
     while after < len(text) and text[after] in " \t\r":
         after += 1
-    return after == len(text) or text[after] in _AFTER_STRING
+    if after == len(text):
+        return True
+    if text[after] == "," and in_object:
+        return _NEXT_MEMBER.match(text, after + 1) is not None
+    return text[after] in _AFTER_STRING
 
 
 def _is_escaped(text: str, position: int) -> bool:
@@ -176,13 +240,13 @@ def _read(text: str, node: _Node, budget: _Budget, level: int) -> Iterator[Value
     source = text[node.start : node.end]
     strict = _strict(source)
     if strict is not None:
-        yield Value(strict, node.start, node.key, node.within)
+        yield Value(strict, node.start, node.end, node.key, node.within)
         return
     # The objects of a list are mended one by one, so that damage to one stays with it.
     in_parts = not node.torn and node.opener == "[" and any(c.opener == "{" for c in node.children)
     mended = None if in_parts else _mended(source, budget)
     if mended is not None:
-        yield Value(mended, node.start, node.key, node.within)
+        yield Value(mended, node.start, node.end, node.key, node.within)
     elif level < _MAX_LEVELS:
         for child in _named(text, node, node.key or node.within):
             yield from _read(text, child, budget, level + 1)
@@ -192,10 +256,48 @@ def _strict(source: str) -> Any:
     try:
         # NaN and Infinity are no JSON and no coordinates.
         return json.loads(
-            source, strict=False, parse_constant=lambda _: None, object_pairs_hook=_object
+            _escaped(source),
+            strict=False,
+            parse_float=_finite,
+            parse_constant=lambda _: None,
+            object_pairs_hook=_object,
         )
     except (ValueError, RecursionError):
         return None
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
+
+
+def _escaped(source: str) -> str:
+    """``source`` with each backslash doubled that was meant as one, and no half characters."""
+    if "\\" not in source:
+        return source
+    source = _HALF_CHARACTER.sub(r"\\ufffd", source)
+    source = _PATH.sub(lambda path: _ESCAPE.sub(_in_path, path[0]), source)
+    is_mathematics = _MATHEMATICS.search(source) is not None
+
+    def meant(found: re.Match[str]) -> str:
+        what = found[1]
+        if what == "'":
+            return "'"
+        is_escape = what in ("\\", '"', "/") or (what[:1] == "u" and len(what) == 5)
+        if what[:1] in ("b", "f", "r"):
+            is_escape = len(what) == 1
+        elif what[:1] in ("n", "t"):
+            is_escape = what not in _COMMANDS and not (is_mathematics and what in _SHORT_COMMANDS)
+        return found[0] if is_escape else f"\\{found[0]}"
+
+    return _ESCAPE.sub(meant, source)
+
+
+def _in_path(found: re.Match[str]) -> str:
+    """Doubled, but for a line feed before a capital: there the path is over."""
+    what = found[1]
+    is_over = what[:1] == "n" and what[1:2].isupper()
+    return found[0] if is_over or what in ("\\", '"') else f"\\{found[0]}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
@@ -221,7 +323,21 @@ def _mended(source: str, budget: _Budget) -> Any:
     from json_repair import repair_json
 
     try:
-        value = repair_json(source, return_objects=True, skip_json_loads=True)
+        value = repair_json(_escaped(source), return_objects=True, skip_json_loads=True)
     except Exception:  # On hostile text the library may fail in ways that it does not document.
         return None
-    return value if isinstance(value, dict | list) and value else None
+    return _sound(value) if isinstance(value, dict | list) and value else None
+
+
+def _sound(value: Any) -> Any:
+    """``value`` with valid Unicode in all strings, halves of characters joined, and None in place
+    of numbers that are not finite."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_sound(member) for member in value]
+    if isinstance(value, dict):
+        return {_sound(key): _sound(member) for key, member in value.items()}
+    return value

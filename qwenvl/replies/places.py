@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from . import markup
@@ -11,41 +12,111 @@ from . import markup
 Numbers = tuple[float, ...]
 
 _NUMBER_LIST = re.compile(r"[\s\d.,;()\[\]<>+-]{3,200}")
+# Of a flat list: longer ones are no places.
+_MOST_NUMBERS = 400
 _ONE_NUMBER = re.compile(r"\s{0,9}[-+]?\d{1,20}(?:\.\d{1,20})?\s{0,9}")
 
-_CORNERS = (
-    ("x1", "y1", "x2", "y2"),
-    ("xmin", "ymin", "xmax", "ymax"),
-    ("left", "top", "right", "bottom"),
+_NOT_IN_NAMES = re.compile(r"[\s_*`-]+")
+
+# Members that spell out a box: two opposite corners, or a corner (or the middle) and a size.
+_CORNERS = tuple(
+    tuple(names.split())
+    for names in (
+        "x1 y1 x2 y2",
+        "x0 y0 x1 y1",
+        "xmin ymin xmax ymax",
+        "minx miny maxx maxy",
+        "left top right bottom",
+        "xleft ytop xright ybottom",
+        "leftx topy rightx bottomy",
+        "l t r b",
+        "xstart ystart xend yend",
+        "startx starty endx endy",
+        "topleftx toplefty bottomrightx bottomrighty",
+        "xtl ytl xbr ybr",
+        "xtopleft ytopleft xbottomright ybottomright",
+    )
 )
-DIAGONAL = ("topleft", "bottomright")
+_SIZED = tuple(
+    (*corner.split(), *size.split())
+    for corner in ("x y", "left top", "l t", "xmin ymin", "x1 y1", "x0 y0", "topleftx toplefty")
+    for size in ("width height", "w h", "boxwidth boxheight")
+)
+_CENTRED = tuple(
+    (*middle.split(), *size.split())
+    for middle in ("cx cy", "xc yc", "centerx centery", "xcenter ycenter", "centrex centrey")
+    for size in ("width height", "w h")
+)
+_DIAGONALS = tuple(
+    tuple(names.split())
+    for names in (
+        "topleft bottomright", "upperleft lowerright", "lefttop rightbottom", "tl br", "lt rb",
+        "ul lr", "bottomleft topright", "lowerleft upperright", "bl tr", "lb rt", "start end",
+        "startpoint endpoint", "from to", "min max", "p1 p2", "pt1 pt2", "point1 point2",
+        "corner1 corner2", "左上角 右下角", "左上 右下", "左下角 右上角",
+    )
+)  # fmt: skip
+# Corner and size as members of their own: {"position": {"x", "y"}, "size": {"width", "height"}}.
+_WITH_SIZE = ("position", "origin", "topleft", "location", "start", "center", "centre")
+_MIDDLES = ("center", "centre")
+_SIZES = (("width", "height"), ("w", "h"))
+_PART_OF_A_BOX = frozenset(("w", "h", "width", "height", "x2", "y2", "r", "radius"))
+CORNER_NAMES = frozenset(name for names in _DIAGONALS for name in names)
+"""Names of a box's corners, as ``plain`` gives them."""
+AREAS = frozenset(
+    ("polygon", "poly", "quad", "quadbox", "vertices", "corners", "contour", "segmentation")
+)
+"""Members whose pairs are corners of one shape."""
+_SIDES_AS_SIZE = ("xywh", "bboxxywh", "boxxywh", "ltwh", "bboxltwh")
 
 
-def read(value: Any, corners: bool = False) -> list[Numbers]:
+def read(value: Any, corners: bool = False, key: str = "") -> list[Numbers]:
     """Boxes (4 numbers, or 5 with a score of 0-1) and points (2) in a member's value: one, a list,
-    or a list of lists.
+    or a list of lists. ``key``: the member's name, as ``plain`` gives it.
 
-    Eight numbers are the corners of a quadrilateral, whose upright box counts. ``corners``: pairs
-    in a list are corners of one box, else points.
+    ``corners``: pairs in a list are corners of one box, else points. Eight numbers are the corners
+    of a quadrilateral, whose upright box counts, if ``key`` says so; else two boxes, as sixteen
+    are four.
     """
     flat = _flat(value)
     if flat is not None:
-        if len(flat) == 8:
-            return [enclosing(list(zip(flat[0::2], flat[1::2], strict=True)))]
-        return [flat] if _is_place(flat) else []
+        return _from_flat(flat, key)
     if isinstance(value, dict):
         spelled = spelled_out(value)
         return [spelled] if spelled else []
     if not isinstance(value, list):
         return []
-    parts = [part for part in map(_flat, value) if part and _is_place(part)]
-    if corners and len(parts) > 1 and all(len(part) == 2 for part in parts):
+    parts = [part for part in map(_flat_or_pair, value) if part and _is_place(part, key)]
+    if (corners or key in AREAS) and len(parts) > 1 and all(len(part) == 2 for part in parts):
         return [enclosing(parts)]
-    return [place for part in parts for place in read(list(part))]
+    return [place for part in parts for place in _from_flat(part, key)]
 
 
-def _is_place(flat: Numbers) -> bool:
-    return len(flat) in (2, 4, 8) or (len(flat) == 5 and 0 <= flat[4] <= 1)
+def _from_flat(flat: Numbers, key: str) -> list[Numbers]:
+    if key in AREAS and len(flat) >= 6 and len(flat) % 2 == 0:
+        return [enclosing(list(zip(flat[0::2], flat[1::2], strict=True)))]
+    if key in _SIDES_AS_SIZE and len(flat) == 4:
+        return [(flat[0], flat[1], flat[0] + flat[2], flat[1] + flat[3])]
+    if len(flat) > 5:
+        return _boxes(flat)
+    return [flat] if _is_place(flat, key) else []
+
+
+def _boxes(flat: Numbers) -> list[Numbers]:
+    """The boxes of a flat list of several; none where these cannot be boxes."""
+    parts = [flat[start : start + 4] for start in range(0, len(flat), 4)]
+    whole = all(len(part) == 4 and part[0] < part[2] and part[1] < part[3] for part in parts)
+    return parts if whole else []
+
+
+def _is_place(flat: Numbers, key: str) -> bool:
+    if len(flat) > 5:
+        return bool(_from_flat(flat, key))
+    return len(flat) in (2, 4) or (len(flat) == 5 and 0 <= flat[4] <= 1)
+
+
+def _flat_or_pair(value: Any) -> Numbers | None:
+    return spelled_out(value) if isinstance(value, dict) else _flat(value)
 
 
 def in_pairs(value: Any) -> Any:
@@ -60,7 +131,7 @@ def _flat(value: Any) -> Numbers | None:
     if isinstance(value, str):
         numbers = markup.numbers(value) if _NUMBER_LIST.fullmatch(value) else ()
         return numbers if numbers and all(map(markup.is_sane, numbers)) else None
-    if not isinstance(value, list) or not value or len(value) > 8:
+    if not isinstance(value, list) or not value or len(value) > _MOST_NUMBERS:
         return None
     numbers = tuple(number for member in value if (number := as_number(member)) is not None)
     return numbers if len(numbers) == len(value) else None
@@ -76,21 +147,78 @@ def as_number(value: Any) -> float | None:
 
 
 def spelled_out(value: Mapping[str, Any]) -> Numbers | None:
-    """The place in members ``x1, y1, x2, y2`` (or the like), ``x, y, width, height``, ``x, y``, or
-    pairs ``top_left`` and ``bottom_right``."""
-    ends = {plain(key): _flat(value[key]) or () for key in value if plain(key) in DIAGONAL}
-    if [len(end) for end in ends.values()] == [2, 2]:
-        return tuple(number for name in DIAGONAL for number in ends[name])
-    by_name = {plain(key): number for key in value if (number := as_number(value[key])) is not None}
+    """The place that members spell out, under any of the names above: two opposite corners, a
+    corner or the middle with a size, or ``x`` and ``y`` alone. None where a part of a box is
+    missing: a corner is no point."""
+    by_name = {plain(key): member for key, member in value.items()}
+    pairs = {name: pair for name in by_name if (pair := _pair(by_name[name])) is not None}
+    for first, second in _DIAGONALS:
+        if first in pairs and second in pairs:
+            return enclosing((pairs[first], pairs[second]))
+    numbers = {n: number for n in by_name if (number := as_number(by_name[n])) is not None}
     for names in _CORNERS:
-        if all(name in by_name for name in names):
-            return tuple(by_name[name] for name in names)
-    if "x" not in by_name or "y" not in by_name:
+        if all(name in numbers for name in names):
+            return tuple(numbers[name] for name in names)
+    for names in (*_SIZED, *_CENTRED):
+        if all(name in numbers for name in names):
+            x, y, width, height = (numbers[name] for name in names)
+            return _sized((x, y), (width, height), names in _CENTRED)
+    corner = next((name for name in _WITH_SIZE if name in pairs), None)
+    size = _size(by_name.get("size")) or _size(by_name.get("dimensions"))
+    if corner and size:
+        return _sized(pairs[corner], size, corner in _MIDDLES)
+    if "x" in numbers and "y" in numbers and not _PART_OF_A_BOX & numbers.keys():
+        return numbers["x"], numbers["y"]
+    return None
+
+
+def _pair(value: Any) -> Numbers | None:
+    """A place of two numbers: a list, a string, or members ``x`` and ``y``."""
+    if isinstance(value, dict):
+        names = {plain(key): as_number(member) for key, member in value.items()}
+        x, y = names.get("x"), names.get("y")
+        return None if x is None or y is None else (x, y)
+    flat = _flat(value)
+    return flat if flat is not None and len(flat) == 2 else None
+
+
+def _size(value: Any) -> Numbers | None:
+    if isinstance(value, dict):
+        names = {plain(key): as_number(member) for key, member in value.items()}
+        for wide, high in _SIZES:
+            width, height = names.get(wide), names.get(high)
+            if width is not None and height is not None:
+                return width, height
         return None
-    x, y = by_name["x"], by_name["y"]
-    if "width" in by_name and "height" in by_name:
-        return x, y, x + by_name["width"], y + by_name["height"]
-    return x, y
+    return _pair(value)
+
+
+def _sized(corner: Numbers, size: Numbers, is_middle: bool) -> Numbers:
+    (x, y), (width, height) = corner, size
+    if is_middle:
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    return x, y, x + width, y + height
+
+
+def is_absent(place: Sequence[float]) -> bool:
+    """Whether a place says "nowhere": a box of zeros, or -1 in every number."""
+    return all(value == -1 for value in place) or (len(place) > 2 and not any(place))
+
+
+def are_years(place: Sequence[float]) -> bool:
+    """Whether four numbers read as years one after the other rather than as a box."""
+    rising = all(first <= second for first, second in pairwise(place))
+    return len(place) == 4 and rising and place[0] >= 1800 and place[3] <= 2100
+
+
+def is_part(key: object, member: Any) -> bool:
+    """Whether a member is a part of what ``spelled_out`` reads, and so no data beside it."""
+    name = plain(key)
+    return (
+        as_number(member) is not None
+        or name in CORNER_NAMES
+        or name in ("size", "dimensions", *_WITH_SIZE)
+    )
 
 
 def enclosing(places: Sequence[Numbers]) -> Numbers:
@@ -100,5 +228,6 @@ def enclosing(places: Sequence[Numbers]) -> Numbers:
 
 
 def plain(key: object) -> str:
-    """A member's name as names are compared: without case, "_" and "-"."""
-    return str(key).lower().replace("_", "").replace("-", "").strip()
+    """A member's name as names are compared: without case, "_", "-", blanks, and what follows in
+    brackets (``Bounding Box (x1, y1, x2, y2)``)."""
+    return _NOT_IN_NAMES.sub("", str(key).split("(")[0].split("[")[0].lower())

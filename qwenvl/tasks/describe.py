@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 
 from ..errors import BadOption, UnreadableReply
-from ..replies import answer_of, strip_fence
+from ..replies import STILL_THINKING, answer_of, loose_json, strip_fence
 from ..types import Result, Seen, Task
 
 STYLES: Mapping[str, str] = MappingProxyType(
@@ -58,8 +58,15 @@ _TALK = re.compile(
     re.IGNORECASE,
 )
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("「", "」"), ("**", "**"), ("`", "`"))
-_BETWEEN_TAGS = re.compile(r"[,，、;\n]")
-_BULLET = re.compile(r"^(?:[-*•#][-*•#\s]*|\d+[.)]\s+)")
+_BETWEEN_TAGS = re.compile(r"[,，、\n]")
+_BULLET = re.compile(r"^(?:(?:[-*•+]\s+|\d+[.)]\s+)+|[-*•](?=[^\W_]))?(?:#+\s*(?=\w))?")
+# Members of a JSON object that can hold the whole of a caption.
+_CAPTIONS = (
+    "caption", "description", "text", "title", "alt_text", "alt", "prompt", "answer", "output",
+    "response", "result", "tags", "keywords",
+)  # fmt: skip
+_HASHTAG = re.compile(r"[ \t]+#(?=\w)")
+_END_OF_SENTENCE = re.compile(r"(\w)\.\s*(?=\n|\Z)")
 
 
 def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Task:
@@ -83,19 +90,39 @@ def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Tas
 
 def _read(text: str, seen: Seen, style: str) -> Result:
     answer = answer_of(text)
+    if not answer and text.strip():
+        raise UnreadableReply(STILL_THINKING, text)
+    if style:
+        answer = _from_json(strip_fence(answer), style)
     if style in _TAGS:
         answer = _tag_list(_bare(answer))
     elif style in _PARAGRAPHS:
         answer = _without_talk(strip_fence(answer))
     elif style:
         answer = " ".join(_bare(answer).split())
-    if not answer:
-        raise UnreadableReply(
-            "The model wrote no description. If it was still thinking, raise "
-            "max_new_tokens; else try another seed.",
-            text,
-        )
-    return Result(text=answer)
+    return Result(text=answer, notes=() if answer else ("The model answered nothing.",))
+
+
+def _from_json(answer: str, style: str) -> str:
+    """The caption in ``answer`` where it is JSON of nothing else, tags one a line; else
+    ``answer``."""
+    if answer[:1] not in ("{", "["):
+        return answer
+    found = loose_json.values(answer)
+    if len(found) != 1 or found[0].key is not None or answer[found[0].end :].strip():
+        return answer
+    value = found[0].value
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, dict):
+        members = [value[name] for name in _CAPTIONS if value.get(name)]
+        value = members[0] if members else None
+    if isinstance(value, str):
+        return value.strip()
+    is_list = isinstance(value, list) and value and all(isinstance(tag, str) for tag in value)
+    if is_list and style in _TAGS:
+        return "\n".join(value)
+    return answer
 
 
 def _bare(answer: str) -> str:
@@ -117,7 +144,18 @@ def _without_talk(answer: str) -> str:
 
 def _tag_list(answer: str) -> str:
     unique: dict[str, str] = {}
-    for part in _BETWEEN_TAGS.split(answer):
-        tag = _BULLET.sub("", part.strip()).strip(" \t\"'`*.")
+    # A semicolon is a part of tags such as ";)" where something else is between them.
+    answer = _HASHTAG.sub("\n#", _END_OF_SENTENCE.sub(r"\1", answer))
+    between = _BETWEEN_TAGS if _BETWEEN_TAGS.search(answer) else re.compile(r";\s")
+    for part in between.split(answer):
+        tag = _unquoted(_BULLET.sub("", part.strip(), count=1).strip())
         unique.setdefault(tag.lower(), tag)
     return ", ".join(filter(None, unique.values()))
+
+
+def _unquoted(tag: str) -> str:
+    for opening, closing in _QUOTES:
+        inner = tag.removeprefix(opening).removesuffix(closing)
+        if inner and len(tag) - len(inner) == len(opening + closing):
+            return inner.strip()
+    return tag

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, Literal
 
 from .. import coordinates
-from ..errors import BadOption
-from ..replies import Item, read_items
+from ..errors import BadOption, UnreadableReply
+from ..replies import read_items, says_none
 from ..types import Box, Point, Result, Seen, Task
 from ..unicode import well_formed
 
@@ -34,8 +34,9 @@ def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
     this is a cut after reading, no part of the question. The result holds ``boxes`` or, for the
     kind ``points``, ``points`` (the middles of boxes where the model gave boxes). Its ``data`` is
     a list of dicts, each with ``bbox_2d`` ``[x1, y1, x2, y2]`` or ``point_2d`` ``[x, y]`` in whole
-    pixels of the picture, ``label``, and whatever else the model said of it; its ``text`` is JSON
-    of just these. Raises ``BadOption``.
+    pixels of the picture, ``label``, whatever else the model said of it and, where much of a box
+    lay outside the picture, ``outside`` (see ``coordinates.Mapper``); its ``text`` is JSON of just
+    place and label. Raises ``BadOption``.
     """
     names = _names(find)
     if not names:
@@ -66,20 +67,32 @@ def read(
     """
     default = asked[0] if len(asked) == 1 else ""
     items = read_items(text, "points" if kind == "points" else "boxes", asked)
-    found = [
-        (place, item)
-        for item in items
-        if (place := _place(item, seen, kind, item.label or default)) is not None
-    ]
+    mapper = coordinates.Mapper(seen)
+    found = []
+    for item in items:
+        values = (kind == "points" and item.point) or item.box or ()
+        if _is_nowhere(values, item.label):
+            continue
+        place = (mapper.point if kind == "points" else mapper.box)(values, item.label or default)
+        if place is not None:
+            found.append((place, {**item.data, **_entry(place, seen), **mapper.data(values)}))
+    if mapper.count and not found:
+        raise UnreadableReply(mapper.complaint(), text)
     found = found[: max_count or None]
     places = [place for place, _ in found]
-    entries = [_entry(place, seen) for place in places]
     return Result(
-        text=json.dumps(entries, ensure_ascii=False),
+        text=json.dumps([_entry(place, seen) for place in places], ensure_ascii=False),
         boxes=tuple(place for place in places if isinstance(place, Box)),
         points=tuple(place for place in places if isinstance(place, Point)),
-        data=[{**item.data, **entry} for (_, item), entry in zip(found, entries, strict=True)],
+        data=[data for _, data in found],
+        notes=mapper.notes(),
     )
+
+
+def _is_nowhere(values: Sequence[float], label: str) -> bool:
+    """Whether a place only fills the form of an answer: "none" at a box without area."""
+    flat = len(values) == 4 and (values[0] == values[2] or values[1] == values[3])
+    return flat and says_none(label)
 
 
 def _names(find: str) -> tuple[str, ...]:
@@ -93,13 +106,6 @@ def _question(names: Sequence[str]) -> str:
     if len(names) == 1 and _PHRASE.match(names[0]):
         return f"Locate {names[0]} in the image."
     return f'Locate every instance that belongs to the following categories: "{", ".join(names)}".'
-
-
-def _place(item: Item, seen: Seen, kind: str, label: str) -> Box | Point | None:
-    if kind == "points" and item.point:
-        return coordinates.to_point(item.point, seen, label)
-    box = coordinates.to_box(item.box or (), seen, label)
-    return coordinates.centre(box) if box and kind == "points" else box
 
 
 def _entry(place: Box | Point, seen: Seen) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +10,16 @@ from typing import Any
 
 from .. import coordinates
 from ..errors import BadOption, UnreadableReply
-from ..replies import STILL_THINKING, answer_of, find_items, markup, read_items, strip_fence
+from ..replies import (
+    STILL_THINKING,
+    answer_of,
+    find_items,
+    is_absent,
+    loose_json,
+    markup,
+    read_items,
+    strip_fence,
+)
 from ..types import Box, Result, Seen, Task
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
@@ -55,6 +63,12 @@ _BARE = re.compile(rf"(?:none|no {_WORDS})[.!]?", re.IGNORECASE)
 # Longer answers that begin like this are texts that were read.
 _NO_TEXT_LENGTH = 300
 _HTML_FENCE = re.compile(r"```html?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+# The head of an olmOCR page: lines of key and value between two rules.
+_HEAD = re.compile(
+    r"---[ \t]*\r?\n((?:(?:primary_language|is_[a-z_]{1,40}|rotation_correction)[ \t]*:[^\n]*\n)+)"
+    r"(?:---[ \t]*(?:\r?\n|\Z)|\Z)"
+)
+_SCALARS = {"true": True, "false": False, "null": None, "none": None, "": None}
 _PLACED = re.compile(r"<!--([^<>()]{0,60})\(([^<>()]{1,100})\)\s*-->")
 
 
@@ -88,24 +102,45 @@ def read_any(text: str, seen: Seen) -> Result:
     answer = answer_of(text)
     if "data-bbox" in answer:
         return _read_html(text, seen)
-    whole = _whole_json(answer)
-    if isinstance(whole, dict) and "natural_text" in whole:  # olmOCR: a page and what it is like.
-        return Result(text=str(whole["natural_text"] or ""))
+    if (page := _page(answer)) is not None:
+        return page
     starts_as_lines = answer.lstrip("`json \n")[:1] in ("[", "{") or "<|box_start|>" in answer
-    if whole in ([], {}) or (starts_as_lines and any(item.box for item in find_items(answer))):
+    if _is_empty_json(answer) or (
+        starts_as_lines and any(item.box for item in find_items(answer, "lines"))
+    ):
         return _read_lines(text, seen)
     return _read_markdown(text, seen)
 
 
-def _whole_json(answer: str) -> Any:
-    try:
-        return json.loads(strip_fence(answer), strict=False)
-    except (ValueError, RecursionError):
+def _is_empty_json(answer: str) -> bool:
+    return "".join(strip_fence(answer).split()) in ("[]", "{}")
+
+
+def _page(answer: str) -> Result | None:
+    """A page as olmOCR writes it: its text with what the page is like, as JSON (``natural_text``)
+    or behind a head of ``key: value`` lines. None for any other answer."""
+    answer = strip_fence(answer)
+    if answer.startswith("{") and '"natural_text"' in answer:
+        page = loose_json.members(answer)
+        if "natural_text" in page:
+            return Result(text=str(page.pop("natural_text") or ""), data=page)
+    head = _HEAD.match(answer)
+    if head is None:
         return None
+    rows = (row.partition(":") for row in head[1].splitlines())
+    page = {key.strip(): _scalar(value.strip()) for key, _, value in rows}
+    return Result(text=answer[head.end() :].strip(), data=page)
+
+
+def _scalar(text: str) -> Any:
+    return _SCALARS.get(text.lower(), int(text) if text.isascii() and text.isdigit() else text)
 
 
 def _read_plain(text: str, seen: Seen) -> Result:
-    answer = strip_fence(_answer(text))
+    answer = _answer(text)
+    if (page := _page(answer)) is not None:
+        return page
+    answer = strip_fence(answer)
     return Result(text="" if _says_no_text(answer) else answer)
 
 
@@ -115,15 +150,26 @@ def _read_lines(text: str, seen: Seen) -> Result:
         return Result(text="", data=[])
     seen = _as_declared(answer, seen)[0]
     items = read_items(text, "lines")
-    boxes = [coordinates.to_box(item.box, seen, item.text) if item.box else None for item in items]
+    mapper = coordinates.Mapper(seen)
+    found = []
+    for item in items:
+        if item.box and (box := mapper.box(item.box, item.text)):
+            found.append((item, box))
+    if mapper.count and not found:
+        raise UnreadableReply(mapper.complaint(), text)
     return Result(
         text="\n".join(item.text for item in items),
-        boxes=tuple(box for box in boxes if box),
+        boxes=tuple(box for _, box in found),
         data=[
-            {**item.data, "bbox_2d": list(coordinates.whole_box(box)), "text": item.text}
-            for item, box in zip(items, boxes, strict=True)
-            if box
+            {
+                **item.data,
+                "bbox_2d": list(coordinates.whole_box(box)),
+                "text": item.text,
+                **mapper.data(item.box or ()),
+            }
+            for item, box in found
         ],
+        notes=mapper.notes(),
     )
 
 
@@ -131,18 +177,22 @@ def _read_markdown(text: str, seen: Seen) -> Result:
     answer = _answer(text)
     if _says_no_text(answer):
         return Result(text="")
+    if (page := _page(answer)) is not None:
+        return page
     seen, answer = _as_declared(answer, seen)
+    mapper = coordinates.Mapper(seen)
     boxes: list[Box] = []
 
     def in_pixels(comment: re.Match[str]) -> str:
-        box = _to_box(markup.numbers(comment[2]), seen, comment[1].strip().lower())
+        values = markup.numbers(comment[2])
+        box = mapper.box(values, comment[1].strip().lower()) if len(values) == 4 else None
         if box is None:
             return ""
         boxes.append(box)
         return f"<!--{comment[1]}({', '.join(map(str, coordinates.whole_box(box)))}) -->"
 
-    document = _PLACED.sub(in_pixels, markup.without_cut_tag(strip_fence(answer)))
-    return Result(text=_in_pixels(document, seen), boxes=tuple(boxes))
+    document = _PLACED.sub(in_pixels, markup.without_cut_tag(strip_fence(answer), seen.cut))
+    return Result(text=_in_pixels(document, seen), boxes=tuple(boxes), notes=mapper.notes())
 
 
 def _read_html(text: str, seen: Seen) -> Result:
@@ -151,7 +201,7 @@ def _read_html(text: str, seen: Seen) -> Result:
         return Result(text="", data=[])
     seen, answer = _as_declared(answer, seen)
     fenced = _HTML_FENCE.search(answer)
-    document = markup.without_cut_tag(fenced[1].strip() if fenced else answer)
+    document = markup.without_cut_tag(fenced[1].strip() if fenced else answer, seen.cut)
     if not markup.has_tags(document):
         raise UnreadableReply(
             "The model did not answer in HTML. Choose the output plain, which takes any words. It "
@@ -159,7 +209,12 @@ def _read_html(text: str, seen: Seen) -> Result:
             text,
         )
 
-    placed = [(block, _to_box(block.box, seen, block.label)) for block in markup.blocks(document)]
+    mapper = coordinates.Mapper(seen)
+    placed = [
+        (block, mapper.box(block.box, block.label))
+        for block in markup.blocks(document)
+        if not is_absent(block.box)
+    ]
     return Result(
         text=_in_pixels(document, seen),
         boxes=tuple(box for _, box in placed if box),
@@ -169,10 +224,12 @@ def _read_html(text: str, seen: Seen) -> Result:
                 "kind": block.kind,
                 "text": block.text,
                 "html": block.html.strip(),
+                **mapper.data(block.box),
             }
             for block, box in placed
             if box
         ],
+        notes=mapper.notes(),
     )
 
 
@@ -214,11 +271,7 @@ def _in_pixels(document: str, seen: Seen) -> str:
     """``document`` with each ``data-bbox`` in pixels of the picture, less those that are none."""
 
     def in_pixels(values: tuple[float, ...]) -> str:
-        box = _to_box(values, seen, "")
+        box = coordinates.to_box(values, seen) if len(values) == 4 else None
         return " ".join(map(str, coordinates.whole_box(box))) if box else ""
 
     return markup.replace_boxes(document, in_pixels)
-
-
-def _to_box(values: tuple[float, ...], seen: Seen, label: str) -> Box | None:
-    return coordinates.to_box(values, seen, label) if len(values) == 4 else None

@@ -552,7 +552,10 @@ def test_the_error_says_what_came_instead(text: str, want: replies.Want, message
     [
         pytest.param("a cat", False, "", "a cat", id="no thought"),
         pytest.param("<think>\nhm\n</think>\n\na cat", False, "hm", "a cat", id="a thought before"),
-        pytest.param("hm\n</think>\n\na cat", False, "hm", "a cat", id="begins inside, untold"),
+        pytest.param(
+            "The tag </think> ends it.", False, "", "The tag </think> ends it.", id="only told of"
+        ),
+        pytest.param("hm</think>a </think> b", True, "hm", "a </think> b", id="split once"),
         pytest.param("hm</think>a cat", True, "hm", "a cat", id="begins inside"),
         pytest.param("<think>hm</think>a cat", True, "hm", "a cat", id="opened twice"),
         pytest.param("hm, a cat", True, "hm, a cat", "", id="never ends"),

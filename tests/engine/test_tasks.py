@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
@@ -14,6 +15,7 @@ from qwen_vl_suite.qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr, read_any
 from qwen_vl_suite.qwenvl.types import Box, Point, Seen
 
 SEEN = Seen(FAMILIES["qwen3_vl"], (500, 2000), (512, 2016))
+CUT = replace(SEEN, cut=True)
 SEEN_25 = Seen(FAMILIES["qwen2_5_vl"], (766, 507), (1540, 1008))
 
 
@@ -95,12 +97,18 @@ def test_descriptions(style: str, reply: str, text: str) -> None:
     assert describe(style).parse(reply, SEEN).text == text
 
 
-@pytest.mark.parametrize("reply", ["", " \n", "```\n```", '""', "<think>hm"])
+@pytest.mark.parametrize("reply", ["", " \n", "```\n```", '""'])
 @pytest.mark.parametrize("style", ["short", "tags"])
-def test_no_description_is_an_error(style: str, reply: str) -> None:
-    with pytest.raises(UnreadableReply) as caught:
-        describe(style).parse(reply, SEEN)
-    assert caught.value.raw == reply
+def test_no_description_is_an_empty_text_with_a_note(style: str, reply: str) -> None:
+    result = describe(style).parse(reply, SEEN)
+    assert (result.text, result.notes) == ("", ("The model answered nothing.",))
+
+
+@pytest.mark.parametrize("style", ["short", "tags"])
+def test_a_thought_without_an_answer_is_an_error(style: str) -> None:
+    with pytest.raises(UnreadableReply, match="still thinking") as caught:
+        describe(style).parse("<think>hm", SEEN)
+    assert caught.value.raw == "<think>hm"
 
 
 # Ground
@@ -205,7 +213,11 @@ def test_points() -> None:
 
 def test_boxes_become_their_middles_where_points_were_asked_for() -> None:
     result = ground("cat, dog", "points").parse(REPLY, SEEN)
-    assert result.points == (Point(400, 150, "cat"), Point(1500, 249.75, "dog"))
+    assert result.points == (
+        Point(400, 150, "cat"),
+        Point(1500, 249.75, "dog"),
+        Point(14, 24.25, "line"),  # without area, it still says where
+    )
     assert result.boxes == ()
 
 
@@ -372,11 +384,11 @@ def test_html() -> None:
 @pytest.mark.parametrize("length", range(1, 46))
 def test_a_tag_that_is_cut_off_leaves_no_place_in_the_models_space(length: int) -> None:
     cut = '\n<div class="text" data-bbox="100 200 300 400">'[:length]
-    result = ocr("html").parse(f'<p data-bbox="5 5 50 50">a</p>{cut}', SEEN)
+    result = ocr("html").parse(f'<p data-bbox="5 5 50 50">a</p>{cut}', CUT)
     assert result.text == '<p data-bbox="10 2 100 25">a</p>'
     assert len(result.boxes) == 1
     for end in range(1, 20):
-        assert ocr("markdown").parse("a\n<!-- Image (100, 2"[: 1 + end], SEEN).text == "a"
+        assert ocr("markdown").parse("a\n<!-- Image (100, 2"[: 1 + end], CUT).text == "a"
 
 
 def test_html_in_the_size_that_it_declares() -> None:
