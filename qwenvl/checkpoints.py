@@ -118,17 +118,23 @@ def download(
     check: Callable[[], None] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    verify: bool = False,
 ) -> Path:
     """Brings ``owner/name`` into ``root/name`` and returns that folder, verified.
 
     Files that are whole are kept, partial ones are continued, so that calling again after a cut
-    connection costs only what is missing. ``source``: ``huggingface`` or ``modelscope``;
-    ``endpoint``: base address of a mirror (None: the hub's own, for Hugging Face what
-    ``HF_ENDPOINT`` says). ``token`` is sent to that hub only; None uses the stored Hugging Face
-    login, which is never sent to a mirror named by ``endpoint``. ``progress(done, total, file)``
-    counts bytes of the whole download. ``check()`` is called many times a second while bytes
-    come; what it raises ends the download and reaches the caller, and what already came stays.
-    Python files are fetched only with ``trust_remote_code``.
+    connection costs only what is missing. A file is whole if it has the checksum that the hub
+    tells, which is computed once and then believed as long as the file's size and time stay;
+    ``verify`` computes all anew. What an earlier revision brought is replaced or removed, at once
+    and at the end, and ``.download.json`` in the folder names the revision.
+
+    ``source``: ``huggingface`` or ``modelscope``; ``endpoint``: base address of a mirror (None:
+    the hub's own, for Hugging Face what ``HF_ENDPOINT`` says). ``token`` is sent to that address
+    only; None uses the stored login, which is sent to the hub's own hosts and to one that
+    ``QVL_TOKEN_HOST`` names, never to another. ``progress(done, total, file)`` counts bytes of the
+    whole download. ``check()`` is called many times a second while bytes come; what it raises ends
+    the download and reaches the caller, and what already came stays. Python files are fetched only
+    with ``trust_remote_code``.
 
     Raises ``DownloadError`` (unreachable, refused, not found, no room, nothing loadable in it),
     ``BadOption`` and what ``require_complete`` raises.
@@ -145,6 +151,7 @@ def download(
         progress=progress,
         check=check,
         with_code=trust_remote_code,
+        verify=verify,
     )
     return require_complete(folder).path
 

@@ -139,7 +139,14 @@ def _add_shelf(verbs: Any) -> None:
     brings.add_argument("repo", metavar="OWNER/NAME")
     brings.add_argument("--root", default=DEFAULT_ROOT, metavar="DIR")
     brings.add_argument("--source", choices=("huggingface", "modelscope"), default="huggingface")
-    brings.add_argument("--endpoint", help="a mirror's address")
-    brings.add_argument("--revision")
+    brings.add_argument(
+        "--endpoint", metavar="URL",
+        help="a mirror's address; it gets no login unless QVL_TOKEN_HOST names its host",
+    )  # fmt: skip
+    brings.add_argument("--revision", help="a branch, a tag or a commit (default: the newest)")
+    brings.add_argument(
+        "--verify", action="store_true",
+        help="read all files anew and fetch again what differs from the hub's",
+    )  # fmt: skip
     brings.add_argument("--trust-remote-code", action="store_true", help="fetch Python files too")
     brings.add_argument("--json", action="store_true")

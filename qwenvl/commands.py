@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from . import checkpoints
 from .errors import BadOption
 from .families import FAMILIES
+from .receipts import Receipt
 from .shards import readable_size
 from .types import Family, ModelSpec, Result, Seen, Size, Task
 
@@ -162,22 +162,15 @@ def download(options: argparse.Namespace) -> None:
         options.root,
         source=options.source,
         endpoint=options.endpoint,
-        token=_token(options.source, options.endpoint),
         revision=options.revision,
         progress=_Progress(),
         trust_remote_code=options.trust_remote_code,
+        verify=options.verify,
     )
     if options.json:
-        _print_json({"path": str(folder)})
+        _print_json({"path": str(folder), "revision": Receipt.read(folder).revision})
     else:
         print(folder)
-
-
-def _token(source: str, endpoint: str | None) -> str | None:
-    """From a variable: on the command line others could read it. huggingface_hub reads its own."""
-    return (
-        os.environ.get("MODELSCOPE_API_TOKEN") if source == "modelscope" and not endpoint else None
-    )
 
 
 class _Progress:

@@ -2,16 +2,20 @@
 
 A file grows as ``<name>.part`` beside its place and is renamed once its size, its checksum (where
 the hub tells one) and its safetensors header are right. Nothing unfinished thus ever has the
-name of a file that could be loaded.
+name of a file that could be loaded. Files that replace others are renamed all at once, when the
+last has come: a folder holds one revision, the old or the new.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
+import re
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -19,7 +23,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import DownloadError, IncompleteCheckpoint
-from .hubs import Hub, RemoteFile, refusal, require_repo_id, unreachable
+from .hubs import Hub, RemoteFile, refusal, require_repo_id, require_revision, unreachable
+from .receipts import NAME as RECEIPT
+from .receipts import Receipt
 from .shards import readable_size, tensor_names
 
 CHUNK = 1 << 16
@@ -33,7 +39,17 @@ somebody who cancels may have to wait."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _ENDINGS = (".safetensors", ".json", ".jinja", ".txt", ".tiktoken", ".model")
-_NOT_NEEDED = ("requirements.txt", "training_args.json", "trainer_state.json")
+_NOT_NEEDED = ("requirements.txt", "training_args.json", "trainer_state.json", RECEIPT)
+_CONFIG = "config.json"
+# What some file system cannot name: characters, Windows' devices, blanks and dots at the end.
+_BAD_NAME = re.compile(
+    r'[\x00-\x1f\x7f\\:*?"<>|\ud800-\udfff]|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|[ .]$|^$',
+    re.IGNORECASE,
+)
+LONGEST_NAME = 200
+"""Bytes in UTF-8; file systems take 255, and ``.part`` must go behind it."""
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 Check = Callable[[], None]
@@ -66,6 +82,7 @@ def fetch(
     progress: Progress | None = None,
     check: Check | None = None,
     with_code: bool = False,
+    verify: bool = False,
 ) -> Path:
     """Brings the loadable files of ``owner/name`` into ``root/name`` and returns that folder.
 
@@ -73,19 +90,78 @@ def fetch(
     ``BadOption``, and whatever ``check`` raises.
     """
     folder = root / require_repo_id(repo_id).split("/")[1]
-    listing = hub.listing(repo_id, revision)
+    listing = hub.listing(repo_id, require_revision(revision))
     files = _needed(hub, repo_id, listing.files, with_code)
     with _explained(hub, folder), _alone(folder):
+        receipt = Receipt.read(folder)
         meter = Meter(sum(file.size for file in files), progress, check)
-        missing = [file for file in files if not _is_whole(folder, file)]
-        meter.done = meter.total - sum(file.size for file in missing)
-        parts = {file: _start(folder, file) for file in missing}
+        missing = [f for f in files if not _is_whole(folder, f, receipt, verify, meter)]
+        receipt.write(folder)
+        parts = {file: _start(folder, file, receipt) for file in missing}
         _require_room(folder, sum(f.size - part.stat().st_size for f, part in parts.items()))
+        left_over = _left_over(folder, files, listing.files, receipt)
+        # While something of another revision stands there, what comes must not stand beside it.
+        at_once = bool(left_over) or any(_place(folder, file.path).exists() for file in missing)
         for file, part in parts.items():
             url = hub.url(repo_id, listing.revision, file.path)
             _bring(hub, repo_id, url, file, part, meter)
-            os.replace(part, _place(folder, file))
+            if not at_once:
+                _settle(folder, file, part, receipt)
+        if at_once:
+            _exchange(folder, parts, left_over, receipt)
+        receipt.repo_id, receipt.source = repo_id, hub.title
+        receipt.revision = listing.revision
+        receipt.write(folder)
     return folder
+
+
+def _left_over(
+    folder: Path, files: list[RemoteFile], listed: Iterable[RemoteFile], receipt: Receipt
+) -> list[str]:
+    """What an earlier download brought and this revision has not. Files that somebody else put
+    there stay, and weights among them are named."""
+    needed = {file.path for file in files}
+    ours = [
+        path
+        for path in receipt.left_over({file.path: file.checksum for file in listed}, needed)
+        if not _unsound(RemoteFile(path, 0)) and _place(folder, path).is_file()
+    ]
+    strange = {path.name for path in folder.glob("*.safetensors")} - needed - set(ours)
+    if strange:
+        log.warning(
+            "%s holds weights that are not of this repository: %s. Remove them unless you put "
+            "them there.",
+            folder,
+            ", ".join(sorted(strange)),
+        )
+    return ours
+
+
+def _settle(folder: Path, file: RemoteFile, part: Path, receipt: Receipt) -> None:
+    place = _place(folder, file.path)
+    os.replace(part, place)
+    receipt.note(file.path, file.checksum, place)
+    receipt.write(folder)
+
+
+def _exchange(
+    folder: Path, parts: dict[RemoteFile, Path], left_over: list[str], receipt: Receipt
+) -> None:
+    """The old files for the new ones. ``config.json`` goes first and comes last: without it a
+    folder is no checkpoint, so that one which is stopped half way is never loaded."""
+    config, aside = folder / _CONFIG, folder / f"{_CONFIG}.part"
+    fresh = {file.path for file in parts}
+    if _CONFIG in fresh or _CONFIG in left_over:
+        config.unlink(missing_ok=True)
+    elif config.exists():
+        os.replace(config, aside)
+    for path in left_over:
+        _place(folder, path).unlink(missing_ok=True)
+        receipt.files.pop(path)
+    for file, part in sorted(parts.items(), key=lambda item: item[0].path == _CONFIG):
+        _settle(folder, file, part, receipt)
+    if _CONFIG not in fresh and aside.exists():
+        os.replace(aside, config)
 
 
 def _needed(
@@ -102,28 +178,86 @@ def _needed(
             f"{repo_id} on {hub.title} holds no safetensors weights. GGUF and pickle (.bin) files "
             "are not loaded here: choose the original repository of the model."
         )
+    _require_sound(hub, needed)
     # Small files first: what stops early then at least says what it is.
     return sorted(needed, key=lambda file: (file.size, file.path))
 
 
-def _place(folder: Path, file: RemoteFile) -> Path:
-    """Where a file goes: inside ``folder``, whatever the hub says."""
-    parts = PurePosixPath(file.path).parts
-    place = folder.joinpath(*parts)
-    if (
-        not parts
-        or any(part in ("..", "/") or "\\" in part or ":" in part for part in parts)
-        or not place.parent.resolve().is_relative_to(folder.resolve())
-    ):
-        raise DownloadError(f"The hub names a file outside the model's folder: {file.path!r}.")
+def _require_sound(hub: Hub, files: Iterable[RemoteFile]) -> None:
+    """Raises ``DownloadError`` for what cannot be written as it is named, on any system."""
+    taken: set[str] = set()
+    folders: set[str] = set()
+    for file in files:
+        if what := _unsound(file) or _doubled(file.path, taken, folders):
+            shown = file.path if len(file.path) <= 80 else f"{file.path[:80]}…"
+            raise DownloadError(f"{hub.title} lists a file {what}: {shown!r}. Nothing was written.")
+
+
+def _unsound(file: RemoteFile) -> str:
+    parts = file.path.split("/")
+    if ".." in parts or not parts[0]:
+        return "outside the model's folder"
+    if any(_BAD_NAME.search(part) for part in parts):
+        return "with a name that not every system can write"
+    if len(file.path.encode()) > LONGEST_NAME:
+        return f"with a name of more than {LONGEST_NAME} bytes"
+    if not 0 <= file.size < 1 << 63:
+        return "of an impossible size"
+    return ""
+
+
+def _doubled(path: str, taken: set[str], folders: set[str]) -> str:
+    """Notes ``path`` as taken, and its folders. Some systems take capitals for small letters."""
+    same = unicodedata.normalize("NFC", path).casefold()
+    above = {str(parent) for parent in PurePosixPath(same).parents} - {"."}
+    if same in taken or same in folders or taken & above:
+        return "with a name that another one has too"
+    taken.add(same)
+    folders |= above
+    return ""
+
+
+def _place(folder: Path, path: str) -> Path:
+    """Where the file ``path`` of a repository goes: inside ``folder``, whatever links lie there."""
+    place = folder.joinpath(*PurePosixPath(path).parts)
+    if not place.parent.resolve().is_relative_to(folder.resolve()):
+        raise DownloadError(f"A file would be written outside the model's folder: {path!r}.")
     return place
 
 
-def _is_whole(folder: Path, file: RemoteFile) -> bool:
-    place = _place(folder, file)
-    if not place.is_file() or place.stat().st_size != file.size:
+def _is_whole(folder: Path, file: RemoteFile, receipt: Receipt, verify: bool, meter: Meter) -> bool:
+    """Whether the file need not come; counted by ``meter`` if so. Its content is read where the
+    receipt does not vouch for it, or to ``verify``."""
+    place = _place(folder, file.path)
+    if not place.is_file() or place.stat().st_size != file.size or not _header_is_right(place):
         return False
-    return _header_is_right(place)
+    if file.checksum and (verify or not receipt.vouches(file.path, place, file.checksum)):
+        if not _has_checksum(place, file, meter.add):
+            meter.done -= file.size
+            log.warning("%s differs from the hub's: it is fetched again.", place)
+            return False
+    else:
+        if verify:
+            log.warning("%s: the hub tells no checksum, so only its size was compared.", place)
+        meter.add(file.size, file.path)
+    receipt.note(file.path, file.checksum, place)
+    return True
+
+
+def _has_checksum(path: Path, file: RemoteFile, read: Callable[[int, str], None]) -> bool:
+    """Whether the content is what the hub says, if it says. ``read(nbytes, path)`` is called
+    after each piece."""
+    kind, _, expected = file.checksum.partition(":")
+    if not expected:
+        return True
+    digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(usedforsecurity=False)
+    if kind == "git":
+        digest.update(b"blob %d\0" % file.size)
+    with path.open("rb") as content:
+        while chunk := content.read(16 * CHUNK):
+            digest.update(chunk)
+            read(len(chunk), file.path)
+    return digest.hexdigest() == expected
 
 
 def _header_is_right(path: Path) -> bool:
@@ -135,15 +269,21 @@ def _header_is_right(path: Path) -> bool:
     return True
 
 
-def _start(folder: Path, file: RemoteFile) -> Path:
+def _start(folder: Path, file: RemoteFile, receipt: Receipt) -> Path:
     """The ``.part`` file that the download continues, empty where there is nothing to continue."""
-    place = _place(folder, file)
+    place = _place(folder, file.path)
     part = place.with_name(place.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     # A cut-off file under its final name is a beginning too; only a checksum can confirm it.
-    if file.sha256 and not part.exists() and _is_short(place, file.size):
+    # A whole file of another revision is none.
+    if (
+        file.checksum
+        and not part.exists()
+        and _is_short(place, file.size)
+        and not receipt.vouches(file.path, place)
+    ):
         place.rename(part)
-    if not part.exists() or part.stat().st_size > file.size or not file.sha256:
+    if not part.exists() or part.stat().st_size > file.size or not file.checksum:
         part.write_bytes(b"")
     return part
 
@@ -173,15 +313,8 @@ def _bring(hub: Hub, repo_id: str, url: str, file: RemoteFile, part: Path, meter
 
 
 def _is_right(part: Path, file: RemoteFile, meter: Meter) -> bool:
-    if file.sha256:
-        digest = hashlib.sha256()
-        with part.open("rb") as content:
-            while chunk := content.read(16 * CHUNK):
-                digest.update(chunk)
-                meter.check()
-        if digest.hexdigest() != file.sha256.lower():
-            return False
-    return _header_is_right(part)
+    whole = _has_checksum(part, file, lambda nbytes, path: meter.check())
+    return whole and _header_is_right(part)
 
 
 def _fill(hub: Hub, repo_id: str, url: str, file: RemoteFile, part: Path, meter: Meter) -> None:
@@ -194,7 +327,7 @@ def _fill(hub: Hub, repo_id: str, url: str, file: RemoteFile, part: Path, meter:
         why = ""
         try:
             why = _append(hub, repo_id, url, file, part, meter)
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:
             why = type(error).__name__
         if part.stat().st_size > start:
             pauses = iter(PAUSES)

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from .errors import BadOption, DownloadError
 
+TOKEN_HOST = "QVL_TOKEN_HOST"
+"""Variable that names a mirror's host which shall get the stored login too."""
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_SHA1 = re.compile(r"[0-9a-fA-F]{40}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """``path`` inside the repository, ``size`` in bytes, ``sha256`` in hex where the hub knows."""
+    """``path`` inside the repository, ``size`` in bytes, and as far as the hub tells them the
+    content's ``sha256`` and the id that git gives it (``git_sha1``), in hex."""
 
     path: str
     size: int
     sha256: str | None = None
+    git_sha1: str | None = None
+
+    @property
+    def checksum(self) -> str:
+        """``sha256:<hex>`` or ``git:<hex>``; empty where the hub tells neither."""
+        if self.sha256:
+            return f"sha256:{self.sha256.lower()}"
+        return f"git:{self.git_sha1.lower()}" if self.git_sha1 else ""
 
 
 @dataclass(frozen=True)
@@ -51,12 +66,52 @@ class Hub(Protocol):
 
 
 def hub_for(source: str, *, endpoint: str | None = None, token: str | None = None) -> Hub:
-    """The hub ``source`` (``huggingface`` or ``modelscope``). Raises ``BadOption``."""
+    """The hub ``source`` (``huggingface`` or ``modelscope``), at ``endpoint`` or its own address.
+    Raises ``BadOption``.
+
+    ``token`` is sent to that address. Where it is None, the login that this machine has stored is
+    sent to the hub's own hosts, and to a host that the variable ``QVL_TOKEN_HOST`` names.
+    """
     if source not in HUBS:
         raise BadOption(f"Unknown source {source!r}: choose one of {', '.join(HUBS)}.")
-    if endpoint and urlsplit(endpoint).scheme not in ("http", "https"):
-        raise BadOption(f"The endpoint {endpoint!r} is no web address: it must begin with https://")
-    return HUBS[source](endpoint.rstrip("/") if endpoint else None, token or None)
+    address = None if endpoint is None else require_address(endpoint, "endpoint")
+    return HUBS[source](address, token or None)
+
+
+def require_address(address: str, title: str) -> str:
+    """``address`` without a slash at its end if it is a plain web address. ``title`` says where
+    it was given. Raises ``BadOption``, which never shows a password."""
+    if "@" in address:
+        raise BadOption(
+            f"The {title} holds a name or a password, which would end up in logs. Give the "
+            "address alone, such as https://hub.example.com"
+        )
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if (
+        not host
+        or parts.scheme not in ("http", "https")
+        or parts.query
+        or parts.fragment
+        or not address.isprintable()
+        or set(address) & set(' \\"<>^`{|}')
+    ):
+        raise BadOption(
+            f"The {title} {address[:200]!r} is no web address: give one such as "
+            "https://hub.example.com or http://127.0.0.1:8000"
+        )
+    return address.rstrip("/")
+
+
+def may_have_login(address: str, hosts: Collection[str]) -> bool:
+    """Whether a stored login may be sent to ``address``: over https to the hub's own ``hosts``,
+    or to one that was asked for by name."""
+    parts = urlsplit(address)
+    asked = {host.strip().lower() for host in os.environ.get(TOKEN_HOST, "").split(",")}
+    return (parts.scheme == "https" and parts.hostname in hosts) or parts.hostname in asked
 
 
 def require_repo_id(repo_id: str) -> str:
@@ -66,6 +121,13 @@ def require_repo_id(repo_id: str) -> str:
             f"{repo_id!r} is no repository. Give owner/name, such as Qwen/Qwen3-VL-4B-Instruct."
         )
     return repo_id
+
+
+def require_revision(revision: str | None) -> str | None:
+    """``revision`` if it can be one: a branch, a tag or a commit. Raises ``BadOption``."""
+    if revision is not None and (not revision.isprintable() or not revision.strip()):
+        raise BadOption(f"{revision[:200]!r} is no revision: give a branch, a tag or a commit.")
+    return revision
 
 
 def refusal(title: str, repo_id: str, status: int) -> DownloadError:
@@ -101,9 +163,18 @@ class HuggingFace:
     title = "Hugging Face"
 
     @property
+    def _base(self) -> str:
+        if self.endpoint:
+            return self.endpoint
+        from huggingface_hub import constants
+
+        return require_address(constants.ENDPOINT, "variable HF_ENDPOINT")
+
+    @property
     def _login(self) -> str | bool | None:
         # None lets the library use the stored login; a mirror of somebody else must not get it.
-        return self.token or (False if self.endpoint else None)
+        stored = None if may_have_login(self._base, ("huggingface.co", "hf.co")) else False
+        return self.token or stored
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -115,7 +186,7 @@ class HuggingFace:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import OfflineModeIsEnabled
 
-        api = HfApi(endpoint=self.endpoint, token=self._login)
+        api = HfApi(endpoint=self._base, token=self._login)
         try:
             info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=30)
         except OfflineModeIsEnabled:
@@ -127,17 +198,23 @@ class HuggingFace:
             if status is not None:
                 raise refusal(self.title, repo_id, status) from None
             raise unreachable(self.title, _host(api.endpoint), type(error).__name__) from None
-        files = tuple(
-            RemoteFile(row.rfilename, row.size, row.lfs.sha256 if row.lfs else None)
-            for row in info.siblings or ()
-            if row.size is not None
-        )
+        try:
+            files = tuple(
+                # What is kept in LFS has the id of its pointer in git, not of its content.
+                _file(row.rfilename, row.size, sha256=row.lfs.sha256)
+                if row.lfs
+                else _file(row.rfilename, row.size, git_sha1=row.blob_id)
+                for row in info.siblings or ()
+                if row.size is not None
+            )
+        except _NOT_AS_TOLD:
+            raise _stranger(self.title, self._base) from None
         return Listing(info.sha or revision or "main", files)
 
     def url(self, repo_id: str, revision: str, path: str) -> str:
         from huggingface_hub import hf_hub_url
 
-        return str(hf_hub_url(repo_id, path, revision=revision, endpoint=self.endpoint))
+        return str(hf_hub_url(repo_id, path, revision=revision, endpoint=self._base))
 
 
 @dataclass(frozen=True)
@@ -154,7 +231,10 @@ class ModelScope:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        token = self.token
+        if may_have_login(self._base, ("www.modelscope.cn", "modelscope.cn", "www.modelscope.ai")):
+            token = token or os.environ.get("MODELSCOPE_API_TOKEN")
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def listing(self, repo_id: str, revision: str | None) -> Listing:
         import requests
@@ -167,25 +247,41 @@ class ModelScope:
                 headers=dict(self.headers),
                 timeout=30,
             )
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:
             raise unreachable(self.title, _host(self._base), type(error).__name__) from None
         if answer.status_code != 200:
             raise refusal(self.title, repo_id, answer.status_code)
         try:
             rows = answer.json()["Data"]["Files"]
             files = tuple(
-                RemoteFile(row["Path"], int(row["Size"]), row.get("Sha256") or None)
+                _file(row["Path"], row["Size"], sha256=row.get("Sha256"))
                 for row in rows
                 if row.get("Type") != "tree"
             )
-        except (ValueError, KeyError, TypeError):
-            raise DownloadError(
-                f"{_host(self._base)} did not answer as ModelScope does. Check the endpoint."
-            ) from None
+        except _NOT_AS_TOLD:
+            raise _stranger(self.title, self._base) from None
         return Listing(revision, files)
 
     def url(self, repo_id: str, revision: str, path: str) -> str:
         return f"{self._base}/models/{repo_id}/resolve/{quote(revision, safe='')}/{quote(path)}"
+
+
+def _file(
+    path: Any, size: Any, *, sha256: str | None = None, git_sha1: str | None = None
+) -> RemoteFile:
+    """A row of a listing. Raises one of ``_NOT_AS_TOLD``."""
+    if not isinstance(path, str) or (sha256 and not _SHA256.fullmatch(sha256)):
+        raise ValueError(path)
+    # Git is about to use longer ids, of another hash.
+    known = git_sha1 if git_sha1 and _SHA1.fullmatch(git_sha1) else None
+    return RemoteFile(path, int(size), sha256 or None, known)
+
+
+_NOT_AS_TOLD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+def _stranger(title: str, address: str) -> DownloadError:
+    return DownloadError(f"{_host(address)} did not answer as {title} does. Check the endpoint.")
 
 
 HUBS: Mapping[str, Callable[[str | None, str | None], Hub]] = {

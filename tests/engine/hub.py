@@ -20,7 +20,9 @@ class Hub:
     """``cuts``: how many bytes of a file to send before the connection breaks, one entry for each
     time; ``stalls``: the same before it falls silent. ``pace``: seconds for every 64 kB.
     ``status``: answers by path instead of content. ``asked``: (file, range, token) of every file
-    that was asked for. ``cdn`` sends files from another host name, as the real hubs do."""
+    that was asked for. ``cdn`` sends files from another host name, as the real hubs do, and
+    ``moved`` the listing too. ``logins``: (host name, token) of every request. ``commit``: the
+    revision of what there is now."""
 
     repos: dict[str, dict[str, bytes]]
     cuts: dict[str, list[int]] = field(default_factory=dict)
@@ -31,6 +33,9 @@ class Hub:
     token: str | None = None
     ranges: bool = True
     cdn: bool = False
+    moved: bool = False
+    commit: str = COMMIT
+    logins: list[tuple[str, str | None]] = field(default_factory=list)
     lies: dict[str, bytes] = field(default_factory=dict)
     wrong_once: set[str] = field(default_factory=set)
 
@@ -78,6 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
     def do_GET(self) -> None:
+        host = str(self.headers["Host"]).partition(":")[0]
+        self.hub.logins.append((host, self.headers["Authorization"]))
         path = unquote(urlsplit(self.path).path)
         scope, *rest = path.strip("/").split("/")
         if scope == "api" and rest[0] == "models":
@@ -91,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._file(repo, "/".join(rest[at + 2 :]))
 
     def _listing(self, repo, form) -> None:
+        if self.hub.moved and str(self.headers["Host"]).startswith("127."):
+            return self._send(302, location=f"http://localhost:{self.hub.port}{self.path}")
         if (statuses := self.hub.status.get("listing")) and (status := statuses.pop(0)) != 200:
             return self._send(status)
         if self.hub.token and self.headers["Authorization"] != f"Bearer {self.hub.token}":
@@ -102,12 +111,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _siblings(self, repo: str, files: Mapping[str, bytes]) -> dict:
         siblings = []
         for name, content in files.items():
-            row = {"rfilename": name, "size": len(content), "blobId": "0"}
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            row = {"rfilename": name, "size": len(content), "blobId": blob}
             if name.endswith(".safetensors"):
                 sha = hashlib.sha256(content).hexdigest()
+                row["blobId"] = "0" * 40  # of the pointer
                 row["lfs"] = {"size": len(content), "sha256": sha, "pointerSize": 130}
             siblings.append(row)
-        return {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings}
+        return {"id": repo, "modelId": repo, "sha": self.hub.commit, "siblings": siblings}
 
     def _modelscope(self, repo: str, files: Mapping[str, bytes]) -> dict:
         rows = [{"Path": "assets", "Size": 0, "Type": "tree"}]
