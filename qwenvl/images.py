@@ -119,31 +119,18 @@ def check_aspect(height: int, width: int) -> None:
 
 
 def read(path: str | Path) -> Tensor:
-    """A picture from a file, turned as its EXIF says, alpha laid on white.
+    """A picture from a file, turned as its EXIF says, alpha laid on white. Of several in one file,
+    the first.
 
-    Raises ``BadImage`` where the file is missing or no picture.
+    Raises ``BadImage``, which names the file, where it is missing, no picture, or damaged.
     """
-    from PIL import Image, ImageOps
+    from .picture_files import decode
 
+    pixels = torch.from_numpy(decode(path))
     try:
-        with Image.open(path) as file:
-            turned = ImageOps.exif_transpose(file)
-            if turned.mode[0] in "IF":
-                return _deep(turned)
-            has_alpha = "A" in turned.getbands() or "transparency" in turned.info
-            picture = turned.convert("RGBA" if has_alpha else "RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImage(f"{path} cannot be read as a picture: {error}") from error
-    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return pictures(data.view(picture.height, picture.width, -1))[0]
-
-
-def _deep(file: Any) -> Tensor:
-    """Grey of 16 bits (whole numbers) or of floats 0-1, which PIL's own conversion would clip."""
-    import numpy as np
-
-    values = torch.from_numpy(np.asarray(file, dtype=np.float32).copy())
-    return pictures((values if file.mode == "F" else values / 65_535)[None, ..., None])[0]
+        return pictures(pixels if pixels.ndim == 3 else pixels[None, ..., None])[0]
+    except BadImage as error:
+        raise BadImage(f"{path}: {error}") from error
 
 
 def to_image(batch: Sequence[Tensor]) -> Tensor:
