@@ -6,6 +6,8 @@
  * and the keyboard need nothing of ours.
  */
 
+import { say } from "./words.js";
+
 const MANY = 24; // from here on, labels are shown only for the box under the pointer
 
 function element(tag, className, text) {
@@ -35,20 +37,21 @@ function inkOn(colour) {
 export class BoxView {
   /**
    * `isOff(picture, box)`: whether a box is switched off; `onSwitch(picture, off, on)`: a person
-   * wants these boxes off and those on; `urlOf(picture)`: address of an entry's picture;
-   * `onAdd()`: the hint was followed.
+   * wants these boxes off and those on; `onTurn(index)`: and wants to see that picture;
+   * `urlOf(picture)`: address of an entry's picture; `onAdd()`: the hint was followed.
    */
-  constructor({ isOff, onSwitch, urlOf, onAdd }) {
-    Object.assign(this, { isOff, onSwitch, urlOf });
+  constructor({ isOff, onSwitch, onTurn, urlOf, onAdd }) {
+    Object.assign(this, { isOff, onSwitch, onTurn, urlOf });
     this.entries = [];
     this.current = 0;
     this.element = element("div", "qvl-boxes");
     this.stage = element("div", "qvl-stage");
     this.info = element("div", "qvl-info");
-    this.hint = button("qvl-hint", "", "Adds the node and connects it", onAdd);
+    this.hint = button("qvl-hint", "", say("Adds the node and connects it"), onAdd);
     this.hint.hidden = true;
-    this.element.append(this.stage, this.info, this.hint, this.makeBar());
-    this.element.hidden = true;
+    this.bar = this.makeBar();
+    this.element.append(this.stage, this.info, this.hint, this.bar);
+    this.wait("");
   }
 
   makeBar() {
@@ -56,40 +59,63 @@ export class BoxView {
     this.pager = element("span", "qvl-pager");
     this.page = element("span", "qvl-page");
     this.pager.append(
-      button("qvl-button", "‹", "Previous picture", () => this.turn(-1)),
+      button("qvl-button", "‹", say("Previous picture"), () => this.turn(-1)),
       this.page,
-      button("qvl-button", "›", "Next picture", () => this.turn(1)),
+      button("qvl-button", "›", say("Next picture"), () => this.turn(1)),
     );
     this.count = element("span", "qvl-count");
     this.switches = element("span", "qvl-switches");
     this.switches.append(
-      button("qvl-button", "all", "Switch every box on", () => this.switchAll(() => false)),
-      button("qvl-button", "none", "Switch every box off", () => this.switchAll(() => true)),
-      button("qvl-button", "invert", "Switch off what is on, and on what is off", () =>
-        this.switchAll((box) => !this.isOff(this.current, box)),
+      ...[
+        ["all", "Switch every box on", () => false],
+        ["none", "Switch every box off", () => true],
+        ["invert", "Switch off what is on, and on what is off", (box) => !this.isBoxOff(box)],
+      ].map(([name, title, toBeOff]) =>
+        button("qvl-button", say(name), say(title), () => this.switchAll(toBeOff)),
       ),
     );
     bar.append(this.pager, this.count, this.switches);
     return bar;
   }
 
-  /** Shows new entries, one a picture, as the node sent them. */
-  show(entries) {
-    this.entries = entries;
-    this.current = Math.min(this.current, Math.max(0, entries.length - 1));
-    this.element.hidden = !entries.length;
+  /** Shows entries, one a picture, as the node sent them, and of them number `current`. */
+  show(entries, current = 0) {
+    current = Math.min(current, entries.length - 1);
+    if (entries === this.entries && current === this.current) return;
+    if (!entries.length) return this.wait("");
+    Object.assign(this, { entries, current });
+    this.element.hidden = this.bar.hidden = false;
+    this.element.classList.remove("qvl-failed");
     this.draw();
+  }
+
+  /** Shows a line in place of pictures; nothing at all where it is empty. */
+  wait(line, failed = false) {
+    this.entries = [];
+    this.current = 0;
+    this.buttons = [];
+    this.element.hidden = !line;
+    this.element.classList.toggle("qvl-failed", failed);
+    this.stage.replaceChildren(element("div", "qvl-wait", line));
+    this.bar.hidden = true;
+    this.idle = "";
+    this.tell("");
+  }
+
+  isBoxOff(box) {
+    return this.isOff(this.current, box);
   }
 
   /** Shows again which boxes are off. */
   refresh() {
     const { boxes = [] } = this.entries[this.current] ?? {};
-    const offs = boxes.map((box) => this.isOff(this.current, box));
-    this.buttons?.forEach((made, index) => {
+    const offs = boxes.map((box) => this.isBoxOff(box));
+    this.buttons.forEach((made, index) => {
       made.setAttribute("aria-pressed", String(!offs[index]));
     });
     const on = boxes.filter((box, index) => !offs[index] && !box.left_out).length;
-    this.count.textContent = boxes.length ? `${on} of ${boxes.length} on` : "";
+    const count = { on, all: boxes.length };
+    this.count.textContent = boxes.length ? say("{on} of {all} on", count) : "";
   }
 
   /** A line below the picture that can be clicked; empty for none. */
@@ -99,8 +125,7 @@ export class BoxView {
   }
 
   turn(step) {
-    this.current = (this.current + step + this.entries.length) % this.entries.length;
-    this.draw();
+    this.onTurn((this.current + step + this.entries.length) % this.entries.length);
   }
 
   switchAll(toBeOff) {
@@ -114,7 +139,6 @@ export class BoxView {
 
   draw() {
     const entry = this.entries[this.current];
-    if (!entry) return;
     const [height, width] = entry.size;
     const frame = element("div", "qvl-picture");
     frame.style.setProperty("--ratio", String(width / height));
@@ -135,19 +159,19 @@ export class BoxView {
     this.page.textContent = `${this.current + 1} / ${this.entries.length}`;
     this.switches.hidden = entry.boxes.length < 2;
     this.idle = "";
-    if (entry.error) this.idle = "The reply could not be read";
-    else if (!entry.boxes.length && !points.length) this.idle = "Nothing found";
+    if (entry.error) this.idle = say("The reply could not be read");
+    else if (!entry.boxes.length && !points.length) this.idle = say("Nothing found");
     this.tell(this.idle);
     this.refresh();
   }
 
   makeBox(box, { size: [height, width], boxes }) {
     const made = button("qvl-box", undefined, "", () =>
-      this.switch([box], (it) => !this.isOff(this.current, it)),
+      this.switch([box], (it) => !this.isBoxOff(it)),
     );
     made.removeAttribute("title");
     made.classList.toggle("qvl-left-out", Boolean(box.left_out));
-    made.setAttribute("aria-label", box.label || "box");
+    made.setAttribute("aria-label", box.label || say("box"));
     const style = made.style;
     style.left = percent(box.x1, width);
     style.top = percent(box.y1, height);
@@ -160,10 +184,13 @@ export class BoxView {
     if (box.label) made.append(this.makeLabel(box.label, middle, box.y1, [height, width]));
     this.tellOver(made, () => [
       box.label,
-      `${box.x2 - box.x1}×${box.y2 - box.y1} at ${box.x1}, ${box.y1}`,
-      box.score === undefined ? "" : `score ${Number(box.score).toFixed(2)}`,
-      box.left_out ? "left out by the settings" : "",
-      this.isOff(this.current, box) ? "off" : "",
+      say("{size} at {place}", {
+        size: `${box.x2 - box.x1}×${box.y2 - box.y1}`,
+        place: `${box.x1}, ${box.y1}`,
+      }),
+      box.score === undefined ? "" : say("score {score}", { score: Number(box.score).toFixed(2) }),
+      box.left_out ? say("left out by the settings") : "",
+      this.isBoxOff(box) ? say("off") : "",
     ]);
     return made;
   }

@@ -5,21 +5,22 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { turn, watch } from "./answers.js";
 import { entryOf, keyOf, reached, readChoice, writeChoice } from "./box_choice.js";
-import "./answers.js"; // first, so that the text stands above the picture
 import { BoxView } from "./box_view.js";
-import { addElement, remount } from "./dom_widget.js";
-import { nodeAt, nodesById, outputPlace, workflowOf } from "./nodes.js";
+import { addElement } from "./dom_widget.js";
+import { nodesById } from "./nodes.js";
 import { addStyle } from "./style.js";
+import "./text.js"; // first, so that the text stands above the picture
+import { say } from "./words.js";
 
 const PICKER = "QVL_PickBoxes";
 const FINDERS = new Set(["QVL_Grounding", "QVL_OCR"]);
-const KEY = "qwen_vl"; // of a node's output
-const LEAST_HEIGHT = 260; // with the margins around a widget
+const LEAST_HEIGHT = 220; // pixels
 const HINT = "Add Qwen-VL Pick Boxes to use this choice";
+const WAITING = "The boxes appear here";
 
 const overlays = new WeakMap(); // by node; a node is made anew by undo and by changing tabs
-const late = new Map(); // outputs of runs from a tab that was not on view, see keptAs
 
 class Overlay {
   constructor(node) {
@@ -29,28 +30,37 @@ class Overlay {
     this.view = new BoxView({
       isOff: (picture, box) => this.isOff(keyOf(entryOf(picture, box))),
       onSwitch: (picture, off, on) => this.switch(picture, off, on),
+      onTurn: (index) => turn(this.answer, index),
       urlOf: (picture) => api.apiURL(`/view?${new URLSearchParams(picture)}`),
       onAdd: () => this.addPicker(),
     });
     this.view.element.addEventListener("pointerenter", () => this.refresh());
-    const isShown = () => this.view.entries.length > 0;
     keepKeys(this.view.element);
-    addElement(node, "qwen_vl_boxes", this.view.element, () => (isShown() ? LEAST_HEIGHT : 0));
+    addElement(node, this.view.element, () => LEAST_HEIGHT);
+    watch(node, (answer) => this.show(answer));
+    if (this.picks) this.view.wait(say(WAITING));
   }
 
-  /** Of the node's output, what there is to draw; nothing for text without boxes. */
-  show(output) {
-    const entries = (output?.[KEY] ?? []).filter((entry) => entry.size);
-    const found = entries.some((entry) => entry.boxes.length || entry.points.length);
-    const shown = found || this.node.comfyClass !== "QVL_OCR" ? entries : [];
-    this.view.show(shown);
+  get picks() {
+    return this.node.comfyClass === PICKER;
+  }
+
+  /** Of the node's answer, what there is to draw: nothing for text without boxes. While a run goes
+   * on, and after one that was stopped, that of the last one. */
+  show(answer) {
+    this.answer = answer;
+    const { entries, shown, outcome, error, running } = answer;
+    const isDrawn = entries.length && entries.every(({ size }) => size);
+    if (!isDrawn && (running || outcome === "stopped")) return;
+    if (isDrawn) this.view.show(entries, shown);
+    else if (this.picks) this.view.wait(error || say(WAITING), Boolean(error));
+    else this.view.wait("");
     this.refresh();
-    app.graph.setDirtyCanvas(true, true); // the node grows by the picture's least height
   }
 
   /** The Pick Boxes nodes that hold the choice. */
   pickers() {
-    if (this.node.comfyClass === PICKER) return [this.node];
+    if (this.picks) return [this.node];
     const isPicker = (node, input) => node.comfyClass === PICKER && input.name === "bboxes";
     return reached(this.node, "bboxes", isPicker, app.rootGraph);
   }
@@ -63,7 +73,7 @@ class Overlay {
       this.own.clear();
     }
     this.choices = pickers.length ? pickers.map(read) : [this.own];
-    this.view.say(this.own.size ? HINT : "");
+    this.view.say(this.own.size ? say(HINT) : "");
     this.view.refresh();
   }
 
@@ -145,35 +155,9 @@ function keepKeys(element) {
   }
 }
 
-const keptAs = (workflow, executionId) => `${workflow} ${executionId}`;
-
-async function onExecuted({ detail }) {
-  if (!detail.output?.[KEY]) return;
-  const id = detail.display_node || detail.node;
-  const workflow = await workflowOf(detail.prompt_id);
-  const key = keptAs(workflow, id);
-  if (workflow === app.rootGraph.id) {
-    late.delete(key);
-    overlays.get(nodeAt(id))?.show(detail.output);
-  } else {
-    late.set(key, detail.output);
-  }
-}
-
-/** Outputs that are there already: after undo, in another tab, of a run opened from the history. */
-function restore() {
-  for (const [id, node] of nodesById()) {
-    const output = late.get(keptAs(app.rootGraph.id, id)) ?? app.nodeOutputs[outputPlace(node)];
-    if (output) overlays.get(node)?.show(output);
-  }
-}
-
 app.registerExtension({
   name: "qwenvlsuite.boxes",
-  setup() {
-    addStyle("boxes.css");
-    api.addEventListener("executed", onExecuted);
-  },
+  setup: () => addStyle("boxes.css"),
   nodeCreated(node) {
     const picks = node.comfyClass === PICKER;
     if (!picks && !FINDERS.has(node.comfyClass)) return;
@@ -185,11 +169,6 @@ app.registerExtension({
     };
     if (picks) hide(offOf(node));
   },
-  afterConfigureGraph() {
-    restore();
-    remount(".qvl-boxes", (node) => overlays.get(node)?.view.element);
-  },
-  onNodeOutputsUpdated: restore,
 });
 
 function hide(widget) {

@@ -1,44 +1,95 @@
 /** What elements in nodes need beyond what ComfyUI does for them. */
 
 import { app } from "../../scripts/app.js";
+import { addStyle } from "./style.js";
 
-const owners = new WeakMap(); // nodes, by element
+const NAME = "qwen_vl_panels";
+const MARGIN = 10; // around a widget on the legacy canvas, as ComfyUI's own text widgets have
+const GAP = 6; // between two elements
 
-/** Adds `element` to a node as a widget that is neither run nor saved. `leastHeight()` in pixels,
- * with the margins. */
-export function addElement(node, name, element, leastHeight) {
-  owners.set(element, node);
-  const widget = node.addDOMWidget(name, name, element, {
+const stacks = new WeakMap(); // by node
+const owners = new WeakMap(); // nodes, by a stack's element
+
+/**
+ * Shows `element` in a node, below what was shown there before; it is neither run nor saved.
+ *
+ * `leastHeight()`, in pixels, is kept free from the beginning, also while the element is hidden: a
+ * node does not grow over its neighbours when there is something to show. `fixed`: it takes no more
+ * than that in a taller node.
+ */
+export function addElement(node, element, leastHeight, { fixed = false } = {}) {
+  const stack = stacks.get(node) ?? addStack(node, fixed);
+  stack.heights.push(leastHeight);
+  stack.element.append(element);
+  refit(node);
+}
+
+/** To be called when a least height changed. */
+export function refit(node) {
+  const { element, height } = stacks.get(node);
+  const least = `${height()}px`;
+  if (element.style.minHeight === least) return;
+  element.style.minHeight = least;
+  redraw();
+}
+
+/** Twice: a node takes its new size while it is drawn, and is drawn in it the next time. */
+function redraw() {
+  app.graph?.setDirtyCanvas(true, true);
+  requestAnimationFrame(() => app.graph?.setDirtyCanvas(true, true));
+}
+
+function addStack(node, fixed) {
+  const element = document.createElement("div");
+  element.className = "qvl-panels";
+  const heights = [];
+  const height = () => {
+    const shown = heights.map((least) => least()).filter(Boolean);
+    return shown.reduce((sum, least) => sum + least + GAP, shown.length ? -GAP : 0);
+  };
+  const outer = () => (height() ? height() + 2 * MARGIN : 0);
+  const widget = node.addDOMWidget(NAME, NAME, element, {
     serialize: false, // in what is run
     hideOnZoom: false,
+    hideInPanel: true, // of the node's parameters
+    margin: MARGIN,
+    getMinHeight: outer,
+    getMaxHeight: () => (fixed || !height() ? outer() : undefined),
     getValue: () => "",
     setValue: () => {},
-    getMinHeight: leastHeight,
   });
   widget.serialize = false; // in what is saved, where values go by their place
   letCanvasMove(element);
+  owners.set(element, node);
+  const stack = { element, heights, height };
+  stacks.set(node, stack);
+  return stack;
 }
 
 /**
  * With Vue nodes, undo and a change of tabs make the graph's nodes anew but keep what is drawn of
  * those with equal ids, and with it the elements of the old nodes: they are exchanged here.
- * `elementOf(node)` is the element that belongs there.
  */
-export async function remount(selector, elementOf) {
+async function remount() {
   for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame); // drawn by then
-  for (const element of document.querySelectorAll(selector)) {
+  for (const element of document.querySelectorAll(".qvl-panels")) {
     const id = element.closest("[data-node-id]")?.dataset.nodeId;
     const node = id && app.canvas.graph.getNodeById(id);
-    const wanted = node && node !== owners.get(element) && elementOf(node);
+    const wanted = node && node !== owners.get(element) && stacks.get(node)?.element;
     if (wanted) element.replaceWith(wanted);
   }
 }
 
-/** On the legacy canvas the element lies over it: the wheel and the middle button are for below. */
+/** On the legacy canvas the element lies over it: what is not for a text that scrolls is for below. */
 function letCanvasMove(element) {
   const isOver = () => element.closest(".dom-widget");
+  const scrolls = ({ target, ctrlKey, metaKey, deltaX, deltaY }) => {
+    const text = target.closest("[data-capture-wheel]");
+    const sideways = ctrlKey || metaKey || Math.abs(deltaX) > Math.abs(deltaY);
+    return text && text.scrollHeight > text.clientHeight && !sideways;
+  };
   element.addEventListener("wheel", (event) => {
-    if (!isOver()) return;
+    if (!isOver() || scrolls(event)) return;
     event.preventDefault();
     app.canvas.processMouseWheel(event);
   });
@@ -52,3 +103,9 @@ function letCanvasMove(element) {
     if (event.buttons & 4 && isOver()) app.canvas.processMouseMove(event);
   });
 }
+
+app.registerExtension({
+  name: "qwenvlsuite.panels",
+  setup: () => addStyle("panels.css"),
+  afterConfigureGraph: () => void remount(),
+});

@@ -2,39 +2,32 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { watch } from "./answers.js";
+import { addElement, refit } from "./dom_widget.js";
 import { ModelPanel } from "./model_panel.js";
-import { nodeAt, workflowOf } from "./nodes.js";
 import { addStyle } from "./style.js";
+import { say } from "./words.js";
 
 const LOADER = "QVL_Loader";
 const DECIDING = ["model", "quantization", "precision", "attention", "device"];
 const CHANGES = ["executed", "execution_success", "execution_error", "execution_interrupted"];
 const DELAY = 200; // milliseconds; several changes at once are one question
-const MARGIN = 6;
 
 const pages = new Set();
 
 class Page {
   #timer;
   #question = 0;
+  #error = "";
 
   constructor(node) {
     this.node = node;
     this.panel = new ModelPanel(refreshAll);
-    passOn(this.panel.element);
-    const height = () => this.panel.height + 2 * MARGIN;
-    const widget = node.addDOMWidget("qwen_vl_model", "qwen_vl_model", this.panel.element, {
-      serialize: false, // not in the prompt
-      margin: MARGIN,
-      getMinHeight: height,
-      getMaxHeight: height,
-      getValue: () => "",
-      setValue: () => {},
-    });
-    widget.serialize = false; // not in the saved workflow
+    addElement(node, this.panel.element, () => this.panel.height, { fixed: true });
     // How its text wraps is known only once it is on the page.
-    new ResizeObserver(redraw).observe(this.panel.content);
-    for (const each of this.#deciding()) chain(each, "callback", () => this.ask());
+    new ResizeObserver(() => refit(node)).observe(this.panel.content);
+    watch(node, (answer) => this.#hear(answer));
+    for (const each of this.#deciding()) chain(each, "callback", () => this.#change());
     chain(node, "onConnectionsChange", () => this.ask());
     chain(node, "onRemoved", () => pages.delete(this));
   }
@@ -43,6 +36,19 @@ class Page {
   ask() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#look(), DELAY);
+  }
+
+  /** Another setting: why the last one failed is past. */
+  #change() {
+    this.#error = "";
+    this.ask();
+  }
+
+  /** How far a download is while the Loader itself runs, and why it failed. */
+  #hear({ status, running, error }) {
+    this.#error = error;
+    if (running && status) this.say(say(status));
+    else this.ask();
   }
 
   /** A line that stands until something is asked again. */
@@ -60,13 +66,14 @@ class Page {
     if (!pages.has(this)) return;
     const linked = (this.node.inputs ?? []).filter((input) => input.link != null);
     if (linked.some(({ name }) => DECIDING.includes(name))) {
-      this.say("Known when it runs: a setting comes from a link");
+      this.say(say("Known when it runs: a setting comes from a link"));
       return;
     }
     const question = ++this.#question;
     const told = await answer(this.#deciding());
     if (question !== this.#question) return;
-    if (told.error) this.panel.fail(told.error);
+    const error = told.error || this.#error;
+    if (error) this.panel.fail(error);
     else this.panel.draw(told);
   }
 }
@@ -77,17 +84,11 @@ async function answer(widgets) {
     return await (await api.fetchApi(`/qwen_vl/model?${query}`)).json();
   } catch (error) {
     console.warn("Qwen-VL: nothing is known of the model:", error);
-    return { error: "ComfyUI does not answer." };
+    return { error: say("ComfyUI does not answer.") };
   }
 }
 
 const askAll = () => pages.forEach((page) => page.ask());
-
-/** Twice: the legacy canvas notices while it draws a node that it must be larger. */
-function redraw() {
-  app.graph.setDirtyCanvas(true, true);
-  requestAnimationFrame(() => app.graph.setDirtyCanvas(true, true));
-}
 
 /** New models in the list; the hook below asks for the figures. */
 async function refreshAll() {
@@ -103,37 +104,10 @@ function chain(owner, name, then) {
   };
 }
 
-/** On the legacy canvas the panel lies over it: the wheel and the middle button are the canvas's. */
-function passOn(element) {
-  const isOver = () => element.closest(".dom-widget");
-  element.addEventListener("wheel", (event) => {
-    if (!isOver()) return;
-    event.preventDefault();
-    app.canvas.processMouseWheel(event);
-  });
-  const middle = { pointerdown: "processMouseDown", pointerup: "processMouseUp" };
-  for (const [kind, process] of Object.entries(middle)) {
-    element.addEventListener(kind, (event) => {
-      if (event.button === 1 && isOver()) app.canvas[process](event);
-    });
-  }
-  element.addEventListener("pointermove", (event) => {
-    if (event.buttons & 4 && isOver()) app.canvas.processMouseMove(event);
-  });
-}
-
-/** How far a download is, while the Loader itself runs. */
-async function onLive({ detail }) {
-  const known = await workflowOf(detail.prompt_id);
-  const node = known === app.rootGraph.id && detail.status && nodeAt(detail.node);
-  for (const page of pages) if (page.node === node) page.say(detail.status);
-}
-
 app.registerExtension({
   name: "qwenvlsuite.loader",
   setup() {
     addStyle("model_panel.css");
-    api.addEventListener("qwen_vl.live", onLive);
     for (const kind of CHANGES) api.addEventListener(kind, askAll);
     api.addEventListener("reconnected", askAll);
   },

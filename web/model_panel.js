@@ -3,6 +3,8 @@
  * DOM: it knows nothing of ComfyUI.
  */
 
+import { say } from "./words.js";
+
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
 function make(tag, name, ...children) {
@@ -20,32 +22,35 @@ export function readable(bytes) {
 }
 
 function headline({ stock, loaded, to_download, begun }) {
-  if (loaded === "device") return "Loaded";
-  if (loaded === "ram") return "In RAM, off the card";
-  if (stock === "incomplete") return "Incomplete";
-  if (stock === "here") return "On disk";
+  if (loaded === "device") return say("Loaded");
+  if (loaded === "ram") return say("In RAM, off the card");
+  if (stock === "incomplete") return say("Incomplete");
+  if (stock === "here") return say("On disk");
   const size = readable(to_download);
-  return begun ? `Partly here, ${size} to go` : `To download: ${size}`;
+  return say(begun ? "Partly here, {size} to go" : "To download: {size}", { size });
 }
 
 function note({ problem, fits, lighter, free, movable }) {
   if (problem) return problem;
   if (fits === "now") return "";
-  if (fits !== "no") return "Other models will be moved out for it.";
-  const cure = lighter ? `In ${lighter} it would fit.` : "Choose a smaller model.";
-  return `Too large for the ${readable(free + movable)} that can be had. ${cure}`;
+  if (fits !== "no") return say("Other models will be moved out for it.");
+  const why = say("Too large for the {size} that can be had.", { size: readable(free + movable) });
+  return `${why} ${say(lighter ? "In {lighter} it would fit." : "Choose a smaller model.", { lighter })}`;
 }
 
 function weightsLine({ weights, loaded, stock }) {
   if (weights === null) return "";
-  if (loaded) return `takes ${readable(weights)}`;
-  return `needs ${stock === "download" ? "~" : ""}${readable(weights)}`;
+  if (loaded) return say("takes {size}", { size: readable(weights) });
+  return say("needs {size}", { size: `${stock === "download" ? "~" : ""}${readable(weights)}` });
 }
 
 function memoryLine({ free, total }) {
   const [some, all] = [readable(free), readable(total)];
   const unit = all.slice(all.indexOf(" "));
-  return `${some.endsWith(unit) ? some.slice(0, -unit.length) : some} of ${all} free`;
+  return say("{some} of {all} free", {
+    some: some.endsWith(unit) ? some.slice(0, -unit.length) : some,
+    all,
+  });
 }
 
 const isCPU = (device) => device === "cpu";
@@ -63,7 +68,7 @@ export class ModelPanel {
     this.state = make("span", "state");
     this.button = make("button", "refresh", "↻");
     this.button.type = "button";
-    this.button.title = "Refresh the list of models and these figures";
+    this.button.title = say("Refresh the list of models and these figures");
     this.button.setAttribute("aria-label", this.button.title);
     this.button.addEventListener("click", onRefresh);
     this.used = make("div", "used");
@@ -95,7 +100,7 @@ export class ModelPanel {
     this.taken.style.left = `${begin}%`;
     this.taken.style.width = `${length}%`;
     this.taken.hidden = forecast.weights === null;
-    this.device.textContent = isCPU(forecast.device) ? "RAM" : forecast.device;
+    this.device.textContent = isCPU(forecast.device) ? say("RAM") : forecast.device;
     this.weights.textContent = weightsLine(forecast);
     this.memory.textContent = memoryLine(forecast);
     this.#hideFigures(false);
@@ -103,7 +108,7 @@ export class ModelPanel {
 
   /** Why there is no forecast. */
   fail(message) {
-    this.#show("warning", "Cannot be loaded", message);
+    this.#show("warning", say("Cannot be loaded"), message);
     this.#hideFigures(true);
   }
 

@@ -3,6 +3,9 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
+/** Whether it is a node of this pack. */
+export const isOurs = (node) => String(node.comfyClass).startsWith("QVL_");
+
 /**
  * Every node of the workflow on the page with the id that it runs under: "12:5" is node 5 of the
  * subgraph in node 12. A node in a subgraph that is used twice comes twice.

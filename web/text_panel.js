@@ -3,6 +3,8 @@
  * text below. Pure DOM: it knows nothing of ComfyUI, and model text only ever becomes text nodes.
  */
 
+import { say } from "./words.js";
+
 const NOTICES = {
   length: "Cut at max_new_tokens: raise it for the rest.",
   repetition: "The text began to repeat itself and was cut there.",
@@ -34,47 +36,49 @@ function copyButton(label, title, entries) {
   const element = button("copy", label, { title }, async () => {
     const texts = entries().map(({ text }) => text);
     const copied = await toClipboard(texts.join("\n\n"), element.parentElement);
-    element.textContent = copied ? "Copied" : "No clipboard";
+    element.textContent = say(copied ? "Copied" : "No clipboard");
     setTimeout(() => (element.textContent = label), COPIED_FOR);
   });
   return element;
 }
 
 export class TextPanel {
-  #answer = { entries: [] };
-  #entries = null; // of the run whose text is shown
-  #shown = 0;
-  #follows = true; // whether the picture being answered is the one shown
+  #answer = { entries: [], shown: 0 };
 
-  constructor() {
+  /** `onTurn(answer, index)`: a person wants to see picture `index`. */
+  constructor(onTurn) {
+    this.onTurn = onTurn;
     this.status = make("span", "status", { role: "status", "aria-live": "polite" });
     this.place = make("span", "place");
     const turn = (title) => ({ title, "aria-label": title });
-    this.previous = button("previous", "‹", turn("Previous picture"), () => this.leaf(-1));
-    this.next = button("next", "›", turn("Next picture"), () => this.leaf(1));
+    this.previous = button("previous", "‹", turn(say("Previous picture")), () => this.leaf(-1));
+    this.next = button("next", "›", turn(say("Next picture")), () => this.leaf(1));
     this.pager = make("span", "pager", {}, this.previous, this.place, this.next);
-    const shown = () => [this.#answer.entries[this.#shown]];
+    const shown = () => [this.#answer.entries[this.#answer.shown]];
     const all = () => this.#answer.entries;
-    this.copyOne = copyButton("Copy", "Copy this text", shown);
-    this.copyAll = copyButton("Copy all", "Copy the texts of all pictures", all);
+    this.copyOne = copyButton(say("Copy"), say("Copy this text"), shown);
+    this.copyAll = copyButton(say("Copy all"), say("Copy the texts of all pictures"), all);
     this.bar = make("div", "bar", {}, this.status, this.pager, this.copyOne, this.copyAll);
     this.thought = make("div", "thought");
     this.thinking = make("details", "thinking", {}, make("summary", "summary"), this.thought);
-    this.thinking.firstChild.textContent = "Thinking";
+    this.thinking.firstChild.textContent = say("Thinking");
     this.text = make("div", "words");
     this.notice = make("div", "notice");
     this.body = make(
       "div",
       "body",
-      { tabindex: "0", role: "region", "aria-label": "Answer", "data-capture-wheel": "true" },
+      { tabindex: "0", role: "region", "aria-label": say("Answer"), "data-capture-wheel": "true" },
       this.thinking,
       this.text,
       this.notice,
     );
-    this.element = make("div", "panel", {}, this.bar, this.body);
+    this.error = make("div", "error", { role: "alert", "data-capture-wheel": "true" });
+    this.element = make("div", "panel", {}, this.bar, this.error, this.body);
     this.element.addEventListener("keydown", (event) => this.#onKey(event));
     // The browser's own menu, which copies what is selected, rather than the node's.
-    this.body.addEventListener("contextmenu", (event) => event.stopPropagation());
+    for (const text of [this.error, this.body]) {
+      text.addEventListener("contextmenu", (event) => event.stopPropagation());
+    }
     this.#paint();
   }
 
@@ -85,38 +89,28 @@ export class TextPanel {
   /** Shows `answer` (an `Answer`) as it is now. */
   draw(answer) {
     this.#answer = answer;
-    if (answer.entries !== this.#entries) this.#turnTo(answer);
-    if (answer.running && this.#follows) this.#shown = answer.current;
     this.#paint();
   }
 
-  /** Shows the picture `step` further on. */
+  /** Asks for the picture `step` further on. */
   leaf(step) {
-    const last = this.#answer.entries.length - 1;
-    this.#shown = Math.min(last, Math.max(0, this.#shown + step));
-    this.#follows = this.#answer.running && this.#shown === this.#answer.current;
-    this.#paint();
-  }
-
-  #turnTo(answer) {
-    const leafed = !answer.running && !this.#follows && this.#shown < answer.entries.length;
-    if (!leafed) this.#shown = 0;
-    if (answer.running) this.#follows = true;
-    this.#entries = answer.entries;
+    this.onTurn(this.#answer, this.#answer.shown + step);
   }
 
   #paint() {
-    const { entries, running, outcome } = this.#answer;
+    const { entries, running, outcome, shown, error } = this.#answer;
     const count = entries.length;
-    const entry = entries[this.#shown];
+    const entry = entries[shown];
     const idle = count ? "done" : "empty";
     this.element.dataset.state = running ? "running" : outcome || idle;
     setText(this.status, this.#statusLine());
+    setText(this.error, error ?? "");
+    this.error.hidden = !error;
     this.pager.hidden = this.copyAll.hidden = count < 2;
     this.copyOne.hidden = this.body.hidden = count < 1;
-    setText(this.place, `${this.#shown + 1} / ${count}`);
-    this.previous.disabled = this.#shown === 0;
-    this.next.disabled = this.#shown >= count - 1;
+    setText(this.place, `${shown + 1} / ${count}`);
+    this.previous.disabled = shown === 0;
+    this.next.disabled = shown >= count - 1;
     this.copyOne.disabled = !entry?.text;
     this.copyAll.disabled = !entries.some(({ text }) => text);
     this.#readAlong(() => this.#paintEntry(entry));
@@ -131,27 +125,28 @@ export class TextPanel {
     this.thinking.hidden = !entry?.thinking;
     setText(this.thought, entry?.thinking ?? "");
     setText(this.text, entry?.text ?? "");
-    setText(this.notice, entry ? entry.error || (NOTICES[entry.finish_reason] ?? "") : "");
+    setText(this.notice, entry ? noticesOf(entry).join("\n") : "");
   }
 
   /** Keeps the end of a growing text in sight, unless the reader went elsewhere in it. */
   #readAlong(paint) {
     const { body } = this;
     const atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < AT_END;
-    const turned = body.dataset.shown !== String(this.#shown);
-    body.dataset.shown = this.#shown;
+    const { shown } = this.#answer;
+    const turned = body.dataset.shown !== String(shown);
+    body.dataset.shown = shown;
     paint();
     if (this.#answer.running && (atEnd || turned)) body.scrollTop = body.scrollHeight;
     else if (turned) body.scrollTop = 0;
   }
 
   #statusLine() {
-    const { status, running, outcome, entries, current } = this.#answer;
-    if (status) return status;
-    if (!running) return OUTCOMES[outcome] ?? "";
+    const { status, running, outcome, entries, current, shown } = this.#answer;
+    if (status) return say(status);
+    if (!running) return say(OUTCOMES[outcome] ?? (entries.length ? "" : "The answer appears here"));
     const { thinking, text } = entries[current] ?? {};
-    const doing = thinking && !text ? "Thinking" : "Answering";
-    return current === this.#shown ? doing : `${doing} ${current + 1}`;
+    const doing = say(thinking && !text ? "Thinking" : "Answering");
+    return current === shown ? doing : `${doing} ${current + 1}`;
   }
 
   #onKey(event) {
@@ -165,6 +160,12 @@ export class TextPanel {
     else if (key === "ArrowRight") this.leaf(1);
     event.stopPropagation(); // ComfyUI would move, remove or select nodes
   }
+}
+
+/** What a person should know of one answer. */
+function noticesOf({ error, notes, finish_reason }) {
+  const why = notes.length ? notes : [NOTICES[finish_reason] ?? ""];
+  return [error, ...(error && !notes.length ? [] : why)].filter(Boolean).map((line) => say(line));
 }
 
 /** Changes only what changed, so that a selection in a growing text lasts. */

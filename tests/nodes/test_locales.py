@@ -95,6 +95,32 @@ def test_choices_are_called_what_the_list_calls_them(nodes: Any, language: str) 
                     assert name in translated["inputs"][key]["tooltip"], (node_id, key, name)
 
 
+# Choices that are names of things: number types, libraries, hubs, models, file formats.
+NAMES = re.compile(r"[a-z]*\d.*|[a-z]+_attention.*|sdpa|eager|huggingface|modelscope|mps|.*\.png")
+FROM_DISK = {"model", "device", "picture"}
+
+
+@pytest.mark.parametrize("language", LETTERS)
+def test_choices_have_names_in_the_language(nodes: Any, language: str) -> None:
+    """The pack's own page code shows them: ComfyUI has no place for them in ``nodeDefs``."""
+    text = (LOCALES / language / "main.json").read_text(encoding="utf-8")
+    named = json.loads(text)["qwenVlSuite"]["choices"]
+    offered: dict[str, set[str]] = {}
+    for cls in nodes.values():
+        for _, item in flat(cls.define_schema().inputs):
+            options = getattr(item, "options", None) or []
+            offered.setdefault(item.id, set()).update(
+                str(getattr(option, "key", option)) for option in options
+            )
+    for name in named.keys() - FROM_DISK:
+        wanted = {option for option in offered[name] if not NAMES.fullmatch(option)}
+        assert wanted - named[name].keys() == set(), name
+        assert named[name].keys() - offered[name] == set(), f"of what is no longer there: {name}"
+    lists = {name for name, options in offered.items() if options}
+    words = {name for name in lists if any(not NAMES.fullmatch(o) for o in offered[name])}
+    assert words - FROM_DISK - named.keys() == set(), "to be translated"
+
+
 @pytest.mark.parametrize("language", ["en", *LETTERS])
 def test_no_text_is_taken_for_a_pattern(language: str) -> None:
     """ComfyUI's translator reads these characters as placeholders, links and plural forms."""

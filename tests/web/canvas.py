@@ -52,14 +52,14 @@ _BUILD = """async ([saved, name, pictures, repeat, widgets]) => {
 }"""
 
 _PANEL = """(id) => app.canvas.graph.getNodeById(id)
-  ?.widgets?.find(({ name }) => name === "qwen_vl_text").element"""
+  ?.widgets?.find(({ name }) => name === "qwen_vl_panels").element.firstChild"""
 
 
 class Canvas:
     """``vue``: nodes drawn as elements of the page, rather than on the canvas."""
 
     def __init__(self, page: Any, server: Any, vue: bool):
-        self.page = page
+        self.page, self.vue = page, vue
         page.set_default_timeout(_LIMIT)
         settings = {"Comfy.VueNodes.Enabled": vue, "Comfy.TutorialCompleted": True}
         server.post("/settings", settings)

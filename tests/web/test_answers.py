@@ -19,7 +19,7 @@ class Workflow:
             """async () => {
               const { api } = await import("/scripts/api.js");
               const { app } = await import("/scripts/app.js");
-              await import("/extensions/qwen-vl-suite/answers.js");
+              await import("/extensions/qwen-vl-suite/boxes.js");
               api.workflows = { run: "one", elsewhere: "two" };
               globalThis.test = { api, app };
             }"""
@@ -61,7 +61,7 @@ class Workflow:
             """([id, inner]) => {
               const { rootGraph } = test.app;
               const graph = inner ? rootGraph.getNodeById(inner).subgraph : rootGraph;
-              return graph.getNodeById(id).widgets[0].element;
+              return graph.getNodeById(id).widgets[0].element.firstChild;
             }""",
             [node, graph],
         )
@@ -93,7 +93,7 @@ def test_only_nodes_that_answer_have_a_panel(workflow: Workflow) -> None:
     widgets = workflow.page.evaluate(
         "test.app.rootGraph.nodes.map((node) => node.widgets.map((w) => w.name))"
     )
-    assert widgets == [["qwen_vl_text"], [], []]
+    assert widgets == [["qwen_vl_panels"], [], []]
 
 
 def test_the_panel_is_neither_saved_nor_sent(workflow: Workflow) -> None:
@@ -124,13 +124,23 @@ def test_a_node_in_a_subgraph_is_found_by_its_execution_id(workflow: Workflow) -
     assert workflow.shown(7, "12") == ("running", "INVOICE")
 
 
-def test_the_node_grows_once_there_is_something_to_read(workflow: Workflow) -> None:
-    least = "test.app.rootGraph.nodes[0].widgets[0].options.getMinHeight()"
-    before = workflow.page.evaluate(least)
-    changes = workflow.page.evaluate("test.app.rootGraph.changes ?? 0")
-    workflow.words("A red circle")
-    assert before <= 50 and workflow.page.evaluate(least) >= 140
-    assert workflow.page.evaluate("test.app.rootGraph.changes") > changes
+@pytest.mark.parametrize(
+    ("node_type", "least"),
+    [("QVL_Describe", 150), ("QVL_OCR", 300), ("QVL_Grounding", 300), ("QVL_PickBoxes", 200)],
+)
+def test_a_node_has_the_room_for_its_answer_from_the_beginning(
+    workflow: Workflow, node_type: str, least: int
+) -> None:
+    room = """(type) => {
+      const node = test.app.rootGraph.add(30, type);
+      return node.widgets.at(-1).options.getMinHeight();
+    }"""
+    before = workflow.page.evaluate(room, node_type)
+    assert before >= least
+    picture = {"text": "INVOICE", "size": [8, 8], "boxes": [], "points": [], "picture": None}
+    workflow.tell("executed", node="30", prompt_id="run", output={"qwen_vl": [picture]})
+    after = "test.app.rootGraph.getNodeById(30).widgets.at(-1).options.getMinHeight()"
+    assert workflow.page.evaluate(after) == before
 
 
 def test_a_stop_leaves_what_was_written(workflow: Workflow) -> None:
@@ -145,6 +155,101 @@ def test_an_error_leaves_what_was_written(workflow: Workflow) -> None:
     workflow.words("A red")
     workflow.tell("execution_error", prompt_id="run", node_id="5")
     assert workflow.shown() == ("failed", "A red")
+
+
+ERROR = {"prompt_id": "run", "node_id": "5", "exception_message": "The reply is no JSON.\n"}
+
+
+def reason(workflow: Workflow, node: int = 5) -> str:
+    """Why a node says that it failed."""
+    return workflow.panel(node).query_selector(".qvl-text-error").text_content()
+
+
+def test_the_words_of_an_error_stand_in_the_node_beside_what_was_written(
+    workflow: Workflow,
+) -> None:
+    workflow.words("A red")
+    workflow.tell("execution_error", **ERROR)
+    assert workflow.shown() == ("failed", "A red")
+    assert reason(workflow) == "The reply is no JSON."
+    workflow.tell("execution_start", prompt_id="run")
+    assert (workflow.shown()[1], reason(workflow)) == ("A red", "")
+
+
+def test_an_error_before_the_first_word_leaves_no_older_answer_beside_it(
+    workflow: Workflow,
+) -> None:
+    workflow.executed("Of another picture.")
+    workflow.tell("execution_error", **ERROR)
+    assert workflow.shown() == ("failed", "")
+    assert reason(workflow) == "The reply is no JSON."
+
+
+def test_an_error_of_another_node_is_not_told_here(workflow: Workflow) -> None:
+    workflow.words("A red")
+    workflow.tell("execution_error", **{**ERROR, "node_id": "20"})
+    assert workflow.shown() == ("failed", "A red")
+    assert reason(workflow) == ""
+
+
+def test_the_answers_of_a_batch_that_failed_stay(workflow: Workflow) -> None:
+    """The node sends them itself: of one that raises, ComfyUI sends none."""
+    workflow.words("Begun", count=3)
+    results = output("First.", "nonsense", "Third.")["qwen_vl"]
+    results[1]["error"] = "The reply is no JSON."
+    workflow.tell("qwen_vl.live", node="5", prompt_id="run", results=results)
+    workflow.tell("execution_error", **ERROR)
+    assert workflow.shown() == ("failed", "nonsense"), "what could not be read comes first"
+    panel = workflow.panel()
+    assert panel.query_selector(".qvl-text-place").text_content() == "2 / 3"
+    panel.query_selector(".qvl-text-next").click()
+    assert workflow.shown() == ("failed", "Third.")
+    workflow.load("two")
+    workflow.load("one")
+    assert workflow.shown() == ("failed", "Third.")
+
+
+@pytest.mark.parametrize("node_type", ["QVL_BoxFormat", "QVL_Unload"])
+def test_nodes_without_answers_have_a_panel_only_for_their_errors(
+    workflow: Workflow, node_type: str
+) -> None:
+    height = """(type) => {
+      const graph = test.app.rootGraph;
+      return (graph.getNodeById(30) ?? graph.add(30, type)).widgets[0].options.getMinHeight();
+    }"""
+    assert workflow.page.evaluate(height, node_type) == 0
+    assert not workflow.panel(30).is_visible()
+    workflow.tell("execution_error", **{**ERROR, "node_id": "30"})
+    assert reason(workflow, 30) == "The reply is no JSON." and workflow.panel(30).is_visible()
+    assert workflow.page.evaluate(height, node_type) > 50
+    workflow.tell("execution_start", prompt_id="run")
+    assert workflow.page.evaluate(height, node_type) == 0
+
+
+def test_pick_boxes_tells_its_error_where_its_boxes_are(workflow: Workflow) -> None:
+    workflow.page.evaluate("test.app.rootGraph.add(30, 'QVL_PickBoxes')")
+    workflow.tell("execution_error", **{**ERROR, "node_id": "30"})
+    waits = workflow.page.locator(".qvl-boxes.qvl-failed .qvl-wait")
+    assert waits.text_content() == "The reply is no JSON."
+
+
+def test_text_and_picture_of_a_node_are_turned_together(workflow: Workflow) -> None:
+    workflow.page.evaluate("test.app.rootGraph.add(30, 'QVL_Grounding')")
+    results = output("One.", "Two.", "Three.")["qwen_vl"]
+    for entry in results:
+        entry |= {"size": [8, 8], "boxes": [], "points": [], "picture": None}
+    workflow.tell("executed", node="30", prompt_id="run", output={"qwen_vl": results})
+
+    def places() -> list[str]:
+        parts = workflow.page.locator(".qvl-text-place:visible, .qvl-page:visible")
+        return parts.all_inner_texts()
+
+    assert places() == ["1 / 3"] * 2
+    workflow.page.locator(".qvl-text-next:visible").click()
+    assert places() == ["2 / 3"] * 2
+    workflow.page.locator(".qvl-boxes").get_by_role("button", name="›").click()
+    assert places() == ["3 / 3"] * 2
+    assert workflow.shown(30) == ("done", "Three.")
 
 
 def test_a_server_that_went_down_does_not_leave_a_node_running(workflow: Workflow) -> None:
@@ -261,11 +366,9 @@ def test_a_stopped_text_is_not_replaced_by_the_results_before_it(workflow: Workf
 
 
 def test_outputs_of_other_nodes_are_left_alone(workflow: Workflow) -> None:
-    boxes = {"qwen_vl": [{"boxes": []}]}
-    workflow.tell("executed", node="5", prompt_id="run", output=boxes)
     workflow.tell("executed", node="5", prompt_id="run", output={"images": []})
     workflow.tell("executed", node="5", prompt_id="run", output=None)
-    workflow.load("one", {"5": boxes})
+    workflow.load("one", {"5": {"images": []}, "20": output("Not ours.")})
     assert workflow.shown() == EMPTY
 
 

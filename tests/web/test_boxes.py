@@ -47,6 +47,7 @@ class View:
                   for (const box of toBeOn) off.delete(key(picture, box));
                   view.refresh();
                 },
+                onTurn: (index) => view.show(view.entries, index),
                 urlOf: (picture) => picture,
                 onAdd: () => off.add("added"),
               });

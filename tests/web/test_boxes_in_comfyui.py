@@ -46,7 +46,8 @@ class Graph:
     def view(self, node: str) -> Any:
         handle = self.page.evaluate_handle(
             """(id) => app.canvas.graph.getNodeById(id)
-              .widgets.find(({ name }) => name === "qwen_vl_boxes").element""",
+              .widgets.find(({ name }) => name === "qwen_vl_panels")
+              .element.querySelector(".qvl-boxes")""",
             node,
         )
         return handle.as_element()
@@ -56,7 +57,7 @@ class Graph:
         self.page.wait_for_function(
             """([id, wanted]) => {
               const node = app.canvas.graph.getNodeById(id);
-              const { element } = node.widgets.find(({ name }) => name === "qwen_vl_boxes");
+              const { element } = node.widgets.find(({ name }) => name === "qwen_vl_panels");
               const shown = [...element.querySelectorAll(".qvl-box")];
               const on = shown.map((box) => box.getAttribute("aria-pressed") === "true");
               return element.isConnected && JSON.stringify(on) === JSON.stringify(wanted);
@@ -180,6 +181,6 @@ def test_the_view_is_neither_saved_nor_queued(graph: Graph) -> None:
     saved = json.dumps(graph.canvas.js("app.rootGraph.serialize()"))
     queued = json.dumps(graph.canvas.js("async () => (await app.graphToPrompt()).output"))
     for text in (saved, queued):
-        assert "qwen_vl_boxes" not in text and "rgb(" not in text
+        assert "qwen_vl_panels" not in text and "rgb(" not in text
     values = "(id) => app.rootGraph.getNodeById(id).serialize().widgets_values.length"
     assert graph.canvas.js(values, FIND) == 5 and graph.canvas.js(values, PICK) == 9

@@ -45,7 +45,7 @@ def test_text_streams_into_the_node_and_stays_out_of_the_workflow(
 
     queued = json.dumps(sent.value.post_data_json)
     saved = json.dumps(canvas.js("app.rootGraph.serialize()"))
-    for trace in ("qwen_vl_text", final, growing[0]):
+    for trace in ("qwen_vl_panels", final, growing[0]):
         assert trace not in queued and trace not in saved
     counts = """(id) => {
       const node = app.rootGraph.getNodeById(id);

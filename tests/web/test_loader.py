@@ -141,10 +141,10 @@ def loader(bare: Any) -> Loader:
     return Loader(bare)
 
 
-def test_only_the_loader_has_a_panel_which_is_neither_saved_nor_sent(loader: Loader) -> None:
+def test_its_panel_is_neither_saved_nor_sent(loader: Loader) -> None:
     widgets = loader.page.evaluate(
         """() => test.app.rootGraph.nodes.map((node) => node.widgets
-          .filter(({ name }) => name === "qwen_vl_model")
+          .filter(({ name }) => name === "qwen_vl_panels")
           .map(({ serialize, options }) => [serialize, options.serialize, options.getValue()]))"""
     )
     assert widgets == [[[False, False, ""]], []]
@@ -304,6 +304,17 @@ def test_a_download_is_followed_until_the_next_node_is_done(loader: Loader) -> N
     cut = "(line) => line.scrollWidth > line.clientWidth || line.scrollHeight > line.clientHeight"
     assert not loader.page.eval_on_selector(".qvl-model-state", cut)
     assert loader.shows(HERE).startswith("On disk")
+
+
+def test_why_it_failed_stands_until_something_else_is_chosen(loader: Loader) -> None:
+    error = {"node_id": "5", "prompt_id": "run", "exception_message": "The hub did not answer."}
+    loader.hear("execution_error", **error)
+    assert loader.text() == "Cannot be loaded | ↻ | The hub did not answer."
+    loader.hear("executed")
+    assert loader.text() == "Cannot be loaded | ↻ | The hub did not answer."
+    loader.set("quantization", "4bit")
+    loader.settle()
+    assert loader.text().startswith("On disk")
 
 
 def test_news_of_other_nodes_and_other_tabs_are_not_its_own(loader: Loader) -> None:

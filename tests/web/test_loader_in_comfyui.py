@@ -70,7 +70,7 @@ def test_the_panel_follows_the_settings_and_the_run(site: Any, canvas: Canvas) -
     canvas.wait("done")
     canvas.page.wait_for_selector(".qvl-model-panel[data-state=device]")
     assert panel.inner_text().startswith("Loaded")
-    assert "qwen_vl_model" not in json.dumps(canvas.js("app.rootGraph.serialize()"))
+    assert "qwen_vl_panels" not in json.dumps(canvas.js("app.rootGraph.serialize()"))
     canvas.page.locator(".qvl-model-refresh").click()
     canvas.page.wait_for_selector(".qvl-model-panel[data-state=device]")
 

@@ -24,7 +24,10 @@ class Panel:
               const sheet = new Promise((done) => (style.onload = done));
               document.head.append(style);
               await sheet;
-              const panel = new TextPanel();
+              const panel = new TextPanel((answer, index) => {
+                answer.turn(index);
+                panel.draw(answer);
+              });
               const answer = new Answer();
               panel.element.style = "width: 320px; height: 170px";
               document.body.append(panel.element);
@@ -216,6 +219,9 @@ def test_a_thought_is_open_while_it_is_thought_and_folded_after(panel: Panel) ->
         ({"text": "x", "finish_reason": "repetition"}, "began to repeat itself"),
         ({"text": "", "finish_reason": "error"}, "no answer"),
         ({"text": "raw", "error": "The reply holds no boxes."}, "The reply holds no boxes."),
+        ({"text": "x", "finish_reason": "length", "notes": ["Cut at 9."]}, "Cut at 9."),
+        ({"text": "x", "notes": ["One.", "Two."]}, "One.\nTwo."),
+        ({"text": "x", "error": "No boxes.", "notes": ["Cut."]}, "No boxes.\nCut."),
     ],
 )
 def test_an_answer_that_is_not_whole_says_so(
@@ -295,14 +301,10 @@ def test_only_what_goes_on_is_announced(panel: Panel) -> None:
     assert changes == 0
 
 
-def test_before_the_first_run_it_is_one_line(panel: Panel) -> None:
-    element = panel.page.locator(".qvl-text-panel")
-    element.evaluate("(e) => (e.style = 'width: 320px')")
-    assert element.bounding_box()["height"] <= 30
-    panel.words("A red circle")
-    assert element.bounding_box()["height"] >= 140
-    panel.words(lines(200))
-    assert element.bounding_box()["height"] < 200, "a long text scrolls, the node stays"
+def test_before_the_first_run_it_says_what_it_is_for(panel: Panel) -> None:
+    assert (panel.state, panel.text("status")) == ("empty", "The answer appears here")
+    panel.finish({"text": ""})
+    assert (panel.state, panel.text("status")) == ("done", "")
 
 
 def test_its_keys_are_not_the_canvas_s(panel: Panel) -> None:

@@ -39,6 +39,15 @@ class Node {
 
   constructor(id, comfyClass, subgraph) {
     Object.assign(this, { id, comfyClass, subgraph });
+    if (comfyClass === "QVL_PickBoxes") this.widgets.push({ name: "off", value: "", options: {} });
+  }
+
+  computeSize() {
+    return [...this.size];
+  }
+
+  setSize(size) {
+    this.size = size;
   }
 
   addDOMWidget(name, type, element, options) {
@@ -64,6 +73,8 @@ export const app = {
   nodeOutputs: {},
   canvas,
   Graph,
+  locale: "en",
+  extensionManager: { setting: { get: () => app.locale } },
 
   get graph() {
     return this.rootGraph;
