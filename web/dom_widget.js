@@ -19,14 +19,15 @@ const owners = new WeakMap(); // nodes, by a stack's element
  */
 export function addElement(node, element, leastHeight, { fixed = false } = {}) {
   const stack = stacks.get(node) ?? addStack(node, fixed);
-  stack.heights.push(leastHeight);
+  stack.parts.push({ element, leastHeight });
   stack.element.append(element);
   refit(node);
 }
 
 /** To be called when a least height changed. */
 export function refit(node) {
-  const { element, height } = stacks.get(node);
+  const { element, parts, height } = stacks.get(node);
+  for (const part of parts) part.element.style.flex = `1 1 ${part.leastHeight()}px`;
   const least = `${height()}px`;
   if (element.style.minHeight === least) return;
   element.style.minHeight = least;
@@ -42,9 +43,9 @@ function redraw() {
 function addStack(node, fixed) {
   const element = document.createElement("div");
   element.className = "qvl-panels";
-  const heights = [];
+  const parts = [];
   const height = () => {
-    const shown = heights.map((least) => least()).filter(Boolean);
+    const shown = parts.map(({ leastHeight }) => leastHeight()).filter(Boolean);
     return shown.reduce((sum, least) => sum + least + GAP, shown.length ? -GAP : 0);
   };
   const outer = () => (height() ? height() + 2 * MARGIN : 0);
@@ -61,7 +62,7 @@ function addStack(node, fixed) {
   widget.serialize = false; // in what is saved, where values go by their place
   letCanvasMove(element);
   owners.set(element, node);
-  const stack = { element, heights, height };
+  const stack = { element, parts, height };
   stacks.set(node, stack);
   return stack;
 }

@@ -9,7 +9,7 @@ import { TextPanel } from "./text_panel.js";
 
 // The least heights in pixels. A node that is not here shows only errors, in a panel of its own
 // (null) or elsewhere (absent from both).
-const HEIGHTS = { QVL_Describe: 150, QVL_OCR: 96, QVL_Grounding: 96 };
+const HEIGHTS = { QVL_Describe: 150, QVL_OCR: 110, QVL_Grounding: 110 };
 const ERROR_HEIGHT = 72;
 const SHOW_ERRORS_THEMSELVES = new Set(["QVL_Loader", "QVL_PickBoxes"]);
 

@@ -63,6 +63,7 @@ export class TextPanel {
     this.thinking = make("details", "thinking", {}, make("summary", "summary"), this.thought);
     this.thinking.firstChild.textContent = say("Thinking");
     this.text = make("div", "words");
+    this.error = make("div", "error", { role: "alert" });
     this.notice = make("div", "notice");
     this.body = make(
       "div",
@@ -70,13 +71,12 @@ export class TextPanel {
       { tabindex: "0", role: "region", "aria-label": say("Answer"), "data-capture-wheel": "true" },
       this.thinking,
       this.text,
-      this.notice,
     );
-    this.error = make("div", "error", { role: "alert", "data-capture-wheel": "true" });
-    this.element = make("div", "panel", {}, this.bar, this.error, this.body);
+    this.foot = make("div", "foot", { "data-capture-wheel": "true" }, this.error, this.notice);
+    this.element = make("div", "panel", {}, this.bar, this.body, this.foot);
     this.element.addEventListener("keydown", (event) => this.#onKey(event));
     // The browser's own menu, which copies what is selected, rather than the node's.
-    for (const text of [this.error, this.body]) {
+    for (const text of [this.body, this.foot]) {
       text.addEventListener("contextmenu", (event) => event.stopPropagation());
     }
     this.#paint();
@@ -105,7 +105,8 @@ export class TextPanel {
     this.element.dataset.state = running ? "running" : outcome || idle;
     setText(this.status, this.#statusLine());
     setText(this.error, error ?? "");
-    this.error.hidden = !error;
+    setText(this.notice, entry ? noticesOf(entry, error ?? "").join("\n") : "");
+    this.foot.hidden = !this.foot.textContent;
     this.pager.hidden = this.copyAll.hidden = count < 2;
     this.copyOne.hidden = this.body.hidden = count < 1;
     setText(this.place, `${shown + 1} / ${count}`);
@@ -125,7 +126,6 @@ export class TextPanel {
     this.thinking.hidden = !entry?.thinking;
     setText(this.thought, entry?.thinking ?? "");
     setText(this.text, entry?.text ?? "");
-    setText(this.notice, entry ? noticesOf(entry).join("\n") : "");
   }
 
   /** Keeps the end of a growing text in sight, unless the reader went elsewhere in it. */
@@ -162,10 +162,11 @@ export class TextPanel {
   }
 }
 
-/** What a person should know of one answer. */
-function noticesOf({ error, notes, finish_reason }) {
-  const why = notes.length ? notes : [NOTICES[finish_reason] ?? ""];
-  return [error, ...(error && !notes.length ? [] : why)].filter(Boolean).map((line) => say(line));
+/** What a person should know of one answer, less what `told` says already. */
+function noticesOf({ error, notes, finish_reason }, told) {
+  const ending = notes.length || error ? [] : [NOTICES[finish_reason] ?? ""];
+  const lines = [error, ...notes, ...ending];
+  return lines.filter((line) => line && !told.includes(line)).map((line) => say(line));
 }
 
 /** Changes only what changed, so that a selection in a growing text lasts. */
