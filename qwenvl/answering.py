@@ -27,6 +27,7 @@ from .guessing import MOST, Lookup, Worth
 from .memory import ran_out
 from .prompts import Prompt
 from .rounds import Rounds, Start
+from .shards import readable_size
 from .types import Response
 
 if TYPE_CHECKING:
@@ -64,19 +65,19 @@ class Running:
 
 
 class Answering:
-    """One call of ``generate``."""
+    """One call of ``generate``: ``prompts`` by the number of their request."""
 
     def __init__(
         self,
         backend: TransformersBackend,
-        prompts: list[Prompt],
+        prompts: dict[int, Prompt],
         costs: Costs,
         watch: Watch,
     ):
         self.backend, self.prompts, self.watch = backend, prompts, watch
         self.costs = costs
         self._answered: dict[int, Response] = {}
-        self._waiting = deque(range(len(prompts)))
+        self._waiting = deque(prompts)
         self._running: list[Running | None] = []  # by slot; None where a row has left
         self._joining: list[tuple[Running, Start]] = []  # read, and not yet in a slot
         self._launched: deque[list[Running | None]] = deque()  # who took part in each round
@@ -91,8 +92,8 @@ class Answering:
         threaded = backend.device.type != "cpu"
         self._ahead = Ahead(self._prepare, lambda index: prompts[index].nbytes, threaded)
 
-    def responses(self) -> list[Response]:
-        """In order. A request that memory does not suffice for has the error in its response."""
+    def responses(self) -> dict[int, Response]:
+        """One for each prompt. A request that memory does not suffice for has the error in it."""
         self.watch.check()
         computing = self.backend.computing(self._wish(), self.watch)
         with computing, torch.inference_mode(False), torch.no_grad():
@@ -111,7 +112,7 @@ class Answering:
                 self._launched.clear()
                 self._ahead.close()
                 del self._ahead  # it knows this object
-        return [self._answered[index] for index in range(len(self.prompts))]
+        return self._answered
 
     def _wish(self) -> int:
         """Bytes for a good many requests: other models may have to leave for them."""
@@ -176,6 +177,7 @@ class Answering:
                 break
             self._reading = self._waiting.popleft()
             self._ahead.want(self._waiting)
+            self._check_ram(self._least(self._reading))
             running, start = self._read(self._reading)
             self._take(running, start.token)
             if running.row.finish_reason is None:
@@ -263,11 +265,29 @@ class Answering:
             shown.append((one, image if known else images.sendable(image, self.backend.device)))
         return key, shown
 
+    def _least(self, index: int) -> int:
+        """Bytes that a request takes however short its answer is."""
+        return self.costs.work([dataclasses.replace(self.prompts[index].need, answer=1)])
+
+    def _check_ram(self, nbytes: int) -> None:
+        """Nothing is raised where a processor's memory runs out: the kernel ends the process."""
+        if not nbytes or self.backend.device.type != "cpu":
+            return
+        if nbytes > self._free():
+            self.backend.weights.seen.clear()
+        if nbytes > (free := self._free()):
+            sizes = f"{readable_size(nbytes)} are wanted and {readable_size(free)} free"
+            raise MemoryError(f"RAM does not suffice: {sizes}")
+
+    def _free(self) -> int:
+        return self.backend.memory.free(self.backend.device)
+
     def _step(self) -> None:
         """One more round, and note of one that is over."""
         self._close_ranks()
         if not self._running:
             return
+        self._check_ram(self._rounds.slots.growth(1 + MOST))
         start = time.perf_counter()
         if self._lookups() or self._may(self._foresight):
             self._note(all_of_them=True)  # what is under way may prove the guesses wrong
@@ -394,6 +414,6 @@ class Answering:
 
     def _advice(self, index: int) -> OutOfMemory:
         backend = self.backend
-        free = backend.memory.free(backend.device)
+        free = self._free()
         factor = backend.family.patch_factor
         return too_large(self.prompts[index].need, self.costs, free, factor)

@@ -21,26 +21,29 @@ _MARGIN = 1.2  # allocators round up and leave gaps
 
 @dataclass(frozen=True)
 class Need:
-    """One request in tokens: its prompt (pictures included), the longest answer it can get, and
-    how many of the prompt's tokens are its pictures."""
+    """One request in tokens: its prompt (pictures included), the longest answer it can get, how
+    many of the prompt's tokens are its pictures, and how many stand behind them."""
 
     prompt: int
     answer: int
     image: int = 0
+    words: int = 0
 
 
 @dataclass(frozen=True)
 class Costs:
     """Bytes that one model takes: ``cache`` for each token kept, ``state`` for each row (linear
-    attention keeps a matrix, whatever the length), ``prompt`` for each prompt token and
-    ``square`` for each pair of them while the prompt is read, ``image`` for each picture token
-    while pictures are looked at, ``look`` for each of them once they have been, ``row`` for the
-    logits of each row."""
+    attention keeps a matrix, whatever the length), ``prompt`` for each prompt token while it is
+    read, ``mask`` for each token it can look at where it stands behind pictures (the others need
+    no mask), ``scores`` for each pair of prompt tokens, ``image`` for each picture token while
+    pictures are looked at, ``look`` for each of them once they have been, ``row`` for the logits
+    of each row."""
 
     cache: int
     state: int
     prompt: int
-    square: int
+    mask: int
+    scores: int
     image: int
     look: int
     row: int
@@ -61,7 +64,8 @@ class Costs:
 
     def _reading(self, need: Need) -> int:
         # A prompt's pictures are looked at before it is read, so the larger of both counts.
-        return max(need.prompt * (self.prompt + need.prompt * self.square), need.image * self.image)
+        pairs = need.words * self.mask + need.prompt * self.scores
+        return max(need.prompt * (self.prompt + pairs), need.image * self.image)
 
     @classmethod
     def of(cls, model: Any) -> Costs:
@@ -80,8 +84,9 @@ class Costs:
             cache=2 * (len(kinds) - linear) * text.num_key_value_heads * head * size,
             state=linear * _linear_state(text) if linear else 0,
             prompt=size * width,
-            # A mask of pairs; without a fused kernel also every head's scores, in float32 too.
-            square=1 + size + (text.num_attention_heads * (size + 8) if eager else 0),
+            mask=1 + size,
+            # Without a fused kernel: every head's, in float32 too, and a mask for all.
+            scores=1 + size + text.num_attention_heads * (size + 8) if eager else 0,
             image=vision.spatial_merge_size**2 * _patch(vision, size),
             look=text.hidden_size * size * (1 + len(_deepstack(vision))),
             row=text.vocab_size * (size + 3 * torch.float32.itemsize),
@@ -121,9 +126,10 @@ def _patch(vision: Any, size: int) -> int:
 def too_large(need: Need, costs: Costs, free: int, patch_factor: int) -> OutOfMemory:
     """The error for one request that does not fit into ``free`` bytes, saying what would."""
     words = (
-        f"Memory ran out for a single request: {need.image} picture tokens and up to "
-        f"{need.answer} new ones take about {readable_size(costs.work([need]))} beside the "
-        f"weights, and {readable_size(free)} is free."
+        f"Memory ran out for a single request: {need.prompt} tokens, {need.image} of them its "
+        f"pictures', and up to {need.answer} new ones take about "
+        f"{readable_size(costs.work([need]))} beside the weights, and {readable_size(free)} is "
+        "free."
     )
     words_only = dataclasses.replace(need, prompt=need.prompt - need.image, image=0)
     fitting = _most(lambda tokens: costs.work([_seen(words_only, tokens)]) <= free, need.image)
@@ -135,6 +141,8 @@ def too_large(need: Need, costs: Costs, free: int, patch_factor: int) -> OutOfMe
         need.answer,
     ):
         words += f" With max_new_tokens {shorter} it should fit."
+    elif need.prompt > 2 * need.image:
+        words += " Shorten the prompt."
     return OutOfMemory(f"{words} 4bit, 8bit or a smaller model leave more room.")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from . import ram
 from .progress import Progress
 from .weights import Weights
 
@@ -47,9 +48,7 @@ class Memory:
         if device.type == "cuda":
             unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
             return torch.cuda.mem_get_info(device)[0] + unused
-        import psutil
-
-        return psutil.virtual_memory().available
+        return ram.available()
 
     def relieve(self, weights: Weights) -> None:
         """Called when memory ran out beside ``weights``: gives back all that is not in use. See

@@ -118,6 +118,8 @@ def _read(
 
 def _early_end(request: Request, response: Response) -> tuple[str, ...]:
     """The note of a reply that did not come to its own end."""
+    if response.notes:
+        return response.notes
     if response.finish_reason == "length":
         limit = request.sampling.max_new_tokens
         return (f"The reply was cut at {limit} tokens: raise max_new_tokens for the rest.",)

@@ -112,7 +112,7 @@ class Slots:
         self.lengths += lengths
         self._reaches += reaches
         self._place()
-        capacity = self._capacity()
+        capacity = self._capacity(self._least)
         for index, layer in enumerate(self._layers):
             new = [cache.layers[index] for cache in caches]
             if not _is_linear(layer):
@@ -147,7 +147,7 @@ class Slots:
         self.lengths = [self.lengths[place] for place in places]
         self._reaches = [self._reaches[place] for place in places]
         self._place()
-        capacity = self._capacity()
+        capacity = self._capacity(self._least)
         for layer in self._layers:
             if not _is_linear(layer):
                 layer.keys = layer.keys[:, :, :capacity][places]
@@ -159,6 +159,18 @@ class Slots:
         """For ``new`` more tokens a row. True where tensors had to move."""
         self.new = new
         return self._grow()
+
+    def growth(self, new: int = 1) -> int:
+        """Bytes that ``make_room`` would take at its worst moment, beside what is there: layers
+        grow one after the other."""
+        least = max(self.lengths) + new
+        layers = [layer for layer in self._layers if not _is_linear(layer)]
+        if layers[0].keys.shape[2] >= least:
+            return 0
+        capacity = self._capacity(least)
+        held = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+        grown = [tensor.nbytes // tensor.shape[2] * capacity for tensor in held]
+        return sum(grown) + max(grown) - sum(tensor.nbytes for tensor in held)
 
     def visible(self) -> Tensor:
         """Which keys the new tokens may look at, bool ``[slots, new, width]``: those of their own
@@ -219,8 +231,9 @@ class Slots:
         moved = False
         for layer in self._layers:
             if not _is_linear(layer) and layer.keys.shape[2] < self._least:
-                layer.keys = _stacked(layer.keys, [], self._capacity())
-                layer.values = _stacked(layer.values, [], self._capacity())
+                capacity = self._capacity(self._least)
+                layer.keys = _stacked(layer.keys, [], capacity)
+                layer.values = _stacked(layer.values, [], capacity)
                 moved = True
         return moved
 
@@ -228,10 +241,10 @@ class Slots:
     def _least(self) -> int:
         return max(self.lengths) + self.new
 
-    def _capacity(self) -> int:
+    def _capacity(self, least: int) -> int:
         if not self._fixed:
-            return _rounded(self._least)
-        return _rounded(max(self._least, min(max(self._reaches), self._least + AHEAD)))
+            return _rounded(least)
+        return _rounded(max(least, min(max(self._reaches), least + AHEAD)))
 
     def _like(self, layer: Any) -> Any:
         kind = type(layer).__name__

@@ -15,9 +15,9 @@ import torch
 from . import checkpoints
 from .answering import Answering
 from .backend import Watch
-from .costs import Costs
+from .costs import Costs, Need
 from .devices import pick_devices
-from .errors import IncompleteCheckpoint, OutOfMemory, QwenVLError
+from .errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
 from .families import family_of, is_default
 from .footprint import estimated_bytes
 from .generation import Budget, Row, check_sampling
@@ -27,11 +27,11 @@ from .loading import check_runnable, load_model
 from .memory import MOVING, Memory, held, ran_out
 from .messages import OPEN_THOUGHT, Template
 from .progress import Progress
-from .prompts import Prompt
+from .prompts import Prompt, context_length
 from .replies import split_thinking
 from .shards import readable_size, settings
 from .types import Family, ModelSpec, Request, Response, Usage
-from .weights import Place, Weights
+from .weights import RAM, Place, Weights
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,8 @@ def open_checkpoint(spec: ModelSpec, memory: Memory | None = None) -> Transforme
     """
     path = Path(spec.checkpoint)
     checkpoints.require_complete(path)
-    family = family_of(settings(path, "config.json"))
+    config = settings(path, "config.json")
+    family = family_of(config)
     if is_default(family):
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
     check_runnable(path, spec, family)
@@ -60,7 +61,8 @@ def open_checkpoint(spec: ModelSpec, memory: Memory | None = None) -> Transforme
             return load_model(path, spec, family, progress)
 
     weights = Weights(read, _expected_shares(path, spec))
-    return TransformersBackend(weights, template, family, rule, memory or Memory())
+    context = context_length(config)
+    return TransformersBackend(weights, template, family, rule, memory or Memory(), context)
 
 
 def _expected_shares(path: Path, spec: ModelSpec) -> dict[torch.device, int]:
@@ -97,7 +99,8 @@ def preprocessing(path: Path) -> Preprocessing:
 
 
 class TransformersBackend:
-    """One checkpoint. Calls queue behind a lock; see ``backend.Backend``."""
+    """One checkpoint. Calls queue behind a lock; see ``backend.Backend``. ``context``: tokens that
+    the model can have before it (None: not known)."""
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class TransformersBackend:
         family: Family,
         preprocessing: Preprocessing,
         memory: Memory,
+        context: int | None = None,
         budget: Budget | None = None,
     ):
         self.weights = weights
@@ -113,6 +117,7 @@ class TransformersBackend:
         self.family = family
         self.preprocessing = preprocessing
         self.memory = memory
+        self.context = context
         self.budget = budget or Budget()
         # What was measured of guessing stays true from call to call: that by what stood before,
         # and that by heads of the model's own.
@@ -162,20 +167,46 @@ class TransformersBackend:
         return self.template.thinks(wish)
 
     def generate(self, requests: Sequence[Request], watch: Watch | None = None) -> list[Response]:
-        """See ``backend.Backend.generate``. Raises ``BadOption`` and ``BadImage`` before any
-        work is done, and what loading raises."""
+        """See ``backend.Backend.generate``. A request that cannot be asked (``BadOption``,
+        ``BadImage``) has the error in its response; where there is no other, or an option lies
+        outside its range, that is raised before any work is done. Raises what loading raises."""
         watch = watch or Watch()
         for request in requests:
             check_sampling(request.sampling)
-        prompts = [Prompt(request, self) for request in requests]
+        prompts, refused = self._prompts(requests)
         if not prompts:
             return []
         watch.check()
         with held(self._turn, watch.check):
             costs = self.bring(0, watch)
-            needs = [prompt.need for prompt in prompts]
+            nothing = Need(0, 0)
+            needs = [
+                prompts[index].need if index in prompts else nothing
+                for index in range(len(requests))
+            ]
             watch.start([need.prompt for need in needs], [need.answer for need in needs])
-            return Answering(self, prompts, costs, watch).responses()
+            for index, response in refused.items():
+                watch.done(index, response)
+            answered = Answering(self, prompts, costs, watch).responses() | refused
+        return [answered[index] for index in range(len(requests))]
+
+    def _prompts(
+        self, requests: Sequence[Request]
+    ) -> tuple[dict[int, Prompt], dict[int, Response]]:
+        """By the number of the request: what can be asked, and the answers to the others."""
+        prompts: dict[int, Prompt] = {}
+        refused: dict[int, QwenVLError] = {}
+        for index, request in enumerate(requests):
+            try:
+                prompts[index] = Prompt(request, self)
+            except (BadOption, BadImage) as error:
+                refused[index] = error
+        if refused and not prompts:
+            raise refused[0]
+        return prompts, {
+            index: Response("", finish_reason="error", error=error)
+            for index, error in refused.items()
+        }
 
     def bring(self, work: int, watch: Watch) -> Costs:
         """Gets the weights onto their device, with room for ``work`` bytes beside them as far as
@@ -186,6 +217,7 @@ class TransformersBackend:
             if self.weights.place == "disk":
                 watch.loading(0, 1)  # importing the libraries alone takes seconds
             try:
+                self._check_ram()
                 self.memory.bring(self.weights, work, watch.loading)
             except Exception as error:
                 if not ran_out(error):
@@ -222,6 +254,13 @@ class TransformersBackend:
             self.release()  # closed while they were brought
             raise QwenVLError("This model was unloaded while requests were waiting.")
 
+    def _check_ram(self) -> None:
+        """Nothing is raised where a processor's memory runs out: the kernel ends the process."""
+        weights = self.weights
+        reads = weights.place == "disk" and self.device.type == "cpu"
+        if reads and weights.size > self.memory.free(RAM):
+            raise MemoryError("RAM does not suffice")
+
     def relieve(self) -> None:
         """After memory ran out: gives back all that is not in use. Who makes room at this moment
         may wait for the very weights that this thread computes with: he is not waited for."""
@@ -249,4 +288,5 @@ class TransformersBackend:
             finish_reason=row.finish_reason or "length",
             input_sizes=prompt.input_sizes,
             usage=Usage(len(prompt.ids), sum(prompt.image_tokens), len(row.ids)),
+            notes=prompt.notes if row.finish_reason == "length" else (),
         )

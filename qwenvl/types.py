@@ -117,7 +117,7 @@ class Usage:
 class Response:
     """What a model wrote. ``input_sizes``: the size the model saw of each picture of the request,
     which some families' boxes are in. ``error``: why there is no answer to this one request, while
-    others of its batch were answered."""
+    others of its batch were answered. ``notes``: what a person should know of how it ended."""
 
     text: str
     thinking: str = ""
@@ -125,6 +125,7 @@ class Response:
     input_sizes: tuple[Size, ...] = ()
     usage: Usage = Usage()
     error: QwenVLError | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ class ComfyMemory(Memory):
                 patcher.progress = None
 
     def free(self, device: torch.device) -> int:
-        return int(self._management.get_free_memory(device))
+        free = int(self._management.get_free_memory(device))
+        # ComfyUI does not look at the limits of containers.
+        return min(free, super().free(device)) if device.type == "cpu" else free
 
     def relieve(self, weights: Weights) -> None:
         gc.collect()

@@ -6,23 +6,26 @@ running out is pretended by a model that refuses what a small budget would not h
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from qwen_vl_suite.qwenvl import run
+from qwen_vl_suite.qwenvl import ram, run
 from qwen_vl_suite.qwenvl import weights as weights_module
 from qwen_vl_suite.qwenvl.backend import Watch
 from qwen_vl_suite.qwenvl.costs import Costs, Need, too_large
-from qwen_vl_suite.qwenvl.errors import OutOfMemory, QwenVLError
+from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory, QwenVLError
 from qwen_vl_suite.qwenvl.guessing import MOST
 from qwen_vl_suite.qwenvl.memory import Memory, ran_out
+from qwen_vl_suite.qwenvl.prompts import Prompt, context_length
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load, open_checkpoint
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Response, Sampling
@@ -240,7 +243,7 @@ def test_the_budget_keeps_batches_small_before_memory_runs_out(
 ) -> None:
     asked = requests(8)
     calm = subject.generate(asked)
-    need = Need(calm[0].usage.prompt_tokens, 12, calm[0].usage.image_tokens)
+    need = Prompt(asked[0], subject).need
     costs = Costs.of(subject.model)
     subject.memory.room = int(costs.work([need] * 3) / 0.85)
     subject.memory.asked.clear()
@@ -491,7 +494,7 @@ def test_running_out_is_known_in_every_wording(error: BaseException, expected: b
     assert ran_out(error) is expected
 
 
-COSTS = Costs(cache=1000, state=0, prompt=5000, square=3, image=40_000, look=0, row=100_000)
+COSTS = Costs(cache=1000, state=0, prompt=5000, mask=3, scores=3, image=40_000, look=0, row=100_000)
 
 
 @pytest.mark.parametrize(
@@ -517,7 +520,7 @@ def test_the_error_says_what_would_fit(need: Need, free: int, advice: str) -> No
 def test_states_that_are_copied_for_checks_count(rows: int, states: int) -> None:
     """A row that is alone has its states twice, and so has an empty slot beside it."""
     state = 1_000_000
-    costs = Costs(cache=0, state=state, prompt=0, square=0, image=0, look=0, row=0)
+    costs = Costs(cache=0, state=state, prompt=0, mask=0, scores=0, image=0, look=0, row=0)
     assert costs.work([Need(10, 10)] * rows) == pytest.approx(1.2 * states * state)
 
 
@@ -550,3 +553,246 @@ def test_the_costs_are_neither_short_nor_wasteful(
     most = measured(subject, asked)
     assert most <= expected
     assert expected <= 4 * most
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"])
+@pytest.mark.parametrize("pictures", [0, 1], ids=["words alone", "words behind a picture"])
+def test_the_costs_of_long_prompts_are_neither_short_nor_wasteful(
+    backend: Any, model_type: str, pictures: int
+) -> None:
+    subject: TransformersBackend = backend(model_type)
+    asked = Request((picture(64),) * pictures, "no " * 1000, sampling=Sampling(max_new_tokens=1))
+    subject.generate([asked])
+    need = Prompt(asked, subject).need
+    assert need.prompt > 3000
+    expected = Costs.of(subject.model).work([need])
+    most = measured(subject, [asked])
+    assert most <= expected
+    assert expected <= 4 * most
+
+
+LONG = 4096
+"""What the tiny models' configs have as their context."""
+
+
+@pytest.mark.parametrize("words", [LONG, 3 * LONG])
+def test_a_prompt_beyond_the_context_costs_only_its_own_answer(
+    subject: TransformersBackend, words: int
+) -> None:
+    asked = requests(3)
+    calm = subject.generate(asked)
+    asked[1] = Request(asked[1].images, "no " * words, sampling=GREEDY)
+    watch = Told()
+    found = subject.generate(asked, watch)
+    assert [found[0], found[2]] == [calm[0], calm[2]]
+    refused = found[1]
+    assert isinstance(refused.error, BadOption) and refused.finish_reason == "error"
+    length = int(str(refused.error).split("prompt is ")[1].split()[0])
+    assert length > words and str(LONG) in str(refused.error)
+    assert sorted(watch.finished) == [0, 1, 2]
+    subject.release()
+    with pytest.raises(BadOption, match=rf"{length} tokens .* {LONG} "):
+        subject.generate([asked[1]])
+    assert subject.place == "disk", "nothing was brought for it"
+
+
+@pytest.mark.parametrize("thinking", ["", "always"])
+def test_an_answer_ends_with_the_context_and_says_so(backend: Any, thinking: str) -> None:
+    subject: TransformersBackend = backend("qwen3_vl", thinking)
+    asked = Request((picture(64),), "why?", sampling=Sampling(max_new_tokens=64))
+    (calm,) = subject.generate([asked])
+    assert calm.finish_reason == "length" and calm.notes == ()
+    context, subject.context = subject.context, calm.usage.prompt_tokens + 40
+    try:
+        (cut,) = subject.generate([asked])
+        fits = dataclasses.replace(asked, sampling=Sampling(5, max_thinking_tokens=5))
+        (within,) = subject.generate([fits])
+    finally:
+        subject.context = context
+    assert cut.finish_reason == "length"
+    assert cut.usage.prompt_tokens + cut.usage.new_tokens == calm.usage.prompt_tokens + 40
+    (note,) = cut.notes
+    assert str(calm.usage.prompt_tokens + 40) in note
+    assert within.notes == () and within.usage.new_tokens <= 10 + len(subject.template.close_ids)
+
+
+CONTEXTS: dict[str, tuple[dict[str, Any], int | None]] = {
+    "old form": ({"max_position_embeddings": 100}, 100),
+    "inside the text's config": ({"text_config": {"max_position_embeddings": 100}}, 100),
+    "of a part": ({"thinker_config": {"text_config": {"max_position_embeddings": 100}}}, 100),
+    "the text's own counts": (
+        {"max_position_embeddings": 7, "text_config": {"max_position_embeddings": 100}},
+        100,
+    ),
+    "multimodal positions": (
+        {
+            "max_position_embeddings": 100,
+            "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 1]},
+        },
+        100,
+    ),
+    "stretched": (
+        {"max_position_embeddings": 100, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+        400,
+    ),
+    "stretched from what it was trained on": (
+        {
+            "max_position_embeddings": 350,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 100,
+            },
+        },
+        400,
+    ),
+    "stretching that is counted in": (
+        {
+            "max_position_embeddings": 500,
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 100,
+            },
+        },
+        500,
+    ),
+    "nothing": ({}, None),
+    "text": ({"max_position_embeddings": "long"}, None),
+    "zero": ({"max_position_embeddings": 0}, None),
+    "odd stretching": ({"max_position_embeddings": 100, "rope_scaling": "yarn"}, 100),
+    "odd factor": (
+        {"max_position_embeddings": 100, "rope_scaling": {"type": "yarn", "factor": "x"}},
+        100,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTEXTS)
+def test_the_context_is_what_the_config_says(case: str) -> None:
+    config, expected = CONTEXTS[case]
+    assert context_length(config) == expected
+
+
+class Ram(Memory):
+    """RAM of ``room`` bytes, of which a process that uses more is ended."""
+
+    def __init__(self, room: int = 10**12):
+        self.room = room
+
+    def free(self, device: torch.device) -> int:
+        return self.room
+
+
+def test_on_a_processor_nothing_is_begun_that_does_not_fit(checkpoint: Any) -> None:
+    subject = load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"), Ram())
+    asked = requests(2)
+    calm = subject.generate(asked)
+    asked.insert(1, Request(asked[0].images, "no " * 1000, sampling=GREEDY))
+    needs = [dataclasses.replace(Prompt(each, subject).need, answer=1) for each in asked]
+    costs = Costs.of(subject.model)
+    memory = subject.memory
+    assert isinstance(memory, Ram)
+    memory.room = int(costs.work([needs[1]]) * 0.99)
+    read: list[int] = []
+    hook = subject.model.model.language_model.register_forward_pre_hook(
+        lambda _module, _args, given: read.append(given["inputs_embeds"].shape[1]),
+        with_kwargs=True,
+    )
+    found = subject.generate(asked)
+    hook.remove()
+    assert [found[0], found[2]] == calm
+    assert isinstance(found[1].error, OutOfMemory)
+    assert max(read) < 1000
+
+
+def test_on_a_processor_an_answer_that_outgrows_ram_is_stopped_before_it_does(
+    checkpoint: Any,
+) -> None:
+    subject = load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"), Ram())
+    memory = subject.memory
+    assert isinstance(memory, Ram)
+
+    class Filling(Watch):
+        tokens = 0
+
+        def token(self, index: int, text: str) -> None:
+            self.tokens += 1
+            if self.tokens == 100:
+                memory.room = 1000  # somebody else takes it
+
+    subject.template.eos_ids = frozenset()
+    long = Sampling(max_new_tokens=600, temperature=1.0, seed=1)
+    (whole,) = subject.generate([Request((), "go on", sampling=long)])
+    assert whole.usage.new_tokens == 600
+    watch = Filling()
+    (found,) = subject.generate([Request((), "go on", sampling=long)], watch)
+    assert isinstance(found.error, OutOfMemory)
+    assert 100 <= watch.tokens <= 256
+
+
+def test_on_a_processor_weights_that_do_not_fit_are_not_read(checkpoint: Any) -> None:
+    subject = open_checkpoint(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu"), Ram(10_000))
+    with pytest.raises(OutOfMemory, match="weights need"):
+        subject.generate(requests(1))
+    assert subject.place == "disk"
+
+
+GROUPS: dict[str, tuple[str, dict[str, str], int | None]] = {
+    "no limit": ("0::/a", {"a/memory.max": "max\n", "a/memory.current": "5"}, None),
+    "a limit": (
+        "0::/a/b\n",
+        {
+            "a/b/memory.max": "1000\n",
+            "a/b/memory.current": "700\n",
+            "a/b/memory.stat": "anon 500\ninactive_file 150\nactive_file 50\n",
+        },
+        450,
+    ),
+    "a limit above": (
+        "0::/a/b\n",
+        {
+            "a/memory.max": "1000\n",
+            "a/memory.current": "900\n",
+            "a/memory.stat": "inactive_file 0\n",
+            "a/b/memory.max": "max\n",
+        },
+        100,
+    ),
+    "more used than allowed": (
+        "0::/",
+        {"memory.max": "10", "memory.current": "20", "memory.stat": "inactive_file 0"},
+        0,
+    ),
+    "version 1": (
+        "9:name=systemd:/x\n5:cpu,cpuacct:/x\n4:memory:/x\n0::/",
+        {
+            "memory/x/memory.limit_in_bytes": "1000",
+            "memory/x/memory.usage_in_bytes": "600",
+            "memory/x/memory.stat": "cache 9\ntotal_inactive_file 100\n",
+        },
+        500,
+    ),
+    "a path that is not mounted": (
+        "0::/elsewhere/x",
+        {"memory.max": "50", "memory.current": "20", "memory.stat": "inactive_file 0"},
+        30,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_the_limits_of_containers_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    membership, files, expected = GROUPS[case]
+    (tmp_path / "membership").write_text(membership)
+    for name, words in files.items():
+        (tmp_path / "mount" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mount" / name).write_text(words)
+    monkeypatch.setattr(ram, "_MEMBERSHIP", tmp_path / "absent")
+    machine = ram.available()
+    monkeypatch.setattr(ram, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(ram, "_MOUNT", tmp_path / "mount")
+    found = ram.available()
+    assert found == expected if expected is not None else found > machine / 2
