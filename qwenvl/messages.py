@@ -27,6 +27,9 @@ _CHATML = """\
 {% endif -%}"""
 """The form all Qwen families share, for fine-tunes uploaded without their template."""
 
+_ENDS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
+"""Of a turn, of a text, and of whatever stood before the next turn."""
+
 OPEN_THOUGHT, CLOSE_THOUGHT = "<think>", "</think>"
 
 
@@ -160,14 +163,23 @@ def _plain_template(path: Path, family: Family) -> str:
 
 
 def _eos_ids(path: Path, tokenizer: Any) -> frozenset[int]:
-    """End-of-text tokens: what the generation config names, and the tokenizer's own."""
-    found: set[int] = set()
-    file = path / "generation_config.json"
-    if file.is_file():
-        named = settings(path, file.name).get("eos_token_id")
-        found.update(named if isinstance(named, list) else [] if named is None else [named])
-    for token in (tokenizer.eos_token, "<|im_end|>", "<|endoftext|>"):
+    """End tokens: those that the checkpoint names, and those that its tokenizer has, since many a
+    fine-tune names but one and runs on past the others into a turn that it makes up."""
+    special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.get_added_vocab()}
+    found = _named_ends(path, "generation_config.json")
+    found = found or _named_ends(path, "config.json") & special
+    for token in (tokenizer.eos_token, *_ENDS):
         number = tokenizer.convert_tokens_to_ids(token) if token else None
         if number is not None and number != tokenizer.unk_token_id:
             found.add(number)
     return frozenset(found)
+
+
+def _named_ends(path: Path, name: str) -> set[int]:
+    if not (path / name).is_file():
+        return set()
+    config = settings(path, name)
+    text = config.get("text_config")
+    named = config.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
+    numbers = named if isinstance(named, list) else [named]
+    return {number for number in numbers if type(number) is int and number >= 0}

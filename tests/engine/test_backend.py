@@ -25,6 +25,7 @@ from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.generation import Budget
 from qwen_vl_suite.qwenvl.images import Preprocessing
 from qwen_vl_suite.qwenvl.loading import pick_attention, pick_dtype
+from qwen_vl_suite.qwenvl.messages import Template
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling, Turn
 
@@ -240,6 +241,48 @@ def test_a_thought_that_a_fine_tune_opens_itself_is_no_part_of_the_answer(backen
     finally:
         subject.model.lm_head.__class__ = original
     assert (found.thinking, found.text) == ("hm", "yes")
+
+
+ENDS: dict[str, dict[str, Any]] = {
+    "as released": {"eos_token_id": ["<|im_end|>", "<|endoftext|>"]},
+    "only one": {"eos_token_id": "<|im_end|>"},
+    "only the other": {"eos_token_id": ["<|endoftext|>"]},
+    "none": {},
+    "null": {"eos_token_id": None},
+    "one of its own": {"eos_token_id": "<|box_end|>"},
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|endoftext|>", "<|im_start|>", "<|box_end|>"])
+def test_an_answer_ends_with_every_end_token_whatever_the_config_names(
+    checkpoint, tmp_path, case: str, end: str
+) -> None:
+    folder = Path(changed(checkpoint("qwen3_vl"), tmp_path / "tuned"))
+    template = Template.load(folder, FAMILIES["qwen3_vl"])
+    number = template.tokenizer.convert_tokens_to_ids
+    named = {
+        key: number(value) if value else value  # a list of them too
+        for key, value in ENDS[case].items()
+    }
+    (folder / "generation_config.json").write_text(json.dumps(named))
+    ends = Template.load(folder, FAMILIES["qwen3_vl"]).eos_ids
+    assert (number(end) in ends) == (end != "<|box_end|>" or case == "one of its own")
+    assert number("<|box_start|>") not in ends
+
+
+def test_end_tokens_of_the_model_config_count_where_no_other_are_named(
+    checkpoint, tmp_path
+) -> None:
+    """If they are such: an ordinary token there is a left-over of some library's default."""
+    folder = checkpoint("qwen3_vl")
+    template = Template.load(folder, FAMILIES["qwen3_vl"])
+    own = template.tokenizer.convert_tokens_to_ids("<|box_end|>")
+    target = Path(changed(folder, tmp_path / "tuned", eos_token_id=[own, 150, "x", True, -1]))
+    assert own not in Template.load(target, FAMILIES["qwen3_vl"]).eos_ids
+    (target / "generation_config.json").unlink()
+    found = Template.load(target, FAMILIES["qwen3_vl"]).eos_ids
+    assert found == {own, *template.eos_ids}
 
 
 def test_a_closed_model_says_so(checkpoint) -> None:
