@@ -1,5 +1,5 @@
-# Needs Python (3.11 is what is tested), pip and PyPI; everything else is fetched into folders
-# that git ignores. `make` alone lists what there is.
+# Needs Python 3.10 to 3.13, pip and PyPI; everything else is fetched into folders that git
+# ignores. `make` alone lists what there is. PYTHON names another Python than python3.
 
 PYTHON ?= python3
 COMFYUI_PORT ?= 8188
@@ -14,7 +14,7 @@ PY := .venv/bin/python
 NEWEST := .venv/.ready
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help setup browser demo bench bench-docs test lint types format comfy clean
+.PHONY: help python setup browser demo bench bench-docs test lint types format comfy clean
 
 help:
 	@echo 'make setup    environments: .venv (newest transformers), .venv-oldest (4.57)'
@@ -29,18 +29,26 @@ help:
 
 setup: $(NEWEST) $(OLDEST)
 
+# Before a Python is used: is it there, and one that this runs on? Environments that are there
+# already need none, unless one is named.
+python:
+	@test "$(origin PYTHON)" = file && { test -x $(PY) || test -x .venv-comfyui/bin/python; } || { \
+		command -v "$(PYTHON)" >/dev/null || \
+			{ echo 'There is no $(PYTHON) here: name another, as in PYTHON=python3.11'; exit 2; }; \
+		$(PYTHON) .ci/python.py "$(PYTHON)"; }
+
 # A private copy: --target works as root, in a virtual environment and where the system's
 # Python is managed by its distribution.
-.venv-uv/bin/uv:
+.venv-uv/bin/uv: | python
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .venv-uv uv
 
-$(NEWEST): pyproject.toml requirements.txt | $(filter .venv-uv/%,$(UV))
+$(NEWEST): pyproject.toml requirements.txt | python $(filter .venv-uv/%,$(UV))
 	test -x $(PY) || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv
 	$(UV) pip install --python $(PY) -r requirements.txt --group dev
 	mkdir -p .venv/pack && ln -sfn ../.. .venv/pack/qwen_vl_suite
 	touch $@
 
-$(OLDEST): pyproject.toml requirements.txt | $(filter .venv-uv/%,$(UV))
+$(OLDEST): pyproject.toml requirements.txt | python $(filter .venv-uv/%,$(UV))
 	test -x .venv-oldest/bin/python || \
 		$(UV) venv --quiet --python "$$(command -v $(PYTHON))" .venv-oldest
 	$(UV) pip install --python .venv-oldest/bin/python -r requirements.txt --group dev-oldest
@@ -86,7 +94,7 @@ test: setup browser lint
 	$(PY) -m pytest -q
 
 # An own database, user and output folder, so that a ComfyUI in daily use is left as it is.
-comfy: $(NEWEST)
+comfy: | python $(filter .venv-uv/%,$(UV))
 	@test -f "$(COMFYUI)/main.py" || \
 		{ echo 'Name a checkout of ComfyUI: make comfy COMFYUI=/path/to/ComfyUI'; exit 2; }
 	@test -L "$(COMFYUI)/custom_nodes/qwen-vl-suite" || \
