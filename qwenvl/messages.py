@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import soundness
+from .chat_templates import ChatTemplate
 from .errors import BadOption, IncompleteCheckpoint, UnsupportedModel
 from .shards import settings
 from .types import Family, Request
@@ -38,6 +40,7 @@ class Template:
 
     def __init__(self, tokenizer: Any, family: Family, eos_ids: frozenset[int]):
         self.tokenizer = tokenizer
+        self._template = ChatTemplate(_source(tokenizer))
         self.family = family
         self.eos_ids = eos_ids
         self.image_id: int = tokenizer.convert_tokens_to_ids(family.image_token)
@@ -65,6 +68,7 @@ class Template:
         tokenizer = load_tokenizer(path, trust_remote_code)
         if not tokenizer.chat_template:
             tokenizer.chat_template = _legacy_template(path) or _plain_template(path, family)
+        _check_tokens(path, family, tokenizer)
         return cls(tokenizer, family, _eos_ids(path, tokenizer))
 
     def thinks(self, wish: bool | None) -> bool:
@@ -86,18 +90,15 @@ class Template:
         return text.rstrip().endswith(OPEN_THOUGHT)
 
     def _render(self, messages: list[dict[str, Any]], thinking: bool | None) -> str:
-        from jinja2 import TemplateError
-
         extra = {} if thinking is None else {"enable_thinking": thinking}
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, **extra
-            )
-        except TemplateError as error:
-            raise UnsupportedModel(
-                f"The chat template of this checkpoint fails: {error}. Replace "
-                "chat_template.jinja by the original model's."
-            ) from error
+        return self._template.render(
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            **self.tokenizer.special_tokens_map,
+            **extra,
+        )
 
     def encode(self, request: Request, image_tokens: Sequence[int]) -> list[int]:
         """Token ids of the whole prompt; each picture's place is as many image tokens long as
@@ -145,6 +146,20 @@ class Template:
         )
 
 
+def _source(tokenizer: Any) -> str:
+    """Of the template that the tokenizer brings; of several, the one for plain conversations."""
+    try:
+        source = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise UnsupportedModel(f"The chat template cannot be told: {error}") from error
+    if not isinstance(source, str):
+        raise UnsupportedModel(
+            f"The chat template of this checkpoint is {source!r}, no text. Replace "
+            "chat_template.jinja by the original model's."
+        )
+    return source
+
+
 def _legacy_template(path: Path) -> str | None:
     file = path / "chat_template.json"
     if not file.is_file():
@@ -160,6 +175,30 @@ def _plain_template(path: Path, family: Family) -> str:
         .replace("@IMAGE@", family.image_token)
         .replace("@END@", family.vision_end)
     )
+
+
+def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:
+    """Raises ``IncompleteCheckpoint`` where the tokenizer is not the one that the model was made
+    with: pictures would stand in the wrong places, or nowhere."""
+    config = soundness.thinker(settings(path, "config.json"))
+    names = {"image_token_id": family.image_token, "vision_start_token_id": family.vision_start}
+    for name, token in names.items():
+        theirs = config.get(name, config.get(name.replace("_id", "_index")))
+        ours = tokenizer.convert_tokens_to_ids(token)
+        if theirs is not None and theirs != ours:
+            raise IncompleteCheckpoint(
+                f"The tokenizer of {path.name} is another model's: its {token} has the number "
+                f"{ours}, and {name} in config.json is {theirs!r}. Download the tokenizer files "
+                "and config.json again.",
+                ("tokenizer.json", "config.json"),
+            )
+    words, last = soundness.vocabulary(config), max(tokenizer.get_vocab().values(), default=0)
+    if words is not None and last >= words:
+        raise IncompleteCheckpoint(
+            f"The tokenizer of {path.name} is another model's: it has the token number {last}, and "
+            f"the model knows {words} tokens. Download the tokenizer files again.",
+            ("tokenizer.json",),
+        )
 
 
 def _eos_ids(path: Path, tokenizer: Any) -> frozenset[int]:

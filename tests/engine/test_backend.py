@@ -28,6 +28,7 @@ from qwen_vl_suite.qwenvl.loading import pick_attention, pick_dtype
 from qwen_vl_suite.qwenvl.messages import Template
 from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
 from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling, Turn
+from safetensors.torch import load_file, save_file
 
 FAMILY_NAMES = list(tiny.CONFIGS)
 GREEDY = Sampling(max_new_tokens=20)
@@ -362,8 +363,6 @@ def changed(folder: Path, target: Path, **config) -> str:
 
 
 def test_missing_tensors_are_found_though_the_library_loads_without(checkpoint, tmp_path) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = changed(checkpoint("qwen3_vl"), tmp_path / "holed")
     weights = load_file(Path(folder) / "model.safetensors")
     dropped = next(name for name in weights if "mlp" in name and "language" in name)
@@ -420,8 +419,7 @@ def test_a_family_newer_than_transformers_says_which_release(checkpoint, tmp_pat
 
 
 def test_a_quantised_checkpoint_is_not_quantised_again(checkpoint, tmp_path) -> None:
-    own = {"quant_method": "fp8"}
-    folder = changed(checkpoint("qwen3_vl"), tmp_path / "fp8", quantization_config=own)
+    folder = as_fp8(checkpoint("qwen3_vl"), tmp_path / "fp8")
     with pytest.raises(BadOption, match="fp8"):
         load(ModelSpec(folder, quantization="4bit", device="cpu"))
 
@@ -437,8 +435,16 @@ def test_an_unknown_quantization_is_refused_not_misread(checkpoint, tmp_path) ->
 def test_a_quantization_whose_package_is_absent_names_it(checkpoint, tmp_path, method) -> None:
     own = {"quant_method": method, "bits": 4}
     folder = changed(checkpoint("qwen3_vl"), tmp_path / method, quantization_config=own)
+    pack(Path(folder))
     with pytest.raises(Unavailable, match="install"):
         load(ModelSpec(folder, device="cpu"))
+
+
+def pack(folder: Path) -> None:
+    """Puts a packed weight into the checkpoint, as those methods leave it."""
+    weights = load_file(folder / "model.safetensors")
+    weights["model.language_model.layers.0.mlp.up_proj.qweight"] = torch.zeros(8, 64).int()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_an_fp8_checkpoint_loads_as_it_is_or_says_what_it_needs(checkpoint, tmp_path) -> None:
@@ -460,8 +466,6 @@ def test_an_fp8_checkpoint_loads_as_it_is_or_says_what_it_needs(checkpoint, tmp_
 def as_fp8(folder: Path, target: Path) -> str:
     """The same weights as the makers' FP8 checkpoints store them: language layers in blocks of
     128 x 128 with a scale each, the rest in bf16."""
-    from safetensors.torch import load_file, save_file
-
     own = {
         "quant_method": "fp8",
         "weight_block_size": [128, 128],
@@ -520,6 +524,8 @@ DAMAGED = {
     ),
     "cut template": ("chat_template.json", '{"chat_template": "{%', IncompleteCheckpoint),
     "broken template": ("chat_template.jinja", "{% if %}", UnsupportedModel),
+    "template that divides by zero": ("chat_template.jinja", "{{ 1 / 0 }}", UnsupportedModel),
+    "template of a megabyte": ("chat_template.jinja", "{{ 'x' * 10**6 }}", UnsupportedModel),
     "cut preprocessor": ("preprocessor_config.json", '{"patch_size": 16}}', IncompleteCheckpoint),
     "odd preprocessor": ("preprocessor_config.json", '{"size": 5}', IncompleteCheckpoint),
     "no tokenizer": ("tokenizer.json", '{"model": {"type": "?"}}', IncompleteCheckpoint),
@@ -588,3 +594,14 @@ def test_automatic_precision_is_what_the_card_computes(monkeypatch, card: str) -
     if expected is torch.float16:
         with pytest.raises(Unavailable, match="bf16"):
             pick_dtype("bf16", torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize("name", ["image_token_id", "vision_start_token_id", "vocab_size"])
+def test_a_tokenizer_of_another_model_is_refused(checkpoint, tmp_path, name: str) -> None:
+    folder = Path(changed(checkpoint("qwen3_vl"), tmp_path / "other"))
+    config = json.loads((folder / "config.json").read_text())
+    (config["text_config"] if name == "vocab_size" else config)[name] = 100
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink()
+    with pytest.raises(IncompleteCheckpoint, match=r"tokenizer .* is another model's"):
+        load(ModelSpec(str(folder), device="cpu"))

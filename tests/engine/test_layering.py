@@ -13,6 +13,7 @@ ENGINE = sorted((ROOT / "qwenvl").rglob("*.py"))
 NODES = sorted((ROOT / "nodes").rglob("*.py"))
 # The backend is three files: what loads a model, what hears of it, and what runs it.
 BACKEND = {
+    "chat_templates.py",
     "decoder.py",
     "slots.py",
     "heads.py",
