@@ -129,6 +129,29 @@ def held_bytes(model: torch.nn.Module, device: torch.device | None = None) -> in
     return sum(tensor.nbytes for tensor in held if device in (None, tensor.device))
 
 
+def mapped_bytes(model: torch.nn.Module) -> int:
+    """Bytes of what stands in mapped files, not in memory of its own, and changes with them:
+    whoever cuts such a file off ends the process that reads on."""
+    held = {_place(tensor): tensor for tensor, _ in _held(model) if _is_mapped(tensor)}.values()
+    return sum(tensor.nbytes for tensor in held)
+
+
+def unmap(model: torch.nn.Module) -> None:
+    """Gives what is mapped memory of its own; what shares memory shares it afterwards."""
+    copies: dict[tuple[Any, ...], Tensor] = {}
+    with torch.inference_mode(False), torch.no_grad():
+        for tensor, put in _held(model):
+            if _is_mapped(tensor):
+                if (key := _place(tensor)) not in copies:
+                    copies[key] = tensor.clone()
+                put(copies[key])
+
+
+def _is_mapped(tensor: Tensor) -> bool:
+    # Memory that torch itself has allocated can grow; that of files cannot.
+    return tensor.device.type == "cpu" and not tensor.untyped_storage().resizable()
+
+
 def _place(tensor: Tensor) -> tuple[Any, ...]:
     """Equal for tensors that are the same part of the same memory."""
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()

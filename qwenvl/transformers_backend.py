@@ -45,24 +45,31 @@ def open_checkpoint(spec: ModelSpec, memory: Memory | None = None) -> Transforme
     ``Unavailable`` (a device this machine lacks).
     """
     path = Path(spec.checkpoint)
+    state = checkpoints.state(path)
+    template, family, rule, context = _small_files(path, spec)
+
+    def read(progress: Progress | None) -> Any:
+        # One at a time in a process: transformers changes process-wide settings while it loads.
+        with _READING:
+            return load_model(path, spec, backend.family, progress)
+
+    weights = Weights(read, _expected_shares(path, spec))
+    backend = TransformersBackend(weights, template, family, rule, memory or Memory(), context)
+    backend.watch_files(spec, state)
+    return backend
+
+
+def _small_files(path: Path, spec: ModelSpec) -> tuple[Template, Family, Preprocessing, int | None]:
+    """What a checkpoint is asked with: first, since what is wrong with it should not be told after
+    minutes of loading."""
     checkpoints.require_complete(path)
     config = settings(path, "config.json")
     family = family_of(config)
     if is_default(family):
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
     check_runnable(path, spec, family)
-    # Small files first: what is wrong with them should not be told after minutes of loading.
     template = Template.load(path, family, spec.trust_remote_code)
-    rule = preprocessing(path)
-
-    def read(progress: Progress | None) -> Any:
-        # One at a time in a process: transformers changes process-wide settings while it loads.
-        with _READING:
-            return load_model(path, spec, family, progress)
-
-    weights = Weights(read, _expected_shares(path, spec))
-    context = context_length(config)
-    return TransformersBackend(weights, template, family, rule, memory or Memory(), context)
+    return template, family, preprocessing(path), context_length(config)
 
 
 def _expected_shares(path: Path, spec: ModelSpec) -> dict[torch.device, int]:
@@ -125,6 +132,31 @@ class TransformersBackend:
         self._costs: Costs | None = None
         self._closed = False
         self._turn = threading.RLock()  # of the call that is answered; others wait without MOVING
+        self._watched: tuple[ModelSpec, object] | None = None
+
+    def watch_files(self, spec: ModelSpec, state: object) -> None:
+        """From now on a change of the checkpoint's files, which were as in ``state`` (see
+        ``checkpoints.state``) when they were read, has them read again before the next answer."""
+        self._watched = spec, state
+
+    def _refresh(self, watch: Watch) -> None:
+        """Reads the checkpoint again where its files have changed. Raises ``CheckpointError`` where
+        they cannot be used any more."""
+        if self._watched is None:
+            return
+        spec, before = self._watched
+        path = Path(spec.checkpoint)
+        if (now := checkpoints.state(path)) in (before, None):
+            return
+        with held(self._turn, watch.check), held(MOVING, watch.check):
+            if self._watched != (spec, before):  # another thread was quicker
+                return
+            log.info("%s has changed on disk and is read again.", path.name)
+            self.release()
+            fresh = _small_files(path, spec)
+            self.template, self.family, self.preprocessing, self.context = fresh
+            self._costs = None
+            self._watched = spec, now
 
     @property
     def model(self) -> Any:
@@ -173,6 +205,7 @@ class TransformersBackend:
         watch = watch or Watch()
         for request in requests:
             check_sampling(request.sampling)
+        self._refresh(watch)
         prompts, refused = self._prompts(requests)
         if not prompts:
             return []

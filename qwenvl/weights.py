@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from .devices import held_bytes, move
+from .devices import held_bytes, mapped_bytes, move
 from .progress import Progress
 from .seen import Seen
 
@@ -66,11 +66,12 @@ class Weights:
 
     def offload(self) -> None:
         """To RAM, from where they are back soon. Weights on several devices go to disk: nothing
-        but a new reading can spread them again."""
+        but a new reading can spread them again; so do those that are in mapped files, for which
+        RAM did not suffice."""
         with self.lock, torch.inference_mode(False), torch.no_grad():
             if self.place != "device":
                 return
-            if len(self.shares) > 1:
+            if len(self.shares) > 1 or mapped_bytes(self.model):
                 self.release()
                 return
             move(self.model, RAM)
