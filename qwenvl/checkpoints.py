@@ -14,11 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from . import kinds, soundness
 from .catalogue import CATALOGUE, Entry
-from .completeness import check, unsupported_weights
+from .completeness import check, listing, weight_files
 from .errors import CheckpointNotFound, IncompleteCheckpoint, UnsupportedModel
 from .families import family_of
-from .shards import read_json
+from .shards import printable, read_json, reason
 from .types import Family
 
 __all__ = [
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).resolve().parents[1] / "nano" / "checkpoint"
 """The small model that comes with the pack."""
+_HOME = frozenset({"config.json", kinds.ADAPTER})  # what tells that a folder is a model's own
+_READ = (".safetensors", ".json", ".jinja", ".txt", ".py")  # files that a model is read from
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Checkpoint:
     cannot be read or names no model that sees. ``nbytes``: size of the weight files there are.
     ``problem`` is empty for a checkpoint that can be loaded, and else says what is wrong.
     ``missing``: files that a download would have to bring (absent, cut off or unreadable).
+    ``is_foreign``: it is sound as far as can be told, but of a model that sees nothing, or of
+    another maker's.
     """
 
     name: str
@@ -54,27 +59,28 @@ class Checkpoint:
     nbytes: int
     problem: str = ""
     missing: tuple[str, ...] = ()
+    is_foreign: bool = False
 
 
 def scan(roots: Iterable[str | Path]) -> list[Checkpoint]:
     """Every checkpoint of a model that sees in ``root/<name>`` and ``root/<group>/<name>``.
 
-    Incomplete ones are listed with their ``problem``. Where two roots hold the same name the
-    first wins; a folder reached by two paths is listed once. Sorted by name. Cheap enough to be
-    called often: folders that did not change are not read again.
+    Listed with their ``problem`` are also incomplete ones, adapters, those in other formats, and
+    folders that cannot be read; other models (``is_foreign``) are not. Where two roots hold the
+    same name the first wins; a folder reached by two paths is listed once. Sorted by name. Cheap
+    enough to be called often: folders that did not change are not read again. Raises nothing,
+    whatever lies there, and reads settings and headers alone.
     """
     found: dict[str, Checkpoint] = {}
     seen: set[str] = set()
     for root in map(Path, roots):
-        for folder in _folders_with_config(root):
-            name = folder.relative_to(root).as_posix()
+        for folder in _folders(root):
             real = os.path.realpath(folder)
-            if name in found or real in seen:
+            checkpoint = _inspected(folder, folder.relative_to(root).as_posix())
+            if checkpoint.is_foreign or checkpoint.name in found or real in seen:
                 continue
-            checkpoint = _inspected(folder, name)
-            if checkpoint.family is not None or checkpoint.missing:
-                found[name] = checkpoint
-                seen.add(real)
+            found[checkpoint.name] = checkpoint
+            seen.add(real)
     return sorted(found.values(), key=lambda checkpoint: checkpoint.name.casefold())
 
 
@@ -105,6 +111,16 @@ def require_complete(path: str | Path) -> Checkpoint:
     if checkpoint.problem:
         raise UnsupportedModel(f"{checkpoint.path}: {checkpoint.problem}")
     return checkpoint
+
+
+def state(path: Path) -> object:
+    """Equal as long as the files of the checkpoint in ``path`` are the same; None where they cannot
+    be looked at now."""
+    try:
+        found = listing(path)
+    except OSError:
+        return None
+    return tuple(entry for entry in found if entry[0].endswith(_READ))
 
 
 def download(
@@ -156,33 +172,64 @@ def download(
     return require_complete(folder).path
 
 
-def _folders_with_config(root: Path) -> Iterator[Path]:
+def _folders(root: Path) -> Iterator[Path]:
+    """Those in ``root/<name>`` and ``root/<group>/<name>`` that hold a model of some kind, or that
+    cannot be looked into."""
     for child in _subfolders(root):
-        if (child / "config.json").is_file():
+        names = _names(child)
+        if names is None or any(map(_tells_a_model, names)):
             yield child
-        else:
-            yield from (g for g in _subfolders(child) if (g / "config.json").is_file())
+        if names is not None and not _HOME.intersection(names):
+            for folder in _subfolders(child):
+                inside = _names(folder)
+                if inside is None or any(map(_tells_a_model, inside)):
+                    yield folder
 
 
 def _subfolders(folder: Path) -> list[Path]:
+    found = []
     try:
-        return sorted(c for c in folder.iterdir() if not c.name.startswith(".") and c.is_dir())
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and _may_be_folder(entry):
+                    found.append(folder / entry.name)
     except FileNotFoundError:
         return []
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError: no path that can be at all
         log.warning("Models in %s are not listed: %s", folder, error)
         return []
+    return sorted(found)
+
+
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # looking into it will tell why
+        return True
+
+
+def _names(folder: Path) -> list[str] | None:
+    """What is in ``folder``; None where it may not be looked into."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        return None
+
+
+def _tells_a_model(name: str) -> bool:
+    return name in _HOME or (name.lower().endswith(".gguf") and not name.startswith("."))
 
 
 def _inspected(folder: Path, name: str) -> Checkpoint:
-    entries = []
-    for entry in os.scandir(folder):
-        try:
-            state = entry.stat()
-        except OSError:  # a link whose target is gone
-            continue
-        entries.append((entry.name, state.st_size, state.st_mtime_ns))
-    return _look(folder, name, tuple(sorted(entries)))
+    try:
+        return _look(folder, printable(name), tuple(listing(folder)))
+    except Exception as error:  # a list of models must survive whatever lies in one of them
+        if not isinstance(error, OSError):
+            log.exception("%s cannot be read", folder)
+        problem = printable(f"It cannot be read ({reason(error)}).")
+        return Checkpoint(printable(name), folder, None, 0, problem)
 
 
 @lru_cache(maxsize=1024)
@@ -190,20 +237,29 @@ def _look(folder: Path, name: str, entries: tuple[tuple[str, int, int], ...]) ->
     """``entries`` (name, size, time of each file) is the cache's key: any change looks again."""
     sizes = {entry: size for entry, size, _ in entries}
     family: Family | None = None
+    config: dict[str, Any] = {}
     faults: dict[str, str] = {}
     try:
-        family = family_of(_config(folder))
+        config = _config(folder)
+        family = family_of(config)
     except IncompleteCheckpoint as error:
         faults["config.json"] = str(error)
     except UnsupportedModel as error:
-        return Checkpoint(name, folder, None, 0, str(error))
-    if problem := unsupported_weights(sizes):
-        return Checkpoint(name, folder, family, 0, problem)
-    weights, more = check(folder, sizes, family)
-    faults |= more
+        return Checkpoint(name, folder, None, 0, printable(str(error)), is_foreign=True)
+    weights = weight_files(folder, sizes)
+    if problem := kinds.adapter(folder, sizes, weights) or kinds.other_format(sizes):
+        return Checkpoint(name, folder, family, 0, printable(problem))
+    faults |= check(folder, sizes, family, weights)
+    if config:
+        faults = soundness.faults(folder, sizes, config) | faults
+    nbytes = sum(sizes.get(file, 0) for file in weights.files)
+    if problem := weights.problem or kinds.other_numbers(config, sizes, weights):
+        return Checkpoint(name, folder, family, nbytes, printable(problem))
     problem = "; ".join(f"{file} {what}" for file, what in faults.items())
-    nbytes = sum(sizes.get(file, 0) for file in weights)
-    return Checkpoint(name, folder, family, nbytes, problem, tuple(faults))
+    if faults and kinds.is_bare(sizes, weights):
+        problem += kinds.BARE
+    missing = tuple(map(printable, faults))
+    return Checkpoint(name, folder, family, nbytes, printable(problem), missing)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -2,99 +2,189 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from .errors import IncompleteCheckpoint
-from .shards import read_json, readable_size, refuse_pointer, tensor_names
+from .errors import IncompleteCheckpoint, UnsupportedModel
+from .shards import MAX_HEADER, header_and_metadata, open_regular, read_json, readable_size, reason
 from .types import Family
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # Any one row is a whole tokenizer; a leading dot stands for any file so ending.
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), (".tiktoken",))
-_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _PARTIAL = (".part", ".incomplete", ".crdownload", ".aria2", ".tmp")
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 
 
-def check(
-    folder: Path, sizes: Mapping[str, int], family: Family | None
-) -> tuple[list[str], dict[str, str]]:
-    """The weight files that should be in ``folder``, and by file what is wrong with any file.
+@dataclass(frozen=True)
+class WeightFiles:
+    """Which files make up a checkpoint's weights, decided once for all who read them.
 
-    ``sizes``: bytes of each file there is. Looked at: every shard of the index and the tensors it
-    must hold, the tokenizer, the picture processor's settings.
+    ``entry``: the file that a loader is to begin with, ``model.safetensors`` or its index.
+    ``files``: by name, the tensors that the index says are in it (none where there is no index).
+    ``faults``: by name of a file, what is wrong with it.
+    ``problem``: why none can be chosen although files are whole; else empty.
+    ``tensors``: those of all files that could be read, as ``shards.header`` gives them.
+    ``formats``: for which libraries the files say that they were written, such as ``pt``.
     """
+
+    entry: str
+    files: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+    tensors: Mapping[str, Any] = field(default_factory=dict)
+    formats: frozenset[str] = frozenset()
+
+
+def weight_files(folder: Path, sizes: Mapping[str, int] | None = None) -> WeightFiles:
+    """The weights of the checkpoint in ``folder``, ``sizes`` being the bytes of its files.
+
+    An index counts as long as any of its shards is there; one none of whose shards is there is a
+    leftover beside ``model.safetensors``. Where that file and shards are whole, nobody can tell
+    which of them is meant, and none is chosen.
+    """
+    sizes = file_sizes(folder) if sizes is None else sizes
     faults: dict[str, str] = {}
-    weights = _weight_files(folder, sizes, faults)
-    _check_rest(folder, sizes, family, faults)
-    return weights, faults
+    indexed = _indexed(folder, faults) if INDEX in sizes else {}
+    shards = {file for file in sizes if file in indexed or _SHARD.fullmatch(file)}
+    if INDEX in sizes and (shards or SINGLE not in sizes):
+        entry, files = INDEX, indexed
+    elif SINGLE in sizes:
+        entry, files, faults = SINGLE, {SINGLE: frozenset()}, {}
+    else:
+        entry, files = INDEX if shards else SINGLE, dict.fromkeys(shards, frozenset())
+        faults[entry] = _absent(entry, sizes)
+    tensors: dict[str, Any] = {}
+    formats: set[str] = set()
+    for file, names in sorted(files.items()):
+        try:
+            found, metadata = header_and_metadata(folder / file)
+        except IncompleteCheckpoint as error:
+            faults[file] = _absent(file, sizes) if file not in sizes else str(error)
+            continue
+        tensors |= found
+        formats.add(str(metadata.get("format")))
+        if absent := names - found.keys():
+            faults[file] = f"lacks {len(absent)} tensors of the index, such as {min(absent)}"
+    problem = "" if faults else _rivals(folder, entry, files, shards, sizes)
+    return WeightFiles(entry, files, faults, problem, tensors, frozenset(formats))
 
 
-def unsupported_weights(sizes: Mapping[str, int]) -> str:
-    """Why weights in another form are not taken; empty if there are none of that kind."""
-    if any(".safetensors" in file for file in sizes):
-        return ""
-    endings = {Path(file).suffix.lower() for file in sizes}
-    if ".gguf" in endings:
+def chosen_files(folder: Path) -> WeightFiles:
+    """``weight_files(folder)`` of which nothing is wrong. Raises ``IncompleteCheckpoint`` or
+    ``UnsupportedModel``."""
+    found = weight_files(folder)
+    if found.faults:
+        told = "; ".join(f"{file} {what}" for file, what in found.faults.items())
+        raise IncompleteCheckpoint(f"{folder.name}: {told}.", tuple(found.faults))
+    if found.problem:
+        raise UnsupportedModel(f"{folder.name}: {found.problem}")
+    return found
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of everything in ``folder`` by name. Raises ``OSError`` where it cannot be listed."""
+    return {name: size for name, size, _ in listing(folder)}
+
+
+def listing(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of change (ns) of everything in ``folder``, sorted. Raises ``OSError``
+    where it cannot be listed."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                state = entry.stat()
+            except FileNotFoundError:  # a link whose target is gone
+                continue
+            except OSError:  # it is there; whoever opens it is told why it cannot be read
+                found.append((entry.name, 0, 0))
+            else:
+                found.append((entry.name, state.st_size, state.st_mtime_ns))
+    return sorted(found)
+
+
+def _rivals(
+    folder: Path,
+    entry: str,
+    files: Mapping[str, frozenset[str]],
+    shards: set[str],
+    sizes: Mapping[str, int],
+) -> str:
+    """What else in ``folder`` could be meant by its weights."""
+    if entry == INDEX and SINGLE in sizes and SINGLE not in files:
+        try:
+            header_and_metadata(folder / SINGLE)
+        except IncompleteCheckpoint:  # no other model, but the rest of one
+            return ""
         return (
-            "GGUF weights are not supported here, only safetensors. Download the original "
-            "checkpoint; to save memory choose 4-bit or 8-bit quantization when loading."
+            f"It holds {SINGLE} and the shards of {INDEX} as well, and which of the two is meant "
+            "cannot be told. Remove the one that is not."
         )
-    if endings & {".bin", ".pt", ".pth", ".ckpt"}:
+    if entry == SINGLE and shards:
         return (
-            "Its weights are pickle files (.bin), which can run code when they are opened: only "
-            "safetensors are loaded. Look for a safetensors version of this checkpoint."
+            f"It holds {SINGLE} and {min(shards)} as well, and which of the two is meant cannot "
+            f"be told. Remove the one that is not; shards also need their {INDEX}."
         )
     return ""
 
 
-def _weight_files(folder: Path, sizes: Mapping[str, int], faults: dict[str, str]) -> list[str]:
-    """Names of the weight files that should be there; what is wrong goes into ``faults``."""
-    if INDEX in sizes:
-        expected = _indexed(folder, faults)
-    elif SINGLE in sizes:
-        expected = {SINGLE: frozenset()}
-    else:
-        shards = [file for file in sizes if file.endswith(".safetensors")]
-        faults[INDEX if shards else SINGLE] = "is missing"
-        expected = {file: frozenset() for file in shards}
-    for file, names in sorted(expected.items()):
-        try:
-            absent = names - tensor_names(folder / file)
-        except IncompleteCheckpoint as error:
-            faults[file] = str(error)
-            continue
-        if absent:
-            faults[file] = f"lacks {len(absent)} tensors of the index, such as {min(absent)}"
-    for file in [file for file, what in faults.items() if what == "is missing"]:
-        faults[file] = _partly(file, sizes)
-    return sorted(expected)
+def check(
+    folder: Path, sizes: Mapping[str, int], family: Family | None, weights: WeightFiles
+) -> dict[str, str]:
+    """By file, what is wrong with any file of the checkpoint in ``folder``: every shard of the
+    index and the tensors it must hold, the tokenizer, the picture processor's settings.
+
+    ``sizes``: bytes of each file there is. ``weights``: what ``weight_files`` found.
+    """
+    faults = dict(weights.faults)
+    _check_rest(folder, sizes, family, faults)
+    return faults
 
 
 def _indexed(folder: Path, faults: dict[str, str]) -> dict[str, frozenset[str]]:
     """Tensor names by shard, as the index says."""
     try:
-        index = read_json(folder / INDEX)
+        index = read_json(folder / INDEX, MAX_HEADER)
         shards: dict[str, set[str]] = {}
         for tensor, file in index["weight_map"].items():
             if Path(file).name != file:
                 raise ValueError(f"it names a file outside the folder: {file!r}")
             shards.setdefault(file, set()).add(tensor)
+        if not shards:
+            raise ValueError("it names no tensors")
+        if not isinstance(index.get("metadata"), dict):
+            raise ValueError('it lacks "metadata", which transformers needs, if only as {}')
     except IncompleteCheckpoint as error:
         faults[INDEX] = str(error)
         return {}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        faults[INDEX] = f"is unreadable ({error})"
+        faults[INDEX] = f"is unreadable ({reason(error)})"
         return {}
     return {file: frozenset(names) for file, names in shards.items()}
 
 
-def _partly(file: str, sizes: Mapping[str, int]) -> str:
+def _absent(file: str, sizes: Mapping[str, int]) -> str:
+    """What is wrong where ``file`` is not there."""
     for ending in _PARTIAL:
         if file + ending in sizes:
             came = readable_size(sizes[file + ending])
             return f"is only partly downloaded ({came} in {file + ending})"
+    others = [
+        other
+        for other in sorted(sizes)
+        if other.endswith(".safetensors") and not other.startswith((".", "adapter_", "model-"))
+    ]
+    if file == SINGLE and len(others) == 1:
+        return f"is missing (if {others[0]} is the whole model, rename it to {SINGLE})"
+    if _SHARD.fullmatch(file) and SINGLE in sizes:
+        return f"is missing (if {SINGLE} is the whole model, remove {INDEX} and its shards)"
     return "is missing"
 
 
@@ -106,13 +196,13 @@ def _check_rest(
         if all(any(f == n or (n[0] == "." and f.endswith(n)) for f in sizes) for n in needed):
             break
     else:
-        faults["tokenizer.json"] = _partly("tokenizer.json", sizes)
+        faults["tokenizer.json"] = _absent("tokenizer.json", sizes)
     # The first generation keeps its picture settings in config.json.
-    if not any(file in sizes for file in _PROCESSORS) and not (
+    if not any(file in sizes for file in PROCESSORS) and not (
         family is not None and family.model_type == "qwen"
     ):
-        faults[_PROCESSORS[0]] = _partly(_PROCESSORS[0], sizes)
-    for file in ("tokenizer.json", "vocab.json", "tokenizer_config.json", *_PROCESSORS):
+        faults[PROCESSORS[0]] = _absent(PROCESSORS[0], sizes)
+    for file in ("tokenizer.json", "vocab.json", "tokenizer_config.json", *PROCESSORS):
         if file in sizes and (what := _cut_json(folder / file)):
             faults[file] = what
 
@@ -120,12 +210,11 @@ def _check_rest(
 def _cut_json(path: Path) -> str:
     """What is wrong with a JSON file that may be large: its end is enough to see a cut."""
     try:
-        refuse_pointer(path)
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 64))
-            tail = file.read().rstrip()
+        with open_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
+            tail = file.read(64).rstrip()
     except IncompleteCheckpoint as error:
         return str(error)
     except OSError as error:
-        return f"is unreadable ({error})"
+        return f"is unreadable ({reason(error)})"
     return "" if tail.endswith(b"}") else "is cut off"

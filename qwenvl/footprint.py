@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .catalogue import Entry
-from .completeness import INDEX, SINGLE
-from .shards import header, settings
+from .completeness import chosen_files
+from .shards import settings
 from .types import ModelSpec
 
 HEADS = "mtp."
@@ -18,10 +18,10 @@ HEADS = "mtp."
 WITH_HEADS = ("qwen3_5", "qwen3_5_moe")
 """Model types whose heads are loaded, beside the model itself."""
 # What checkpoints bring beside the model: heads, and the speaking half of Qwen2.5-Omni.
-_NOT_LOADED = (HEADS, "talker.", "token2wav.")
+NOT_LOADED = (HEADS, "talker.", "token2wav.")
 # What is no linear layer, or is not to be quantised (see ``loading``), by a part of its name.
 _KEPT_WHOLE = {"visual", "lm_head", "embed_tokens", "audio_bos_eos_token"}
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,13 @@ def weights(path: Path) -> Iterator[Weight]:
 
     Raises ``IncompleteCheckpoint`` where a file is missing or cut off.
     """
-    return (weight for weight in _tensors(path) if not weight.name.startswith(_NOT_LOADED))
+    return (weight for weight in _tensors(path) if not weight.name.startswith(NOT_LOADED))
 
 
 def _tensors(path: Path) -> Iterator[Weight]:
-    files = {SINGLE}
-    if (path / INDEX).is_file():
-        files = set(settings(path, INDEX)["weight_map"].values())
-    for file in sorted(files):
-        for name, entry in header(path / file).items():
-            begin, end = entry["data_offsets"]
-            yield Weight(name, entry["dtype"], tuple(entry["shape"]), end - begin)
+    for name, entry in chosen_files(path).tensors.items():
+        begin, end = entry["data_offsets"]
+        yield Weight(name, entry["dtype"], tuple(entry["shape"]), end - begin)
 
 
 def estimated_bytes(path: Path, spec: ModelSpec) -> int:
@@ -76,7 +72,7 @@ def estimated_bytes(path: Path, spec: ModelSpec) -> int:
     tied, heads = _tied(config), 0
     if config.get("model_type") in WITH_HEADS and spec.device != SPLIT:
         parts = [weight for weight in _tensors(path) if weight.name.startswith(HEADS)]
-        if all(weight.dtype in _FLOATS for weight in parts):  # others are not used
+        if all(weight.dtype in FLOATS for weight in parts):  # others are not used
             heads = sum(weight.numel * itemsize for weight in parts)
     return heads + sum(
         int(weight.copies * weight.nbytes)
@@ -112,7 +108,7 @@ def _tied(config: Mapping[str, Any]) -> bool:
 def loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
     """Bytes of ``weight`` once it is loaded. ``itemsize``: those of a number that is not
     quantised. ``quantization``: as in ``ModelSpec``."""
-    if weight.dtype not in _FLOATS:
+    if weight.dtype not in FLOATS:
         return weight.nbytes
     linear = weight.name.endswith(".weight") and len(weight.shape) == 2
     if not linear or _KEPT_WHOLE.intersection(weight.name.split(".")):

@@ -10,16 +10,16 @@ from __future__ import annotations
 import copy
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .completeness import INDEX, SINGLE
+from .completeness import chosen_files
 from .footprint import HEADS, WITH_HEADS
-from .shards import header, settings, tensor_names
+from .shards import tensor_names
 
 if TYPE_CHECKING:
     from .decoder import Decoder
@@ -78,38 +78,29 @@ def put_into(model: Any, path: Path) -> None:
     devices = {parameter.device for parameter in model.parameters()}
     if model.config.model_type not in WITH_HEADS or len(devices) > 1:
         return
-    if not (files := _files(path)):
+    chosen = chosen_files(path)
+    stored = {
+        name.removeprefix(HEADS): torch.Size(part["shape"])
+        for name, part in chosen.tensors.items()
+        if name.startswith(HEADS)
+    }
+    if not stored:
         return
     with torch.device("meta"):
         heads = Heads(model)
     wanted = {name: weight.shape for name, weight in heads.state_dict().items()}
-    parts = {name: part for file in files for name, part in header(path / file).items()}
-    stored = {
-        name.removeprefix(HEADS): torch.Size(part["shape"])
-        for name, part in parts.items()
-        if name.startswith(HEADS)
-    }
     if stored != wanted:
         log.info("%s: its heads for several tokens are of an unknown form, and not used", path.name)
         return
     (device,), dtype = devices, model.get_decoder().norm.weight.dtype
-    found = _read(path, files)
+    found = _read(path, chosen.files)
     fitting = {name: weight.to(device, dtype) for name, weight in found.items()}
     heads.load_state_dict(fitting, assign=True)
     model.mtp = heads.requires_grad_(False).eval()
     model.get_decoder().norm.register_forward_hook(heads.hear)
 
 
-def _files(path: Path) -> list[str]:
-    """Those of the checkpoint that hold parts of heads."""
-    if (path / INDEX).is_file():
-        places = settings(path, INDEX)["weight_map"]
-        return sorted({file for name, file in places.items() if name.startswith(HEADS)})
-    names = tensor_names(path / SINGLE)
-    return [SINGLE] if any(name.startswith(HEADS) for name in names) else []
-
-
-def _read(path: Path, files: Sequence[str]) -> dict[str, Tensor]:
+def _read(path: Path, files: Iterable[str]) -> dict[str, Tensor]:
     from safetensors import safe_open
 
     found: dict[str, Tensor] = {}

@@ -1,6 +1,6 @@
 """Weights and tokenizers into memory: which class, which type, which attention, which device.
 
-With ``progress`` and ``transformers_backend`` the only files that import transformers, always
+transformers is imported here and in few other files (see tests/engine/test_layering.py), always
 inside functions.
 """
 
@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import heads, linears, norms, patch_embedding
+from . import heads, linears, newer, norms, patch_embedding
 from .collector import paused
+from .completeness import chosen_files
 from .devices import PRECISIONS as PRECISIONS
-from .devices import free_memory, least_capable, pick_devices, pick_dtype
+from .devices import free_memory, least_capable, mapped_bytes, pick_devices, pick_dtype, unmap
 from .errors import (
     BadOption,
     IncompleteCheckpoint,
+    QwenVLError,
     RemoteCodeRefused,
     Unavailable,
     UnsupportedModel,
@@ -28,9 +31,11 @@ from .errors import (
 from .footprint import Weight, estimated_bytes, loaded_bytes
 from .memory import ran_out
 from .progress import Progress, followed
-from .shards import settings
+from .shards import readable_size, settings
 from .split import split
 from .types import Family, ModelSpec
+
+log = logging.getLogger(__name__)
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 ATTENTIONS = (
@@ -48,6 +53,7 @@ _FLASH_PACKAGES = {
     "flash_attention_4": "flash_attn.cute",
 }
 # Quantising the vision tower costs pictures' detail and saves little: it is a small share.
+_ROOM = 0.8  # of the free RAM may be filled with what could stay mapped
 _KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
 
 
@@ -85,10 +91,13 @@ def load_model(
         # loaded are so where they stay, and never stand in RAM as well.
         options["device_map"] = {"": str(device)}
     cls = model_class(path, family)
+    options["config"] = _model_config(cls, path, config, spec.trust_remote_code)
     if len(devices) > 1:
-        options["device_map"] = _split(cls, path, spec, dtype.itemsize)
+        options["device_map"] = _split(cls, path, spec, options["config"], dtype.itemsize)
     model, report = followed(lambda: _from_pretrained(cls, path, options), progress, path)
     if report["missing_keys"]:
+        if newer.is_newer(path, _transformers_version()):
+            raise UnsupportedModel(newer.advice(path, _transformers_version()))
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise IncompleteCheckpoint(
             f"{path.name} lacks {len(report['missing_keys'])} tensors that its model needs "
@@ -101,20 +110,46 @@ def load_model(
         norms.put_into(model)
     heads.put_into(model, path)
     if device.type == "cpu":
+        _into_memory(model, path)
         linears.put_into(model)
     return model.eval()
+
+
+def _into_memory(model: Any, path: Path) -> None:
+    """On a processor, weights in their own type are mapped files. They get memory of their own,
+    where there is enough of it: then nothing that happens to the files touches them."""
+    import psutil
+
+    mapped, free = mapped_bytes(model), psutil.virtual_memory().available
+    if mapped < _ROOM * free:
+        unmap(model)
+    else:
+        log.warning(
+            "%s: %s of its weights stay mapped files, since only %s of RAM are free. Do not change "
+            "the files while the model is in use.",
+            path.name,
+            readable_size(mapped),
+            readable_size(free),
+        )
 
 
 @paused()
 def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
     """The tokenizer in ``path``. Raises ``IncompleteCheckpoint`` where it cannot be read."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
-        return AutoTokenizer.from_pretrained(
-            str(path), trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        reader: Any = AutoTokenizer
+        if is_older("5"):
+            options |= newer.tokenizer_options(path)
+            if newer.is_whole_tokenizer(path):
+                reader = PreTrainedTokenizerFast
+        return reader.from_pretrained(str(path), **options)
     except Exception as error:  # the tokenizers library raises nothing narrower
+        if newer.is_newer(path, _transformers_version()):
+            told = newer.advice(path, _transformers_version())
+            raise UnsupportedModel(f"{told} ({error})") from error
         raise IncompleteCheckpoint(
             f"The tokenizer of {path.name} cannot be read ({error}). Download tokenizer.json and "
             "tokenizer_config.json again.",
@@ -226,16 +261,35 @@ def model_class(path: Path, family: Family) -> Any:
     return getattr(transformers, name)
 
 
-def _split(cls: Any, path: Path, spec: ModelSpec, itemsize: int) -> dict[str, Any]:
-    """A device map over all CUDA devices, by what is free on them now."""
+def _model_config(cls: Any, path: Path, found: Mapping[str, Any], code: bool) -> Any:
+    """The configuration that ``cls`` is to load ``path`` with, ``found`` being the parsed
+    ``config.json``. It names the file that the weights begin with: left to itself transformers
+    takes ``model.safetensors`` wherever there is one, also where an index is meant."""
     from transformers import AutoConfig
 
+    entry = chosen_files(path).entry
     # The Auto classes take the whole configuration; others (Omni's) only their own part of it.
     auto = hasattr(cls, "from_config")
+    try:
+        if is_older("5") and newer.needs_old_names(found):
+            old = newer.with_old_names(found)
+            own = type(AutoConfig.for_model(old["model_type"])) if auto else cls.config_class
+            config = own.from_dict(old if auto else old["thinker_config"])
+        else:
+            reader = AutoConfig if auto else cls.config_class
+            config = reader.from_pretrained(
+                str(path), local_files_only=True, trust_remote_code=code
+            )
+    except Exception as error:  # what a config can make the library raise has no common base
+        raise _unreadable(path, error) from error
+    config.transformers_weights = entry
+    return config
+
+
+def _split(cls: Any, path: Path, spec: ModelSpec, config: Any, itemsize: int) -> dict[str, Any]:
+    """A device map over all CUDA devices, by what is free on them now."""
+    auto = hasattr(cls, "from_config")
     code = {"trust_remote_code": spec.trust_remote_code}
-    config = (AutoConfig if auto else cls.config_class).from_pretrained(
-        str(path), local_files_only=True, **code
-    )
     with torch.device("meta"):
         model = cls.from_config(config, **code) if auto else cls(config)
 
@@ -252,22 +306,31 @@ def _split(cls: Any, path: Path, spec: ModelSpec, itemsize: int) -> dict[str, An
 def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
     try:
         return cls.from_pretrained(str(path), **options)
-    except ImportError as error:
-        raise Unavailable(f"{path.name} needs a package that is not installed: {error}") from error
-    except OSError as error:
-        raise IncompleteCheckpoint(f"{path.name} cannot be read: {error}") from error
-    except Exception as error:  # what a config can make the library raise has no common base
+    except Exception as error:  # what a checkpoint can make the library raise has no common base
         if ran_out(error):
             raise
-        if "does not recognize this architecture" in str(error):
-            raise UnsupportedModel(
-                f"transformers {_transformers_version()} does not know the model type of "
-                f"{path.name}. Update it with: pip install -U transformers"
-            ) from error
-        if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
-            # Such as quantised weights on a device that cannot compute them.
-            raise Unavailable(f"{path.name} cannot be loaded here: {error}") from error
-        raise UnsupportedModel(f"{path.name} cannot be loaded: {error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> QwenVLError:
+    """What to raise where transformers raised ``error`` over the checkpoint in ``path``."""
+    installed = _transformers_version()
+    if isinstance(error, ImportError):
+        return Unavailable(f"{path.name} needs a package that is not installed: {error}")
+    if newer.is_newer(path, installed):
+        return UnsupportedModel(f"{newer.advice(path, installed)} ({error})")
+    if isinstance(error, OSError):
+        return IncompleteCheckpoint(f"{path.name} cannot be read: {error}")
+    told = str(error)
+    if "does not recognize this architecture" in told or "Unrecognized configuration" in told:
+        return UnsupportedModel(
+            f"transformers {installed} does not know the model type of {path.name} as one that "
+            "takes pictures. Update it with: pip install -U transformers"
+        )
+    if isinstance(error, RuntimeError) and "size mismatch" not in told:
+        # Such as quantised weights on a device that cannot compute them.
+        return Unavailable(f"{path.name} cannot be loaded here: {told}")
+    return UnsupportedModel(f"{path.name} cannot be loaded: {told}")
 
 
 def _refuse_experts(path: Path, spec: ModelSpec, config: Mapping[str, Any]) -> None:

@@ -11,15 +11,17 @@ SHARDS = {
     "model-00002-of-00002.safetensors": {"c.weight": 128},
 }
 CONFIG = {"model_type": "qwen3_vl", "vision_config": {}}
+PROCESSOR = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
 
 
-def safetensors(tensors: Mapping[str, int]) -> bytes:
-    """A file of uint8 tensors, ``tensors`` maps names to bytes."""
+def safetensors(tensors: Mapping[str, int], written_for: str = "pt") -> bytes:
+    """A file of tensors in bf16, ``tensors`` maps names to bytes (even numbers)."""
     header, end = {}, 0
     for name, nbytes in tensors.items():
-        header[name] = {"dtype": "U8", "shape": [nbytes], "data_offsets": [end, end + nbytes]}
+        place = [end, end + nbytes]
+        header[name] = {"dtype": "BF16", "shape": [nbytes // 2], "data_offsets": place}
         end += nbytes
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    text = json.dumps({"__metadata__": {"format": written_for}, **header}).encode()
     return len(text).to_bytes(8, "little") + text + (bytes(range(251)) * (end // 251 + 1))[:end]
 
 
@@ -33,7 +35,7 @@ def files(config: Mapping[str, object] = CONFIG, sharded: bool = True) -> dict[s
         weights["model.safetensors.index.json"] = json.dumps(index).encode()
     return {
         "config.json": json.dumps(config).encode(),
-        "preprocessor_config.json": b"{}",
+        "preprocessor_config.json": json.dumps(PROCESSOR).encode(),
         "tokenizer.json": b'{"model": {}}\n',
         "tokenizer_config.json": b"{}",
         **weights,

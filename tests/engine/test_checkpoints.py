@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import re
+import socket
+import tempfile
+from pathlib import Path
 
 import pytest
-from qwen_vl_suite.qwenvl import checkpoints, completeness
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qwen_vl_suite.qwenvl import checkpoints, completeness, footprint
 from qwen_vl_suite.qwenvl.errors import (
+    CheckpointError,
     CheckpointNotFound,
     IncompleteCheckpoint,
     UnsupportedModel,
 )
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.shards import readable_size, tensor_names
+from qwen_vl_suite.qwenvl.shards import header_and_metadata, readable_size, tensor_names
 
-from .disk import CONFIG, files, safetensors, write
+from .disk import CONFIG, PROCESSOR, files, safetensors, write
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,7 +34,7 @@ def without(*names):
 
 
 def index(**weight_map):
-    return json.dumps({"weight_map": weight_map}).encode()
+    return json.dumps({"metadata": {}, "weight_map": weight_map}).encode()
 
 
 @pytest.mark.parametrize("sharded", [True, False])
@@ -75,6 +84,15 @@ DAMAGES = {
         {**files(), INDEX: index(a="../other/model.safetensors")},
         {INDEX: "names a file outside the folder"},
     ),
+    "index without metadata": (
+        {**files(), INDEX: json.dumps({"weight_map": {"a.weight": FIRST}}).encode()},
+        {INDEX: "lacks"},
+    ),
+    "index of nothing": ({**files(), INDEX: index()}, {INDEX: "names no tensors"}),
+    "single of another name": (
+        {**without(FIRST, SECOND, INDEX), "qwen.safetensors": safetensors({"a.weight": 8})},
+        {"model.safetensors": "if qwen.safetensors is the whole model, rename it"},
+    ),
     "no weights": (without(FIRST, SECOND, INDEX), {"model.safetensors": "is missing"}),
     "no tokenizer": (without("tokenizer.json"), {"tokenizer.json": "is missing"}),
     "half a tokenizer": (
@@ -116,7 +134,10 @@ def test_a_damage_that_is_mended_is_seen_at_once(tmp_path):
 
 ALTERNATIVES = {
     "slow tokenizer": {**without("tokenizer.json"), "vocab.json": b"{}", "merges.txt": b""},
-    "processor_config": {**without("preprocessor_config.json"), "processor_config.json": b"{}"},
+    "processor_config": {
+        **without("preprocessor_config.json"),
+        "processor_config.json": json.dumps({"image_processor": PROCESSOR}).encode(),
+    },
     "first generation": {
         **{k: v for k, v in files().items() if "token" not in k and "proc" not in k},
         "config.json": b'{"model_type": "qwen", "visual": {}}',
@@ -130,9 +151,18 @@ def test_other_complete_forms(tmp_path, contents):
     assert checkpoints.require_complete(write(tmp_path, contents)).problem == ""
 
 
+LORA = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "Qwen/Base-7B"}).encode()
+ADAPTER = {"adapter_config.json": LORA, "adapter_model.safetensors": safetensors({"lora_A": 8})}
 FOREIGN = {
     "pickle": ({"pytorch_model.bin": b"\x80"}, "only safetensors"),
     "gguf": ({"Qwen3-VL-Q4_K_M.gguf": b"GGUF"}, "GGUF"),
+    "onnx": ({"model.onnx": b""}, "ONNX"),
+    "adapter": (ADAPTER, "an adapter .LORA. for Qwen/Base-7B"),
+    "adapter without settings": (
+        {"adapter_model.safetensors": safetensors({"lora_A": 8})},
+        "an adapter .LoRA. for another model",
+    ),
+    "mlx": ({"model.safetensors": safetensors({"a.weight": 8}, "mlx")}, "MLX"),
 }
 
 
@@ -141,7 +171,166 @@ def test_weights_of_another_form_are_refused_by_name(tmp_path, weights, word):
     folder = write(tmp_path / "root" / "m", {**without(FIRST, SECOND, INDEX), **weights})
     with pytest.raises(UnsupportedModel, match=word):
         checkpoints.require_complete(folder)
-    assert [word in c.problem for c in checkpoints.scan([tmp_path / "root"])] == [True]
+    (listed,) = checkpoints.scan([tmp_path / "root"])
+    assert re.search(word, listed.problem)
+
+
+def with_settings(file, **changes):
+    """A whole checkpoint with other settings in one of its JSON files."""
+    contents = files()
+    found = json.loads(contents.get(file, b"{}"))
+    return {**contents, file: json.dumps({**found, **changes}).encode()}
+
+
+def quantised(**config):
+    return with_settings("config.json", quantization_config=config)
+
+
+def of_type(dtype, more=()):
+    header = {"a.weight": {"dtype": dtype, "shape": [4], "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode()
+    weights = len(text).to_bytes(8, "little") + text + bytes(4)
+    whole = {**without(FIRST, SECOND, INDEX), "model.safetensors": weights}
+    return {**whole, **dict(more)}
+
+
+SEEING = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}
+SAME = {**PROCESSOR, "size": {"shortest_edge": 4096, "longest_edge": 65536}}
+
+
+def prepared(**changes):
+    """A whole checkpoint whose pictures are prepared otherwise."""
+    contents = with_settings("config.json", vision_config=SEEING)
+    return {**contents, "preprocessor_config.json": json.dumps({**SAME, **changes}).encode()}
+
+
+UNSOUND = {
+    "whole weights and an adapter": ({**files(), **ADAPTER}, "a model and an adapter"),
+    "MLX by config": (with_settings("config.json", quantization={"bits": 4}), "MLX"),
+    "ModelOpt": (quantised(quant_method="modelopt"), "NVIDIA ModelOpt"),
+    "ModelOpt's own file": ({**files(), "hf_quant_config.json": b"{}"}, "NVIDIA ModelOpt"),
+    "EXL2": (quantised(quant_method="exl2"), "ExLlamaV2"),
+    "GPTQ on plain weights": (quantised(quant_method="gptq"), "gptq.*plain numbers"),
+    "FP8 on plain weights": (quantised(quant_method="fp8"), "fp8.*plain numbers"),
+    "int8 alone": (of_type("I8"), "type I8"),
+    "bool alone": (of_type("BOOL"), "type BOOL"),
+    "fp8 alone": (of_type("F8_E4M3"), "type F8_E4M3"),
+    "vision config is a list": (with_settings("config.json", vision_config=[1]), "vision_config"),
+    "text config is a word": (with_settings("config.json", text_config="x"), "text_config"),
+    "quantization is a word": (with_settings("config.json", quantization_config="x"), "quantiz"),
+    "patches of no size": (with_settings("config.json", vision_config={"patch_size": 0}), "is 0"),
+    "eos is a word": (with_settings("generation_config.json", eos_token_id="x"), "eos_token_id"),
+    "eos is half": (with_settings("generation_config.json", eos_token_id=[1.5]), "eos_token_id"),
+    "eos below zero": (with_settings("generation_config.json", eos_token_id=-1), "eos_token_id"),
+    "eos is true": (with_settings("generation_config.json", eos_token_id=[True]), "eos_token_id"),
+    "eos is nested": (with_settings("generation_config.json", eos_token_id=[[1]]), "eos_token_id"),
+    "generation is a list": ({**files(), "generation_config.json": b"[]"}, "generation_config"),
+    "preprocessor is empty": ({**files(), "preprocessor_config.json": b"{}"}, "does not say how"),
+    "preprocessor is a list": ({**files(), "preprocessor_config.json": b"[{}]"}, "preprocessor"),
+    "no part for pictures": (
+        {**without("preprocessor_config.json"), "processor_config.json": b"{}"},
+        "no part for pictures",
+    ),
+    "patch_size 0": (prepared(patch_size=0), "patch_size is 0"),
+    "patch_size is text": (prepared(patch_size="16"), "patch_size is '16'"),
+    "patch_size of another": (prepared(patch_size=14), "is 14.*is 16.*another model"),
+    "patch_size is endless": (prepared(patch_size=10**30), "patch_size is 1000"),
+    "merge_size 0": (prepared(merge_size=0), "merge_size is 0"),
+    "merge_size of another": (prepared(merge_size=4), "another model"),
+    "temporal_patch_size of another": (prepared(temporal_patch_size=1), "another model"),
+    "size is a number": (prepared(size=5), "size is 5"),
+    "pixels are text": (prepared(max_pixels="many"), "max_pixels is 'many'"),
+    "pixels below zero": (prepared(min_pixels=-1), "min_pixels is -1"),
+    "pixels in no order": (prepared(min_pixels=9999, max_pixels=99), "smallest picture"),
+    "mean of two": (prepared(image_mean=[0, 0]), "image_mean"),
+    "std of zero": (prepared(image_std=[1, 0, 1]), "image_std"),
+    "mean is text": (prepared(image_mean="abc"), "image_mean"),
+}
+
+
+@pytest.mark.parametrize(("contents", "words"), UNSOUND.values(), ids=UNSOUND)
+def test_what_could_only_answer_wrongly_is_refused(tmp_path, contents, words):
+    folder = write(tmp_path / "root" / "m", contents)
+    (listed,) = checkpoints.scan([tmp_path / "root"])
+    assert re.search(words, listed.problem)
+    with pytest.raises(CheckpointError, match=words):
+        checkpoints.require_complete(folder)
+
+
+SOUND = {
+    "prepared as the model sees": prepared(),
+    "older spelling": prepared(size=None, min_pixels=3136, max_pixels=50176),
+    "int8 that is told": of_type(
+        "I8", [("config.json", quantised(quant_method="bitsandbytes")["config.json"])]
+    ),
+    "several ends": with_settings("generation_config.json", eos_token_id=[1, 2]),
+    "no end": with_settings("generation_config.json", eos_token_id=None),
+    "another program's files": {
+        **files(),
+        "._model.safetensors": b"\0\5",
+        "consolidated.safetensors": safetensors({"x": 2}),
+    },
+}
+
+
+@pytest.mark.parametrize("contents", SOUND.values(), ids=SOUND)
+def test_what_is_sound_is_not_refused(tmp_path, contents):
+    assert checkpoints.require_complete(write(tmp_path / "m", contents)).problem == ""
+
+
+STRAY = {"model.safetensors": safetensors({"a.weight": 64, "b.weight": 16, "c.weight": 128})}
+CHOICES = {
+    "shards alone": (files(), INDEX, ""),
+    "single alone": (files(sharded=False), "model.safetensors", ""),
+    "a leftover index": ({**without(FIRST, SECOND), **STRAY}, "model.safetensors", ""),
+    "a cut leftover index": (
+        {**without(FIRST, SECOND), **STRAY, INDEX: b'{"weight_map'},
+        "model.safetensors",
+        "",
+    ),
+    "a cut single": ({**files(), "model.safetensors": b"\x09"}, INDEX, ""),
+    "an index of the single": (
+        {**files(sharded=False), INDEX: index(**{"a.weight": "model.safetensors"})},
+        INDEX,
+        "",
+    ),
+    "both whole": ({**files(), **STRAY}, INDEX, "which of the two is meant"),
+    "shards without index": ({**without(INDEX), **STRAY}, "model.safetensors", "which of the two"),
+    "shards with a cut index": ({**files(), **STRAY, INDEX: b"{"}, INDEX, "index.json is unread"),
+    "half of the shards": ({**without(FIRST), **STRAY}, INDEX, f"{FIRST} is missing .if model"),
+    "a cut shard": ({**files(), **STRAY, SECOND: CUT}, INDEX, f"{SECOND} is cut off"),
+}
+
+
+@pytest.mark.parametrize(("contents", "entry", "words"), CHOICES.values(), ids=CHOICES)
+def test_what_is_checked_is_what_is_chosen(tmp_path, contents, entry, words):
+    folder = write(tmp_path / "m", contents)
+    chosen = completeness.weight_files(folder)
+    assert chosen.entry == entry
+    assert re.search(words, checkpoints.inspect(folder).problem)
+    if words:
+        with pytest.raises(CheckpointError, match=words):
+            checkpoints.require_complete(folder)
+        with pytest.raises(CheckpointError, match=words):
+            list(footprint.weights(folder))
+    else:
+        assert {weight.name for weight in footprint.weights(folder)} == set(chosen.tensors)
+
+
+def test_a_text_encoder_is_named(tmp_path):
+    contents = without("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
+    found = checkpoints.inspect(write(tmp_path, contents))
+    assert "text encoders of image generators" in found.problem
+    assert "tokenizer.json" in found.missing
+
+
+def test_adapters_and_ggufs_without_config_are_listed(tmp_path):
+    write(tmp_path / "lora", ADAPTER)
+    write(tmp_path / "group" / "quants", {"model.gguf": b"GGUF"})
+    write(tmp_path / "nothing", {"readme.txt": b""})
+    found = {c.name: c.problem for c in checkpoints.scan([tmp_path])}
+    assert "adapter" in found["lora"] and "GGUF" in found["group/quants"]
+    assert len(found) == 2
 
 
 def test_a_lone_gguf_says_gguf_rather_than_missing_files(tmp_path):
@@ -211,19 +400,190 @@ def test_a_blob_that_is_gone_is_missing(tmp_path):
     assert checkpoints.inspect(folder).missing == (FIRST,)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_folder_is_passed_over(tmp_path):
-    closed = write(tmp_path / "closed" / "m", files()).parent
-    closed.chmod(0)
+@pytest.mark.parametrize("depth", ["m", "group/m"])
+def test_a_folder_that_may_not_be_read_is_listed_with_the_reason(tmp_path, monkeypatch, depth):
+    closed = write(tmp_path / depth, files())
     write(tmp_path / "open", files())
-    assert [c.name for c in checkpoints.scan([tmp_path])] == ["open"]
-    closed.chmod(0o700)
+
+    def denied(real):
+        def guarded(path="."):
+            if os.fspath(path) == str(closed):
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+            return real(path)
+
+        return guarded
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, denied(getattr(os, name)))
+    found = {c.name: c.problem for c in checkpoints.scan([tmp_path])}
+    assert found == {depth: "It cannot be read (Permission denied).", "open": ""}
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))  # names of sockets are short
+
+
+def link_to_itself(path):
+    path.symlink_to(path)
+
+
+def link_to_device(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such files there")
+@pytest.mark.parametrize(
+    "put", [make_pipe, make_socket, link_to_itself, link_to_device, Path.mkdir]
+)
+@pytest.mark.parametrize("name", [*sorted(files()), "model.safetensors", "adapter_config.json"])
+def test_what_is_no_file_is_never_opened(tmp_path, monkeypatch, name, put):
+    monkeypatch.chdir(tmp_path)
+    folder = write(tmp_path / "m", without(name))
+    put(folder / name)
+    write(tmp_path / "whole", files())
+    found = {c.name: c.problem for c in checkpoints.scan([tmp_path])}
+    assert found.pop("whole") == ""
+    if name != "model.safetensors":  # whole shards stand beside it
+        assert found["m"] and (name in found["m"] or name == "adapter_config.json")
+
+
+DEEP = b"[" * 100_000
+HEADERS = {
+    "nested": DEEP + b"]" * 100_000,
+    "offsets are text": b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": ["0", "4"]}}',
+    "offsets are huge": b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1%s]}}'
+    % (b"0" * 400),
+    "offsets are halves": b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0.0, 4.0]}}',
+    "three offsets": b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}}',
+    "no dtype": b'{"a": {"shape": [1], "data_offsets": [0, 4]}}',
+    "no shape": b'{"a": {"dtype": "F32", "data_offsets": [0, 4]}}',
+    "unknown dtype": b'{"a": {"dtype": "F7", "shape": [1], "data_offsets": [0, 4]}}',
+    "shape below zero": b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+    "shape of text": b'{"a": {"dtype": "F32", "shape": "4", "data_offsets": [0, 4]}}',
+    "other bytes than its shape": b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+    "many dimensions": b'{"a": {"dtype": "F32", "shape": [%s9], "data_offsets": [0, 4]}}'
+    % (b"9," * 99_999),
+    "a gap": b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
+    "tensor is a number": b'{"a": 1}',
+    "no UTF-8": b'{"\xff": 1}',
+    "half a character": b'{"\\ud800": {"dtype": "F32"}}',
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_a_header_that_cannot_be_is_damage(tmp_path, header):
+    weights = len(header).to_bytes(8, "little") + header + bytes(8)
+    write(tmp_path / "m", {**files(sharded=False), "model.safetensors": weights})
+    (found,) = checkpoints.scan([tmp_path])
+    assert found.problem.startswith("model.safetensors is damaged")
+    assert found.problem.isprintable()
+
+
+ODD_JSON = {
+    "nested": DEEP,
+    "nested whole": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "no UTF-8": b'{"model_type": "\xff\xfe"}',
+    "UTF-16": '{"model_type": "qwen3_vl"}'.encode("utf-16"),
+    "endless number": b'{"a": 1' + b"0" * 100_000 + b"}",
+    "too long": b'{"a": "' + b" " * 10_000_001 + b'"}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", ODD_JSON.values(), ids=ODD_JSON)
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", INDEX])
+def test_json_that_cannot_be_read_is_told(tmp_path, name, content):
+    write(tmp_path / "m", {**files(), name: content})
+    write(tmp_path / "whole", files())
+    found = {c.name: c for c in checkpoints.scan([tmp_path])}
+    assert found["whole"].problem == ""
+    if name != INDEX or content != ODD_JSON["too long"]:  # an index may be long
+        assert name in found["m"].missing
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(
+    ["model_type", "vision_config", "text_config", "thinker_config", "quantization_config",
+     "quantization", "quant_method", "patch_size", "merge_size", "size", "min_pixels",
+     "image_mean", "image_std", "image_processor", "eos_token_id", "weight_map", "metadata",
+     "a.weight", "__metadata__", "dtype", "shape", "data_offsets", "transformers_version",
+     "tie_word_embeddings", "base_model_name_or_path", "peft_type", "vocab_size"]
+)  # fmt: skip
+
+
+@st.composite
+def mutated(draw):
+    """A whole checkpoint in which one file is anything, or a JSON object with odd values."""
+    contents = files(sharded=draw(st.booleans()))
+    name = draw(st.sampled_from([*sorted(contents), "generation_config.json", *ADAPTER]))
+    odd = draw(
+        st.dictionaries(KEYS, anything | st.dictionaries(KEYS, anything, max_size=3), max_size=4)
+    )
+    if draw(st.booleans()):
+        content = draw(st.binary(max_size=40))
+    elif name.endswith(".safetensors"):
+        text = json.dumps(odd).encode()
+        length = draw(st.sampled_from([len(text), len(text) - 1, 0, 2**62, 2**64 - 1]))
+        content = max(0, length).to_bytes(8, "little") + text + draw(st.binary(max_size=9))
+    else:
+        content = json.dumps({**json.loads(contents.get(name, b"{}")), **odd}).encode()
+    return {**contents, name: content}
+
+
+@given(contents=mutated(), name=st.sampled_from(["m", "g/m", os.fsdecode(b"m\xff")]))
+@settings(max_examples=150)
+def test_a_scan_survives_anything(contents, name):
+    with tempfile.TemporaryDirectory() as root:
+        write(Path(root) / name, contents)
+        write(Path(root) / "whole", files())
+        found = {c.name: c for c in checkpoints.scan([root])}
+        assert found["whole"].problem == ""
+        json.dumps([c.name + c.problem for c in found.values()]).encode()
+        for checkpoint in found.values():
+            f"{checkpoint.name} {checkpoint.problem} {checkpoint.missing}".encode()
+            assert len(checkpoint.problem) < 2000
+        assert "cannot be read" not in "".join(c.problem for c in found.values())
+
+
+def test_only_headers_are_read(tmp_path, monkeypatch):
+    folder = write(tmp_path / "m", files(sharded=False))
+    read = []
+
+    class Counted(io.FileIO):
+        def readinto(self, buffer):
+            read.append(super().readinto(buffer) or 0)
+            return read[-1]
+
+    def opened(path, mode):
+        assert mode == "rb"
+        return io.BufferedReader(Counted(path), 1024)
+
+    weights = folder / "model.safetensors"
+    text = weights.read_bytes()[:-256].replace(b"128", b"999999").replace(b"256]", b"1999998]")
+    text = (len(text) - 8).to_bytes(8, "little") + text[8:]
+    weights.write_bytes(text + bytes(1_999_998))
+    monkeypatch.setattr(Path, "open", opened)
+    assert checkpoints.inspect(folder).problem == ""
+    assert sum(read) < 20_000
 
 
 def test_a_folder_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
-        completeness, "tensor_names", lambda path: read.append(path.name) or tensor_names(path)
+        completeness,
+        "header_and_metadata",
+        lambda path: read.append(path.name) or header_and_metadata(path),
     )
     folder = write(tmp_path / "m", files())
     first = checkpoints.scan([tmp_path])
@@ -236,7 +596,7 @@ def test_a_folder_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
 
 
 def test_tensor_names_leaves_metadata_out(tmp_path):
-    path = write(tmp_path, {"m.safetensors": safetensors({"a": 1, "b": 2})}) / "m.safetensors"
+    path = write(tmp_path, {"m.safetensors": safetensors({"a": 2, "b": 4})}) / "m.safetensors"
     assert tensor_names(path) == {"a", "b"}
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from qwen_vl_suite.qwenvl import loading
-from qwen_vl_suite.qwenvl.devices import held_bytes, move
-from qwen_vl_suite.qwenvl.errors import Unavailable
+from qwen_vl_suite.qwenvl import checkpoints, loading, transformers_backend
+from qwen_vl_suite.qwenvl.devices import held_bytes, mapped_bytes, move
+from qwen_vl_suite.qwenvl.errors import IncompleteCheckpoint, Unavailable
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.footprint import estimated_bytes
 from qwen_vl_suite.qwenvl.shards import settings
-from qwen_vl_suite.qwenvl.types import ModelSpec
+from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling
+from qwen_vl_suite.qwenvl.weights import Weights
 from safetensors.torch import load_file, save_file
 
 FAMILY_NAMES = list(tiny.CONFIGS)
@@ -90,6 +91,106 @@ def test_transformers_is_left_as_it_was(checkpoint) -> None:
     with pytest.raises(HostStop):
         load(checkpoint("qwen3_vl"), stop)
     assert state() == before
+
+
+def sharded(folder: Path, target: Path) -> Path:
+    """A copy of ``folder`` in two shards."""
+    shutil.copytree(folder, target)
+    weights = load_file(target / "model.safetensors")
+    (target / "model.safetensors").unlink()
+    places = {}
+    for number in (1, 2):
+        file = f"model-0000{number}-of-00002.safetensors"
+        part = {name: weights[name] for name in sorted(weights)[number - 1 :: 2]}
+        save_file(part, target / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (target / "model.safetensors.index.json").write_text(json.dumps(index))
+    return target
+
+
+@pytest.mark.parametrize("with_heads", [False, True])
+@pytest.mark.parametrize("left", ["nothing", "a cut single file", "a leftover index"])
+def test_what_is_checked_is_what_is_loaded(checkpoint, tmp_path, left: str, with_heads) -> None:
+    folder = checkpoint("qwen3_5", heads=True) if with_heads else checkpoint("qwen3_vl")
+    target = tmp_path / "m"
+    if left == "a leftover index":
+        shutil.copytree(folder, target)
+        places = dict.fromkeys(load_file(folder / "model.safetensors"), "model-1-of-1.safetensors")
+        index = json.dumps({"metadata": {}, "weight_map": places})
+        (target / "model.safetensors.index.json").write_text(index)
+    else:
+        sharded(folder, target)
+    if left == "a cut single file":
+        whole = (folder / "model.safetensors").read_bytes()
+        (target / "model.safetensors").write_bytes(whole[:-1])
+    assert checkpoints.require_complete(target).problem == ""
+    model, plain = load(target), load(folder)
+    assert torch.equal(logits(model), logits(plain))
+    assert hasattr(model, "mtp") == with_heads
+    spec = ModelSpec(str(target), device="cpu")
+    assert estimated_bytes(target, spec) == estimated_bytes(folder, spec)
+
+
+@pytest.mark.parametrize("quantization", ["none", "8bit"])
+@pytest.mark.parametrize("model_type", ["qwen3_vl", "qwen2_5_omni"])
+def test_a_loaded_model_needs_its_files_no_longer(
+    checkpoint, tmp_path, model_type: str, quantization: str
+) -> None:
+    folder = shutil.copytree(checkpoint(model_type), tmp_path / "m")
+    model = load(folder, quantization=quantization)
+    assert mapped_bytes(model) == 0
+    answer = logits(model)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.write(bytes(range(256)) * 40)
+        file.truncate(64)
+    assert torch.equal(logits(model), answer)
+
+
+def test_what_has_no_room_in_ram_stays_mapped_and_is_told(checkpoint, monkeypatch, caplog) -> None:
+    import psutil
+
+    folder = checkpoint("qwen3_vl")
+    plain = logits(load(folder))
+    free = psutil.virtual_memory()._replace(available=100_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    weights = Weights(lambda _: load(folder), {torch.device("cpu"): 1})
+    model = weights.load()
+    assert mapped_bytes(model) > 100_000
+    assert "stay mapped files" in caplog.text
+    assert torch.equal(logits(model), plain)
+    weights.offload()
+    assert weights.place == "disk", "what is in files is not in RAM"
+
+
+@pytest.mark.parametrize("with_both", [True, False])
+def test_what_was_shared_is_copied_once(checkpoint, tmp_path, with_both: bool) -> None:
+    model = load(tied(checkpoint("qwen3_vl"), tmp_path / "tied", with_both))
+    assert mapped_bytes(model) == 0
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+def swap(folder: Path, other: Path) -> None:
+    for file in ("model.safetensors", "chat_template.jinja"):
+        shutil.copy(other / file, folder / file)
+
+
+def test_changed_files_are_read_again(checkpoint, tmp_path, caplog) -> None:
+    folder = shutil.copytree(checkpoint("qwen3_vl"), tmp_path / "m")
+    other = tiny.make("qwen3_vl", tmp_path / "other", thinking="always", seed=9)
+    request = Request((), "who are you?", sampling=Sampling(max_new_tokens=8))
+    backend = transformers_backend.load(ModelSpec(str(folder), device="cpu"))
+    before = backend.generate([request])
+    model = backend.model
+    (folder / "readme.md").write_text("nothing that a model is read from")
+    assert backend.generate([request]) == before and backend.model is model
+    swap(folder, other)
+    fresh = transformers_backend.load(ModelSpec(str(other), device="cpu"))
+    assert backend.generate([request]) == fresh.generate([request]) != before
+    assert backend.thinks() and backend.model is not model
+    (folder / "config.json").unlink()
+    with pytest.raises(IncompleteCheckpoint, match=r"config\.json is missing"):
+        backend.generate([request])
 
 
 class Elsewhere(torch.overrides.TorchFunctionMode):
