@@ -154,7 +154,9 @@ def _denies(answer: str, want: Want, asked: Sequence[str]) -> bool:
 def find_items(answer: str, want: Want = "boxes") -> list[Item]:
     """Everything that ``answer`` (without thought) marks with numbers; never raises."""
     answer = markup.in_usual_form(answer)
-    texts = dict.fromkeys((answer, _STRUCTURE.sub(_to_ascii, answer)))
+    texts = [answer]
+    if not answer.isascii():
+        texts = [*dict.fromkeys((answer, _STRUCTURE.sub(_to_ascii, answer)))]
     found = next((found for text in texts for found in _readings(text, want) if found), [])
     if want == "lines":
         return found

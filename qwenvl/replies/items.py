@@ -250,7 +250,8 @@ def _name(key: str | None) -> str:
 def _first(data: Mapping[str, Any], names: Sequence[str]) -> str:
     """The first of the named members that says something; English before other languages."""
     members = {plain(key): member for key, member in data.items()}
-    return next((said for name in names if (said := _said(members.get(name)))), "")
+    here = filter(members.__contains__, names)
+    return next((said for name in here if (said := _said(members[name]))), "")
 
 
 def _label(data: Mapping[str, Any]) -> str:
@@ -258,8 +259,8 @@ def _label(data: Mapping[str, Any]) -> str:
     where no other member names it."""
     members = {plain(key): member for key, member in data.items()}
     number, is_text = "", False
-    for name in _LABELS:
-        said = _said(members.get(name))
+    for name in filter(members.__contains__, _LABELS):
+        said = _said(members[name])
         if not said:
             continue
         if name in _MAYBE_IDS and _ID.fullmatch(said):

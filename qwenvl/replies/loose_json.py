@@ -13,10 +13,11 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 _TOKEN = re.compile(r"[\"'\[\]{}]")
+_BRACKET = re.compile(r"[\[{]")
 _CLOSES = {"]": "[", "}": "{"}
 _BEFORE_STRING = frozenset("{[(,:")
 _AFTER_STRING = frozenset(",:}])/#\n")
@@ -24,12 +25,13 @@ _AFTER_STRING = frozenset(",:}])/#\n")
 _NEXT_MEMBER = re.compile(
     r"\s*(?:[\"'][^\"'\n]{0,200}(?:[\"']\s*:|\Z)|[\w-]{1,80}\s*:|[{}\[\]#,]|//|/\*|\Z)"
 )
-_MEMBER = re.compile(r"[\"']?([^\"'{}\[\],:\n]{1,80})[\"']?\s*:\s*$")
+_NOT_IN_NAMES = re.compile(r"[\"'{}\[\],:\n]")
 
 # A backslash of a string and what it escapes. Models write LaTeX and Windows paths in JSON without
 # doubling the backslash, so "\frac" would be a form feed and "\(" an error.
 _ESCAPE = re.compile(r"\\(\\|u[0-9a-fA-F]{4}|[A-Za-z]+|.|\Z)", re.DOTALL)
 _PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\(?!\\)[^\s\"'<>|]*(?: [\w.()~-]{1,40}\\[^\s\"'<>|]*)*")
+_END_OF_LINE = re.compile(r".:\\n[^\\]*")
 # Commands of LaTeX that begin as JSON's escapes of tab, line feed and carriage return do, and are
 # no such escape before a word.
 _COMMANDS = frozenset(
@@ -58,13 +60,18 @@ _HALF_CHARACTER = re.compile(
     r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 # json-repair may take quadratic time on hostile text (minutes for 100 kB), so its work is bounded
-# by the sum of squared lengths. This is one object of 6,000 characters, or 4,000 of 100.
+# by the sum of squared lengths, and a share for each call. This is one object of 6,000 characters,
+# or 1,700 of 50.
 _MENDING_BUDGET = 4 * 10**7
+_MENDING_CALL = 2 * 10**4
+# Brackets and quotes of a text that are looked at. The longest replies, lists of a thousand boxes,
+# have a tenth of it; what comes behind is not read.
+_MOST_TOKENS = 100_000
 # Each level that does not parse is read once more in parts: bounds the work on deep nesting.
 _MAX_LEVELS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Value:
     """One JSON value. ``start``, ``end``: where it stands in the text. ``key``: where it was a
     member of an object that was never closed or could not be read, the member's name (empty if it
@@ -77,7 +84,7 @@ class Value:
     within: str = ""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Node:
     start: int
     opener: str
@@ -96,8 +103,21 @@ def values(text: str) -> list[Value]:
     around, several values one after the other, ends cut off. All strings are valid Unicode and all
     numbers finite (others are None). Never raises; text without JSON gives an empty list.
     """
-    budget = _Budget()
+    whole = _whole(text)
+    if whole is not None:
+        return [whole]
+    budget = _Budget(len(text))
     return [value for node in _outermost(text) for value in _read(text, node, budget, 0)]
+
+
+def _whole(text: str) -> Value | None:
+    """The one sound value of ``text``, where no bracket stands outside it."""
+    first = _BRACKET.search(text)
+    last = max(text.rfind("]"), text.rfind("}")) + 1
+    if first is None or first.start() >= last or _BRACKET.search(text, last):
+        return None
+    value = _strict(text[first.start() : last])
+    return None if value is None else Value(value, first.start(), last)
 
 
 def members(text: str) -> dict[str, Any]:
@@ -126,12 +146,19 @@ def is_inside(text: str, position: int) -> bool:
 
 
 class _Budget:
-    def __init__(self) -> None:
-        self.left = _MENDING_BUDGET
+    """What may still be spent on broken JSON: on mending, and on looking through it for quotes."""
 
-    def spend(self, length: int) -> bool:
-        self.left -= length**2
-        return self.left >= 0
+    def __init__(self, length: int) -> None:
+        self._mending = _MENDING_BUDGET
+        self._scanning = 2 * length
+
+    def mend(self, length: int) -> bool:
+        self._mending -= length**2 + _MENDING_CALL
+        return self._mending >= 0
+
+    def scan(self, length: int) -> bool:
+        self._scanning -= length
+        return self._scanning >= 0
 
 
 def _outermost(text: str) -> list[_Node]:
@@ -178,10 +205,11 @@ def _named(text: str, node: _Node, within: str) -> list[_Node]:
 
 
 def _member_name(text: str, start: int, end: int) -> str:
-    if _last_before(text, end) != ":":
+    """The name before the colon that ends ``text[start:end]``; "" if there is none."""
+    before = text[max(start, end - 100) : end].rstrip()
+    if not before.endswith(":"):
         return ""
-    member = _MEMBER.search(text, max(start, end - 100), end)
-    return member[1].strip() if member else ""
+    return _NOT_IN_NAMES.split(before[:-1].rstrip().rstrip("\"'"))[-1].strip()
 
 
 def _tokens(text: str) -> Iterator[tuple[int, str]]:
@@ -192,7 +220,7 @@ def _tokens(text: str) -> Iterator[tuple[int, str]]:
     """
     openers: list[str] = []
     quote = ""
-    for match in _TOKEN.finditer(text):
+    for match in islice(_TOKEN.finditer(text), _MOST_TOKENS):
         position, char = match.start(), match[0]
         if char in "\"'":
             if not quote:
@@ -276,14 +304,14 @@ def _escaped(source: str) -> str:
     if "\\" not in source:
         return source
     source = _HALF_CHARACTER.sub(r"\\ufffd", source)
-    source = _PATH.sub(lambda path: _ESCAPE.sub(_in_path, path[0]), source)
+    source = _PATH.sub(_path, source)
     is_mathematics = _MATHEMATICS.search(source) is not None
 
     def meant(found: re.Match[str]) -> str:
         what = found[1]
-        if what == "'":
-            return "'"
-        is_escape = what in ("\\", '"', "/") or (what[:1] == "u" and len(what) == 5)
+        if what in ("'", "/"):
+            return what
+        is_escape = what in ("\\", '"') or (what[:1] == "u" and len(what) == 5)
         if what[:1] in ("b", "f", "r"):
             is_escape = len(what) == 1
         elif what[:1] in ("n", "t"):
@@ -293,11 +321,18 @@ def _escaped(source: str) -> str:
     return _ESCAPE.sub(meant, source)
 
 
+def _path(found: re.Match[str]) -> str:
+    """A Windows path with its backslashes doubled. "A:" at the end of a line is none."""
+    path = found[0]
+    return path if _END_OF_LINE.fullmatch(path) else _ESCAPE.sub(_in_path, path)
+
+
 def _in_path(found: re.Match[str]) -> str:
     """Doubled, but for a line feed before a capital: there the path is over."""
     what = found[1]
     is_over = what[:1] == "n" and what[1:2].isupper()
-    return found[0] if is_over or what in ("\\", '"') else f"\\{found[0]}"
+    is_character = what[:1] == "u" and len(what) == 5
+    return found[0] if is_over or is_character or what in ("\\", '"') else f"\\{found[0]}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
@@ -311,14 +346,12 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def _mended(source: str, budget: _Budget) -> Any:
-    stray = [position for position, char in _tokens(source) if char == '"']
-    if stray:
-        ends = [*stray, len(source)]
-        parts = (source[start:end] for start, end in zip([0, *stray], ends, strict=True))
-        escaped = _strict("\\".join(parts))
-        if escaped is not None:
-            return escaped
-    if not budget.spend(len(source)):
+    if not budget.scan(len(source)):
+        return None
+    mended = _strict(_without_stray_marks(source))
+    if mended is not None:
+        return mended
+    if not budget.mend(len(source)):
         return None
     from json_repair import repair_json
 
@@ -327,6 +360,22 @@ def _mended(source: str, budget: _Budget) -> Any:
     except Exception:  # On hostile text the library may fail in ways that it does not document.
         return None
     return _sound(value) if isinstance(value, dict | list) and value else None
+
+
+def _without_stray_marks(source: str) -> str:
+    """``source`` with the quotes inside its strings escaped, and no comma before a bracket that
+    closes."""
+    parts, end = [], 0
+    for position, char in _tokens(source):
+        if char == '"':
+            parts += [source[end:position], "\\"]
+            end = position
+        elif char in _CLOSES:
+            kept = source[end:position].rstrip()
+            if kept.endswith(","):
+                parts.append(kept[:-1])
+                end = position
+    return "".join(parts) + source[end:]
 
 
 def _sound(value: Any) -> Any:

@@ -10,6 +10,8 @@ import html
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from ..types import Size
@@ -81,6 +83,7 @@ _GAP = re.compile(r"[\s,]*")
 _NEXT_PLACE = re.compile(r"[\s,]*\(\s*[-+\d]")
 _POINTS = re.compile(r"<points?\s([^<>]*)(?:>([^<]*)|\Z)")
 _AXIS = re.compile(rf"\b([xy])(\d{{0,4}})\s*=\s*[\"']?({_NUMBER})")
+_MOST_PLACES = 20_000  # of a reply; more in no picture
 _LEAD_LENGTH = 60
 _LEAD_EDGE = re.compile(r"[\n:：,，.。;；!?()\[\]{}<>|]")
 _ABOUT_BOXES = re.compile(
@@ -88,7 +91,7 @@ _ABOUT_BOXES = re.compile(
     re.IGNORECASE,
 )
 _LEAD_SEPARATOR = re.compile(r"\s*(?:[:：=→]|\s[-–—]|[-=]>)\s*\Z")
-_BULLET = re.compile(r"(?:[-*+•‣▪●◦·–—]\s+|#+\s+|\(?\d{1,3}[.)]\s+|[①-⑳]\s*)+")
+_BULLET = re.compile(r"^(?:[-*+•‣▪●◦·–—]\s+|#+\s+|\(?\d{1,3}[.)]\s+|[①-⑳]\s*)+")
 _EMPHASIS = re.compile(r"^(\*\*|__|\*|`)(.+?)\1?$", re.DOTALL)
 # Where words speak of a place, numbers after them are one ...
 _WHERE = re.compile(
@@ -133,7 +136,7 @@ class Block:
     def html(self) -> str:
         return "".join(self.parts)
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The words of ``html``, one line for each line of the page."""
         lines = without_tags(_CELL.sub("\t", _BREAK.sub("\n", self.html)))
@@ -308,7 +311,7 @@ def runs(text: str) -> list[Run]:
     """
     found: list[Run] = []
     label, end = "", -1
-    for mark in _MARK.finditer(text):
+    for mark in islice(_MARK.finditer(text), _MOST_PLACES):
         if mark["ref"] is not None:
             label = mark["ref"].strip()
             continue
@@ -343,7 +346,7 @@ def points(text: str) -> list[tuple[str, tuple[float, float]]]:
     Of a tag that was cut off, the last attribute may be half and does not count.
     """
     found = []
-    for tag in _POINTS.finditer(text):
+    for tag in islice(_POINTS.finditer(text), _MOST_PLACES):
         attributes = tag[1] if tag[2] is not None else tag[1].rpartition(" ")[0]
         axes: dict[str, dict[str, float]] = {}
         for axis, index, value in _AXIS.findall(attributes):
@@ -395,25 +398,22 @@ def lead_in(text: str, position: int) -> str:
         trimmed = lead[: separator.start()]
     elif trimmed != lead:
         return ""
-    name = _without_bullet(_LEAD_EDGE.split(trimmed)[-1])
+    name = clean_label(_LEAD_EDGE.split(trimmed)[-1].strip()).strip("*_#\"'`")
     return "" if len(name.split()) > 5 or _ABOUT_BOXES.search(name) else name
 
 
 def clean_label(label: str) -> str:
-    """``label`` without the Markdown around it: a bullet before it, bold, quotes of code."""
-    return _without_bullet(label) or label
-
-
-def _without_bullet(name: str) -> str:
-    name = _BULLET.sub("", name.strip(), count=1)
-    return _EMPHASIS.sub(r"\2", name).strip(" \t\"'`")
+    """``label`` without the Markdown around it: a bullet before it, bold, code."""
+    if label[:1].isalnum() and label[-1:].isalnum():
+        return label
+    return _EMPHASIS.sub(r"\2", _BULLET.sub("", label, count=1)).strip() or label
 
 
 def is_talk(text: str, position: int, place: tuple[float, ...]) -> bool:
     """Whether the sentence before ``position`` says that the numbers there are something else
     than a place: "founded in [1990, 1991, 1992, 1993]"."""
     lead = text[max(0, position - _LEAD_LENGTH) : position].rpartition("\n")[2]
-    if _WHERE.search(lead):
+    if not lead.rstrip()[-1:].isalpha() or _WHERE.search(lead):
         return False
     years = len(place) == 4 and all(1800 <= value <= 2100 for value in place)
     return years or _NO_PLACE.search(lead) is not None
@@ -450,7 +450,7 @@ def assignments(text: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
     """
     group: dict[str, Any] = {}
     start = end = 0
-    for found in _ASSIGNMENT.finditer(text):
+    for found in islice(_ASSIGNMENT.finditer(text), _MOST_PLACES):
         name = found["name"] or found["corner"]
         if group and (name in group or not _BETWEEN.fullmatch(text, end, found.start())):
             yield _name_before(text, start), group, False

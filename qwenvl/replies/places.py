@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -150,6 +151,8 @@ def spelled_out(value: Mapping[str, Any]) -> Numbers | None:
     """The place that members spell out, under any of the names above: two opposite corners, a
     corner or the middle with a size, or ``x`` and ``y`` alone. None where a part of a box is
     missing: a corner is no point."""
+    if len(value) < 2:
+        return None
     by_name = {plain(key): member for key, member in value.items()}
     pairs = {name: pair for name in by_name if (pair := _pair(by_name[name])) is not None}
     for first, second in _DIAGONALS:
@@ -211,7 +214,7 @@ def are_years(place: Sequence[float]) -> bool:
     return len(place) == 4 and rising and place[0] >= 1800 and place[3] <= 2100
 
 
-def is_part(key: object, member: Any) -> bool:
+def is_part(key: str, member: Any) -> bool:
     """Whether a member is a part of what ``spelled_out`` reads, and so no data beside it."""
     name = plain(key)
     return (
@@ -227,7 +230,8 @@ def enclosing(places: Sequence[Numbers]) -> Numbers:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def plain(key: object) -> str:
+@lru_cache(maxsize=512)
+def plain(key: str) -> str:
     """A member's name as names are compared: without case, "_", "-", blanks, and what follows in
     brackets (``Bounding Box (x1, y1, x2, y2)``)."""
-    return _NOT_IN_NAMES.sub("", str(key).split("(")[0].split("[")[0].lower())
+    return _NOT_IN_NAMES.sub("", key.split("(")[0].split("[")[0].lower())

@@ -65,7 +65,7 @@ _CAPTIONS = (
     "caption", "description", "text", "title", "alt_text", "alt", "prompt", "answer", "output",
     "response", "result", "tags", "keywords",
 )  # fmt: skip
-_HASHTAG = re.compile(r"[ \t]+#(?=\w)")
+_HASHTAG = re.compile(r"(?<=\w)[ \t]+#(?=\w)")
 _END_OF_SENTENCE = re.compile(r"(\w)\.\s*(?=\n|\Z)")
 
 

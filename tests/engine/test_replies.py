@@ -329,6 +329,202 @@ def test_a_cut_reply_is_never_nothing_unless_the_whole_one_is(text: str) -> None
             assert found, text[:end]
 
 
+FORMS_OF_A_BOX = {
+    "x, y, w, h": '{"x": 10, "y": 20, "w": 290, "h": 380, "label": "cat"}',
+    "x, y, w, h inside": '{"bbox": {"x": 10, "y": 20, "w": 290, "h": 380}, "label": "cat"}',
+    "corners from 0": '{"bbox": {"x0": 10, "y0": 20, "x1": 300, "y1": 400}, "label": "cat"}',
+    "left, top, width, height": '{"left":10,"top":20,"width":290,"height":380,"label":"cat"}',
+    "left, top, right, bottom": '{"left":10,"top":20,"right":300,"bottom":400,"label":"cat"}',
+    "x_min": '{"x_min": 10, "y_min": 20, "x_max": 300, "y_max": 400, "label": "cat"}',
+    "start and end": '{"start": [10, 20], "end": [300, 400], "label": "cat"}',
+    "start and end as objects": (
+        '{"start": {"x": 10, "y": 20}, "end": {"x": 300, "y": 400}, "label": "cat"}'
+    ),
+    "corners as lists, inside": (
+        '{"bbox": {"top_left": [10, 20], "bottom_right": [300, 400]}, "label": "cat"}'
+    ),
+    "corners as objects": (
+        '{"topLeft": {"x": 10, "y": 20}, "bottomRight": {"x": 300, "y": 400}, "label": "cat"}'
+    ),
+    "the other two corners": '{"bottom_left":[10,400],"top_right":[300,20],"label":"cat"}',
+    "two points in a box": '{"bbox": [{"x": 10, "y": 20}, {"x": 300, "y": 400}], "label": "cat"}',
+    "vertices": (
+        '{"vertices": [{"x":10,"y":20},{"x":300,"y":20},{"x":300,"y":400},{"x":10,"y":400}],'
+        ' "label": "cat"}'
+    ),
+    "a polygon": '{"polygon": [[10,20],[300,25],[290,400],[12,390]], "label": "cat"}',
+    "the middle and a size": '{"cx": 155, "cy": 210, "w": 290, "h": 380, "label": "cat"}',
+    "a centre and a size": '{"center": [155, 210], "size": [290, 380], "label": "cat"}',
+    "a position and a size": (
+        '{"position": {"x": 10, "y": 20}, "size": {"width": 290, "height": 380}, "label": "cat"}'
+    ),
+    "a key that says sizes": '{"xywh": [10, 20, 290, 380], "label": "cat"}',
+    "a wrong bracket at the end": '{"bbox_2d": [10, 20, 300, 400), "label": "cat"}',
+    "pairs in square brackets between tags": "<ref>cat</ref><box>[10,20],[300,400]</box>",
+    "a list between tags": "<ref>cat</ref><box>[10, 20, 300, 400]</box>",
+    "a list in a list between tags": "<ref>cat</ref><box>[[10, 20, 300, 400]]</box>",
+    "a list between tokens": (
+        "<|object_ref_start|>cat<|object_ref_end|><|box_start|>[10,20,300,400]<|box_end|>"
+    ),
+    "blanks between tags": "<ref>cat</ref><box>10 20 300 400</box>",
+    "a bullet in a ref": "<ref>- cat</ref><box>(10,20),(300,400)</box>",
+    "corners in words": "cat: Top-left: (10, 20), bottom-right: (300, 400)",
+    "corners in words, line by line": "cat\nTop-left: (10, 20)\nBottom-right: (300, 400)",
+    "corners in a list item": "- **cat**: top left (10, 20), bottom right (300, 400)",
+    "sides in words": "cat: x1=10, y1=20, x2=300, y2=400.",
+    "sides in words with units": "cat: left: 10px, top: 20px, width: 290px, height: 380px;",
+    "a table": "| Label | Bounding box |\n|---|---|\n| cat | [10, 20, 300, 400] |",
+    "a table with a column a side": (
+        "| # | Object | x1 | y1 | x2 | y2 |\n|--:|---|:-:|---|---|---|\n"
+        "| 1 | cat | 10 | 20 | 300 | 400 |"
+    ),
+    "a table with a hint in its head": (
+        "| Object | Bounding Box (x1, y1, x2, y2) |\n|:--|:--|\n| **cat** | (10, 20, 300, 400) |"
+    ),
+    "a table of HTML": (
+        "<table><tr><th>Label</th><th>Box</th></tr>"
+        "<tr><td>cat</td><td>[10, 20, 300, 400]</td></tr></table>"
+    ),
+    "an answer in tags": f"Let me see [1, 2].\n<answer>{ONE}</answer>",
+    "an answer in JSON": '{"answer": "<ref>cat</ref><box>(10,20),(300,400)</box>"}',
+    "a numbered list with dashes": "1. **cat** - [10, 20, 300, 400]",
+    "another bullet": "• cat: [10, 20, 300, 400]",
+    "a bullet in a label": ONE.replace('"cat"', '"- cat"'),
+    "bold in a label": ONE.replace('"cat"', '"**cat**"'),
+    "a label in a label": ONE.replace('"cat"', '{"label": {"label": {"name": "cat"}}}'),
+    "a number that is none beside it": ONE.replace("}", ', "score": 1e999}'),
+    "a thought that began untold": f"Maybe [1, 2, 3, 4].\n</think>\n\n{ONE}",
+    "another turn after it": f"{ONE}<|im_end|>\n<|im_start|>user\n[1, 2, 3, 4]",
+}
+
+
+@pytest.mark.parametrize(
+    "text", [pytest.param(text, id=name) for name, text in FORMS_OF_A_BOX.items()]
+)
+def test_every_form_of_a_box_is_that_box_and_no_corner_is_a_point(text: str) -> None:
+    assert boxes(text) == [(CAT, "cat")]
+    found = read_items(text, "points")
+    assert [(item.box, item.label) for item in found] == [(CAT, "cat")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Top-left: (10, 20), bottom-right: (300, 4",
+        "Top-left: (10, 20)",
+        "x=10, y=20, width=290, height=38",
+        "x=10, y=20, w",
+        "x=10, y=20,",
+        "x=10, y=2",
+        '{"x": 10, "y": 20, "w": 290}',
+    ],
+)
+def test_a_corner_of_a_box_in_words_is_no_point(text: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read_items(text, "points")
+
+
+@pytest.mark.parametrize(
+    ("members", "label"),
+    [
+        ('"label": 3, "class_name": "cat"', "cat"),
+        ('"label": "3", "class_name": "cat"', "cat"),
+        ('"class": 0, "category_name": "cat"', "cat"),
+        ('"label": "1", "object_name": "cat"', "cat"),
+        ('"id": "obj_1", "caption": "cat"', "cat"),
+        ('"label": "obj_1", "text": "cat"', "cat"),
+        ('"label": 1, "text": "cat"', "cat"),
+        ('"label": 1, "ref": "cat"', "cat"),
+        ('"name": 1, "type": "cat"', "cat"),
+        ('"id": "a1", "type": "cat"', "cat"),
+        ('"label": "2024", "type": "text"', "2024"),
+        ('"label": "12", "color": "red"', "12"),
+        ('"id": 7, "食物名称": "米饭"', "米饭"),
+        ('"uuid": "00ff00ff", "thing": "cat"', "cat"),
+        ('"label": ["black", "cat"]', "black, cat"),
+        ('"label": "(5,6),(7,8)"', "(5,6),(7,8)"),
+        ('"label": "12", 14", 16" pipes"', '12", 14", 16" pipes'),
+        ('"label": "a 12", "b" and c", "color": "red"', 'a 12", "b" and c'),
+    ],
+)
+def test_the_name_of_a_thing_is_no_id(members: str, label: str) -> None:
+    for text in (
+        f'[{{"bbox_2d": [10, 20, 300, 400], {members}}}]',
+        f'[{{{members}, "bbox_2d": [10, 20, 300, 400]}}]',
+    ):
+        assert boxes(text) == [(CAT, label)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "founded in [1990, 1991, 1992, 1993]",
+        "The company was founded in (1990, 1991, 1992, 1993).",
+        '{"founded_in": [1990, 1991, 1992, 1993]}',
+        "see pages [12, 13, 14, 15]",
+        "a list of sizes [36, 38, 40, 42]",
+        '[{"label": "(5,6),(7,8)"}]',
+        '{"note": "at (5,6),(7,8)", "label": "cat"}',
+    ],
+)
+def test_numbers_that_tell_of_something_else_are_no_box(text: str) -> None:
+    with pytest.raises(UnreadableReply):
+        read_items(text)
+
+
+def test_eight_numbers_are_two_boxes_or_none() -> None:
+    flat = "[10, 20, 300, 400, 500, 600, 700, 845]"
+    assert boxes(flat) == [(CAT, ""), (DOG, "")]
+    assert boxes(f'{{"bbox_2d": {flat}, "label": "cat"}}') == [(CAT, "cat"), (DOG, "cat")]
+    for text in ("[10, 20, 300, 20, 300, 400, 10, 400]", '{"bbox": [300,400,10,20,1,2,3,4]}'):
+        with pytest.raises(UnreadableReply):
+            read_items(text)
+    assert boxes('{"quad": [10, 20, 300, 20, 300, 400, 10, 400]}') == [(CAT, "")]
+
+
+BACKSLASHES = {
+    r"\frac{a}{b} \times \beta": r"\frac{a}{b} \times \beta",
+    r"\(a\) and \alpha": r"\(a\) and \alpha",
+    r"\[x \neq y\] \theta \rho": r"\[x \neq y\] \theta \rho",
+    r"$a \to b$, \nu": r"$a \to b$, \nu",
+    r"C:\temp\new": r"C:\temp\new",
+    r"C:\Program Files\tools\readme": r"C:\Program Files\tools\readme",
+    r"in D:\notes\bin\run and": r"in D:\notes\bin\run and",
+    r"C:\\temp\\new": r"C:\temp\new",
+    r"\\frac{a}{b}": r"\frac{a}{b}",
+    r"one\ntwo\tthree": "one\ntwo\tthree",
+    r"one\nneq is a word": "one\nneq is a word",
+    r"5\n\nTotal": "5\n\nTotal",
+    r"50\% \& more \$5": r"50\% \& more \$5",
+    r"it\'s \"it\"": 'it\'s "it"',
+    r"\u00e9\ud83d\ude00": "é😀",
+    r"\ud83d alone": "\ufffd alone",
+    r"C:\users\bob": r"C:\users\bob",
+    r"C:\new\file": r"C:\new\file",
+    r"A:\nyes": "A:\nyes",
+    r"1\/2": "1/2",
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), BACKSLASHES.items())
+@pytest.mark.parametrize("end", ["}", ", }", ",, }"], ids=["sound", "mended", "repaired"])
+def test_backslashes_that_were_not_doubled_stay(written: str, meant: str, end: str) -> None:
+    text = f'[{{"bbox_2d": [10, 20, 300, 400], "label": "{written}", "note": "{written}"{end}]'
+    (item,) = read_items(text)
+    assert (item.label, item.data["note"]) == (meant, meant)
+
+
+@given(st.text())
+def test_whatever_was_written_as_json_is_read_as_it_was(text: str) -> None:
+    told = json.dumps([{"bbox_2d": [1, 2, 3, 4], "note": text}])
+    meant = json.loads(told, object_pairs_hook=dict)[0]["note"]
+    meant = meant.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    (value,) = loose_json.values(told)
+    # Form feeds and the like are no text: before a letter they are half of a command.
+    if not any(character in text for character in "\b\f\r\n\t"):
+        assert value.value[0]["note"] == meant
+
+
 def test_whole_boxes_of_a_cut_list_of_boxes_are_kept() -> None:
     assert boxes("[[10, 20, 300, 400], [500, 600, 700, 84") == [(CAT, "")]
     assert boxes('{"bbox_2d": [[10, 20, 300, 400], [500, 600, 700, 84') == [(CAT, "")]
@@ -375,6 +571,19 @@ POINTS = {
         [((447, 81), ""), ((500, 80), "")],
     ),
     "brackets": ("[447, 81]", [((447, 81), "")]),
+    "a tag": ("<point>447 81</point>", [((447, 81), "")]),
+    "a tag with a list": ("<point>[447, 81]</point>", [((447, 81), "")]),
+    "a tag behind a ref": ("<ref>nose</ref><point>(447,81)</point>", [((447, 81), "nose")]),
+    "a tag in a call": ("click(point='<point>447 81</point>')", [((447, 81), "")]),
+    "two tags": (
+        "<point>447 81</point><point>500 80</point>",
+        [((447, 81), ""), ((500, 80), "")],
+    ),
+    "tokens": ("<|point_start|>(447,81)<|point_end|>", [((447, 81), "")]),
+    "a call": ("click(x=447, y=81)", [((447, 81), "")]),
+    "a call of a module": ("pyautogui.click(x=447, y=81)", [((447, 81), "")]),
+    "x and y in words": ("nose: x: 447, y: 81.", [((447, 81), "nose")]),
+    "x and y of an object in it": ('{"point": {"x": 447, "y": 81}}', [((447, 81), "")]),
     "pairs are points where points were asked for": (
         "(447, 81), (500, 80)",
         [((447, 81), ""), ((500, 80), "")],
@@ -455,6 +664,15 @@ NONE = [
     "There are no cats in the image. The image shows a quiet street with a red car.",
     "No, there is no cat.", "cat: none", "- cat: none\n- dog: not found", "cat: None.\ndog: N/A",
     "Neither cats nor dogs are in the picture", "Values lie in [0, 1000). []",
+    "<answer>None</answer>", "<answer>\nnull\n</answer>", "<answer>[]</answer>",
+    "<answer>没有</answer>", "```json\nnull\n```", "```\nNone\n```", "`null`",
+    "```json\n[]\n```\nNo cats found.", "(0 found)", "0 found", "Found 0 cats.", "0 matches",
+    "There are 0 cats in the image.", "Zero cats detected.", "No cats (0 found).", "Total: 0",
+    "Number of cats: 0", "Result: no cats", "**Result:** no cats", "Answer: none",
+    "### Result\nNo cats found.", "The answer is: none.", '{"result": "No cats found."}',
+    "\\boxed{None}", "结果：没有猫", "检测结果：无", "找到0个", "共找到 0 个目标。", "0个",
+    "图中有0只猫。",
+    '{"thought": "There is none.", "bbox_2d": [-1, -1, -1, -1]}', '[{"bbox_2d": [0, 0, 0, 0]}]',
     "没有", "没有找到猫。", "图中没有猫。", "未找到相关目标",
     "图像中不存在该物体。",
     "图片中找不到猫", "无", "<think>Let me look [1, 2, 3, 4].</think>None found.",
@@ -475,7 +693,8 @@ UNREADABLE = [
     '[{"point_2d": [447, 81], "label": "nose"}]', "(447, 81)",
     "There are no cats (10, 20, 30", "cat: none\ndog: 10, 0, 30, 40", "0, 10, 20, 30",
     '[{"label": "cat", "boxes": [], "note": "cut', "[(x, 0), (none, 0)]", "[" * 20 + "]" * 20,
-    '[{"start": "00:01.00", "text": "a cat"}]',
+    '[{"start": "00:01.00", "text": "a cat"}]', "Result: two cats", "cat: 0, 10, 20", "(10 found)",
+    "Found 10 cats.", "I found 0 dogs but 2 cats at the left.", "找到10个", "There are 10 cats",
 ]  # fmt: skip
 
 
@@ -568,6 +787,19 @@ def test_the_error_says_what_came_instead(text: str, want: replies.Want, message
 )
 def test_split_thinking(text: str, inside: bool, thinking: str, answer: str) -> None:
     assert replies.split_thinking(text, inside) == (thinking, answer)
+
+
+def test_tags_of_thoughts_in_a_label_are_its_words() -> None:
+    label = "The tag </think> ends <think>"
+    text = json.dumps([{"bbox_2d": CAT, "label": label}, {"bbox_2d": DOG, "label": "dog"}])
+    assert boxes(text) == [(CAT, label), (DOG, "dog")]
+
+
+def test_minus_one_is_nowhere() -> None:
+    for text in ('{"thought": "no", "result": [-1, -1]}', "(-1, -1)", "<point>-1 -1</point>"):
+        assert read_items(text, "points") == []
+    text = '[{"point_2d": [-1, -1], "label": "a"}, {"point_2d": [5, 6], "label": "b"}]'
+    assert points(text) == [((5, 6), "b")]
 
 
 def test_boxes_in_a_thought_do_not_count() -> None:
