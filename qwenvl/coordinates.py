@@ -128,11 +128,15 @@ class Mapper:
         share = outside(values, self._seen)
         self._is_outside |= share > FAR_OUT
         if place is None:
-            numbers = ", ".join(f"{value:g}" for value in values)
+            numbers = ", ".join(map(_short, values))
             self._lost.append(f"{label[:40]} [{numbers}]".strip())
         elif share > FAR_OUT:
             self._clamped.append(share)
         return place
+
+
+def _short(value: float) -> str:
+    return f"{value:g}" if abs(value) < _HUGE else "…"
 
 
 def _percent(share: float) -> str:

@@ -30,7 +30,10 @@ _NOT_IN_NAMES = re.compile(r"[\"'{}\[\],:\n]")
 # A backslash of a string and what it escapes. Models write LaTeX and Windows paths in JSON without
 # doubling the backslash, so "\frac" would be a form feed and "\(" an error.
 _ESCAPE = re.compile(r"\\(\\|u[0-9a-fA-F]{4}|[A-Za-z]+|.|\Z)", re.DOTALL)
-_PATH = re.compile(r"(?<![A-Za-z])[A-Za-z]:\\(?!\\)[^\s\"'<>|]*(?: [\w.()~-]{1,40}\\[^\s\"'<>|]*)*")
+_PATH = re.compile(
+    r"(?:(?<![A-Za-z])|(?<=\\[nrt]))[A-Za-z]:\\(?!\\)[^\s\"'<>|]*"
+    r"(?: [\w.()~-]{1,40}\\[^\s\"'<>|]*)*"
+)
 _END_OF_LINE = re.compile(r".:\\n[^\\]*")
 # Commands of LaTeX that begin as JSON's escapes of tab, line feed and carriage return do, and are
 # no such escape before a word.

@@ -66,7 +66,7 @@ _CAPTIONS = (
     "response", "result", "tags", "keywords",
 )  # fmt: skip
 _HASHTAG = re.compile(r"(?<=\w)[ \t]+#(?=\w)")
-_END_OF_SENTENCE = re.compile(r"(\w)\.\s*(?=\n|\Z)")
+_END_OF_SENTENCE = re.compile(r"([^\W_])\.\s*(?=\n|\Z)")
 
 
 def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Task:

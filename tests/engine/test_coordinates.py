@@ -153,6 +153,42 @@ def test_to_box(seen: Seen, values: tuple, expected: tuple | None) -> None:
     assert (box and (box.x1, box.y1, box.x2, box.y2)) == expected
 
 
+@pytest.mark.parametrize(
+    ("seen", "values", "share"),
+    [
+        pytest.param(sight(RELATIVE), (0, 0, 1000, 1000), 0, id="all of it"),
+        pytest.param(sight(RELATIVE), (0, 0, 1500, 1000), 0.5, id="to the right"),
+        pytest.param(sight(RELATIVE), (0, -20, 5, 1000), 0.02, id="above"),
+        pytest.param(sight(ABSOLUTE, (100, 200), (400, 800)), (0, 0, 800, 500), 0.25, id="pixels"),
+        pytest.param(sight(RELATIVE), (0.1, 0.2, 1.01, 0.9), 0.01, id="fractions"),
+        pytest.param(sight(RELATIVE), (0, 0, 10**400, 5), math.inf, id="endless digits"),
+        pytest.param(sight(RELATIVE), (math.nan, 0), math.inf, id="NaN"),
+    ],
+)
+def test_how_far_a_place_lies_outside(seen: Seen, values: tuple, share: float) -> None:
+    assert coordinates.outside(values, seen) == pytest.approx(share)
+
+
+def test_a_point_far_outside_is_none_and_a_near_one_is_clamped() -> None:
+    assert coordinates.to_point((1020, 5), sight(RELATIVE)) == Point(200, 0.5)
+    assert coordinates.to_point((1021, 5), sight(RELATIVE)) is None
+
+
+def test_a_box_of_fractions_may_reach_a_little_over_the_edge() -> None:
+    box = coordinates.to_box((0.5, 0.5, 1.01, 1.0), sight(RELATIVE))
+    assert box == Box(100, 50, 200, 100)
+
+
+@given(st.data(), sights(), st.lists(st.tuples(numbers, numbers, numbers, numbers), max_size=5))
+def test_no_box_is_lost_in_silence(data: st.DataObject, seen: Seen, rows: list[tuple]) -> None:
+    mapper = coordinates.Mapper(seen)
+    boxes = [mapper.box(row, "it") for row in rows]
+    lost = boxes.count(None)
+    assert bool(lost) == bool(mapper.lost())
+    far = [coordinates.outside(row, seen) > coordinates.FAR_OUT for row in rows]
+    assert bool(mapper.notes()) == bool(lost or any(far))
+
+
 def test_the_picture_alone_decides_where_its_box_is() -> None:
     wide, tall = sight(RELATIVE, (200, 8000)), sight(RELATIVE, (8000, 200))
     assert coordinates.to_box((500, 500, 1000, 1000), wide) == Box(4000, 100, 8000, 200)

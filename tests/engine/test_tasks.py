@@ -91,10 +91,32 @@ def test_styles_ask_different_things() -> None:
             id="a title in the picture",
         ),
         pytest.param("title", "Title of the Book: Dune", "Title of the Book: Dune", id="a book"),
+        pytest.param("short", "<answer>A cat.</answer>", "A cat.", id="answer tags"),
+        pytest.param("", "<answer>A cat.", "A cat.", id="answer tags, own prompt"),
+        pytest.param("", "Use <answer> tags", "Use <answer> tags", id="words of answer tags"),
+        pytest.param("short", '{"caption": "A cat."}', "A cat.", id="a caption in JSON"),
+        pytest.param("", '{"caption": "A cat."}', '{"caption": "A cat."}', id="JSON asked for"),
+        pytest.param(
+            "detailed",
+            '```json\n[{"description": "A\\n\\ncat."}]\n```',
+            "A\n\ncat.",
+            id="fenced JSON",
+        ),
+        pytest.param("short", 'A cat: {"a": 1}', 'A cat: {"a": 1}', id="JSON in a caption"),
+        pytest.param("tags", '["cat", "mat"]', "cat, mat", id="a JSON list of tags"),
+        pytest.param("tags", '```json\n{"tags": ["cat", ";)"]}\n```', "cat, ;)", id="tags in JSON"),
+        pytest.param("tags", "1girl, ;), ^_^, -_-, ._.", "1girl, ;), ^_^, -_-, ._.", id="smileys"),
+        pytest.param("tags", "cat; mat; soft light", "cat, mat, soft light", id="semicolons"),
+        pytest.param("tags", "#cat #mat", "cat, mat", id="hash tags"),
+        pytest.param("tags", "**cat**, `mat`, 'hat'", "cat, mat, hat", id="tags in marks"),
+        pytest.param("short", "A cat.<|im_end|>\n<|im_start|>user\nAnd?", "A cat.", id="runs on"),
+        pytest.param("", "A cat.<|endoftext|>Human: And?", "A cat.", id="runs on, own prompt"),
+        pytest.param("", "It says </think> there.", "It says </think> there.", id="words of tags"),
     ],
 )
 def test_descriptions(style: str, reply: str, text: str) -> None:
-    assert describe(style).parse(reply, SEEN).text == text
+    task = describe(style) if style else describe(prompt="What is it?")
+    assert task.parse(reply, SEEN).text == text
 
 
 @pytest.mark.parametrize("reply", ["", " \n", "```\n```", '""'])
@@ -243,9 +265,91 @@ def test_a_score_that_the_model_wrote_is_data_and_no_score() -> None:
     assert result.data == [{"bbox_2d": [200, 100, 600, 200], "label": "cat", "score": 0.9}]
 
 
-def test_a_box_of_zeros_is_nothing_found() -> None:
-    reply = '[{"bbox_2d": [0, 0, 0, 0], "label": "none"}]'
-    assert ground("cat").parse(reply, SEEN).boxes == ()
+@pytest.mark.parametrize("kind", ["boxes", "points"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '[{"bbox_2d": [0, 0, 0, 0], "label": "none"}]',
+        '[{"bbox_2d": [0, 0, 0, 0], "label": "cat"}]',
+        '[{"bbox_2d": [728, 0, 864, 0], "label": "none"}]',
+        '[{"bbox_2d": [-1, -1, -1, -1], "label": "cat"}]',
+    ],
+)
+def test_a_place_that_says_nowhere_is_nothing_found(reply: str, kind: str) -> None:
+    result = ground("cat", kind).parse(reply, SEEN)
+    assert (result.text, result.boxes, result.points, result.notes) == ("[]", (), (), ())
+
+
+OUTSIDE = '{"bbox_2d": [1920, 100, 2400, 300], "label": "far"}'
+OVER = '{"bbox_2d": [500, 500, 1500, 1010], "label": "over"}'
+NEAR = '{"bbox_2d": [500, 500, 1015, 990], "label": "near"}'
+
+
+def test_a_box_that_reaches_outside_is_cut_and_said() -> None:
+    result = ground("it").parse(f"[{OVER}, {NEAR}]", SEEN)
+    assert result.boxes == (Box(1000, 250, 2000, 500, "over"), Box(1000, 250, 2000, 495, "near"))
+    assert [entry.get("outside") for entry in result.data] == [0.5, None]
+    (note,) = result.notes
+    assert "1 of 2 boxes" in note and "50%" in note and "scale" in note
+    assert ground("it").parse(f"[{NEAR}]", SEEN).notes == ()
+
+
+def test_a_box_outside_is_named_and_the_others_stay() -> None:
+    result = ground("it").parse(f"[{OUTSIDE}, {NEAR}]", SEEN)
+    assert [box.label for box in result.boxes] == ["near"]
+    assert any("far [1920, 100, 2400, 300]" in note for note in result.notes)
+    points = '[{"point_2d": [1050, 5], "label": "far"}, {"point_2d": [1015, 5], "label": "near"}]'
+    result = ground("it", "points").parse(points, SEEN)
+    assert result.points == (Point(2000, 2.5, "near"),)
+    assert any("far [1050, 5]" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "reason"),
+    [
+        ("boxes", f"[{OUTSIDE}]", "0-1000 along each side"),
+        ("points", f"[{OUTSIDE}]", "scale"),
+        ("points", '[{"point_2d": [1500, 900], "label": "dots"}]', "dots .1500, 900.*scale"),
+        ("points", "(5, -30)", "scale"),
+        ("boxes", '[{"bbox_2d": [5, 5, 5, 90], "label": "line"}]', "width and a height"),
+        ("boxes", "[1000, 5, 1200, 90]", "scale"),
+        ("boxes", '{"bbox_2d": [-90, 5, -1, 90]}', "scale"),
+    ],
+)
+def test_places_that_cannot_be_mapped_are_unreadable_and_not_nothing(
+    kind: str, reply: str, reason: str
+) -> None:
+    with pytest.raises(UnreadableReply, match=reason) as caught:
+        ground("it", kind).parse(reply, SEEN)
+    assert caught.value.raw == reply
+
+
+def test_pixels_outside_of_what_the_model_saw_are_unreadable() -> None:
+    with pytest.raises(UnreadableReply, match="pixels of 1008x1540"):
+        ground("it").parse('[{"bbox_2d": [1100, 5, 1200, 90]}]', SEEN_25)
+
+
+def test_lines_outside_are_unreadable_and_a_document_keeps_its_words() -> None:
+    outside = '[{"bbox_2d": [1920, 100, 2400, 300], "text_content": "TOTAL"}]'
+    with pytest.raises(UnreadableReply, match=r"TOTAL .1920"):
+        ocr("lines").parse(outside, SEEN)
+    both = f'{outside[:-1]}, {{"bbox_2d": [100, 200, 300, 400], "text_content": "5,00"}}]'
+    result = ocr("lines").parse(both, SEEN)
+    assert (result.text, [box.label for box in result.boxes]) == ("TOTAL\n5,00", ["5,00"])
+    assert "TOTAL [1920" in result.notes[0]
+    page = '<p data-bbox="1920 100 2400 300">TOTAL</p><p data-bbox="500 500 1500 900">b</p>'
+    result = ocr("html").parse(page, SEEN)
+    assert result.text == '<p>TOTAL</p><p data-bbox="1000 250 2000 450">b</p>'
+    assert [entry["outside"] for entry in result.data] == [0.5] and len(result.notes) == 2
+    marked = ocr("markdown").parse("A\n<!-- Image (500, 500, 1500, 900) -->", SEEN)
+    assert marked.text == "A\n<!-- Image (1000, 250, 2000, 450) -->" and len(marked.notes) == 1
+
+
+def test_numbers_that_are_no_json_become_null() -> None:
+    reply = '[{"bbox_2d": [1, 2, 3, 4], "a": 1e999, "b": [NaN, -1e999], "c": 1.5,}]'
+    data = ground("it").parse(reply, SEEN).data
+    assert json.loads(json.dumps(data, allow_nan=False))[0] | {"a": None} == data[0]
+    assert data[0]["b"] == [None, None] and data[0]["c"] == 1.5
 
 
 # OCR
@@ -401,6 +505,41 @@ def test_html_in_the_size_that_it_declares() -> None:
     assert ocr("lines").parse(reply, seen).boxes == (Box(253.5, 383, 507, 766, "a"),)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Condition: x<y",
+        "if d<dmax then\nstop\nelse\ngo",
+        "From: Ann Lee <ann@example.com>",
+        "List<String> and Map<K, V>",
+        "vector<int> a <b and c",
+        "a <b",
+        "#include <stdio.h>",
+        "1 < 2 > 0 << 3 <- x <= y",
+        "<|file|> <T> <3 </ <",
+        "see <https://example.com/a?b=c>",
+    ],
+)
+def test_angle_brackets_that_are_no_tags_are_words(words: str) -> None:
+    for output in ("plain", "markdown"):
+        assert ocr(output).parse(words, SEEN).text == words
+    page = f'<div class="text" data-bbox="5 5 50 50">{words}</div>'
+    result = ocr("html").parse(page, SEEN)
+    told = " ".join(words.split())
+    assert (result.data[0]["html"], result.boxes[0].label) == (words, told)
+    open_end = ocr("html").parse(page.removesuffix("</div>"), SEEN)
+    assert (open_end.data[0]["html"], open_end.boxes[0].label) == (words, told)
+    (block,) = ocr("html").parse(f"{page}<p>after</p>", SEEN).data
+    assert block["html"] == words
+
+
+@pytest.mark.parametrize("tail", ["x<y", "a <b and the rest of the page", "vec<int", "List<String"])
+def test_a_reply_that_was_cut_loses_only_a_tag(tail: str) -> None:
+    assert ocr("markdown").parse(f"one\n{tail}", CUT).text == f"one\n{tail}"
+    for tag in ("<", "<t", "<td", "</td", '<td class="a', "<td cla", "<!-- Image", "<br/"):
+        assert ocr("markdown").parse(f"one\n{tag}", CUT).text == "one"
+
+
 def test_words_are_no_html() -> None:
     with pytest.raises(UnreadableReply, match="output plain"):
         ocr("html").parse("TOTAL 5,00", SEEN)
@@ -440,12 +579,46 @@ def test_a_thought_that_never_ends_is_no_empty_page(output: str) -> None:
             '{"primary_language": "en", "natural_text": "A\\nB"}', "A\nB", [], id="olmOCR"
         ),
         pytest.param('{"natural_text": null}', "", [], id="olmOCR of an empty page"),
+        pytest.param(
+            '{"is_table":false,"natural_text":"cost \\(a\\) of \\frac{a}{b}\\nC:\\temp"}',
+            "cost \\(a\\) of \\frac{a}{b}\nC:\\temp",
+            [],
+            id="olmOCR with formulas",
+        ),
+        pytest.param('{"natural_text": "A\\nB, cut', "A\nB, cut", [], id="olmOCR, cut off"),
+        pytest.param(
+            "---\nprimary_language: en\nis_table: False\nrotation_correction: 0\n---\nA\n\nB",
+            "A\n\nB",
+            [],
+            id="olmOCR with a head",
+        ),
+        pytest.param("---\nprimary_language: null\n---\n", "", [], id="a head, an empty page"),
+        pytest.param(
+            "---\ntitle: A\n---\nB", "---\ntitle: A\n---\nB", [], id="the page's own head"
+        ),
+        pytest.param("TOTAL<|im_end|>\n<|im_start|>user\nVAT?", "TOTAL", [], id="runs on"),
+        pytest.param("TOTAL<|endoftext|>Human: VAT?", "TOTAL", [], id="runs on otherwise"),
+        pytest.param("<|im_start|>assistant\nTOTAL", "TOTAL", [], id="begins with its turn"),
+        pytest.param("A\nthe </think> tag\nB", "A\nthe </think> tag\nB", [], id="words of tags"),
+        pytest.param("the <think> tag", "the <think> tag", [], id="words of an opening tag"),
     ],
 )
 def test_a_reply_of_any_output(reply: str, text: str | None, labels: list[str]) -> None:
     result = read_any(reply, SEEN)
     assert text is None or result.text == text
     assert [box.label for box in result.boxes] == labels
+
+
+def test_the_head_of_a_page_is_data() -> None:
+    head = "---\nprimary_language: en\nis_table: False\nrotation_correction: 90\n---\nA"
+    for output in ("plain", "markdown"):
+        result = ocr(output).parse(head, SEEN)
+        assert result.data == {
+            "primary_language": "en",
+            "is_table": False,
+            "rotation_correction": 90,
+        }
+        assert result.text == "A"
 
 
 def test_a_task_is_frozen() -> None:

@@ -1,0 +1,163 @@
+"""Replies that nobody would write, by the thousand: ``python tests/engine/fuzz_replies.py``.
+
+Every text is read by every task: it must come back as a result that can be saved (valid Unicode,
+JSON without NaN, boxes inside the picture) or as ``UnreadableReply``. Then growth: hostile texts
+from a kilobyte to a megabyte must take time in proportion to their length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import conftest  # noqa: F401  (loads the pack under its name)
+
+from qwen_vl_suite.qwenvl.errors import UnreadableReply
+from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.tasks.describe import describe
+from qwen_vl_suite.qwenvl.tasks.ground import ground
+from qwen_vl_suite.qwenvl.tasks.ocr import OUTPUTS, ocr, read_any
+from qwen_vl_suite.qwenvl.types import Result, Seen, Task
+
+# Whole pieces of replies and scraps of them, from which texts are put together.
+PIECES = (
+    '{"bbox_2d": [10, 20, 300, 400], "label": "cat"}', '[{"bbox_2d": [1, 2, 3, 4], "label": "',
+    '"}]', "```json\n", "```", '{"point_2d": [5, 6]}', '{"x": 1, "y": 2, "w": 3, "h": 4}',
+    "<ref>cat</ref>", "<box>(1,2),(3,4)</box>", "<box>[[1, 2, 3, 4]]</box>", "<|box_start|>",
+    "<|box_end|>", "<point>5 6</point>", '<points x1="5" y1="6"', "click(x=5, y=6)",
+    "Top-left: (1, 2), bottom-right: (3, 4)", "| a | [1, 2, 3, 4] |\n", "|---|---|\n",
+    "| a | b |\n",
+    '<p data-bbox="1 2 30 40">', "</p>", "<table><tr><td>", "</td></tr></table>",
+    "<!-- Image (1, 2",
+    "<think>", "</think>", "<answer>", "</answer>", "<|im_end|>", "<|im_start|>user\n",
+    "<|endoftext|>Human: ", "None", "null", "(0 found)", "Result: no cats", "没有", "\\boxed{",
+    "There are no cats", " but ", "C:\\temp\\new", "\\frac{a}{b}", "\\ud83d", "\\ude00", "\\u00e9",
+    "---\nprimary_language: en\n---\n", '{"natural_text": "', "[1990, 1991, 1992, 1993]",
+    "[10, 20, 300, 400)", "1e999", "NaN", "-1", "[-1, -1]", "0.5", "9" * 30, "1920", "x<y", "<b",
+    "<ann@example.com>", "，", "：", "【", "】", "“", "”", "\ud83d", "\x00", "\x85", "😀", "é",
+    "\t",
+    *"[]{}()<>\"'\\:,;=|*_-#/ \n.0123456789abxy",
+)  # fmt: skip
+
+TASKS: Mapping[str, Callable[[], Task]] = {
+    **{f"ocr {output}": (lambda output=output: ocr(output)) for output in OUTPUTS},
+    "ground boxes": lambda: ground("cat, dog"),
+    "ground points": lambda: ground("cat", "points"),
+    "describe": lambda: describe("detailed"),
+    "describe tags": lambda: describe("tags"),
+    "describe own": lambda: describe(prompt="What is it?"),
+}
+
+
+def texts(count: int, seed: int) -> Iterator[str]:
+    """Texts of up to 40 pieces, some of them with a character lost, doubled or changed."""
+    chance = random.Random(seed)
+    for _ in range(count):
+        text = "".join(chance.choices(PIECES, k=chance.randint(1, 40)))
+        for _ in range(chance.choice((0, 0, 1, 3))):
+            at = chance.randrange(len(text))
+            text = (
+                text[:at]
+                + chance.choice(("", text[at] * 2, chance.choice(PIECES)))
+                + text[at + 1 :]
+            )
+        yield text
+
+
+def check(text: str, seen: Seen) -> None:
+    """Reads ``text`` in every way; fails on anything but a sound result or ``UnreadableReply``."""
+    readers = [task().parse for task in TASKS.values()]
+    for read in (*readers, read_any):
+        try:
+            result = read(text, seen)
+        except UnreadableReply as error:
+            str(error).encode()
+            continue
+        check_result(result, seen)
+
+
+def check_result(result: Result, seen: Seen) -> None:
+    height, width = seen.image_size
+    saved = json.dumps([result.text, result.data, result.notes], allow_nan=False)
+    saved.encode()
+    result.text.encode()
+    for box in result.boxes:
+        assert 0 <= box.x1 < box.x2 <= width and 0 <= box.y1 < box.y2 <= height, box
+        assert box.score is None
+        box.label.encode()
+    for point in result.points:
+        assert 0 <= point.x <= width and 0 <= point.y <= height, point
+
+
+HOSTILE = (
+    "[", "{", '{"a":', '{"a": [}]', '"', '{"label": "x"y ', "\\", '\\"', "1", " ", " \n", "(1,2)",
+    ", ", "<a ", "<", "<p data-bbox=\"1 1 2 2\">", "<ref>", "<points x1=", "<think>", "</think>",
+    "“", "{a:[]", "no, ", "(1,2,3,4)", '{"a":[', "<|im_end|>", "<|im_start|>", "[[]]", "| a ",
+    "| a |\n", "|---|\n", "x=5, ", "Top-left: (1, 2), ", "cat: [1, 2, 3, 4]\n", "<answer>", "```\n",
+    "C:\\a", "\\frac", "<box>[", "<box>1 2 3 4</box>", "[1, 2, 3, 4)", "【", "<td>", "</tr>", "- ",
+    '{"bbox_2d": [1, 2, 3, 4], "label": "cat",}, ', '{"bbox_2d": [1, 2, 3, "label": }, ', "- - ",
+    "<ref>cat</ref><box>(10,20),(300,400)</box>", "<!-- ", "<!-- Image (1, 2, 3, 4) -->\n", "#a ",
+    "---\n", "is_table: no\n", "0 found ", "there is no ", "a" , "**a", ": ", "没有", "'a': ",
+)  # fmt: skip
+
+
+def seconds(text: str, seen: Seen) -> dict[str, float]:
+    """Processor time of each task on ``text``."""
+    took = {}
+    for name, task in TASKS.items():
+        parse = task().parse
+        start = time.process_time()
+        with contextlib.suppress(UnreadableReply):
+            parse(text, seen)
+        took[name] = time.process_time() - start
+    return took
+
+
+def measure_growth(sizes: tuple[int, ...], limit: float) -> int:
+    """Prints what grows faster than its length, or takes more than ``limit`` seconds at a
+    megabyte; returns how many."""
+    seen = Seen(FAMILIES["qwen3_vl"], (800, 600), (800, 600))
+    bad, slowest = 0, (0.0, "", "")
+    for scrap in HOSTILE:
+        rows = [seconds(scrap * (size // len(scrap)), seen) for size in sizes]
+        for name in TASKS:
+            first, last = max(rows[-2][name], 0.01), rows[-1][name]
+            slowest = max(slowest, (last, name, scrap))
+            if last > limit or last > 3 * first * sizes[-1] / sizes[-2]:
+                bad += 1
+                print(f"{name}: {scrap!r} took " + ", ".join(f"{row[name]:.3f}" for row in rows))
+    print(f"slowest at {sizes[-1]} characters: {slowest[0]:.2f} s, {slowest[1]}, {slowest[2]!r}")
+    return bad
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", type=int, default=1000, help="for each family")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--growth", action="store_true", help="also time from 1 KB to 1 MB")
+    parser.add_argument("--limit", type=float, default=1.0, help="seconds at a megabyte")
+    options = parser.parse_args()
+    for number, family in enumerate(FAMILIES.values()):
+        seen = Seen(family, (1000, 1333), (1008, 1344))
+        for text in texts(options.texts, options.seed + number):
+            try:
+                check(text, seen)
+            except Exception:
+                print(f"{family.model_type}: {text!r}", file=sys.stderr)
+                raise
+        print(f"{family.model_type}: {options.texts} texts read or refused")
+    return int(
+        options.growth and measure_growth((1000, 10_000, 100_000, 1_000_000), options.limit) > 0
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
