@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ..errors import UnreadableReply
+from ..unicode import well_formed
 from . import items, loose_json, markup
 from .absence import says_none
 from .items import Item, Want
@@ -40,6 +41,8 @@ _END = re.compile(r"<\|(?:im_end|endoftext|im_start)\|>")
 _TURN = re.compile(r"(?:\s*<\|(?:im_start|endoftext|im_end)\|>)*(?:assistant\s*\n)?\s*")
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 _WHOLE_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
+
+_LONG_FOR_NOTHING = 20_000  # characters; a list of what is not there is shorter
 
 # Structure as Chinese input methods write it, one character for one, so that places in the text
 # stay the same. Quoted strings are left alone: they are labels.
@@ -70,6 +73,7 @@ def split_thinking(text: str, inside: bool = False) -> tuple[str, str]:
 def answer_of(text: str) -> str:
     """The answer alone: without thought, without the tags of ``<answer>`` around the whole of it,
     and without what a model that ran on past its end wrote of another turn."""
+    text = well_formed(text)
     opening = _TURN.match(text)
     text = text[opening.end() if opening and "<|im_start|>" in opening[0] else 0 :]
     answer = _END.split(split_thinking(text)[1], maxsplit=1)[0].strip()
@@ -104,8 +108,7 @@ def read_items(text: str, want: Want = "boxes", asked: Sequence[str] = ()) -> li
     """
     answer = _last_word(answer_of(text))
     found = find_items(answer, want)
-    there = [item for item in map(_somewhere, found) if item.box or item.point or item.data]
-    usable = [item for item in there if _is_usable(item, want)]
+    usable = [item for item in map(_somewhere, found) if _is_usable(item, want)]
     usable = list({(i.box, i.point, i.label, i.text): i for i in usable}.values())
     if usable or (found and all(map(_is_nowhere, found))):
         return usable
@@ -147,8 +150,9 @@ def _denies(answer: str, want: Want, asked: Sequence[str]) -> bool:
     if sum(map(answer.count, "[{(")) > sum(map(answer.count, "]})")):
         return False
     # Words, where lines of text were asked for, may be that text.
-    in_words = want != "lines" and says_none(answer, asked)
-    return in_words or items.are_empty(loose_json.values(answer))
+    if want != "lines" and says_none(answer, asked):
+        return True
+    return len(answer) < _LONG_FOR_NOTHING and items.are_empty(loose_json.values(answer))
 
 
 def find_items(answer: str, want: Want = "boxes") -> list[Item]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any
 
+from ..unicode import well_formed
+
 _TOKEN = re.compile(r"[\"'\[\]{}]")
 _BRACKET = re.compile(r"[\[{]")
 _CLOSES = {"]": "[", "}": "{"}
@@ -64,9 +66,9 @@ _HALF_CHARACTER = re.compile(
 )
 # json-repair may take quadratic time on hostile text (minutes for 100 kB), so its work is bounded
 # by the sum of squared lengths, and a share for each call. This is one object of 6,000 characters,
-# or 1,700 of 50.
+# or 900 of 50.
 _MENDING_BUDGET = 4 * 10**7
-_MENDING_CALL = 2 * 10**4
+_MENDING_CALL = 4 * 10**4
 # Brackets and quotes of a text that are looked at. The longest replies, lists of a thousand boxes,
 # have a tenth of it; what comes behind is not read.
 _MOST_TOKENS = 100_000
@@ -385,7 +387,7 @@ def _sound(value: Any) -> Any:
     """``value`` with valid Unicode in all strings, halves of characters joined, and None in place
     of numbers that are not finite."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return well_formed(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):

@@ -63,10 +63,10 @@ def texts(count: int, seed: int) -> Iterator[str]:
     for _ in range(count):
         text = "".join(chance.choices(PIECES, k=chance.randint(1, 40)))
         for _ in range(chance.choice((0, 0, 1, 3))):
-            at = chance.randrange(len(text))
+            at = chance.randrange(len(text) or 1)
             text = (
                 text[:at]
-                + chance.choice(("", text[at] * 2, chance.choice(PIECES)))
+                + chance.choice(("", text[at : at + 1] * 2, chance.choice(PIECES)))
                 + text[at + 1 :]
             )
         yield text
