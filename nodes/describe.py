@@ -8,8 +8,8 @@ from comfy_api.latest import io
 
 from ..qwenvl.tasks.describe import STYLES, describe
 from ..qwenvl.types import THINKING_TOKENS
-from . import host, sockets
-from .model import ModelHandle
+from . import host, lists, sockets
+from .model import ModelHandle, Question, answer_all
 
 THINKING = {"model default": None, "on": True, "off": False}
 
@@ -44,6 +44,7 @@ _SAMPLING = [
 
 def sampling_of(choice: dict[str, Any]) -> dict[str, Any]:
     """The fields of ``Sampling`` that the sampling widget sets; the others stay the model's."""
+    sockets.choice("sampling", choice.get("sampling"), [option.key for option in _SAMPLING])
     if choice["sampling"] == "greedy":
         return {"temperature": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0}
     return {name: value for name, value in choice.items() if name != "sampling"}
@@ -59,9 +60,14 @@ class Describe(io.ComfyNode):
             "text a picture, in order.",
             search_aliases=["caption", "image to text", "interrogate", "tagger", "vqa", "ask"],
             is_output_node=True,
+            is_input_list=True,
             inputs=[
                 sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
-                io.Image.Input("images", tooltip="One picture or a batch."),
+                io.Image.Input(
+                    "images",
+                    tooltip="One picture, a batch, or a list of any sizes; all are answered in "
+                    "one run.",
+                ),
                 io.Combo.Input(
                     "style",
                     options=list(STYLES),
@@ -77,9 +83,10 @@ class Describe(io.ComfyNode):
                 io.Int.Input(
                     "max_new_tokens",
                     default=1024,
-                    min=1,
+                    min=0,
                     max=40960,
-                    tooltip="The longest a text may get. Thoughts are counted apart.",
+                    tooltip="The longest a text may get; one that is cut off is reported. 0: as "
+                    "long as the style may need. Thoughts are counted apart.",
                 ),
                 io.DynamicCombo.Input(
                     "sampling",
@@ -121,6 +128,7 @@ class Describe(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
                 sockets.unreadable(),
+                sockets.hidden_parts(),
             ],
             outputs=[
                 io.String.Output("text", tooltip="One text a picture.", is_output_list=True),
@@ -136,34 +144,69 @@ class Describe(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: ModelHandle,
-        images: Any,
-        style: str,
-        prompt: str,
-        max_new_tokens: int,
-        sampling: dict[str, Any],
-        seed: int,
-        system_prompt: str = "",
-        thinking: str = "model default",
-        max_thinking_tokens: int = THINKING_TOKENS,
-        when_unreadable: str = sockets.STOP,
+        model: list[ModelHandle],
+        images: list[Any],
+        style: list[str],
+        prompt: list[str],
+        max_new_tokens: list[int],
+        sampling: dict[str, list[Any]],
+        seed: list[int],
+        system_prompt: Any = "",
+        thinking: Any = "model default",
+        max_thinking_tokens: Any = THINKING_TOKENS,
+        when_unreadable: Any = sockets.STOP,
+        mask: Any = None,
     ) -> io.NodeOutput:
-        task = describe(style, prompt, system_prompt)
-        chosen = {
-            **sampling_of(sampling),
-            "max_new_tokens": max_new_tokens,
-            "max_thinking_tokens": max_thinking_tokens,
-            "seed": seed,
-        }
-        results = model.answer(
-            task,
+        questions = lists.mapped(
+            _question,
+            model,
             images,
-            chosen,
-            thinking=THINKING[thinking],
-            keep_unreadable=when_unreadable != sockets.STOP,
+            style,
+            prompt,
+            max_new_tokens,
+            sampling,
+            seed,
+            system_prompt,
+            thinking,
+            max_thinking_tokens,
+            when_unreadable,
+            mask,
         )
+        results = [result for answers in answer_all(questions) for result in answers]
         return io.NodeOutput(
             [result.text for result in results],
             [result.thinking for result in results],
             ui=host.shown(results),
         )
+
+
+def _question(
+    model: ModelHandle,
+    images: Any,
+    style: str,
+    prompt: str,
+    max_new_tokens: int,
+    sampling: dict[str, Any],
+    seed: int,
+    system_prompt: str,
+    thinking: str,
+    max_thinking_tokens: int,
+    when_unreadable: str,
+    mask: Any,
+) -> Question:
+    if not (prompt := sockets.words(prompt)).strip():
+        sockets.choice("style", style, STYLES)
+    return Question(
+        model,
+        describe(style, prompt, sockets.words(system_prompt)),
+        images,
+        {
+            **sampling_of(sampling),
+            **sockets.length(max_new_tokens),
+            "max_thinking_tokens": max_thinking_tokens,
+            "seed": seed,
+        },
+        thinking=THINKING[sockets.choice("thinking", thinking, THINKING)],
+        mask=mask,
+        keep_unreadable=when_unreadable != sockets.STOP,
+    )

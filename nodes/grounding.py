@@ -7,8 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl.tasks.ground import KINDS, ground
-from . import host, sockets
-from .model import ModelHandle
+from . import host, lists, sockets
+from .model import ModelHandle, Question, answer_all, pictures
 
 
 class Grounding(io.ComfyNode):
@@ -21,9 +21,14 @@ class Grounding(io.ComfyNode):
             "that ComfyUI's crop, draw and SAM nodes take as they are.",
             search_aliases=["detect", "locate", "find object", "bbox", "point", "segment", "sam"],
             is_output_node=True,
+            is_input_list=True,
             inputs=[
                 sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
-                io.Image.Input("images", tooltip="One picture or a batch."),
+                io.Image.Input(
+                    "images",
+                    tooltip="One picture, a batch, or a list of any sizes; all are answered in "
+                    "one run.",
+                ),
                 io.String.Input(
                     "find",
                     default="",
@@ -45,8 +50,9 @@ class Grounding(io.ComfyNode):
                     tooltip="At most this many in a picture. 0: all. Models tend to lose count "
                     "above about 40.",
                 ),
-                sockets.max_new_tokens(2048, 16384),
+                sockets.max_new_tokens(16384),
                 sockets.unreadable(),
+                sockets.hidden_parts(),
             ],
             outputs=[
                 io.String.Output(
@@ -62,32 +68,62 @@ class Grounding(io.ComfyNode):
                     "pixels, of the points or of the middles of the boxes.",
                     is_output_list=True,
                 ),
-                io.Mask.Output("mask", tooltip="White inside the boxes. Empty for points."),
+                io.Mask.Output(
+                    "found_mask",
+                    display_name="mask",
+                    tooltip="White inside the boxes. Empty for points.",
+                    is_output_list=True,
+                ),
             ],
         )
 
     @classmethod
     def execute(
         cls,
-        model: ModelHandle,
-        images: Any,
-        find: str,
-        kind: str,
-        max_count: int,
-        max_new_tokens: int = 2048,
-        when_unreadable: str = sockets.STOP,
+        model: list[ModelHandle],
+        images: list[Any],
+        find: list[str],
+        kind: list[str],
+        max_count: list[int],
+        max_new_tokens: Any = 0,
+        when_unreadable: Any = sockets.STOP,
+        mask: Any = None,
     ) -> io.NodeOutput:
-        results = model.answer(
-            ground(find, kind, max_count),
-            images,
-            {"max_new_tokens": max_new_tokens},
-            keep_unreadable=when_unreadable != sockets.STOP,
+        questions = lists.mapped(
+            _question, model, images, find, kind, max_count, max_new_tokens, when_unreadable, mask
         )
+        answers = answer_all(questions, draw=True)
+        results = [result for found in answers for result in found]
+        seen = pictures(questions)
+        pairs = list(zip((question.images for question in questions), answers, strict=True))
         return io.NodeOutput(
             [sockets.found_json(result) for result in results],
-            sockets.bounding_boxes(results),
-            sockets.annotated(images, results, host.check_interrupt),
-            [sockets.points_json(result, images.shape[-3:-1]) for result in results],
-            sockets.masks(images, results),
-            ui=host.shown(results, images),
+            [sockets.bounding_boxes(found) for found in answers],
+            [sockets.annotated(*pair, host.check_interrupt) for pair in pairs],
+            [
+                sockets.points_json(result, picture.shape[:2])
+                for result, picture in zip(results, seen, strict=True)
+            ],
+            [sockets.masks(*pair) for pair in pairs],
+            ui=host.shown(results, seen),
         )
+
+
+def _question(
+    model: ModelHandle,
+    images: Any,
+    find: str,
+    kind: str,
+    max_count: int,
+    max_new_tokens: int,
+    when_unreadable: str,
+    mask: Any,
+) -> Question:
+    return Question(
+        model,
+        ground(sockets.words(find), sockets.choice("kind", kind, KINDS), max_count),
+        images,
+        sockets.length(max_new_tokens),
+        mask=mask,
+        keep_unreadable=when_unreadable != sockets.STOP,
+    )

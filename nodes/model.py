@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from ..qwenvl import images, run
+from ..qwenvl import checkpoints, images, run
 from ..qwenvl.backend import Backend
 from ..qwenvl.cache import CACHE
 from ..qwenvl.types import ModelSpec, Result, Size, Task
-from . import host
+from . import host, shelf, sockets
+
+Report = Callable[[Sequence[Result]], None]
 
 KEEP, OFFLOAD, UNLOAD = "keep", "offload to RAM", "unload"
 AFTER_USE = (KEEP, OFFLOAD, UNLOAD)
 """What becomes of a model's weights when a node is done with them."""
+
+_ADVICE = "To go on with the answers that are there, set when_unreadable to keep going."
 
 
 def put_away(backend: Backend, where: str) -> None:
@@ -49,7 +54,7 @@ def _let_go(spec: ModelSpec) -> None:
         CACHE.discard(spec)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ModelHandle:
     """Which model, the bounds in pixels on what it sees of a picture (None: its own), whether a
     picture may be shown smaller where memory runs out, and what becomes of the weights
@@ -64,41 +69,54 @@ class ModelHandle:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_held", _hold(self.spec))
 
-    def answer(
-        self,
-        task: Task,
-        image: Any,
-        sampling: Mapping[str, Any],
-        *,
-        thinking: bool | None = None,
-        longest_side: int = 0,
-        keep_unreadable: bool = False,
-    ) -> list[Result]:
-        """One result for each picture of an IMAGE, in order, in one batched run.
+    def __repr__(self) -> str:
+        """The model's name, without where it lies: what a node that shows any value prints."""
+        path = Path(self.spec.checkpoint)
+        return shelf.BUNDLED_NAME if path == checkpoints.BUNDLED else path.name
 
-        ``sampling`` changes single fields of the model's own values for this task. The model sees
-        the pictures shrunk to ``longest_side`` pixels (0: as they are); boxes are in those of the
-        IMAGE. Raises the engine's errors and, within one token, ComfyUI's interrupt.
+    def answer(
+        self, questions: Sequence[Question], report: Report | None = None
+    ) -> list[list[Result]]:
+        """For each of ``questions`` about this model one result a picture, all in one batched run.
+
+        Before an answer that is missing is raised as an error, ``report`` is called with what
+        there is. Raises the engine's errors and, within one token, ComfyUI's interrupt.
         """
-        pictures = images.pictures(image)
+        batches = _pictures(questions)
         with self._leased() as backend:
-            own = run.sampling_for(backend, task, thinking)
-            least = backend.family.patch_factor**2
-            low, high = self._bounds(
-                pictures[0].shape[-2:], longest_side, (least, backend.max_pixels)
+            asks = [
+                self._ask(backend, question, picture)
+                for question, batch in zip(questions, batches, strict=True)
+                for picture in batch
+            ]
+            will_think = [run.will_think(backend, ask.task, ask.thinking) for ask in asks]
+            results = iter(
+                run.answer_all(
+                    backend,
+                    asks,
+                    watch=host.NodeWatch({at for at, thinks in enumerate(will_think) if thinks}),
+                    report=report,
+                    advice=_ADVICE,
+                )
             )
-            return run.answer(
-                backend,
-                task,
-                pictures,
-                sampling=dataclasses.replace(own, **sampling),
-                min_pixels=low,
-                max_pixels=high,
-                thinking=thinking,
-                may_shrink=self.shrink_to_fit,
-                watch=host.NodeWatch(run.will_think(backend, task, thinking)),
-                keep_unreadable=keep_unreadable,
-            )
+        return [[next(results) for _ in batch] for batch in batches]
+
+    def _ask(self, backend: Backend, question: Question, picture: Any) -> run.Ask:
+        own = run.sampling_for(backend, question.task, question.thinking)
+        least = backend.family.patch_factor**2
+        low, high = self._bounds(
+            picture.shape[-2:], question.longest_side, (least, backend.max_pixels)
+        )
+        return run.Ask(
+            question.task,
+            picture,
+            sampling=dataclasses.replace(own, **question.sampling),
+            min_pixels=low,
+            max_pixels=high,
+            thinking=question.thinking,
+            may_shrink=self.shrink_to_fit,
+            keep_unreadable=question.keep_unreadable,
+        )
 
     @contextmanager
     def _leased(self) -> Iterator[Backend]:
@@ -121,3 +139,63 @@ class ModelHandle:
         least, most = own
         high = max(least, min(area, self.max_pixels or most))
         return min(self.min_pixels, high) if self.min_pixels else None, high
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Question:
+    """What one call of a node asks: ``task`` about each picture of an IMAGE.
+
+    ``sampling`` changes single fields of the model's own values for this task. The model sees the
+    pictures shrunk to ``longest_side`` pixels (0: as they are), and white where ``mask`` hides
+    them; boxes are in pixels of the IMAGE.
+    """
+
+    model: ModelHandle
+    task: Task
+    images: Any
+    sampling: Mapping[str, Any]
+    thinking: bool | None = None
+    longest_side: int = 0
+    mask: Any = None
+    keep_unreadable: bool = False
+
+    def __post_init__(self) -> None:
+        if getattr(self.images, "ndim", 0) == 3:  # a single picture, as some packs send it
+            object.__setattr__(self, "images", self.images[None])
+
+
+def answer_all(questions: Sequence[Question], draw: bool = False) -> list[list[Result]]:
+    """For each question one result a picture, in order; each model is asked once.
+
+    Where an answer is missing and the node is to stop, its page first shows what there is, with
+    the pictures if it is to ``draw``. Raises what ``ModelHandle.answer`` raises.
+    """
+    answers: dict[int, list[Result]] = {}
+    for model in dict.fromkeys(question.model for question in questions):
+        places = [at for at, question in enumerate(questions) if question.model == model]
+        own = [questions[at] for at in places]
+
+        def report(results: Sequence[Result], own: Sequence[Question] = own) -> None:
+            host.report(results, pictures(own) if draw else None)
+
+        answers.update(zip(places, model.answer(own, report), strict=True))
+    return [answers[at] for at in range(len(questions))]
+
+
+def pictures(questions: Sequence[Question]) -> list[Any]:
+    """Every picture ``[H, W, C]`` that is asked about, in order."""
+    return [picture for question in questions for picture in question.images]
+
+
+def _pictures(questions: Sequence[Question]) -> list[list[Any]]:
+    """The pictures of each question as the engine takes them; those of an IMAGE that comes in
+    several questions are made once."""
+    made: dict[tuple[int, int], list[Any]] = {}
+    first = 0
+    for question in questions:
+        key = id(question.images), id(question.mask)
+        if key not in made:
+            seen = sockets.without_hidden(question.images, question.mask)
+            made[key] = images.pictures(seen, first)
+        first += len(made[key])
+    return [made[id(question.images), id(question.mask)] for question in questions]

@@ -7,8 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr
-from . import host, sockets
-from .model import ModelHandle
+from . import host, lists, sockets
+from .model import ModelHandle, Question, answer_all, pictures
 
 # Longest side in pixels. Pages scanned at 300 dpi make these models repeat themselves; 1288 is
 # what olmOCR was tuned with.
@@ -32,9 +32,14 @@ class OCR(io.ComfyNode):
             "line by line with boxes.",
             search_aliases=["read text", "text recognition", "document", "markdown", "scan"],
             is_output_node=True,
+            is_input_list=True,
             inputs=[
                 sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
-                io.Image.Input("images", tooltip="One page or a batch."),
+                io.Image.Input(
+                    "images",
+                    tooltip="One page, a batch, or a list of any sizes; all are answered in "
+                    "one run.",
+                ),
                 io.Combo.Input(
                     "output",
                     options=list(OUTPUTS),
@@ -67,8 +72,9 @@ class OCR(io.ComfyNode):
                     "at 300 dpi make it repeat itself. Boxes stay in the picture's own pixels.",
                     **sockets.ADVANCED,
                 ),
-                sockets.max_new_tokens(4096, 32768),
+                sockets.max_new_tokens(32768),
                 sockets.unreadable(),
+                sockets.hidden_parts(),
             ],
             outputs=[
                 io.String.Output("text", tooltip="One text a picture.", is_output_list=True),
@@ -79,27 +85,60 @@ class OCR(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: ModelHandle,
-        images: Any,
-        output: str,
-        language: dict[str, str],
-        page_size: str = _PAGE_SIZE,
-        max_new_tokens: int = 4096,
-        when_unreadable: str = sockets.STOP,
+        model: list[ModelHandle],
+        images: list[Any],
+        output: list[str],
+        language: dict[str, list[str]],
+        page_size: Any = _PAGE_SIZE,
+        max_new_tokens: Any = 0,
+        when_unreadable: Any = sockets.STOP,
+        mask: Any = None,
     ) -> io.NodeOutput:
-        chosen = language["language"]
-        task = ocr(output, language["other_language"] if chosen == _OTHER else chosen)
-        results = model.answer(
-            task,
+        questions = lists.mapped(
+            _question,
+            model,
             images,
-            {"max_new_tokens": max_new_tokens},
-            longest_side=PAGE_SIZES[page_size],
-            keep_unreadable=when_unreadable != sockets.STOP,
+            output,
+            language,
+            page_size,
+            max_new_tokens,
+            when_unreadable,
+            mask,
         )
-        texts = [result.text for result in results]
+        answers = answer_all(questions, draw=True)
+        results = [result for found in answers for result in found]
+        placed = any(result.boxes for result in results)
         return io.NodeOutput(
-            texts,
-            sockets.bounding_boxes(results),
-            sockets.annotated(images, results, host.check_interrupt),
-            ui=host.shown(results, images if any(result.boxes for result in results) else None),
+            [result.text for result in results],
+            [sockets.bounding_boxes(found, read=True) for found in answers],
+            [
+                sockets.annotated(question.images, found, host.check_interrupt)
+                for question, found in zip(questions, answers, strict=True)
+            ],
+            ui=host.shown(results, pictures(questions) if placed else None),
         )
+
+
+def _question(
+    model: ModelHandle,
+    images: Any,
+    output: str,
+    language: dict[str, str],
+    page_size: str,
+    max_new_tokens: int,
+    when_unreadable: str,
+    mask: Any,
+) -> Question:
+    chosen = sockets.choice("language", language.get("language"), [*LANGUAGES, _OTHER])
+    return Question(
+        model,
+        ocr(
+            sockets.choice("output", output, OUTPUTS),
+            sockets.words(language["other_language"]) if chosen == _OTHER else chosen,
+        ),
+        images,
+        sockets.length(max_new_tokens),
+        longest_side=PAGE_SIZES[sockets.choice("page_size", page_size, PAGE_SIZES)],
+        mask=mask,
+        keep_unreadable=when_unreadable != sockets.STOP,
+    )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Result, Size
-from . import host, picking, sockets
+from . import host, lists, picking, sockets
 
 STOP, WHOLE = "stop", "whole picture"
 _NODE = "QVL_PickBoxes"
 _BOX = 1  # number of the output box
+_LOOSEN = "Loosen the filters, switch a box on, or set when_empty to whole picture."
 
 
 class PickBoxes(io.ComfyNode):
@@ -26,6 +28,7 @@ class PickBoxes(io.ComfyNode):
             "picture, here or in the node that found them, or choose by label, size and order.",
             search_aliases=["filter boxes", "select bbox", "bbox to crop", "choose box", "pick"],
             is_output_node=True,
+            is_input_list=True,
             inputs=[
                 sockets.BoundingBoxes.Input(
                     "bboxes",
@@ -109,7 +112,9 @@ class PickBoxes(io.ComfyNode):
             ],
             outputs=[
                 sockets.BoundingBoxes.Output(
-                    "bboxes", tooltip="Per picture a list of the kept boxes, in order."
+                    "bboxes",
+                    tooltip="Per picture a list of the kept boxes, in order.",
+                    is_output_list=True,
                 ),
                 sockets.BoundingBoxes.Output(
                     "box",
@@ -117,7 +122,11 @@ class PickBoxes(io.ComfyNode):
                     "batch of several pictures, take crops.",
                     is_output_list=True,
                 ),
-                io.Mask.Output("mask", tooltip="White inside the kept boxes. Needs images."),
+                io.Mask.Output(
+                    "mask",
+                    tooltip="White inside the kept boxes. Needs images.",
+                    is_output_list=True,
+                ),
                 io.String.Output(
                     "kept_labels",
                     display_name="labels",
@@ -142,45 +151,125 @@ class PickBoxes(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        bboxes: Any,
-        labels: str,
-        order: str,
-        max_count: int,
-        index: int,
-        padding: int,
+        bboxes: list[Any],
+        labels: list[str],
+        order: list[str],
+        max_count: list[int],
+        index: list[int],
+        padding: list[int],
         images: Any = None,
-        padding_unit: str = picking.PIXELS,
-        min_size: int = 0,
-        when_empty: str = STOP,
-        off: str = "",
+        padding_unit: Any = picking.PIXELS,
+        min_size: Any = 0,
+        when_empty: Any = STOP,
+        off: Any = "",
     ) -> io.NodeOutput:
-        count, size = _extent(bboxes, images)
-        frames = sockets.frames(bboxes, count, size)
-        rule = picking.Rule(labels, order, max_count, min_size, padding, padding_unit)
-        first = host.call_index() * count
-        picked = picking.pick(frames, rule, off, size, first)
-        kept = [item.boxes for item in picked]
+        rules = lists.mapped(
+            picking.Rule, labels, order, max_count, min_size, padding, padding_unit
+        )
+        calls: list[_Call] = []
+
+        def pick(*given: Any) -> None:
+            calls.append(_Call.of(sum(len(call.kept) for call in calls), *given))
+
+        lists.mapped(pick, bboxes, images, rules, index, when_empty, off)
+        kept = [boxes for call in calls for boxes in call.kept]
         return io.NodeOutput(
-            kept,
-            _singles(kept, index, when_empty, size, first),
-            _mask(kept, images),
+            [call.kept for call in calls],
+            [box for call in calls for box in call.singles()],
+            [call.mask() for call in calls] if images is not None else _no_images("mask"),
             [picking.labels(boxes) for boxes in kept],
             [len(boxes) for boxes in kept],
-            *_crops(kept, images, when_empty),
+            *(_crops(calls) if images is not None else [_no_images("crops")] * 2),
             ui=host.picked(
-                [_engine_boxes(frame) for frame in frames],
-                [item.left_out for item in picked],
-                images,
+                [_engine_boxes(frame) for call in calls for frame in call.frames],
+                [item.left_out for call in calls for item in call.picked],
+                None if images is None else [one for call in calls for one in call.images],
             ),
         )
 
 
-def _extent(bboxes: Any, images: Any) -> tuple[int, Size]:
-    """How many pictures there are, and their size as far as it is known."""
-    if images is not None:
-        return images.shape[0], tuple(images.shape[-3:-1])
-    one_list = isinstance(bboxes, Mapping) or not bboxes or isinstance(bboxes[0], Mapping)
-    return 1 if one_list else len(bboxes), picking.ENDLESS
+@dataclass(frozen=True)
+class _Call:
+    """What is kept of one IMAGE, or of boxes without one. ``first``: the number of its first
+    picture among those of all calls."""
+
+    frames: Sequence[sockets.Frame]
+    picked: Sequence[picking.Picked]
+    images: Any
+    size: Size
+    first: int
+    index: int
+    when_empty: str
+
+    @classmethod
+    def of(
+        cls,
+        first: int,
+        bboxes: Any,
+        images: Any,
+        rule: picking.Rule,
+        index: int,
+        when_empty: str,
+        off: str,
+    ) -> _Call:
+        if images is None:
+            count, size = len(sockets.batch_of(bboxes)), picking.ENDLESS
+        else:
+            count, size = images.shape[0], tuple(images.shape[-3:-1])
+        frames = sockets.frames(bboxes, count, size)
+        picked = picking.pick(frames, rule, off, size, first)
+        return cls(frames, picked, images, size, first, index, when_empty)
+
+    @property
+    def kept(self) -> list[list[dict[str, Any]]]:
+        """The boxes that stay of each picture."""
+        return [item.boxes for item in self.picked]
+
+    def singles(self) -> list[Any]:
+        """The ``box`` of each picture, or what stops the nodes that would take it."""
+        found = [self._single(number, boxes) for number, boxes in enumerate(self.kept, self.first)]
+        if len(found) == 1:
+            return found
+        return [_OneOfBatch(box) if isinstance(box, dict) else box for box in found]
+
+    def _single(self, number: int, kept: sockets.Frame) -> Any:
+        if box := picking.single(kept, self.index):
+            return box
+        if self.when_empty == WHOLE and self.images is not None:
+            return picking.whole(self.size)
+        cure = "Connect images, so that the whole picture is known."
+        return host.blocked(
+            f"Picture {number + 1} has no box with index {self.index}: {len(kept)} were kept. "
+            f"{cure if self.when_empty == WHOLE else _LOOSEN}"
+        )
+
+    def mask(self) -> Any:
+        boxes = [Result("", boxes=_engine_boxes(frame)) for frame in self.kept]
+        return sockets.masks(self.images, boxes)
+
+    def crops(self) -> Iterator[tuple[Any, str]]:
+        """A picture and its label for each kept box."""
+        instead = [picking.whole(self.size)] if self.when_empty == WHOLE else []
+        for picture, boxes in zip(self.images, self.kept, strict=True):
+            for box in boxes or instead:
+                yield picking.crop(picture, box), sockets.label_of(box)
+
+
+def _crops(calls: Sequence[_Call]) -> tuple[Any, Any]:
+    """The outputs ``crops`` and ``crop_labels``, or what stops the nodes that would take them."""
+    pairs = [pair for call in calls for pair in call.crops()]
+    if not pairs:
+        stop = host.blocked(f"No box was kept, so there is no crop. {_LOOSEN}")
+        return stop, stop
+    return [crop for crop, _ in pairs], [label for _, label in pairs]
+
+
+def _no_images(output: str) -> Any:
+    return host.blocked(f"The output {output} of Qwen-VL Pick Boxes needs images connected.")
+
+
+def _engine_boxes(boxes: sockets.Frame) -> tuple[Box, ...]:
+    return tuple(picking.engine_box(box) for box in boxes)
 
 
 class _OneOfBatch(dict[str, int]):
@@ -205,63 +294,3 @@ def _refuse_whole_batch() -> None:
             "crops of Qwen-VL Pick Boxes, which has one crop a box; or put Rebatch Images with "
             "batch size 1 before this node's pictures."
         )
-
-
-def _singles(
-    kept: Sequence[sockets.Frame], index: int, when_empty: str, size: Size, first: int
-) -> list[Any]:
-    """The ``box`` output. ``first``: the number of the first picture."""
-    found = [_single(at, boxes, index, when_empty, size) for at, boxes in enumerate(kept, first)]
-    if len(found) == 1:
-        return found
-    return [_OneOfBatch(box) if isinstance(box, dict) else box for box in found]
-
-
-def _single(number: int, kept: sockets.Frame, index: int, when_empty: str, size: Size) -> Any:
-    """The ``box`` of one picture, or what stops the nodes that would take it."""
-    if box := picking.single(kept, index):
-        return box
-    if when_empty == WHOLE and size != picking.ENDLESS:
-        return {"x": 0, "y": 0, "width": size[1], "height": size[0]}
-    cure = (
-        "Connect images, so that the whole picture is known."
-        if when_empty == WHOLE
-        else "Loosen the filters, switch a box on, or set when_empty to whole picture."
-    )
-    return host.blocked(
-        f"Picture {number + 1} has no box with index {index}: {len(kept)} were kept. {cure}"
-    )
-
-
-def _mask(kept: Sequence[sockets.Frame], images: Any) -> Any:
-    if images is None:
-        return host.blocked("The mask of Qwen-VL Pick Boxes needs its images input connected.")
-    return sockets.masks(images, [Result("", boxes=_engine_boxes(boxes)) for boxes in kept])
-
-
-def _crops(kept: Sequence[sockets.Frame], images: Any, when_empty: str) -> tuple[Any, Any]:
-    """The outputs ``crops`` and ``crop_labels``, or what stops the nodes that would take them."""
-    if images is None:
-        return _no_crops("The crops of Qwen-VL Pick Boxes need its images input connected.")
-    height, width = images.shape[-3:-1]
-    whole = {"x": 0, "y": 0, "width": width, "height": height}
-    instead = [whole] if when_empty == WHOLE else []
-    pairs = [
-        (picture, box)
-        for picture, boxes in zip(images, kept, strict=True)
-        for box in boxes or instead
-    ]
-    if not pairs:
-        return _no_crops(
-            "No box was kept, so there is no crop. Loosen the filters, switch a box on, or set "
-            "when_empty to whole picture."
-        )
-    return [picking.crop(*pair) for pair in pairs], [picking.label(box) for _, box in pairs]
-
-
-def _no_crops(why: str) -> tuple[Any, Any]:
-    return host.blocked(why), host.blocked(why)
-
-
-def _engine_boxes(boxes: sockets.Frame) -> tuple[Box, ...]:
-    return tuple(picking.engine_box(box) for box in boxes)

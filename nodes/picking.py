@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Size
+from .sockets import choice, label_of, words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,17 +70,13 @@ class Picked:
     left_out: set[int]
 
 
-def label(box: BoundingBox) -> str:
-    return str(box.get("label") or "")
-
-
 def identity(box: BoundingBox) -> Identity:
-    return box["x"], box["y"], box["width"], box["height"], label(box)
+    return box["x"], box["y"], box["width"], box["height"], label_of(box)
 
 
 def engine_box(box: BoundingBox) -> Box:
     x, y = box["x"], box["y"]
-    return Box(x, y, x + box["width"], y + box["height"], label(box), box.get("score"))
+    return Box(x, y, x + box["width"], y + box["height"], label_of(box), box.get("score"))
 
 
 def pick(frames: Sequence[Frame], rule: Rule, off: str, size: Size, first: int = 0) -> list[Picked]:
@@ -106,9 +103,10 @@ def chosen(frame: Frame, rule: Rule, off: Collection[Identity] = ()) -> list[int
         for place, box in enumerate(frame)
         if identity(box) not in off
         and min(box["width"], box["height"]) >= rule.min_size
-        and (not names or any(name.match(label(box).casefold()) for name in names))
+        and (not names or any(name.match(label_of(box).casefold()) for name in names))
     ]
-    stay.sort(key=lambda place: ORDERS[rule.order](frame[place]))
+    order = ORDERS[choice("order", rule.order, ORDERS)]
+    stay.sort(key=lambda place: order(frame[place]))
     return stay[: rule.max_count or None]
 
 
@@ -131,6 +129,11 @@ def single(kept: Frame, index: int) -> dict[str, int] | None:
     return {name: kept[index][name] for name in ("x", "y", "width", "height")}
 
 
+def whole(size: Size) -> dict[str, int]:
+    """The box that is all of a picture."""
+    return {"x": 0, "y": 0, "width": size[1], "height": size[0]}
+
+
 def crop(picture: Tensor, box: BoundingBox) -> Tensor:
     """IMAGE ``[1, height, width, C]``: what is inside ``box`` of a picture ``[H, W, C]``."""
     left, top = box["x"], box["y"]
@@ -139,17 +142,19 @@ def crop(picture: Tensor, box: BoundingBox) -> Tensor:
 
 def labels(kept: Frame) -> str:
     """The boxes' labels, with commas between; boxes without one are passed over."""
-    return ", ".join(label(box) for box in kept if label(box))
+    return ", ".join(label_of(box) for box in kept if label_of(box))
 
 
 def switched_off(text: str) -> dict[int, set[Identity]]:
     """By number of the picture, counted from 0, the boxes in the widget ``off``: a JSON list of
     ``{"picture", "x", "y", "width", "height", "label"}``. Raises ``BadOption`` for other text."""
     found: dict[int, set[Identity]] = {}
+    if text.strip() in ("", "None"):  # as ComfyUI spells a widget that holds nothing
+        return found
     try:
-        for box in json.loads(text or "[]"):
+        for box in json.loads(text) or []:
             found.setdefault(box["picture"], set()).add(identity(box))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadOption(
             f"off is not a list of boxes as clicking writes it ({text[:80]!r}). Empty it and click "
             "the boxes again."
@@ -158,6 +163,6 @@ def switched_off(text: str) -> dict[int, set[Identity]]:
 
 
 def _patterns(labels: str) -> list[re.Pattern[str]]:
-    names = (name.strip().casefold() for name in re.split(r"[,\n]", labels))
+    names = (name.strip().casefold() for name in re.split(r"[,\n]", words(labels)))
     # Brackets are letters here, not a choice of letters.
     return [re.compile(fnmatch.translate(name.replace("[", "[[]"))) for name in names if name]

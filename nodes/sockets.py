@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -33,16 +34,22 @@ def schema(**fields: Any) -> io.Schema:
     return io.Schema(**{name: value for name, value in fields.items() if name in known})
 
 
-def max_new_tokens(default: int, top: int) -> io.Int.Input:
+def max_new_tokens(top: int) -> io.Int.Input:
     """The length limit of nodes whose sampling is fixed."""
     return io.Int.Input(
         "max_new_tokens",
-        default=default,
-        min=1,
+        default=0,
+        min=0,
         max=top,
-        tooltip="The longest a reply may get; one that is cut off is reported.",
+        tooltip="The longest a reply may get; one that is cut off is reported. 0: as long as what "
+        "is asked for may need.",
         **ADVANCED,
     )
+
+
+def length(max_new_tokens: int) -> dict[str, int]:
+    """The field of ``Sampling`` that the widget sets: none for 0, the task's own length."""
+    return {"max_new_tokens": max_new_tokens} if max_new_tokens else {}
 
 
 STOP = "stop"
@@ -60,27 +67,103 @@ def unreadable() -> io.Combo.Input:
     )
 
 
+def hidden_parts() -> io.Mask.Input:
+    """What of the pictures the model is not to see."""
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="White where the picture is transparent, as Load Image gives it: the model sees "
+        "plain white there, not the pixels that lie hidden.",
+    )
+
+
+def without_hidden(image: Any, mask: Any) -> Any:
+    """``image`` (IMAGE) with an alpha channel where ``mask`` (MASK, 1: hidden) says that something
+    is hidden, so that it is laid on white. As in ComfyUI, a mask of another size is stretched, and
+    fewer masks than pictures are repeated. Raises ``BadOption`` for a mask of NaN or infinity."""
+    fit = getattr(image, "ndim", 0) == 4 and 0 not in image.shape and image.shape[-1] in (1, 3, 4)
+    if mask is None or not fit or not mask.any():
+        return image  # what is wrong with one that does not fit, the engine says
+    import torch
+
+    if not torch.isfinite(mask).all():
+        raise BadOption("The mask holds NaN or infinite values.")
+    planes = mask.reshape(-1, 1, *mask.shape[-2:]).float()
+    planes = torch.nn.functional.interpolate(planes, size=image.shape[-3:-1], mode="bilinear")
+    every = torch.arange(image.shape[0]) % len(planes)
+    alpha = 1 - planes[every].movedim(1, -1).clamp(0, 1).to(image.device)
+    unit = image / 255 if image.dtype == torch.uint8 else image
+    if unit.shape[-1] == 4:
+        alpha = alpha * unit[..., 3:]
+    return torch.cat([unit[..., :3].expand(-1, -1, -1, 3), alpha], dim=-1)
+
+
+def words(value: Any) -> str:
+    """The text of an input, which may have come from any node."""
+    return "" if value is None else str(value)
+
+
+def choice(name: str, value: Any, options: Collection[str]) -> str:
+    """``value``, which may have come from any node. Raises ``BadOption`` for none of
+    ``options``."""
+    if not isinstance(value, str) or value not in options:
+        raise BadOption(f"{name} is {value!r}. Choose one of: {', '.join(options)}.")
+    return value
+
+
 def box_outputs() -> list[io.Output]:
-    """The outputs of every node that gives boxes."""
+    """The outputs of every node that gives boxes: of each IMAGE one, as it came."""
     return [
         BoundingBoxes.Output(
-            "bboxes", tooltip="Per picture a list of boxes in its pixels, with labels."
+            "bboxes",
+            tooltip="Per picture a list of boxes in its pixels, with labels.",
+            is_output_list=True,
         ),
-        io.Image.Output("annotated", tooltip="The pictures with what was found drawn on them."),
+        io.Image.Output(
+            "annotated",
+            tooltip="The pictures with what was found drawn on them.",
+            is_output_list=True,
+        ),
     ]
 
 
-def bounding_box(box: Box) -> dict[str, Any]:
+def bounding_box(box: Box, text: str = "") -> dict[str, Any]:
     """One BOUNDING_BOX dict: the least whole pixels that hold the box, inside the picture and at
-    least 1 by 1. ``score`` is there only where one was computed."""
+    least 1 by 1. ``score`` is there only where one was computed. ``text``: the words in the box,
+    where it is there for its words."""
     x1, y1, x2, y2 = coordinates.whole_box(box)
     found = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "label": box.label}
-    return found if box.score is None else {**found, "score": box.score}
+    if box.score is not None:
+        found["score"] = box.score
+    return {**found, "metadata": _metadata(box.label, text)}
 
 
-def bounding_boxes(results: Sequence[Result]) -> list[list[dict[str, Any]]]:
-    """BOUNDING_BOX of a batch: per picture, in order, a list of dicts (empty: nothing found)."""
-    return [[bounding_box(box) for box in result.boxes] for result in results]
+def _metadata(label: str, text: str = "") -> dict[str, Any]:
+    """What core's own nodes read of a box, and keep: its kind, words, description, colours."""
+    kind, label = ("text", "") if text else ("obj", label)
+    return {"type": kind, "text": text, "desc": label, "palette": []}
+
+
+def bounding_boxes(results: Sequence[Result], read: bool = False) -> list[list[dict[str, Any]]]:
+    """BOUNDING_BOX of a batch: per picture, in order, a list of dicts (empty: nothing found).
+    ``read``: whether the boxes are of text that was read."""
+    return [
+        [
+            bounding_box(box, text)
+            for box, text in zip(
+                result.boxes, _words(result) if read else [""] * len(result.boxes), strict=True
+            )
+        ]
+        for result in results
+    ]
+
+
+def _words(result: Result) -> list[str]:
+    """The words in each box of a text that was read; empty for boxes of other things."""
+    blocks = result.data if isinstance(result.data, list) else []
+    if len(blocks) != len(result.boxes):
+        return [""] * len(result.boxes)
+    return [str(block.get("text") or "") for block in blocks]
 
 
 def found_json(result: Result) -> str:
@@ -101,34 +184,112 @@ def points_json(result: Result, size: Size) -> str:
     return json.dumps([{"x": x, "y": y} for x, y in places])
 
 
-def frames(value: Any, count: int, size: Size) -> list[Frame]:
-    """BOUNDING_BOX as any node sends it, as lists of whole boxes inside ``count`` pictures.
+def batch_of(value: Any) -> list[Any]:
+    """BOUNDING_BOX as any node sends it, as a list for each picture. One box and one flat list are
+    those of a single picture. Raises ``BadOption`` for what is no list of boxes."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if value is None:
+        return [[]]
+    if _is_box(value):
+        return [[value]]
+    if not isinstance(value, list | tuple):
+        raise _no_boxes(value)
+    if not value or any(_is_box(item) for item in value):
+        return [list(value)]
+    for frame in value:
+        if not isinstance(frame, list | tuple | None):
+            raise _no_boxes(frame)
+    return [list(frame or ()) for frame in value]
 
-    One dict or one flat list holds for every picture, as in ComfyUI's own nodes. What lies
-    outside the picture is cut off. Raises ``BadOption`` where lists and pictures do not pair.
+
+def frames(value: Any, count: int, size: Size) -> list[Frame]:
+    """BOUNDING_BOX as any node sends it, as lists of whole boxes inside ``count`` pictures, with
+    ``label`` and ``metadata`` where either of them says what is in the box.
+
+    One dict or one flat list holds for every picture, as in ComfyUI's own nodes; four numbers are
+    x, y, width and height. What lies outside the picture is cut off. Raises ``BadOption`` for what
+    is no box, and where lists and pictures do not pair.
     """
-    if isinstance(value, Mapping):
-        value = [[value]]
-    elif not value or isinstance(value[0], Mapping):
-        value = [value or []]
-    if len(value) == 1:
-        value = value * count
-    if len(value) != count:
+    batch = batch_of(value)
+    if len(batch) == 1:
+        batch = batch * count
+    if len(batch) != count:
         raise BadOption(
-            f"There are boxes for {len(value)} pictures, but {count} pictures. Connect the IMAGE "
+            f"There are boxes for {len(batch)} pictures, but {count} pictures. Connect the IMAGE "
             "that the boxes were found in."
         )
-    return [[whole for box in frame if (whole := _whole(box, size))] for frame in value]
+    return [[whole for box in frame if (whole := _whole(box, size))] for frame in batch]
 
 
-def _whole(box: Mapping[str, Any], size: Size) -> dict[str, Any] | None:
+def _is_box(value: Any) -> bool:
+    four = isinstance(value, list | tuple) and len(value) == 4
+    return isinstance(value, Mapping) or (
+        four and all(isinstance(side, numbers.Real) for side in value)
+    )
+
+
+def _no_boxes(value: Any, why: str = "") -> BadOption:
+    shown = repr(value)
+    shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
+    why = why or "A box is a dict of x, y, width and height in pixels; a picture has a list of them"
+    return BadOption(f"The bboxes hold {shown}. {why}.")
+
+
+def _whole(box: Any, size: Size) -> dict[str, Any] | None:
+    """``box`` as whole pixels inside the picture; None where nothing of it is."""
+    if not _is_box(box):
+        raise _no_boxes(box)
+    if not isinstance(box, Mapping):
+        box = dict(zip(_SIDES, box, strict=True))
+    x, y, wide, high = (_number(box, name) for name in _SIDES)
     height, width = size
-    left, top = max(0, math.floor(box["x"])), max(0, math.floor(box["y"]))
-    right = min(width, math.ceil(box["x"] + box["width"]))
-    bottom = min(height, math.ceil(box["y"] + box["height"]))
+    left, top = max(0, math.floor(min(x, x + wide))), max(0, math.floor(min(y, y + high)))
+    right, bottom = (
+        min(width, math.ceil(max(x, x + wide))),
+        min(height, math.ceil(max(y, y + high))),
+    )
     if right <= left or bottom <= top:
         return None
-    return {**box, "x": left, "y": top, "width": right - left, "height": bottom - top}
+    place = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    return {**_with_label(box), **place}
+
+
+_SIDES = ("x", "y", "width", "height")
+_MOST = 1e15  # pixels; a larger number is no place in a picture, and not exact as a float
+
+
+def _number(box: Mapping[str, Any], name: str) -> float:
+    try:
+        number = float(box[name])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) <= _MOST:
+        raise _no_boxes(dict(box), f"Its {name} must be a number of pixels")
+    return number
+
+
+def _with_label(box: Mapping[str, Any]) -> dict[str, Any]:
+    """The box with its label where ours and core's nodes look for it, and a score or none."""
+    found, label = dict(box), label_of(box)
+    score = found.get("score", 0)
+    if not isinstance(score, numbers.Real) or not math.isfinite(score):
+        del found["score"]
+    if label:
+        known = box.get("metadata")
+        known = known if isinstance(known, Mapping) else {}
+        own = {} if known.get("desc") or known.get("text") else {"desc": label}
+        found.update(label=label, metadata={**_metadata(""), **known, **own})
+    return found
+
+
+def label_of(box: Mapping[str, Any]) -> str:
+    """What is in a box: its ``label``, or what core's ``metadata`` says of it; "" if nothing."""
+    if label := box.get("label"):
+        return str(label)
+    known = box.get("metadata")
+    known = known if isinstance(known, Mapping) else {}
+    names = ("text", "desc", "name") if known.get("type") == "text" else ("desc", "name", "text")
+    return next((str(known[name]) for name in names if known.get(name)), "")
 
 
 def annotated(

@@ -30,13 +30,13 @@ _FAR_OUT = 0.5  # a decoder's overshoot is clamped; beyond this the values were 
 _STRIP = 1 << 18  # pixels taken through floats at a time: they stay in the processor's cache
 
 
-def pictures(image: Tensor) -> list[Tensor]:
+def pictures(image: Tensor, first: int = 0) -> list[Tensor]:
     """Splits an IMAGE ``[B, H, W, C]`` (or one picture ``[H, W, C]``) into pictures.
 
     Floats are 0-1 and rounded to 8 bits; overshoot up to 0.5 beyond is clamped. uint8 is taken
     as it is. ``C`` is 1 (grey), 3 (RGB) or 4 (RGBA, laid on white as Qwen's own tools do).
     Raises ``BadImage`` for any other shape or type, an empty batch, NaN or infinity, values far
-    out of range, or a side ratio over 200.
+    out of range, or a side ratio over 200; it counts the pictures from ``first``.
     """
     if not isinstance(image, Tensor):
         raise BadImage(f"Expected an IMAGE tensor, got {type(image).__name__}.")
@@ -52,7 +52,7 @@ def pictures(image: Tensor) -> list[Tensor]:
             f"The IMAGE is empty (shape {list(image.shape)}): no picture reached this node."
         )
     check_aspect(image.shape[1], image.shape[2])
-    return [_to_rgb8(picture, index) for index, picture in enumerate(image)]
+    return [_to_rgb8(picture, index) for index, picture in enumerate(image, first)]
 
 
 def _to_rgb8(picture: Tensor, index: int) -> Tensor:

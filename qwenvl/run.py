@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .backend import Backend, Watch
-from .errors import BadOption, UnreadableReply
+from .errors import BadOption, QwenVLError, UnreadableReply
 from .types import Request, Response, Result, Sampling, Seen, Task
 
 if TYPE_CHECKING:
@@ -46,66 +47,89 @@ def _wish(backend: Backend, task: Task, thinking: bool | None) -> bool | None:
         return None
 
 
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """One task about one picture (uint8 ``[3, H, W]``). ``sampling``: None for that of
+    ``sampling_for``. The bounds on pixels, ``thinking`` and ``may_shrink`` are those of
+    ``Request``. ``keep_unreadable``: what cannot be read or answered gives a result with
+    ``error`` and what text there is, and no exception."""
+
+    task: Task
+    picture: Tensor
+    system: str = ""
+    sampling: Sampling | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    thinking: bool | None = None
+    may_shrink: bool = False
+    keep_unreadable: bool = False
+
+
 def answer(
     backend: Backend,
     task: Task,
     pictures: Sequence[Tensor],
     *,
-    system: str = "",
-    sampling: Sampling | None = None,
-    min_pixels: int | None = None,
-    max_pixels: int | None = None,
-    thinking: bool | None = None,
-    may_shrink: bool = False,
     watch: Watch | None = None,
-    keep_unreadable: bool = False,
+    **how: Any,
 ) -> list[Result]:
-    """Asks ``task`` about each of ``pictures`` (uint8 ``[3, H, W]``) in one batched run.
+    """``answer_all`` for one task about each of ``pictures``. ``how``: the other fields of
+    ``Ask``, the same for all."""
+    return answer_all(backend, [Ask(task, picture, **how) for picture in pictures], watch)
 
-    One result a picture, in order, boxes in pixels of that picture. After all are answered,
-    raises ``OutOfMemory`` for pictures that memory did not suffice for and ``UnreadableReply`` for
-    replies that could not be read, naming the pictures; with ``keep_unreadable`` such a result
-    carries ``error`` and what text there is instead.
+
+def answer_all(
+    backend: Backend,
+    asks: Sequence[Ask],
+    watch: Watch | None = None,
+    report: Callable[[Sequence[Result]], object] | None = None,
+    advice: str = "",
+) -> list[Result]:
+    """Asks everything in one batched run.
+
+    One result each, in order, boxes in pixels of its own picture. After all are answered, raises
+    ``OutOfMemory`` for pictures that memory did not suffice for and ``UnreadableReply`` for
+    replies that could not be read, naming the pictures; before that, ``report`` is called with
+    the results, those without an answer among them. ``advice``: a sentence for these errors on
+    how the caller's other answers can be kept.
     """
-    sampling = sampling or sampling_for(backend, task, thinking)
-    thinking = _wish(backend, task, thinking)
-    requests = [
-        Request(
-            images=(picture,),
-            prompt=task.prompt,
-            system=system or task.system,
-            sampling=sampling,
-            min_pixels=min_pixels,
-            max_pixels=max_pixels,
-            thinking=thinking,
-            may_shrink=may_shrink,
-        )
-        for picture in pictures
-    ]
-    responses = backend.generate(requests, watch)
-    results = [
-        _read(task, backend, picture, request, response)
-        for picture, request, response in zip(pictures, requests, responses, strict=True)
-    ]
+    requests = [_request(backend, ask) for ask in asks]
+    responses = backend.generate(requests, watch) if requests else []
+    results = [_read(backend, *pair) for pair in zip(asks, requests, responses, strict=True)]
     for number, result in enumerate(results, 1):
         if result.notes:
             log.warning("Picture %d of %d: %s", number, len(results), " ".join(result.notes))
-    if not keep_unreadable:
-        _raise_unanswered(responses)
-        _raise_unreadable(results)
+    try:
+        _raise_unanswered(asks, responses, advice)
+        _raise_unreadable(asks, results, advice)
+    except QwenVLError:
+        if report:
+            report(results)
+        raise
     return results
 
 
-def _read(
-    task: Task, backend: Backend, picture: Tensor, request: Request, response: Response
-) -> Result:
+def _request(backend: Backend, ask: Ask) -> Request:
+    return Request(
+        images=(ask.picture,),
+        prompt=ask.task.prompt,
+        system=ask.system or ask.task.system,
+        sampling=ask.sampling or sampling_for(backend, ask.task, ask.thinking),
+        min_pixels=ask.min_pixels,
+        max_pixels=ask.max_pixels,
+        thinking=_wish(backend, ask.task, ask.thinking),
+        may_shrink=ask.may_shrink,
+    )
+
+
+def _read(backend: Backend, ask: Ask, request: Request, response: Response) -> Result:
     if response.error:
         return Result(text="", finish_reason="error", error=str(response.error))
-    height, width = picture.shape[-2:]
+    height, width = ask.picture.shape[-2:]
     cut = response.finish_reason != "stop"
     seen = Seen(backend.family, (height, width), response.input_sizes[0], cut)
     try:
-        result = task.parse(response.text, seen)
+        result = ask.task.parse(response.text, seen)
     except UnreadableReply as error:
         result = Result(text=error.raw, error=str(error))
     return dataclasses.replace(
@@ -128,26 +152,33 @@ def _early_end(request: Request, response: Response) -> tuple[str, ...]:
     return ()
 
 
-def _raise_unanswered(responses: Sequence[Response]) -> None:
-    failed = [number for number, response in enumerate(responses, 1) if response.error]
+def _raise_unanswered(asks: Sequence[Ask], responses: Sequence[Response], advice: str) -> None:
+    failed = [
+        (number, response.error)
+        for number, (ask, response) in enumerate(zip(asks, responses, strict=True), 1)
+        if response.error and not ask.keep_unreadable
+    ]
     if failed:
-        error = responses[failed[0] - 1].error
-        assert error is not None
-        raise type(error)(f"{_which(failed, len(responses)).capitalize()}: {error}") from error
+        which = _which([number for number, _ in failed], len(responses)).capitalize()
+        error = failed[0][1]
+        raise type(error)(_joined(f"{which}: {error}", advice)) from error
 
 
-def _raise_unreadable(results: Sequence[Result]) -> None:
-    failed = [number for number, result in enumerate(results, 1) if result.error]
+def _raise_unreadable(asks: Sequence[Ask], results: Sequence[Result], advice: str) -> None:
+    failed = [
+        (number, result)
+        for number, (ask, result) in enumerate(zip(asks, results, strict=True), 1)
+        if result.error and not ask.keep_unreadable
+    ]
     if not failed:
         return
-    first = results[failed[0] - 1]
-    cut = (
-        " The reply was cut at max_new_tokens: raise it." if first.finish_reason == "length" else ""
-    )
-    raise UnreadableReply(
-        f"The reply for {_which(failed, len(results))} could not be read. {first.error}{cut}",
-        first.text,
-    )
+    which, first = _which([number for number, _ in failed], len(results)), failed[0][1]
+    said = f"The reply for {which} could not be read. {first.error}"
+    raise UnreadableReply(_joined(said, *first.notes, advice), first.text)
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _which(numbers: Sequence[int], count: int) -> str:

@@ -5,7 +5,7 @@ older release, a runtime without a server) costs only what it was for.
 """
 
 from .folders import FOLDER_KEY, download_folder, model_roots, register_folders
-from .graph import blocked, call_index, pairs_with_whole_batch
+from .graph import blocked, pairs_with_whole_batch
 from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
 from .page import live, picked, report, shown
@@ -18,7 +18,6 @@ __all__ = [
     "NodeWatch",
     "StatusLine",
     "blocked",
-    "call_index",
     "check_interrupt",
     "device",
     "devices",

@@ -11,14 +11,6 @@ Link = tuple[str, int]
 """An output of the graph that runs now: the id of its node, and its number there."""
 
 
-def call_index() -> int:
-    """Which call this is of the node, counted from 0: given a list, ComfyUI calls a node once for
-    each of its items and puts what the calls show in one row."""
-    context_of = part("comfy_execution.utils", "get_executing_context")
-    context = context_of() if context_of else None
-    return (context.list_index or 0) if context else 0
-
-
 def blocked(message: str) -> Any:
     """Stands for a value that is not there: ComfyUI stops the nodes that take it with ``message``
     and lets all others go on. None where no graph is run."""
@@ -91,5 +83,7 @@ class _Graph:
         return False
 
     def _is_list(self, link: Link) -> bool:
+        if self.kind(link[0]).startswith("QVL_"):
+            return False  # these give each IMAGE as it came
         lists = getattr(self.class_of(link[0]), "OUTPUT_IS_LIST", None) or ()
         return bool(lists[link[1]]) if link[1] < len(lists) else False

@@ -12,7 +12,6 @@ from typing import Any
 from ...qwenvl import coordinates, draw, images
 from ...qwenvl.errors import BadImage
 from ...qwenvl.types import Box, Point
-from .graph import call_index
 from .parts import part
 
 _LONGEST = 1024  # pixels of a copy's longer side
@@ -33,13 +32,12 @@ def overlay(
     """
     points = points or [()] * len(boxes)
     pictures = [None] * len(boxes) if images is None else images
-    room = _MOST - call_index() * len(boxes)  # as if all items of a list were one batch
     return [
         {
             "size": _span(frame) if picture is None else list(picture.shape[:2]),
             "boxes": [_box(box) for box in frame],
             "points": [_point(point) for point in spots],
-            "picture": None if picture is None or number >= room else _copy(picture),
+            "picture": None if picture is None or number >= _MOST else _copy(picture),
         }
         for number, (picture, frame, spots) in enumerate(zip(pictures, boxes, points, strict=True))
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ...qwenvl.backend import Watch
 from ...qwenvl.replies import split_thinking
@@ -52,10 +52,10 @@ class NodeWatch(Watch):
     """Shows a run in its node: one bar over reading the weights and all pictures, and the words
     as they come. The bar is full when the last picture is answered, and not before.
 
-    ``thinking``: whether the answers begin with a thought, which is shown apart.
+    ``thinking``: the numbers of the answers that begin with a thought, which is shown apart.
     """
 
-    def __init__(self, thinking: bool = False) -> None:
+    def __init__(self, thinking: Collection[int] = ()) -> None:
         self._thinking = thinking
         self._bar = Bar(_STEPS)
         self._loaded = 0  # steps of the bar
@@ -93,7 +93,9 @@ class NodeWatch(Watch):
         if self._live.is_due:
             # A later batch holds later pictures: the first one that has words is being written.
             written = min((place for place in self._open if self._tokens[place]), default=index)
-            self._live.show(written, *split_thinking(self._texts[written], self._thinking))
+            self._live.show(
+                written, *split_thinking(self._texts[written], written in self._thinking)
+            )
 
     def done(self, index: int, response: Response) -> None:
         self._open.discard(index)

@@ -32,6 +32,9 @@ OUTPUTS: Mapping[str, str] = MappingProxyType(
 )
 """Forms of the answer, and the makers' own words that ask for each."""
 
+_LENGTHS = {"plain": 4096, "markdown": 8192, "html": 8192, "lines": 8192}
+"""Tokens: a dense page in tags, or with the place of each line, takes about twice its words."""
+
 LANGUAGES = (
     "auto", "English", "Chinese", "Traditional Chinese", "Japanese", "Korean", "Arabic", "Hebrew",
     "Hindi", "Thai", "Vietnamese", "Indonesian", "Russian", "Ukrainian", "Greek", "Turkish",
@@ -93,7 +96,7 @@ def ocr(output: str = "plain", language: str = "auto") -> Task:
         OUTPUTS[output] + hint,
         _READERS[output],
         greedy=True,
-        max_new_tokens=4096,
+        max_new_tokens=_LENGTHS[output],
     )
 
 

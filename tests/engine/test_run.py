@@ -8,10 +8,10 @@ import pytest
 import torch
 from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.run import answer, sampling_for
+from qwen_vl_suite.qwenvl.run import Ask, answer, answer_all, sampling_for
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import Box, Request, Response, Sampling
+from qwen_vl_suite.qwenvl.types import Box, Request, Response, Result, Sampling
 
 
 class Scripted:
@@ -124,3 +124,31 @@ def test_the_callers_sampling_is_taken_as_it_is() -> None:
     mine = Sampling(max_new_tokens=7, temperature=0.3, seed=9)
     answer(backend, describe(), pictures(1), sampling=mine)
     assert backend.asked[0].sampling == mine
+
+
+def test_each_ask_has_its_own_task_picture_and_settings() -> None:
+    backend = Scripted("a cat", BOX)
+    found = answer_all(
+        backend,
+        [
+            Ask(describe(prompt="What is it?"), pictures(1)[0], sampling=Sampling(seed=7)),
+            Ask(ground("cat"), pictures(1, 50, 60)[0], max_pixels=5000),
+        ],
+    )
+    assert found[0].text == "a cat" and found[1].boxes
+    first, second = backend.asked
+    assert (first.prompt, first.sampling.seed, first.max_pixels) == ("What is it?", 7, None)
+    assert second.max_pixels == 5000 and second.images[0].shape[-2:] == (50, 60)
+
+
+def test_results_are_reported_before_an_error_is_raised() -> None:
+    told: list[Sequence[Result]] = []
+    asks = [Ask(ground("cat"), picture) for picture in pictures(2)]
+    with pytest.raises(UnreadableReply, match=r"picture 2 of 2.* Do this instead\.$"):
+        answer_all(Scripted(BOX, "?"), asks, report=told.append, advice="Do this instead.")
+    ((whole, bad),) = told
+    assert whole.boxes and not whole.error and bad.error
+
+
+def test_nothing_asked_is_nothing_answered() -> None:
+    assert answer_all(Scripted(), []) == []

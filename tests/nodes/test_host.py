@@ -172,7 +172,7 @@ def test_live_text_is_that_of_the_first_picture_being_answered(
 def test_a_thought_is_shown_apart_from_the_text(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
-    watch = host.NodeWatch(thinking=True)
+    watch = host.NodeWatch(thinking={0})
     watch.start([10], [9])
     for text in ("A red", " thing?</think>", "An apple"):
         clock.now += 1

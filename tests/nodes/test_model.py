@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from qwen_vl_suite.nodes import model as model_module
+from qwen_vl_suite.nodes.model import ModelHandle, Question
+from qwen_vl_suite.qwenvl import checkpoints
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
+from qwen_vl_suite.qwenvl.types import ModelSpec
 
 
 def settled() -> int:
@@ -21,7 +24,7 @@ def settled() -> int:
 
 
 def use(model: Any, pictures: Any) -> None:
-    model.answer(describe("short"), pictures, {})
+    model.answer([Question(model, describe("short"), pictures, {})])
 
 
 def test_the_last_handle_takes_the_model_along(scripted: Any, pictures: Any) -> None:
@@ -70,7 +73,8 @@ def test_what_becomes_of_the_weights_after_use(
 def test_weights_are_put_away_after_an_error_too(scripted: Any, pictures: Any) -> None:
     model, backend = scripted("It is over there, I think.")
     with pytest.raises(UnreadableReply):
-        dataclasses.replace(model, after_use="unload").answer(ground("x"), pictures, {})
+        handle = dataclasses.replace(model, after_use="unload")
+        handle.answer([Question(handle, ground("x"), pictures, {})])
     assert backend.place == "disk"
 
 
@@ -87,3 +91,15 @@ def test_a_node_frees_one_model_or_all(
     assert two.place == "ram"
     use(first, pictures)
     assert one.place == "device"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [
+        pytest.param(str(checkpoints.BUNDLED), "nano", id="bundled"),
+        pytest.param("/home/me/models/LLM/Qwen3-VL-4B", "Qwen3-VL-4B", id="on disk"),
+    ],
+)
+def test_a_handle_prints_as_its_models_name(checkpoint: str, name: str) -> None:
+    handle = ModelHandle(ModelSpec(checkpoint))
+    assert (str(handle), repr(handle), f"{handle}") == (name, name, name)

@@ -3,7 +3,8 @@
 The rule: an optional input added at the end is fine, and so are a wider range, a further choice, a
 further output. Removing, renaming or reordering an input or output breaks every workflow saved
 before, since widgets are saved by position and links by slot: give the new form a new node id
-instead and declare a node replacement for the old one.
+instead and declare a node replacement for the old one. An output may become a list: to the nodes
+that take it, a list of one value is what the value was.
 
 ``QVL_RECORD=1`` records what is fine; a break is never recorded over.
 """
@@ -69,7 +70,7 @@ def breaks(before: Summary, now: Summary) -> list[str]:
     found = _breaks(before["inputs"], now["inputs"])
     for slot, output in enumerate(before["outputs"]):
         given = now["outputs"][slot] if slot < len(now["outputs"]) else None
-        if given != output:
+        if given not in (output, {**output, "list": True}):
             found.append(f"output {slot} was {output}, is {given or 'gone'}")
     return found
 
@@ -159,6 +160,7 @@ def a_number(name: str, **fields: Any) -> dict[str, Any]:
 FINE: dict[str, Callable[[Summary], Any]] = {
     "an optional input at the end": lambda x: x["inputs"].append(a_number("late")),
     "an output at the end": lambda x: x["outputs"].append({**x["outputs"][1], "name": "more"}),
+    "an output that became a list": lambda x: x["outputs"][1].update(list=True),
     "another default": lambda x: x["inputs"][3].update(default=5),
     "a wider range": lambda x: x["inputs"][3].update(min=-1, max=10),
     "a further choice": lambda x: x["inputs"][1]["options"].insert(0, "title"),

@@ -23,7 +23,9 @@ HEIGHT, WIDTH = 100, 200  # of the pictures
 
 
 def box(x: int, y: int, width: int, height: int, label: str = "", **more: Any) -> dict[str, Any]:
-    return {"x": x, "y": y, "width": width, "height": height, "label": label, **more}
+    said = {"type": "obj", "text": "", "desc": label, "palette": []}
+    place = {"x": x, "y": y, "width": width, "height": height}
+    return {**place, "label": label, **({"metadata": said} if label else {}), **more}
 
 
 CAT = box(20, 10, 80, 40, "cat", score=0.5)
@@ -122,14 +124,14 @@ def test_padding_holds_the_box_and_stays_in_the_picture(
     ],
 )
 def test_what_is_kept(run_node: Run, rule: dict[str, Any], expected: list[Any]) -> None:
-    bboxes, _, _, labels, count, *_ = run_node("QVL_PickBoxes", bboxes=[FOUND], **rule)
+    (bboxes,), _, _, labels, count, *_ = run_node("QVL_PickBoxes", bboxes=[FOUND], **rule)
     assert bboxes == [expected]
     assert labels == [", ".join(item["label"] for item in expected)]
     assert count == [len(expected)]
 
 
 def test_one_result_a_picture(run_node: Run, pictures: torch.Tensor) -> None:
-    bboxes, single, mask, labels, count, *_ = run_node(
+    (bboxes,), single, (mask,), labels, count, *_ = run_node(
         "QVL_PickBoxes",
         bboxes=[FOUND, [], [DOG]],
         images=pictures,
@@ -149,7 +151,7 @@ def test_one_result_a_picture(run_node: Run, pictures: torch.Tensor) -> None:
 def test_one_crop_a_kept_box_of_all_pictures_in_order(
     run_node: Run, pictures: torch.Tensor
 ) -> None:
-    bboxes, *_, crops, names = run_node(
+    (bboxes,), *_, crops, names = run_node(
         "QVL_PickBoxes",
         bboxes=[FOUND, [], [DOG]],
         images=pictures,
@@ -191,7 +193,7 @@ def test_a_picture_without_a_box_has_no_crop_or_is_one(
 def test_padding(
     run_node: Run, pictures: torch.Tensor, unit: str, padding: int, expected: dict[str, int]
 ) -> None:
-    (kept,), (single,), mask, *_ = run_node(
+    ((kept,),), (single,), (mask,), *_ = run_node(
         "QVL_PickBoxes",
         bboxes=[[CAT]],
         images=pictures[:1],
@@ -207,11 +209,51 @@ def test_boxes_of_other_nodes(run_node: Run) -> None:
     own = {"x": 1.5, "y": 2, "width": 3, "height": 4, "metadata": {"type": "obj"}}
     whole = {**own, "x": 1, "width": 4}
     for bboxes in (own, [own], [[own]]):
-        assert run_node("QVL_PickBoxes", bboxes=bboxes)[0] == [[whole]]
-    assert run_node("QVL_PickBoxes", bboxes=[])[0] == [[]]
+        assert run_node("QVL_PickBoxes", bboxes=bboxes)[0] == [[[whole]]]
+    assert run_node("QVL_PickBoxes", bboxes=[])[0] == [[[]]]
 
 
-@pytest.mark.parametrize("text", ["[", "7", '[{"x": 1}]', '["a"]', '[{"picture": [], "x": 1}]'])
+def test_boxes_of_core_are_chosen_by_what_their_metadata_says(run_node: Run) -> None:
+    place = {"x": 1, "y": 2, "width": 3, "height": 4}
+    said = {"type": "text", "text": "EXIT", "desc": "a sign", "palette": ["#ff0000"]}
+    sign = {**place, "metadata": said}
+    cat = {**place, "metadata": {**said, "type": "obj", "text": "", "desc": "cat"}}
+    (bboxes,), _, _, labels, *_ = run_node("QVL_PickBoxes", bboxes=[sign, cat])
+    assert labels == ["EXIT, cat"]
+    assert [box["metadata"] for box in bboxes[0]] == [said, cat["metadata"]]
+    assert run_node("QVL_PickBoxes", bboxes=[sign, cat], labels="cat")[3] == ["cat"]
+
+
+def test_several_lists_of_boxes_count_as_one(run_node: Run) -> None:
+    """What was switched off in the second of two pictures that come as a list."""
+    wide, small = torch.zeros(1, 100, 200, 3), torch.zeros(1, 80, 110, 3)
+    bboxes, single, mask, labels, count, crops, names = run_node(
+        "QVL_PickBoxes",
+        lists={"bboxes": [[[CAT]], [[DOG, CAT]]], "images": [wide, small], "labels": ["*"]},
+        off=off(CAT, picture=1),
+    )
+    assert bboxes == [[[CAT]], [[DOG]]]
+    assert [tuple(found.shape) for found in mask] == [(1, 100, 200), (1, 80, 110)]
+    assert (labels, names, count) == (["cat", "dog"], ["cat", "dog"], [1, 1])
+    assert [tuple(found.shape) for found in crops] == [(1, 40, 80, 3), (1, 20, 20, 3)]
+    assert [box["height"] for box in single] == [40, 20]
+
+
+@pytest.mark.parametrize("text", ["", "None", "null", "[]"])
+def test_an_empty_choice_switches_nothing_off(run_node: Run, text: str) -> None:
+    assert run_node("QVL_PickBoxes", bboxes=[FOUND], off=text)[4] == [3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[", "7", "0.5", "true", '"[]"', "{}x", "\ud800"),
+        *('[{"x": 1}]', '["a"]', '[{"picture": [], "x": 1}]', "[null]", "[[]]"),
+        pytest.param("[" * 100_000, id="100,000 brackets"),
+        pytest.param("[" * 100_000 + "]" * 100_000, id="100,000 brackets, closed"),
+        pytest.param('{"a":' * 100_000 + "1" + "}" * 100_000, id="100,000 braces"),
+    ],
+)
 def test_text_in_off_that_is_no_choice_is_refused(run_node: Run, text: str) -> None:
     with pytest.raises(BadOption, match="Empty it and click"):
         run_node("QVL_PickBoxes", bboxes=[FOUND], off=text)
@@ -221,7 +263,7 @@ def test_what_is_not_there_stops_only_the_nodes_that_take_it(
     run_node: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host, "blocked", lambda message: message)
-    bboxes, single, mask, _, _, crops, _ = run_node("QVL_PickBoxes", bboxes=[[CAT], []], index=1)
+    (bboxes,), single, mask, _, _, crops, _ = run_node("QVL_PickBoxes", bboxes=[[CAT], []], index=1)
     assert bboxes == [[CAT], []]
     assert single[0].startswith("Picture 1 has no box with index 1: 1 were kept.")
     assert single[1].startswith("Picture 2 has no box with index 1: 0 were kept.")
@@ -267,18 +309,11 @@ def test_equal_pictures_share_a_copy_and_long_batches_stop_copying(temporary: Pa
     assert [entry["picture"] is None for entry in entries] == [False] * 32 + [True] * 8
 
 
-def test_a_list_of_pictures_counts_as_one_batch(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def copied(call: int) -> list[bool]:
-        monkeypatch.setattr(overlay, "call_index", lambda: call)
-        found = [Result("", (Box(0, 0, 4, 4),))] * 5
-        entries = host.shown(found, torch.zeros(5, 8, 8, 3))["qwen_vl"]
-        return [entry["picture"] is not None for entry in entries]
-
-    assert copied(5) == [True] * 5
-    assert copied(6) == [True, True, False, False, False]
-    assert copied(7) == [False] * 5
+def test_a_list_of_pictures_counts_as_one_batch(temporary: Path) -> None:
+    pictures = [torch.zeros(8, 8 + number % 3, 3) for number in range(40)]
+    entries = host.shown([Result("", (Box(0, 0, 4, 4),))] * 40, pictures)["qwen_vl"]
+    assert [entry["picture"] is None for entry in entries] == [False] * 32 + [True] * 8
+    assert [entry["size"] for entry in entries[:3]] == [[8, 8], [8, 9], [8, 10]]
 
 
 def test_a_picture_in_which_nothing_was_found_is_shown_too(temporary: Path) -> None:
@@ -320,7 +355,7 @@ def test_pick_boxes_shows_all_boxes_and_which_the_rules_leave_out(
 ) -> None:
     cls = nodes["QVL_PickBoxes"]
     values = untouched(cls.define_schema().inputs)
-    output = cls.execute(**{**values, "bboxes": [FOUND], "labels": "*a*", "off": off(CAT)})
+    output = cls.execute(**{**values, "bboxes": [[FOUND]], "labels": "*a*", "off": off(CAT)})
     (entry,) = output.ui["qwen_vl"]
     assert [(item["label"], item.get("left_out", False)) for item in entry["boxes"]] == [
         ("cat", False),  # switched off, which the page shows by itself

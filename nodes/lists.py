@@ -1,0 +1,37 @@
+"""Inputs that come as lists, dealt out to the calls that ComfyUI itself would make.
+
+A node that takes its lists whole can answer all of them in one run. What it gives must be what
+ComfyUI's own mapping would have given, call by call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def mapped(function: Callable[..., T], *values: Any) -> list[T]:
+    """``function`` called once for each item of the longest list in ``values``; shorter lists
+    repeat their last item. A dynamic choice is a dict of such lists; what is no list holds for all
+    calls. Where one of the lists is empty, there are no calls."""
+    counts = [len(found) for value in values for found in _lists(value)]
+    calls = range(0 if 0 in counts else max(counts, default=1))
+    return [function(*(_item(value, number) for value in values)) for number in calls]
+
+
+def _lists(value: Any) -> Iterator[list[Any]]:
+    if isinstance(value, list):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _lists(inner)
+
+
+def _item(value: Any, number: int) -> Any:
+    if isinstance(value, list):
+        return value[min(number, len(value) - 1)]
+    if isinstance(value, dict):
+        return {name: _item(inner, number) for name, inner in value.items()}
+    return value
