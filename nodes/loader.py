@@ -112,7 +112,7 @@ class Loader(io.ComfyNode):
         if device is not None and device not in host.devices():
             return f"Device {device} is not on this machine: choose {', '.join(host.devices())}."
         try:
-            shelf.locate(model or shelf.BUNDLED_NAME)
+            shelf.locate(shelf.BUNDLED_NAME if model is None else model)
         except CheckpointNotFound as error:
             return str(error)
         return True
@@ -131,6 +131,7 @@ class Loader(io.ComfyNode):
         after_use: str = KEEP,
         shrink_to_fit: bool = False,
     ) -> io.NodeOutput:
+        sockets.choice("device", device, host.devices())
         path = shelf.bring(model, source)
         spec = ModelSpec(str(path), precision, quantization, attention, host.device(device))
         bounds = min_pixels or None, max_pixels or None

@@ -110,7 +110,9 @@ def without_folders(text: str) -> str:
     return text
 
 
-def _name(choice: str) -> str:
+def _name(choice: object) -> str:
+    if not isinstance(choice, str):  # a widget that holds nothing, or a number
+        raise CheckpointNotFound(f"The model is {choice!r}. Choose one in the Qwen-VL Loader.")
     return _REMARK.sub("", choice).strip().replace("\\", "/")
 
 

@@ -160,13 +160,14 @@ def test_a_batch_gives_one_crop_a_box(server: Any) -> None:
         pytest.param(
             {"class_type": "ImageInvert", "inputs": {"image": ["picture", 0]}}, id="made of it"
         ),
+        pytest.param(["find", 2], id="drawn on"),
     ],
 )
-def test_one_box_a_picture_never_meets_the_whole_batch(
-    server: Any, between: dict[str, Any]
-) -> None:
+def test_one_box_a_picture_never_meets_the_whole_batch(server: Any, between: Any) -> None:
     prompt = graph(when_empty="whole picture") | eight()
-    if between:
+    if isinstance(between, list):
+        prompt["crop"]["inputs"]["image"] = between
+    elif between:
         prompt["between"] = between
         prompt["crop"]["inputs"]["image"] = ["between", 0]
     error = server.ends(server.start(prompt))["execution_error"]
@@ -175,7 +176,7 @@ def test_one_box_a_picture_never_meets_the_whole_batch(
 
 
 def test_in_a_list_of_pictures_a_choice_holds_for_its_own_picture(server: Any) -> None:
-    """ComfyUI calls a node once for each item of a list; the page counts the pictures of all."""
+    """The page counts the pictures of all items of a list."""
     prompt = graph()
     prompt["picture"] = {
         "class_type": "RebatchImages",

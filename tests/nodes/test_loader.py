@@ -13,7 +13,7 @@ import pytest
 from qwen_vl_suite.nodes import host, shelf
 from qwen_vl_suite.nodes.host import page, progress
 from qwen_vl_suite.qwenvl import checkpoints
-from qwen_vl_suite.qwenvl.errors import CheckpointNotFound, IncompleteCheckpoint
+from qwen_vl_suite.qwenvl.errors import CheckpointNotFound, IncompleteCheckpoint, QwenVLError
 from qwen_vl_suite.qwenvl.types import ModelSpec
 
 CATALOGUED = "Qwen/Qwen3-VL-4B-Instruct"
@@ -183,3 +183,18 @@ def test_validation_speaks_before_the_run(root: Path, nodes: Any) -> None:
     assert validate() is True
     assert "no model 'zzz'" in validate(model="zzz", device="cpu")
     assert "cuda:99 is not on this machine" in validate(model="nano", device="cuda:99")
+
+
+@pytest.mark.parametrize("model", [0, 3.5, True, {"a": 1}])
+def test_a_model_that_is_no_name_is_refused_before_the_run(nodes: Any, model: Any) -> None:
+    assert f"The model is {model!r}" in nodes["QVL_Loader"].validate_inputs(model=model)
+
+
+@pytest.mark.parametrize(
+    "widgets", [{"model": None}, {"model": 7}, {"model": "nano", "device": None}], ids=str
+)
+def test_a_widget_that_holds_nothing_is_an_error_that_says_so(
+    run_node: Callable[..., Any], widgets: dict[str, Any]
+) -> None:
+    with pytest.raises(QwenVLError, match="is (None|7)"):
+        run_node("QVL_Loader", **widgets)
