@@ -173,17 +173,18 @@ class PickBoxes(io.ComfyNode):
 
         lists.mapped(pick, bboxes, images, rules, index, when_empty, off)
         kept = [boxes for call in calls for boxes in call.kept]
+        seen = images is not None and all(call.images is not None for call in calls)
         return io.NodeOutput(
             [call.kept for call in calls],
             [box for call in calls for box in call.singles()],
-            [call.mask() for call in calls] if images is not None else _no_images("mask"),
+            [call.mask() for call in calls] if seen else _no_images("mask"),
             [picking.labels(boxes) for boxes in kept],
             [len(boxes) for boxes in kept],
-            *(_crops(calls) if images is not None else [_no_images("crops")] * 2),
+            *(_crops(calls) if seen else [_no_images("crops")] * 2),
             ui=host.picked(
                 [_engine_boxes(frame) for call in calls for frame in call.frames],
                 [item.left_out for call in calls for item in call.picked],
-                None if images is None else [one for call in calls for one in call.images],
+                [one for call in calls for one in call.images] if seen else None,
             ),
         )
 

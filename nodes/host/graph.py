@@ -39,7 +39,7 @@ def pairs_with_whole_batch(giver: str, output: int) -> bool:
     for place, number in taken:
         if number == output and graph.kind(place) == giver:
             batch = graph.pictures(place)
-            return any(graph.same_batch(link, batch) for link in taken if link[0] != place)
+            return any(graph.same_batch(link, batch) for link in graph.images(taken))
     return False
 
 
@@ -62,10 +62,11 @@ class _Graph:
     def pictures(self, place: str) -> set[Link]:
         """The IMAGE inputs of a node; of one that has none, those of the nodes before it."""
         links = self.links(place)
-        own = set(self._images(links))
-        return own or {link for giver, _ in links for link in self._images(self.links(giver))}
+        own = set(self.images(links))
+        return own or {link for giver, _ in links for link in self.images(self.links(giver))}
 
-    def _images(self, links: list[Link]) -> Iterator[Link]:
+    def images(self, links: list[Link]) -> Iterator[Link]:
+        """Those of ``links`` that are an IMAGE."""
         for place, number in links:
             if self.class_of(place).RETURN_TYPES[number] == "IMAGE":
                 yield place, number
@@ -79,7 +80,7 @@ class _Graph:
                 return True
             if link not in seen and not self._is_list(link):
                 seen.add(link)
-                waiting += self._images(self.links(link[0]))
+                waiting += self.images(self.links(link[0]))
         return False
 
     def _is_list(self, link: Link) -> bool:

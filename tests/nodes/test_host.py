@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
@@ -10,7 +11,7 @@ import comfy.utils
 import pytest
 import torch
 from qwen_vl_suite.nodes import host
-from qwen_vl_suite.nodes.host import folders, live_text, machine, memory, page, progress
+from qwen_vl_suite.nodes.host import folders, graph, live_text, machine, memory, page, progress
 from qwen_vl_suite.qwenvl.types import Response, Result
 
 
@@ -247,3 +248,66 @@ def test_a_host_without_a_part_loses_only_that_part(monkeypatch: pytest.MonkeyPa
     assert host.device("auto") == "auto"
     assert host.device("cuda:1") == "cuda:1"
     assert host.devices()[0] == "auto" and host.devices()[-1] == "cpu"
+
+
+class _Kind(SimpleNamespace):
+    INPUT_IS_LIST = False
+    OUTPUT_IS_LIST: tuple[bool, ...] = (False,)
+
+
+KINDS = {
+    "Load": _Kind(RETURN_TYPES=["IMAGE"]),
+    "Scale": _Kind(RETURN_TYPES=["IMAGE"]),
+    "Split": _Kind(RETURN_TYPES=["IMAGE"], OUTPUT_IS_LIST=(True,)),
+    "QVL_Find": _Kind(RETURN_TYPES=["STRING", "IMAGE", "BOUNDING_BOX"], OUTPUT_IS_LIST=(True,) * 3),
+    "QVL_Pick": _Kind(RETURN_TYPES=["BOUNDING_BOX", "BOUNDING_BOX"], OUTPUT_IS_LIST=(True,) * 2),
+    "Crop": _Kind(RETURN_TYPES=["IMAGE"]),
+    "Pairs": _Kind(RETURN_TYPES=["IMAGE"], INPUT_IS_LIST=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "expected"),
+    [
+        pytest.param("Crop", {"image": ["load", 0]}, True, id="the batch itself"),
+        pytest.param("Crop", {"image": ["scaled", 0]}, True, id="made of the batch"),
+        pytest.param("Crop", {"image": ["find", 1]}, True, id="drawn on"),
+        pytest.param("Crop", {"image": ["split", 0]}, False, id="as a list"),
+        pytest.param("Crop", {"image": ["other", 0]}, False, id="another picture"),
+        pytest.param("Crop", {"text": ["find", 0]}, False, id="a text a picture"),
+        pytest.param("Crop", {"size": 512}, False, id="no picture"),
+        pytest.param(
+            "Crop", {"image": ["load", 0], "box": ["pick", 0]}, False, id="another output"
+        ),
+        pytest.param("Pairs", {"image": ["load", 0]}, False, id="a node that takes lists"),
+    ],
+)
+@pytest.mark.parametrize("connected", [True, False], ids=["with images", "without images"])
+def test_a_box_a_picture_and_the_whole_batch_are_seen_to_meet(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    inputs: dict[str, Any],
+    expected: bool,
+    connected: bool,
+) -> None:
+    picker = {"bboxes": ["find", 2], **({"images": ["load", 0]} if connected else {})}
+    nodes = {
+        "load": ("Load", {}),
+        "other": ("Load", {}),
+        "scaled": ("Scale", {"image": ["load", 0]}),
+        "split": ("Split", {"images": ["load", 0]}),
+        "find": ("QVL_Find", {"images": ["load", 0]}),
+        "pick": ("QVL_Pick", picker),
+        "now": (kind, {"box": ["pick", 1], **inputs}),
+    }
+    prompt = {name: {"class_type": kind, "inputs": given} for name, (kind, given) in nodes.items()}
+    parts = {
+        "get_executing_context": lambda: SimpleNamespace(node_id="now"),
+        "get_progress_state": lambda: SimpleNamespace(
+            dynprompt=SimpleNamespace(get_node=prompt.__getitem__)
+        ),
+        "NODE_CLASS_MAPPINGS": KINDS,
+        "is_link": lambda value: isinstance(value, list),
+    }
+    monkeypatch.setattr(graph, "part", lambda _, name: parts[name])
+    assert host.pairs_with_whole_batch("QVL_Pick", 1) is expected

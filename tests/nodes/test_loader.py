@@ -196,5 +196,5 @@ def test_a_model_that_is_no_name_is_refused_before_the_run(nodes: Any, model: An
 def test_a_widget_that_holds_nothing_is_an_error_that_says_so(
     run_node: Callable[..., Any], widgets: dict[str, Any]
 ) -> None:
-    with pytest.raises(QwenVLError, match="is (None|7)"):
+    with pytest.raises(QwenVLError, match=r"is (None|7)"):
         run_node("QVL_Loader", **widgets)
