@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 from .costs import Need
 from .errors import BadOption
+from .loops import Decode, loop_start
 from .types import THINKING_TOKENS, FinishReason, Sampling
 
-_LOOP_TOKENS = 128  # a tail this long ...
-_LOOP_TURNS = 6  # ... made of this many equal turns is a loop: long tables have shorter ones
-_LOOP_PERIOD = 256
-_LOOP_EVERY = 8  # tokens between looks
+_LOOK_EVERY = 16  # tokens, for loops
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -39,7 +37,8 @@ class Row:
     """One request under way. ``prompt_ids``: its prompt without padding and without picture
     tokens, which ``repetition_penalty`` also looks at, as everywhere. ``thinking`` is whether
     the row is inside a thought, as the end of a prompt can be; ``close_ids`` end one.
-    ``circling``: the thought repeats itself, and whoever chooses should end it."""
+    ``decode``: as for ``loop_start``. ``circling``: the thought repeats itself, and whoever
+    chooses should end it."""
 
     index: int
     sampling: Sampling
@@ -47,6 +46,7 @@ class Row:
     eos_ids: frozenset[int]
     close_ids: tuple[int, ...] = ()
     thinking: bool = False
+    decode: Decode | None = None
     ids: list[int] = field(default_factory=list)
     thought: int = 0
     circling: bool = False
@@ -91,14 +91,14 @@ class Row:
                 self.thinking = False
         elif self.left <= 0:
             self.finish_reason = "length"
-        if self.finish_reason is None and len(self.ids) % _LOOP_EVERY == 0:
+        if self.finish_reason is None and len(self.ids) % _LOOK_EVERY == 0:
             self._cut_loop()
 
     def _ends_with(self, tail: tuple[int, ...]) -> bool:
         return bool(tail) and tuple(self.ids[-len(tail) :]) == tail
 
     def _cut_loop(self) -> None:
-        kept = loop_start(self.ids)
+        kept = loop_start(self.ids, self.decode)
         if kept is None:
             return
         if self.thinking:
@@ -107,28 +107,6 @@ class Row:
         else:
             del self.ids[max(kept, self.thought) :]
             self.finish_reason = "repetition"
-
-
-def loop_start(ids: Sequence[int]) -> int | None:
-    """Where a loop at the end of ``ids`` should be cut so that one turn of it stays, or None.
-
-    A loop is a tail of at least 128 tokens that repeats with a period of at most 256, at least
-    six times over.
-    """
-    length = len(ids)
-    for period in range(1, min(_LOOP_PERIOD, length // _LOOP_TURNS) + 1):
-        needed = max(_LOOP_TOKENS, _LOOP_TURNS * period)
-        if needed > length:
-            continue
-        place = length - 1
-        stop = length - needed + period
-        while place >= stop and ids[place] == ids[place - period]:
-            place -= 1
-        if place < stop:
-            while place >= period and ids[place] == ids[place - period]:
-                place -= 1
-            return place + 1
-    return None
 
 
 class TextStream:

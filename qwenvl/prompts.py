@@ -129,4 +129,5 @@ class Prompt:
             eos_ids=self.template.eos_ids,
             close_ids=self.template.close_ids,
             thinking=self.thinking,
+            decode=self.template.decode,
         )
