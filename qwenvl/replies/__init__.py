@@ -1,10 +1,10 @@
 """Reads what a model wrote: splits off thought, finds places in any of the known shapes.
 
 Numbers stay in the model's own space here; ``coordinates`` maps them. Known shapes, all with
-prose around, repeated or cut off: JSON of every kind (``loose_json``); ``<ref>…</ref><box>`` and
-``<|object_ref_start|>…<|box_start|>``, bare ``(x1,y1),(x2,y2)`` and ``(x1,y1,x2,y2)``,
-``<points x1= y1=>`` and HTML with ``data-bbox`` (``markup``); bare lists of numbers. A cut-off
-number never becomes a place.
+prose around, repeated or cut off: JSON of every kind (``loose_json``, ``items``); ``<ref>…</ref>
+<box>``, ``<|object_ref_start|>…<|box_start|>``, ``<point>``, bare ``(x1,y1),(x2,y2)`` and
+``(x1,y1,x2,y2)`` (``tags``); HTML with ``data-bbox`` and tables (``markup``); sides and corners
+by name (``words``); bare lists of numbers. A cut-off number never becomes a place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import UnreadableReply
 from ..unicode import well_formed
-from . import items, loose_json, markup
+from . import items, loose_json, markup, tags, words
 from .absence import says_none
 from .items import Item, Want
 from .places import CORNER_NAMES, enclosing, is_absent, plain
@@ -157,14 +157,14 @@ def _denies(answer: str, want: Want, asked: Sequence[str]) -> bool:
 
 def find_items(answer: str, want: Want = "boxes") -> list[Item]:
     """Everything that ``answer`` (without thought) marks with numbers; never raises."""
-    answer = markup.in_usual_form(answer)
+    answer = tags.in_usual_form(answer)
     texts = [answer]
     if not answer.isascii():
         texts = [*dict.fromkeys((answer, _STRUCTURE.sub(_to_ascii, answer)))]
     found = next((found for text in texts for found in _readings(text, want) if found), [])
     if want == "lines":
         return found
-    return [dataclasses.replace(item, label=markup.clean_label(item.label)) for item in found]
+    return [dataclasses.replace(item, label=words.clean_label(item.label)) for item in found]
 
 
 def _readings(text: str, want: Want) -> Iterator[list[Item]]:
@@ -177,10 +177,10 @@ def _readings(text: str, want: Want) -> Iterator[list[Item]]:
     text = _without_objects(text, values)
     yield _from_blocks(text)
     yield items.from_tables(text)
-    runs = markup.runs(text)
+    runs = tags.runs(text)
     clear = [run for run in runs if run.tag or (want != "points" and len(run.places) > 1)]
     yield _from_runs(clear, want, text)
-    yield [Item(point=place, label=label) for label, place in markup.points(text)]
+    yield [Item(point=place, label=label) for label, place in tags.points(text)]
     yield items.from_assignments(text)
     yield items.from_bare_lists(values, text, want)
     yield _from_runs(runs, want, text)
@@ -226,7 +226,7 @@ def _complaint(text: str, answer: str, found: Sequence[Item], want: Want) -> str
     )
 
 
-def _from_runs(runs: Sequence[markup.Run], want: Want, text: str) -> list[Item]:
+def _from_runs(runs: Sequence[tags.Run], want: Want, text: str) -> list[Item]:
     found: list[Item] = []
     for run in runs:
         if _is_no_place(run, text):
@@ -243,12 +243,12 @@ def _from_runs(runs: Sequence[markup.Run], want: Want, text: str) -> list[Item]:
     return found
 
 
-def _is_no_place(run: markup.Run, text: str) -> bool:
+def _is_no_place(run: tags.Run, text: str) -> bool:
     """Whether it is one corner of a box, or numbers that a sentence tells of something else."""
-    if markup.tag_before(text, run.start):
+    if tags.tag_before(text, run.start):
         return False
     numbers = tuple(number for place in run.places[:2] for number in place)
-    return plain(run.label) in CORNER_NAMES or markup.is_talk(text, run.start, numbers)
+    return plain(run.label) in CORNER_NAMES or words.is_talk(text, run.start, numbers)
 
 
 def _from_blocks(text: str) -> list[Item]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
-from . import loose_json, markup, places
+from . import loose_json, markup, places, words
 from .absence import says_none
 from .places import Numbers, plain
 
@@ -106,8 +106,8 @@ def from_bare_lists(values: Sequence[loose_json.Value], text: str, want: Want) -
             marked = places.read(found.value)
             if found.within and _holds_corners(plain(found.within), want):
                 marked = [place for place in marked if len(place) > 2]
-            if marked and not markup.is_talk(text, found.start, marked[0]):
-                items += _items(marked, markup.lead_in(text, found.start), {})
+            if marked and not words.is_talk(text, found.start, marked[0]):
+                items += _items(marked, words.lead_in(text, found.start), {})
     return items
 
 
@@ -128,7 +128,7 @@ def from_assignments(text: str) -> list[Item]:
     """What is spelled out in words: ``x=5, y=6``, ``Top-left: (1, 2), bottom-right: (3, 4)``."""
     return [
         item
-        for label, members, is_cut in markup.assignments(text)
+        for label, members, is_cut in words.assignments(text)
         if (place := places.spelled_out(members)) and not (is_cut and len(place) == 2)
         for item in _items([place], label, {})
     ]

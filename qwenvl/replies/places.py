@@ -8,9 +8,14 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from . import markup
-
 Numbers = tuple[float, ...]
+
+NUMBER = r"[-+]?\d+(?:\.\d+)?"
+"""The expression of a number in a reply."""
+MOST_PLACES = 20_000
+"""How many places of a reply are read: no picture holds more."""
+find_numbers = re.compile(NUMBER)
+_NO_PICTURE_IS_SO_LARGE = 10**9
 
 _NUMBER_LIST = re.compile(r"[\s\d.,;()\[\]<>+-]{3,200}")
 # Of a flat list: longer ones are no places.
@@ -69,6 +74,22 @@ AREAS = frozenset(
 )
 """Members whose pairs are corners of one shape."""
 _SIDES_AS_SIZE = ("xywh", "bboxxywh", "boxxywh", "ltwh", "bboxltwh")
+
+
+def number(text: str) -> float:
+    """An int for whole numbers and a float for others: the difference tells fractions of a side
+    from pixels. More digits than any picture needs give a float, perhaps infinite."""
+    return int(text) if text.lstrip("+-").isdigit() and len(text) < 16 else float(text)
+
+
+def is_sane(value: float) -> bool:
+    """Whether a picture could have such a coordinate; not so for NaN and infinities."""
+    return abs(value) < _NO_PICTURE_IS_SO_LARGE
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """All numbers in ``text``, whatever stands between them."""
+    return tuple(number(found) for found in find_numbers.findall(text))
 
 
 def read(value: Any, corners: bool = False, key: str = "") -> list[Numbers]:
@@ -130,21 +151,21 @@ def in_pairs(value: Any) -> Any:
 def _flat(value: Any) -> Numbers | None:
     """The numbers of a flat list, or of a string such as "12, 30, 45, 60"; else None."""
     if isinstance(value, str):
-        numbers = markup.numbers(value) if _NUMBER_LIST.fullmatch(value) else ()
-        return numbers if numbers and all(map(markup.is_sane, numbers)) else None
+        found = numbers(value) if _NUMBER_LIST.fullmatch(value) else ()
+        return found if found and all(map(is_sane, found)) else None
     if not isinstance(value, list) or not value or len(value) > _MOST_NUMBERS:
         return None
-    numbers = tuple(number for member in value if (number := as_number(member)) is not None)
-    return numbers if len(numbers) == len(value) else None
+    found = tuple(n for member in value if (n := as_number(member)) is not None)
+    return found if len(found) == len(value) else None
 
 
 def as_number(value: Any) -> float | None:
     """A number of a size that a picture can have, or one alone in a string; else None."""
     if isinstance(value, str) and _ONE_NUMBER.fullmatch(value):
-        value = markup.number(value.strip())
+        value = number(value.strip())
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if markup.is_sane(value) else None
+    return value if is_sane(value) else None
 
 
 def spelled_out(value: Mapping[str, Any]) -> Numbers | None:

@@ -20,6 +20,7 @@ from ..replies import (
     read_items,
     strip_fence,
 )
+from ..replies.places import numbers
 from ..types import Box, Result, Seen, Task
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
@@ -187,7 +188,7 @@ def _read_markdown(text: str, seen: Seen) -> Result:
     boxes: list[Box] = []
 
     def in_pixels(comment: re.Match[str]) -> str:
-        values = markup.numbers(comment[2])
+        values = numbers(comment[2])
         box = mapper.box(values, comment[1].strip().lower()) if len(values) == 4 else None
         if box is None:
             return ""
