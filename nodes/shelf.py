@@ -20,7 +20,7 @@ from ..qwenvl.errors import CheckpointNotFound
 from . import host
 
 BUNDLED_NAME = "nano"
-_REMARK = re.compile(r" \((bundled demo|incomplete|download, [^()]*)\)$")
+_REMARK = re.compile(r" \((bundled demo|incomplete|cannot be loaded|download, [^()]*)\)$")
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,15 @@ class Download:
 
 
 def choices() -> list[str]:
-    """What the Loader offers: whole checkpoints, the bundled one, incomplete ones, downloads."""
+    """What the Loader offers: whole checkpoints, the bundled one, incomplete ones, those that the
+    node says cannot be loaded and why, downloads."""
     found = checkpoints.scan(host.model_roots())
     here = {_last(checkpoint.name) for checkpoint in found}
     return [
         *(item.name for item in found if not item.problem),
         f"{BUNDLED_NAME} (bundled demo)",
         *(f"{item.name} (incomplete)" for item in found if item.missing),
+        *(f"{item.name} (cannot be loaded)" for item in found if item.problem and not item.missing),
         *(
             f"{entry.repo_id} (download, {entry.nbytes / 1e9:.1f} GB)"
             for entry in checkpoints.CATALOGUE.values()
@@ -61,7 +63,7 @@ def locate(choice: str) -> Path | Download:
     same = [item for item in found if item.name == name]
     same += [item for item in found if _last(item.name) == _last(name)]
     same.sort(key=lambda item: bool(item.problem))
-    if same and not same[0].problem:
+    if same and not same[0].missing:  # whole, or nothing that a download would mend
         return same[0].path
     for repo_id in checkpoints.CATALOGUE:
         if _last(repo_id) == _last(name):

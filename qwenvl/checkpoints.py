@@ -250,8 +250,8 @@ def _look(folder: Path, name: str, entries: tuple[tuple[str, int, int], ...]) ->
     if problem := kinds.adapter(folder, sizes, weights) or kinds.other_format(sizes):
         return Checkpoint(name, folder, family, 0, printable(problem))
     faults |= check(folder, sizes, family, weights)
-    if config:
-        faults = soundness.faults(folder, sizes, config) | faults
+    if family is not None:
+        faults = soundness.faults(folder, sizes, config, family) | faults
     nbytes = sum(sizes.get(file, 0) for file in weights.files)
     if problem := weights.problem or kinds.other_numbers(config, sizes, weights):
         return Checkpoint(name, folder, family, nbytes, printable(problem))

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,13 @@ class WeightFiles:
     formats: frozenset[str] = frozenset()
 
 
-def weight_files(folder: Path, sizes: Mapping[str, int] | None = None) -> WeightFiles:
+def weight_files(folder: Path, sizes: Mapping[str, int]) -> WeightFiles:
     """The weights of the checkpoint in ``folder``, ``sizes`` being the bytes of its files.
 
     An index counts as long as any of its shards is there; one none of whose shards is there is a
     leftover beside ``model.safetensors``. Where that file and shards are whole, nobody can tell
     which of them is meant, and none is chosen.
     """
-    sizes = file_sizes(folder) if sizes is None else sizes
     faults: dict[str, str] = {}
     indexed = _indexed(folder, faults) if INDEX in sizes else {}
     shards = {file for file in sizes if file in indexed or _SHARD.fullmatch(file)}
@@ -79,7 +79,7 @@ def weight_files(folder: Path, sizes: Mapping[str, int] | None = None) -> Weight
 def chosen_files(folder: Path) -> WeightFiles:
     """``weight_files(folder)`` of which nothing is wrong. Raises ``IncompleteCheckpoint`` or
     ``UnsupportedModel``."""
-    found = weight_files(folder)
+    found = _weight_files(folder, tuple(listing(folder)))
     if found.faults:
         told = "; ".join(f"{file} {what}" for file, what in found.faults.items())
         raise IncompleteCheckpoint(f"{folder.name}: {told}.", tuple(found.faults))
@@ -88,9 +88,11 @@ def chosen_files(folder: Path) -> WeightFiles:
     return found
 
 
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of everything in ``folder`` by name. Raises ``OSError`` where it cannot be listed."""
-    return {name: size for name, size, _ in listing(folder)}
+@lru_cache(maxsize=2)
+def _weight_files(folder: Path, entries: tuple[tuple[str, int, int], ...]) -> WeightFiles:
+    """Those who load a checkpoint ask several times, and the headers of large ones take a second.
+    ``entries``: as ``listing`` has them; any change looks again."""
+    return weight_files(folder, {name: size for name, size, _ in entries})
 
 
 def listing(folder: Path) -> list[tuple[str, int, int]]:

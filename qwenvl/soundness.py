@@ -10,25 +10,31 @@ from typing import Any
 
 from .completeness import PROCESSORS
 from .errors import IncompleteCheckpoint
+from .families import is_default
 from .shards import read_json
+from .types import Family
 
 _PARTS = ("thinker_config", "text_config", "vision_config", "quantization_config")
 # The picture processor's settings beside those of the vision tower that they must equal. Where the
-# processor's are absent, its own defaults hold.
+# processor's are absent, its own defaults hold; where the tower's are, those of its family.
 _SIZES = (
     ("patch_size", "patch_size", 14),
     ("merge_size", "spatial_merge_size", 2),
     ("temporal_patch_size", "temporal_patch_size", 2),
 )
+_MERGE = 2  # of every family
 _LARGEST = 1024  # of these; real ones are below 20
 _BOUNDS = (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
 _MOMENTS = ("image_mean", "image_std")
 
 
-def faults(folder: Path, sizes: Mapping[str, int], config: Mapping[str, Any]) -> dict[str, str]:
+def faults(
+    folder: Path, sizes: Mapping[str, int], config: Mapping[str, Any], family: Family
+) -> dict[str, str]:
     """By file, what is wrong with the settings in it. ``sizes``: the files that there are;
-    ``config``: the parsed ``config.json``."""
+    ``config``: the parsed ``config.json`` of a model of ``family``."""
     found = {"config.json": _in_config(config)}
+    known = {**config, "vision_config": {**_usual(family), **vision(config)}}
     checks = {"generation_config.json": _in_generation, PROCESSORS[0]: _in_processor}
     if PROCESSORS[0] not in sizes:
         checks[PROCESSORS[1]] = _in_image_part
@@ -41,9 +47,17 @@ def faults(folder: Path, sizes: Mapping[str, int], config: Mapping[str, Any]) ->
             found[name] = str(error)
             continue
         sound = isinstance(settings, Mapping)
-        what = check(settings, config) if sound else "it holds no JSON object"
+        what = check(settings, known) if sound else "it holds no JSON object"
         found[name] = what and f"is unusable ({what})"
     return {file: what for file, what in found.items() if what}
+
+
+def _usual(family: Family) -> dict[str, int]:
+    """What holds of a family's vision towers where ``config.json`` does not say it."""
+    if is_default(family):
+        return {}
+    patch = family.patch_factor // _MERGE
+    return {"patch_size": patch, "spatial_merge_size": _MERGE, "temporal_patch_size": 2}
 
 
 def vision(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -105,7 +119,7 @@ def _in_processor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str
     known = {key for key, _, _ in _SIZES} | {key for key, _ in _BOUNDS} | {*_MOMENTS, "size"}
     if not known & settings.keys():
         return "it does not say how pictures are prepared"
-    seeing = vision(config)
+    seeing = _part(config, "vision_config")
     for key, theirs, default in _SIZES:
         own = default if settings.get(key) is None else settings[key]
         if theirs in seeing and own != seeing[theirs]:

@@ -12,6 +12,7 @@ SHARDS = {
 }
 CONFIG = {"model_type": "qwen3_vl", "vision_config": {}}
 PROCESSOR = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
+"""Of Qwen3-VL."""
 
 
 def safetensors(tensors: Mapping[str, int], written_for: str = "pt") -> bytes:
@@ -28,6 +29,8 @@ def safetensors(tensors: Mapping[str, int], written_for: str = "pt") -> bytes:
 def files(config: Mapping[str, object] = CONFIG, sharded: bool = True) -> dict[str, bytes]:
     """Names and contents of a whole checkpoint."""
     weights = {"model.safetensors": safetensors({"a.weight": 256})}
+    older = str(config["model_type"]).startswith("qwen2")
+    processor = {**PROCESSOR, "patch_size": 14} if older else PROCESSOR
     if sharded:
         weight_map = {tensor: file for file, tensors in SHARDS.items() for tensor in tensors}
         index = {"metadata": {"total_size": 208}, "weight_map": weight_map}
@@ -35,7 +38,7 @@ def files(config: Mapping[str, object] = CONFIG, sharded: bool = True) -> dict[s
         weights["model.safetensors.index.json"] = json.dumps(index).encode()
     return {
         "config.json": json.dumps(config).encode(),
-        "preprocessor_config.json": json.dumps(PROCESSOR).encode(),
+        "preprocessor_config.json": json.dumps(processor).encode(),
         "tokenizer.json": b'{"model": {}}\n',
         "tokenizer_config.json": b"{}",
         **weights,

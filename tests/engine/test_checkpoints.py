@@ -235,6 +235,10 @@ UNSOUND = {
     "patch_size is text": (prepared(patch_size="16"), "patch_size is '16'"),
     "patch_size of another": (prepared(patch_size=14), "is 14.*is 16.*another model"),
     "patch_size is endless": (prepared(patch_size=10**30), "patch_size is 1000"),
+    "patch_size of another than its family": (
+        with_settings("preprocessor_config.json", patch_size=14),
+        "is 14.*is 16.*another model",
+    ),
     "merge_size 0": (prepared(merge_size=0), "merge_size is 0"),
     "merge_size of another": (prepared(merge_size=4), "another model"),
     "temporal_patch_size of another": (prepared(temporal_patch_size=1), "another model"),
@@ -305,7 +309,7 @@ CHOICES = {
 @pytest.mark.parametrize(("contents", "entry", "words"), CHOICES.values(), ids=CHOICES)
 def test_what_is_checked_is_what_is_chosen(tmp_path, contents, entry, words):
     folder = write(tmp_path / "m", contents)
-    chosen = completeness.weight_files(folder)
+    chosen = completeness.weight_files(folder, {file: len(c) for file, c in contents.items()})
     assert chosen.entry == entry
     assert re.search(words, checkpoints.inspect(folder).problem)
     if words:

@@ -13,7 +13,12 @@ import pytest
 from qwen_vl_suite.nodes import host, shelf
 from qwen_vl_suite.nodes.host import page, progress
 from qwen_vl_suite.qwenvl import checkpoints
-from qwen_vl_suite.qwenvl.errors import CheckpointNotFound, IncompleteCheckpoint, QwenVLError
+from qwen_vl_suite.qwenvl.errors import (
+    CheckpointNotFound,
+    IncompleteCheckpoint,
+    QwenVLError,
+    UnsupportedModel,
+)
 from qwen_vl_suite.qwenvl.types import ModelSpec
 
 CATALOGUED = "Qwen/Qwen3-VL-4B-Instruct"
@@ -104,6 +109,18 @@ def test_a_cut_checkpoint_of_ones_own_is_named_as_such(
     put("mine", cut=True)
     with pytest.raises(IncompleteCheckpoint, match=r"model\.safetensors"):
         run_node("QVL_Loader", model="mine (incomplete)")
+
+
+def test_what_cannot_be_loaded_is_offered_last_and_says_why(
+    put: Any, run_node: Callable[..., Any]
+) -> None:
+    folder = put("Qwen3-VL-4B-Instruct")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    choice = "Qwen3-VL-4B-Instruct (cannot be loaded)"
+    assert shelf.choices()[:2] == ["nano (bundled demo)", choice]
+    assert shelf.locate(choice) == folder
+    with pytest.raises(UnsupportedModel, match="a model and an adapter"):
+        run_node("QVL_Loader", model=choice)
 
 
 def test_a_model_that_is_nowhere(root: Path) -> None:

@@ -150,7 +150,7 @@ def test_no_quantization_is_advised_that_would_be_refused(root: Path, memory: Ma
         with pytest.raises(BadOption, match=r"4bit is not for .* none"):
             told(name, quantization="4bit")
     put(root / "mixture", text_config={"num_experts": 8})
-    put(root / "packed", quantization_config={"quant_method": "fp8"})
+    put(root / "packed", quantization_config={"quant_method": "hqq"})
     for name in ("mixture", "packed"):
         with pytest.raises(BadOption, match=r"mixture of experts|quantised already"):
             told(name, quantization="8bit")
