@@ -320,7 +320,8 @@ def test_download(run, tmp_path):
         assert (status, out) == (0, f"{tmp_path / 'Tiny'}\n")
         size = sum(map(len, files().values()))
         assert err.splitlines()[-1].startswith(f"{size} B of {size} B  model-0000")
-        assert run(*argv, "--source", "modelscope", "--json")[1] == [{"path": f"{tmp_path}/Tiny"}]
+        (row,) = run(*argv, "--source", "modelscope", "--json")[1]
+        assert row == {"path": f"{tmp_path}/Tiny", "revision": "master"}
 
 
 def test_in_its_own_process_parse_needs_no_torch():
