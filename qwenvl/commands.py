@@ -8,19 +8,26 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from . import checkpoints
-from .errors import BadOption
+from .backend import Backend
+from .errors import BadImage, BadOption, QwenVLError
 from .families import FAMILIES
+from .many import InOrder, Portion, portions
 from .receipts import Receipt
 from .shards import readable_size
-from .types import Family, ModelSpec, Result, Seen, Size, Task
+from .types import Family, ModelSpec, Result, Sampling, Seen, Size, Task
+from .unicode import well_formed
 
 DEMO = "demo"
 """Names the bundled model."""
 
 DEFAULT_ROOT = "models/LLM"
+SOME_FAILED, NOTHING, UNREADABLE = 1, 2, 3
+"""Exit statuses of what did not go well; ``cli.EXIT_STATUS`` says when."""
+
 SAMPLED = (
     "max_new_tokens",
     "temperature",
@@ -54,29 +61,73 @@ def ground(options: argparse.Namespace) -> int:
 
 
 def _answer(options: argparse.Namespace, task: Task) -> int:
-    """All pictures in one run; what could be read is printed even if some could not."""
-    from . import images, run
+    """Asks about all pictures, a portion at a time; one that fails costs only its own answer.
+    Gives the exit status."""
+    from . import run
     from .cache import CACHE
 
-    pictures = [images.read(path) for path in options.images]
-    given = {name: getattr(options, name) for name in SAMPLED}
-    given = {name: value for name, value in given.items() if value is not None}
-    with CACHE.lease(_spec(options)) as backend:
-        own = run.sampling_for(backend, task, options.thinking)
-        results = run.answer(
-            backend,
-            task,
-            pictures,
-            system=options.system,
-            sampling=dataclasses.replace(own, **given),
-            min_pixels=options.min_pixels or None,
-            max_pixels=options.max_pixels or None,
-            thinking=options.thinking,
-            keep_unreadable=True,
+    paths = options.images
+    lines = InOrder(lambda number, result: _show(paths[number], result, options))
+    try:
+        with CACHE.lease(_spec(options)) as backend, closing(portions(paths)) as found:
+            own = run.sampling_for(backend, task, options.thinking)
+            given = {name: getattr(options, name) for name in SAMPLED}
+            given = {name: value for name, value in given.items() if value is not None}
+            sampling = dataclasses.replace(own, **given)
+            for portion in found:
+                asked = _ask(backend, task, portion, sampling, lines, options)
+                if not (asked or lines.answered or lines.unreadable):
+                    break  # none can be asked so, and the next ones will fare no better
+    except QwenVLError as error:
+        if not lines.answered:
+            raise
+        say(f"error: {error}")
+    except BaseException:
+        say(f"stopped after {lines.shown} of {len(paths)}")
+        raise
+    if lines.shown < len(paths):
+        say(f"stopped after {lines.shown} of {len(paths)}")
+    if lines.failed or lines.shown < len(paths):
+        return SOME_FAILED if lines.answered or lines.unreadable else NOTHING
+    return UNREADABLE if lines.unreadable else 0
+
+
+def _ask(
+    backend: Backend,
+    task: Task,
+    portion: Portion,
+    sampling: Sampling,
+    lines: InOrder,
+    options: argparse.Namespace,
+) -> bool:
+    """Puts a result for each of ``portion`` into ``lines``. False where the model was not asked,
+    since all it would have been asked is beyond it."""
+    from . import run
+
+    asks = {}
+    for number, picture in portion.items():
+        if isinstance(picture, BadImage):
+            lines.put(number, Result("", finish_reason="error", error=str(picture)))
+        else:
+            asks[number] = run.Ask(
+                task,
+                picture,
+                system=options.system,
+                sampling=sampling,
+                min_pixels=options.min_pixels or None,
+                max_pixels=options.max_pixels or None,
+                thinking=options.thinking,
+            )
+    numbers = list(asks)
+    try:
+        run.answer_each(
+            backend, list(asks.values()), lambda index, result: lines.put(numbers[index], result)
         )
-    for path, result in zip(options.images, results, strict=True):
-        _show(path, result, options)
-    return 3 if any(result.error for result in results) else 0
+    except (BadOption, BadImage) as error:
+        for number in numbers:
+            lines.put(number, Result("", finish_reason="error", error=str(error)))
+        return False
+    return True
 
 
 def _spec(options: argparse.Namespace) -> ModelSpec:
@@ -91,24 +142,25 @@ def _spec(options: argparse.Namespace) -> ModelSpec:
 
 
 def _show(path: str, result: Result, options: argparse.Namespace) -> None:
-    if result.finish_reason != "stop":
-        print(f"{path}: the reply ended early ({result.finish_reason})", file=sys.stderr)
+    path = well_formed(path)
+    for note in result.notes:
+        say(f"note: {path}: {note}")
     if result.error:
-        print(f"{path}: {result.error}", file=sys.stderr)
+        named = result.error if result.error.startswith(path) else f"{path}: {result.error}"
+        say(f"error: {named}")
     if options.json:
-        row: dict[str, Any] = {"image": path, **as_json(result)}
-        row |= {"data": result.data, "thinking": result.thinking}
-        row["finish_reason"] = result.finish_reason
+        row = {"image": path, **as_json(result)}
+        row |= {"thinking": result.thinking, "finish_reason": result.finish_reason}
         if result.error:
             row["error"] = result.error
         _print_json(row)
     elif not result.error:
-        print(f"{path}:\n{result.text}\n" if len(options.images) > 1 else result.text)
+        _print(f"{path}:\n{result.text}\n" if len(options.images) > 1 else result.text)
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """``boxes`` and ``points`` in pixels of the original picture, and ``text``. ``score`` is null
-    unless one was computed."""
+    """``boxes`` and ``points`` in pixels of the original picture, ``text``, ``data`` and ``notes``
+    (see ``types.Result``). ``score`` is null unless one was computed."""
     return {
         "boxes": [
             {
@@ -123,11 +175,24 @@ def as_json(result: Result) -> dict[str, Any]:
         ],
         "points": [{"x": point.x, "y": point.y, "label": point.label} for point in result.points],
         "text": result.text,
+        "data": result.data,
+        "notes": list(result.notes),
     }
 
 
 def _print_json(row: Mapping[str, Any]) -> None:
-    print(json.dumps(row, ensure_ascii=False))
+    _print(json.dumps(row, ensure_ascii=False, allow_nan=False))
+
+
+def _print(text: str) -> None:
+    """To stdout at once, and in one piece, so that a stop leaves whole lines."""
+    print(f"{text}\n", end="", flush=True)
+
+
+def say(text: str) -> None:
+    """To stderr, where there is one."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
 
 
 def models(options: argparse.Namespace) -> None:
@@ -147,30 +212,34 @@ def models(options: argparse.Namespace) -> None:
             _print_json(row)
         else:
             size = readable_size(item.nbytes)
-            print(f"{item.name}  {family or '?'}  {size}  {item.problem}".rstrip())
+            _print(f"{item.name}  {family or '?'}  {size}  {item.problem}".rstrip())
     if options.catalogue:
         for entry in checkpoints.CATALOGUE.values():
             if options.json:
                 _print_json(dataclasses.asdict(entry))
             else:
-                print(f"{entry.repo_id}  {entry.model_type}  {readable_size(entry.nbytes)}")
+                _print(f"{entry.repo_id}  {entry.model_type}  {readable_size(entry.nbytes)}")
 
 
 def download(options: argparse.Namespace) -> None:
-    folder = checkpoints.download(
-        options.repo,
-        options.root,
-        source=options.source,
-        endpoint=options.endpoint,
-        revision=options.revision,
-        progress=_Progress(),
-        trust_remote_code=options.trust_remote_code,
-        verify=options.verify,
-    )
+    try:
+        folder = checkpoints.download(
+            options.repo,
+            options.root,
+            source=options.source,
+            endpoint=options.endpoint,
+            revision=options.revision,
+            progress=_Progress(),
+            trust_remote_code=options.trust_remote_code,
+            verify=options.verify,
+        )
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on from here")
+        raise
     if options.json:
         _print_json({"path": str(folder), "revision": Receipt.read(folder).revision})
     else:
-        print(folder)
+        _print(str(folder))
 
 
 class _Progress:
@@ -183,7 +252,7 @@ class _Progress:
         if time.monotonic() < self._next and done < total:
             return
         self._next = time.monotonic() + self._seconds
-        print(f"{readable_size(done)} of {readable_size(total)}  {file}", file=sys.stderr)
+        say(f"{readable_size(done)} of {readable_size(total)}  {file}")
 
 
 def parse(options: argparse.Namespace) -> None:
@@ -192,6 +261,8 @@ def parse(options: argparse.Namespace) -> None:
 
     family, size = _family(options.family), options.image_size
     seen = Seen(family, size, options.input_size or _default_input(family, size))
+    if sys.stdin is None:
+        raise BadOption("stdin is closed; the reply is read from there.")
     reply = sys.stdin.read()
     if options.task == "ocr":
         result = reading.read_any(reply, seen)

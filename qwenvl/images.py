@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 MAX_ASPECT_RATIO = 200
 """Longest to shortest side; the official ``smart_resize`` refuses more."""
 
+MOST_SHOWN = 1 << 28
+"""Pixels that no lower bound may ask for: 262,144 tokens, the longest context there is."""
+
 _FAR_OUT = 0.5  # a decoder's overshoot is clamped; beyond this the values were never 0-1
 _STRIP = 1 << 18  # pixels taken through floats at a time: they stay in the processor's cache
 
@@ -197,7 +200,8 @@ class Preprocessing:
 
     def bounded(self, min_pixels: int | None, max_pixels: int | None) -> Preprocessing:
         """The same with a request's own bounds. A bound given alone moves the other out of its
-        way. Raises ``BadOption`` for bounds below one token or in the wrong order."""
+        way. Raises ``BadOption`` for bounds below one token or in the wrong order, and for a lower
+        one above ``MOST_SHOWN``."""
         if min_pixels is None and max_pixels is None:
             return self
         least = self.factor**2
@@ -207,6 +211,10 @@ class Preprocessing:
                     f"{name} is {value}, but one token alone covers {least} pixels. Use at least "
                     f"{4 * least}, or 0 for the model's own bound."
                 )
+        if min_pixels is not None and min_pixels > MOST_SHOWN:
+            raise BadOption(
+                f"min_pixels is {min_pixels}; no model can take more than {MOST_SHOWN}."
+            )
         if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
             raise BadOption(f"min_pixels ({min_pixels}) is above max_pixels ({max_pixels}).")
         low = min(self.min_pixels, max_pixels) if min_pixels is None and max_pixels else min_pixels

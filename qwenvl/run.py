@@ -109,6 +109,20 @@ def answer_all(
     return results
 
 
+def answer_each(backend: Backend, asks: Sequence[Ask], each: Callable[[int, Result], None]) -> None:
+    """As ``answer_all``, with ``each(index, result)`` for every result as soon as it is there, in
+    any order. Failures are results with ``error``; telling of notes is the caller's. What ``each``
+    raises ends the run and comes out of here unchanged."""
+    requests = [_request(backend, ask) for ask in asks]
+
+    class Read(Watch):
+        def done(self, index: int, response: Response) -> None:
+            each(index, _read(backend, asks[index], requests[index], response))
+
+    if requests:
+        backend.generate(requests, Read())
+
+
 def _request(backend: Backend, ask: Ask) -> Request:
     return Request(
         images=(ask.picture,),
