@@ -158,11 +158,19 @@ export class BoxView {
     this.pager.hidden = this.entries.length < 2;
     this.page.textContent = `${this.current + 1} / ${this.entries.length}`;
     this.switches.hidden = entry.boxes.length < 2;
-    this.idle = "";
-    if (entry.error) this.idle = say("The reply could not be read");
-    else if (!entry.boxes.length && !points.length) this.idle = say("Nothing found");
+    this.idle = this.resultOf(entry);
     this.tell(this.idle);
     this.refresh();
+  }
+
+  /** What there is to say of a picture while no box of it is pointed at. */
+  resultOf({ error, boxes, points = [], picture }) {
+    const lines = [];
+    if (error) lines.push(say("The reply could not be read"));
+    else if (!boxes.length && !points.length) lines.push(say("Nothing found"));
+    const count = this.entries.filter((entry) => entry.picture).length;
+    if (!picture && count) lines.push(say("only the first {count} pictures are kept", { count }));
+    return lines.join(" · ");
   }
 
   makeBox(box, { size: [height, width], boxes }) {

@@ -205,6 +205,14 @@ def test_nothing_found_and_unreadable_are_told_apart(view: View) -> None:
     assert view.text("info") == "The reply could not be read"
 
 
+def test_a_picture_of_which_no_copy_is_kept_says_so(view: View) -> None:
+    view.show(entry(CAT, picture=PIXEL), entry(), entry(DOG))
+    view.button("›").click()
+    assert view.text("info") == "Nothing found · only the first 1 pictures are kept"
+    view.button("›").click()
+    assert view.text("info") == "only the first 1 pictures are kept"
+
+
 def test_a_picture_that_is_gone_leaves_its_boxes(view: View) -> None:
     view.show(entry(CAT, picture="data:image/png;base64,broken"))
     view.page.locator(".qvl-image").wait_for(state="detached")
