@@ -80,7 +80,7 @@ export class BoxView {
 
   /** Shows entries, one a picture, as the node sent them, and of them number `current`. */
   show(entries, current = 0) {
-    current = Math.min(current, entries.length - 1);
+    current = Math.max(0, Math.min(current, entries.length - 1));
     if (entries === this.entries && current === this.current) return;
     if (!entries.length) return this.wait("");
     Object.assign(this, { entries, current });
@@ -119,7 +119,7 @@ export class BoxView {
   }
 
   /** A line below the picture that can be clicked; empty for none. */
-  say(hint) {
+  suggest(hint) {
     this.hint.textContent = hint;
     this.hint.hidden = !hint;
   }

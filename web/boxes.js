@@ -51,8 +51,8 @@ class Overlay {
     this.answer = answer;
     const { entries, shown, outcome, error, running } = answer;
     const isDrawn = entries.length && entries.every(({ size }) => size);
-    if (!isDrawn && (running || outcome === "stopped")) return;
     if (isDrawn) this.view.show(entries, shown);
+    else if (running || outcome === "stopped") this.view.show(this.view.entries, shown);
     else if (this.picks) this.view.wait(error || say(WAITING), Boolean(error));
     else this.view.wait("");
     this.refresh();
@@ -73,7 +73,7 @@ class Overlay {
       this.own.clear();
     }
     this.choices = pickers.length ? pickers.map(read) : [this.own];
-    this.view.say(this.own.size ? say(HINT) : "");
+    this.view.suggest(this.own.size ? say(HINT) : "");
     this.view.refresh();
   }
 

@@ -7,10 +7,8 @@ import { isOurs } from "./nodes.js";
 import { addStyle } from "./style.js";
 import { TextPanel } from "./text_panel.js";
 
-// The least heights in pixels. A node that is not here shows only errors, in a panel of its own
-// (null) or elsewhere (absent from both).
-const HEIGHTS = { QVL_Describe: 150, QVL_OCR: 110, QVL_Grounding: 110 };
-const ERROR_HEIGHT = 72;
+const HEIGHTS = { QVL_Describe: 150, QVL_OCR: 110, QVL_Grounding: 110 }; // pixels, of those that answer
+const ERROR_HEIGHT = 72; // of the others, while they show an error
 const SHOW_ERRORS_THEMSELVES = new Set(["QVL_Loader", "QVL_PickBoxes"]);
 
 function addPanel(node) {

@@ -252,6 +252,23 @@ def test_text_and_picture_of_a_node_are_turned_together(workflow: Workflow) -> N
     assert workflow.shown(30) == ("done", "Three.")
 
 
+def test_pictures_of_the_last_run_are_turned_with_the_words_of_the_next(
+    workflow: Workflow,
+) -> None:
+    workflow.page.evaluate("test.app.rootGraph.add(30, 'QVL_Grounding')")
+    results = output("One.", "Two.")["qwen_vl"]
+    for entry in results:
+        entry |= {"size": [8, 8], "boxes": [], "points": [], "picture": None}
+    workflow.tell("executed", node="30", prompt_id="run", output={"qwen_vl": results})
+    page = workflow.page.locator(".qvl-page:visible")
+    workflow.words("New", node="30", count=2)
+    assert page.inner_text() == "1 / 2"
+    workflow.words("New too", node="30", count=2, index=1)
+    assert page.inner_text() == "2 / 2"
+    workflow.page.locator(".qvl-text-previous:visible").click()
+    assert (workflow.shown(30)[1], page.inner_text()) == ("New", "1 / 2")
+
+
 def test_a_server_that_went_down_does_not_leave_a_node_running(workflow: Workflow) -> None:
     workflow.words("A red")
     workflow.tell("status", exec_info={"queue_remaining": 1})
