@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,9 +64,9 @@ class Receipt:
         state = place.stat()
         return (state.st_size, state.st_mtime_ns) == (entry.size, entry.mtime_ns)
 
-    def left_over(self, checksums: dict[str, str], needed: Iterable[str]) -> list[str]:
-        """Noted files that neither are ``needed`` nor belong to a revision that holds files of
-        these ``checksums``."""
+    def left_over(self, checksums: Mapping[str, str], needed: Collection[str]) -> list[str]:
+        """Noted files that are not ``needed`` and, going by the ``checksums`` of all files of a
+        revision, are not part of it."""
         return sorted(
             path
             for path, entry in self.files.items()
