@@ -144,12 +144,13 @@ class Describe(io.ComfyNode):
     @classmethod
     def execute(
         cls,
+        *,
         model: list[ModelHandle],
         images: list[Any],
         style: list[str],
         prompt: list[str],
         max_new_tokens: list[int],
-        sampling: dict[str, list[Any]],
+        sampling: dict[str, list[Any]] | None = None,  # ComfyUI leaves out what is no choice
         seed: list[int],
         system_prompt: Any = "",
         thinking: Any = "model default",
@@ -186,7 +187,7 @@ def _question(
     style: str,
     prompt: str,
     max_new_tokens: int,
-    sampling: dict[str, Any],
+    sampling: dict[str, Any] | None,
     seed: int,
     system_prompt: str,
     thinking: str,
@@ -201,7 +202,7 @@ def _question(
         describe(style, prompt, sockets.words(system_prompt)),
         images,
         {
-            **sampling_of(sampling),
+            **sampling_of(sampling or {}),
             **sockets.length(max_new_tokens),
             "max_thinking_tokens": max_thinking_tokens,
             "seed": seed,

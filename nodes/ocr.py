@@ -85,10 +85,11 @@ class OCR(io.ComfyNode):
     @classmethod
     def execute(
         cls,
+        *,
         model: list[ModelHandle],
         images: list[Any],
         output: list[str],
-        language: dict[str, list[str]],
+        language: dict[str, list[str]] | None = None,  # ComfyUI leaves out what is no choice
         page_size: Any = _PAGE_SIZE,
         max_new_tokens: Any = 0,
         when_unreadable: Any = sockets.STOP,
@@ -123,18 +124,19 @@ def _question(
     model: ModelHandle,
     images: Any,
     output: str,
-    language: dict[str, str],
+    language: dict[str, str] | None,
     page_size: str,
     max_new_tokens: int,
     when_unreadable: str,
     mask: Any,
 ) -> Question:
+    language = language or {}
     chosen = sockets.choice("language", language.get("language"), [*LANGUAGES, _OTHER])
     return Question(
         model,
         ocr(
             sockets.choice("output", output, OUTPUTS),
-            sockets.words(language["other_language"]) if chosen == _OTHER else chosen,
+            sockets.words(language.get("other_language")) if chosen == _OTHER else chosen,
         ),
         images,
         sockets.length(max_new_tokens),

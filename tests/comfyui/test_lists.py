@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Any
 
 import pytest
@@ -17,31 +16,39 @@ NAMES = ["both.png", "shapes.png"]
 
 
 @pytest.fixture(scope="module")
-def folder(server: Any) -> dict[str, Any]:
-    """Core's loader of a folder, which gives a list of pictures of two sizes."""
-    place = server.base / "input" / "two sizes"
-    place.mkdir()
-    shutil.copy(real.PICTURES / NAMES[0], place)
-    with Image.open(real.PICTURES / NAMES[1]) as picture:
-        picture.resize((384, 256)).save(place / NAMES[1])
+def small(server: Any) -> str:
+    """A picture of another size than the shipped ones."""
+    with Image.open(real.PICTURES / "shapes.png") as picture:
         picture.resize((384, 256)).save(server.base / "input" / "small.png")
-    # The order of a folder is the file system's.
-    return {"class_type": "LoadImageDataSetFromFolder", "inputs": {"folder": place.name}}
+    return "small.png"
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"class_type": "PrimitiveString", "inputs": {"value": words}}
+
+
+def create_list(*names: str) -> dict[str, Any]:
+    inputs = {f"inputs.input{n}": [name, 0] for n, name in enumerate(names)}
+    return {"class_type": "CreateList", "inputs": inputs}
 
 
 def shown(outputs: dict[str, Any], node: str) -> list[str]:
     return [entry["text"] for entry in outputs[node]["qwen_vl"]]
 
 
-def test_pictures_of_a_list_get_the_answers_they_get_alone(
-    server: Any, folder: dict[str, Any]
-) -> None:
-    graph = {"model": loader(), "describe": describe(), "find": find("orange triangle, word")}
-    single = [server.run({**graph, "picture": load(name)}) for name in (NAMES[0], "small.png")]
+def test_pictures_of_a_list_get_the_answers_they_get_alone(server: Any, small: str) -> None:
+    graph = {
+        "model": loader(),
+        "describe": describe(),
+        "find": find("orange triangle, blue cross"),
+    }
+    single = [server.run({**graph, "picture": load(name)}) for name in ("both.png", small)]
     lists = server.run(
         {
             **graph,
-            "picture": folder,
+            "first": load("both.png"),
+            "second": load(small),
+            "picture": create_list("first", "second"),
             "show": preview("describe", 0),
             "drawn": save("find", 2),
             "white": {"class_type": "MaskToImage", "inputs": {"mask": ["find", 4]}},
@@ -49,12 +56,10 @@ def test_pictures_of_a_list_get_the_answers_they_get_alone(
         }
     )
     for node in ("describe", "find"):
-        alone = [shown(outputs, node)[0] for outputs in single]
-        assert sorted(shown(lists, node)) == sorted(alone)
+        assert shown(lists, node) == [shown(outputs, node)[0] for outputs in single]
     assert lists["show"]["text"] == shown(lists, "describe")
     assert len(lists["drawn"]["images"]) == len(lists["masks"]["images"]) == 2
-    sizes = {tuple(entry["size"]) for entry in lists["find"]["qwen_vl"]}
-    assert (256, 384) in sizes and len(sizes) == 2
+    assert [entry["size"] for entry in lists["find"]["qwen_vl"]] == [[512, 768], [256, 384]]
 
 
 def test_question_by_question_picture_by_picture(server: Any) -> None:
@@ -74,15 +79,6 @@ def test_question_by_question_picture_by_picture(server: Any) -> None:
         for words, name in zip(questions, NAMES, strict=True)
     ]
     assert shown(outputs, "describe") == [shown(one, "describe")[0] for one in alone]
-
-
-def text(words: str) -> dict[str, Any]:
-    return {"class_type": "PrimitiveString", "inputs": {"value": words}}
-
-
-def create_list(*names: str) -> dict[str, Any]:
-    inputs = {f"inputs.input{n}": [name, 0] for n, name in enumerate(names)}
-    return {"class_type": "CreateList", "inputs": inputs}
 
 
 def test_what_is_transparent_is_not_described(server: Any) -> None:
@@ -105,7 +101,9 @@ def test_what_is_transparent_is_not_described(server: Any) -> None:
 
 
 def test_labels_reach_cores_own_boxes(server: Any) -> None:
-    boxes = {"width": 768, "height": 512, "editor_state": [], "bboxes": ["find", 1]}
+    if "CreateBoundingBoxes" not in server.get("/object_info"):
+        pytest.skip("this ComfyUI has no node that shows boxes with their labels")
+    boxes = {"width": 768, "height": 512, "editor_state": {"__value__": []}, "bboxes": ["find", 1]}
     outputs = server.run(
         {
             "picture": load("shapes.png"),

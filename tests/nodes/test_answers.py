@@ -407,6 +407,8 @@ def test_how_long_an_answer_may_get(
         pytest.param("QVL_Describe", {"sampling": {"sampling": None}}, id="sampling"),
         pytest.param("QVL_Describe", {"sampling": {"sampling": 5}}, id="sampling, a number"),
         pytest.param("QVL_Describe", {"sampling": {}}, id="sampling, empty"),
+        pytest.param("QVL_Describe", {"sampling": None}, id="sampling, none"),
+        pytest.param("QVL_OCR", {"language": None}, id="language, none"),
         pytest.param("QVL_OCR", {"output": 3}, id="output"),
         pytest.param("QVL_OCR", {"language": {"language": None}}, id="language"),
         pytest.param("QVL_OCR", {"language": {"language": 7}}, id="language, a number"),
