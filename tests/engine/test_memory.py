@@ -597,18 +597,18 @@ def test_a_prompt_beyond_the_context_costs_only_its_own_answer(
 
 
 @pytest.mark.parametrize("thinking", ["", "always"])
-def test_an_answer_ends_with_the_context_and_says_so(backend: Any, thinking: str) -> None:
+def test_an_answer_ends_with_the_context_and_says_so(
+    backend: Any, thinking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     subject: TransformersBackend = backend("qwen3_vl", thinking)
+    monkeypatch.setattr(subject.template, "eos_ids", frozenset())
     asked = Request((picture(64),), "why?", sampling=Sampling(max_new_tokens=64))
     (calm,) = subject.generate([asked])
     assert calm.finish_reason == "length" and calm.notes == ()
-    context, subject.context = subject.context, calm.usage.prompt_tokens + 40
-    try:
-        (cut,) = subject.generate([asked])
-        fits = dataclasses.replace(asked, sampling=Sampling(5, max_thinking_tokens=5))
-        (within,) = subject.generate([fits])
-    finally:
-        subject.context = context
+    monkeypatch.setattr(subject, "context", calm.usage.prompt_tokens + 40)
+    (cut,) = subject.generate([asked])
+    fits = dataclasses.replace(asked, sampling=Sampling(5, max_thinking_tokens=5))
+    (within,) = subject.generate([fits])
     assert cut.finish_reason == "length"
     assert cut.usage.prompt_tokens + cut.usage.new_tokens == calm.usage.prompt_tokens + 40
     (note,) = cut.notes
