@@ -37,10 +37,7 @@ def loop_start(ids: Sequence[int], decode: Decode | None = None) -> int | None:
     if period is None:
         return None
     start = _run(ids, period)
-    length = len(ids) - start
-    if length < max(_TOKENS, _TURNS * period):
-        return None
-    if length < _allowance(ids[len(ids) - period :], decode):
+    if len(ids) - start < _allowance(ids[len(ids) - period :], decode):
         return None
     return start + period
 

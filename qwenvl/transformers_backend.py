@@ -245,34 +245,16 @@ class TransformersBackend:
         """Gets the weights onto their device, with room for ``work`` bytes beside them as far as
         that can be had, and tells what answering takes. Raises ``OutOfMemory`` for weights that do
         not fit, and what loading raises."""
-        with held(self._turn, watch.check), held(MOVING, watch.check):
-            self._check_open()
-            if self.weights.place == "disk":
-                watch.loading(0, 1)  # importing the libraries alone takes seconds
-            try:
-                self._check_ram()
-                self.memory.bring(self.weights, work, watch.loading)
-            except Exception as error:
-                if not ran_out(error):
-                    raise
-                told = next(iter(str(error).splitlines()), type(error).__name__)
-            else:
-                self._check_open()
-                self._costs = self._costs or Costs.of(self.model)
-                return self._costs
-            self.relieve()
-            raise OutOfMemory(
-                f"The weights need {readable_size(self.weights.size)} on {self.device}, and only "
-                f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
-                f"8bit in the Loader, or a smaller model. ({told})"
-            )
+        with self.computing(work, watch):
+            self._costs = self._costs or Costs.of(self.model)
+            return self._costs
 
     @contextmanager
     def computing(self, work: int, watch: Watch) -> Iterator[None]:
         """The weights are on their device while the block runs, brought as by ``bring``."""
         while True:
             with held(self._turn, watch.check), held(MOVING, watch.check):
-                self.bring(work, watch)
+                self._fetch(work, watch)
                 self.weights.lock.acquire()  # others can only be moving them, if anybody
             try:
                 self._check_open()
@@ -281,6 +263,26 @@ class TransformersBackend:
                     return
             finally:
                 self.weights.lock.release()
+
+    def _fetch(self, work: int, watch: Watch) -> None:
+        self._check_open()
+        if self.weights.place == "disk":
+            watch.loading(0, 1)  # importing the libraries alone takes seconds
+        try:
+            self._check_ram()
+            self.memory.bring(self.weights, work, watch.loading)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            told = next(iter(str(error).splitlines()), type(error).__name__)
+        else:
+            return
+        self.relieve()
+        raise OutOfMemory(
+            f"The weights need {readable_size(self.weights.size)} on {self.device}, and only "
+            f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
+            f"8bit in the Loader, or a smaller model. ({told})"
+        )
 
     def _check_open(self) -> None:
         if self._closed:
