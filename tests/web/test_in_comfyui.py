@@ -251,7 +251,7 @@ def test_a_page_that_is_opened_amid_a_run_catches_up(site: Any, canvas: Canvas) 
     canvas.page.wait_for_function("(id) => app.rootGraph?.getNodeById(id)", arg=DESCRIBE)
     canvas.page.wait_for_function(
         """(id) => {
-          const { element } = app.rootGraph.getNodeById(id).widgets.at(-1);
+          const element = app.rootGraph.getNodeById(id).widgets.at(-1).element.firstChild;
           return element.dataset.state === "running" && element.textContent.includes("/ 400");
         }""",
         arg=DESCRIBE,
