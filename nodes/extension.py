@@ -16,13 +16,14 @@ def nodes() -> list[type[io.ComfyNode]]:
     """Every node class, in the order of the menu."""
     from .box_format import BoxFormat
     from .describe import Describe
+    from .example_picture import ExamplePicture
     from .grounding import Grounding
     from .loader import Loader
     from .ocr import OCR
     from .pick_boxes import PickBoxes
     from .unload import Unload
 
-    return [Loader, Describe, OCR, Grounding, PickBoxes, BoxFormat, Unload]
+    return [Loader, Describe, OCR, Grounding, PickBoxes, BoxFormat, Unload, ExamplePicture]
 
 
 class QwenVLSuite(ComfyExtension):
