@@ -9,15 +9,19 @@ const LEAST_HEIGHT = 160; // with the margins around a widget
 // ComfyUI serves a pack's example workflows, with what lies beside them, under the pack's folder.
 const PACK = new URL(import.meta.url).pathname.split("/").at(-2);
 
-const pictures = new WeakMap(); // elements, by node
+const frames = new WeakMap(); // by node
 
 function addPicture(node) {
+  // In a frame, since a picture by itself would make the node as large as its own pixels.
+  const frame = document.createElement("div");
+  frame.className = "qvl-example";
+  Object.assign(frame.style, { position: "relative", minHeight: "0", pointerEvents: "none" });
   const picture = document.createElement("img");
-  picture.className = "qvl-example";
   picture.alt = "";
-  picture.draggable = false;
-  Object.assign(picture.style, { objectFit: "contain", minHeight: "0", pointerEvents: "none" });
-  pictures.set(node, picture);
+  Object.assign(picture.style, { position: "absolute", width: "100%", height: "100%" });
+  picture.style.objectFit = "contain";
+  frame.append(picture);
+  frames.set(node, frame);
   const choice = node.widgets.find(({ name }) => name === "picture");
   const show = () => {
     const file = encodeURIComponent(`${choice.value}.png`);
@@ -26,7 +30,7 @@ function addPicture(node) {
   then(choice, "callback", show);
   then(node, "onConfigure", show); // a saved workflow sets its values without a callback
   show();
-  addElement(node, "qwen_vl_example", picture, () => LEAST_HEIGHT);
+  addElement(node, "qwen_vl_example", frame, () => LEAST_HEIGHT);
 }
 
 function then(owner, name, action) {
@@ -44,6 +48,6 @@ app.registerExtension({
     if (node.comfyClass === EXAMPLE) addPicture(node);
   },
   afterConfigureGraph() {
-    remount(".qvl-example", (node) => pictures.get(node));
+    remount(".qvl-example", (node) => frames.get(node));
   },
 });

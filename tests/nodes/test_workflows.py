@@ -7,6 +7,7 @@ The record (``tests/golden/core_nodes.json``) holds names and types as a real se
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ from real import ROOT
 from saved import NOTES, WORKFLOWS, read, values
 
 CORE = json.loads((ROOT / "tests/golden/core_nodes.json").read_text(encoding="utf-8"))
-# Pictures that every ComfyUI has in its input folder.
-SHIPPED_INPUTS = {"example.png"}
 # Sockets that take the type of what is connected to them.
 ANY = "COMFY_MATCHTYPE_V3"
 GROWING = "COMFY_AUTOGROW_V3"
@@ -132,8 +131,6 @@ def test_nothing_that_must_be_connected_is_left_open(nodes: Any, path: Path) -> 
 @every_workflow
 def test_widget_values_fit_their_widgets(nodes: Any, path: Path) -> None:
     for node in read(path)["nodes"]:
-        if node["type"] == "LoadImage":
-            assert node["widgets_values"][0] in SHIPPED_INPUTS
         if node["type"] not in nodes:
             continue
         specs, _ = type_of(nodes[node["type"]])
@@ -166,10 +163,14 @@ def test_a_checkpoint_that_is_not_here_can_be_fetched(path: Path) -> None:
 
 
 @every_workflow
-def test_every_node_has_a_use(path: Path) -> None:
+def test_every_node_has_a_use(nodes: Any, path: Path) -> None:
     for node in read(path)["nodes"]:
-        ends = not node["outputs"] or node["type"] == "PreviewAny" or node["type"] in NOTES
+        ends = not node["outputs"] or node["type"] in NOTES or shows_itself(nodes, node["type"])
         assert ends or any(item["links"] for item in node["outputs"]), node["type"]
+
+
+def shows_itself(nodes: Any, node_type: str) -> bool:
+    return node_type in nodes and nodes[node_type].GET_SCHEMA().is_output_node
 
 
 @every_workflow
@@ -200,9 +201,26 @@ def test_a_group_holds_whole_nodes(path: Path) -> None:
 
 
 @every_workflow
-def test_a_note_says_what_it_is_for(path: Path) -> None:
-    notes = [node for node in read(path)["nodes"] if node["type"] in NOTES]
-    assert any("nano" in note["widgets_values"][0] for note in notes)
+def test_pictures_are_ones_that_everybody_has(path: Path) -> None:
+    """And that the bundled model understands: whoever opens an example can run it at once."""
+    used = {node["type"] for node in read(path)["nodes"]}
+    assert "QVL_ExamplePicture" in used and "LoadImage" not in used
+
+
+def test_an_example_is_called_by_a_sentence() -> None:
+    """ComfyUI shows the name of its file."""
+    for path in WORKFLOWS:
+        assert re.fullmatch(r"[A-Z][A-Za-z0-9, ]+", path.stem) and " " in path.stem
+
+
+@every_workflow
+def test_a_note_says_in_each_language_what_it_is_for(path: Path) -> None:
+    (text,) = (node["widgets_values"][0] for node in read(path)["nodes"] if node["type"] in NOTES)
+    english, chinese, japanese = text.split("\n---\n")
+    assert english.isascii()
+    assert re.search("[\u4e00-\u9fff]", chinese) and not re.search("[\u3040-\u30ff]", chinese)
+    assert re.search("[\u3040-\u30ff]", japanese)
+    assert all("nano" in part for part in (english, chinese, japanese))
 
 
 @every_workflow

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _LIMIT = 60_000  # milliseconds
-_EXAMPLE = Path(__file__).resolve().parents[2] / "example_workflows" / "describe.json"
+_EXAMPLE = Path(__file__).resolve().parent / "workflows" / "describe.json"
 _NODES = json.loads(_EXAMPLE.read_text(encoding="utf-8"))["nodes"]
 
 DESCRIBE = next(str(node["id"]) for node in _NODES if node["type"] == "QVL_Describe")

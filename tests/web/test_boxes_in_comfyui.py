@@ -10,7 +10,7 @@ import pytest
 from canvas import Canvas
 
 pytestmark = [pytest.mark.web, pytest.mark.comfyui]
-EXAMPLE = Path(__file__).resolve().parents[2] / "example_workflows" / "pick_boxes.json"
+EXAMPLE = Path(__file__).resolve().parent / "workflows" / "pick_boxes.json"
 PICTURE, MODEL, FIND, PICK, CROP, SHOW = "1", "2", "4", "5", "6", "7"  # nodes of the example
 PADDING = 8  # in it
 
@@ -22,7 +22,7 @@ class Graph:
         self.canvas, self.site, self.page = canvas, site, canvas.page
 
     def open(self) -> None:
-        """The example workflow, with the picture that it is meant for."""
+        """Grounding, Pick Boxes and a crop of its box."""
         saved = json.loads(EXAMPLE.read_text(encoding="utf-8"))
         by_id = {str(node["id"]): node for node in saved["nodes"]}
         by_id[PICTURE]["widgets_values"][0] = "shapes.png"
