@@ -2,26 +2,23 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { addElement, remount } from "./dom_widget.js";
+import { addElement } from "./dom_widget.js";
 
 const EXAMPLE = "QVL_ExamplePicture";
-const LEAST_HEIGHT = 160; // with the margins around a widget
+const LEAST_HEIGHT = 160;
 // ComfyUI serves a pack's example workflows, with what lies beside them, under the pack's folder.
 const PACK = new URL(import.meta.url).pathname.split("/").at(-2);
-
-const frames = new WeakMap(); // by node
 
 function addPicture(node) {
   // In a frame, since a picture by itself would make the node as large as its own pixels.
   const frame = document.createElement("div");
   frame.className = "qvl-example";
-  Object.assign(frame.style, { position: "relative", minHeight: "0", pointerEvents: "none" });
+  Object.assign(frame.style, { position: "relative", pointerEvents: "none" });
   const picture = document.createElement("img");
   picture.alt = "";
   Object.assign(picture.style, { position: "absolute", width: "100%", height: "100%" });
   picture.style.objectFit = "contain";
   frame.append(picture);
-  frames.set(node, frame);
   const choice = node.widgets.find(({ name }) => name === "picture");
   const show = () => {
     const file = encodeURIComponent(`${choice.value}.png`);
@@ -30,7 +27,7 @@ function addPicture(node) {
   then(choice, "callback", show);
   then(node, "onConfigure", show); // a saved workflow sets its values without a callback
   show();
-  addElement(node, "qwen_vl_example", frame, () => LEAST_HEIGHT);
+  addElement(node, frame, () => LEAST_HEIGHT);
 }
 
 function then(owner, name, action) {
@@ -46,8 +43,5 @@ app.registerExtension({
   name: "qwenvlsuite.example_picture",
   nodeCreated(node) {
     if (node.comfyClass === EXAMPLE) addPicture(node);
-  },
-  afterConfigureGraph() {
-    remount(".qvl-example", (node) => frames.get(node));
   },
 });
