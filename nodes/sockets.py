@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from ..qwenvl import coordinates, draw, images
 from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Result, Size
+from ..qwenvl.unicode import well_formed
 
 Model = io.Custom("QWEN_VL")
 # By name rather than ``io.BoundingBox``, which older ComfyUI lacks and which would show a widget.
@@ -100,7 +101,7 @@ def without_hidden(image: Any, mask: Any) -> Any:
 
 def words(value: Any) -> str:
     """The text of an input, which may have come from any node."""
-    return "" if value is None else str(value)
+    return "" if value is None else well_formed(str(value))
 
 
 def choice(name: str, value: Any, options: Collection[str]) -> str:
@@ -285,11 +286,11 @@ def _with_label(box: Mapping[str, Any]) -> dict[str, Any]:
 def label_of(box: Mapping[str, Any]) -> str:
     """What is in a box: its ``label``, or what core's ``metadata`` says of it; "" if nothing."""
     if label := box.get("label"):
-        return str(label)
+        return well_formed(str(label))
     known = box.get("metadata")
     known = known if isinstance(known, Mapping) else {}
     names = ("text", "desc", "name") if known.get("type") == "text" else ("desc", "name", "text")
-    return next((str(known[name]) for name in names if known.get(name)), "")
+    return next((well_formed(str(known[name])) for name in names if known.get(name)), "")
 
 
 def annotated(

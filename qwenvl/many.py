@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PICTURES = 128
 """As many are read at a time: enough to keep a batch full until nearly the last is answered."""
 
-NBYTES = 1 << 30
+NBYTES = 512 << 20
 """Of pixels; a portion ends with the picture that goes beyond. Two portions are held at once."""
 
 Portion = dict[int, "Tensor | BadImage"]

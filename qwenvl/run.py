@@ -114,13 +114,25 @@ def answer_each(backend: Backend, asks: Sequence[Ask], each: Callable[[int, Resu
     any order. Failures are results with ``error``; telling of notes is the caller's. What ``each``
     raises ends the run and comes out of here unchanged."""
     requests = [_request(backend, ask) for ask in asks]
-
-    class Read(Watch):
-        def done(self, index: int, response: Response) -> None:
-            each(index, _read(backend, asks[index], requests[index], response))
-
     if requests:
-        backend.generate(requests, Read())
+        backend.generate(requests, _Reading(backend, asks, requests, each))
+
+
+class _Reading(Watch):
+    """Reads each reply when it is there."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        asks: Sequence[Ask],
+        requests: Sequence[Request],
+        each: Callable[[int, Result], None],
+    ):
+        self._backend, self._asks, self._requests, self._each = backend, asks, requests, each
+
+    def done(self, index: int, response: Response) -> None:
+        ask, request = self._asks[index], self._requests[index]
+        self._each(index, _read(self._backend, ask, request, response))
 
 
 def _request(backend: Backend, ask: Ask) -> Request:

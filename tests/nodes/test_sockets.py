@@ -272,3 +272,18 @@ def test_a_stop_is_heard_while_labels_are_drawn(
     monkeypatch.setattr(host, "check_interrupt", stop)
     with pytest.raises(Stop):
         run_node(node, model=model, images=pictures[:1], **options)
+
+
+HALVES = {
+    "label": {"label": "cat \ud83d"},
+    "metadata": {"metadata": {"type": "obj", "desc": "cat \ud83d"}},
+}
+
+
+@pytest.mark.parametrize("named", HALVES.values(), ids=HALVES)
+def test_labels_from_other_nodes_can_be_saved(named):
+    box = {"x": 1, "y": 2, "width": 3, "height": 4, **named}
+    assert sockets.label_of(box) == "cat \ufffd"
+    ((found,),) = sockets.frames([[box]], 1, (10, 10))
+    assert found["label"] == "cat \ufffd"
+    assert sockets.words("half \ud83d") == "half \ufffd"
