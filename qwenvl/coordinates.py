@@ -65,13 +65,16 @@ class Mapper:
     """Maps the places of one reply to pixels, and keeps account of those that lie outside.
 
     A box that overlaps the picture is clamped to it. A box without area or wholly outside, and a
-    point more than ``FAR_OUT`` outside, cannot be mapped. ``notes`` tells of both.
+    point more than ``FAR_OUT`` outside, cannot be mapped. ``notes`` tells of both, and of what
+    the reader of the reply ``lost``, by label.
     """
 
-    def __init__(self, seen: Seen):
+    def __init__(self, seen: Seen, lost: Sequence[str] = ()):
         self._seen = seen
         self._clamped: list[float] = []
-        self._lost: list[str] = []
+        self._lost = [
+            f"{label[:40] or 'one'} (its place is broken or of another kind)" for label in lost
+        ]
         self._is_outside = False
         self.count = 0
 

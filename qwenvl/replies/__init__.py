@@ -18,7 +18,7 @@ from ..unicode import well_formed
 from . import items, loose_json, markup, tags, words
 from .absence import says_none
 from .items import Item, Want
-from .places import CORNER_NAMES, enclosing, is_absent, plain
+from .places import CORNER_NAMES, corner_name, enclosing, in_order, is_absent
 
 __all__ = [
     "STILL_THINKING",
@@ -26,6 +26,7 @@ __all__ = [
     "Want",
     "answer_of",
     "find_items",
+    "has_lines",
     "is_absent",
     "read_items",
     "says_none",
@@ -37,10 +38,14 @@ STILL_THINKING = "The model was still thinking when its answer had to end. Raise
 
 _OPEN, _CLOSE = "<think>", "</think>"
 # What ends an answer, or begins another turn. A model whose settings lack one of them runs on.
-_END = re.compile(r"<\|(?:im_end|endoftext|im_start)\|>")
+_END = re.compile(
+    r"<\|(?:im_end|endoftext|end_of_text|eot_id|user)\|>|</s>(?=\s|\Z)"
+    r"|<\|im_start\|>(?=\s*(?:user|assistant|system|tool)\b|\s*\Z)"
+)
+_OTHER_TURN = re.compile(r"\n[ \t]{0,8}(?:Human|User|user)[ \t]{0,8}[:\n]")
 _TURN = re.compile(r"(?:\s*<\|(?:im_start|endoftext|im_end)\|>)*(?:assistant\s*\n)?\s*")
-_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
-_WHOLE_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
+_ANSWER = re.compile(r"(?<![\"'`\w])<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
+_QUOTES = "\"'`"
 
 _LONG_FOR_NOTHING = 20_000  # characters; a list of what is not there is shorter
 
@@ -76,9 +81,23 @@ def answer_of(text: str) -> str:
     text = well_formed(text)
     opening = _TURN.match(text)
     text = text[opening.end() if opening and "<|im_start|>" in opening[0] else 0 :]
-    answer = _END.split(split_thinking(text)[1], maxsplit=1)[0].strip()
-    whole = _WHOLE_ANSWER.match(answer)
-    return whole[1].strip() if whole else answer
+    answer = split_thinking(text)[1]
+    answer = answer[: _end_of(answer)].strip()
+    inner = answer.removeprefix("<answer>").removesuffix("</answer>")
+    is_whole = answer.startswith("<answer>") and "answer>" not in inner
+    return inner.strip() if is_whole else answer
+
+
+def _end_of(answer: str) -> int:
+    """Where ``answer`` ends and another turn begins. A token that a text speaks of, in quotes or
+    amid a sentence, ends nothing."""
+    for found in _END.finditer(answer):
+        before, after = answer[found.start() - 1 : found.start()], answer[found.end() :][:2]
+        is_quoted = before in _QUOTES or (after[:1] and after[:1] in _QUOTES)
+        is_amid = before == " " and re.match(r"[ ,.;:)]\S", after)
+        if not before or not (is_quoted or is_amid):
+            return found.start()
+    return len(answer)
 
 
 def strip_fence(text: str) -> str:
@@ -96,32 +115,52 @@ def strip_fence(text: str) -> str:
     return text if first == "```" else inner.strip("\n")
 
 
-def read_items(text: str, want: Want = "boxes", asked: Sequence[str] = ()) -> list[Item]:
+def read_items(
+    text: str,
+    want: Want = "boxes",
+    asked: Sequence[str] = (),
+    lost: list[str] | None = None,
+) -> list[Item]:
     """What ``text`` marks, in its order; an empty list if it says that there is nothing.
 
     What is said twice counts once: a model that falls into a loop repeats itself.
 
     ``want``: what was asked for; it decides ``(1,2),(3,4)``, one box or two points. For boxes
     each item has a ``box``, for points a ``point`` or a ``box``; for lines a ``box``, or words
-    without one. ``asked``: the names that were looked for (see ``absence.says_none``). Raises
-    ``UnreadableReply`` for anything else.
+    without one. ``asked``: the names that were looked for (see ``absence.says_none``). ``lost``
+    is filled with the labels of things beside these whose place is of another kind or broken.
+    Raises ``UnreadableReply`` for anything else.
     """
-    answer = _last_word(answer_of(text))
-    found = find_items(answer, want)
-    usable = [item for item in map(_somewhere, found) if _is_usable(item, want)]
-    usable = list({(i.box, i.point, i.label, i.text): i for i in usable}.values())
-    if usable or (found and all(map(_is_nowhere, found))):
-        return usable
-    if found or not _denies(answer, want, asked):
-        raise UnreadableReply(_complaint(text, answer, found, want), text)
-    return []
+    whole = answer_of(text)
+    for answer in (_last_word(whole), whole):
+        # What follows the answer shows that its last number is whole.
+        ending = "\n" if not text.rstrip(" ").endswith(answer[-1:] or " ") else ""
+        found = find_items(answer + ending, want)
+        usable = [item for item in map(_somewhere, found) if _is_usable(item, want)]
+        usable = list({(i.box, i.point, i.label, i.text): i for i in usable}.values())
+        if lost is not None:
+            lost[:] = [item.label for item in found if _is_lost(item, want)]
+        if usable or (found and all(map(_is_nowhere, found))):
+            return usable
+        if not found and _denies(answer, want, asked):
+            return []
+    raise UnreadableReply(_complaint(text, answer, found, want), text)
+
+
+def _is_lost(item: Item, want: Want) -> bool:
+    """Whether an item says where something is, in a way that cannot be used."""
+    if _is_usable(item, want) or _is_nowhere(item):
+        return False
+    return bool(item.box or item.point) or items.is_broken(item)
 
 
 def _last_word(answer: str) -> str:
-    """``answer`` from where it comes to the point: what is in its last ``<answer>``, or behind a
-    thought that began untold."""
+    """``answer`` from where it comes to the point: what is in its last ``<answer>``, before a turn
+    of somebody else, or behind a thought that began untold."""
     if tagged := _ANSWER.findall(answer):
         return str(tagged[-1]).strip()
+    if turn := _OTHER_TURN.search(answer):
+        answer = answer[: turn.start()]
     before, closed, after = answer.rpartition(_CLOSE)
     # In JSON the tag is a part of some text.
     is_thought = closed and not loose_json.is_inside(answer, len(before))
@@ -157,14 +196,26 @@ def _denies(answer: str, want: Want, asked: Sequence[str]) -> bool:
 
 def find_items(answer: str, want: Want = "boxes") -> list[Item]:
     """Everything that ``answer`` (without thought) marks with numbers; never raises."""
-    answer = tags.in_usual_form(answer)
+    answer = tags.with_right_brackets(answer)
     texts = [answer]
     if not answer.isascii():
         texts = [*dict.fromkeys((answer, _STRUCTURE.sub(_to_ascii, answer)))]
     found = next((found for text in texts for found in _readings(text, want) if found), [])
+    if order := words.order_of(answer):
+        found = [dataclasses.replace(i, box=i.box and in_order(i.box, order)) for i in found]
     if want == "lines":
         return found
     return [dataclasses.replace(item, label=words.clean_label(item.label)) for item in found]
+
+
+def has_lines(answer: str) -> bool:
+    """Whether ``answer`` is a list of lines of text with their boxes, and no text by itself."""
+    if "<|box_start|>" in answer or ("<ref>" in answer and "<box>" in answer):
+        return True
+    return any(
+        item.box and items.is_named(item)
+        for item in items.from_objects(loose_json.values(answer), "lines")
+    )
 
 
 def _readings(text: str, want: Want) -> Iterator[list[Item]]:
@@ -174,16 +225,17 @@ def _readings(text: str, want: Want) -> Iterator[list[Item]]:
     if inner := items.wrapped(values):
         yield find_items(inner, want)
     # A label in an object that was read may look like a place.
-    text = _without_objects(text, values)
-    yield _from_blocks(text)
-    yield items.from_tables(text)
-    runs = tags.runs(text)
+    rest = _without_objects(text, values)
+    yield _from_blocks(rest)
+    yield items.from_tables(rest)
+    rest = tags.in_usual_form(rest)
+    runs = tags.runs(rest)
     clear = [run for run in runs if run.tag or (want != "points" and len(run.places) > 1)]
-    yield _from_runs(clear, want, text)
-    yield [Item(point=place, label=label) for label, place in tags.points(text)]
-    yield items.from_assignments(text)
+    yield _from_runs(clear, want, rest)
+    yield [Item(point=place, label=label) for label, place in tags.points(rest)]
+    yield items.from_assignments(rest)
     yield items.from_bare_lists(values, text, want)
-    yield _from_runs(runs, want, text)
+    yield _from_runs(runs, want, rest)
 
 
 def _without_objects(text: str, values: Sequence[loose_json.Value]) -> str:
@@ -248,7 +300,10 @@ def _is_no_place(run: tags.Run, text: str) -> bool:
     if tags.tag_before(text, run.start):
         return False
     numbers = tuple(number for place in run.places[:2] for number in place)
-    return plain(run.label) in CORNER_NAMES or words.is_talk(text, run.start, numbers)
+    is_corner = corner_name(run.label) in CORNER_NAMES or (
+        len(run.places) == 1 and words.goes_on_with_a_size(text, run.end)
+    )
+    return is_corner or words.is_talk(text, run.start, numbers)
 
 
 def _from_blocks(text: str) -> list[Item]:

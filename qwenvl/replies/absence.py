@@ -17,16 +17,23 @@ _MAX_LENGTH = 600
 # What is left over after a denial of the rest: "no cats except the one on the sofa".
 _EXCEPT = r"(?:except|besides|apart from|aside from|other than|save for)"
 _BUT = rf"(?:but|however|although|{_EXCEPT})"
-_FENCE = re.compile(r"^\s*```\w*[ \t]*$", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE)
 _CLAUSE = re.compile(rf"[.!?,。！？；;，\n]+|\b(?={_BUT}\b)|(?=但|然而|不过|除了)", re.IGNORECASE)
 _CONTRAST = re.compile(rf"(?:{_BUT}|only)\b|但|然而|不过|只有|除了", re.IGNORECASE)
 # Places whatever was denied before: "no cat on the left; it is on the right".
 _STILL_THERE = re.compile(
+    r"\b(?:all|both|one|two|three|several|some|many)(?: of them)? (?:is|are|in|on|at)\b|"
     r"\b(?:the|that|this|an?|there is|there's) (?:\w+ )?ones?\b"
     r"|\b(?:it|they)(?:'s|'re| is| are| can be| sits?| stands?| lies?| appears?)"
     r"(?: (?:partly|partially|just|only|hidden|located|visible|seen|sitting|standing|lying))? "
     r"(?:on|at|behind|under|beneath|below|above|near|next|beside|inside|between|in the|to the)\b"
     r"|它们?在",
+    re.IGNORECASE,
+)
+# Counts something: "I found one cat".
+_COUNTS = re.compile(
+    r"\b(?:one|two|three|four|five|six|several|many|(?<![.\d])[1-9]\d*) \w"
+    r"|[一两二三四五六七八九几][只个条张]",
     re.IGNORECASE,
 )
 # Numbers in brackets or tags are places that nobody could read; a count of zero is none.
@@ -44,6 +51,8 @@ _SOMETHING_ELSE = re.compile(
     r"|\b(?:see|view|access|open|load|process|analy[sz]e|read|receive) "
     r"(?:(?:the|this|that|your|any|an) )?(?:image|picture|photo|video)s?\b(?! of)"
     r"|\bnothing (?:but|wrong)\b|\bnot (?:only|sure|clear)\b|\b(?:assist|help|comply)\b"
+    r"|\b(?:no|0) (?:parking|entry|smoking|stopping|exit|trespassing) sign"
+    r"|没有(?:图片|图像|照片)"
     r"|没有(?:问题|收到|看到图|上传|提供)|无法(?:识别|处理|查看|访问|打开|看到|加载)(?:这|该|此)?张?图"
     r"|无法(?:提供|回答|帮助|协助)",
     re.IGNORECASE,
@@ -59,6 +68,8 @@ _BARE = re.compile(
 # Denies more of the thing, or that all of it can be seen: it is there.
 _PARTIAL = re.compile(
     r"\bno (?:other|more|further|additional)\b|\b(?:in full|in (?:its|their) entirety)\b"
+    r"|\bno (?:fewer|less|more) than\b|\bno longer (?:on|in|at|under|behind)\b|\bno \d"
+    r"|没有(?:被|完整|遮挡|完全|尾|头|动)"
     r"|\bno (?:clear|full|complete|good|direct|unobstructed) (?:view|sight|picture|image)\b"
     r"|(?:\bnot|n't) (?:\w+ )?(?:fully|entirely|completely|wholly|clearly|quite)\b"
     r"|没有(?:其他|别的)",
@@ -73,7 +84,7 @@ _HEADING = re.compile(
 )
 _COUNTED = rf"(?:{_FOUND}|match(?:es)?|results?|instances?|objects?|items?|boxes)"
 _ZERO = (
-    rf"\b(?:0|zero) (?:[\w'-]+ ){{0,3}}{_COUNTED}\b"
+    rf"(?<![.\d])\b(?:0|zero)(?![.\d]) (?:[\w'-]+ ){{0,3}}{_COUNTED}\b"
     r"|\b(?:found|detected|identified|located|see|count(?:ed)?|total(?: of)?|are)[:：]? (?:0|zero)"
     r"(?: [\w'-]+){0,4}$"
     r"|\bnumber of [\w' -]{1,40}[:：]? (?:is )?(?:0|zero)$"
@@ -110,6 +121,8 @@ def says_none(text: str, asked: Sequence[str] = ()) -> bool:
     nothing makes it no absence ("There are no cats. The dog is on the left." when both were asked
     for). Without them, nothing may be asserted before the denial, nor after it with "but".
     """
+    if len(text) > 2 * _MAX_LENGTH:
+        return False
     text = _FENCE.sub("", text).strip().replace("’", "'")
     if not text or len(text) > _MAX_LENGTH:
         return False
@@ -123,13 +136,17 @@ def says_none(text: str, asked: Sequence[str] = ()) -> bool:
     asserting = [
         number
         for number, clause in enumerate(clauses)
-        if number not in denials and (_VERB.search(clause) or _CONTRAST.match(clause))
+        if number not in denials
+        and (_VERB.search(clause) or _CONTRAST.match(clause) or _COUNTS.search(clause))
     ]
     if not denials or any(_STILL_THERE.search(clauses[number]) for number in asserting):
         return False
     if asked:
         return not any(_mentions(clauses[number], name) for number in asserting for name in asked)
-    return not any(number < denials[0] or _CONTRAST.match(clauses[number]) for number in asserting)
+    return not any(
+        number < denials[0] or _CONTRAST.match(clauses[number]) or _COUNTS.search(clauses[number])
+        for number in asserting
+    )
 
 
 def _trimmed(parts: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
-from . import loose_json, markup, places, words
+from . import loose_json, markup, places, tags, words
 from .absence import says_none
 from .places import Numbers, plain
 
@@ -21,21 +21,24 @@ _COORDINATES = frozenset(
         "boundingboxes", "boundingbox2d", "xyxy", "quad", "polygon", "startbox", "point2d",
         "point", "points", "points2d", "coordinate", "coordinates", "coords", "location",
         "position", "region", "rect", "rectangle", "xywh", "bboxxywh", "boxxywh", "ltwh",
-        "bboxltwh", "bboxxyxy", "boxxyxy", "boundingpoly", "bbox2dlist", "endbox",
+        "bboxltwh", "bboxxyxy", "boxxyxy", "boundingpoly", "bounds", "roi", "x1y1x2y2",
+        "bboxcoordinates", "bboxcoords", "boxcoordinates", "boundingboxcoordinates", "坐标",
+        "边界框", "位置",
     )
 ) | places.AREAS  # fmt: skip
 _BOX_3D = frozenset(("bbox3d", "box3d", "boundingbox3d"))
 # Names that say nothing of what is inside them.
 _GENERIC = _COORDINATES | _BOX_3D | frozenset(
     (
-        "object", "objects", "result", "results", "item", "items", "detections", "data",
+        "object", "objects", "action", "result", "results", "item", "items", "detections", "data",
         "arguments", "annotations", "instances", "output", "answer", "predictions",
     )
 )  # fmt: skip
 _LABELS = (
     "label", "name", "nameen", "category", "class", "object", "names", "classname", "categoryname",
     "objectname", "labelname", "entity", "phrase", "ref", "en", "english", "title", "caption",
-    "textcontent", "text", "content", "namezh", "zh", "sublabel", "description", "desc", "type",
+    "textcontent", "text", "content", "namezh", "zh", "sublabel", "description", "desc", "名称",
+    "类别", "标签", "文字", "type",
 )  # fmt: skip
 # Of these, a number is an id as often as a name: {"label": 3, "class_name": "cat"} ...
 _MAYBE_IDS = frozenset(("label", "name", "category", "class", "object"))
@@ -44,14 +47,21 @@ _NAMES = frozenset(
     ("classname", "categoryname", "objectname", "labelname", "entity", "phrase", "ref", "caption")
 ) | _MAYBE_IDS  # fmt: skip
 _ID = re.compile(
-    r"(?:(?:id|obj|object|item|box|class|no\.?|number)?[\s_#-]*\d+|[0-9a-f]{8,})", re.I
+    r"(?:(?:id|obj|object|item|box|class|no\.?|number)?[\s_#-]*\d+|(?=[a-f-]*\d)[0-9a-f-]{12,})",
+    re.I,
 )
+# Names of numbers that are no place, whatever a list of them looks like.
+_NO_PLACES = frozenset(
+    ("scores", "score", "values", "color", "colour", "colors", "rgb", "rgba", "size", "sizes",
+     "imagesize", "resolution", "shape", "ids", "version", "years", "counts", "probabilities")
+)  # fmt: skip
 _ID_KEYS = frozenset(
     ("id", "uid", "uuid", "index", "idx", "objectid", "instanceid", "trackid", "classid", "labelid",
-     "categoryid", "color", "colour", "confidence", "score")
+     "categoryid", "format", "color", "colour", "confidence", "score")
 )  # fmt: skip
 _LABEL_LISTS = frozenset(("label", "labels", "name", "names", "category", "categories"))
 _TEXTS = ("textcontent", "text", "content", "transcription", "linetext", "textline")
+_DIGIT = re.compile(r"\d")
 _PAIRS = frozenset(("points", "points2d"))
 # Deeper nesting than any reply that means something; bounds the recursion.
 _MAX_DEPTH = 8
@@ -94,6 +104,21 @@ def _is_list_of_lists(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], list)
 
 
+def is_broken(item: Item) -> bool:
+    """Whether something under a name of coordinates holds numbers that are no place."""
+    return not (item.box or item.point) and any(
+        plain(key) in _COORDINATES
+        and not _says_nothing(member)
+        and _DIGIT.search(str(member)[:400])
+        for key, member in item.data.items()
+    )
+
+
+def is_named(item: Item) -> bool:
+    """Whether the object that an item was read from says in so many words what it is."""
+    return any(plain(key) in (*_LABELS, *_TEXTS) for key in item.data)
+
+
 def from_bare_lists(values: Sequence[loose_json.Value], text: str, want: Want) -> list[Item]:
     """What lists of numbers without any name mark. ``text``: where ``values`` were found.
 
@@ -103,11 +128,11 @@ def from_bare_lists(values: Sequence[loose_json.Value], text: str, want: Want) -
     items: list[Item] = []
     for found in values:
         if found.key is None and isinstance(found.value, list):
-            marked = places.read(found.value)
+            marked = places.read(found.value, corners=want != "points")
             if found.within and _holds_corners(plain(found.within), want):
                 marked = [place for place in marked if len(place) > 2]
             if marked and not words.is_talk(text, found.start, marked[0]):
-                items += _items(marked, words.lead_in(text, found.start), {})
+                items += _items(marked, tags.name_before(text, found.start), {})
     return items
 
 
@@ -171,15 +196,19 @@ def _read_object(value: Mapping[str, Any], want: Want, label: str, depth: int) -
         yield from _items(marked, own or _any_string(data), data)
     elif not own and _is_by_name(value):
         for key, member in value.items():
-            if found := places.read(member):
+            if plain(key) not in _NO_PLACES and (found := places.read(member)):
                 yield from _items(found, _name(key), {})
         return
     inner = [
         item
         for key, member in data.items()
+        if places.corner_name(key) not in places.CORNER_NAMES
         for item in _walk(member, want, own or _name(key), depth + 1)
     ]
-    if want == "lines" and not marked and not inner and _first(data, (*_TEXTS, "label")):
+    item = Item(label=own or _any_string(data), data=data)
+    if not marked and not inner and is_broken(item):
+        yield item
+    elif want == "lines" and not marked and not inner and _first(data, (*_TEXTS, "label")):
         yield Item(label=own, data=data)
     yield from inner
 
@@ -231,7 +260,7 @@ def _items(marked: Sequence[Numbers], label: str, data: Mapping[str, Any]) -> li
         Item(
             box and box[:4],
             point,
-            str(name or "").strip() or label,
+            _said(name) or label,
             {"score": box[4], **data} if box and len(box) == 5 else data,
         )
         for box, point, name in zip_longest(boxes, points, names)
@@ -282,8 +311,8 @@ def _said(member: Any, depth: int = 0) -> str:
         members = {plain(key): inner for key, inner in member.items()}
         said = (_said(members.get(name), depth + 1) for name in _LABELS)
         return next(filter(None, said), "")
-    if isinstance(member, list) and all(isinstance(word, str) for word in member):
-        return ", ".join(word.strip() for word in member if word.strip())
+    if isinstance(member, list):
+        return ", ".join(filter(None, (_said(word, depth + 1) for word in member[:20])))
     return ""
 
 

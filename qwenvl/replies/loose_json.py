@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice, pairwise
 from typing import Any
 
@@ -32,38 +33,38 @@ _NOT_IN_NAMES = re.compile(r"[\"'{}\[\],:\n]")
 # A backslash of a string and what it escapes. Models write LaTeX and Windows paths in JSON without
 # doubling the backslash, so "\frac" would be a form feed and "\(" an error.
 _ESCAPE = re.compile(r"\\(\\|u[0-9a-fA-F]{4}|[A-Za-z]+|.|\Z)", re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _PATH = re.compile(
-    r"(?:(?<![A-Za-z])|(?<=\\[nrt]))[A-Za-z]:\\(?!\\)[^\s\"'<>|]*"
-    r"(?: [\w.()~-]{1,40}\\[^\s\"'<>|]*)*"
+    r"(?:(?<![A-Za-z])|(?<=\\[nrt]))[A-Za-z]:\\(?!\\)[^\s\"'<>|:]*"
+    r"(?: [\w.()~-]{1,40}\\[^\s\"'<>|:]*)*"
 )
-_END_OF_LINE = re.compile(r".:\\n[^\\]*")
+# What shows that backslashes after a colon are those of a path: one that is no escape of JSON, or
+# two names of which one does not begin as a line feed does.
+_PATH_EVIDENCE = re.compile(
+    r"\\(?:[A-Zac-eg-mo-qsv-z_0-9]|[bfr][A-Za-z]|u(?![0-9a-fA-F]{4}))"
+    r"|^[A-Z]:\\(?:temp|tmp|test|tools|new|notes)\b"
+    r"|^[A-Z]:(?=(?:\\[\w.()~-]{3,}){2,}$)(?=.*\\[^n])"
+)
 # Commands of LaTeX that begin as JSON's escapes of tab, line feed and carriage return do, and are
 # no such escape before a word.
-_COMMANDS = frozenset(
-    (
-        "tanh", "tbinom", "text", "textbf", "textcolor", "textit", "textrm",
-        "textsc", "textsf", "textstyle", "textsuperscript", "texttt", "textup", "tfrac", "theta",
-        "therefore", "thetasym", "thickapprox", "thicksim", "tilde", "times", "toprule", "triangle",
-        "triangledown", "triangleleft", "triangleq", "triangleright", "twoheadrightarrow",
-        "nabla", "natural", "ncong", "nearrow", "neg", "neq", "newline", "nexists", "ngeq",
-        "ngtr", "nleftarrow", "nleq", "nless", "nmid", "noindent", "nolimits", "nonumber",
-        "notag", "notin", "nparallel", "nprec", "nrightarrow", "nsim", "nsubseteq", "nsucc",
-        "nsupseteq", "ntriangleleft", "ntriangleright", "nwarrow", "nVdash", "nvdash",
-    )
-)  # fmt: skip
+_COMMAND_NAMES = """
+tableofcontents tabular tag tanh tbinom thanks tiny title today text textbf textcolor textit
+textrm textsc textsf textstyle textsuperscript texttt textup tfrac theta therefore thetasym
+thickapprox thicksim tilde times toprule triangle triangledown triangleleft triangleq
+triangleright twoheadrightarrow nabla natural newcommand newpage nicefrac normalsize ncong
+nearrow neg neq newline nexists ngeq ngtr nleftarrow nleq nless nmid noindent nolimits
+nonumber notag notin nparallel nprec nrightarrow nsim nsubseteq nsucc nsupseteq ntriangleleft
+ntriangleright nwarrow nVdash nvdash
+"""
+_COMMANDS = frozenset(_COMMAND_NAMES.split())
 # These stand for words too ("\ne": a new line, and "e"), so they need mathematics around them.
 _SHORT_COMMANDS = frozenset(("tan", "tau", "to", "top", "ne", "ni", "not", "nu"))
+_IN_FORMULA = re.compile(r"\s?[=<>^_({+]")
 _MATHEMATICS = re.compile(
     r"\$|(?<!\\)\\(?:[(\[]|frac|dfrac|sqrt|sum|int|prod|lim|infty|alpha|beta|gamma|delta|epsilon"
     r"|lambda|mu|pi|sigma|phi|omega|cdot|leq?|geq?|in\b|mathrm|mathbf|mathbb|left|right)"
 )
 
-# Escapes of half a character beyond U+FFFF, which can be neither printed nor saved; a string that
-# was cut or wrongly copied has them.
-_HALF_CHARACTER = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
 # json-repair may take quadratic time on hostile text (minutes for 100 kB), so its work is bounded
 # by the sum of squared lengths, and a share for each call. This is one object of 6,000 characters,
 # or 900 of 50.
@@ -287,16 +288,21 @@ def _read(text: str, node: _Node, budget: _Budget, level: int) -> Iterator[Value
 
 def _strict(source: str) -> Any:
     try:
-        # NaN and Infinity are no JSON and no coordinates.
-        return json.loads(
-            _escaped(source),
-            strict=False,
-            parse_float=_finite,
-            parse_constant=lambda _: None,
-            object_pairs_hook=_object,
-        )
+        value = _decoder().decode(_escaped(source))
     except (ValueError, RecursionError):
         return None
+    return _sound(value) if _SURROGATE.search(source) else value
+
+
+@lru_cache(maxsize=1)
+def _decoder() -> json.JSONDecoder:
+    # NaN and Infinity are no JSON and no coordinates.
+    return json.JSONDecoder(
+        strict=False,
+        parse_float=_finite,
+        parse_constant=lambda _: None,
+        object_pairs_hook=_object,
+    )
 
 
 def _finite(number: str) -> float | None:
@@ -305,11 +311,11 @@ def _finite(number: str) -> float | None:
 
 
 def _escaped(source: str) -> str:
-    """``source`` with each backslash doubled that was meant as one, and no half characters."""
+    """``source`` with each backslash doubled that was meant as one."""
     if "\\" not in source:
         return source
-    source = _HALF_CHARACTER.sub(r"\\ufffd", source)
-    source = _PATH.sub(_path, source)
+    if "\\\\" not in source:  # whoever doubles backslashes does so in paths too
+        source = _PATH.sub(_path, source)
     is_mathematics = _MATHEMATICS.search(source) is not None
 
     def meant(found: re.Match[str]) -> str:
@@ -317,19 +323,24 @@ def _escaped(source: str) -> str:
         if what in ("'", "/"):
             return what
         is_escape = what in ("\\", '"') or (what[:1] == "u" and len(what) == 5)
-        if what[:1] in ("b", "f", "r"):
+        if what[:1] in ("b", "f"):
+            is_escape = False
+        elif what[:1] == "r":
             is_escape = len(what) == 1
         elif what[:1] in ("n", "t"):
-            is_escape = what not in _COMMANDS and not (is_mathematics and what in _SHORT_COMMANDS)
+            is_short = what in _SHORT_COMMANDS and (
+                is_mathematics or _IN_FORMULA.match(source, found.end()) is not None
+            )
+            is_escape = what not in _COMMANDS and not is_short
         return found[0] if is_escape else f"\\{found[0]}"
 
     return _ESCAPE.sub(meant, source)
 
 
 def _path(found: re.Match[str]) -> str:
-    """A Windows path with its backslashes doubled. "A:" at the end of a line is none."""
-    path = found[0]
-    return path if _END_OF_LINE.fullmatch(path) else _ESCAPE.sub(_in_path, path)
+    """A Windows path with its backslashes doubled; what only looks like one ("A:" at the end of a
+    line) as it is."""
+    return _ESCAPE.sub(_in_path, found[0]) if _PATH_EVIDENCE.search(found[0]) else found[0]
 
 
 def _in_path(found: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -33,18 +33,26 @@ _NAMES = frozenset(
         "mspace", "mfenced", "semantics", "annotation", "formula", "chart",
     )
 )  # fmt: skip
-_ATTRIBUTES = re.compile(
-    r"(?:\s+[A-Za-z_:][\w:.-]*\s*=[^<>]*"
-    r"|\s+(?:hidden|checked|selected|disabled|readonly|required|nowrap|noshade|controls|reversed"
-    r"|border))*\s*/?\s*",
-    re.IGNORECASE,
-)
+# Elements that stand without attributes and may be left open; of others, such an opening is a tag
+# only where the document closes it too: <source> and <title> are words of manuals.
+_STRUCTURE = frozenset(
+    (
+        "html", "head", "body", "div", "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul",
+        "ol", "li", "dl", "dt", "dd", "table", "caption", "thead", "tbody", "tfoot", "tr", "td",
+        "th", "pre", "blockquote", "figure", "math", "mrow",
+    )
+)  # fmt: skip
+_NAMED_ATTRIBUTE = re.compile(r"[A-Za-z_:][\w:.-]*\s{0,4}=")
+_FLAGS = frozenset(
+    ("hidden", "checked", "selected", "disabled", "readonly", "required", "nowrap", "noshade",
+     "controls", "reversed", "border")
+)  # fmt: skip
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]{0,15})(?=[\s/>])([^<>]*)>")
 # A tag that the text breaks off in: whole attributes, then perhaps the beginning of one.
 _BEGUN_TAG = re.compile(
     r"<(/?)([A-Za-z][A-Za-z0-9]{0,15})?"
-    r"(?P<rest>(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>=]+))*"
-    r"(?:\s+[\w:.-]+\s*=\s*[\"'][^<>]*|\s+(?P<attribute>[\w:.-]*)\s*=?\s*|\s*/)?)\Z"
+    r"(?P<rest>(?:\s+[\w:.-]+\s{0,4}=\s{0,4}(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>=]+))*"
+    r"(?:\s+[\w:.-]+\s{0,4}=\s{0,4}[\"'][^<>]*|\s+(?P<attribute>[\w:.-]+)=?|\s?/)?)\Z"
 )
 _COMMON_ATTRIBUTES = (
     "align", "alt", "bgcolor", "border", "class", "colspan", "data-bbox", "height", "href", "id",
@@ -58,8 +66,11 @@ _VOID = frozenset(("img", "br", "hr", "input", "col", "meta", "link"))
 _BREAK = re.compile(r"<(?:br|/tr|/li|/p|/div|/h[1-6])\b[^<>]*>", re.IGNORECASE)
 _CELL = re.compile(r"</t[dh]\b[^<>]*>", re.IGNORECASE)
 _ROW = re.compile(r"</tr\b[^<>]*>", re.IGNORECASE)
-_RULE = re.compile(r"\s*\|?(?:\s*:?-+:?\s*\|)*\s*:?-+:?\s*\|?\s*")
+_RULE = re.compile(r":?-+:?")
 _DECLARED_SIZE = re.compile(r"\s*(\d{1,5})[ \t]+(\d{1,5})[ \t]*\r?\n\s*(?=```|<)")
+_PLACED_ANYWHERE = re.compile(
+    r"data-bbox|```html|<!--[^<>()]{0,60}\((?:[^<>(),]{1,20},){3}[^<>(),]{1,20}\)"
+)
 
 
 @dataclass
@@ -95,7 +106,7 @@ def declared_size(text: str) -> tuple[Size | None, str]:
     It is the size of the resized picture, which the boxes of that document are in.
     """
     found = _DECLARED_SIZE.match(text)
-    if not found or not int(found[1]) or not int(found[2]):
+    if not found or not int(found[1]) or not int(found[2]) or not _PLACED_ANYWHERE.search(text):
         return None, text
     return (int(found[1]), int(found[2])), text[found.end() :]
 
@@ -126,13 +137,13 @@ def without_cut_tag(text: str, cut: bool = False) -> str:
 def _is_begun(text: str, start: int, cut: bool) -> bool:
     if (_BEGUN_COMMENT if cut else _BEGUN_PLACE).match(text, start):
         return True
-    tag = _BEGUN_TAG.match(text, start)
+    tag = _BEGUN_TAG.match(text[start:].rstrip())
     if tag is None:
         return False
     name = (tag[2] or "").lower()
     if not tag["rest"]:
         return cut and any(known.startswith(name) for known in _NAMES)
-    is_sure = re.search(r"=\s*[\"']", tag["rest"]) is not None
+    is_sure = re.search(r"=\s{0,4}[\"']", tag["rest"]) is not None
     attribute = (tag["attribute"] or "").lower()
     is_likely = cut and any(common.startswith(attribute) for common in _COMMON_ATTRIBUTES)
     return name in _NAMES and (is_sure or is_likely)
@@ -140,17 +151,36 @@ def _is_begun(text: str, start: int, cut: bool) -> bool:
 
 def tags(text: str) -> Iterator[re.Match[str]]:
     """The HTML tags of ``text``: group 1 is "/" for a closing one, 2 the name, 3 attributes."""
-    return filter(_is_tag, _TAG.finditer(text))
+    found = list(_TAG.finditer(text))
+    closed = {tag[2].lower() for tag in found if tag[1]}
+    opened = {tag[2].lower() for tag in found if not tag[1]}
+    return (tag for tag in found if _is_tag(tag, opened if tag[1] else closed))
 
 
-def _is_tag(found: re.Match[str]) -> bool:
-    known = found[2].lower() in _NAMES and _ATTRIBUTES.fullmatch(found[3]) is not None
-    return known or _DATA_BBOX.search(found[3]) is not None
+def _is_tag(found: re.Match[str], others: Set[str]) -> bool:
+    """``others``: the names of the document's closing tags, or, for one of these, of opening
+    ones."""
+    if _DATA_BBOX.search(found[3]):
+        return True
+    name = found[2].lower()
+    # "List<I>" and "Vec<Label>": no document writes its tags so.
+    if name not in _NAMES or not (found[2].islower() or (found[2].isupper() and len(name) > 1)):
+        return False
+    attributes = found[3].strip().removesuffix("/").strip()
+    if attributes:
+        words = attributes.split()
+        named = next((at for at, word in enumerate(words) if word.lower() not in _FLAGS), None)
+        return named is None or _NAMED_ATTRIBUTE.match(" ".join(words[named:])) is not None
+    return name in _STRUCTURE or name in others
 
 
 def without_tags(text: str) -> str:
     """The words between the HTML tags of ``text``."""
-    return _TAG.sub(lambda found: "" if _is_tag(found) else found[0], text)
+    parts, end = [], 0
+    for tag in tags(text):
+        parts.append(text[end : tag.start()])
+        end = tag.end()
+    return "".join(parts) + text[end:]
 
 
 def has_tags(text: str) -> bool:
@@ -225,7 +255,7 @@ def table_rows(text: str) -> Iterator[dict[str, str]]:
         cells = [cell.strip(" *`\t\r") for cell in line.strip().strip("|").split("|")]
         if "|" not in line:
             head = before = []
-        elif _RULE.fullmatch(line):
+        elif all(map(_RULE.fullmatch, cells)):
             head = before
         elif head:
             if len(cells) == len(head):

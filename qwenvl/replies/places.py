@@ -20,7 +20,7 @@ _NO_PICTURE_IS_SO_LARGE = 10**9
 _NUMBER_LIST = re.compile(r"[\s\d.,;()\[\]<>+-]{3,200}")
 # Of a flat list: longer ones are no places.
 _MOST_NUMBERS = 400
-_ONE_NUMBER = re.compile(r"\s{0,9}[-+]?\d{1,20}(?:\.\d{1,20})?\s{0,9}")
+_ONE_NUMBER = re.compile(r"\s{0,9}([-+]?\d{1,20}(?:\.\d{1,20})?)\s{0,9}(?:px)?")
 
 _NOT_IN_NAMES = re.compile(r"[\s_*`-]+")
 
@@ -43,30 +43,40 @@ _CORNERS = tuple(
         "xtopleft ytopleft xbottomright ybottomright",
     )
 )
-_SIZED = tuple(
-    (*corner.split(), *size.split())
-    for corner in ("x y", "left top", "l t", "xmin ymin", "x1 y1", "x0 y0", "topleftx toplefty")
-    for size in ("width height", "w h", "boxwidth boxheight")
+_CORNER_AND_ENDS = tuple(
+    tuple(names.split())
+    for names in ("x y x2 y2", "x y right bottom", "x y xmax ymax", "x y xend yend")
 )
-_CENTRED = tuple(
-    (*middle.split(), *size.split())
-    for middle in ("cx cy", "xc yc", "centerx centery", "xcenter ycenter", "centrex centrey")
-    for size in ("width height", "w h")
+_FIRST_CORNERS = tuple(
+    tuple(names.split())
+    for names in ("x y", "left top", "l t", "xmin ymin", "x1 y1", "x0 y0", "topleftx toplefty")
+)
+_MIDDLES = tuple(
+    tuple(names.split())
+    for names in ("cx cy", "xc yc", "centerx centery", "xcenter ycenter", "centrex centrey")
 )
 _DIAGONALS = tuple(
     tuple(names.split())
     for names in (
         "topleft bottomright", "upperleft lowerright", "lefttop rightbottom", "tl br", "lt rb",
-        "ul lr", "bottomleft topright", "lowerleft upperright", "bl tr", "lb rt", "start end",
-        "startpoint endpoint", "from to", "min max", "p1 p2", "pt1 pt2", "point1 point2",
-        "corner1 corner2", "左上角 右下角", "左上 右下", "左下角 右上角",
+        "ul lr", "leftup rightdown", "leftupper rightlower", "bottomleft topright",
+        "lowerleft upperright", "bl tr", "lb rt", "start end", "begin end", "from to", "min max",
+        "p1 p2", "pt1 pt2", "point1 point2", "corner1 corner2", "corner1 corner3", "x1y1 x2y2",
+        "左上角 右下角", "左上 右下", "左下角 右上角",
     )
 )  # fmt: skip
-# Corner and size as members of their own: {"position": {"x", "y"}, "size": {"width", "height"}}.
-_WITH_SIZE = ("position", "origin", "topleft", "location", "start", "center", "centre")
-_MIDDLES = ("center", "centre")
+# A corner, or the middle, as one member: {"position": {"x", "y"}, "size": {"width", "height"}}.
+_WITH_SIZE = (
+    "topleft", "upperleft", "position", "origin", "location", "corner", "start", "coordinate",
+    "coordinates", "bbox", "box",
+)  # fmt: skip
+_CENTRES = ("center", "centre", "middle")
 _SIZES = (("width", "height"), ("w", "h"))
-_PART_OF_A_BOX = frozenset(("w", "h", "width", "height", "x2", "y2", "r", "radius"))
+_SIZE_NAMES = ("size", "dimensions", "dimension", "extent")
+_PART_OF_A_BOX = frozenset(
+    ("w", "h", "width", "height", "x2", "y2", "xmax", "ymax", "right", "bottom", "r", "radius")
+)
+_SUFFIX = re.compile(r"(?:corner|coordinates?|coords?|point|position|坐标)$")
 CORNER_NAMES = frozenset(name for names in _DIAGONALS for name in names)
 """Names of a box's corners, as ``plain`` gives them."""
 AREAS = frozenset(
@@ -104,6 +114,9 @@ def read(value: Any, corners: bool = False, key: str = "") -> list[Numbers]:
     if flat is not None:
         return _from_flat(flat, key)
     if isinstance(value, dict):
+        inner = next((value[name] for name in value if plain(name) in (*AREAS, "points")), None)
+        if inner is not None and "box" in key:
+            return read(inner, True, "points")
         spelled = spelled_out(value)
         return [spelled] if spelled else []
     if not isinstance(value, list):
@@ -161,8 +174,8 @@ def _flat(value: Any) -> Numbers | None:
 
 def as_number(value: Any) -> float | None:
     """A number of a size that a picture can have, or one alone in a string; else None."""
-    if isinstance(value, str) and _ONE_NUMBER.fullmatch(value):
-        value = number(value.strip())
+    if isinstance(value, str) and (found := _ONE_NUMBER.fullmatch(value)):
+        value = number(found[1])
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if is_sane(value) else None
@@ -170,30 +183,45 @@ def as_number(value: Any) -> float | None:
 
 def spelled_out(value: Mapping[str, Any]) -> Numbers | None:
     """The place that members spell out, under any of the names above: two opposite corners, a
-    corner or the middle with a size, or ``x`` and ``y`` alone. None where a part of a box is
-    missing: a corner is no point."""
-    if len(value) < 2:
+    corner or the middle with a size, the middle alone, or ``x`` and ``y`` alone. None where a part
+    of a box is missing: a corner is no point."""
+    if len(value) < 2 and not any(plain(key) in _CENTRES for key in value):
         return None
     by_name = {plain(key): member for key, member in value.items()}
-    pairs = {name: pair for name in by_name if (pair := _pair(by_name[name])) is not None}
+    pairs = {
+        short: pair
+        for name in by_name
+        if (pair := _pair(by_name[name])) is not None
+        for short in (name, corner_name(name))
+    }
     for first, second in _DIAGONALS:
         if first in pairs and second in pairs:
             return enclosing((pairs[first], pairs[second]))
-    numbers = {n: number for n in by_name if (number := as_number(by_name[n])) is not None}
-    for names in _CORNERS:
-        if all(name in numbers for name in names):
-            return tuple(numbers[name] for name in names)
-    for names in (*_SIZED, *_CENTRED):
-        if all(name in numbers for name in names):
-            x, y, width, height = (numbers[name] for name in names)
-            return _sized((x, y), (width, height), names in _CENTRED)
-    corner = next((name for name in _WITH_SIZE if name in pairs), None)
-    size = _size(by_name.get("size")) or _size(by_name.get("dimensions"))
-    if corner and size:
-        return _sized(pairs[corner], size, corner in _MIDDLES)
-    if "x" in numbers and "y" in numbers and not _PART_OF_A_BOX & numbers.keys():
-        return numbers["x"], numbers["y"]
+    named = {
+        name.removeprefix("bbox").removeprefix("box"): found
+        for name in by_name
+        if (found := as_number(by_name[name])) is not None
+    }
+    for names in (*_CORNERS, *_CORNER_AND_ENDS):
+        if all(name in named for name in names):
+            return tuple(named[name] for name in names)
+    middle = _first_pair(_MIDDLES, named) or next((pairs[n] for n in _CENTRES if n in pairs), None)
+    corner = _first_pair(_FIRST_CORNERS, named) or next(
+        (pairs[name] for name in _WITH_SIZE if name in pairs), None
+    )
+    size = _first_pair(_SIZES, named) or next(
+        (sides for name in _SIZE_NAMES if (sides := _size(by_name.get(name)))), None
+    )
+    if middle or (corner and size):
+        return _sized(middle or corner or (), size, bool(middle))
+    if "x" in named and "y" in named and not _PART_OF_A_BOX & named.keys():
+        return named["x"], named["y"]
     return None
+
+
+def _first_pair(names: Sequence[Sequence[str]], numbers: Mapping[str, float]) -> Numbers | None:
+    found = (pair for pair in names if all(name in numbers for name in pair))
+    return next((tuple(numbers[name] for name in pair) for pair in found), None)
 
 
 def _pair(value: Any) -> Numbers | None:
@@ -201,27 +229,33 @@ def _pair(value: Any) -> Numbers | None:
     if isinstance(value, dict):
         names = {plain(key): as_number(member) for key, member in value.items()}
         x, y = names.get("x"), names.get("y")
-        return None if x is None or y is None else (x, y)
+        return None if x is None or y is None or len(names) > 3 else (x, y)
     flat = _flat(value)
     return flat if flat is not None and len(flat) == 2 else None
 
 
 def _size(value: Any) -> Numbers | None:
     if isinstance(value, dict):
-        names = {plain(key): as_number(member) for key, member in value.items()}
-        for wide, high in _SIZES:
-            width, height = names.get(wide), names.get(high)
-            if width is not None and height is not None:
-                return width, height
-        return None
+        names = {plain(k): side for k in value if (side := as_number(value[k])) is not None}
+        return _first_pair(_SIZES, names)
     return _pair(value)
 
 
-def _sized(corner: Numbers, size: Numbers, is_middle: bool) -> Numbers:
+def _sized(corner: Numbers, size: Numbers | None, is_middle: bool) -> Numbers:
+    if size is None:
+        return corner
     (x, y), (width, height) = corner, size
     if is_middle:
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
     return x, y, x + width, y + height
+
+
+def in_order(box: Numbers, order: str) -> Numbers:
+    """``box`` as x1, y1, x2, y2, where a reply says that its numbers are ``xywh`` or ``yxyx``."""
+    first, second, third, fourth = box
+    if order == "xywh":
+        return first, second, first + third, second + fourth
+    return second, first, fourth, third
 
 
 def is_absent(place: Sequence[float]) -> bool:
@@ -240,9 +274,15 @@ def is_part(key: str, member: Any) -> bool:
     name = plain(key)
     return (
         as_number(member) is not None
-        or name in CORNER_NAMES
-        or name in ("size", "dimensions", *_WITH_SIZE)
+        or corner_name(name) in CORNER_NAMES
+        or name in (*_SIZE_NAMES, *_WITH_SIZE, *_CENTRES)
     )
+
+
+def corner_name(name: str) -> str:
+    """A corner's name without what it needs not: "top-left corner" is ``topleft``."""
+    name = plain(name)
+    return _SUFFIX.sub("", name) or name
 
 
 def enclosing(places: Sequence[Numbers]) -> Numbers:

@@ -19,15 +19,24 @@ _MARK = re.compile(
     rf"|(?:<box>|<\|box_start\|>)(?P<box>{_PAIR},{_PAIR})(?=</box>|<\|box_end\|>)"
 )
 _TAGGED = re.compile(
-    r"(?P<open><(?:box|bbox|points?)>|<\|(?:box|point)_start\|>)"
-    r"(?P<inside>[\s\d.,;()\[\]+-]{3,2000})(?:</(?:box|bbox|points?)>|<\|(?:box|point)_end\|>)"
+    r"(?P<open><(?:box|bbox|points?|point_2d|coordinate|click)>|<\|(?:box|point)_start\|>"
+    r"|<points? alt=(?:\"(?P<alt>[^\"<>]*)\")>)"
+    r"(?P<inside>[\s\d.,;()\[\]+-]{3,2000})"
+    r"(?:</(?:box|bbox|points?|point_2d|coordinate|click)>|<\|(?:box|point)_end\|>)",
+    re.IGNORECASE,
 )
+# Numbers whose bracket is closed by another kind, and strings, which are left alone.
 _WRONG_END = re.compile(
-    rf"\[(\s*{NUMBER}(?:\s*,\s*{NUMBER}){{3}}\s*)\)|\((\s*{NUMBER}(?:\s*,\s*{NUMBER}){{3}}\s*)\]"
+    rf"\"[^\"\n]*\"|\[(\s*{NUMBER}(?:\s*,\s*{NUMBER}){{1,3}}\s*)[)}}]"
+    rf"|[({{](\s*{NUMBER}(?:\s*,\s*{NUMBER}){{1,3}}\s*)\]"
+    rf"|\{{(\s*{NUMBER}(?:\s*,\s*{NUMBER}){{3}}\s*)\}}"
 )
 _REF_BEFORE = re.compile(r"(?:<ref>|<\|object_ref_start\|>)([^<]*)<[^<>]*>\s*\Z")
 _BOX_END = re.compile(r"\s*(?:</box>|<\|box_end\|>)")
 _GAP = re.compile(r"[\s,]*")
+# Between two corners of one box.
+_TO = re.compile(r"\s{0,4}(?:-|–|—|~|to|[-=]>|→|到|至)\s{0,4}")
+_OF_A_BOX = re.compile(r"\b(?:bbox|box|rectangle)\b[^\n()]{0,20}\Z|框[^\n()]{0,8}\Z", re.IGNORECASE)
 _NEXT_PLACE = re.compile(r"[\s,]*\(\s*[-+\d]")
 _POINTS = re.compile(r"<points?\s([^<>]*)(?:>([^<]*)|\Z)")
 _AXIS = re.compile(rf"\b([xy])(\d{{0,4}})\s*=\s*[\"']?({NUMBER})")
@@ -43,31 +52,35 @@ class Run:
     start: int
     label: str = ""
     tag: str = ""
+    end: int = 0
     places: list[tuple[float, float]] = field(default_factory=list)
     cut: bool = False
+
+
+def with_right_brackets(text: str) -> str:
+    """``text`` with ``[1, 2, 3, 4)`` and the like closed by its own bracket, outside strings."""
+    return _WRONG_END.sub(
+        lambda found: f"[{found[found.lastindex]}]" if found.lastindex else found[0], text
+    )
 
 
 def in_usual_form(text: str) -> str:
     """``text`` with what stands between tags of boxes and points as these usually write it:
     ``<box>[1, 2, 3, 4]</box>`` as ``<box>(1,2),(3,4)</box>``, ``<point>5 6</point>`` as
-    ``<point x="5" y="6"></point>``; and ``[1, 2, 3, 4)`` with its own bracket."""
-    text = _WRONG_END.sub(lambda found: f"[{found[1] or found[2]}]", text)
+    ``<points x1="5" y1="6"></points>``."""
     return _TAGGED.sub(_rewritten, text)
 
 
 def _rewritten(found: re.Match[str]) -> str:
     values = find_numbers.findall(found["inside"])
-    is_box = "box" in found["open"]
+    is_box = "box" in found["open"].lower()
     if not values or len(values) % (4 if is_box and len(values) > 2 else 2):
         return found[0]
+    pairs = list(zip(values[0::2], values[1::2], strict=True))
     if is_box:
-        places = ",".join(f"({x},{y})" for x, y in zip(values[0::2], values[1::2], strict=True))
-        return f"<box>{places}</box>"
-    axes = " ".join(
-        f'x{at}="{x}" y{at}="{y}"'
-        for at, (x, y) in enumerate(zip(values[0::2], values[1::2], strict=True), 1)
-    )
-    return f"<points {axes}></points>"
+        return f"<box>{','.join(f'({x},{y})' for x, y in pairs)}</box>"
+    axes = " ".join(f'x{at}="{x}" y{at}="{y}"' for at, (x, y) in enumerate(pairs, 1))
+    return f"<points {axes}>{found['alt'] or ''}</points>"
 
 
 def runs(text: str) -> list[Run]:
@@ -83,16 +96,24 @@ def runs(text: str) -> list[Run]:
             label = mark["ref"].strip()
             continue
         place = numbers(mark["place"] or mark["box"])
-        if end < 0 or len(place) == 4 or _GAP.fullmatch(text, end, mark.start()) is None:
+        gap = text[end : mark.start()] if end >= 0 else None
+        is_range = gap is not None and len(found[-1].places) == 1 and _TO.fullmatch(gap) is not None
+        if gap is None or len(place) == 4 or not (is_range or _GAP.fullmatch(gap)):
             own = label or lead_in(text, mark.start())
             tag = "box" if len(place) == 4 else tag_before(text, mark.start())
             found.append(Run(mark.start(), own, tag))
         end = -1 if len(place) == 4 else mark.end()
+        run = found[-1]
+        run.end = mark.end()
         if all(map(is_sane, place)):
-            found[-1].places += zip(place[0::2], place[1::2], strict=True)
-        found[-1].cut = (
+            run.places += zip(place[0::2], place[1::2], strict=True)
+        is_of_a_box = len(run.places) == 2 and _OF_A_BOX.search(
+            text[max(0, run.start - 40) : run.start]
+        )
+        run.tag = run.tag or ("box" if is_range or is_of_a_box else "")
+        run.cut = (
             _BOX_END.match(text, mark.end()) is None
-            if found[-1].tag == "box"
+            if run.tag == "box"
             else _NEXT_PLACE.match(text, mark.end()) is not None
         )
     return found
@@ -126,6 +147,11 @@ def points(text: str) -> list[tuple[str, tuple[float, float]]]:
             if len(place) == 2 and all(map(is_sane, place.values()))
         ]
     return found
+
+
+def name_before(text: str, position: int) -> str:
+    """The name of a place: in a ``<ref>`` before it, or as ``words.lead_in`` says."""
+    return _ref_before(text, position) or lead_in(text, position)
 
 
 def _ref_before(text: str, position: int) -> str:

@@ -62,8 +62,8 @@ _BETWEEN_TAGS = re.compile(r"[,，、\n]")
 _BULLET = re.compile(r"^(?:(?:[-*•+]\s+|\d+[.)]\s+)+|[-*•](?=[^\W_]))?(?:#+\s*(?=\w))?")
 # Members of a JSON object that can hold the whole of a caption.
 _CAPTIONS = (
-    "caption", "description", "text", "title", "alt_text", "alt", "prompt", "answer", "output",
-    "response", "result", "tags", "keywords",
+    "caption", "image_caption", "description", "text", "title", "alt_text", "alt", "prompt",
+    "answer", "output", "response", "result", "content", "summary", "tags", "keywords",
 )  # fmt: skip
 _HASHTAG = re.compile(r"(?<=\w)[ \t]+#(?=\w)")
 _END_OF_SENTENCE = re.compile(r"([^\W_])\.\s*(?=\n|\Z)")
@@ -90,7 +90,7 @@ def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Tas
 
 def _read(text: str, seen: Seen, style: str) -> Result:
     answer = answer_of(text)
-    if not answer and text.strip():
+    if not answer and text.lstrip().startswith("<think>"):
         raise UnreadableReply(STILL_THINKING, text)
     if style:
         answer = _from_json(strip_fence(answer), style)
@@ -115,8 +115,10 @@ def _from_json(answer: str, style: str) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict):
-        members = [value[name] for name in _CAPTIONS if value.get(name)]
-        value = members[0] if members else None
+        members = {str(name).lower(): member for name, member in value.items() if member}
+        value = next((members[name] for name in _CAPTIONS if name in members), None)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
     if isinstance(value, str):
         return value.strip()
     is_list = isinstance(value, list) and value and all(isinstance(tag, str) for tag in value)
@@ -146,7 +148,7 @@ def _tag_list(answer: str) -> str:
     unique: dict[str, str] = {}
     # A semicolon is a part of tags such as ";)" where something else is between them.
     answer = _HASHTAG.sub("\n#", _END_OF_SENTENCE.sub(r"\1", answer))
-    between = _BETWEEN_TAGS if _BETWEEN_TAGS.search(answer) else re.compile(r";\s")
+    between = _BETWEEN_TAGS if _BETWEEN_TAGS.search(answer) else re.compile(r";(?![)D(P])\s*")
     for part in between.split(answer):
         tag = _unquoted(_BULLET.sub("", part.strip(), count=1).strip())
         unique.setdefault(tag.lower(), tag)

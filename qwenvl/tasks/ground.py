@@ -66,8 +66,9 @@ def read(
     Raises ``UnreadableReply``.
     """
     default = asked[0] if len(asked) == 1 else ""
-    items = read_items(text, "points" if kind == "points" else "boxes", asked)
-    mapper = coordinates.Mapper(seen)
+    lost: list[str] = []
+    items = read_items(text, "points" if kind == "points" else "boxes", asked, lost)
+    mapper = coordinates.Mapper(seen, lost)
     found = []
     for item in items:
         values = (kind == "points" and item.point) or item.box or ()

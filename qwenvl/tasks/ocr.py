@@ -13,7 +13,7 @@ from ..errors import BadOption, UnreadableReply
 from ..replies import (
     STILL_THINKING,
     answer_of,
-    find_items,
+    has_lines,
     is_absent,
     loose_json,
     markup,
@@ -66,11 +66,11 @@ _NO_TEXT = re.compile(
 _BARE = re.compile(rf"(?:none|no {_WORDS})[.!]?", re.IGNORECASE)
 # Longer answers that begin like this are texts that were read.
 _NO_TEXT_LENGTH = 300
-_HTML_FENCE = re.compile(r"```html?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_HTML_FENCE = re.compile(r"```html?[ \t]*\n", re.IGNORECASE)
 # The head of an olmOCR page: lines of key and value between two rules.
-_HEAD = re.compile(
-    r"---[ \t]*\r?\n((?:(?:primary_language|is_[a-z_]{1,40}|rotation_correction)[ \t]*:[^\n]*\n)+)"
-    r"(?:---[ \t]*(?:\r?\n|\Z)|\Z)"
+_HEAD = re.compile(r"---[ \t]*\r?\n((?:[a-z_]{1,40}[ \t]*:[^\n]*\n)+)(?:---[ \t]*(?:\r?\n|\Z)|\Z)")
+_HEAD_KEYS = frozenset(
+    ("primary_language", "is_rotation_valid", "rotation_correction", "is_table", "is_diagram")
 )
 _SCALARS = {"true": True, "false": False, "null": None, "none": None, "": None}
 _PLACED = re.compile(r"<!--([^<>()]{0,60})\(([^<>()]{1,100})\)\s*-->")
@@ -108,10 +108,7 @@ def read_any(text: str, seen: Seen) -> Result:
         return _read_html(text, seen)
     if (page := _page(answer)) is not None:
         return page
-    starts_as_lines = answer.lstrip("`json \n")[:1] in ("[", "{") or "<|box_start|>" in answer
-    if _is_empty_json(answer) or (
-        starts_as_lines and any(item.box for item in find_items(answer, "lines"))
-    ):
+    if _is_empty_json(answer) or has_lines(answer):
         return _read_lines(text, seen)
     return _read_markdown(text, seen)
 
@@ -133,6 +130,8 @@ def _page(answer: str) -> Result | None:
         return None
     rows = (row.partition(":") for row in head[1].splitlines())
     page = {key.strip(): _scalar(value.strip()) for key, _, value in rows}
+    if not _HEAD_KEYS & page.keys():
+        return None
     return Result(text=answer[head.end() :].strip(), data=page)
 
 
@@ -153,8 +152,9 @@ def _read_lines(text: str, seen: Seen) -> Result:
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
     seen = _as_declared(answer, seen)[0]
-    items = read_items(text, "lines")
-    mapper = coordinates.Mapper(seen)
+    lost: list[str] = []
+    items = read_items(text, "lines", lost=lost)
+    mapper = coordinates.Mapper(seen, lost)
     found = []
     for item in items:
         if item.box and (box := mapper.box(item.box, item.text)):
@@ -189,7 +189,9 @@ def _read_markdown(text: str, seen: Seen) -> Result:
 
     def in_pixels(comment: re.Match[str]) -> str:
         values = numbers(comment[2])
-        box = mapper.box(values, comment[1].strip().lower()) if len(values) == 4 else None
+        if len(values) != 4:  # a comment of the page's own
+            return comment[0]
+        box = mapper.box(values, comment[1].strip().lower())
         if box is None:
             return ""
         boxes.append(box)
@@ -204,8 +206,7 @@ def _read_html(text: str, seen: Seen) -> Result:
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
     seen, answer = _as_declared(answer, seen)
-    fenced = _HTML_FENCE.search(answer)
-    document = markup.without_cut_tag(fenced[1].strip() if fenced else answer, seen.cut)
+    document = markup.without_cut_tag(_without_html_fence(answer), seen.cut)
     if not markup.has_tags(document):
         raise UnreadableReply(
             "The model did not answer in HTML. Choose the output plain, which takes any words. It "
@@ -237,6 +238,16 @@ def _read_html(text: str, seen: Seen) -> Result:
     )
 
 
+def _without_html_fence(answer: str) -> str:
+    """What stands in the fence of an HTML document; the page itself may hold fences."""
+    opening = _HTML_FENCE.search(answer)
+    if opening is None:
+        return answer
+    inside = answer[opening.end() :]
+    closing = inside.rfind("```")
+    return inside[: closing if closing >= 0 else None].strip()
+
+
 _READERS: Mapping[str, Callable[[str, Seen], Result]] = {
     "plain": _read_plain,
     "markdown": _read_markdown,
@@ -248,7 +259,7 @@ _READERS: Mapping[str, Callable[[str, Seen], Result]] = {
 def _answer(text: str) -> str:
     """The answer in ``text``; empty is an answer, but not where the thought was never ended."""
     answer = answer_of(text)
-    if not answer and text.strip():
+    if not answer and text.lstrip().startswith("<think>"):
         raise UnreadableReply(STILL_THINKING, text)
     return answer
 

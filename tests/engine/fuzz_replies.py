@@ -102,10 +102,24 @@ HOSTILE = (
     ", ", "<a ", "<", "<p data-bbox=\"1 1 2 2\">", "<ref>", "<points x1=", "<think>", "</think>",
     "“", "{a:[]", "no, ", "(1,2,3,4)", '{"a":[', "<|im_end|>", "<|im_start|>", "[[]]", "| a ",
     "| a |\n", "|---|\n", "x=5, ", "Top-left: (1, 2), ", "cat: [1, 2, 3, 4]\n", "<answer>", "```\n",
+    "(1,2) to ", "x=1 ", "size 1 x ", "cat (1, 2, 3, 4)\n", "[x, y, w, h] ",
+    "<div hidden ", " hidden",
     "C:\\a", "\\frac", "<box>[", "<box>1 2 3 4</box>", "[1, 2, 3, 4)", "【", "<td>", "</tr>", "- ",
     '{"bbox_2d": [1, 2, 3, 4], "label": "cat",}, ', '{"bbox_2d": [1, 2, 3, "label": }, ', "- - ",
     "<ref>cat</ref><box>(10,20),(300,400)</box>", "<!-- ", "<!-- Image (1, 2, 3, 4) -->\n", "#a ",
     "---\n", "is_table: no\n", "0 found ", "there is no ", "a" , "**a", ": ", "没有", "'a': ",
+)  # fmt: skip
+
+
+# Long runs of one character between a beginning and an end.
+STRETCHED = (
+    ("a <p", " ", "|"), ("<p", " ", "x>"), ("a", "\n", "b"), ("1 1", "\n", "x"),
+    ("<answer>", " ", "x"),
+    ("top-left", " ", "!"), ("top-left", "*", "!"), ("x=1", " ", "q y=2."), ("a\n", " ", "x|"),
+    ("<div hidden", " ", "x>t</div>"), ("[1,2,3,4]", " ", "x"), ("(1,2)", " ", "(3,4)"),
+    ("{", " ", "}"),
+    ("cat:", " ", "[1,2,3,4]"), ('<point alt="', "a", ""), ("box", " ", "(1,2),(3,4)"),
+    ("---\na:", " ", "\n"),
 )  # fmt: skip
 
 
@@ -121,20 +135,28 @@ def seconds(text: str, seen: Seen) -> dict[str, float]:
     return took
 
 
+def stretched(scrap: str | tuple[str, str, str], size: int) -> str:
+    """A text of ``size`` characters of a scrap, or of a run between a beginning and an end."""
+    if isinstance(scrap, str):
+        return scrap * (size // len(scrap))
+    start, run, end = scrap
+    return start + run * size + end
+
+
 def measure_growth(sizes: tuple[int, ...], limit: float) -> int:
     """Prints what grows faster than its length, or takes more than ``limit`` seconds at a
     megabyte; returns how many."""
     seen = Seen(FAMILIES["qwen3_vl"], (800, 600), (800, 600))
     bad, slowest = 0, (0.0, "", "")
-    for scrap in HOSTILE:
-        rows = [seconds(scrap * (size // len(scrap)), seen) for size in sizes]
+    for scrap in (*HOSTILE, *STRETCHED):
+        rows = [seconds(stretched(scrap, size), seen) for size in sizes]
         for name in TASKS:
             first, last = max(rows[-2][name], 0.01), rows[-1][name]
-            slowest = max(slowest, (last, name, scrap))
+            slowest = max(slowest, (last, name, repr(scrap)))
             if last > limit or last > 3 * first * sizes[-1] / sizes[-2]:
                 bad += 1
                 print(f"{name}: {scrap!r} took " + ", ".join(f"{row[name]:.3f}" for row in rows))
-    print(f"slowest at {sizes[-1]} characters: {slowest[0]:.2f} s, {slowest[1]}, {slowest[2]!r}")
+    print(f"slowest at {sizes[-1]} characters: {slowest[0]:.2f} s, {slowest[1]}, {slowest[2]}")
     return bad
 
 

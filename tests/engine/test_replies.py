@@ -393,6 +393,31 @@ FORMS_OF_A_BOX = {
     "bold in a label": ONE.replace('"cat"', '"**cat**"'),
     "a label in a label": ONE.replace('"cat"', '{"label": {"label": {"name": "cat"}}}'),
     "a number that is none beside it": ONE.replace("}", ', "score": 1e999}'),
+    "a corner and a size": ('{"label":"cat","top_left":{"x":10,"y":20},"width":290,"height":380}'),
+    "a position and sides": '{"label":"cat","position":[10,20],"width":290,"height":380}',
+    "x, y and a size": '{"x":10,"y":20,"size":[290,380],"label":"cat"}',
+    "units of pixels": '{"x":10,"y":20,"width":"290px","height":"380px","label":"cat"}',
+    "sides of a named box": '{"x":10,"y":20,"bbox_width":290,"bbox_height":380,"label":"cat"}',
+    "x, y, right, bottom": '{"x":10,"y":20,"right":300,"bottom":400,"label":"cat"}',
+    "corners by long names": (
+        '{"top_left_corner":{"x":10,"y":20},"bottom_right_corner":{"x":300,"y":400},"label":"cat"}'
+    ),
+    "points of a box": '{"bbox":{"points":[[10,20],[300,400]]},"label":"cat"}',
+    "bounds": '{"bounds":"[10,20][300,400]","text":"cat"}',
+    "a key of four names": '{"x1y1x2y2":[10,20,300,400],"label":"cat"}',
+    "a range": "cat: (10,20)-(300,400)",
+    "corners in assignments": "cat: top-left: x=10, y=20; bottom-right: x=300, y=400.",
+    "a size in words": "cat: Position: x=10, y=20. Size: 290x380.",
+    "the last number of a whole reply": "cat: x1=10, y1=20, x2=300, y2=400<|im_end|>",
+    "a name and a blank": "- cat [10, 20, 300, 400]",
+    "bold with its colon": "**cat:** [10, 20, 300, 400]",
+    "quotes of code": "cat: `[10, 20, 300, 400]`",
+    "a ref before a list": "<ref>cat</ref>[10, 20, 300, 400]",
+    "Chinese keys": '{"类别": "cat", "坐标": [10, 20, 300, 400]}',
+    "a format that says sizes": '{"format": "xywh", "bbox": [10, 20, 290, 380], "label": "cat"}',
+    "somebody's next turn": f"[{ONE}]\nHuman: more?\nAssistant: [1, 2, 3, 4]",
+    "another end token": f"[{ONE}]</s>",
+    "an answer of words behind it": f"[{ONE}]\n<answer>cat</answer>",
     "a thought that began untold": f"Maybe [1, 2, 3, 4].\n</think>\n\n{ONE}",
     "another turn after it": f"{ONE}<|im_end|>\n<|im_start|>user\n[1, 2, 3, 4]",
 }
@@ -417,6 +442,9 @@ def test_every_form_of_a_box_is_that_box_and_no_corner_is_a_point(text: str) -> 
         "x=10, y=20,",
         "x=10, y=2",
         '{"x": 10, "y": 20, "w": 290}',
+        '{"label": "cat", "top_left": {"x": 10, "y": 20}}',
+        "(10, 20), width 290, height 380",
+        "Corner: (10, 20), width: 290, height: 38",
     ],
 )
 def test_a_corner_of_a_box_in_words_is_no_point(text: str) -> None:
@@ -443,6 +471,18 @@ def test_a_corner_of_a_box_in_words_is_no_point(text: str) -> None:
         ('"uuid": "00ff00ff", "thing": "cat"', "cat"),
         ('"label": ["black", "cat"]', "black, cat"),
         ('"label": "(5,6),(7,8)"', "(5,6),(7,8)"),
+        ('"label": [["cat"]]', "cat"),
+        ('"label": [{"name": "cat"}]', "cat"),
+        ('"labels": [{"en": "cat"}]', "cat"),
+        ('"label": "__init__"', "__init__"),
+        ('"label": "*args"', "*args"),
+        ('"label": "- 5"', "- 5"),
+        ('"label": "# of cars"', "# of cars"),
+        ('"label": "deadbeef", "type": "x"', "deadbeef"),
+        ('"label": "<box>1 2 3 4</box>"', "<box>1 2 3 4</box>"),
+        ('"label": "[1, 2, 3, 4)"', "[1, 2, 3, 4)"),
+        ('"label": "<|im_end|>"', "<|im_end|>"),
+        ('"label": "<answer>"', "<answer>"),
         ('"label": "12", 14", 16" pipes"', '12", 14", 16" pipes'),
         ('"label": "a 12", "b" and c", "color": "red"', 'a 12", "b" and c'),
     ],
@@ -463,6 +503,13 @@ def test_the_name_of_a_thing_is_no_id(members: str, label: str) -> None:
         '{"founded_in": [1990, 1991, 1992, 1993]}',
         "see pages [12, 13, 14, 15]",
         "a list of sizes [36, 38, 40, 42]",
+        "scores: [10, 20, 30, 40]",
+        '{"scores": [10, 20, 30, 40]}',
+        '{"color": [255, 0, 0, 255]}',
+        "The numbers are (1, 2, 3, 4)",
+        "IP (192, 168, 0, 1)",
+        "phone: [555, 123, 456, 789]",
+        "I count [3, 4, 5, 6] apples",
         '[{"label": "(5,6),(7,8)"}]',
         '{"note": "at (5,6),(7,8)", "label": "cat"}',
     ],
@@ -502,6 +549,12 @@ BACKSLASHES = {
     r"C:\users\bob": r"C:\users\bob",
     r"C:\new\file": r"C:\new\file",
     r"A:\nyes": "A:\nyes",
+    r"Vitamin C:\n60 mg\nVitamin D:\n5 ug": "Vitamin C:\n60 mg\nVitamin D:\n5 ug",
+    r"Teil A:\nfoo\nbar": "Teil A:\nfoo\nbar",
+    r"X:\t5\tY:\t6": "X:\t5\tY:\t6",
+    r"\bword\b, \newcommand{x}, \tag{1}": r"\bword\b, \newcommand{x}, \tag{1}",
+    r"\nu = 5": r"\nu = 5",
+    r"\\ud83d": r"\ud83d",
     r"1\/2": "1/2",
 }
 
@@ -694,6 +747,10 @@ UNREADABLE = [
     "There are no cats (10, 20, 30", "cat: none\ndog: 10, 0, 30, 40", "0, 10, 20, 30",
     '[{"label": "cat", "boxes": [], "note": "cut', "[(x, 0), (none, 0)]", "[" * 20 + "]" * 20,
     '[{"start": "00:01.00", "text": "a cat"}]', "Result: two cats", "cat: 0, 10, 20", "(10 found)",
+    "I found no dogs. I found one cat.",
+    "No cats on the left. One cat on the right.", "None of the cats is sleeping; all are at left.",
+    "no longer on the sofa; the cat is on the floor", "No fewer than three cats.", "No 5",
+    "There are 0.5 cats", "No parking sign", "猫没有尾巴。", "猫没有被遮挡。", "没有图片",
     "Found 10 cats.", "I found 0 dogs but 2 cats at the left.", "找到10个", "There are 10 cats",
 ]  # fmt: skip
 
@@ -793,6 +850,36 @@ def test_tags_of_thoughts_in_a_label_are_its_words() -> None:
     label = "The tag </think> ends <think>"
     text = json.dumps([{"bbox_2d": CAT, "label": label}, {"bbox_2d": DOG, "label": "dog"}])
     assert boxes(text) == [(CAT, label), (DOG, "dog")]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        '"bbox_2d": [10, 20, 300, 1e999]',
+        '"bbox_2d": [10, 20, 300]',
+        '"bbox_2d": [10, 20, 300, 400, 500]',
+        '"bbox_2d": [10, 20]',
+        '"point_2d": [10, 20]',
+    ],
+)
+def test_what_is_broken_beside_a_box_is_named(first: str) -> None:
+    lost: list[str] = []
+    text = f'[{{{first}, "label": "cat"}}, {TWO}]'
+    assert [item.box for item in read_items(text, lost=lost)] == [DOG]
+    assert lost == ["cat"]
+
+
+def test_calls_are_no_labels() -> None:
+    for text in ("pyautogui.click(155, 210)", "click(x=155, y=210)", "click(155, 210)"):
+        assert points(text) == [((155, 210), "")]
+
+
+def test_a_reply_that_says_how_its_numbers_stand_is_read_so() -> None:
+    for text in (
+        "[x, y, w, h]: [10, 20, 290, 380]",
+        "[ymin, xmin, ymax, xmax]: [20, 10, 400, 300]",
+    ):
+        assert boxes(text) == [(CAT, "")]
 
 
 def test_minus_one_is_nowhere() -> None:

@@ -108,6 +108,8 @@ def test_styles_ask_different_things() -> None:
         pytest.param("tags", "1girl, ;), ^_^, -_-, ._.", "1girl, ;), ^_^, -_-, ._.", id="smileys"),
         pytest.param("tags", "cat; mat; soft light", "cat, mat, soft light", id="semicolons"),
         pytest.param("tags", "#cat #mat", "cat, mat", id="hash tags"),
+        pytest.param("tags", "cat;mat", "cat, mat", id="semicolons without blanks"),
+        pytest.param("short", '{"Caption": ["A cat."]}', "A cat.", id="a caption in a list"),
         pytest.param("tags", "**cat**, `mat`, 'hat'", "cat, mat, hat", id="tags in marks"),
         pytest.param("short", "A cat.<|im_end|>\n<|im_start|>user\nAnd?", "A cat.", id="runs on"),
         pytest.param("", "A cat.<|endoftext|>Human: And?", "A cat.", id="runs on, own prompt"),
@@ -495,6 +497,19 @@ def test_a_tag_that_is_cut_off_leaves_no_place_in_the_models_space(length: int) 
         assert ocr("markdown").parse("a\n<!-- Image (100, 2"[: 1 + end], CUT).text == "a"
 
 
+def test_a_document_may_hold_fences() -> None:
+    page = '<p data-bbox="5 5 50 50">use ```x``` here</p>\n<p data-bbox="5 5 50 60">b</p>'
+    assert [b.label for b in ocr("html").parse(f"```html\n{page}\n```", SEEN).boxes] == [
+        "use ```x``` here",
+        "b",
+    ]
+
+
+def test_lines_may_come_behind_a_sentence() -> None:
+    for reply in (f"Here they are:\n```json\n{LINES}\n```", f"{LINES}<|im_end|>"):
+        assert read_any(reply, SEEN).text == "TOTAL\n5,00"
+
+
 def test_html_in_the_size_that_it_declares() -> None:
     # The size in the reply, not that of the request, is what its boxes are in.
     seen = Seen(SEEN_25.family, SEEN_25.image_size, (28, 28))
@@ -518,6 +533,9 @@ def test_html_in_the_size_that_it_declares() -> None:
         "1 < 2 > 0 << 3 <- x <= y",
         "<|file|> <T> <3 </ <",
         "see <https://example.com/a?b=c>",
+        "List<I> x; Vec<Label> and Iterator<Path>",
+        "cp <source> <dest> --label <label> -t <time>",
+        "<title> by <author>, <address>",
     ],
 )
 def test_angle_brackets_that_are_no_tags_are_words(words: str) -> None:
@@ -601,6 +619,24 @@ def test_a_thought_that_never_ends_is_no_empty_page(output: str) -> None:
         pytest.param("<|im_start|>assistant\nTOTAL", "TOTAL", [], id="begins with its turn"),
         pytest.param("A\nthe </think> tag\nB", "A\nthe </think> tag\nB", [], id="words of tags"),
         pytest.param("the <think> tag", "the <think> tag", [], id="words of an opening tag"),
+        pytest.param("<|im_end|>", "", [], id="nothing but the end"),
+        *(
+            pytest.param(page, page, [], id=f"page: {page[:20]}")
+            for page in (
+                "[12] Smith, J. et al. (2001) [1, 2, 3, 4]",
+                "[INFO] box (10, 20), (30, 40)",
+                "[Note] Top-left: (1, 2), bottom-right: (3, 4)",
+                "{\n  int a[4] = {1, 2, 3, 4};\n}",
+                '{"a": [10, 20, 30, 40], "b": "text that matters"}',
+                "<answer>42</answer> is xml",
+                "The template uses <|im_start|> and <|im_end|> tokens.\nMore text.",
+                'tokenizer.eos_token = "<|endoftext|>"\nprint(1)',
+                "code: <!-- TODO (fix this) -->",
+                "<!-- v1 (2, 3) -->",
+                "640 480\n\n<Enter>",
+                "12 30\n```\ncode\n```",
+            )
+        ),
     ],
 )
 def test_a_reply_of_any_output(reply: str, text: str | None, labels: list[str]) -> None:
