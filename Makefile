@@ -14,12 +14,13 @@ PY := .venv/bin/python
 NEWEST := .venv/.ready
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help python setup browser demo bench bench-docs test lint types format comfy clean
+.PHONY: help python setup browser demo bench bench-docs test fuzz lint types format comfy clean
 
 help:
 	@echo 'make setup    environments: .venv (newest transformers), .venv-oldest (4.57)'
 	@echo 'make demo     describe, read and ground shipped pictures with the bundled model'
 	@echo 'make test     everything that CI runs'
+	@echo 'make fuzz     replies that nobody would write, by the hour'
 	@echo 'make bench    speed and memory against the plain way, side by side, with plots'
 	@echo 'make bench-docs  docs/performance.md with the results of make bench'
 	@echo 'make lint     style and types'
@@ -92,6 +93,10 @@ format: $(NEWEST)
 test: setup browser lint
 	.venv-oldest/bin/python -m pytest -q tests/engine
 	$(PY) -m pytest -q
+
+# Minutes to hours: 100,000 texts a family, and times from a kilobyte to a megabyte.
+fuzz: $(NEWEST)
+	$(PY) tests/engine/fuzz_replies.py --texts 100000 --growth
 
 # An own database, user and output folder, so that a ComfyUI in daily use is left as it is.
 comfy: | python $(filter .venv-uv/%,$(UV))
