@@ -163,12 +163,12 @@ def test_a_thought_can_be_ended_from_without() -> None:
 
 def test_the_answer_behind_a_circling_thought_is_whole() -> None:
     subject = Chooser(thinking=True, max_thinking_tokens=10_000, max_new_tokens=5)
-    for token in [5, 6] * 200:
+    for token in [5, 6] * 1000:
         subject.run(token)
         if subject.row.circling:
             break
     thought = len(subject.row.ids)
-    assert 128 <= thought < 200
+    assert 768 <= thought < 800
     subject.run(*CLOSE, 11, 12, 13, 14, 15)
     assert subject.row.ids[subject.row.thought :] == [11, 12, 13, 14, 15]
     assert subject.row.thought == thought + len(CLOSE)
