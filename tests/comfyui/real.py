@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,17 @@ class Server:
     def ends(self, prompt_id: str) -> dict[str, Any]:
         """What ComfyUI reported of a workflow until it ended, by kind of message."""
         return dict(self.finished(prompt_id)["status"]["messages"])
+
+    def free(self, done: Callable[[], object], **what: bool) -> None:
+        """Asks ComfyUI to free ``what`` (its models and all memory) until ``done``. Asked while it
+        is between two looks at its queue, ComfyUI heeds it only at the next prompt."""
+        for _ in range(12):
+            self.post("/free", what or {"unload_models": True, "free_memory": True})
+            for _ in range(15):
+                if done():
+                    return
+                time.sleep(0.2)
+        raise AssertionError("ComfyUI was asked to free its memory and did not.")
 
     def finished(self, prompt_id: str) -> dict[str, Any]:
         deadline = time.monotonic() + _RUN_LIMIT

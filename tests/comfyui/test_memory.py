@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,25 +77,18 @@ def test_a_model_that_is_loaded_first_asks_for_room(card: Any) -> None:
     assert on_card(card) == ["QwenVL"]
 
 
-def settled(server: Any, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The state, once it is as wanted: ComfyUI frees a moment after it was asked to."""
-    for _ in range(150):
-        found = state(server)
-        if wanted(found):
-            return found
-        time.sleep(0.2)
-    raise AssertionError(found)
+def places(server: Any) -> list[str]:
+    """Where our models are: on the device, in RAM, on disk only."""
+    return [item["place"] for item in state(server)["ours"]]
 
 
 def test_unload_models_empties_the_card_and_free_memory_the_ram(card: Any) -> None:
     calm = text_of(card, looking())
     assert "QwenVL" in on_card(card)
-    card.post("/free", {"unload_models": True})
-    settled(card, lambda found: [item["place"] for item in found["ours"]] == ["ram"])
+    card.free(lambda: places(card) == ["ram"], unload_models=True)
     assert on_card(card) == []
-    card.post("/free", {"free_memory": True})
-    found = settled(card, lambda found: found["ours"] == [])
-    assert found["comfyui"] == []
+    card.free(lambda: places(card) == [], free_memory=True)
+    assert state(card)["comfyui"] == []
     assert text_of(card, looking()) == calm
 
 
@@ -148,15 +139,13 @@ def test_memory_is_really_given_back(card: Any, large: Any) -> None:
     folder = card.base / "models" / "LLM" / "large"
     folder.parent.mkdir(exist_ok=True)
     folder.symlink_to(large)
-    card.post("/free", {"unload_models": True, "free_memory": True})
-    settled(card, lambda found: found["ours"] == [])
+    card.free(lambda: places(card) == [])
     text_of(card, looking())  # whatever is imported once is there now
-    card.post("/free", {"unload_models": True, "free_memory": True})
-    before = settled(card, lambda found: found["ours"] == [])["resident"]
+    card.free(lambda: places(card) == [])
+    before = state(card)["resident"]
     text_of(card, looking(model="large"))
     loaded = state(card)
     (ours,) = loaded["ours"]
     assert ours["bytes"] > 250_000_000
     assert loaded["resident"] - before > 0.8 * ours["bytes"]
-    card.post("/free", {"unload_models": True, "free_memory": True})
-    settled(card, lambda found: found["resident"] - before < 0.1 * ours["bytes"])
+    card.free(lambda: state(card)["resident"] - before < 0.1 * ours["bytes"])

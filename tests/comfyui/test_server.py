@@ -293,8 +293,7 @@ def test_freeing_the_node_cache_unloads_the_model_and_the_next_run_loads_it(serv
     }
     text = server.run(prompt)["show"]["text"]
     before = unloadings(server)
-    server.post("/free", {"unload_models": True, "free_memory": True})
-    assert grows(server, before)
+    server.free(lambda: unloadings(server) > before)
     assert server.run(prompt)["show"]["text"] == text
 
 

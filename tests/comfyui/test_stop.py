@@ -132,8 +132,7 @@ def test_a_run_after_a_stopped_one_says_what_an_undisturbed_one_says(card: Any, 
     page.wait(words_of(prompt_id))
     stop(page, prompt_id)
     after = texts(seed=23)
-    card.post("/free", {"unload_models": True, "free_memory": True})
-    until(lambda: not places(card))
+    card.free(lambda: not places(card))
     assert texts(seed=23) == after
     assert texts(seed=24) != after, "chance has no part in it"
 

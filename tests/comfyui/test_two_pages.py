@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,12 +25,7 @@ def other_model(card: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def nothing_loaded(card: Any) -> None:
-    card.post("/free", {"unload_models": True, "free_memory": True})
-    for _ in range(150):
-        if not card.get("/pretend_card")["ours"]:
-            return
-        time.sleep(0.2)
-    raise AssertionError("The models stay")
+    card.free(lambda: not card.get("/pretend_card")["ours"])
 
 
 @pytest.fixture
