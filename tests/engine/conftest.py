@@ -23,14 +23,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``checkpoint("qwen3_vl")`` is a folder; skips where transformers is too old to have it."""
     root = tmp_path_factory.mktemp("checkpoints")
 
-    @cache
     def made(model_type: str, thinking: str = "", heads: bool = False) -> Path:
         if not tiny.available(model_type):
             import transformers
 
             pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
         folder = root / f"{model_type}{thinking}{'-heads' * heads}"
-        return tiny.make(model_type, folder, thinking, heads=heads)
+        # Written once: models that are loaded from it see when their files change.
+        return folder if folder.exists() else tiny.make(model_type, folder, thinking, heads=heads)
 
     return made
 
