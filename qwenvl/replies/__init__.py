@@ -68,9 +68,10 @@ def split_thinking(text: str, inside: bool = False) -> tuple[str, str]:
     empty thought in front of it does not count. A thought that never ends has an empty answer.
     """
     thinking = ""
-    while not thinking and (inside or text.lstrip().startswith(_OPEN)):
-        text = text.lstrip().removeprefix(_OPEN)
-        thought, _, text = text.partition(_CLOSE)
+    for _ in range(2):  # the empty one that a prompt opened, and the model's own
+        if thinking or not (inside or text.lstrip().startswith(_OPEN)):
+            break
+        thought, _, text = text.lstrip().removeprefix(_OPEN).partition(_CLOSE)
         thinking, inside = thought.strip(), False
     return thinking, text.strip()
 

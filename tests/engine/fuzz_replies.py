@@ -100,6 +100,7 @@ def check_result(result: Result, seen: Seen) -> None:
 HOSTILE = (
     "[", "{", '{"a":', '{"a": [}]', '"', '{"label": "x"y ', "\\", '\\"', "1", " ", " \n", "(1,2)",
     ", ", "<a ", "<", "<p data-bbox=\"1 1 2 2\">", "<ref>", "<points x1=", "<think>", "</think>",
+    "<think></think>",
     "“", "{a:[]", "no, ", "(1,2,3,4)", '{"a":[', "<|im_end|>", "<|im_start|>", "[[]]", "| a ",
     "| a |\n", "|---|\n", "x=5, ", "Top-left: (1, 2), ", "cat: [1, 2, 3, 4]\n", "<answer>", "```\n",
     "(1,2) to ", "x=1 ", "size 1 x ", "cat (1, 2, 3, 4)\n", "[x, y, w, h] ",
