@@ -12,7 +12,7 @@ Numbers = tuple[float, ...]
 
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
 """The expression of a number in a reply."""
-MOST_PLACES = 20_000
+MOST_PLACES = 5_000
 """How many places of a reply are read: no picture holds more."""
 find_numbers = re.compile(NUMBER)
 _NO_PICTURE_IS_SO_LARGE = 10**9
