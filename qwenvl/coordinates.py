@@ -52,12 +52,12 @@ def to_point(values: Sequence[float], seen: Seen, label: str = "") -> Point | No
 def outside(values: Sequence[float], seen: Seen) -> float:
     """How far ``values`` (x, y, and so on in turn) reach outside the picture, as a share of its
     side: 0 inside, 0.5 for 1500 of 1000, infinite for what is not finite."""
-    rulers = _rulers(values, seen)
+    # Python's whole numbers have no bound; a float's division has.
+    if not all(-_HUGE < value < _HUGE for value in values):
+        return math.inf
+    xs, ys, (width, height) = values[0::2], values[1::2], _rulers(values, seen)
     return max(
-        max(-value, value - rulers[at % 2], 0) / rulers[at % 2]
-        if abs(value) < _HUGE  # Python's whole numbers have no bound; a float's division has
-        else math.inf
-        for at, value in enumerate(values)
+        max(-min(xs), max(xs) - width, 0) / width, max(-min(ys), max(ys) - height, 0) / height
     )
 
 
@@ -165,7 +165,7 @@ def whole_point(point: Point, image_size: Size) -> tuple[int, int]:
 
 def _to_pixels(values: Sequence[float], seen: Seen) -> list[float] | None:
     # Python's whole numbers have no bound and no infinity; isfinite overflows on very long ones.
-    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+    if float in map(type, values) and not all(map(_is_finite, values)):
         return None
     height, width = seen.image_size
     rulers = _rulers(values, seen)
@@ -175,6 +175,10 @@ def _to_pixels(values: Sequence[float], seen: Seen) -> list[float] | None:
         min(max(value, 0), rulers[i % 2]) * (width, height)[i % 2] / rulers[i % 2]
         for i, value in enumerate(values)
     ]
+
+
+def _is_finite(value: float) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _rulers(values: Sequence[float], seen: Seen) -> tuple[int, int]:
@@ -194,6 +198,6 @@ def _are_fractions(values: Sequence[float]) -> bool:
     speck in the corner of less than one unit, so a decimal point among them settles it; whole
     zeros and ones stay what they are.
     """
-    return any(isinstance(value, float) for value in values) and all(
+    return float in map(type, values) and all(
         -FAR_OUT <= value <= 1 + FAR_OUT for value in values
     )

@@ -78,12 +78,13 @@ class Costs:
         eager = model.config._attn_implementation == "eager"
         # Residual, its norm, queries, keys and values repeated for their groups, the MLP.
         width = 8 * text.hidden_size + 3 * _inner(text) + 4 * head * text.num_attention_heads
+        delta_rule = 8 * text.hidden_size * size + _delta_rule(text, size) if linear else 0
         if "logits_to_keep" not in inspect.signature(model.forward).parameters:
             width += text.vocab_size  # such a model computes them for every token it reads
         return cls(
             cache=2 * (len(kinds) - linear) * text.num_key_value_heads * head * size,
             state=linear * _linear_state(text) if linear else 0,
-            prompt=size * width,
+            prompt=max(size * width, delta_rule),
             mask=1 + size,
             # Without a fused kernel: every head's, in float32 too, and a mask for all.
             scores=1 + size + text.num_attention_heads * (size + 8) if eager else 0,
@@ -107,6 +108,15 @@ def _linear_state(text: Any) -> int:
     values = text.linear_num_value_heads * text.linear_value_head_dim
     matrix = text.linear_num_value_heads * text.linear_key_head_dim * text.linear_value_head_dim
     return 4 * (matrix + (2 * keys + values) * text.linear_conv_kernel_dim)
+
+
+def _delta_rule(text: Any, size: int) -> int:
+    """Bytes of one prompt token in a gated delta-rule layer as plain torch computes it: float32,
+    in chunks of 64 tokens that look at one another, with keys repeated for each head of values."""
+    heads = text.linear_num_value_heads
+    keys, values = text.linear_key_head_dim, text.linear_value_head_dim
+    inputs = 2 * text.linear_num_key_heads * keys + 2 * heads * values
+    return 4 * heads * (5 * 64 + 6 * keys + 4 * values) + size * inputs
 
 
 def _deepstack(vision: Any) -> Sequence[int]:

@@ -51,14 +51,9 @@ _LONG_FOR_NOTHING = 20_000  # characters; a list of what is not there is shorter
 
 # Structure as Chinese input methods write it, one character for one, so that places in the text
 # stay the same. Quoted strings are left alone: they are labels.
-_FULL_WIDTH = dict(
-    zip(
-        "，、：【】［］｛｝（）＂．－＋０１２３４５６７８９\u3000\u00a0",
-        ',,:[][]{}()".-+0123456789  ',
-        strict=True,
-    )
-)
-_STRUCTURE = re.compile(rf"\"[^\"\n]*\"|“([^“”\n]*)”|[{''.join(_FULL_WIDTH)}]")
+_FULL_WIDTH = "，、：【】［］｛｝（）＂．－＋０１２３４５６７８９\u3000\u00a0"
+_ASCII = str.maketrans(_FULL_WIDTH, ',,:[][]{}()".-+0123456789  ')
+_STRUCTURE = re.compile(rf"\"[^\"\n]*\"|“([^“”\n]*)”|[{_FULL_WIDTH}]+")
 
 
 def split_thinking(text: str, inside: bool = False) -> tuple[str, str]:
@@ -133,7 +128,7 @@ def read_items(
     Raises ``UnreadableReply`` for anything else.
     """
     whole = answer_of(text)
-    for answer in (_last_word(whole), whole):
+    for answer in dict.fromkeys((_last_word(whole), whole)):
         # What follows the answer shows that its last number is whole.
         ending = "\n" if not text.rstrip(" ").endswith(answer[-1:] or " ") else ""
         found = find_items(answer + ending, want)
@@ -255,7 +250,7 @@ def _without_objects(text: str, values: Sequence[loose_json.Value]) -> str:
 def _to_ascii(found: re.Match[str]) -> str:
     if found[1] is not None:
         return f'"{found[1]}"'
-    return _FULL_WIDTH.get(found[0], found[0])
+    return found[0] if found[0].startswith('"') else found[0].translate(_ASCII)
 
 
 def _complaint(text: str, answer: str, found: Sequence[Item], want: Want) -> str:

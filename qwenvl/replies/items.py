@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from . import loose_json, markup, places, tags, words
 from .absence import says_none
-from .places import Numbers, plain
+from .places import MOST_PLACES, Numbers, plain
 
 Want = Literal["boxes", "points", "lines"]
 
@@ -126,7 +126,7 @@ def from_bare_lists(values: Sequence[loose_json.Value], text: str, want: Want) -
     sentence tells of something else ("founded in [1990, 1991]").
     """
     items: list[Item] = []
-    for found in values:
+    for found in values[:MOST_PLACES]:
         if found.key is None and isinstance(found.value, list):
             marked = places.read(found.value, corners=want != "points")
             if found.within and _holds_corners(plain(found.within), want):

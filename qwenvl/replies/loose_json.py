@@ -72,7 +72,7 @@ _MENDING_BUDGET = 4 * 10**7
 _MENDING_CALL = 4 * 10**4
 # Brackets and quotes of a text that are looked at. The longest replies, lists of a thousand boxes,
 # have a third of it; what comes behind is not read.
-_MOST_TOKENS = 40_000
+_MOST_TOKENS = 30_000
 # Each level that does not parse is read once more in parts: bounds the work on deep nesting.
 _MAX_LEVELS = 5
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..types import Size
-from .places import find_numbers, is_sane, numbers
+from .places import MOST_PLACES, find_numbers, is_sane, numbers
 
 # What may stand between angle brackets and be markup: an element's name, then nothing, or
 # attributes. Anything else (x<y, <ann@example.com>, List<String>) is text of the page.
@@ -160,7 +160,7 @@ def tags(text: str) -> Iterator[re.Match[str]]:
 def _is_tag(found: re.Match[str], others: Set[str]) -> bool:
     """``others``: the names of the document's closing tags, or, for one of these, of opening
     ones."""
-    if _DATA_BBOX.search(found[3]):
+    if found[3] and _DATA_BBOX.search(found[3]):
         return True
     name = found[2].lower()
     # "List<I>" and "Vec<Label>": no document writes its tags so.
@@ -195,6 +195,8 @@ def blocks(text: str, cut: bool = False) -> list[Block]:
     An element inside another with the very same box (a picture in its frame) is no block of its
     own. Unclosed elements and an end that was cut off are accepted.
     """
+    if "data-bbox" not in text:
+        return []
     found: list[Block] = []
     stack: list[tuple[str, Block | None]] = []
     inside: list[Block] = []
@@ -218,7 +220,7 @@ def blocks(text: str, cut: bool = False) -> list[Block]:
                 if top == name:
                     break
             continue
-        block = _block(name, tag[3])
+        block = _block(name, tag[3]) if len(found) < MOST_PLACES else None
         if block and inside and inside[-1].box == block.box:
             block = None
         if block:
@@ -251,11 +253,14 @@ def table_rows(text: str) -> Iterator[dict[str, str]]:
         text = without_tags(_ROW.sub("\n|", _CELL.sub("|", text)))
     head: list[str] = []
     before: list[str] = []
+    if "|" not in text:
+        return
     for line in text.split("\n"):
-        cells = [cell.strip(" *`\t\r") for cell in line.strip().strip("|").split("|")]
         if "|" not in line:
             head = before = []
-        elif all(map(_RULE.fullmatch, cells)):
+            continue
+        cells = [cell.strip(" *`\t\r") for cell in line.strip().strip("|").split("|")]
+        if all(map(_RULE.fullmatch, cells)):
             head = before
         elif head:
             if len(cells) == len(head):

@@ -89,7 +89,7 @@ _SIDES_AS_SIZE = ("xywh", "bboxxywh", "boxxywh", "ltwh", "bboxltwh")
 def number(text: str) -> float:
     """An int for whole numbers and a float for others: the difference tells fractions of a side
     from pixels. More digits than any picture needs give a float, perhaps infinite."""
-    return int(text) if text.lstrip("+-").isdigit() and len(text) < 16 else float(text)
+    return float(text) if "." in text or len(text) > 15 else int(text)
 
 
 def is_sane(value: float) -> bool:

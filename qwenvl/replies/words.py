@@ -58,6 +58,7 @@ _SIZE_AFTER = re.compile(
     re.IGNORECASE,
 )
 _AND = rf"{NUMBER}\s{{0,4}}(?:px)?\s{{0,4}}[,，;]\s{{0,4}}"
+_WORD = re.compile(r"[b-ehlmopr-uw-yB-EHLMOPR-UW-Y左右]\w*")
 _ASSIGNMENT = re.compile(
     rf"(?<![\w.])(?:(?P<name>[xy][0-3]?|[xy][_ ]?(?:min|max|start|end|cent(?:er|re))"
     r"|(?:min|max|start|end|cent(?:er|re))[_ ]?[xy]|left|top|right|bottom|width|height|[wh]|c[xy])"
@@ -133,7 +134,7 @@ def assignments(text: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
     """
     group: dict[str, Any] = {}
     start = end = 0
-    for found in islice(_ASSIGNMENT.finditer(text), MOST_PLACES):
+    for found in islice(_assigned(text), MOST_PLACES):
         name = found["name"] or found["side"] or found["size"] or found["corner"]
         gap = text[end : found.start()]
         if group and (name in group or len(gap) > 40 or not _BETWEEN.fullmatch(gap)):
@@ -152,6 +153,15 @@ def assignments(text: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
         end = found.end()
     if group:
         yield _name_before(text, start), group, _BROKEN_OFF.fullmatch(text, end) is not None
+
+
+def _assigned(text: str) -> Iterator[re.Match[str]]:
+    """``_ASSIGNMENT.finditer(text)``, tried only where a word begins."""
+    end = 0
+    for word in _WORD.finditer(text):
+        if word.start() >= end and (found := _ASSIGNMENT.match(text, word.start())):
+            yield found
+            end = found.end()
 
 
 def _name_before(text: str, position: int) -> str:

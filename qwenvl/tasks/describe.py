@@ -149,7 +149,7 @@ def _tag_list(answer: str) -> str:
     # A semicolon is a part of tags such as ";)" where something else is between them.
     answer = _HASHTAG.sub("\n#", _END_OF_SENTENCE.sub(r"\1", answer))
     between = _BETWEEN_TAGS if _BETWEEN_TAGS.search(answer) else re.compile(r";(?![)D(P])\s*")
-    for part in between.split(answer):
+    for part in dict.fromkeys(between.split(answer)):
         tag = _unquoted(_BULLET.sub("", part.strip(), count=1).strip())
         unique.setdefault(tag.lower(), tag)
     return ", ".join(filter(None, unique.values()))

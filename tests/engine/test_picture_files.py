@@ -161,7 +161,7 @@ CLOSE = {
     "JPEG of one frame more": lambda: saved(RGB, "MPO", save_all=True, append_images=[SECOND]),
     "CMYK": lambda: saved(RGB.convert("CMYK"), "JPEG", quality=95),
     "CMYK in TIFF": lambda: saved(RGB.convert("CMYK"), "TIFF"),
-    "YCbCr": lambda: saved(RGB.convert("YCbCr"), "TIFF"),
+    "YCbCr": lambda: saved(RGB.convert("YCbCr"), "TIFF", compression="tiff_deflate"),
     "WEBP": lambda: saved(RGB, "WEBP", quality=95),
     "animated GIF": lambda: saved(RGB, "GIF", save_all=True, append_images=[SECOND]),
     "AVIF": lambda: saved(RGB, "AVIF", quality=95),
