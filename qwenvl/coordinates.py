@@ -198,6 +198,4 @@ def _are_fractions(values: Sequence[float]) -> bool:
     speck in the corner of less than one unit, so a decimal point among them settles it; whole
     zeros and ones stay what they are.
     """
-    return float in map(type, values) and all(
-        -FAR_OUT <= value <= 1 + FAR_OUT for value in values
-    )
+    return float in map(type, values) and all(-FAR_OUT <= value <= 1 + FAR_OUT for value in values)

@@ -67,9 +67,9 @@ _MATHEMATICS = re.compile(
 
 # json-repair may take quadratic time on hostile text (minutes for 100 kB), so its work is bounded
 # by the sum of squared lengths, and a share for each call. This is one object of 6,000 characters,
-# or 900 of 50.
+# or 640 of 50.
 _MENDING_BUDGET = 4 * 10**7
-_MENDING_CALL = 4 * 10**4
+_MENDING_CALL = 6 * 10**4
 # Brackets and quotes of a text that are looked at. The longest replies, lists of a thousand boxes,
 # have a third of it; what comes behind is not read.
 _MOST_TOKENS = 30_000
@@ -364,8 +364,8 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 def _mended(source: str, budget: _Budget) -> Any:
     if not budget.scan(len(source)):
         return None
-    mended = _strict(_without_stray_marks(source))
-    if mended is not None:
+    kept = _without_stray_marks(source)
+    if kept != source and (mended := _strict(kept)) is not None:
         return mended
     if not budget.mend(len(source)):
         return None

@@ -7,6 +7,7 @@ the text; Python's ``html.parser`` may need minutes for 100 kB of unclosed tags 
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
@@ -112,9 +113,13 @@ def declared_size(text: str) -> tuple[Size | None, str]:
 
 
 def replace_boxes(text: str, replace: Callable[[tuple[float, ...]], str]) -> str:
-    """``text`` with each ``data-bbox`` rewritten; it is taken out where ``replace`` gives ""."""
+    """``text`` with each ``data-bbox`` rewritten; it is taken out where ``replace`` gives "", and
+    behind the first ``MOST_PLACES``."""
+    count = itertools.count(1)
 
     def new(found: re.Match[str]) -> str:
+        if next(count) > MOST_PLACES:
+            return ""
         value = replace(numbers(found[1] or found[2] or ""))
         return f' data-bbox="{value}"' if value else ""
 
@@ -201,7 +206,7 @@ def blocks(text: str, cut: bool = False) -> list[Block]:
     stack: list[tuple[str, Block | None]] = []
     inside: list[Block] = []
     is_open: dict[str, int] = {}
-    cursor = 0
+    cursor = count = 0
 
     def flush(end: int) -> None:
         if inside:
@@ -220,7 +225,9 @@ def blocks(text: str, cut: bool = False) -> list[Block]:
                 if top == name:
                     break
             continue
-        block = _block(name, tag[3]) if len(found) < MOST_PLACES else None
+        block = None
+        if count < MOST_PLACES and (block := _block(name, tag[3])):
+            count += 1
         if block and inside and inside[-1].box == block.box:
             block = None
         if block:

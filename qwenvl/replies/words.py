@@ -59,6 +59,7 @@ _SIZE_AFTER = re.compile(
 )
 _AND = rf"{NUMBER}\s{{0,4}}(?:px)?\s{{0,4}}[,，;]\s{{0,4}}"
 _WORD = re.compile(r"[b-ehlmopr-uw-yB-EHLMOPR-UW-Y左右]\w*")
+_ENDS = frozenset(("", *",.;!?)]}<>|/\\"))  # what no name of a part stands before
 _ASSIGNMENT = re.compile(
     rf"(?<![\w.])(?:(?P<name>[xy][0-3]?|[xy][_ ]?(?:min|max|start|end|cent(?:er|re))"
     r"|(?:min|max|start|end|cent(?:er|re))[_ ]?[xy]|left|top|right|bottom|width|height|[wh]|c[xy])"
@@ -159,7 +160,8 @@ def _assigned(text: str) -> Iterator[re.Match[str]]:
     """``_ASSIGNMENT.finditer(text)``, tried only where a word begins."""
     end = 0
     for word in _WORD.finditer(text):
-        if word.start() >= end and (found := _ASSIGNMENT.match(text, word.start())):
+        start, behind = word.start(), text[word.end() : word.end() + 1]
+        if start >= end and behind not in _ENDS and (found := _ASSIGNMENT.match(text, start)):
             yield found
             end = found.end()
 

@@ -20,7 +20,7 @@ from ..replies import (
     read_items,
     strip_fence,
 )
-from ..replies.places import numbers
+from ..replies.places import MOST_PLACES, numbers
 from ..types import Box, Result, Seen, Task
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
@@ -191,6 +191,8 @@ def _read_markdown(text: str, seen: Seen) -> Result:
         values = numbers(comment[2])
         if len(values) != 4:  # a comment of the page's own
             return comment[0]
+        if mapper.count >= MOST_PLACES:
+            return ""
         box = mapper.box(values, comment[1].strip().lower())
         if box is None:
             return ""
