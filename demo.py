@@ -31,7 +31,7 @@ def main(paths: Sequence[Path]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # some consoles lack letters that models write
             stream.reconfigure(errors="replace")
-    images, convert = pack.qwenvl.images, pack.qwenvl.images.to_image
+    images, convert = pack.qwenvl.media.images, pack.qwenvl.media.images.to_image
     OUTPUT.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     (model,) = execute_node("QVL_Loader", model="nano")

@@ -210,17 +210,17 @@ def here(folder: str, precision: str, host: str, device: str) -> dict[str, float
     _be_host(host)
     load_pack()
     import torch
-    from qwen_vl_suite.qwenvl.backend import Watch
-    from qwen_vl_suite.qwenvl.cache import CACHE
-    from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Sampling
+    from qwen_vl_suite.qwenvl.model_cache import CACHE
+    from qwen_vl_suite.qwenvl.observer import Observer
+    from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
 
     def request() -> Request:
         picture = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)
         sampling = Sampling(max_new_tokens=1)
         return Request(images=(picture,), prompt="What is this?", sampling=sampling)
 
-    def spec() -> ModelSpec:
-        return ModelSpec(folder, precision=precision, device=device)
+    def spec() -> LocalSpec:
+        return LocalSpec(folder, precision=precision, device=device)
 
     torch.ones(1, device=device)  # a host has begun to use it
     first, other = request(), request()
@@ -231,14 +231,14 @@ def here(folder: str, precision: str, host: str, device: str) -> dict[str, float
 
     with CACHE.lease(spec()) as backend:
         mark()
-        backend.bring(0, Watch())
+        backend.bring(0, Observer())
         mark()
         backend.generate([first])
         mark()
         backend.generate([other])
         mark()
     with CACHE.lease(spec()) as backend:
-        backend.bring(0, Watch())
+        backend.bring(0, Observer())
     mark()
     names = ("open", "weights", "answer", "again", "second_loader")
     steps = dict(zip(names, (b - a for a, b in itertools.pairwise(marks)), strict=True))

@@ -47,10 +47,10 @@ def _saying(backend: Any, words: str) -> Iterator[int]:
 
 def guessing(name: str, wanted: float | None, model: Model, boxes: int) -> Figure:
     """A list of boxes, greedy, alone: the answer that grounding and reading give."""
-    from qwen_vl_suite.qwenvl.guessing import Worth
+    from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import AdaptiveSpeculation
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
-    class Never(Worth):
+    class Never(AdaptiveSpeculation):
         @property
         def pays(self) -> bool:
             return False
@@ -58,14 +58,14 @@ def guessing(name: str, wanted: float | None, model: Model, boxes: int) -> Figur
     backend, own = model.backend, model.backend.worth
     words = _boxes(boxes)
 
-    def answer(worth: Worth) -> list[list[int]]:
+    def answer(worth: AdaptiveSpeculation) -> list[list[int]]:
         backend.worth = worth
         return answered(backend, [asked])
 
     try:
         with _saying(backend, words) as length:
             asked = Request((picture(256, 0),), "Locate every animal.", sampling=Sampling(length))
-            learnt = Worth()
+            learnt = AdaptiveSpeculation()
             figure = compare(
                 name,
                 lambda: answer(learnt),
@@ -85,13 +85,13 @@ def cost_of_a_check(
     name: str, wanted: float | None, model: Model, lengths: Sequence[int]
 ) -> Growth:
     """A pass over some tokens of one row at once."""
-    from qwen_vl_suite.qwenvl.decoder import Decoder
-    from qwen_vl_suite.qwenvl.slots import Slots
+    from qwen_vl_suite.qwenvl.inference.kv_cache import SlotCache
+    from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 
     backend = model.backend
-    decoder = Decoder(backend.model, backend.template.image_id, 2)
+    decoder = ModelRunner(backend.model, backend.template.image_id, 2)
     read, position = decoder.read(list(range(100, 300)), [])
-    slots = Slots(decoder.device)
+    slots = SlotCache(decoder.device)
     slots.add([read.cache], [read.length], [300])
 
     def work(index: int) -> None:

@@ -191,16 +191,18 @@ def load_here(folder: Path, precision: str) -> Load:
     """Loads in this process, which must not have loaded a big model before."""
     pack = load_pack()
     import torch
-    from qwen_vl_suite.qwenvl import checkpoints, devices, families, loading, shards, types
+    from qwen_vl_suite.qwenvl import families, types
+    from qwen_vl_suite.qwenvl.checkpoints import library, safetensors_header
+    from qwen_vl_suite.qwenvl.models import devices, loading
 
     def load(path: Path) -> Any:
-        spec = types.ModelSpec(str(path), precision=precision, device="cpu")
-        family = families.family_of(shards.settings(path, "config.json"))
+        spec = types.LocalSpec(str(path), precision=precision, device="cpu")
+        family = families.family_of(safetensors_header.settings(path, "config.json"))
         with torch.no_grad():
             return loading.load_model(path, spec, family, lambda done, total: None)
 
     assert pack
-    load(checkpoints.BUNDLED)  # everything is imported now
+    load(library.BUNDLED)  # everything is imported now
     watch = Peak()
     watch.start()
     started = time.perf_counter()

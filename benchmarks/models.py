@@ -186,11 +186,11 @@ def _full_files() -> Path:
 
 
 def opened(folder: Path, **settings: str) -> Model:
-    """A checkpoint, loaded with ``settings`` of its ``ModelSpec``."""
-    from qwen_vl_suite.qwenvl.transformers_backend import load
-    from qwen_vl_suite.qwenvl.types import ModelSpec
+    """A checkpoint, loaded with ``settings`` of its ``LocalSpec``."""
+    from qwen_vl_suite.qwenvl.backends.local import load
+    from qwen_vl_suite.qwenvl.types import LocalSpec
 
-    backend = load(ModelSpec(str(folder), **settings))
+    backend = load(LocalSpec(str(folder), **settings))
     backend.template.eos_ids = frozenset()
     return Model(backend, folder, backend.model.dtype is torch.float32)
 
@@ -214,7 +214,7 @@ def as_published(model: torch.nn.Module) -> Iterator[None]:
 def _instead_of_reading(shape: dict[str, Any], device: str) -> Iterator[None]:
     """Inside, what is loaded are random weights of ``shape``, made on ``device``: writing 17 GB to
     files and reading them again would only cost time."""
-    from qwen_vl_suite.qwenvl import loading
+    from qwen_vl_suite.qwenvl.models import loading
 
     def made(_cls: Any, path: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         model = created(path, shape, device, options["dtype"], options["attn_implementation"])

@@ -35,8 +35,8 @@ def pixels(name: str, wanted: float | None, on: str, count: int, side: int) -> F
     """IMAGE to what the model takes, on its device and in its type (bf16 on a card), against the
     official processor by way of PIL."""
     from PIL import Image
-    from qwen_vl_suite.qwenvl import images
-    from qwen_vl_suite.qwenvl.transformers_backend import preprocessing
+    from qwen_vl_suite.qwenvl.backends.local import preprocessing
+    from qwen_vl_suite.qwenvl.media import images
     from transformers import AutoImageProcessor
 
     folder, device = models.small_files(), torch.device(on)
@@ -64,9 +64,9 @@ def pixels(name: str, wanted: float | None, on: str, count: int, side: int) -> F
 
 def pixels_growth(name: str, wanted: float | None, on: str, sides: Sequence[int]) -> Growth:
     """Cost of a picture's way to the model as its pixels grow."""
-    from qwen_vl_suite.qwenvl import images
+    from qwen_vl_suite.qwenvl.media import images
 
-    rule = images.Preprocessing(patch_size=16, max_pixels=2**24)
+    rule = images.ImageProcessor(patch_size=16, max_pixels=2**24)
     device = torch.device(on)
     made = [_batch(1, side) for side in sides]
 
@@ -81,7 +81,7 @@ def pixels_growth(name: str, wanted: float | None, on: str, sides: Sequence[int]
 def patch_embedding(name: str, wanted: float | None, on: str, count: int, side: int) -> Figure:
     """The vision tower's first layer in the width of real models, from one frame of each picture
     against a convolution over two equal ones."""
-    from qwen_vl_suite.qwenvl.patch_embedding import PatchEmbedding
+    from qwen_vl_suite.qwenvl.models.patches.patch_embedding import PatchEmbedding
 
     device = torch.device(on)
     dtype = _dtype(device)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..qwenvl import images
 from ..qwenvl.errors import BadOption
+from ..qwenvl.media import images
 from . import sockets
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows" / "pictures"

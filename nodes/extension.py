@@ -6,7 +6,7 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..qwenvl.cache import CACHE
+from ..qwenvl.model_cache import CACHE
 from . import forecast, host
 
 log = logging.getLogger(__name__)

@@ -7,14 +7,15 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..qwenvl import checkpoints, footprint, loading
-from ..qwenvl.cache import CACHE
-from ..qwenvl.devices import pick_devices
+from ..qwenvl.checkpoints import library
+from ..qwenvl.checkpoints.safetensors_header import settings
 from ..qwenvl.errors import BadOption, QwenVLError, Unavailable, UnsupportedModel
 from ..qwenvl.families import FAMILIES, family_of
-from ..qwenvl.memory import Memory
-from ..qwenvl.shards import settings
-from ..qwenvl.types import ModelSpec
+from ..qwenvl.model_cache import CACHE
+from ..qwenvl.models import footprint, loading
+from ..qwenvl.models.devices import pick_devices
+from ..qwenvl.models.memory import Memory
+from ..qwenvl.types import LocalSpec
 from . import host, shelf
 
 _WORK = 10**9
@@ -27,7 +28,7 @@ _CHOICES: Mapping[str, Collection[str]] = {
 }
 
 Fits = Literal["now", "after others", "no"]
-Size = Callable[[ModelSpec], int]
+Size = Callable[[LocalSpec], int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +89,11 @@ def _forecast(query: Mapping[str, str]) -> Forecast:
     return _of_folder(spec, told)
 
 
-def _spec(query: Mapping[str, str], checkpoint: str) -> ModelSpec:
+def _spec(query: Mapping[str, str], checkpoint: str) -> LocalSpec:
     for name, allowed in _CHOICES.items():
         if name in query and query[name] not in allowed:
             raise BadOption(f"{name} is {query[name]!r}; use one of {', '.join(allowed)}.")
-    return ModelSpec(
+    return LocalSpec(
         checkpoint,
         query.get("precision", "auto"),
         query.get("quantization", "none"),
@@ -101,8 +102,8 @@ def _spec(query: Mapping[str, str], checkpoint: str) -> ModelSpec:
     )
 
 
-def _of_download(place: shelf.Download, spec: ModelSpec, told: dict[str, Any]) -> Forecast:
-    entry = checkpoints.CATALOGUE[place.repo_id]
+def _of_download(place: shelf.Download, spec: LocalSpec, told: dict[str, Any]) -> Forecast:
+    entry = library.CATALOGUE[place.repo_id]
     loading.check_runnable(Path(entry.name), spec, FAMILIES[entry.model_type])
     came = shelf.came(place)
     told.update(name=entry.name, stock="download", begun=came > 0)
@@ -110,10 +111,10 @@ def _of_download(place: shelf.Download, spec: ModelSpec, told: dict[str, Any]) -
     return _judged(told, spec, lambda wish: _coming(entry, wish))
 
 
-def _of_folder(spec: ModelSpec, told: dict[str, Any]) -> Forecast:
+def _of_folder(spec: LocalSpec, told: dict[str, Any]) -> Forecast:
     path = Path(spec.checkpoint)
-    found = checkpoints.inspect(path)
-    name = shelf.BUNDLED_NAME if path == checkpoints.BUNDLED else found.name
+    found = library.inspect(path)
+    name = shelf.BUNDLED_NAME if path == library.BUNDLED else found.name
     if found.missing:
         problem = shelf.without_folders(found.problem)
         return Forecast(name=name, stock="incomplete", problem=problem, **told)
@@ -125,12 +126,12 @@ def _of_folder(spec: ModelSpec, told: dict[str, Any]) -> Forecast:
     return _judged(told, spec, lambda wish: _here(path, config, wish))
 
 
-def _here(path: Path, config: Mapping[str, Any], spec: ModelSpec) -> int:
+def _here(path: Path, config: Mapping[str, Any], spec: LocalSpec) -> int:
     loading.check_quantization(path, spec, config)
     return footprint.estimated_bytes(path, spec)
 
 
-def _coming(entry: checkpoints.Entry, spec: ModelSpec) -> int:
+def _coming(entry: library.Entry, spec: LocalSpec) -> int:
     if spec.quantization != "none" and entry.is_fixed:
         raise Unavailable(
             f"{spec.quantization} is not for FP8 editions and mixtures of experts: set "
@@ -139,7 +140,7 @@ def _coming(entry: checkpoints.Entry, spec: ModelSpec) -> int:
     return footprint.expected_bytes(entry, spec)
 
 
-def _judged(told: Mapping[str, Any], spec: ModelSpec, size: Size) -> Forecast:
+def _judged(told: Mapping[str, Any], spec: LocalSpec, size: Size) -> Forecast:
     """Whether it fits. ``size``: bytes by spec; raises for what cannot be loaded so."""
     for backend in CACHE.loaded(spec) if spec.checkpoint else []:
         if backend.place != "disk":
@@ -158,7 +159,7 @@ def _need(weights: int) -> int:
     return weights + min(weights // 5, _WORK)
 
 
-def _lighter(spec: ModelSpec, size: Size, room: int) -> str:
+def _lighter(spec: LocalSpec, size: Size, room: int) -> str:
     """The first stronger quantization that fits into ``room``; empty if none does."""
     stronger = loading.QUANTIZATIONS[loading.QUANTIZATIONS.index(spec.quantization) + 1 :]
     for quantization in stronger:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..qwenvl import loading
 from ..qwenvl.errors import CheckpointNotFound
-from ..qwenvl.types import ModelSpec
+from ..qwenvl.models import loading
+from ..qwenvl.types import LocalSpec
 from . import host, shelf, sockets
 from .model import AFTER_USE, KEEP, ModelHandle
 
@@ -133,6 +133,6 @@ class Loader(io.ComfyNode):
     ) -> io.NodeOutput:
         sockets.choice("device", device, host.devices())
         path = shelf.bring(model, source)
-        spec = ModelSpec(str(path), precision, quantization, attention, host.device(device))
+        spec = LocalSpec(str(path), precision, quantization, attention, host.device(device))
         bounds = min_pixels or None, max_pixels or None
         return io.NodeOutput(ModelHandle(spec, *bounds, shrink_to_fit, after_use))

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..qwenvl import checkpoints, images, run
-from ..qwenvl.backend import Backend
-from ..qwenvl.cache import CACHE
-from ..qwenvl.types import ModelSpec, Result, Size, Task
+from ..qwenvl import run
+from ..qwenvl.backends.base import Backend
+from ..qwenvl.checkpoints import library
+from ..qwenvl.media import images
+from ..qwenvl.model_cache import CACHE
+from ..qwenvl.types import LocalSpec, Result, Size, Task
 from . import host, shelf, sockets
 
 Report = Callable[[Sequence[Result]], None]
@@ -36,10 +38,10 @@ class _Hold:
     """Shared by all handles of one spec; its end is the end of the last of them."""
 
 
-_holds: weakref.WeakValueDictionary[ModelSpec, _Hold] = weakref.WeakValueDictionary()
+_holds: weakref.WeakValueDictionary[LocalSpec, _Hold] = weakref.WeakValueDictionary()
 
 
-def _hold(spec: ModelSpec) -> _Hold:
+def _hold(spec: LocalSpec) -> _Hold:
     found = _holds.get(spec)
     if found is None:
         found = _holds.setdefault(spec, _Hold())
@@ -47,7 +49,7 @@ def _hold(spec: ModelSpec) -> _Hold:
     return found
 
 
-def _let_go(spec: ModelSpec) -> None:
+def _let_go(spec: LocalSpec) -> None:
     """Unloads a model that no handle names any more: ComfyUI drops the handle when the Loader's
     settings change, when its graph is gone, and on "Free model and node cache"."""
     if spec not in _holds:
@@ -60,7 +62,7 @@ class ModelHandle:
     picture may be shown smaller where memory runs out, and what becomes of the weights
     ``after_use``. The model stays loaded for as long as a handle of it lives."""
 
-    spec: ModelSpec
+    spec: LocalSpec
     min_pixels: int | None = None
     max_pixels: int | None = None
     shrink_to_fit: bool = False
@@ -72,7 +74,7 @@ class ModelHandle:
     def __repr__(self) -> str:
         """The model's name, without where it lies: what a node that shows any value prints."""
         path = Path(self.spec.checkpoint)
-        return shelf.BUNDLED_NAME if path == checkpoints.BUNDLED else path.name
+        return shelf.BUNDLED_NAME if path == library.BUNDLED else path.name
 
     def answer(
         self, questions: Sequence[Question], report: Report | None = None

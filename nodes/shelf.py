@@ -15,7 +15,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from ..qwenvl import checkpoints
+from ..qwenvl.checkpoints import library
 from ..qwenvl.errors import CheckpointNotFound
 from . import host
 
@@ -36,7 +36,7 @@ class Download:
 def choices() -> list[str]:
     """What the Loader offers: whole checkpoints, the bundled one, incomplete ones, those that the
     node says cannot be loaded and why, downloads."""
-    found = checkpoints.scan(host.model_roots())
+    found = library.scan(host.model_roots())
     here = {_last(checkpoint.name) for checkpoint in found}
     return [
         *(item.name for item in found if not item.problem),
@@ -45,7 +45,7 @@ def choices() -> list[str]:
         *(f"{item.name} (cannot be loaded)" for item in found if item.problem and not item.missing),
         *(
             f"{entry.repo_id} (download, {entry.nbytes / 1e9:.1f} GB)"
-            for entry in checkpoints.CATALOGUE.values()
+            for entry in library.CATALOGUE.values()
             if _last(entry.repo_id) not in here
         ),
     ]
@@ -58,14 +58,14 @@ def locate(choice: str) -> Path | Download:
     """
     name = _name(choice)
     if name == BUNDLED_NAME:
-        return checkpoints.BUNDLED
-    found = checkpoints.scan(host.model_roots())
+        return library.BUNDLED
+    found = library.scan(host.model_roots())
     same = [item for item in found if item.name == name]
     same += [item for item in found if _last(item.name) == _last(name)]
     same.sort(key=lambda item: bool(item.problem))
     if same and not same[0].missing:  # whole, or nothing that a download would mend
         return same[0].path
-    for repo_id in checkpoints.CATALOGUE:
+    for repo_id in library.CATALOGUE:
         if _last(repo_id) == _last(name):
             # An incomplete folder is completed where it lies.
             return Download(repo_id, same[0].path.parent if same else host.download_folder())
@@ -80,7 +80,7 @@ def bring(choice: str, source: str) -> Path:
     and ``checkpoints.require_complete``."""
     place = locate(choice)
     if isinstance(place, Path):
-        return checkpoints.require_complete(place).path
+        return library.require_complete(place).path
     bar, line = host.Bar(1), host.StatusLine()
     log.info("Downloading %s to %s", place.repo_id, place.root)
 
@@ -89,7 +89,7 @@ def bring(choice: str, source: str) -> Path:
         gone = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
         line.show(f"Downloading {place.repo_id}: {gone} ({file})")
 
-    return checkpoints.download(
+    return library.download(
         place.repo_id, place.root, source=source, progress=progress, check=host.check_interrupt
     )
 
@@ -106,7 +106,7 @@ def came(place: Download) -> int:
 
 def without_folders(text: str) -> str:
     """``text`` with models named as in the list, without where their folders lie."""
-    roots = [*host.model_roots(), checkpoints.BUNDLED.parents[1]]
+    roots = [*host.model_roots(), library.BUNDLED.parents[1]]
     for root in sorted(map(str, roots), key=len, reverse=True):
         text = text.replace(root + os.sep, "").replace(root, Path(root).name)
     return text
@@ -123,7 +123,7 @@ def _last(name: str) -> str:
 
 
 def _not_found(name: str, found: list[str]) -> CheckpointNotFound:
-    known = [BUNDLED_NAME, *found, *checkpoints.CATALOGUE]
+    known = [BUNDLED_NAME, *found, *library.CATALOGUE]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     advice = f"Did you mean {near[0]}?" if near else "Choose another model in the Loader."
     roots = ", ".join(str(root) for root in host.model_roots()) or "no model folder"

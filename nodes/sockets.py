@@ -11,8 +11,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl import coordinates, draw, images
+from ..qwenvl import coordinates
 from ..qwenvl.errors import BadOption
+from ..qwenvl.media import draw, images
 from ..qwenvl.types import Box, Result, Size
 from ..qwenvl.unicode import well_formed
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl.cache import CACHE
+from ..qwenvl.model_cache import CACHE
 from . import sockets
 from .model import OFFLOAD, UNLOAD, ModelHandle, put_away
 

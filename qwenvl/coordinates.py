@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from .types import Box, Point, Seen, Size
+from .types import Box, Point, ReplyContext, Size
 
 RELATIVE_SIDE = 1000
 """What one side of the picture measures in a ``relative`` family, whatever its pixels."""
@@ -26,7 +26,7 @@ FAR_OUT = 0.02
 
 
 def to_box(
-    values: Sequence[float], seen: Seen, label: str = "", score: float | None = None
+    values: Sequence[float], seen: ReplyContext, label: str = "", score: float | None = None
 ) -> Box | None:
     """The box of ``values`` (x1, y1, x2, y2 in the family's space) in original pixels.
 
@@ -40,7 +40,7 @@ def to_box(
     return Box(x1, y1, x2, y2, label, score) if x1 < x2 and y1 < y2 else None
 
 
-def to_point(values: Sequence[float], seen: Seen, label: str = "") -> Point | None:
+def to_point(values: Sequence[float], seen: ReplyContext, label: str = "") -> Point | None:
     """The point of ``values`` (x, y in the family's space) in original pixels, clamped to the
     picture. None where it lies more than ``FAR_OUT`` outside, or a number is not finite."""
     mapped = _to_pixels(values, seen)
@@ -49,7 +49,7 @@ def to_point(values: Sequence[float], seen: Seen, label: str = "") -> Point | No
     return Point(mapped[0], mapped[1], label)
 
 
-def outside(values: Sequence[float], seen: Seen) -> float:
+def outside(values: Sequence[float], seen: ReplyContext) -> float:
     """How far ``values`` (x, y, and so on in turn) reach outside the picture, as a share of its
     side: 0 inside, 0.5 for 1500 of 1000, infinite for what is not finite."""
     # Python's whole numbers have no bound; a float's division has.
@@ -69,7 +69,7 @@ class Mapper:
     the reader of the reply ``lost``, by label.
     """
 
-    def __init__(self, seen: Seen, lost: Sequence[str] = ()):
+    def __init__(self, seen: ReplyContext, lost: Sequence[str] = ()):
         self._seen = seen
         self._clamped: list[float] = []
         self._lost = [
@@ -163,7 +163,7 @@ def whole_point(point: Point, image_size: Size) -> tuple[int, int]:
     return min(int(point.x), width - 1), min(int(point.y), height - 1)
 
 
-def _to_pixels(values: Sequence[float], seen: Seen) -> list[float] | None:
+def _to_pixels(values: Sequence[float], seen: ReplyContext) -> list[float] | None:
     # Python's whole numbers have no bound and no infinity; isfinite overflows on very long ones.
     if float in map(type, values) and not all(map(_is_finite, values)):
         return None
@@ -181,7 +181,7 @@ def _is_finite(value: float) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _rulers(values: Sequence[float], seen: Seen) -> tuple[int, int]:
+def _rulers(values: Sequence[float], seen: ReplyContext) -> tuple[int, int]:
     """What the picture's width and height measure in the space of ``values``."""
     if _are_fractions(values):
         return 1, 1

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .backend import Backend, Watch
+from .backends.base import Backend
 from .errors import BadOption, QwenVLError, UnreadableReply
-from .types import Request, Response, Result, Sampling, Seen, Task
+from .observer import Observer
+from .types import ReplyContext, Request, Response, Result, Sampling, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +71,7 @@ def answer(
     task: Task,
     pictures: Sequence[Tensor],
     *,
-    watch: Watch | None = None,
+    watch: Observer | None = None,
     **how: Any,
 ) -> list[Result]:
     """``answer_all`` for one task about each of ``pictures``. ``how``: the other fields of
@@ -81,7 +82,7 @@ def answer(
 def answer_all(
     backend: Backend,
     asks: Sequence[Ask],
-    watch: Watch | None = None,
+    watch: Observer | None = None,
     report: Callable[[Sequence[Result]], object] | None = None,
     advice: str = "",
 ) -> list[Result]:
@@ -118,7 +119,7 @@ def answer_each(backend: Backend, asks: Sequence[Ask], each: Callable[[int, Resu
         backend.generate(requests, _Reading(backend, asks, requests, each))
 
 
-class _Reading(Watch):
+class _Reading(Observer):
     """Reads each reply when it is there."""
 
     def __init__(
@@ -153,7 +154,7 @@ def _read(backend: Backend, ask: Ask, request: Request, response: Response) -> R
         return Result(text="", finish_reason="error", error=str(response.error))
     height, width = ask.picture.shape[-2:]
     cut = response.finish_reason != "stop"
-    seen = Seen(backend.family, (height, width), response.input_sizes[0], cut)
+    seen = ReplyContext(backend.family, (height, width), response.input_sizes[0], cut)
     try:
         result = ask.task.parse(response.text, seen)
     except UnreadableReply as error:

@@ -32,7 +32,7 @@ THINKING_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class LocalSpec:
     """Which weights, loaded how. The whole key of the model cache: equal specs are one model.
 
     ``checkpoint`` is a folder that holds ``config.json``. ``precision``: ``auto``, ``bf16``,
@@ -203,7 +203,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReplyContext:
     """What a reply's reader must know of the picture: the family that answered, the original
     ``image_size`` and the ``input_size`` the model saw, both (height, width) in pixels. ``cut``:
     the reply is known to have been cut off (``finish_reason`` other than stop)."""
@@ -225,7 +225,7 @@ class Task:
 
     name: str
     prompt: str
-    parse: Callable[[str, Seen], Result]
+    parse: Callable[[str, ReplyContext], Result]
     system: str = ""
     greedy: bool = False
     max_new_tokens: int = 1024

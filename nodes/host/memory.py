@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from ...qwenvl.memory import Memory
-from ...qwenvl.progress import Progress
-from ...qwenvl.weights import Weights
+from ...qwenvl.models.load_progress import Progress
+from ...qwenvl.models.memory import Memory
+from ...qwenvl.models.weights import Weights
 from .parts import part
 
 log = logging.getLogger(__name__)

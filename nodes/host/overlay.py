@@ -9,8 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ...qwenvl import coordinates, draw, images
+from ...qwenvl import coordinates
 from ...qwenvl.errors import BadImage
+from ...qwenvl.media import draw, images
 from ...qwenvl.types import Box, Point
 from .parts import part
 

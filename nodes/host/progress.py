@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 
-from ...qwenvl.backend import Watch
+from ...qwenvl.observer import Observer
 from ...qwenvl.replies import split_thinking
 from ...qwenvl.types import Response
 from . import page
@@ -48,7 +48,7 @@ class StatusLine:
             page.live(status=text)
 
 
-class NodeWatch(Watch):
+class NodeWatch(Observer):
     """Shows a run in its node: one bar over reading the weights and all pictures, and the words
     as they come. The bar is full when the last picture is answered, and not before.
 

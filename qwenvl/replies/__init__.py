@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import UnreadableReply
 from ..unicode import well_formed
-from . import items, loose_json, markup, tags, words
+from . import items, loose_json, markup, prose, tags
 from .absence import says_none
+from .bbox import CORNER_NAMES, corner_name, enclosing, in_order, is_absent
 from .items import Item, Want
-from .places import CORNER_NAMES, corner_name, enclosing, in_order, is_absent
 
 __all__ = [
     "STILL_THINKING",
@@ -197,11 +197,11 @@ def find_items(answer: str, want: Want = "boxes") -> list[Item]:
     if not answer.isascii():
         texts = [*dict.fromkeys((answer, _STRUCTURE.sub(_to_ascii, answer)))]
     found = next((found for text in texts for found in _readings(text, want) if found), [])
-    if order := words.order_of(answer):
+    if order := prose.order_of(answer):
         found = [dataclasses.replace(i, box=i.box and in_order(i.box, order)) for i in found]
     if want == "lines":
         return found
-    return [dataclasses.replace(item, label=words.clean_label(item.label)) for item in found]
+    return [dataclasses.replace(item, label=prose.clean_label(item.label)) for item in found]
 
 
 def has_lines(answer: str) -> bool:
@@ -297,9 +297,9 @@ def _is_no_place(run: tags.Run, text: str) -> bool:
         return False
     numbers = tuple(number for place in run.places[:2] for number in place)
     is_corner = corner_name(run.label) in CORNER_NAMES or (
-        len(run.places) == 1 and words.goes_on_with_a_size(text, run.end)
+        len(run.places) == 1 and prose.goes_on_with_a_size(text, run.end)
     )
-    return is_corner or words.is_talk(text, run.start, numbers)
+    return is_corner or prose.is_talk(text, run.start, numbers)
 
 
 def _from_blocks(text: str) -> list[Item]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
-from . import loose_json, markup, places, tags, words
+from . import bbox, loose_json, markup, prose, tags
 from .absence import says_none
-from .places import MOST_PLACES, Numbers, plain
+from .bbox import MOST_PLACES, Numbers, plain
 
 Want = Literal["boxes", "points", "lines"]
 
@@ -25,7 +25,7 @@ _COORDINATES = frozenset(
         "bboxcoordinates", "bboxcoords", "boxcoordinates", "boundingboxcoordinates", "坐标",
         "边界框", "位置",
     )
-) | places.AREAS  # fmt: skip
+) | bbox.AREAS  # fmt: skip
 _BOX_3D = frozenset(("bbox3d", "box3d", "boundingbox3d"))
 # Names that say nothing of what is inside them.
 _GENERIC = _COORDINATES | _BOX_3D | frozenset(
@@ -94,7 +94,7 @@ def from_objects(values: Sequence[loose_json.Value], want: Want) -> list[Item]:
     items: list[Item] = []
     for found in values:
         name = _name(found.key or found.within)
-        alone = found.key and places.read(found.value) and not _is_list_of_lists(found.value)
+        alone = found.key and bbox.read(found.value) and not _is_list_of_lists(found.value)
         is_named = name and not alone
         items += _walk({name: found.value} if is_named else found.value, want)
     return items
@@ -128,10 +128,10 @@ def from_bare_lists(values: Sequence[loose_json.Value], text: str, want: Want) -
     items: list[Item] = []
     for found in values[:MOST_PLACES]:
         if found.key is None and isinstance(found.value, list):
-            marked = places.read(found.value, corners=want != "points")
+            marked = bbox.read(found.value, corners=want != "points")
             if found.within and _holds_corners(plain(found.within), want):
                 marked = [place for place in marked if len(place) > 2]
-            if marked and not words.is_talk(text, found.start, marked[0]):
+            if marked and not prose.is_talk(text, found.start, marked[0]):
                 items += _items(marked, tags.name_before(text, found.start), {})
     return items
 
@@ -142,8 +142,8 @@ def from_tables(text: str) -> list[Item]:
 
 
 def _read_row(row: Mapping[str, str]) -> Iterator[Item]:
-    named = any(plain(key) in _COORDINATES for key in row) or places.spelled_out(row)
-    place = next((key for key in row if not named and places.read(row[key])), None)
+    named = any(plain(key) in _COORDINATES for key in row) or bbox.spelled_out(row)
+    place = next((key for key in row if not named and bbox.read(row[key])), None)
     members = {"bbox" if key == place else key: cell for key, cell in row.items()}
     if named or place is not None:
         yield from _read_object(members, "boxes", "", 0)
@@ -153,8 +153,8 @@ def from_assignments(text: str) -> list[Item]:
     """What is spelled out in words: ``x=5, y=6``, ``Top-left: (1, 2), bottom-right: (3, 4)``."""
     return [
         item
-        for label, members, is_cut in words.assignments(text)
-        if (place := places.spelled_out(members)) and not (is_cut and len(place) == 2)
+        for label, members, is_cut in prose.assignments(text)
+        if (place := bbox.spelled_out(members)) and not (is_cut and len(place) == 2)
         for item in _items([place], label, {})
     ]
 
@@ -196,13 +196,13 @@ def _read_object(value: Mapping[str, Any], want: Want, label: str, depth: int) -
         yield from _items(marked, own or _any_string(data), data)
     elif not own and _is_by_name(value):
         for key, member in value.items():
-            if plain(key) not in _NO_PLACES and (found := places.read(member)):
+            if plain(key) not in _NO_PLACES and (found := bbox.read(member)):
                 yield from _items(found, _name(key), {})
         return
     inner = [
         item
         for key, member in data.items()
-        if places.corner_name(key) not in places.CORNER_NAMES
+        if bbox.corner_name(key) not in bbox.CORNER_NAMES
         for item in _walk(member, want, own or _name(key), depth + 1)
     ]
     item = Item(label=own or _any_string(data), data=data)
@@ -222,28 +222,28 @@ def _own_places(value: Mapping[str, Any], want: Want) -> tuple[list[Numbers], di
         found: list[Numbers] = []
         if name in _COORDINATES:
             if want == "points" and name in _PAIRS:
-                member = places.in_pairs(member)
-            found = places.read(member, _holds_corners(name, want), name)
+                member = bbox.in_pairs(member)
+            found = bbox.read(member, _holds_corners(name, want), name)
         if found:
             marked += found
         else:
             data[key] = member
     # A corner beside a size, or beside the opposite corner, is no point.
     if not any(len(place) > 2 for place in marked):
-        spelled = places.spelled_out(value)
+        spelled = bbox.spelled_out(value)
         if spelled and (not marked or len(spelled) > 2):
             return [spelled], {
-                key: member for key, member in value.items() if not places.is_part(key, member)
+                key: member for key, member in value.items() if not bbox.is_part(key, member)
             }
     return marked, data
 
 
 def _is_by_name(value: Mapping[str, Any]) -> bool:
     """Whether members are named for what is found: ``{"cat": [[…]], "dog": [], "count": 1}``."""
-    if any(places.are_years(place) for member in value.values() for place in places.read(member)):
+    if any(bbox.are_years(place) for member in value.values() for place in bbox.read(member)):
         return False
-    return any(map(places.read, value.values())) and all(
-        not isinstance(member, list | dict) or places.read(member) or _says_nothing(member)
+    return any(map(bbox.read, value.values())) and all(
+        not isinstance(member, list | dict) or bbox.read(member) or _says_nothing(member)
         for member in value.values()
     )
 

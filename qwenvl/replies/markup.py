@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..types import Size
-from .places import MOST_PLACES, find_numbers, is_sane, numbers
+from .bbox import MOST_PLACES, find_numbers, is_sane, numbers
 
 # What may stand between angle brackets and be markup: an element's name, then nothing, or
 # attributes. Anything else (x<y, <ann@example.com>, List<String>) is text of the page.

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field
 from itertools import islice
 
-from .places import MOST_PLACES, NUMBER, find_numbers, is_sane, number, numbers
-from .words import lead_in
+from .bbox import MOST_PLACES, NUMBER, find_numbers, is_sane, number, numbers
+from .prose import lead_in
 
 _PAIR = rf"\s*{NUMBER}\s*,\s*{NUMBER}\s*"
 _MARK = re.compile(

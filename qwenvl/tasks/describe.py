@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from ..errors import BadOption, UnreadableReply
 from ..replies import STILL_THINKING, answer_of, loose_json, strip_fence
-from ..types import Result, Seen, Task
+from ..types import ReplyContext, Result, Task
 
 STYLES: Mapping[str, str] = MappingProxyType(
     {
@@ -88,7 +88,7 @@ def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Tas
     return Task("describe", STYLES[style], parse, system=system)
 
 
-def _read(text: str, seen: Seen, style: str) -> Result:
+def _read(text: str, seen: ReplyContext, style: str) -> Result:
     answer = answer_of(text)
     if not answer and text.lstrip().startswith("<think>"):
         raise UnreadableReply(STILL_THINKING, text)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .. import coordinates
 from ..errors import BadOption, UnreadableReply
 from ..replies import read_items, says_none
-from ..types import Box, Point, Result, Seen, Task
+from ..types import Box, Point, ReplyContext, Result, Task
 from ..unicode import well_formed
 
 Kind = Literal["boxes", "points"]
@@ -58,7 +58,11 @@ def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
 
 
 def read(
-    text: str, seen: Seen, kind: str = "boxes", asked: Sequence[str] = (), max_count: int = 0
+    text: str,
+    seen: ReplyContext,
+    kind: str = "boxes",
+    asked: Sequence[str] = (),
+    max_count: int = 0,
 ) -> Result:
     """Reads a reply to ``ground``; ``asked`` are the names, where they are known.
 
@@ -109,7 +113,7 @@ def _question(names: Sequence[str]) -> str:
     return f'Locate every instance that belongs to the following categories: "{", ".join(names)}".'
 
 
-def _entry(place: Box | Point, seen: Seen) -> dict[str, Any]:
+def _entry(place: Box | Point, seen: ReplyContext) -> dict[str, Any]:
     if isinstance(place, Box):
         return {"bbox_2d": list(coordinates.whole_box(place)), "label": place.label}
     return {

@@ -20,8 +20,8 @@ from ..replies import (
     read_items,
     strip_fence,
 )
-from ..replies.places import MOST_PLACES, numbers
-from ..types import Box, Result, Seen, Task
+from ..replies.bbox import MOST_PLACES, numbers
+from ..types import Box, ReplyContext, Result, Task
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
     {
@@ -101,7 +101,7 @@ def ocr(output: str = "plain", language: str = "auto") -> Task:
     )
 
 
-def read_any(text: str, seen: Seen) -> Result:
+def read_any(text: str, seen: ReplyContext) -> Result:
     """Reads a reply of whichever output. Raises ``UnreadableReply``."""
     answer = answer_of(text)
     if "data-bbox" in answer:
@@ -139,7 +139,7 @@ def _scalar(text: str) -> Any:
     return _SCALARS.get(text.lower(), int(text) if text.isascii() and text.isdigit() else text)
 
 
-def _read_plain(text: str, seen: Seen) -> Result:
+def _read_plain(text: str, seen: ReplyContext) -> Result:
     answer = _answer(text)
     if (page := _page(answer)) is not None:
         return page
@@ -147,7 +147,7 @@ def _read_plain(text: str, seen: Seen) -> Result:
     return Result(text="" if _says_no_text(answer) else answer)
 
 
-def _read_lines(text: str, seen: Seen) -> Result:
+def _read_lines(text: str, seen: ReplyContext) -> Result:
     answer = _answer(text)
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
@@ -177,7 +177,7 @@ def _read_lines(text: str, seen: Seen) -> Result:
     )
 
 
-def _read_markdown(text: str, seen: Seen) -> Result:
+def _read_markdown(text: str, seen: ReplyContext) -> Result:
     answer = _answer(text)
     if _says_no_text(answer):
         return Result(text="")
@@ -203,7 +203,7 @@ def _read_markdown(text: str, seen: Seen) -> Result:
     return Result(text=_in_pixels(document, seen), boxes=tuple(boxes), notes=mapper.notes())
 
 
-def _read_html(text: str, seen: Seen) -> Result:
+def _read_html(text: str, seen: ReplyContext) -> Result:
     answer = _answer(text)
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
@@ -250,7 +250,7 @@ def _without_html_fence(answer: str) -> str:
     return inside[: closing if closing >= 0 else None].strip()
 
 
-_READERS: Mapping[str, Callable[[str, Seen], Result]] = {
+_READERS: Mapping[str, Callable[[str, ReplyContext], Result]] = {
     "plain": _read_plain,
     "markdown": _read_markdown,
     "html": _read_html,
@@ -278,13 +278,13 @@ def _says_no_text(answer: str, bare: bool = False) -> bool:
     return not answer.isupper() and _NO_TEXT.fullmatch(answer.replace("’", "'")) is not None
 
 
-def _as_declared(answer: str, seen: Seen) -> tuple[Seen, str]:
+def _as_declared(answer: str, seen: ReplyContext) -> tuple[ReplyContext, str]:
     """The picture as the reply says that it saw it, and the rest of the reply."""
     size, rest = markup.declared_size(answer)
     return (replace(seen, input_size=size) if size else seen), rest
 
 
-def _in_pixels(document: str, seen: Seen) -> str:
+def _in_pixels(document: str, seen: ReplyContext) -> str:
     """``document`` with each ``data-bbox`` in pixels of the picture, less those that are none."""
 
     def in_pixels(values: tuple[float, ...]) -> str:

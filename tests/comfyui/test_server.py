@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from graphs import describe, find, load, loader, preview, read, save
 from PIL import Image
-from qwen_vl_suite.qwenvl import checkpoints, draw, images, run
+from qwen_vl_suite.qwenvl import run
+from qwen_vl_suite.qwenvl.backends.local import load as load_model
+from qwen_vl_suite.qwenvl.checkpoints import library
+from qwen_vl_suite.qwenvl.media import draw, images
 from qwen_vl_suite.qwenvl.tasks.describe import describe as ask_to_describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground as ask_to_find
 from qwen_vl_suite.qwenvl.tasks.ocr import ocr as ask_to_read
-from qwen_vl_suite.qwenvl.transformers_backend import load as load_model
-from qwen_vl_suite.qwenvl.types import ModelSpec, Result, Sampling, Task
+from qwen_vl_suite.qwenvl.types import LocalSpec, Result, Sampling, Task
 from saved import WORKFLOWS
 
 pytestmark = pytest.mark.comfyui
@@ -49,7 +51,7 @@ def pictures(server: Any, output: dict[str, Any]) -> list[Image.Image]:
 @pytest.fixture(scope="module")
 def engine() -> Callable[..., Result]:
     """``engine(task, "shapes.png")``: what the bundled model answers without any ComfyUI."""
-    backend = load_model(ModelSpec(str(checkpoints.BUNDLED), precision="fp32", device="cpu"))
+    backend = load_model(LocalSpec(str(library.BUNDLED), precision="fp32", device="cpu"))
 
     def ask(task: Task, name: str, max_new_tokens: int) -> Result:
         sampling = Sampling(max_new_tokens=max_new_tokens)

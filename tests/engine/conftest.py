@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from qwen_vl_suite.qwenvl import rounds
-from qwen_vl_suite.qwenvl.rounds import Pace
-from qwen_vl_suite.qwenvl.transformers_backend import TransformersBackend, load
-from qwen_vl_suite.qwenvl.types import ModelSpec
+from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
+from qwen_vl_suite.qwenvl.inference import batch
+from qwen_vl_suite.qwenvl.inference.batch import StepPolicy
+from qwen_vl_suite.qwenvl.types import LocalSpec
 from tape import Taped
 
 torch.set_num_threads(1)
@@ -36,12 +36,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def backend(checkpoint: Callable[..., Path]) -> Callable[..., TransformersBackend]:
+def backend(checkpoint: Callable[..., Path]) -> Callable[..., LocalBackend]:
     """``backend("qwen3_vl")`` is a loaded tiny model, fp32, on the CPU."""
 
     @cache
-    def loaded(model_type: str, thinking: str = "", heads: bool = False) -> TransformersBackend:
-        return load(ModelSpec(str(checkpoint(model_type, thinking, heads)), device="cpu"))
+    def loaded(model_type: str, thinking: str = "", heads: bool = False) -> LocalBackend:
+        return load(LocalSpec(str(checkpoint(model_type, thinking, heads)), device="cpu"))
 
     return loaded
 
@@ -49,5 +49,5 @@ def backend(checkpoint: Callable[..., Path]) -> Callable[..., TransformersBacken
 @pytest.fixture(params=["as on the CPU", "as on CUDA"])
 def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "as on CUDA":
-        made = Pace(lag=1, fixed=True, idle=0.5, captured=Taped())
-        monkeypatch.setattr(rounds, "pace_of", lambda _: made)
+        made = StepPolicy(lag=1, fixed=True, idle=0.5, captured=Taped())
+        monkeypatch.setattr(batch, "pace_of", lambda _: made)

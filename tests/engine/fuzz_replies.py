@@ -25,7 +25,7 @@ from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.tasks.ocr import OUTPUTS, ocr, read_any
-from qwen_vl_suite.qwenvl.types import Result, Seen, Task
+from qwen_vl_suite.qwenvl.types import ReplyContext, Result, Task
 
 # Whole pieces of replies and scraps of them, from which texts are put together.
 PIECES = (
@@ -72,7 +72,7 @@ def texts(count: int, seed: int) -> Iterator[str]:
         yield text
 
 
-def check(text: str, seen: Seen) -> None:
+def check(text: str, seen: ReplyContext) -> None:
     """Reads ``text`` in every way; fails on anything but a sound result or ``UnreadableReply``."""
     readers = [task().parse for task in TASKS.values()]
     for read in (*readers, read_any):
@@ -84,7 +84,7 @@ def check(text: str, seen: Seen) -> None:
         check_result(result, seen)
 
 
-def check_result(result: Result, seen: Seen) -> None:
+def check_result(result: Result, seen: ReplyContext) -> None:
     height, width = seen.image_size
     saved = json.dumps([result.text, result.data, result.notes], allow_nan=False)
     saved.encode()
@@ -124,7 +124,7 @@ STRETCHED = (
 )  # fmt: skip
 
 
-def seconds(text: str, seen: Seen) -> dict[str, float]:
+def seconds(text: str, seen: ReplyContext) -> dict[str, float]:
     """Processor time of each task on ``text``."""
     took = {}
     for name, task in TASKS.items():
@@ -147,7 +147,7 @@ def stretched(scrap: str | tuple[str, str, str], size: int) -> str:
 def measure_growth(sizes: tuple[int, ...], limit: float) -> int:
     """Prints what grows faster than its length, or takes more than ``limit`` seconds at a
     megabyte; returns how many."""
-    seen = Seen(FAMILIES["qwen3_vl"], (800, 600), (800, 600))
+    seen = ReplyContext(FAMILIES["qwen3_vl"], (800, 600), (800, 600))
     bad, slowest = 0, (0.0, "", "")
     for scrap in (*HOSTILE, *STRETCHED):
         rows = [seconds(stretched(scrap, size), seen) for size in sizes]
@@ -169,7 +169,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=1.0, help="seconds at a megabyte")
     options = parser.parse_args()
     for number, family in enumerate(FAMILIES.values()):
-        seen = Seen(family, (1000, 1333), (1008, 1344))
+        seen = ReplyContext(family, (1000, 1333), (1008, 1344))
         for text in texts(options.texts, options.seed + number):
             try:
                 check(text, seen)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from qwen_vl_suite.qwenvl.backend import Watch
+from qwen_vl_suite.qwenvl.observer import Observer
 
 
 class Stop(BaseException):
     """As hosts raise it: no ``Exception``, so that nobody catches it by accident."""
 
 
-class StopAt(Watch):
+class StopAt(Observer):
     """Stops when it is asked for the ``checks``-th time whether to go on."""
 
     def __init__(self, checks: int):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from qwen_vl_suite.qwenvl.captured import Captured
+from qwen_vl_suite.qwenvl.inference.cuda_graphs import CudaGraphs
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -74,8 +74,8 @@ class Model:
     """Nothing of it but itself is looked at."""
 
 
-class Taped(Captured):
-    """``Captured`` with tapes for graphs."""
+class Taped(CudaGraphs):
+    """``CudaGraphs`` with tapes for graphs."""
 
     def __init__(self) -> None:
         super().__init__(torch.device("cpu"), Model())

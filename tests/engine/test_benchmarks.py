@@ -14,10 +14,10 @@ import tiny
 import torch
 from qwen_vl_suite.benchmarks import __main__ as command
 from qwen_vl_suite.benchmarks import decoding, figures, guessing, models, plan, report, speed
-from qwen_vl_suite.qwenvl import linears, norms
-from qwen_vl_suite.qwenvl.catalogue import CATALOGUE
-from qwen_vl_suite.qwenvl.transformers_backend import load
-from qwen_vl_suite.qwenvl.types import ModelSpec
+from qwen_vl_suite.qwenvl.backends.local import load
+from qwen_vl_suite.qwenvl.checkpoints.catalogue import CATALOGUE
+from qwen_vl_suite.qwenvl.models.patches import linears, norms
+from qwen_vl_suite.qwenvl.types import LocalSpec
 
 MACHINE = {
     "processor": "A processor",
@@ -196,14 +196,15 @@ def test_weights_made_in_place_answer_as_a_loaded_model_does(
 
 
 def test_weights_quantised_in_place_are_those_that_loading_makes(checkpoint: Callable[..., Path]):
-    from qwen_vl_suite.qwenvl import families, loading
+    from qwen_vl_suite.qwenvl import families
+    from qwen_vl_suite.qwenvl.models import loading
 
     path = checkpoint("qwen3_vl")
     family = families.FAMILIES["qwen3_vl"]
     whole, wanted = (
         loading.load_model(
             path,
-            ModelSpec(str(path), device="cpu", precision="fp32", quantization=quantization),
+            LocalSpec(str(path), device="cpu", precision="fp32", quantization=quantization),
             family,
         )
         for quantization in ("none", "4bit")
@@ -307,7 +308,7 @@ def test_what_needs_much_room_is_not_begun_without_it(monkeypatch: pytest.Monkey
 def test_plain_sides_have_the_librarys_layers(checkpoint, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(linears, "_pays", lambda: True)
     monkeypatch.setattr(linears, "_LARGE", 0)
-    model = load(ModelSpec(str(checkpoint("qwen3_vl")), device="cpu")).model
+    model = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu")).model
     norms.put_into(model)
     kinds = [type(part) for part in model.modules()]
     assert {kind.__name__[:5] for kind in kinds} >= {"Quick"}

@@ -9,33 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl import coordinates
 from qwen_vl_suite.qwenvl.families import DEFAULT, FAMILIES
-from qwen_vl_suite.qwenvl.types import Box, Family, Point, Seen, Size
+from qwen_vl_suite.qwenvl.types import Box, Family, Point, ReplyContext, Size
 
 EVERY_FAMILY = [*FAMILIES.values(), DEFAULT]
 RELATIVE, ABSOLUTE = FAMILIES["qwen3_vl"], FAMILIES["qwen2_5_vl"]
 
 
-def rulers(seen: Seen) -> tuple[int, int]:
+def rulers(seen: ReplyContext) -> tuple[int, int]:
     """How long the picture's width and height are in what the family writes."""
     if seen.family.coordinates == "relative":
         return 1000, 1000
     return seen.input_size[1], seen.input_size[0]
 
 
-def told(x: float, y: float, seen: Seen) -> tuple[int, int]:
+def told(x: float, y: float, seen: ReplyContext) -> tuple[int, int]:
     """Pixels of the original, as the family writes them: whole numbers of its own space."""
     (height, width), (across, down) = seen.image_size, rulers(seen)
     return round(x / width * across), round(y / height * down)
 
 
-def units(seen: Seen) -> tuple[float, float]:
+def units(seen: ReplyContext) -> tuple[float, float]:
     """One step of the family's space in pixels of the original."""
     (height, width), (across, down) = seen.image_size, rulers(seen)
     return width / across, height / down
 
 
 @st.composite
-def sights(draw: st.DrawFn) -> Seen:
+def sights(draw: st.DrawFn) -> ReplyContext:
     """A picture, and what a model saw of it: each side in whole patches, shrunk or enlarged."""
     family = draw(st.sampled_from(EVERY_FAMILY))
     sides = st.integers(1, 8000)
@@ -43,7 +43,7 @@ def sights(draw: st.DrawFn) -> Seen:
     scale = draw(st.floats(0.1, 3))
     patch = family.patch_factor
     seen = (max(1, round(side * scale / patch)) * patch for side in (height, width))
-    return Seen(family, (height, width), (next(seen), next(seen)))
+    return ReplyContext(family, (height, width), (next(seen), next(seen)))
 
 
 @st.composite
@@ -53,7 +53,7 @@ def spans(draw: st.DrawFn, length: float) -> tuple[float, float]:
 
 
 @given(st.data(), sights())
-def test_a_box_comes_back_within_one_unit(data: st.DataObject, seen: Seen) -> None:
+def test_a_box_comes_back_within_one_unit(data: st.DataObject, seen: ReplyContext) -> None:
     height, width = seen.image_size
     (x1, x2), (y1, y2) = data.draw(spans(width)), data.draw(spans(height))
     values = (*told(x1, y1, seen), *told(x2, y2, seen))
@@ -68,7 +68,7 @@ def test_a_box_comes_back_within_one_unit(data: st.DataObject, seen: Seen) -> No
 
 
 @given(st.data(), sights())
-def test_a_point_comes_back_within_one_unit(data: st.DataObject, seen: Seen) -> None:
+def test_a_point_comes_back_within_one_unit(data: st.DataObject, seen: ReplyContext) -> None:
     height, width = seen.image_size
     x, y = data.draw(st.floats(0, width)), data.draw(st.floats(0, height))
     point = coordinates.to_point(told(x, y, seen), seen, "nose")
@@ -79,7 +79,7 @@ def test_a_point_comes_back_within_one_unit(data: st.DataObject, seen: Seen) -> 
 
 
 @given(st.data(), sights())
-def test_the_whole_picture_is_the_whole_picture(data: st.DataObject, seen: Seen) -> None:
+def test_the_whole_picture_is_the_whole_picture(data: st.DataObject, seen: ReplyContext) -> None:
     height, width = seen.image_size
     assert coordinates.to_box((0, 0, *rulers(seen)), seen) == Box(0, 0, width, height)
 
@@ -89,7 +89,7 @@ numbers = st.one_of(st.integers(), st.floats(), st.integers(-50, 1100), st.just(
 
 @given(sights(), st.tuples(numbers, numbers, numbers, numbers))
 def test_whatever_is_written_a_box_lies_in_its_picture(
-    seen: Seen, values: tuple[float, float, float, float]
+    seen: ReplyContext, values: tuple[float, float, float, float]
 ) -> None:
     height, width = seen.image_size
     box = coordinates.to_box(values, seen)
@@ -107,7 +107,7 @@ def test_whatever_is_written_a_box_lies_in_its_picture(
 
 @given(sights(), st.tuples(numbers, numbers))
 def test_whatever_is_written_a_point_lies_in_its_picture(
-    seen: Seen, values: tuple[float, float]
+    seen: ReplyContext, values: tuple[float, float]
 ) -> None:
     height, width = seen.image_size
     point = coordinates.to_point(values, seen)
@@ -117,8 +117,8 @@ def test_whatever_is_written_a_point_lies_in_its_picture(
         assert 0 <= x < width and 0 <= y < height
 
 
-def sight(family: Family, image: Size = (100, 200), seen: Size = (1000, 1000)) -> Seen:
-    return Seen(family, image, seen)
+def sight(family: Family, image: Size = (100, 200), seen: Size = (1000, 1000)) -> ReplyContext:
+    return ReplyContext(family, image, seen)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def sight(family: Family, image: Size = (100, 200), seen: Size = (1000, 1000)) -
         pytest.param(sight(RELATIVE), (0, 0, math.inf, 500), None, id="infinite"),
     ],
 )
-def test_to_box(seen: Seen, values: tuple, expected: tuple | None) -> None:
+def test_to_box(seen: ReplyContext, values: tuple, expected: tuple | None) -> None:
     box = coordinates.to_box(values, seen)
     assert (box and (box.x1, box.y1, box.x2, box.y2)) == expected
 
@@ -165,7 +165,7 @@ def test_to_box(seen: Seen, values: tuple, expected: tuple | None) -> None:
         pytest.param(sight(RELATIVE), (math.nan, 0), math.inf, id="NaN"),
     ],
 )
-def test_how_far_a_place_lies_outside(seen: Seen, values: tuple, share: float) -> None:
+def test_how_far_a_place_lies_outside(seen: ReplyContext, values: tuple, share: float) -> None:
     assert coordinates.outside(values, seen) == pytest.approx(share)
 
 
@@ -180,7 +180,9 @@ def test_a_box_of_fractions_may_reach_a_little_over_the_edge() -> None:
 
 
 @given(st.data(), sights(), st.lists(st.tuples(numbers, numbers, numbers, numbers), max_size=5))
-def test_no_box_is_lost_in_silence(data: st.DataObject, seen: Seen, rows: list[tuple]) -> None:
+def test_no_box_is_lost_in_silence(
+    data: st.DataObject, seen: ReplyContext, rows: list[tuple]
+) -> None:
     mapper = coordinates.Mapper(seen)
     boxes = [mapper.box(row, "it") for row in rows]
     lost = boxes.count(None)

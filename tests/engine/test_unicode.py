@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl import checkpoints, draw
+from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import BadImage, UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.messages import Template
+from qwen_vl_suite.qwenvl.media import draw
+from qwen_vl_suite.qwenvl.prompting.chat_template import Template
 from qwen_vl_suite.qwenvl.tasks import describe, ground, ocr
-from qwen_vl_suite.qwenvl.types import Box, Point, Request, Seen, Turn
+from qwen_vl_suite.qwenvl.types import Box, Point, ReplyContext, Request, Turn
 from qwen_vl_suite.qwenvl.unicode import well_formed
 
 HALF = "cat \ud83d"
@@ -50,7 +51,7 @@ def test_any_text_can_be_encoded_and_stays_what_it_was_where_it_could(text):
 
 @pytest.fixture(scope="module")
 def template():
-    return Template.load(checkpoints.BUNDLED, FAMILIES["qwen3_vl"])
+    return Template.load(library.BUNDLED, FAMILIES["qwen3_vl"])
 
 
 ASKED = {
@@ -68,7 +69,7 @@ def test_half_a_character_can_be_asked_with(template, asked):
 
 
 def test_what_was_asked_for_becomes_a_label_that_can_be_drawn_and_saved():
-    seen = Seen(FAMILIES["qwen3_vl"], (100, 200), (100, 200))
+    seen = ReplyContext(FAMILIES["qwen3_vl"], (100, 200), (100, 200))
     result = ground.ground(HALF).parse("[[100, 200, 300, 400]]", seen)
     assert [box.label for box in result.boxes] == [WHOLE]
     assert [entry["label"] for entry in result.data] == [WHOLE]

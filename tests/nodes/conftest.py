@@ -18,10 +18,10 @@ from comfy_api.latest import io
 from qwen_vl_suite.nodes import model as model_module
 from qwen_vl_suite.nodes import unload as unload_module
 from qwen_vl_suite.nodes.model import ModelHandle
-from qwen_vl_suite.qwenvl.backend import Watch
-from qwen_vl_suite.qwenvl.cache import ModelCache
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.types import ModelSpec, Request, Response
+from qwen_vl_suite.qwenvl.model_cache import ModelCache
+from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Response
 
 
 async def _start() -> list[type[io.ComfyNode]]:
@@ -98,15 +98,17 @@ class ScriptedBackend:
     def thinks(self, wish: bool | None) -> bool:
         return False
 
-    def generate(self, requests: Sequence[Request], watch: Watch | None = None) -> list[Response]:
-        watch = watch or Watch()
+    def generate(
+        self, requests: Sequence[Request], watch: Observer | None = None
+    ) -> list[Response]:
+        watch = watch or Observer()
         self.place = "device"
         self.requests += requests
         self.runs += 1
         watch.start([1] * len(requests), [item.sampling.max_new_tokens for item in requests])
         return [self._answer(*pair, watch) for pair in enumerate(requests)]
 
-    def _answer(self, index: int, request: Request, watch: Watch) -> Response:
+    def _answer(self, index: int, request: Request, watch: Observer) -> Response:
         reply = self.replies[index % len(self.replies)]
         for start in range(0, len(reply.text), 4):
             watch.check()
@@ -139,7 +141,7 @@ def scripted(
     def make(*replies: str | Response) -> tuple[ModelHandle, ScriptedBackend]:
         name = f"scripted-{len(backends)}"
         backends[name] = ScriptedBackend(replies)
-        return ModelHandle(ModelSpec(name)), backends[name]
+        return ModelHandle(LocalSpec(name)), backends[name]
 
     yield make
     cache.clear()

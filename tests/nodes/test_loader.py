@@ -12,14 +12,14 @@ import folder_paths
 import pytest
 from qwen_vl_suite.nodes import host, shelf
 from qwen_vl_suite.nodes.host import page, progress
-from qwen_vl_suite.qwenvl import checkpoints
+from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import (
     CheckpointNotFound,
     IncompleteCheckpoint,
     QwenVLError,
     UnsupportedModel,
 )
-from qwen_vl_suite.qwenvl.types import ModelSpec
+from qwen_vl_suite.qwenvl.types import LocalSpec
 
 CATALOGUED = "Qwen/Qwen3-VL-4B-Instruct"
 
@@ -38,7 +38,7 @@ def put(root: Path) -> Callable[..., Path]:
 
     def make(name: str, cut: bool = False) -> Path:
         folder = root / name
-        shutil.copytree(checkpoints.BUNDLED, folder)
+        shutil.copytree(library.BUNDLED, folder)
         if cut:
             (folder / "model.safetensors").unlink()
         return folder
@@ -57,7 +57,7 @@ def test_choices_put_what_is_here_first_and_the_catalogue_last(put: Any) -> None
     offered = shelf.choices()
     assert offered[:3] == ["Qwen-VL/mine", "nano (bundled demo)", "half (incomplete)"]
     assert f"{CATALOGUED} (download, 8.9 GB)" in offered[3:]
-    assert len(offered) == 3 + len(checkpoints.CATALOGUE)
+    assert len(offered) == 3 + len(library.CATALOGUE)
 
 
 def test_what_is_here_is_not_offered_for_download(put: Any) -> None:
@@ -141,7 +141,7 @@ def test_bring_downloads_with_progress_and_can_be_stopped(
         options["check"]()
         return folder / "there"
 
-    monkeypatch.setattr(checkpoints, "download", download)
+    monkeypatch.setattr(library, "download", download)
     assert shelf.bring(CATALOGUED, "modelscope") == root / "Qwen-VL" / "there"
     assert asked["repo_id"] == CATALOGUED
     assert asked["source"] == "modelscope"
@@ -161,7 +161,7 @@ def test_a_download_tells_the_page_where_it_is_and_does_not_flood_it(
             now += 0.0005
         return folder
 
-    monkeypatch.setattr(checkpoints, "download", download)
+    monkeypatch.setattr(library, "download", download)
     monkeypatch.setattr(page, "live", lambda **news: told.append(news["status"]))
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     shelf.bring(CATALOGUED, "huggingface")
@@ -175,7 +175,7 @@ def test_loader_hands_out_equal_handles_for_equal_settings(
     (first,) = run_node("QVL_Loader", model="nano (bundled demo)")
     (second,) = run_node("QVL_Loader", model="nano")
     assert first == second
-    assert first.spec == ModelSpec(str(checkpoints.BUNDLED), device=host.device("auto"))
+    assert first.spec == LocalSpec(str(library.BUNDLED), device=host.device("auto"))
     assert (first.min_pixels, first.max_pixels) == (None, None)
 
 
@@ -190,7 +190,7 @@ def test_every_loader_widget_is_in_the_handle(root: Path, run_node: Callable[...
         min_pixels=4096,
         max_pixels=65536,
     )
-    assert handle.spec == ModelSpec(str(checkpoints.BUNDLED), "fp32", "4bit", "eager", "cpu")
+    assert handle.spec == LocalSpec(str(library.BUNDLED), "fp32", "4bit", "eager", "cpu")
     assert (handle.min_pixels, handle.max_pixels) == (4096, 65536)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from qwen_vl_suite.nodes import model as model_module
 from qwen_vl_suite.nodes.model import ModelHandle, Question
-from qwen_vl_suite.qwenvl import checkpoints
+from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import ModelSpec
+from qwen_vl_suite.qwenvl.types import LocalSpec
 
 
 def settled() -> int:
@@ -96,10 +96,10 @@ def test_a_node_frees_one_model_or_all(
 @pytest.mark.parametrize(
     ("checkpoint", "name"),
     [
-        pytest.param(str(checkpoints.BUNDLED), "nano", id="bundled"),
+        pytest.param(str(library.BUNDLED), "nano", id="bundled"),
         pytest.param("/home/me/models/LLM/Qwen3-VL-4B", "Qwen3-VL-4B", id="on disk"),
     ],
 )
 def test_a_handle_prints_as_its_models_name(checkpoint: str, name: str) -> None:
-    handle = ModelHandle(ModelSpec(checkpoint))
+    handle = ModelHandle(LocalSpec(checkpoint))
     assert (str(handle), repr(handle), f"{handle}") == (name, name, name)

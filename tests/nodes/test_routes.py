@@ -18,11 +18,12 @@ from qwen_vl_suite.nodes import forecast as subject
 from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.forecast import forecast
 from qwen_vl_suite.nodes.host import machine, routes
-from qwen_vl_suite.qwenvl import checkpoints, footprint
-from qwen_vl_suite.qwenvl.cache import ModelCache
+from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import BadOption
-from qwen_vl_suite.qwenvl.memory import Memory
-from qwen_vl_suite.qwenvl.types import ModelSpec
+from qwen_vl_suite.qwenvl.model_cache import ModelCache
+from qwen_vl_suite.qwenvl.models import footprint
+from qwen_vl_suite.qwenvl.models.memory import Memory
+from qwen_vl_suite.qwenvl.types import LocalSpec
 
 GB = 10**9
 NANO = "nano (bundled demo)"
@@ -42,7 +43,7 @@ class Machine(Memory):
 def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelCache]:
     """An empty cache, whose models are scripted."""
 
-    def load(spec: ModelSpec) -> Any:
+    def load(spec: LocalSpec) -> Any:
         return SimpleNamespace(place="disk", nbytes=0, close=lambda: None)
 
     found = ModelCache(load)
@@ -76,7 +77,7 @@ def told(model: str, **widgets: str) -> dict[str, Any]:
 
 def put(folder: Path, without: str = "", **config: Any) -> Path:
     """A checkpoint there: the bundled one, less one file, with more in its ``config.json``."""
-    shutil.copytree(checkpoints.BUNDLED, folder)
+    shutil.copytree(library.BUNDLED, folder)
     settings = folder / "config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), **config}))
     if without:
@@ -87,8 +88,8 @@ def put(folder: Path, without: str = "", **config: Any) -> Path:
 def test_what_is_here_is_told_with_the_memory_it_will_take(memory: Machine) -> None:
     found = told(NANO, precision="fp32")
     assert (found["name"], found["stock"], found["loaded"]) == ("nano", "here", "")
-    spec = ModelSpec(str(checkpoints.BUNDLED), "fp32", device="cpu")
-    assert found["weights"] == footprint.estimated_bytes(checkpoints.BUNDLED, spec)
+    spec = LocalSpec(str(library.BUNDLED), "fp32", device="cpu")
+    assert found["weights"] == footprint.estimated_bytes(library.BUNDLED, spec)
     assert found["fits"] == "now"
     assert (found["device"], found["free"], found["total"]) == ("cpu", 1000 * GB, 1000 * GB)
     assert told(NANO, precision="bf16")["weights"] < found["weights"]
@@ -98,7 +99,7 @@ def test_what_is_here_is_told_with_the_memory_it_will_take(memory: Machine) -> N
 def test_a_loaded_model_is_told_where_it_is_and_measured(
     cache: ModelCache, memory: Machine
 ) -> None:
-    spec = ModelSpec(str(checkpoints.BUNDLED), "auto", "none", "sdpa", "cpu")
+    spec = LocalSpec(str(library.BUNDLED), "auto", "none", "sdpa", "cpu")
     backend: Any = cache.get(spec)
     assert told(NANO, attention="sdpa")["loaded"] == ""  # opened, but only on disk
     backend.place, backend.nbytes = "device", 12345
@@ -160,7 +161,7 @@ def test_a_download_is_told_by_size_less_what_came(root: Path, memory: Machine) 
     name = "Qwen/Qwen3-VL-4B-Instruct"
     found = told(f"{name} (download, 8.9 GB)", precision="bf16")
     assert (found["name"], found["stock"]) == ("Qwen3-VL-4B-Instruct", "download")
-    assert found["to_download"] == checkpoints.CATALOGUE[name].nbytes
+    assert found["to_download"] == library.CATALOGUE[name].nbytes
     assert not found["begun"] and abs(found["weights"] - 8.9 * GB) < 0.1 * GB
     folder = root / "Qwen-VL" / "Qwen3-VL-4B-Instruct"
     folder.mkdir(parents=True)
@@ -206,7 +207,7 @@ def test_no_word_names_a_folder_of_this_machine(root: Path, memory: Machine) -> 
     (root / "cut" / "model.safetensors").symlink_to(root / "gone")
     for found in (told("cut"), told(NANO), told("Qwen/Qwen3.5-2B")):
         assert str(root.parent) not in json.dumps(found)
-        assert str(checkpoints.BUNDLED.parents[1]) not in json.dumps(found)
+        assert str(library.BUNDLED.parents[1]) not in json.dumps(found)
 
 
 def test_no_weight_is_read(root: Path, memory: Machine, cache: ModelCache) -> None:
@@ -233,15 +234,15 @@ SIZES = {
 
 @pytest.mark.parametrize(("name", "precision"), SIZES)
 def test_the_catalogues_sizes_are_right_within_a_tenth(name: str, precision: str) -> None:
-    entry = checkpoints.CATALOGUE[f"Qwen/{name}"]
+    entry = library.CATALOGUE[f"Qwen/{name}"]
     for quantization, size in zip(("none", "8bit", "4bit"), SIZES[name, precision], strict=True):
-        spec = ModelSpec("", precision, quantization, device="cpu")
+        spec = LocalSpec("", precision, quantization, device="cpu")
         assert footprint.expected_bytes(entry, spec) / GB == pytest.approx(size, rel=0.1)
 
 
 def test_an_fp8_edition_takes_what_its_files_take() -> None:
-    entry = checkpoints.CATALOGUE["Qwen/Qwen3-VL-4B-Instruct-FP8"]
-    assert footprint.expected_bytes(entry, ModelSpec("", device="cpu")) == entry.nbytes
+    entry = library.CATALOGUE["Qwen/Qwen3-VL-4B-Instruct-FP8"]
+    assert footprint.expected_bytes(entry, LocalSpec("", device="cpu")) == entry.nbytes
 
 
 def test_only_models_that_have_another_place_are_movable(monkeypatch: pytest.MonkeyPatch) -> None:

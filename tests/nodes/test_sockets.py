@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.nodes import host, picking, sockets
-from qwen_vl_suite.qwenvl import images
 from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.media import images
 from qwen_vl_suite.qwenvl.types import Box, Point, Result
 
 SAID = {"type": "obj", "text": "", "desc": "", "palette": []}

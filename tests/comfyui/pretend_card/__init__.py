@@ -109,7 +109,7 @@ class PretendStyle(io.ComfyNode):
 
 def _cache() -> Any:
     """The cache of the pack under test, which ComfyUI imported under a name made of its path."""
-    (name,) = (name for name in sys.modules if name.endswith("qwen-vl-suite.qwenvl.cache"))
+    (name,) = (name for name in sys.modules if name.endswith("qwen-vl-suite.qwenvl.model_cache"))
     return sys.modules[name].CACHE
 
 

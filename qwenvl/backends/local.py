@@ -1,0 +1,331 @@
+"""Runs checkpoints through transformers, which is imported only when a model is loaded."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints import library
+from ..checkpoints.safetensors_header import readable_size, settings
+from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
+from ..families import family_of, is_default
+from ..inference.memory_model import MemoryModel, TokenNeed
+from ..inference.scheduler import Scheduler
+from ..inference.sequence import BatchLimits, Row, check_sampling
+from ..inference.speculative.prompt_lookup import AdaptiveSpeculation
+from ..media.images import ImageProcessor
+from ..models.devices import pick_devices
+from ..models.footprint import estimated_bytes
+from ..models.load_progress import Progress
+from ..models.loading import check_runnable, load_model
+from ..models.memory import MOVING, Memory, held, ran_out
+from ..models.weights import RAM, Place, Weights
+from ..observer import Observer
+from ..prompting.chat_template import OPEN_THOUGHT, Template
+from ..prompting.prompt import Prompt, context_length
+from ..replies import split_thinking
+from ..types import Family, LocalSpec, Request, Response, Usage
+
+log = logging.getLogger(__name__)
+
+_READING = threading.Lock()
+
+
+def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
+    """The checkpoint of ``spec``, ready to answer; its weights are read when they are first needed.
+
+    Raises ``CheckpointError`` (missing, incomplete, unsupported, or needing remote code) and
+    ``Unavailable`` (a device this machine lacks).
+    """
+    path = Path(spec.checkpoint)
+    state = library.state(path)
+    template, family, rule, context = _small_files(path, spec)
+
+    def read(progress: Progress | None) -> Any:
+        # One at a time in a process: transformers changes process-wide settings while it loads.
+        with _READING:
+            return load_model(path, spec, backend.family, progress)
+
+    weights = Weights(read, _expected_shares(path, spec))
+    backend = LocalBackend(weights, template, family, rule, memory or Memory(), context)
+    backend.watch_files(spec, state)
+    return backend
+
+
+def _small_files(
+    path: Path, spec: LocalSpec
+) -> tuple[Template, Family, ImageProcessor, int | None]:
+    """What a checkpoint is asked with: first, since what is wrong with it should not be told after
+    minutes of loading."""
+    library.require_complete(path)
+    config = settings(path, "config.json")
+    family = family_of(config)
+    if is_default(family):
+        log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
+    check_runnable(path, spec, family)
+    template = Template.load(path, family, spec.trust_remote_code)
+    return template, family, preprocessing(path), context_length(config)
+
+
+def _expected_shares(path: Path, spec: LocalSpec) -> dict[torch.device, int]:
+    """Bytes on each device before the weights have been read; the first takes the inputs."""
+    devices = pick_devices(spec.device)
+    return dict.fromkeys(devices, estimated_bytes(path, spec) // len(devices))
+
+
+def load(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
+    """As ``open_checkpoint``, with the weights read. Raises as it does, and ``Unavailable`` for an
+    explicit precision, quantization or attention this machine lacks."""
+    backend = open_checkpoint(spec, memory)
+    backend.bring(0, Observer())
+    return backend
+
+
+def preprocessing(path: Path) -> ImageProcessor:
+    """How the checkpoint in ``path`` wants its pictures. Newer files keep it inside
+    ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file says it."""
+    name = "preprocessor_config.json"
+    if (path / name).is_file():
+        found: Any = settings(path, name)
+    else:
+        name = "processor_config.json"
+        found = settings(path, name).get("image_processor")
+    try:
+        return ImageProcessor.from_config(found)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IncompleteCheckpoint(
+            f"{name} of {path.name} does not say how pictures are prepared ({error}). Download it "
+            "again; only what is missing or damaged is fetched.",
+            (name,),
+        ) from error
+
+
+class LocalBackend:
+    """One checkpoint. Calls queue behind a lock; see ``backend.Backend``. ``context``: tokens that
+    the model can have before it (None: not known)."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        template: Template,
+        family: Family,
+        preprocessing: ImageProcessor,
+        memory: Memory,
+        context: int | None = None,
+        budget: BatchLimits | None = None,
+    ):
+        self.weights = weights
+        self.template = template
+        self.family = family
+        self.preprocessing = preprocessing
+        self.memory = memory
+        self.context = context
+        self.budget = budget or BatchLimits()
+        # What was measured of guessing stays true from call to call: that by what stood before,
+        # and that by heads of the model's own.
+        self.worth, self.foresight = AdaptiveSpeculation(), AdaptiveSpeculation()
+        self._costs: MemoryModel | None = None
+        self._closed = False
+        self._turn = threading.RLock()  # of the call that is answered; others wait without MOVING
+        self._watched: tuple[LocalSpec, object] | None = None
+
+    def watch_files(self, spec: LocalSpec, state: object) -> None:
+        """From now on a change of the checkpoint's files, which were as in ``state`` (see
+        ``checkpoints.state``) when they were read, has them read again before the next answer."""
+        self._watched = spec, state
+
+    def _refresh(self, watch: Observer) -> None:
+        """Reads the checkpoint again where its files have changed. Raises ``CheckpointError`` where
+        they cannot be used any more."""
+        if self._watched is None:
+            return
+        spec, before = self._watched
+        path = Path(spec.checkpoint)
+        if (now := library.state(path)) in (before, None):
+            return
+        with held(self._turn, watch.check), held(MOVING, watch.check):
+            if self._watched != (spec, before):  # another thread was quicker
+                return
+            log.info("%s has changed on disk and is read again.", path.name)
+            self.release()
+            fresh = _small_files(path, spec)
+            self.template, self.family, self.preprocessing, self.context = fresh
+            self._costs = None
+            self._watched = spec, now
+
+    @property
+    def model(self) -> Any:
+        """The transformers model; None while its weights are only on disk."""
+        return self.weights.model
+
+    @property
+    def nbytes(self) -> int:
+        return self.weights.nbytes
+
+    @property
+    def place(self) -> Place:
+        return self.weights.place
+
+    @property
+    def max_pixels(self) -> int:
+        return self.preprocessing.max_pixels
+
+    @property
+    def device(self) -> torch.device:
+        return self.weights.device
+
+    def offload(self) -> None:
+        self.weights.offload()
+        self.memory.settle()
+
+    def release(self) -> None:
+        self.weights.release()
+        self.memory.settle()
+
+    def close(self) -> None:
+        with self.weights.lock:
+            self._closed = True
+            self.release()
+            self.memory.forget(self.weights)
+
+    def thinks(self, wish: bool | None = None) -> bool:
+        """Whether an answer will begin with a thought, given the caller's wish. Raises
+        ``BadOption`` where the model cannot do as wished."""
+        return self.template.thinks(wish)
+
+    def generate(
+        self, requests: Sequence[Request], watch: Observer | None = None
+    ) -> list[Response]:
+        """See ``backend.Backend.generate``. A request that cannot be asked (``BadOption``,
+        ``BadImage``) has the error in its response; where there is no other, or an option lies
+        outside its range, that is raised before any work is done. Raises what loading raises."""
+        watch = watch or Observer()
+        for request in requests:
+            check_sampling(request.sampling)
+        self._refresh(watch)
+        prompts, refused = self._prompts(requests)
+        if not prompts:
+            return []
+        watch.check()
+        with held(self._turn, watch.check):
+            costs = self.bring(0, watch)
+            nothing = TokenNeed(0, 0)
+            needs = [
+                prompts[index].need if index in prompts else nothing
+                for index in range(len(requests))
+            ]
+            watch.start([need.prompt for need in needs], [need.answer for need in needs])
+            for index, response in refused.items():
+                watch.done(index, response)
+            answered = Scheduler(self, prompts, costs, watch).responses() | refused
+        return [answered[index] for index in range(len(requests))]
+
+    def _prompts(
+        self, requests: Sequence[Request]
+    ) -> tuple[dict[int, Prompt], dict[int, Response]]:
+        """By the number of the request: what can be asked, and the answers to the others."""
+        prompts: dict[int, Prompt] = {}
+        refused: dict[int, QwenVLError] = {}
+        for index, request in enumerate(requests):
+            try:
+                prompts[index] = Prompt(request, self)
+            except (BadOption, BadImage) as error:
+                refused[index] = error
+        if refused and not prompts:
+            raise refused[0]
+        return prompts, {
+            index: Response("", finish_reason="error", error=error)
+            for index, error in refused.items()
+        }
+
+    def bring(self, work: int, watch: Observer) -> MemoryModel:
+        """Gets the weights onto their device, with room for ``work`` bytes beside them as far as
+        that can be had, and tells what answering takes. Raises ``OutOfMemory`` for weights that do
+        not fit, and what loading raises."""
+        with self.computing(work, watch):
+            self._costs = self._costs or MemoryModel.of(self.model)
+            return self._costs
+
+    @contextmanager
+    def computing(self, work: int, watch: Observer) -> Iterator[None]:
+        """The weights are on their device while the block runs, brought as by ``bring``."""
+        while True:
+            with held(self._turn, watch.check), held(MOVING, watch.check):
+                self._fetch(work, watch)
+                self.weights.lock.acquire()  # others can only be moving them, if anybody
+            try:
+                self._check_open()
+                if self.weights.place == "device":  # nobody has moved them out in between
+                    yield
+                    return
+            finally:
+                self.weights.lock.release()
+
+    def _fetch(self, work: int, watch: Observer) -> None:
+        self._check_open()
+        if self.weights.place == "disk":
+            watch.loading(0, 1)  # importing the libraries alone takes seconds
+        try:
+            self._check_ram()
+            self.memory.bring(self.weights, work, watch.loading)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            told = next(iter(str(error).splitlines()), type(error).__name__)
+        else:
+            return
+        self.relieve()
+        raise OutOfMemory(
+            f"The weights need {readable_size(self.weights.size)} on {self.device}, and only "
+            f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
+            f"8bit in the Loader, or a smaller model. ({told})"
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            self.release()  # closed while they were brought
+            raise QwenVLError("This model was unloaded while requests were waiting.")
+
+    def _check_ram(self) -> None:
+        """Nothing is raised where a processor's memory runs out: the kernel ends the process."""
+        weights = self.weights
+        reads = weights.place == "disk" and self.device.type == "cpu"
+        if reads and weights.size > self.memory.free(RAM):
+            raise MemoryError("RAM does not suffice")
+
+    def relieve(self) -> None:
+        """After memory ran out: gives back all that is not in use. Who makes room at this moment
+        may wait for the very weights that this thread computes with: he is not waited for."""
+        if MOVING.acquire(blocking=False):
+            try:
+                self.memory.relieve(self.weights)
+            finally:
+                MOVING.release()
+        else:
+            gc.collect()
+            self.memory.settle()
+
+    def response(self, row: Row, prompt: Prompt) -> Response:
+        close = self.template.close_ids
+        cut = row.thought if prompt.thinking else 0
+        thought, answer = row.ids[:cut], row.ids[cut:]
+        if cut and tuple(thought[-len(close) :]) == close:
+            thought = thought[: -len(close)]
+        thinking, text = self.template.decode(thought).strip(), self.template.decode(answer).strip()
+        if text.startswith(OPEN_THOUGHT):  # as some fine-tunes do of their own accord
+            thinking, text = split_thinking(text)
+        return Response(
+            text=text,
+            thinking=thinking,
+            finish_reason=row.finish_reason or "length",
+            input_sizes=prompt.input_sizes,
+            usage=Usage(len(prompt.ids), sum(prompt.image_tokens), len(row.ids)),
+            notes=prompt.notes if row.finish_reason == "length" else (),
+        )

@@ -1,0 +1,1 @@
+"""Checkpoints: names, folders, files and downloads. No torch."""

@@ -1,0 +1,1 @@
+"""Inference: continuous batching over a KV cache, sampling, speculative decoding."""

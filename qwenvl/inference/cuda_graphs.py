@@ -1,0 +1,152 @@
+"""A step on CUDA, launched as a whole.
+
+A model's step is a thousand small kernels; launching them one by one from Python takes several
+times as long as they run. A captured step is one launch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..models.memory import ran_out
+
+log = logging.getLogger(__name__)
+
+_EAGER = 2
+"""Runs before a step is captured: they do real work, set up what cannot be while capturing, and
+show whether the step waits for the device. A short answer is over before a capture would pay."""
+
+_REFUSED: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Models whose steps cannot be captured. A capture that fails leaves torch's allocator in a bad
+state, so it is not tried twice, and not at all where it is known to fail."""
+
+_CAPTURING = threading.Lock()
+"""Of captures under way at once, torch lets some fail, and with them whatever comes after; and what
+another thread launches on the stream of captures meanwhile would become part of the graph."""
+
+
+class CudaGraphs:
+    """Steps of ``model`` of fixed shapes on tensors that stay where they are, by a key that names
+    the shapes. ``forget`` when a tensor has moved."""
+
+    def __init__(self, device: torch.device, model: Any):
+        self._device, self._model = device, model
+        self._graphs: dict[Hashable, Any] = {}
+        self._runs: Counter[Hashable] = Counter()
+        self._pool: Any = None  # graphs run one at a time and can share their memory
+
+    @property
+    def possible(self) -> bool:
+        return self._model not in _REFUSED
+
+    def run(self, key: Hashable, step: Callable[[], None]) -> bool:
+        """One ``step``. It must not read from the device, nor leave a tensor that it made, nor
+        depend on anything of the host that changes while ``key`` does not. False where it took
+        longer than it will the next time."""
+        if not self.possible:
+            step()
+            return True
+        self._runs[key] += 1
+        if self._runs[key] < _EAGER:
+            step()
+        elif self._runs[key] == _EAGER:
+            if self._waits(step):
+                self._refuse("it waits for the device")
+        elif graph := self._graphs.get(key):
+            self._replay(graph)
+        else:
+            self._capture(key, step)
+        return self._runs[key] > _EAGER + 1
+
+    def forget(self) -> None:
+        self._graphs.clear()
+        self._runs.clear()
+        self._pool = None
+
+    def _refuse(self, why: object) -> None:
+        _REFUSED.add(self._model)
+        self.forget()
+        log.info("Steps of this model are launched one kernel at a time: %s", why)
+
+    def _capture(self, key: Hashable, step: Callable[[], None]) -> None:
+        try:
+            self._graphs[key] = self._record(step)
+        except RuntimeError as error:
+            # Memory that suffices for the step may not suffice for its graph as well.
+            self._refuse("no memory is left for more" if ran_out(error) else error)
+            step()
+        else:
+            self._replay(self._graphs[key])
+
+    def _waits(self, step: Callable[[], None]) -> bool:
+        """Runs ``step``, and tells whether it waited for the device, as some kernels do (those of
+        8-bit weights, say). Where it will be captured: what libraries set up for a stream must not
+        become part of a graph."""
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as told, self._aside():
+                warnings.simplefilter("always")
+                step()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+        return any("synchronizing" in str(warning.message) for warning in told)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """On the stream of captures, behind all that was launched before, and before the rest."""
+        ours, theirs = _stream(self._device), torch.cuda.current_stream(self._device)
+        with _CAPTURING:
+            ours.wait_stream(theirs)
+            try:
+                with torch.cuda.stream(ours):
+                    yield
+            finally:
+                theirs.wait_stream(ours)
+
+    def _record(self, step: Callable[[], None]) -> Any:
+        graph = torch.cuda.CUDAGraph()
+        with _CAPTURING, torch.cuda.device(self._device):
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            torch.cuda.synchronize()
+            # Not torch.cuda.graph: it empties torch's caches every time, keeps one stream for all
+            # devices, and stays on it where a capture fails.
+            with torch.cuda.stream(_stream(self._device)):
+                try:
+                    # Other threads of the process may use the device meanwhile.
+                    graph.capture_begin(self._pool, capture_error_mode="thread_local")
+                    try:
+                        step()
+                    finally:
+                        graph.capture_end()
+                except BaseException:  # a host's stop, say
+                    self._unwind()
+                    raise
+        return graph
+
+    def _unwind(self) -> None:
+        """After a capture that failed, torch up to 2.11 would take all memory for that of a graph
+        that is still recorded, and give none of it back."""
+        # A newer one has ended it, and may have no such function.
+        with suppress(RuntimeError, AttributeError):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+
+    def _replay(self, graph: Any) -> None:
+        with torch.cuda.device(self._device):
+            graph.replay()
+
+
+@cache
+def _stream(device: torch.device) -> Any:
+    """Where steps on ``device`` are captured: one for all, for each keeps memory of its own."""
+    return torch.cuda.Stream(device)

@@ -1,0 +1,1 @@
+"""Media: pictures from tensors and files to pixel values, and drawing on them."""

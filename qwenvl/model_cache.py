@@ -1,0 +1,222 @@
+"""Loaded models, shared by everybody in the process who asks for the same one."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .backends.base import Backend
+from .types import LocalSpec
+
+if TYPE_CHECKING:
+    from .models.memory import Memory
+
+log = logging.getLogger(__name__)
+
+Load = Callable[[LocalSpec], Backend]
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """``hits`` and ``misses`` count requests, ``evictions`` models that made room for others.
+    ``bytes``: what the ``models`` that are loaded now occupy, as they themselves measure it."""
+
+    hits: int
+    misses: int
+    evictions: int
+    bytes: int
+    models: int
+
+
+@dataclass(eq=False)
+class _Entry:
+    """``backend`` is resolved once, for all who wait. ``leases``: how many use it right now."""
+
+    backend: Future[Backend] = field(default_factory=Future)
+    leases: int = 0
+    dropped: bool = False
+
+    @property
+    def loaded(self) -> bool:
+        return self.backend.done() and self.backend.exception() is None
+
+
+class ModelCache:
+    """One model for each ``LocalSpec``, checkpoints compared by their real path. Thread-safe.
+
+    Who asks for a model that is being opened waits for that; who asks for another that is open
+    does not wait. ``memory`` is what models are to ask for room (None: torch alone).
+
+    With ``max_bytes`` the models used longest ago are closed once all together occupy more,
+    except those in use and the one used last. A model is measured when its use ends, so for a
+    while there must be room for it as well.
+    """
+
+    def __init__(self, load: Load, max_bytes: int | None = None):
+        self.max_bytes = max_bytes
+        self.memory: Memory | None = None
+        self._load = load
+        self._discarded: deque[LocalSpec] = deque()
+        self._lock = threading.Lock()  # guards all below; never held while a model loads or closes
+        self._entries: OrderedDict[LocalSpec, _Entry] = OrderedDict()
+        self._hits = self._misses = self._evictions = 0
+
+    @contextmanager
+    def lease(self, spec: LocalSpec) -> Iterator[Backend]:
+        """The model of ``spec``, which is neither evicted nor closed while the block runs.
+
+        What loading raises reaches everyone who waited for it and is not remembered.
+        """
+        entry, is_new = self._enter(spec)
+        try:
+            if is_new:
+                self._resolve(spec, entry)
+            yield entry.backend.result()
+        finally:
+            self._leave(entry)
+
+    def get(self, spec: LocalSpec) -> Backend:
+        """The model of ``spec``. It can be closed at any later time by ``unload``, ``clear`` or
+        eviction: hold a ``lease`` for as long as work lasts where these may happen."""
+        with self.lease(spec) as backend:
+            return backend
+
+    def unload(self, spec: LocalSpec) -> bool:
+        """Closes the model of ``spec`` once nobody leases it. Tells whether there was one."""
+        with self._locked():
+            entry, idle = self._take(spec)
+        _close(idle)
+        return entry is not None
+
+    def discard(self, spec: LocalSpec) -> None:
+        """As ``unload``, for finalizers, which may run at any point of any thread, even one that is
+        inside this cache: where the cache is busy, whoever is in it unloads when he leaves."""
+        self._discarded.append(_key(spec))
+        self._sweep()
+
+    def clear(self) -> None:
+        """Closes all models, those in use when they are no longer."""
+        with self._locked():
+            idle = self._drop(list(self._entries.values()))
+            self._entries.clear()
+        _close(idle)
+
+    def loaded(self, spec: LocalSpec | None = None) -> list[Backend]:
+        """The models that are open now, the one used last at the end; only that of ``spec`` if one
+        is given."""
+        only = _key(spec) if spec else None
+        with self._locked():
+            return [
+                entry.backend.result()
+                for key, entry in self._entries.items()
+                if entry.loaded and only in (None, key)
+            ]
+
+    def stats(self) -> CacheStats:
+        with self._locked():
+            loaded = [entry for entry in self._entries.values() if entry.loaded]
+            nbytes = sum(entry.backend.result().nbytes for entry in loaded)
+            return CacheStats(self._hits, self._misses, self._evictions, nbytes, len(loaded))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Unloads what was discarded, unless somebody is inside; he sweeps when he leaves."""
+        while self._discarded and self._lock.acquire(blocking=False):
+            try:
+                _, idle = self._take(self._discarded.popleft())
+            except IndexError:  # another thread was quicker
+                idle = []
+            finally:
+                self._lock.release()
+            _close(idle)
+
+    def _take(self, spec: LocalSpec) -> tuple[_Entry | None, list[_Entry]]:
+        """Takes a model out; the second part is what can be closed at once."""
+        entry = self._entries.pop(_key(spec), None)
+        if entry is not None:
+            log.info("Unloading %s", spec.checkpoint)
+        return entry, self._drop([entry] if entry else [])
+
+    def _enter(self, spec: LocalSpec) -> tuple[_Entry, bool]:
+        key = _key(spec)
+        with self._locked():
+            is_new = key not in self._entries
+            entry = self._entries.setdefault(key, _Entry())
+            entry.leases += 1
+            self._entries.move_to_end(key)
+            self._hits += not is_new
+            self._misses += is_new
+        return entry, is_new
+
+    def _resolve(self, spec: LocalSpec, entry: _Entry) -> None:
+        try:
+            backend = self._load(spec)
+        except BaseException as error:  # a host's interrupt too must not leave others waiting
+            with self._locked():
+                if self._entries.get(_key(spec)) is entry:
+                    del self._entries[_key(spec)]
+            entry.backend.set_exception(error)
+        else:
+            entry.backend.set_result(backend)
+
+    def _leave(self, entry: _Entry) -> None:
+        with self._locked():
+            entry.leases -= 1
+            idle = [entry] if entry.dropped and not entry.leases and entry.loaded else []
+            idle += self._drop(self._surplus())
+        _close(idle)
+
+    def _surplus(self) -> list[_Entry]:
+        """Takes out what must go for ``max_bytes``, the longest unused first."""
+        if self.max_bytes is None:
+            return []
+        loaded = [(key, entry) for key, entry in self._entries.items() if entry.loaded]
+        nbytes = sum(entry.backend.result().nbytes for _, entry in loaded)
+        surplus = []
+        for key, entry in loaded[:-1]:
+            if nbytes > self.max_bytes and not entry.leases:
+                nbytes -= entry.backend.result().nbytes
+                surplus.append(self._entries.pop(key))
+        self._evictions += len(surplus)
+        return surplus
+
+    def _drop(self, entries: list[_Entry]) -> list[_Entry]:
+        """Marks entries that left the cache; returns those that nobody uses any more."""
+        for entry in entries:
+            entry.dropped = True
+        return [entry for entry in entries if not entry.leases and entry.loaded]
+
+
+def _key(spec: LocalSpec) -> LocalSpec:
+    real = os.path.normcase(os.path.realpath(spec.checkpoint))
+    return dataclasses.replace(spec, checkpoint=real)
+
+
+def _close(entries: list[_Entry]) -> None:
+    for entry in entries:
+        entry.backend.result().close()
+
+
+def _load(spec: LocalSpec) -> Backend:
+    from .backends.local import open_checkpoint
+
+    return open_checkpoint(spec, CACHE.memory)
+
+
+CACHE = ModelCache(_load)
+"""The process's own."""

@@ -1,0 +1,1 @@
+"""Models: loading, devices, memory, and patches to the library's modules."""

@@ -1,0 +1,120 @@
+"""What a model will occupy once it is loaded, told from its files' headers: no weight is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.catalogue import Entry
+from ..checkpoints.integrity import chosen_files
+from ..checkpoints.safetensors_header import settings
+from ..types import LocalSpec
+
+HEADS = "mtp."
+"""How the names of heads begin that guess several tokens at once; see ``heads``."""
+WITH_HEADS = ("qwen3_5", "qwen3_5_moe")
+"""Model types whose heads are loaded, beside the model itself."""
+# What checkpoints bring beside the model: heads, and the speaking half of Qwen2.5-Omni.
+NOT_LOADED = (HEADS, "talker.", "token2wav.")
+# What is no linear layer, or is not to be quantised (see ``loading``), by a part of its name.
+_KEPT_WHOLE = {"visual", "lm_head", "embed_tokens", "audio_bos_eos_token"}
+FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor in a checkpoint: its name there, the format's name of its type (``BF16``), its
+    shape, and its bytes on disk."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def copies(self) -> float:
+        """How often it will stand in memory: ``patch_embedding`` adds a sum over the frames."""
+        frames = self.shape[2] if self.name.endswith("patch_embed.proj.weight") else 0
+        return 1 + 1 / frames if frames else 1
+
+
+def weights(path: Path) -> Iterator[Weight]:
+    """The tensors of the checkpoint ``path`` that a loaded model takes, without its heads.
+
+    Raises ``IncompleteCheckpoint`` where a file is missing or cut off.
+    """
+    return (weight for weight in _tensors(path) if not weight.name.startswith(NOT_LOADED))
+
+
+def _tensors(path: Path) -> Iterator[Weight]:
+    for name, entry in chosen_files(path).tensors.items():
+        begin, end = entry["data_offsets"]
+        yield Weight(name, entry["dtype"], tuple(entry["shape"]), end - begin)
+
+
+def estimated_bytes(path: Path, spec: LocalSpec) -> int:
+    """Bytes that the weights of the checkpoint ``path`` will occupy, loaded as ``spec`` says.
+
+    Buffers are left out, and what a processor packs for itself. Raises ``IncompleteCheckpoint``
+    where a file is missing or cut off, and as for loading ``BadOption`` and ``Unavailable``.
+    """
+    from .devices import SPLIT, pick_device, pick_dtype
+
+    itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
+    config = settings(path, "config.json")
+    tied, heads = _tied(config), 0
+    if config.get("model_type") in WITH_HEADS and spec.device != SPLIT:
+        parts = [weight for weight in _tensors(path) if weight.name.startswith(HEADS)]
+        if all(weight.dtype in FLOATS for weight in parts):  # others are not used
+            heads = sum(weight.numel * itemsize for weight in parts)
+    return heads + sum(
+        int(weight.copies * weight.nbytes)
+        if config.get("quantization_config")
+        else loaded_bytes(weight, itemsize, spec.quantization)
+        for weight in weights(path)
+        if not (tied and weight.name.endswith("lm_head.weight"))
+    )
+
+
+def expected_bytes(entry: Entry, spec: LocalSpec) -> int:
+    """About what the weights of a catalogue entry will occupy once it is here, loaded as ``spec``
+    says: within a tenth for the dense editions, too much for Qwen2.5-Omni, whose speaking half is
+    not loaded. Raises as ``estimated_bytes`` for ``BadOption`` and ``Unavailable``."""
+    from .devices import pick_device, pick_dtype
+
+    itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
+    if entry.name.endswith("-FP8"):
+        return entry.nbytes
+    numbers = entry.nbytes / 2  # the catalogue counts bf16
+    # The vision tower and the embeddings stay whole; small models share one table for both ends.
+    whole = min(numbers / 2, 0.75e9 if numbers < 6e9 else 2e9)
+    each = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}.get(spec.quantization, float(itemsize))
+    return round(whole * itemsize + (numbers - whole) * each)
+
+
+def _tied(config: Mapping[str, Any]) -> bool:
+    """Whether the last layer is the first one's table, whatever the file holds."""
+    text = config.get("text_config") or {}
+    return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+
+
+def loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
+    """Bytes of ``weight`` once it is loaded. ``itemsize``: those of a number that is not
+    quantised. ``quantization``: as in ``LocalSpec``."""
+    if weight.dtype not in FLOATS:
+        return weight.nbytes
+    linear = weight.name.endswith(".weight") and len(weight.shape) == 2
+    if not linear or _KEPT_WHOLE.intersection(weight.name.split(".")):
+        return int(weight.copies * weight.numel) * itemsize
+    if quantization == "8bit":  # one byte each, and a scale in float32 for every row
+        return weight.numel + 4 * weight.shape[0]
+    if quantization == "4bit":  # half a byte each, a scale for every 64, a table of 16 values
+        return -(-weight.numel // 2) + 4 * -(-weight.numel // 64) + 4 * 16
+    return weight.numel * itemsize

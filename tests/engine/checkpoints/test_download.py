@@ -1,0 +1,815 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from disk import CONFIG, files, safetensors, write
+from hub import COMMIT, Hub
+from qwen_vl_suite.qwenvl.checkpoints import download as rooms
+from qwen_vl_suite.qwenvl.checkpoints import library
+from qwen_vl_suite.qwenvl.checkpoints.receipts import Receipt
+from qwen_vl_suite.qwenvl.cli.main import main
+from qwen_vl_suite.qwenvl.errors import BadOption, DownloadError, QwenVLError, UnsupportedModel
+
+REPO = "Qwen/Tiny-VL"
+BIG = "model-00002-of-00002.safetensors"
+SECRET = "hf_verysecretverysecretverysecret"
+SOURCES = ("huggingface", "modelscope")
+EXTRA = {
+    "README.md": b"# Tiny",
+    "pytorch_model.bin": b"\x80pickle",
+    "training_args.bin": b"\x80",
+    "modeling.py": b"import os",
+    "tiny.gguf": b"GGUF",
+    "additional/chat_template.jinja": b"{{ messages }}",
+}
+
+
+def contents():
+    """A checkpoint whose second shard takes several network packets."""
+    whole = files()
+    whole[BIG] = safetensors({"c.weight": 3_000_000})
+    return whole
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    """No waiting, and none of the user's own logins."""
+    monkeypatch.setattr(rooms, "PAUSES", (0.0, 0.0))
+    for name in (
+        "HF_TOKEN",
+        "HF_HUB_OFFLINE",
+        "HUGGING_FACE_HUB_TOKEN",
+        "HTTP_PROXY",
+        "http_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+
+
+@pytest.fixture
+def hub():
+    with Hub({REPO: {**contents(), **EXTRA}}) as running:
+        yield running
+
+
+@pytest.fixture
+def get(hub, tmp_path):
+    def download(source="huggingface", repo=REPO, **options):
+        options.setdefault("endpoint", hub.url)
+        return library.download(repo, tmp_path / "models", source=source, **options)
+
+    return download
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_brings_what_can_be_loaded_and_nothing_else(hub, get, source, tmp_path):
+    folder = get(source)
+    assert folder == tmp_path / "models" / "Tiny-VL"
+    assert brought(folder) == {**contents(), "additional/chat_template.jinja": b"{{ messages }}"}
+    assert library.inspect(folder).problem == ""
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_second_call_fetches_nothing(hub, get, source):
+    get(source)
+    hub.files()
+    get(source)
+    assert hub.files() == []
+
+
+def test_code_comes_only_when_asked_for(hub, get):
+    assert not (get() / "modeling.py").exists()
+    assert (get(trust_remote_code=True) / "modeling.py").read_bytes() == b"import os"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_cut_connection_is_continued_at_once(hub, get, source):
+    hub.cuts[BIG] = [15 * rooms.CHUNK, 8 * rooms.CHUNK]
+    folder = get(source)
+    assert (folder / BIG).read_bytes() == contents()[BIG]
+    asked = [range for name, range, _ in hub.asked if name == BIG]
+    assert asked == [None, f"bytes={15 * rooms.CHUNK}-", f"bytes={23 * rooms.CHUNK}-"]
+
+
+def test_a_dead_connection_is_an_error_and_the_next_call_continues(hub, get, tmp_path):
+    hub.cuts[BIG] = [30 * rooms.CHUNK, 0, 0, 0]
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1.*kept"):
+        get()
+    found = library.inspect(tmp_path / "models" / "Tiny-VL")
+    assert found.missing == (BIG,)
+    assert f"2.0 MB in {BIG}.part" in found.problem
+    hub.files()
+    folder = get()
+    assert hub.files() == [BIG]
+    assert (folder / BIG).read_bytes() == contents()[BIG]
+    assert not list(folder.glob("*.part"))
+
+
+def test_a_cut_off_file_is_continued_not_fetched_whole(hub, get):
+    shard = get() / BIG
+    shard.write_bytes(contents()[BIG][:2_500_000])
+    hub.asked.clear()
+    get()
+    assert [(name, range) for name, range, _ in hub.asked] == [(BIG, "bytes=2500000-")]
+    assert shard.read_bytes() == contents()[BIG]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda whole: b"<html>" + whole[6:], id="header"),
+        pytest.param(lambda whole: whole + b"x", id="too long"),
+        pytest.param(lambda whole: b"x" * 2_000_000, id="short and wrong"),
+    ],
+)
+def test_a_broken_shard_is_fetched_alone(hub, get, damage):
+    shard = get() / BIG
+    shard.write_bytes(damage(contents()[BIG]))
+    hub.files()
+    get()
+    assert set(hub.files()) == {BIG}
+    assert shard.read_bytes() == contents()[BIG]
+
+
+def test_a_file_that_came_damaged_never_gets_its_name(hub, get, tmp_path):
+    hub.wrong_once.add(BIG)
+    with pytest.raises(DownloadError, match=f"{BIG}.*arrived damaged"):
+        get()
+    assert not (tmp_path / "models" / "Tiny-VL" / BIG).exists()
+    assert (get() / BIG).read_bytes() == contents()[BIG]
+
+
+def test_a_hub_that_cannot_continue_sends_all_again(hub, get):
+    hub.ranges = False
+    hub.cuts[BIG] = [1_000_000]
+    seen = []
+    folder = get(progress=lambda done, total, name: seen.append((done, total)))
+    assert (folder / BIG).read_bytes() == contents()[BIG]
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_hub_that_sends_more_than_announced_is_stopped(hub, get, tmp_path):
+    hub.lies["tokenizer.json"] = b"{" * 10_000_000
+    with pytest.raises(DownloadError, match=r"more of tokenizer\.json"):
+        get()
+    part = tmp_path / "models" / "Tiny-VL" / "tokenizer.json.part"
+    assert part.stat().st_size <= len(contents()["tokenizer.json"])
+
+
+def test_progress_counts_every_byte_once(hub, get):
+    seen = []
+    hub.cuts[BIG] = [1_000_000]
+    get(progress=lambda done, total, name: seen.append((done, total, name)))
+    total = sum(len(c) for c in contents().values()) + len(b"{{ messages }}")
+    assert {t for _, t, _ in seen} == {total}
+    assert [d for d, _, _ in seen] == sorted(d for d, _, _ in seen)
+    assert seen[-1][0] == total
+    assert {name for _, _, name in seen} >= set(contents())
+
+
+class Stop(BaseException):
+    """As a host's interrupt may be."""
+
+
+@pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt, BrokenPipeError])
+def test_cancel_keeps_what_came(hub, get, tmp_path, kind):
+    done = 0
+
+    def progress(now, total, name):
+        nonlocal done
+        done = now
+
+    def check():
+        if done > 1_500_000:
+            raise kind
+
+    with pytest.raises(kind):
+        get(progress=progress, check=check)
+    part = tmp_path / "models" / "Tiny-VL" / (BIG + ".part")
+    came = part.stat().st_size
+    assert 1_000_000 < came < len(contents()[BIG])
+    hub.asked.clear()
+    get()
+    assert [(name, range) for name, range, _ in hub.asked] == [(BIG, f"bytes={came}-")]
+
+
+def test_a_hub_that_falls_silent_is_asked_again(hub, get, monkeypatch):
+    monkeypatch.setattr(rooms, "TIMEOUT", (5, 0.2))
+    hub.stalls[BIG] = [1_000_000]
+    folder = get()
+    assert (folder / BIG).read_bytes() == contents()[BIG]
+    asked = [where for name, where, _ in hub.asked if name == BIG]
+    assert asked[0] is None and 900_000 < int(asked[1].removeprefix("bytes=")[:-1]) <= 1_000_000
+
+
+def test_a_stop_is_heard_between_two_attempts(hub, get, monkeypatch):
+    slept = []
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr(rooms, "time", clock)
+    monkeypatch.setattr(rooms, "PAUSES", (60.0,))
+    hub.status[BIG] = [503]
+
+    def check():
+        if slept:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        get(check=check)
+    assert sum(slept) < 1
+
+
+def test_a_busy_hub_is_asked_again(hub, get):
+    hub.status["config.json"] = [503, 429]
+    assert (get() / "config.json").read_bytes() == contents()["config.json"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("status", "word"), [(401, "login"), (403, "login"), (404, "spelling")])
+def test_refusals_say_what_to_do(hub, get, source, status, word):
+    for where in ("listing", "config.json"):
+        hub.status = {where: [status]}
+        with pytest.raises(DownloadError, match=word) as caught:
+            get(source, token=SECRET)
+        assert str(status) in str(caught.value) and REPO in str(caught.value)
+        assert SECRET not in repr(caught.getrepr(style="long"))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_unknown_repository(get, source):
+    with pytest.raises(DownloadError, match="Qwen/Missing"):
+        get(source, "Qwen/Missing")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_offline_names_the_host(get, source, tmp_path):
+    with Hub({}) as gone:
+        endpoint = gone.url
+    with pytest.raises(DownloadError, match=r"cannot be reached at 127\.0\.0\.1") as caught:
+        get(source, endpoint=endpoint, token=SECRET)
+    assert SECRET not in str(caught.value)
+    assert not (tmp_path / "models" / "Tiny-VL").exists()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_token_opens_and_stays_with_its_hub(hub, get, source):
+    hub.token, hub.cdn = SECRET, True
+    with pytest.raises(DownloadError, match="401"):
+        get(source)
+    folder = get(source, token=SECRET)
+    assert (folder / BIG).read_bytes() == contents()[BIG]
+    first, second = (
+        {token for name, _, token in hub.asked[at::2]} for at in (0, 1)
+    )  # the hub and the other host take turns
+    assert (first, second) == ({f"Bearer {SECRET}"}, {None})
+
+
+LOGINS = {"huggingface": "HF_TOKEN", "modelscope": "MODELSCOPE_API_TOKEN"}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_stored_login_is_not_given_to_a_mirror(hub, get, monkeypatch, source):
+    monkeypatch.setenv(LOGINS[source], SECRET)
+    monkeypatch.setenv("QVL_TOKEN_HOST", "huggingface.co, example.com")
+    get(source)
+    assert {token for _, token in hub.logins} == {None}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_mirror_named_for_it_gets_the_login_and_passes_it_to_nobody(
+    hub, get, monkeypatch, source
+):
+    monkeypatch.setenv(LOGINS[source], SECRET)
+    monkeypatch.setenv("QVL_TOKEN_HOST", "example.com, 127.0.0.1")
+    hub.cdn = hub.moved = True
+    get(source)
+    assert set(hub.logins) == {("127.0.0.1", f"Bearer {SECRET}"), ("localhost", None)}
+
+
+@pytest.mark.parametrize(
+    ("address", "gets"),
+    [
+        ("https://huggingface.co", True),
+        ("https://HuggingFace.co/", True),
+        ("http://huggingface.co", False),
+        ("https://hf-mirror.com", False),
+        ("https://huggingface.co.example.com", False),
+        ("https://example.com/huggingface.co", False),
+    ],
+)
+def test_only_the_hubs_own_host_gets_the_login_unasked(monkeypatch, address, gets):
+    from qwen_vl_suite.qwenvl.checkpoints.hubs import hub_for
+
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    for hub in (hub_for("huggingface", endpoint=address), _from_the_variable(monkeypatch, address)):
+        assert ("authorization" in {name.lower() for name in hub.headers}) is gets
+
+
+def _from_the_variable(monkeypatch, address):
+    """The library reads HF_ENDPOINT when it is imported."""
+    from qwen_vl_suite.qwenvl.checkpoints.hubs import hub_for
+
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    return hub_for("huggingface")
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import conftest
+from qwen_vl_suite.qwenvl import errors
+from qwen_vl_suite.qwenvl.checkpoints import library
+try:
+    print(library.download(sys.argv[2], sys.argv[3]))
+except errors.DownloadError as error:
+    print(error)
+"""
+
+
+def download_in_a_new_process(tmp_path, **variables):
+    """The library reads its variables once, when it is imported."""
+    here = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, here, REPO, str(tmp_path / "models")],
+        env={**os.environ, "NO_PROXY": "127.0.0.1", "HF_TOKEN": SECRET, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_an_endpoint_the_librarys_own_is_used(hub, tmp_path):
+    said = download_in_a_new_process(tmp_path, HF_ENDPOINT=hub.url)
+    assert (tmp_path / "models" / "Tiny-VL" / BIG).exists(), said
+    assert {token for _, token in hub.logins} == {None}
+
+
+def test_the_librarys_offline_switch_is_respected(hub, tmp_path):
+    said = download_in_a_new_process(tmp_path, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE" in said
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    "repo",
+    [
+        "Tiny-VL",
+        "../Tiny-VL",
+        "Qwen/..",
+        "Qwen/../x",
+        "/etc/passwd",
+        "a/b/c",
+        "",
+        "Qwen/a b",
+        "Q/.x",
+    ],
+)
+def test_only_owner_and_name(get, repo, tmp_path):
+    with pytest.raises(BadOption, match="owner/name"):
+        get(repo=repo)
+    assert not (tmp_path / "models").exists()
+
+
+NAMES = {
+    "above": "../evil.json",
+    "root": "/tmp/evil.json",
+    "above from within": "a/../../evil.json",
+    "backslash": "..\\evil.json",
+    "drive": "C:evil.json",
+    "stream": "evil.json:x.json",
+    "NUL": "evil\0.json",
+    "line break": "evil\n.json",
+    "half a character": "evil\ud800.json",
+    "device": "NUL.evil.json",
+    "device in a folder": "aux/evil.json",
+    "dot at the end": "evil./evil.json",
+    "empty part": "evil//evil.json",
+    "here": "./evil.json",
+    "question mark": "evil?.json",
+    "long": "evil" + "x" * 300 + ".json",
+    "long in UTF-8": "evil" + "红" * 80 + ".json",
+    "many folders": "evil/" * 100 + "evil.json",
+    "capitals": "Config.json",
+    "folder": "config.json/evil.json",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("source", SOURCES)
+def test_names_that_cannot_be_written_are_refused_before_anything_is(tmp_path, name, source):
+    with (
+        Hub({REPO: {**files(), name: b"{}"}}) as hub,
+        pytest.raises(DownloadError, match=r"lists a file (outside|with)") as caught,
+    ):
+        library.download(REPO, tmp_path / "models", source=source, endpoint=hub.url)
+    assert repr(name[:60])[1:-1] in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Path": None, "Size": 1},
+        {"Path": ["a.json"], "Size": 1},
+        {"Path": "a.json", "Size": None},
+        {"Path": "a.json", "Size": "many"},
+        {"Path": "a.json", "Size": float("inf")},
+        {"Path": "a.json", "Size": -1},
+        {"Path": "a.json", "Size": 10**400},
+        {"Path": "a.json", "Size": 1, "Sha256": "0" * 63},
+        {"Path": "a.json", "Size": 1, "Sha256": 7},
+        {"Size": 1},
+        "a.json",
+        None,
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("source", SOURCES)
+def test_rows_that_are_none_are_an_error_of_the_hub(tmp_path, monkeypatch, row, source):
+    rows = [row]
+    if isinstance(row, dict):
+        sibling = {"rfilename": row.get("Path"), "size": row["Size"]}
+        if "Sha256" in row:
+            sibling["lfs"] = {"sha256": row["Sha256"], "size": 1, "pointerSize": 1}
+        rows = [sibling] if source == "huggingface" else rows
+    with Hub({REPO: files()}) as hub:
+        handler = hub.server.RequestHandlerClass
+        plain = {"huggingface": handler._siblings, "modelscope": handler._modelscope}[source]
+
+        def told(self, repo, contents):
+            answer = plain(self, repo, contents)
+            (answer["siblings"] if source == "huggingface" else answer["Data"]["Files"]).extend(
+                rows
+            )
+            return answer
+
+        monkeypatch.setattr(handler, plain.__name__, told)
+        if row == {"Path": "a.json", "Size": None} and source == "huggingface":
+            return  # a file without a size is not offered there
+        with pytest.raises(DownloadError):
+            library.download(REPO, tmp_path / "models", source=source, endpoint=hub.url)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_linked_subfolder_is_not_followed_out(get, tmp_path):
+    folder = tmp_path / "models" / "Tiny-VL"
+    folder.mkdir(parents=True)
+    (folder / "additional").symlink_to(tmp_path)
+    with pytest.raises(DownloadError, match="outside"):
+        get()
+    assert not (tmp_path / "chat_template.jinja").exists()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_repository_without_safetensors_is_refused_before_anything_comes(tmp_path, source):
+    with Hub({REPO: {"config.json": b"{}", "model.gguf": b"GGUF"}}) as hub:
+        with pytest.raises(DownloadError, match="no safetensors"):
+            library.download(REPO, tmp_path, source=source, endpoint=hub.url)
+        assert hub.files() == []
+
+
+def test_a_full_disk_is_said_before(hub, get, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1_000_000))
+    with pytest.raises(DownloadError, match=r"needs 3\.0 MB, and 1\.0 MB are free"):
+        get()
+    assert hub.files() == []
+
+
+def test_a_place_that_is_taken_by_a_file(get, tmp_path):
+    write(tmp_path, {"models": b""})
+    with pytest.raises(DownloadError, match="cannot be written"):
+        get()
+
+
+def test_two_downloads_into_one_folder_do_not_mix(hub, get):
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        inside.set()
+        leave.wait(10)
+
+    first = threading.Thread(target=lambda: get(check=hold))
+    first.start()
+    assert inside.wait(10)
+    with pytest.raises(DownloadError, match="under way"):
+        get()
+    leave.set()
+    first.join()
+    assert get().is_dir()
+
+
+def test_an_answer_that_is_no_hubs(get, hub):
+    with pytest.raises(DownloadError):
+        get("modelscope", endpoint=hub.url + "/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("source", "elsewhere", "modelscope"),
+        ("revision", "", "revision"),
+        ("revision", "a\0b", "revision"),
+        ("revision", "\udcff", "revision"),
+    ],
+)
+def test_options_out_of_range(tmp_path, option, value, word):
+    with pytest.raises(BadOption, match=word):
+        library.download(REPO, tmp_path, **{option: value})
+
+
+ADDRESSES = {
+    "empty": "",
+    "no scheme": "hub.example.com",
+    "no scheme but a port": "localhost:8000",
+    "no host": "https://",
+    "only a path": "https:///models",
+    "file": "file:///etc/passwd",
+    "ftp": "ftp://hub.example.com",
+    "blank": "https://hub example.com",
+    "blank before": " https://hub.example.com",
+    "line break": "https://hub.example.com\n",
+    "NUL": "https://hub.example.com/\0",
+    "bytes that are no text": "https://hub.example.com/\udcff",
+    "backslash": "https:\\\\hub.example.com",
+    "port in words": "https://hub.example.com:http",
+    "port too high": "https://hub.example.com:99999",
+    "half an IPv6 address": "http://[::1",
+    "question": "https://hub.example.com?x=1",
+    "fragment": "https://hub.example.com#x",
+    "no address": "🙂",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
+def test_an_endpoint_that_is_no_web_address(get, tmp_path, source, address):
+    with pytest.raises(BadOption, match=r"The endpoint .* is no web address") as caught:
+        get(source, endpoint=address)
+    assert repr(address) in str(caught.value)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_variable_that_is_no_web_address_is_named(monkeypatch):
+    with pytest.raises(BadOption, match="variable HF_ENDPOINT 'elsewhere'"):
+        _from_the_variable(monkeypatch, "elsewhere").listing(REPO, None)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("address", ["https://me:pass@hub.example.com", "https://pass@hub"])
+def test_a_password_in_an_address_is_refused_and_not_shown(get, source, address):
+    with pytest.raises(BadOption, match="password") as caught:
+        get(source, endpoint=address)
+    assert "pass@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1]:9", "http://hub.invalid", "http://..", "http://a..b:80"]
+)
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_address_where_nobody_answers(get, monkeypatch, source, address):
+    with pytest.raises(DownloadError, match="cannot be reached at"):
+        get(source, endpoint=address)
+
+
+def test_the_listing_is_pinned_to_its_commit(hub, get):
+    from qwen_vl_suite.qwenvl.checkpoints.hubs import hub_for
+
+    listing = hub_for("huggingface", endpoint=hub.url).listing(REPO, "main")
+    assert listing.revision == COMMIT
+
+
+def test_every_error_is_the_engines():
+    assert issubclass(DownloadError, QwenVLError)
+
+
+def brought(folder):
+    """What is in a folder of a model, less the notes of the download."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".download")
+    }
+
+
+def spoil(path, *, in_silence=False):
+    """Another content of equal size; ``in_silence`` as a bad disk does it, with the old time."""
+    before = path.stat()
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    if in_silence:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize("name", [BIG, "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_changed_file_of_equal_size_is_fetched_again(hub, get, source, name, caplog):
+    folder = get(source)
+    spoil(folder / name)
+    hub.files()
+    get(source)
+    assert hub.files() == [name]
+    assert (folder / name).read_bytes() == contents()[name]
+    assert f"{name} differs" in caplog.text
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_verify_finds_what_changed_without_a_trace(hub, get, source):
+    folder = get(source)
+    spoil(folder / BIG, in_silence=True)
+    hub.files()
+    get(source)
+    assert hub.files() == []
+    get(source, verify=True)
+    assert hub.files() == [BIG]
+    assert (folder / BIG).read_bytes() == contents()[BIG]
+    get(source, verify=True)
+    assert hub.files() == []
+
+
+def test_verify_says_what_it_could_not_verify(hub, get, monkeypatch, caplog):
+    monkeypatch.setattr("qwen_vl_suite.qwenvl.checkpoints.hubs._SHA1", re.compile("none"))
+    get()
+    assert not caplog.records
+    get(verify=True)
+    assert "config.json: the hub tells no checksum" in caplog.text
+    assert BIG not in caplog.text
+
+
+def test_what_was_read_once_is_not_read_again(get, monkeypatch):
+    folder = get()
+    (folder / ".download.json").unlink()
+    get()
+    monkeypatch.setattr(rooms, "_has_checksum", lambda *_: pytest.fail("read again"))
+    get()
+
+
+def newer():
+    """A later revision: one file of weights for two, another config of equal size, one file less
+    and one more."""
+    whole = files({**CONFIG, "model_type": "qwen2_vl"}, sharded=False)
+    del whole["tokenizer_config.json"]
+    whole["model.safetensors"] = safetensors({"a.weight": 3_000_000})
+    assert len(whole["config.json"]) == len(contents()["config.json"])
+    return {**whole, "chat_template.jinja": b"{{ newer }}"}
+
+
+LATER = "f" * 40
+
+
+@pytest.fixture
+def moved_on(hub, get):
+    """A folder of the old revision, while the hub has gone on."""
+    hub.repos[REPO] = contents()
+    folder = get()
+    hub.repos[REPO], hub.commit = newer(), LATER
+    hub.files()
+    return folder
+
+
+def test_another_revision_takes_the_place_of_the_old_one(get, moved_on):
+    assert Receipt.read(moved_on).revision == COMMIT
+    get()
+    assert brought(moved_on) == newer()
+    assert Receipt.read(moved_on).revision == LATER
+
+
+def test_of_equal_files_of_two_revisions_none_comes_again(hub, get, moved_on):
+    get()
+    same = {name for name, content in contents().items() if newer().get(name) == content}
+    assert same and not same & set(hub.files())
+
+
+def test_files_of_somebody_else_stay_and_weights_among_them_are_named(get, moved_on, caplog):
+    theirs = {"notes.json": b"{}", "adapter_model.safetensors": b"x"}
+    write(moved_on, theirs)
+    get()
+    assert brought(moved_on) == {**newer(), **theirs}
+    assert "not of this repository: adapter_model.safetensors" in caplog.text
+
+
+def test_without_a_receipt_contents_decide(hub, get, moved_on):
+    (moved_on / ".download.json").unlink()
+    with pytest.raises(UnsupportedModel, match=r"model\.safetensors and the shards .* which"):
+        get()  # whose the shards of before are, nobody can tell
+    assert brought(moved_on).items() >= newer().items()
+
+
+def test_a_repository_of_the_same_name_does_not_mix_with_another(hub, get, moved_on):
+    hub.repos = {"Other/Tiny-VL": newer()}
+    assert get(repo="Other/Tiny-VL") == moved_on
+    assert brought(moved_on) == newer()
+
+
+def test_a_stop_amid_a_new_revision_leaves_the_old_one_whole(get, moved_on):
+    done = 0
+
+    def progress(now, total, name):
+        nonlocal done
+        done = now
+
+    def check():
+        if done > 1_500_000:
+            raise Stop
+
+    with pytest.raises(Stop):
+        get(progress=progress, check=check)
+    left = {name: c for name, c in brought(moved_on).items() if not name.endswith(".part")}
+    assert left == contents()
+    assert library.inspect(moved_on).problem == ""
+    get()
+    assert brought(moved_on) == newer()
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_an_end_amid_the_exchange_leaves_one_revision_or_none(get, moved_on, monkeypatch, turn):
+    """Power that fails, a file that another program holds open: at every step."""
+    turns = iter(range(100))
+    plain = {"replace": os.replace, "unlink": Path.unlink}
+
+    def failing(name):
+        def step(first, *rest, **options):
+            if ".download" not in str(first) and next(turns) == turn:
+                raise PermissionError(13, "in use")
+            return plain[name](first, *rest, **options)
+
+        return step
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rooms.os, "replace", failing("replace"))
+        patched.setattr(Path, "unlink", failing("unlink"))
+        with pytest.raises(DownloadError, match="cannot be written"):
+            get()
+    left = {name: c for name, c in brought(moved_on).items() if not name.endswith(".part")}
+    if "config.json" in left:
+        assert left in (contents(), newer())
+    get()
+    assert brought(moved_on) == newer()
+
+
+def test_an_end_amid_the_exchange_where_config_json_is_the_same(hub, get, monkeypatch):
+    hub.repos[REPO] = contents()
+    folder = get()
+    hub.repos[REPO] = {**contents(), BIG: safetensors({"c.weight": 3_000_002})}
+
+    def fail(*_):
+        raise PermissionError(13, "in use")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rooms, "_settle", fail)
+        with pytest.raises(DownloadError, match="cannot be written"):
+            get()
+    assert not (folder / "config.json").exists()
+    hub.files()
+    get()
+    assert hub.files() == []
+    assert brought(folder) == hub.repos[REPO]
+
+
+@pytest.mark.parametrize(
+    "receipt",
+    [
+        b"",
+        b"[" * 100_000,
+        b"[]",
+        b"\xff",
+        b'{"files": 3}',
+        b'{"files": {"config.json": 3}}',
+        b'{"files": {}, "other": 1}',
+        json.dumps(
+            {"files": {"../../evil.json": {"checksum": "git:1", "size": 1, "mtime_ns": 1}}}
+        ).encode(),
+    ],
+    ids=lambda content: repr(content[:40]),
+)
+def test_a_receipt_that_is_none_only_costs_time(get, tmp_path, receipt):
+    folder = get()
+    (folder / ".download.json").write_bytes(receipt)
+    write(tmp_path, {"evil.json": b"mine"})
+    get()
+    assert (tmp_path / "evil.json").exists()
+    assert brought(folder) == {**contents(), "additional/chat_template.jinja": b"{{ messages }}"}
+
+
+def test_the_command_line_verifies_and_tells_the_revision(hub, get, tmp_path, capsys):
+    folder = get()
+    spoil(folder / BIG, in_silence=True)
+    command = ["download", REPO, "--root", str(folder.parent), "--endpoint", hub.url, "--json"]
+    assert not main([*command, "--verify"])
+    assert (folder / BIG).read_bytes() == contents()[BIG]
+    assert json.loads(capsys.readouterr().out) == {"path": str(folder), "revision": COMMIT}

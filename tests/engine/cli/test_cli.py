@@ -1,0 +1,637 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from disk import files, write
+from hub import Hub
+from qwen_vl_suite.qwenvl import model_cache
+from qwen_vl_suite.qwenvl.checkpoints import library
+from qwen_vl_suite.qwenvl.cli import main, portions
+from qwen_vl_suite.qwenvl.errors import BadOption, NumericalError, OutOfMemory, QwenVLError
+from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.media import images
+from qwen_vl_suite.qwenvl.types import Response
+
+ROOT = Path(__file__).resolve().parents[3]
+BOXES = '```json\n[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]\n```'
+
+
+class Scripted:
+    """Answers with ``replies`` in turn, the last of each call first, and keeps what it was asked.
+    An error among the replies is that request's; ``meanwhile(number)`` is called before each."""
+
+    nbytes = 0
+
+    def __init__(self, *replies, family="qwen3_vl", finish="stop", meanwhile=None):
+        self.family = FAMILIES[family]
+        self.replies, self.finish = replies, finish
+        self.meanwhile = meanwhile or (lambda number: None)
+        self.requests, self.specs, self.calls = [], [], []
+
+    def thinks(self, wish=None):
+        if wish:
+            raise BadOption("This model does not think.")
+        return False
+
+    def generate(self, requests, watch=None):
+        first = len(self.requests)
+        self.requests += requests
+        self.calls.append(len(requests))
+        responses = {}
+        for index, request in reversed(list(enumerate(requests))):
+            self.meanwhile(first + index)
+            responses[index] = self.response(first + index, request)
+            if watch:
+                watch.done(index, responses[index])
+        return [responses[index] for index in range(len(requests))]
+
+    def response(self, number, request):
+        reply = self.replies[number % len(self.replies)]
+        if isinstance(reply, QwenVLError):
+            return Response("", finish_reason="error", error=reply)
+        size = tuple(request.images[0].shape[-2:])
+        return Response(reply, thinking="hm", finish_reason=self.finish, input_sizes=(size,))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """``model("reply")`` is what every command then asks."""
+
+    def use(*replies, **how):
+        backend = Scripted(*replies, **how)
+
+        def load(spec):
+            backend.specs.append(spec)
+            return backend
+
+        monkeypatch.setattr(model_cache, "CACHE", model_cache.ModelCache(load))
+        return backend
+
+    return use
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    from PIL import Image
+
+    paths = []
+    for number, size in enumerate([(200, 100), (50, 80)]):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.new("RGB", size, (number, 0, 0)).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``run("parse", ..., stdin="...")``: exit status, objects on stdout, text on stderr."""
+
+    def call(*argv, stdin=""):
+        text = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="ascii")
+        monkeypatch.setattr(sys, "stdin", text)
+        try:
+            status = main.main([str(word) for word in argv])
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capsys.readouterr()
+        rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        return status, rows if rows else out, err
+
+    return call
+
+
+def parse(family, task, *more):
+    return ("parse", "--family", family, "--image-size", "2000x1000", "--task", task, *more)
+
+
+def box(x, y, width, height, label):
+    expected = {"x": x, "y": y, "width": width, "height": height}
+    return {k: pytest.approx(v, abs=1) for k, v in expected.items()} | {
+        "label": label,
+        "score": None,
+    }
+
+
+ABSOLUTE = '[{"bbox_2d": [280, 140, 560, 280], "label": "cat"}]'
+PARSED = {
+    "relative": (
+        parse("qwen3_vl", "boxes"), BOXES, [box(200, 200, 400, 200, "cat")], [],
+    ),
+    "relative, the input size does not matter": (
+        parse("qwen3_vl", "boxes", "--input-size", "320x320"),
+        BOXES, [box(200, 200, 400, 200, "cat")], [],
+    ),
+    "absolute, at the size given": (
+        parse("qwen2_5_vl", "boxes", "--input-size", "1400x700"),
+        ABSOLUTE, [box(400, 200, 400, 200, "cat")], [],
+    ),
+    "absolute, at the size the processor makes (1988x1008)": (
+        parse("qwen2_5_vl", "boxes"),
+        '[{"bbox_2d": [994, 504, 1988, 1008], "label": "cat"}]',
+        [box(1000, 500, 1000, 500, "cat")], [],
+    ),
+    "points": (
+        parse("qwen3_vl", "points"),
+        '[{"point_2d": [500, 250], "label": "eye"}]',
+        [], [{"x": pytest.approx(1000, abs=1), "y": pytest.approx(250, abs=1), "label": "eye"}],
+    ),
+    "a thought before": (
+        parse("qwen3_vl", "boxes"), "so, [1, 2, 3]...</think>\n\n" + BOXES,
+        [box(200, 200, 400, 200, "cat")], [],
+    ),
+    "tags of the first generation": (
+        parse("qwen", "boxes"), "<ref>cat</ref><box>(100,200),(300,400)</box>",
+        [box(200, 200, 400, 200, "cat")], [],
+    ),
+    "none": (parse("qwen3_vl", "boxes"), "[]", [], []),
+    "a family by its title": (
+        parse("Qwen2.5-VL", "boxes", "--input-size", "1400x700"),
+        ABSOLUTE, [box(400, 200, 400, 200, "cat")], [],
+    ),
+    "Chinese, whatever the console's encoding": (
+        parse("qwen3_vl", "boxes"), BOXES.replace("cat", "猫"),
+        [box(200, 200, 400, 200, "猫")], [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "reply", "boxes", "points"), PARSED.values(), ids=PARSED)
+def test_parse(run, argv, reply, boxes, points):
+    status, rows, err = run(*argv, stdin=reply)
+    assert (status, err) == (0, "")
+    assert len(rows) == 1 and list(rows[0]) == ["boxes", "points", "text", "data", "notes"]
+    assert (rows[0]["boxes"], rows[0]["points"]) == (boxes, points)
+
+
+def test_parse_ocr_gives_text_and_where_it_stands(run):
+    reply = '[{"bbox_2d": [0, 0, 500, 100], "text_content": "Hello"}]'
+    status, rows, _ = run(*parse("qwen3_vl", "ocr"), stdin=reply)
+    assert status == 0
+    assert rows[0]["text"] == "Hello"
+    assert rows[0]["boxes"] == [box(0, 0, 1000, 100, "Hello")]
+
+
+@pytest.mark.parametrize("task", ["boxes", "points"])
+def test_an_unreadable_reply_exits_with_3(run, task):
+    status, out, err = run(*parse("qwen3_vl", task), stdin="I like the picture, it is blue.")
+    assert (status, out) == (3, "")
+    assert err.startswith("error: ") and "Traceback" not in err
+
+
+BAD = {
+    "family": (*parse("gpt", "boxes"),),
+    "task": (*parse("qwen3_vl", "masks"),),
+    "size": ("parse", "--family", "qwen3_vl", "--image-size", "12", "--task", "boxes"),
+    "zero": ("parse", "--family", "qwen3_vl", "--image-size", "0x9", "--task", "boxes"),
+    "no command": (),
+}
+
+
+@pytest.mark.parametrize("argv", BAD.values(), ids=BAD)
+def test_bad_options_exit_with_2_and_say_what_is_possible(run, argv):
+    status, out, err = run(*argv, stdin="[]")
+    assert (status, out) == (2, "")
+    assert "error: " in err and "Traceback" not in err
+
+
+def test_a_picture_each_gets_an_object_in_one_run(run, model, pictures):
+    backend = model("a", "b")
+    status, rows, _ = run("describe", *pictures, "--json", "--style", "short")
+    assert status == 0
+    assert [(row["image"], row["text"]) for row in rows] == list(zip(pictures, "ab", strict=True))
+    assert {"boxes", "points", "data", "notes", "thinking", "finish_reason"} <= set(rows[0])
+    assert "error" not in rows[0]
+    assert [tuple(r.images[0].shape) for r in backend.requests] == [(3, 100, 200), (3, 80, 50)]
+
+
+def test_people_read_text(run, model, pictures):
+    model("a cat")
+    assert run("describe", pictures[0])[1] == "a cat\n"
+    assert run("describe", *pictures)[1] == f"{pictures[0]}:\na cat\n\n{pictures[1]}:\na cat\n\n"
+
+
+def test_boxes_are_in_pixels_of_the_picture(run, model, pictures):
+    model(BOXES)
+    _, rows, _ = run("ground", pictures[0], "--find", "cat", "--json")
+    assert rows[0]["boxes"] == [box(20, 20, 40, 20, "cat")]
+
+
+def test_points_can_be_asked_for(run, model, pictures):
+    backend = model('[{"point_2d": [500, 500], "label": "cat"}]')
+    _, rows, _ = run("ground", pictures[0], "--find", "cat", "--kind", "points", "--json")
+    assert rows[0]["points"] == [{"x": 100.0, "y": 50.0, "label": "cat"}]
+    assert "cat" in backend.requests[0].prompt
+
+
+def test_what_could_be_read_is_shown_though_some_could_not(run, model, pictures):
+    model("nonsense, I am afraid", BOXES)
+    status, rows, err = run("ground", *pictures, "--find", "cat", "--json")
+    assert status == 3
+    assert rows[0]["error"] and rows[0]["text"] == "nonsense, I am afraid"
+    assert "error" not in rows[1] and len(rows[1]["boxes"]) == 1
+    assert pictures[0] in err and pictures[1] not in err
+
+
+def test_a_cut_reply_is_said(run, model, pictures):
+    model("a cat and", finish="length")
+    _, rows, err = run("describe", pictures[0], "--json")
+    assert rows[0]["finish_reason"] == "length"
+    assert len(rows[0]["notes"]) == 1 and "max_new_tokens" in rows[0]["notes"][0]
+    assert err == f"note: {pictures[0]}: {rows[0]['notes'][0]}\n"
+
+
+def test_ocr_options_reach_the_task(run, model, pictures):
+    backend = model("Hello")
+    run("ocr", pictures[0], "--output", "markdown")
+    run("ocr", pictures[0], "--output", "plain", "--language", "Finnish")
+    assert len({r.prompt for r in backend.requests}) == 2
+    assert "Finnish" in backend.requests[1].prompt
+
+
+def test_sampling_options_change_single_fields(run, model, pictures):
+    backend = model("a cat")
+    run("describe", pictures[0], "--temperature", "0.1", "--seed", "7", "--max-new-tokens", "9")
+    run("describe", pictures[0])
+    changed, own = (request.sampling for request in backend.requests)
+    assert (changed.temperature, changed.seed, changed.max_new_tokens) == (0.1, 7, 9)
+    assert changed.top_p == own.top_p == FAMILIES["qwen3_vl"].sampling.top_p
+    assert own.temperature == FAMILIES["qwen3_vl"].sampling.temperature
+
+
+def test_the_request_carries_the_rest(run, model, pictures):
+    backend = model("a cat")
+    run(
+        "describe", pictures[0], "--prompt", "What now?", "--system", "Be kind.",
+        "--max-pixels", "4096", "--no-thinking",
+    )  # fmt: skip
+    request = backend.requests[0]
+    assert (request.prompt, request.system, request.max_pixels, request.thinking) == (
+        "What now?", "Be kind.", 4096, False,
+    )  # fmt: skip
+
+
+def test_the_model_is_the_demo_or_a_folder(run, model, pictures, tmp_path):
+    backend = model("a cat")
+    run("describe", pictures[0])
+    run("describe", pictures[0], "--model", "demo")
+    run("describe", pictures[0], "--model", tmp_path, "--quantization", "4bit", "--device", "cpu")
+    bundled, other = backend.specs
+    assert bundled.checkpoint == str(library.BUNDLED)
+    assert (other.checkpoint, other.quantization, other.device) == (str(tmp_path), "4bit", "cpu")
+
+
+FAILURES = {
+    "no such picture": ("describe", "absent.png"),
+    "no such model": ("describe", "PICTURE", "--model", "absent"),
+    "a wish that cannot be met": ("describe", "PICTURE", "--thinking"),
+    "no such repository": ("download", "nonsense"),
+}
+
+
+@pytest.mark.parametrize("argv", FAILURES.values(), ids=FAILURES)
+def test_errors_are_sentences(run, model, pictures, monkeypatch, argv):
+    if "absent" not in argv:
+        model("a cat")
+    status, out, err = run(*(pictures[0] if word == "PICTURE" else word for word in argv))
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.fixture
+def files_of(tmp_path, pictures):
+    """``files_of("good cut good")``: paths of files of these kinds."""
+    content = Path(pictures[0]).read_bytes()
+    kinds = {"good": content, "cut": content[:-40], "text": b"no picture"}
+
+    def make(words):
+        paths = []
+        for number, word in enumerate(words.split()):
+            paths.append(str(tmp_path / f"{number}-{word}.png"))
+            if word in kinds:
+                Path(paths[-1]).write_bytes(kinds[word])
+            elif word == "folder":
+                Path(paths[-1]).mkdir()
+        return paths
+
+    return make
+
+
+NONSENSE = "I like the picture, it is blue."
+OUTCOMES = {
+    "all are found": ("good good good", [BOXES], 0),
+    "a damaged picture": ("good cut good", [BOXES], 1),
+    "no file": ("absent good", [BOXES], 1),
+    "a folder": ("good folder", [BOXES], 1),
+    "memory did not suffice for one": ("good good", [BOXES, OutOfMemory("too large")], 1),
+    "a reply that cannot be read": ("good good", [BOXES, NONSENSE], 3),
+    "no reply can be read": ("good good", [NONSENSE], 3),
+    "one damaged, one unreadable": ("cut good", [NONSENSE], 1),
+    "all damaged": ("cut text absent", [BOXES], 2),
+    "memory sufficed for none": ("good good", [OutOfMemory("too large")], 2),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+def test_every_input_gives_a_line_and_the_status_says_how_it_went(run, model, files_of, case):
+    words, replies, expected = OUTCOMES[case]
+    model(*replies)
+    paths = files_of(words)
+    status, rows, err = run("ground", *paths, "--find", "cat", "--json")
+    assert status == expected
+    assert [row["image"] for row in rows] == paths
+    failed = [row for row in rows if "error" in row]
+    assert bool(failed) == bool(expected)
+    assert all(len(row["boxes"]) == 1 for row in rows if "error" not in row)
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [
+        f"error: {row['error']}" if row["image"] in row["error"]
+        else f"error: {row['image']}: {row['error']}"
+        for row in failed
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+def test_people_see_the_same_outcome(run, model, files_of, case):
+    words, replies, expected = OUTCOMES[case]
+    model(*replies)
+    paths = files_of(words)
+    status, out, err = run("ground", *paths, "--find", "cat")
+    assert status == expected
+    shown = [path for path in paths if f"{path}:\n" in out]
+    assert [path for path in paths if path not in shown] == [
+        path for path in paths if f"error: {path}" in err
+    ]
+
+
+def test_a_portion_at_a_time_is_held(run, model, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "PICTURES", 3)
+    read = []
+    real = images.read
+    monkeypatch.setattr(images, "read", lambda path: read.append(path) or real(path))
+    most = []
+    backend = model("a cat", meanwhile=lambda number: most.append(len(read) - number))
+    paths = [pictures[0]] * 10
+    status, rows, _ = run("describe", *paths, "--json")
+    assert (status, len(rows), backend.calls) == (0, 10, [3, 3, 3, 1])
+    assert max(most) <= 6, "the portion that is answered, and the next"
+
+
+def test_a_portion_ends_with_many_pixels(run, model, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "NBYTES", 2 * 3 * 200 * 100)
+    backend = model("a cat")
+    assert run("describe", *[pictures[0]] * 5, "--json")[0] == 0
+    assert backend.calls == [2, 2, 1]
+
+
+def test_lines_come_as_soon_as_those_before_are_there(run, model, pictures, monkeypatch, capsys):
+    monkeypatch.setattr(portions, "PICTURES", 2)
+    shown = []
+    model("a", "b", meanwhile=lambda number: shown.append((number, capsys.readouterr().out)))
+    run("describe", *[pictures[0]] * 4, "--json")
+    # The later one of each call is answered first, and waits for the other.
+    assert [(number, out.count("\n")) for number, out in shown] == [(1, 0), (0, 0), (3, 2), (2, 0)]
+
+
+STOPS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+
+
+@pytest.mark.parametrize("name", [name for name in STOPS if hasattr(signal, name)])
+@pytest.mark.parametrize("how", [("--json",), ()], ids=["for programs", "for people"])
+def test_a_stop_leaves_what_is_done_and_says_how_far(run, model, pictures, monkeypatch, name, how):
+    monkeypatch.setattr(portions, "PICTURES", 2)
+    number = getattr(signal, name)
+    own = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+    before = signal.signal(number, own)  # whoever runs the tests may have it ignored
+    try:
+        model("a cat", meanwhile=lambda at: os.kill(os.getpid(), number) if at == 4 else None)
+        status, out, err = run("describe", *[pictures[0]] * 10, *how)
+        assert signal.getsignal(number) == own
+    finally:
+        signal.signal(number, before)
+    assert status == STOPS[name]
+    assert err == "stopped after 4 of 10\n"
+    assert (len(out) if how else out.count("a cat")) == 4
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_what_nohup_started_goes_on(run, model, pictures, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        model("a cat", meanwhile=lambda at: os.kill(os.getpid(), signal.SIGHUP))
+        assert run("describe", pictures[0])[:2] == (0, "a cat\n")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_pipe_stops(run, model, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "PICTURES", 1)
+    reads, writes = os.pipe()
+    asked = []
+
+    def meanwhile(number):
+        asked.append(number)
+        if number == 1:
+            assert os.read(reads, 1000).endswith(b"\n"), "a line is there as soon as it is answered"
+            os.close(reads)
+
+    model("a cat", meanwhile=meanwhile)
+    with os.fdopen(writes, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        status, _, err = run("describe", *[pictures[0]] * 10, "--json")
+    assert status == 141
+    assert err == "stopped after 1 of 10\n"
+    assert asked == [0, 1]
+
+
+def test_a_fault_amid_the_run_leaves_what_is_done(run, model, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "PICTURES", 2)
+
+    def meanwhile(number):
+        if number == 3:
+            raise NumericalError("NaN")
+
+    model("a cat", meanwhile=meanwhile)
+    status, rows, err = run("describe", *[pictures[0]] * 5, "--json")
+    assert (status, len(rows)) == (1, 2)
+    assert err == "error: NaN\nstopped after 2 of 5\n"
+
+
+class Refusing(Scripted):
+    """Can be asked nothing, as with bounds that leave no token."""
+
+    def generate(self, requests, watch=None):
+        self.calls.append(len(requests))
+        raise BadOption("max_pixels is 5")
+
+
+def test_what_no_picture_can_be_asked_with_ends_the_run(run, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "PICTURES", 2)
+    backend = Refusing()
+    monkeypatch.setattr(model_cache, "CACHE", model_cache.ModelCache(lambda spec: backend))
+    status, rows, err = run("describe", *[pictures[0]] * 6, "--json")
+    assert (status, backend.calls) == (2, [2])
+    assert [row["error"] for row in rows] == ["max_pixels is 5"] * 2
+    assert err.endswith("stopped after 2 of 6\n")
+
+
+def test_a_fault_of_our_own_is_shown_whole(run, model, pictures):
+    def meanwhile(number):
+        raise ZeroDivisionError("a fault")
+
+    model("a cat", meanwhile=meanwhile)
+    status, out, err = run("describe", pictures[0])
+    assert (status, out) == (2, "")
+    assert "Traceback" in err and "ZeroDivisionError: a fault" in err
+
+
+def test_bytes_that_are_no_utf8_are_printed_as_such(run, model, pictures, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        (tmp_path / name).write_bytes(Path(pictures[0]).read_bytes())
+    except OSError:
+        pytest.skip("this file system has only names in UTF-8")
+    backend = model("half \ud83d of one")
+    prompt = os.fsdecode(b"na\xefve?")
+    status, rows, err = run("describe", tmp_path / name, "gone\udce9", "--json", "--prompt", prompt)
+    assert status == 1, err
+    assert [row["image"] for row in rows] == [str(tmp_path / "caf\ufffd.png"), "gone\ufffd"]
+    assert rows[0]["text"] == "half \ufffd of one"
+    assert "gone\ufffd cannot be read" in err
+    assert backend.requests[0].prompt == prompt
+
+
+ODD_NUMBERS = {
+    "more pixels than any model can take": (("--min-pixels", "1e12"), "min_pixels"),
+    "fewer than a token": (("--max-pixels", "5"), "max_pixels"),
+    "less than none": (("--min-pixels", "-1"), "min_pixels"),
+    "half a pixel": (("--min-pixels", "0.5"), "whole number"),
+    "infinite": (("--min-pixels", "1e999"), "whole number"),
+    "no number": (("--max-pixels", "many"), "whole number"),
+    "thousands of digits": (("--max-pixels", "9" * 5000), "whole number"),
+    "no tokens": (("--max-new-tokens", "0"), "max_new_tokens"),
+    "too many tokens": (("--max-new-tokens", "1e30"), "max_new_tokens"),
+    "a thought of less than nothing": (("--max-thinking-tokens", "-1"), "max_thinking_tokens"),
+    "NaN": (("--temperature", "nan"), "temperature"),
+    "a cold one": (("--temperature", "-1"), "temperature"),
+    "top_p": (("--top-p", "inf"), "top_p"),
+    "a seed": (("--seed", "x"), "whole number"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_NUMBERS)
+def test_odd_numbers_are_declared_errors(run, pictures, case):
+    argv, said = ODD_NUMBERS[case]
+    status, out, err = run("describe", pictures[0], *argv)
+    assert (status, out) == (2, "")
+    assert "error: " in err and said in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("text", ["1e400x5", "5x99999999999", "9" * 5000 + "x1", "-5x5", "x", "5"])
+def test_odd_sizes_are_declared_errors(run, text):
+    status, out, err = run(
+        "parse", "--family", "qwen2_5_vl", "--task", "boxes", f"--image-size={text}", stdin="[]"
+    )
+    assert (status, out) == (2, "") and "is no size" in err
+
+
+@pytest.mark.parametrize("number", ["4096", "4.096e3"])
+def test_large_numbers_may_be_written_short(run, model, pictures, number):
+    backend = model("a cat")
+    run("describe", pictures[0], "--max-pixels", number)
+    assert backend.requests[0].max_pixels == 4096
+
+
+@pytest.mark.parametrize(
+    "command", [None, "describe", "ocr", "ground", "parse", "models", "download"]
+)
+def test_help_says_what_the_status_means(run, command):
+    status, out, _ = run(*filter(None, [command]), "--help")
+    assert status == 0
+    for code in (0, 1, 2, 3, 129, 130, 143, 141):
+        assert re.search(rf"^  .*\b{code}\b", out, re.MULTILINE)
+
+
+def test_parse_gives_notes_and_data(run):
+    reply = '[{"bbox_2d": [100, 200, 1500, 400], "label": "cat", "colour": "red", "odd": 1e999}]'
+    status, rows, _ = run(*parse("qwen3_vl", "boxes"), stdin=reply)
+    assert status == 0
+    assert len(rows[0]["notes"]) == 1 and "outside" in rows[0]["notes"][0]
+    assert rows[0]["data"][0]["colour"] == "red" and rows[0]["data"][0]["odd"] is None
+
+
+def test_parse_says_that_stdin_is_closed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main.main(parse("qwen3_vl", "boxes")) == 2
+    assert "stdin" in capsys.readouterr().err
+
+
+def test_in_its_own_process_a_closed_pipe_ends_it_quietly():
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "qwenvl", "models", "--catalogue"],
+            cwd=ROOT,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_models_lists_what_is_there(run, tmp_path):
+    whole = files()
+    write(tmp_path / "Qwen-VL" / "whole", whole)
+    write(tmp_path / "half", {k: v for k, v in whole.items() if "00001" not in k})
+    status, rows, _ = run("models", "--root", tmp_path, "--json")
+    assert status == 0
+    found = {row["name"]: row for row in rows}
+    assert set(found) == {"demo", "half", "Qwen-VL/whole"}
+    assert found["Qwen-VL/whole"]["problem"] == ""
+    assert found["Qwen-VL/whole"]["family"] == "qwen3_vl"
+    assert found["half"]["missing"] == ["model-00001-of-00002.safetensors"]
+    _, text, _ = run("models", "--root", tmp_path)
+    assert "half  qwen3_vl" in text and "is missing" in text
+
+
+def test_models_can_list_the_catalogue(run, tmp_path):
+    _, rows, _ = run("models", "--root", tmp_path, "--catalogue", "--json")
+    assert {row.get("repo_id") for row in rows} >= set(library.CATALOGUE)
+
+
+def test_download(run, tmp_path):
+    with Hub({"Qwen/Tiny": files()}) as hub:
+        argv = ("download", "Qwen/Tiny", "--root", tmp_path, "--endpoint", hub.url)
+        status, out, err = run(*argv)
+        assert (status, out) == (0, f"{tmp_path / 'Tiny'}\n")
+        size = sum(map(len, files().values()))
+        assert err.splitlines()[-1].startswith(f"{size} B of {size} B  model-0000")
+        (row,) = run(*argv, "--source", "modelscope", "--json")[1]
+        assert row == {"path": f"{tmp_path}/Tiny", "revision": "master"}
+
+
+def test_in_its_own_process_parse_needs_no_torch():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "qwenvl", *parse("qwen3_vl", "boxes")],
+        cwd=ROOT,
+        input=BOXES.replace("cat", "猫").encode(),
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.decode("utf-8"))["boxes"][0]["label"] == "猫"
+    imported = {line.split(b"|")[-1].strip() for line in done.stderr.splitlines()}
+    assert b"json" in imported
+    assert not imported & {b"torch", b"transformers", b"PIL.Image", b"numpy"}

@@ -1,0 +1,244 @@
+"""Heads that a checkpoint brings: loaded with it, fed with what the model made, never believed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import tiny
+import torch
+from asking import Always, Never, ask, counted, picture, row_ids
+from qwen_vl_suite.qwenvl.backends.local import load
+from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
+from qwen_vl_suite.qwenvl.inference.sequence import BatchLimits
+from qwen_vl_suite.qwenvl.inference.speculative import mtp
+from qwen_vl_suite.qwenvl.inference.speculative.mtp import FORESEEN, MTPDraft
+from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import AdaptiveSpeculation
+from qwen_vl_suite.qwenvl.models.devices import held_bytes
+from qwen_vl_suite.qwenvl.models.footprint import estimated_bytes
+from qwen_vl_suite.qwenvl.types import LocalSpec
+from stopping import Stop, StopAt
+
+FAMILIES = ("qwen3_5", "qwen3_5_moe")
+REQUESTS = [
+    ask("what is it?", picture(50, 80), tokens=30),
+    ask("only words", tokens=30),
+    ask("long", picture(64, 64), tokens=40),
+]
+
+
+@pytest.fixture(params=FAMILIES)
+def subject(backend: Any, request: pytest.FixtureRequest) -> Any:
+    made = backend(request.param, heads=True)
+    made.weights.seen.clear()
+    made.budget, made.worth, made.foresight = BatchLimits(), Never(), Never()
+    return made
+
+
+def foreseeing(said: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that compute what they do, and then guess of ``said`` as much as they like."""
+    compute, draw = MTPDraft.guess, random.Random(5)
+    note = MTPDraft.note
+
+    def noting(self: Any, hidden: torch.Tensor, tokens: torch.Tensor) -> None:
+        # The first note is of the prompt, and ends with the first token of the answer.
+        self.done = self.done + len(tokens) if hasattr(self, "done") else 1
+        note(self, hidden, tokens)
+
+    def guess(self: Any, count: int = FORESEEN) -> list[int]:
+        assert len(compute(self, count)) == count
+        right = said[self.done :][:count]
+        wrong = draw.randrange(count + 1)
+        return [*right[:wrong], *(draw.randrange(100, 200) for _ in right[wrong:])]
+
+    monkeypatch.setattr(MTPDraft, "note", noting)
+    monkeypatch.setattr(MTPDraft, "guess", guess)
+
+
+@pytest.mark.usefixtures("pace")
+def test_heads_never_change_an_answer(subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what they guess themselves, and with guesses that are right up to a place; the second
+    time behind an opening that was read before; and with guesses from the text in between."""
+    alone = [subject.generate([question])[0] for question in REQUESTS]
+    said = [row_ids(subject, question) for question in REQUESTS]
+    for subject.worth in (Never(), Always()):
+        subject.foresight = Always()
+        assert [subject.generate([question])[0] for question in REQUESTS] == alone
+        for question, expected, ids in zip(REQUESTS, alone, said, strict=True):
+            subject.weights.seen.clear()
+            with pytest.MonkeyPatch.context() as patch, counted() as counts:
+                foreseeing(ids, patch)
+                assert [subject.generate([question])[0] for _ in range(2)] == [expected] * 2
+            assert counts["gained"] > 1.5 * counts["checks"] > 0
+    for rows in (1, 3):
+        subject.budget = BatchLimits(rows=rows)
+        assert subject.generate(REQUESTS) == alone
+
+
+@pytest.mark.usefixtures("pace")
+def test_heads_are_fed_with_what_the_model_made(
+    subject: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every state with the token that followed it, once and in order, whatever was guessed."""
+    question = REQUESTS[1]
+    monkeypatch.setattr(subject.template, "eos_ids", frozenset())
+    said = row_ids(subject, question)
+    fed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    foreseeing(said, monkeypatch)
+    note = MTPDraft.note
+
+    def noting(self: MTPDraft, hidden: torch.Tensor, tokens: torch.Tensor) -> None:
+        fed.append((hidden, tokens))
+        note(self, hidden, tokens)
+
+    monkeypatch.setattr(MTPDraft, "note", noting)
+    subject.worth, subject.foresight = Sometimes(), Sometimes()
+    with counted() as counts:
+        subject.generate([question])
+    assert counts["launches"] > 2 and counts["checks"] > 2
+    prompt = subject.template.encode(question, [])
+    whole = [*prompt, *said]
+    with torch.no_grad():
+        decoder = ModelRunner(subject.model, -1, 2)
+        decoder.read(whole, [])
+    states, tokens = (torch.cat(part) for part in zip(*fed, strict=True))
+    count = min(len(tokens), len(whole) - 1)  # a round may have been under way at the end
+    assert count > len(whole) - 10
+    assert tokens[:count].tolist() == whole[1:][:count]
+    expected = mtp.of(subject.model).heard[0][0, :count]  # type: ignore[union-attr]
+    assert torch.allclose(states[:count], expected, atol=1e-3)
+
+
+class Sometimes(AdaptiveSpeculation):
+    """Pays now and then."""
+
+    asked = 0
+
+    @property
+    def pays(self) -> bool:
+        self.asked += 1
+        return self.asked % 9 < 4
+
+
+def test_a_guess_is_the_one_of_the_official_layer(subject: Any) -> None:
+    modeling = pytest.importorskip("transformers.modeling_layers")
+    if not hasattr(modeling, "MtpModel"):
+        pytest.skip("this transformers has no such heads")
+    from transformers.cache_utils import MtpCache
+
+    config = subject.model.config.get_text_config()
+    config.num_mtp_layers, config.mtp_layer_types = 1, ["full_attention"]
+    ids = [101, 102, 103, 104, 105, 106, 107]
+    try:
+        official = modeling.MtpModel.from_pretrained(subject.model)
+        with torch.no_grad():
+            decoder = ModelRunner(subject.model, -1, 2)
+            decoder.read(ids, [])
+            states = mtp.of(subject.model).heard[0]  # type: ignore[union-attr]
+            ours = mtp.draft(decoder, ids, 108)
+            places = torch.arange(1, 8)
+            theirs, _, _ = official(
+                input_ids=torch.tensor([[*ids[1:], 108]]),
+                last_hidden_states=states,
+                attention_mask=None,
+                position_ids=places[None],
+                mtp_cache=MtpCache(config=config.get_mtp_config()),
+            )
+            assert ours is not None
+            assert ours.guess(1) == theirs[0].tolist()
+    finally:
+        del config.num_mtp_layers, config.mtp_layer_types
+
+
+def test_heads_count_and_move_with_the_weights(checkpoint: Any) -> None:
+    folder = checkpoint("qwen3_5", heads=True)
+    spec = LocalSpec(str(folder), device="cpu")
+    subject = load(spec)
+    part = mtp.of(subject.model)
+    assert part is not None
+    assert held_bytes(subject.model) - held_bytes(part) > 0.5 * held_bytes(subject.model)
+    plain = checkpoint("qwen3_5")
+    more = estimated_bytes(folder, spec) - estimated_bytes(plain, LocalSpec(str(plain)))
+    assert more == sum(weight.nbytes for weight in part.parameters())
+    subject.worth, subject.foresight = Never(), Never()
+    calm = subject.generate(REQUESTS[:1])
+    subject.foresight = Always()
+    for back in (subject.offload, subject.release):
+        with counted() as counts:
+            assert subject.generate(REQUESTS[:1]) == calm
+        assert counts["checks"]
+        back()
+
+
+def test_interrupts_and_turns_of_two_models(backend: Callable[..., Any]) -> None:
+    pair = [backend(name, heads=True) for name in FAMILIES]
+    for subject in pair:
+        subject.worth, subject.foresight, subject.budget = Never(), Never(), BatchLimits()
+    calm = [subject.generate(REQUESTS[:2]) for subject in pair]
+
+    for subject in pair:
+        subject.foresight = Always()
+    for _ in range(2):
+        for subject, expected in zip(pair, calm, strict=True):
+            with pytest.raises(Stop):
+                subject.generate(REQUESTS[:1], StopAt(8))
+            assert [subject.generate([one])[0] for one in REQUESTS[:2]] == expected
+
+
+def test_rows_that_sample_have_no_draft(subject: Any) -> None:
+    subject.foresight = Always()
+    with counted() as counts:
+        subject.generate([ask("warm", temperature=1.0, seed=2, tokens=20)])
+        subject.generate([ask("again", repetition_penalty=1.1, tokens=20)])
+    assert counts["launches"] and not counts["checks"]
+
+
+@pytest.mark.parametrize("damage", ["other names", "other shapes", "eight bits"])
+def test_heads_of_an_unknown_form_are_left_out(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    if not tiny.available("qwen3_5"):
+        pytest.skip("this transformers has no qwen3_5")
+    folder = tiny.make("qwen3_5", tmp_path / "damaged", heads=True)
+    weights = load_file(folder / "model.safetensors")
+    fused = weights.pop("mtp.fc.weight")
+    if damage == "other names":
+        weights["mtp.fc.weight_packed"] = fused
+    elif damage == "eight bits":
+        weights["mtp.fc.weight"] = fused.to(torch.float8_e4m3fn)
+        weights["mtp.fc.weight_scale_inv"] = torch.ones(1, 1)
+    else:
+        weights["mtp.fc.weight"] = fused[:, :-1].contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    read = MagicMock(side_effect=AssertionError("read, only to be thrown away"))
+    monkeypatch.setattr(mtp, "_read", read)
+    subject = load(LocalSpec(str(folder), device="cpu"))
+    assert mtp.of(subject.model) is None
+    subject.worth = subject.foresight = Always()
+    assert subject.generate(REQUESTS[:1])[0].text
+
+
+def test_heads_that_will_not_be_there_are_not_counted(
+    tmp_path: Path, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    plain = checkpoint("qwen3_5")
+    without = estimated_bytes(plain, LocalSpec(str(plain), device="cpu"))
+    folder = checkpoint("qwen3_5", heads=True)
+    assert estimated_bytes(folder, LocalSpec(str(folder), device="cpu")) > without
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    split = LocalSpec(str(folder), device="split", precision="fp32")
+    assert estimated_bytes(folder, split) == without
+    quantised = tiny.make("qwen3_5", tmp_path / "quantised", heads=True)
+    weights = load_file(quantised / "model.safetensors")
+    weights["mtp.fc.weight"] = weights["mtp.fc.weight"].to(torch.float8_e4m3fn)
+    save_file(weights, quantised / "model.safetensors", metadata={"format": "pt"})
+    assert estimated_bytes(quantised, LocalSpec(str(quantised), device="cpu")) == without

@@ -1,0 +1,237 @@
+"""The same tokens as the plain road, whatever is done to be fast.
+
+Plain is: a model of its own straight from transformers, the official processor, ``generate``, one
+request after the other. In float32, for every family and for the bundled model.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from qwen_vl_suite.nano import scenes
+from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
+from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import settings
+from qwen_vl_suite.qwenvl.families import family_of
+from qwen_vl_suite.qwenvl.inference import batch, prefix_cache
+from qwen_vl_suite.qwenvl.inference.batch import StepPolicy
+from qwen_vl_suite.qwenvl.inference.scheduler import ActiveRequest
+from qwen_vl_suite.qwenvl.inference.sequence import BatchLimits
+from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import MOST, AdaptiveSpeculation
+from qwen_vl_suite.qwenvl.models.loading import model_class
+from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
+from stopping import Stop, StopAt
+from tape import Taped
+
+NANO = Path(__file__).parents[3] / "nano" / "checkpoint"
+MODELS = [*tiny.CONFIGS, "nano"]
+
+
+def noise(height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(height + width)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def scene(seed: int) -> torch.Tensor:
+    drawn = np.array(scenes.draw(f"truth {seed}", size=(224, 192)).picture.convert("RGB"))
+    return torch.from_numpy(drawn).movedim(-1, 0).contiguous()
+
+
+def questions(name: str) -> list[Request]:
+    """Unlike in pictures, words and length; the first picture is asked about three times."""
+    show: Callable[[int], torch.Tensor] = scene
+    if name != "nano":
+        show = {0: noise(150, 200), 1: noise(64, 64), 2: noise(90, 130)}.__getitem__
+    locate = "Locate every circle, star, square. Report bbox coordinates in JSON format."
+    return [
+        Request((show(0),), "Describe this image.", sampling=Sampling(40)),
+        Request((show(0),), "Read all the text in the image.", sampling=Sampling(12)),
+        Request((show(0),), locate, sampling=Sampling(60)),
+        Request((show(1),), "Describe this image in detail.", sampling=Sampling(30)),
+        Request((show(1), show(2)), "Describe both.", system="Be brief.", sampling=Sampling(20)),
+        Request((), "Only words.", sampling=Sampling(8)),
+        Request((show(2),), locate, sampling=Sampling(24)),
+    ]
+
+
+class Plain:
+    def __init__(self, folder: Path, template: Any):
+        from transformers import AutoImageProcessor
+
+        family = family_of(settings(folder, "config.json"))
+        cls = model_class(folder, family)
+        self.model = cls.from_pretrained(str(folder), dtype=torch.float32).eval()
+        self.processor = AutoImageProcessor.from_pretrained(folder)
+        self.template = template
+        self.image = family.image_token
+
+    def __call__(self, request: Request) -> list[int]:
+        template, made = self.template, self.template.tokenizer
+        shown = [{"type": "image"} for _ in request.images]
+        text = made.apply_chat_template(
+            [
+                *([{"role": "system", "content": request.system}] if request.system else []),
+                {"role": "user", "content": [*shown, {"type": "text", "text": request.prompt}]},
+            ],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        inputs = {}
+        if request.images:
+            inputs = dict(self.processor(images=list(request.images), return_tensors="pt"))
+        first, *others = text.split(self.image)
+        for grid, words in zip(inputs.get("image_grid_thw", ()), others, strict=True):
+            first += self.image * (int(grid.prod()) // 4) + words
+        inputs |= made(first, return_tensors="pt")
+        inputs.pop("token_type_ids", None)
+        if "mm_token_type_ids" in inspect.signature(self.model.forward).parameters:
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == template.image_id).long()
+        with torch.no_grad():
+            out = self.model.generate(
+                **inputs,
+                max_new_tokens=request.sampling.max_new_tokens,
+                do_sample=False,
+                repetition_penalty=1.0,  # else the checkpoint's own applies
+                eos_token_id=sorted(template.eos_ids),
+                pad_token_id=template.pad_id,
+            )
+        new = out[0, inputs["input_ids"].shape[1] :].tolist()
+        return [token for token in new if token not in template.eos_ids]
+
+
+class Subject:
+    """A model, what it is asked, and what the plain road says to that."""
+
+    def __init__(self, name: str, folder: Path):
+        self.name = name
+        self.backend: LocalBackend = load(LocalSpec(str(folder), device="cpu"))
+        plain = Plain(folder, self.backend.template)
+        self.asked = questions(name)
+        self.said = [plain(request) for request in self.asked]
+
+    def fresh(self) -> Subject:
+        self.backend.weights.seen.clear()
+        self.backend.budget, self.backend.worth = BatchLimits(), AdaptiveSpeculation()
+        return self
+
+    def tokens(self, asked: list[Request], watch: Observer | None = None) -> list[list[int]]:
+        found: dict[int, list[int]] = {}
+        made = self.backend.response
+
+        def response(row: Any, prompt: Any) -> Any:
+            found[row.index] = list(row.ids)
+            return made(row, prompt)
+
+        self.backend.response = response  # type: ignore[method-assign]
+        try:
+            self.backend.generate(asked, watch)
+        finally:
+            del self.backend.response  # type: ignore[method-assign]
+        return [found[index] for index in range(len(asked))]
+
+
+@pytest.fixture(scope="module")
+def subjects(checkpoint: Callable[..., Path]) -> Callable[[str], Subject]:
+    return cache(lambda name: Subject(name, NANO if name == "nano" else checkpoint(name)))
+
+
+@pytest.fixture(params=MODELS)
+def subject(request: pytest.FixtureRequest, subjects: Callable[[str], Subject]) -> Subject:
+    return subjects(request.param).fresh()
+
+
+def test_the_questions_show_something(subject: Subject) -> None:
+    assert len({tuple(said) for said in subject.said}) > 4
+    assert sum(map(len, subject.said)) > 40
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [3, 0, 5, 2, 6, 1, 4]])
+@pytest.mark.parametrize("rows", [1, 2, 32])
+def test_in_any_order_and_company(subject: Subject, order: list[int], rows: int) -> None:
+    """With few rows, the places of finished ones are taken by those that wait."""
+    subject.backend.budget = BatchLimits(rows=rows)
+    said = subject.tokens([subject.asked[place] for place in order])
+    assert said == [subject.said[place] for place in order]
+
+
+def test_behind_what_was_seen_before(subject: Subject) -> None:
+    for _ in range(2):
+        assert [subject.tokens([asked])[0] for asked in subject.asked] == subject.said
+    assert subject.backend.weights.seen.hits >= 6
+
+
+@pytest.mark.parametrize("most", [0, 20_000, 200_000])
+def test_when_what_was_seen_is_forgotten(
+    subject: Subject, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_cache, "MOST", most)
+    for _ in range(2):
+        assert subject.tokens(subject.asked) == subject.said
+        assert subject.backend.weights.seen.nbytes <= most
+
+
+def test_when_the_model_leaves_in_between(subject: Subject) -> None:
+    backend = subject.backend
+    for leave in (backend.offload, backend.release, backend.weights.seen.park):
+        assert subject.tokens(subject.asked) == subject.said
+        leave()
+    assert subject.tokens(subject.asked) == subject.said
+
+
+def test_with_interrupts_in_between(subject: Subject) -> None:
+    for checks in (2, 9, 20, 31):
+        with pytest.raises(Stop):
+            subject.tokens(subject.asked, StopAt(checks))
+        assert subject.tokens(subject.asked[:4]) == subject.said[:4]
+
+
+def test_when_two_models_take_turns(subjects: Callable[[str], Subject]) -> None:
+    both = [subjects(name).fresh() for name in ("nano", "qwen3_vl")]
+    for place in range(7):
+        for subject in both:
+            assert subject.tokens([subject.asked[place]])[0] == subject.said[place]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_with_guesses_that_are_half_right(
+    subject: Subject, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half_right(self: Any) -> list[int]:
+        done = len(self.row.ids)
+        right = subject.said[self.row.index][done : done + MOST - done % 4]
+        return [*right, 105, 106][: min(MOST, self.row.longest - done - 1)]
+
+    monkeypatch.setattr(ActiveRequest, "guess", half_right)
+    monkeypatch.setattr(AdaptiveSpeculation, "pays", True)
+    subject.backend.budget = BatchLimits(rows=rows)
+    assert subject.tokens(subject.asked) == subject.said
+
+
+@pytest.mark.parametrize("rows", [1, 3, 32])
+def test_as_rounds_go_on_cuda(subject: Subject, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Taped()
+    pace = StepPolicy(lag=1, fixed=True, idle=0.5, captured=made)
+    monkeypatch.setattr(batch, "pace_of", lambda _: pace)
+    subject.backend.budget = BatchLimits(rows=rows)
+    assert subject.tokens(subject.asked) == subject.said
+    assert made.replays
+
+
+def test_a_seed_gives_its_text_in_any_company(subject: Subject) -> None:
+    warm = [
+        Request(asked.images, asked.prompt, sampling=Sampling(20, temperature=1.0, seed=place))
+        for place, asked in enumerate(subject.asked)
+    ]
+    alone = [subject.tokens([request])[0] for request in warm]
+    assert alone != subject.said
+    for rows in (2, 32):
+        subject.fresh().backend.budget = BatchLimits(rows=rows)
+        assert subject.tokens([*subject.asked, *warm[::-1]])[len(warm) :][::-1] == alone

@@ -1,0 +1,64 @@
+"""The garbage collector rests while much is loaded, and only then."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+from qwen_vl_suite.qwenvl.errors import IncompleteCheckpoint
+from qwen_vl_suite.qwenvl.models import garbage_collection, loading
+
+
+@pytest.fixture(autouse=True)
+def on():
+    assert gc.isenabled()
+    yield
+    gc.enable()
+
+
+def test_it_rests_in_the_block_and_goes_on_behind_it():
+    with garbage_collection.paused():
+        assert not gc.isenabled()
+        with garbage_collection.paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled(), "the outer block has not ended"
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_it_goes_on_behind_an_error(kind):
+    with pytest.raises(kind), garbage_collection.paused():
+        raise kind
+    assert gc.isenabled()
+
+
+def test_who_turned_it_off_finds_it_off():
+    gc.disable()
+    with garbage_collection.paused():
+        pass
+    assert not gc.isenabled()
+
+
+def test_it_rests_until_the_last_thread_is_through():
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with garbage_collection.paused():
+            inside.set()
+            assert leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with garbage_collection.paused():
+        thread.start()
+        assert inside.wait(10)
+    assert not gc.isenabled(), "the other is still inside"
+    leave.set()
+    thread.join()
+    assert gc.isenabled()
+
+
+def test_a_tokenizer_that_fails_leaves_it_on(tmp_path):
+    with pytest.raises(IncompleteCheckpoint):
+        loading.load_tokenizer(tmp_path)
+    assert gc.isenabled()
