@@ -27,7 +27,7 @@ def _boxes(count: int) -> str:
 def _saying(backend: Any, words: str) -> Iterator[int]:
     """The model computes all that it always does, and then says ``words``, of so many tokens:
     random weights would say nothing that repeats as real answers do."""
-    script = backend.template.tokenizer.encode(words, add_special_tokens=False)
+    script = backend.chat_template.tokenizer.encode(words, add_special_tokens=False)
     begins: list[int] = []
 
     def said(_module: Any, _args: Any, given: dict[str, Any], out: Any) -> None:
@@ -47,7 +47,7 @@ def _saying(backend: Any, words: str) -> Iterator[int]:
 
 def guessing(name: str, wanted: float | None, model: Model, boxes: int) -> Figure:
     """A list of boxes, greedy, alone: the answer that grounding and reading give."""
-    from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import AdaptiveSpeculation
+    from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
     class Never(AdaptiveSpeculation):
@@ -55,11 +55,11 @@ def guessing(name: str, wanted: float | None, model: Model, boxes: int) -> Figur
         def pays(self) -> bool:
             return False
 
-    backend, own = model.backend, model.backend.worth
+    backend, own = model.backend, model.backend.adaptive_lookup
     words = _boxes(boxes)
 
     def answer(worth: AdaptiveSpeculation) -> list[list[int]]:
-        backend.worth = worth
+        backend.adaptive_lookup = worth
         return answered(backend, [asked])
 
     try:
@@ -74,9 +74,9 @@ def guessing(name: str, wanted: float | None, model: Model, boxes: int) -> Figur
                 repeats=2,
                 note="guesses by prompt lookup against none; what the model says is scripted",
             )
-            assert backend.template.decode(answer(learnt)[0]).strip() == words.strip()
+            assert backend.chat_template.decode(answer(learnt)[0]).strip() == words.strip()
     finally:
-        backend.worth = own
+        backend.adaptive_lookup = own
     return figure
 
 
@@ -89,7 +89,7 @@ def cost_of_a_check(
     from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 
     backend = model.backend
-    decoder = ModelRunner(backend.model, backend.template.image_id, 2)
+    decoder = ModelRunner(backend.model, backend.chat_template.image_token_id, 2)
     read, position = decoder.read(list(range(100, 300)), [])
     slots = SlotCache(decoder.device)
     slots.add([read.cache], [read.length], [300])

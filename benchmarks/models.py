@@ -191,7 +191,7 @@ def opened(folder: Path, **settings: str) -> Model:
     from qwen_vl_suite.qwenvl.types import LocalSpec
 
     backend = load(LocalSpec(str(folder), **settings))
-    backend.template.eos_ids = frozenset()
+    backend.chat_template.eos_ids = frozenset()
     return Model(backend, folder, backend.model.dtype is torch.float32)
 
 

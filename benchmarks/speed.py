@@ -26,7 +26,7 @@ class Plain:
     def __init__(self, model: Model):
         from transformers import AutoImageProcessor
 
-        self.model, self.template = model.backend.model, model.backend.template
+        self.model, self.chat_template = model.backend.model, model.backend.chat_template
         self.processor = AutoImageProcessor.from_pretrained(model.folder)
         # Releases before 5 find the pictures' places themselves.
         self.told = "mm_token_type_ids" in inspect.signature(self.model.forward).parameters
@@ -35,10 +35,10 @@ class Plain:
     def ask(self, request: Any) -> list[int]:
         pixels = self.processor(images=list(request.images), return_tensors="pt")
         tokens = [int(grid.prod()) // 4 for grid in pixels["image_grid_thw"]]
-        ids = torch.tensor([self.template.encode(request, tokens)])
+        ids = torch.tensor([self.chat_template.encode(request, tokens)])
         inputs = {**pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.told:
-            inputs["mm_token_type_ids"] = (ids == self.template.image_id).long()
+            inputs["mm_token_type_ids"] = (ids == self.chat_template.image_token_id).long()
         with as_published(self.model):
             out = self.model.generate(
                 **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},

@@ -96,7 +96,7 @@ class ModelHandle:
                 run.answer_all(
                     backend,
                     asks,
-                    watch=host.NodeWatch({at for at, thinks in enumerate(will_think) if thinks}),
+                    observer=host.NodeWatch({at for at, thinks in enumerate(will_think) if thinks}),
                     report=report,
                     advice=_ADVICE,
                 )

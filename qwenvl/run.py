@@ -71,18 +71,18 @@ def answer(
     task: Task,
     pictures: Sequence[Tensor],
     *,
-    watch: Observer | None = None,
+    observer: Observer | None = None,
     **how: Any,
 ) -> list[Result]:
     """``answer_all`` for one task about each of ``pictures``. ``how``: the other fields of
     ``Ask``, the same for all."""
-    return answer_all(backend, [Ask(task, picture, **how) for picture in pictures], watch)
+    return answer_all(backend, [Ask(task, picture, **how) for picture in pictures], observer)
 
 
 def answer_all(
     backend: Backend,
     asks: Sequence[Ask],
-    watch: Observer | None = None,
+    observer: Observer | None = None,
     report: Callable[[Sequence[Result]], object] | None = None,
     advice: str = "",
 ) -> list[Result]:
@@ -95,7 +95,7 @@ def answer_all(
     how the caller's other answers can be kept.
     """
     requests = [_request(backend, ask) for ask in asks]
-    responses = backend.generate(requests, watch) if requests else []
+    responses = backend.generate(requests, observer) if requests else []
     results = [_read(backend, *pair) for pair in zip(asks, requests, responses, strict=True)]
     for number, result in enumerate(results, 1):
         if result.notes:

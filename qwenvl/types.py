@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import QwenVLError
+from .errors import BadOption, QwenVLError
 from .unicode import well_formed
 
 Size = tuple[int, int]
@@ -72,6 +72,26 @@ class Sampling:
     presence_penalty: float = 0.0
     seed: int = 0
     max_thinking_tokens: int | None = None
+
+    def validate(self) -> None:
+        """Raises ``BadOption`` for a value outside its range, naming the range."""
+        for name, (low, high) in _SAMPLING_RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise BadOption(f"{name} is {value}; it may be {low:g} to {high:g}.")
+        if self.max_thinking_tokens is not None and self.max_thinking_tokens < 0:
+            raise BadOption(f"max_thinking_tokens is {self.max_thinking_tokens}; use 0 or more.")
+
+
+_SAMPLING_RANGES: dict[str, tuple[float, float]] = {
+    "max_new_tokens": (1, 1_000_000),
+    "temperature": (0, 10),
+    "top_p": (0, 1),
+    "top_k": (0, 1_000_000),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.01, 10),
+    "presence_penalty": (-2, 2),
+}
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Backend(Protocol):
         ...
 
     def generate(
-        self, requests: Sequence[Request], watch: Observer | None = None
+        self, requests: Sequence[Request], observer: Observer | None = None
     ) -> list[Response]:
         """Answers in the order of ``requests``, each as if it were asked alone."""
         ...

@@ -16,10 +16,10 @@ from ..checkpoints import library
 from ..checkpoints.safetensors_header import readable_size, settings
 from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
 from ..families import family_of, is_default
-from ..inference.memory_model import MemoryModel, TokenNeed
+from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed
 from ..inference.scheduler import Scheduler
-from ..inference.sequence import BatchLimits, Row, check_sampling
-from ..inference.speculative.prompt_lookup import AdaptiveSpeculation
+from ..inference.sequence import Row
+from ..inference.speculative.adaptive import AdaptiveSpeculation
 from ..media.images import ImageProcessor
 from ..models.devices import pick_devices
 from ..models.footprint import estimated_bytes
@@ -28,7 +28,7 @@ from ..models.loading import check_runnable, load_model
 from ..models.memory import MOVING, Memory, held, ran_out
 from ..models.weights import RAM, Place, Weights
 from ..observer import Observer
-from ..prompting.chat_template import OPEN_THOUGHT, Template
+from ..prompting.chat_template import OPEN_THOUGHT, ChatTemplate
 from ..prompting.prompt import Prompt, context_length
 from ..replies import split_thinking
 from ..types import Family, LocalSpec, Request, Response, Usage
@@ -61,7 +61,7 @@ def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBacke
 
 def _small_files(
     path: Path, spec: LocalSpec
-) -> tuple[Template, Family, ImageProcessor, int | None]:
+) -> tuple[ChatTemplate, Family, ImageProcessor, int | None]:
     """What a checkpoint is asked with: first, since what is wrong with it should not be told after
     minutes of loading."""
     library.require_complete(path)
@@ -70,7 +70,7 @@ def _small_files(
     if is_default(family):
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
     check_runnable(path, spec, family)
-    template = Template.load(path, family, spec.trust_remote_code)
+    template = ChatTemplate.load(path, family, spec.trust_remote_code)
     return template, family, preprocessing(path), context_length(config)
 
 
@@ -114,7 +114,7 @@ class LocalBackend:
     def __init__(
         self,
         weights: Weights,
-        template: Template,
+        template: ChatTemplate,
         family: Family,
         preprocessing: ImageProcessor,
         memory: Memory,
@@ -122,15 +122,15 @@ class LocalBackend:
         budget: BatchLimits | None = None,
     ):
         self.weights = weights
-        self.template = template
+        self.chat_template = template
         self.family = family
-        self.preprocessing = preprocessing
+        self.image_processor = preprocessing
         self.memory = memory
         self.context = context
-        self.budget = budget or BatchLimits()
+        self.batch_limits = budget or BatchLimits()
         # What was measured of guessing stays true from call to call: that by what stood before,
         # and that by heads of the model's own.
-        self.worth, self.foresight = AdaptiveSpeculation(), AdaptiveSpeculation()
+        self.adaptive_lookup, self.adaptive_mtp = AdaptiveSpeculation(), AdaptiveSpeculation()
         self._costs: MemoryModel | None = None
         self._closed = False
         self._turn = threading.RLock()  # of the call that is answered; others wait without MOVING
@@ -141,7 +141,7 @@ class LocalBackend:
         ``checkpoints.state``) when they were read, has them read again before the next answer."""
         self._watched = spec, state
 
-    def _refresh(self, watch: Observer) -> None:
+    def _refresh(self, observer: Observer) -> None:
         """Reads the checkpoint again where its files have changed. Raises ``CheckpointError`` where
         they cannot be used any more."""
         if self._watched is None:
@@ -150,13 +150,13 @@ class LocalBackend:
         path = Path(spec.checkpoint)
         if (now := library.state(path)) in (before, None):
             return
-        with held(self._turn, watch.check), held(MOVING, watch.check):
+        with held(self._turn, observer.check), held(MOVING, observer.check):
             if self._watched != (spec, before):  # another thread was quicker
                 return
             log.info("%s has changed on disk and is read again.", path.name)
             self.release()
             fresh = _small_files(path, spec)
-            self.template, self.family, self.preprocessing, self.context = fresh
+            self.chat_template, self.family, self.image_processor, self.context = fresh
             self._costs = None
             self._watched = spec, now
 
@@ -175,7 +175,7 @@ class LocalBackend:
 
     @property
     def max_pixels(self) -> int:
-        return self.preprocessing.max_pixels
+        return self.image_processor.max_pixels
 
     @property
     def device(self) -> torch.device:
@@ -198,33 +198,33 @@ class LocalBackend:
     def thinks(self, wish: bool | None = None) -> bool:
         """Whether an answer will begin with a thought, given the caller's wish. Raises
         ``BadOption`` where the model cannot do as wished."""
-        return self.template.thinks(wish)
+        return self.chat_template.thinks(wish)
 
     def generate(
-        self, requests: Sequence[Request], watch: Observer | None = None
+        self, requests: Sequence[Request], observer: Observer | None = None
     ) -> list[Response]:
         """See ``backend.Backend.generate``. A request that cannot be asked (``BadOption``,
         ``BadImage``) has the error in its response; where there is no other, or an option lies
         outside its range, that is raised before any work is done. Raises what loading raises."""
-        watch = watch or Observer()
+        observer = observer or Observer()
         for request in requests:
-            check_sampling(request.sampling)
-        self._refresh(watch)
+            request.sampling.validate()
+        self._refresh(observer)
         prompts, refused = self._prompts(requests)
         if not prompts:
             return []
-        watch.check()
-        with held(self._turn, watch.check):
-            costs = self.bring(0, watch)
+        observer.check()
+        with held(self._turn, observer.check):
+            costs = self.bring(0, observer)
             nothing = TokenNeed(0, 0)
             needs = [
                 prompts[index].need if index in prompts else nothing
                 for index in range(len(requests))
             ]
-            watch.start([need.prompt for need in needs], [need.answer for need in needs])
+            observer.start([need.prompt for need in needs], [need.answer for need in needs])
             for index, response in refused.items():
-                watch.done(index, response)
-            answered = Scheduler(self, prompts, costs, watch).responses() | refused
+                observer.done(index, response)
+            answered = Scheduler(self, prompts, costs, observer).responses() | refused
         return [answered[index] for index in range(len(requests))]
 
     def _prompts(
@@ -245,20 +245,20 @@ class LocalBackend:
             for index, error in refused.items()
         }
 
-    def bring(self, work: int, watch: Observer) -> MemoryModel:
+    def bring(self, work: int, observer: Observer) -> MemoryModel:
         """Gets the weights onto their device, with room for ``work`` bytes beside them as far as
         that can be had, and tells what answering takes. Raises ``OutOfMemory`` for weights that do
         not fit, and what loading raises."""
-        with self.computing(work, watch):
+        with self.computing(work, observer):
             self._costs = self._costs or MemoryModel.of(self.model)
             return self._costs
 
     @contextmanager
-    def computing(self, work: int, watch: Observer) -> Iterator[None]:
+    def computing(self, work: int, observer: Observer) -> Iterator[None]:
         """The weights are on their device while the block runs, brought as by ``bring``."""
         while True:
-            with held(self._turn, watch.check), held(MOVING, watch.check):
-                self._fetch(work, watch)
+            with held(self._turn, observer.check), held(MOVING, observer.check):
+                self._fetch(work, observer)
                 self.weights.lock.acquire()  # others can only be moving them, if anybody
             try:
                 self._check_open()
@@ -268,13 +268,13 @@ class LocalBackend:
             finally:
                 self.weights.lock.release()
 
-    def _fetch(self, work: int, watch: Observer) -> None:
+    def _fetch(self, work: int, observer: Observer) -> None:
         self._check_open()
         if self.weights.place == "disk":
-            watch.loading(0, 1)  # importing the libraries alone takes seconds
+            observer.loading(0, 1)  # importing the libraries alone takes seconds
         try:
             self._check_ram()
-            self.memory.bring(self.weights, work, watch.loading)
+            self.memory.bring(self.weights, work, observer.loading)
         except Exception as error:
             if not ran_out(error):
                 raise
@@ -313,12 +313,15 @@ class LocalBackend:
             self.memory.settle()
 
     def response(self, row: Row, prompt: Prompt) -> Response:
-        close = self.template.close_ids
+        close = self.chat_template.think_end_ids
         cut = row.thought if prompt.thinking else 0
         thought, answer = row.ids[:cut], row.ids[cut:]
         if cut and tuple(thought[-len(close) :]) == close:
             thought = thought[: -len(close)]
-        thinking, text = self.template.decode(thought).strip(), self.template.decode(answer).strip()
+        thinking, text = (
+            self.chat_template.decode(thought).strip(),
+            self.chat_template.decode(answer).strip(),
+        )
         if text.startswith(OPEN_THOUGHT):  # as some fine-tunes do of their own accord
             thinking, text = split_thinking(text)
         return Response(

@@ -21,7 +21,7 @@ from .model_runner import ModelRunner, Prefill
 from .sampler import Sampler
 from .speculative import mtp
 from .speculative.mtp import MTPDraft
-from .speculative.prompt_lookup import MOST, agreed
+from .speculative.verify import MAX_DRAFT_TOKENS, accepted_tokens
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class StepPolicy:
     captured: CudaGraphs | None = None
 
 
-def pace_of(decoder: ModelRunner) -> StepPolicy:
+def step_policy(decoder: ModelRunner) -> StepPolicy:
     """On one CUDA device the host stays out of the way; elsewhere it waits for every round."""
     if decoder.device.type != "cuda" or decoder.is_split:
         return StepPolicy()
@@ -64,7 +64,7 @@ class Batch:
     """The rows of a batch on their way. Places of rows are those of ``slots``."""
 
     def __init__(self, decoder: ModelRunner):
-        self.pace = pace_of(decoder)
+        self.pace = step_policy(decoder)
         self.typical = True  # whether the last pass took as long as most will
         self._decoder = decoder
         self.clear()
@@ -192,8 +192,8 @@ class Batch:
         if not self.slots.can_forget:
             return self._check_single(guesses)
         # All of one length: a captured step has but one, and few tokens cost no more than some.
-        said = self._pass([[*guess, *[0] * (MOST - len(guess))] for guess in guesses])
-        gained = [agreed(guess, row) for guess, row in zip(guesses, said, strict=True)]
+        said = self._pass([[*guess, *[0] * (MAX_DRAFT_TOKENS - len(guess))] for guess in guesses])
+        gained = [accepted_tokens(guess, row) for guess, row in zip(guesses, said, strict=True)]
         self._advance(gained)
         return gained
 
@@ -202,9 +202,9 @@ class Batch:
         row owes them what it has gained: the next check passes that again, before new guesses. So
         a wrong guess costs no pass of its own."""
         (place,) = self.slots.open
-        owed, guess = self._owed, list(guesses[place])[: MOST - len(self._owed)]
+        owed, guess = self._owed, list(guesses[place])[: MAX_DRAFT_TOKENS - len(self._owed)]
         said = self._pass(self._only(place, [*owed, *guess]))[place]
-        tokens = agreed(guess, said[len(owed) :])
+        tokens = accepted_tokens(guess, said[len(owed) :])
         if self._draft:
             states = self._states[len(owed) : len(owed) + len(tokens)].clone()
             self._draft.note(states, torch.tensor(tokens, device=states.device).clamp(min=0))
@@ -236,8 +236,8 @@ class Batch:
         many a row."""
         rows, self._new = len(ahead), len(ahead[0])
         if len(self._ahead) != rows:
-            self._ahead = self._tokens.new_empty(rows, MOST)
-            self._said = self._tokens.new_empty(rows, 1 + MOST)
+            self._ahead = self._tokens.new_empty(rows, MAX_DRAFT_TOKENS)
+            self._said = self._tokens.new_empty(rows, 1 + MAX_DRAFT_TOKENS)
         self._ahead[:, : self._new] = torch.tensor(ahead, dtype=torch.long)
         if self.slots.make_room(1 + self._new):
             self._forget()
@@ -262,7 +262,7 @@ class Batch:
         """A row that is alone from its beginning can be guessed for by the model's heads."""
         self._draft = start.draft if len(self.slots) == 1 else None
         if self._draft and not len(self._states):
-            self._states = self._draft.states(1 + MOST)
+            self._states = self._draft.states(1 + MAX_DRAFT_TOKENS)
 
     def _take_states(self, new: int) -> None:
         """What heads heard, for the draft of the single row, if there is one."""

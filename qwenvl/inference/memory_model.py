@@ -31,6 +31,22 @@ class TokenNeed:
 
 
 @dataclass(frozen=True)
+class BatchLimits:
+    """Admission limits of a batch. ``rows``: with more, a pass has no idle time left to fill.
+    ``nbytes``: memory for everything that a batch takes beside the weights (None: no bound)."""
+
+    rows: int = 32
+    nbytes: int | None = None
+
+    def admit(
+        self, needs: Sequence[TokenNeed], peak_bytes: Callable[[Sequence[TokenNeed]], int]
+    ) -> bool:
+        """Whether requests that take ``needs`` may run at once."""
+        fits = self.nbytes is None or peak_bytes(needs) <= self.nbytes
+        return len(needs) <= self.rows and fits
+
+
+@dataclass(frozen=True)
 class MemoryModel:
     """Bytes that one model takes: ``cache`` for each token kept, ``state`` for each row (linear
     attention keeps a matrix, whatever the length), ``prompt`` for each prompt token while it is
@@ -48,7 +64,7 @@ class MemoryModel:
     look: int
     row: int
 
-    def work(self, needs: Sequence[TokenNeed]) -> int:
+    def peak_bytes(self, needs: Sequence[TokenNeed]) -> int:
         """Bytes at the worst moment of answering ``needs`` at once: prompts are read one after
         the other, and every row has a slot as long as the longest."""
         longest = max(need.prompt for need in needs) + max(need.answer for need in needs)
@@ -133,21 +149,25 @@ def _patch(vision: Any, size: int) -> int:
     return pixels * (2 + size) + size * (12 * width + 3 * inner)
 
 
-def too_large(need: TokenNeed, costs: MemoryModel, free: int, patch_factor: int) -> OutOfMemory:
+def out_of_memory_error(
+    need: TokenNeed, costs: MemoryModel, free: int, patch_factor: int
+) -> OutOfMemory:
     """The error for one request that does not fit into ``free`` bytes, saying what would."""
+    takes = readable_size(costs.peak_bytes([need]))
     words = (
         f"Memory ran out for a single request: {need.prompt} tokens, {need.image} of them its "
-        f"pictures', and up to {need.answer} new ones take about "
-        f"{readable_size(costs.work([need]))} beside the weights, and {readable_size(free)} is "
-        "free."
+        f"pictures', and up to {need.answer} new ones take about {takes} beside the weights, and "
+        f"{readable_size(free)} is free."
     )
     words_only = dataclasses.replace(need, prompt=need.prompt - need.image, image=0)
-    fitting = _most(lambda tokens: costs.work([_seen(words_only, tokens)]) <= free, need.image)
+    fitting = _most(
+        lambda tokens: costs.peak_bytes([_seen(words_only, tokens)]) <= free, need.image
+    )
     if fitting:
         pixels = fitting * patch_factor**2
         words += f" With max_pixels {pixels} in the Loader ({fitting} tokens) it should fit."
     elif shorter := _most(
-        lambda tokens: costs.work([dataclasses.replace(need, answer=tokens)]) <= free,
+        lambda tokens: costs.peak_bytes([dataclasses.replace(need, answer=tokens)]) <= free,
         need.answer,
     ):
         words += f" With max_new_tokens {shorter} it should fit."

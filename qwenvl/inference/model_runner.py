@@ -82,8 +82,8 @@ class ModelRunner:
     """The forward passes of one loaded model. ``image_id`` stands for a picture's tokens in a
     prompt, ``merge`` patches a side for one of them."""
 
-    def __init__(self, model: Any, image_id: int, merge: int):
-        self.model, self.image_id, self.merge = model, image_id, merge
+    def __init__(self, model: Any, image_token_id: int, merge: int):
+        self.model, self.image_token_id, self.merge = model, image_token_id, merge
         accepted = inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._text_config = model.config.get_text_config()
@@ -120,7 +120,7 @@ class ModelRunner:
 
         start = behind.length if behind else 0
         cache = copied(behind.cache) if behind else DynamicCache(config=self._text_config)
-        positions, following = rope_positions(ids, self.image_id, grids, self.merge)
+        positions, following = rope_positions(ids, self.image_token_id, grids, self.merge)
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([ids[start:]], device=self.device),
             "position_ids": positions[:, None, start:].to(self.device),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def rope_positions(
-    ids: Sequence[int], image_id: int, grids: Sequence[tuple[int, int, int]], merge: int
+    ids: Sequence[int], image_token_id: int, grids: Sequence[tuple[int, int, int]], merge: int
 ) -> tuple[Tensor, int]:
     """Positions ``[3, L]`` (time, height, width) of the tokens ``ids``, and that of the next one.
 
@@ -22,7 +22,7 @@ def rope_positions(
     parts: list[Tensor] = []
     position, start = 0, 0
     for _, rows, columns in grids:
-        first = next(place for place in range(start, len(ids)) if ids[place] == image_id)
+        first = next(place for place in range(start, len(ids)) if ids[place] == image_token_id)
         parts.append(_text(position, first - start))
         position += first - start
         height, width = rows // merge, columns // merge

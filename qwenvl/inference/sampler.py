@@ -51,7 +51,7 @@ class Sampler:
         }
         if any(_penalised(row) for row in rows):
             self._state |= self._marks()
-        self._close_ids = self._tensor(list(rows[0].close_ids) or [-1])
+        self._close_ids = self._tensor(list(rows[0].think_end_ids) or [-1])
         self._eos_ids = self._tensor(sorted(rows[0].eos_ids) or [-1])
         self._look()
 

@@ -24,13 +24,15 @@ from ..prompting.prompt import Prompt
 from ..types import Response
 from . import prefix_cache
 from .batch import Batch, NewRow
-from .memory_model import MemoryModel, TokenNeed, too_large
+from .memory_model import MemoryModel, TokenNeed, out_of_memory_error
 from .model_runner import ImageInput, ModelRunner, Prefill, stoppable
 from .prefetch import Prefetcher
 from .sampler import Sampler, checked
 from .sequence import Detokenizer, Row
 from .speculative import mtp
-from .speculative.prompt_lookup import MOST, AdaptiveSpeculation, PromptLookup
+from .speculative.adaptive import AdaptiveSpeculation
+from .speculative.prompt_lookup import PromptLookup
+from .speculative.verify import MAX_DRAFT_TOKENS
 
 if TYPE_CHECKING:
     from ..backends.local import LocalBackend
@@ -58,12 +60,12 @@ class ActiveRequest:
     def _lookup(self) -> PromptLookup:
         return PromptLookup(self.row.prompt_ids)
 
-    def guess(self) -> list[int]:
+    def draft(self) -> list[int]:
         """What it may write next, its last token not included."""
         lookup, ids = self._lookup, self.row.ids
         lookup.extend(ids[self._noted :])
         self._noted = len(ids)
-        return lookup.guess()[: max(0, self.row.left - 1)]
+        return lookup.draft()[: max(0, self.row.left - 1)]
 
 
 class Scheduler:
@@ -74,9 +76,9 @@ class Scheduler:
         backend: LocalBackend,
         prompts: dict[int, Prompt],
         costs: MemoryModel,
-        watch: Observer,
+        observer: Observer,
     ):
-        self.backend, self.prompts, self.watch = backend, prompts, watch
+        self.backend, self.prompts, self.observer = backend, prompts, observer
         self.costs = costs
         self._answered: dict[int, Response] = {}
         self._waiting = deque(prompts)
@@ -84,9 +86,9 @@ class Scheduler:
         self._joining: list[tuple[ActiveRequest, NewRow]] = []  # read, and not yet in a slot
         self._launched: deque[list[ActiveRequest | None]] = deque()  # who took part in each round
         self._reading: int | None = None  # the request whose prompt is being read
-        self._worth = self._guessing = backend.worth
-        self._foresight = backend.foresight
-        self._budget = backend.budget
+        self._worth = self._guessing = backend.adaptive_lookup
+        self._foresight = backend.adaptive_mtp
+        self._budget = backend.batch_limits
         self._rounds: Any = None
         self.decoder: Any = None
         self._digests: dict[int, bytes] = {}  # by a picture's id: requests hold their pictures
@@ -96,8 +98,8 @@ class Scheduler:
 
     def responses(self) -> dict[int, Response]:
         """One for each prompt. A request that memory does not suffice for has the error in it."""
-        self.watch.check()
-        computing = self.backend.computing(self._wish(), self.watch)
+        self.observer.check()
+        computing = self.backend.computing(self._wish(), self.observer)
         with computing, torch.inference_mode(False), torch.no_grad():
             try:
                 self._ahead.want(self._waiting)
@@ -123,18 +125,18 @@ class Scheduler:
             need = self.prompts[index].need
             wish.append(need)
             longest = max(need.prompt for need in wish) + max(need.answer for need in wish)
-            fits = self._budget.holds(wish, self.costs.work)
+            fits = self._budget.admit(wish, self.costs.peak_bytes)
             if len(wish) > 1 and not (fits and len(wish) * longest <= _CLAIM):
                 wish.pop()
                 break
-        return self.costs.work(wish) if wish else 0
+        return self.costs.peak_bytes(wish) if wish else 0
 
     def _begin(self) -> None:
         """With all the room there is: what is free counts, wished for or not."""
         backend = self.backend
         model = backend.model
         self.decoder = ModelRunner(
-            model, backend.template.image_id, backend.preprocessing.merge_size
+            model, backend.chat_template.image_token_id, backend.image_processor.merge_size
         )
         self._rounds = Batch(self.decoder)
         free = int(min(map(backend.memory.free, backend.weights.shares)) * _SHARE)
@@ -145,7 +147,7 @@ class Scheduler:
     def _goes(self) -> bool:
         """One token for every row, after new rows have joined; False where memory ran out."""
         try:
-            self.watch.check()
+            self.observer.check()
             self._admit()
             self._step()
         except BaseException as error:
@@ -177,7 +179,7 @@ class Scheduler:
         needs = [running.prompt.need for running in self._under_way()]
         while self._waiting:
             needs.append(self.prompts[self._waiting[0]].need)
-            if len(needs) > 1 and not self._budget.holds(needs, self.costs.work):
+            if len(needs) > 1 and not self._budget.admit(needs, self.costs.peak_bytes):
                 break
             self._reading = self._waiting.popleft()
             self._ahead.want(self._waiting)
@@ -210,15 +212,15 @@ class Scheduler:
         """The model reads a prompt: up to the end of its pictures, where that was not read
         before, and then the words behind them."""
         prompt, decoder = self.prompts[index], self.decoder
-        with stoppable(decoder.model, self.watch.check):
+        with stoppable(decoder.model, self.observer.check):
             opening = self._opening(index)
             read, position = decoder.read(prompt.ids, prompt.grids, behind=opening)
         row = prompt.row(index)
         choices = Sampler([row], decoder.device, len(read.logits))
         choices.prepare()
         token = int(choices.choose(read.logits[None]))
-        reach = prompt.need.prompt + prompt.need.answer + MOST
-        running = ActiveRequest(row, prompt, Detokenizer(prompt.template.decode))
+        reach = prompt.need.prompt + prompt.need.answer + MAX_DRAFT_TOKENS
+        running = ActiveRequest(row, prompt, Detokenizer(prompt.chat_template.decode))
         draft = mtp.draft(decoder, prompt.ids, token) if row.is_plain else None
         return running, NewRow(read, choices, token, position, reach, draft)
 
@@ -226,7 +228,7 @@ class Scheduler:
         prompt = self.prompts[index]
         if not prompt.opening:
             return None
-        key, shown = self._ahead.take(index, self.watch.check)
+        key, shown = self._ahead.take(index, self.observer.check)
         kept = self.backend.weights.seen
         found = kept.get(key, self.decoder.device)
         if found is None:
@@ -245,8 +247,8 @@ class Scheduler:
                 continue
             look, pixels = kept.get(key, self.decoder.device), None
             if look is None:
-                pixels = prompt.preprocessing.pixel_values(
-                    [image], sight.device, sight.dtype, self.watch.check
+                pixels = prompt.image_processor.pixel_values(
+                    [image], sight.device, sight.dtype, self.observer.check
                 )
             pictures[key] = ImageInput(grid, pixels, look, partial(kept.put, key))
         return [pictures[key] for key, _ in shown]
@@ -271,7 +273,7 @@ class Scheduler:
 
     def _least(self, index: int) -> int:
         """Bytes that a request takes however short its answer is."""
-        return self.costs.work([dataclasses.replace(self.prompts[index].need, answer=1)])
+        return self.costs.peak_bytes([dataclasses.replace(self.prompts[index].need, answer=1)])
 
     def _check_ram(self, nbytes: int) -> None:
         """Nothing is raised where a processor's memory runs out: the kernel ends the process."""
@@ -291,7 +293,7 @@ class Scheduler:
         self._close_ranks()
         if not self._running:
             return
-        self._check_ram(self._rounds.slots.growth(1 + MOST))
+        self._check_ram(self._rounds.slots.growth(1 + MAX_DRAFT_TOKENS))
         start = time.perf_counter()
         if self._lookups() or self._may(self._foresight):
             self._note(all_of_them=True)  # what is under way may prove the guesses wrong
@@ -302,15 +304,15 @@ class Scheduler:
                 self._gain(running, tokens)
             counts = [len(tokens) for running, tokens in pairs if running]
             if self._rounds.typical:
-                worth.checked(time.perf_counter() - start, sum(counts) / len(counts))
-            (self._worth if worth is self._foresight else self._foresight).passed()
+                worth.record_verify(time.perf_counter() - start, sum(counts) / len(counts))
+            (self._worth if worth is self._foresight else self._foresight).record_skip()
         elif self._running:
             self._rounds.launch()
             self._launched.append(list(self._running))
             self._note()
             for worth in (self._worth, self._foresight):
                 if self._rounds.typical:
-                    worth.plain(time.perf_counter() - start)
+                    worth.record_decode(time.perf_counter() - start)
 
     def _note(self, all_of_them: bool = False) -> None:
         while (tokens := self._rounds.collect(all_of_them)) is not None:
@@ -336,7 +338,7 @@ class Scheduler:
     def _lookups(self) -> list[list[int]]:
         if not self._may(self._worth):
             return []
-        guesses = [running.guess() if running else [] for running in self._running]
+        guesses = [running.draft() if running else [] for running in self._running]
         return guesses if any(guesses) else []
 
     def _may(self, worth: AdaptiveSpeculation) -> bool:
@@ -375,7 +377,7 @@ class Scheduler:
         row.accept(token)
         place = self._running.index(running) if running in self._running else None
         if row.finish_reason is None:
-            self.watch.token(row.index, running.stream.grow(row.ids))
+            self.observer.token(row.index, running.stream.grow(row.ids))
             if row.circling and row.thinking and place is not None:
                 self._rounds.end_thought(place)
             return
@@ -386,7 +388,7 @@ class Scheduler:
 
     def _done(self, index: int, response: Response) -> None:
         self._answered[index] = response
-        self.watch.done(index, response)
+        self.observer.done(index, response)
 
     def _retreat(self) -> None:
         """After memory ran out: what is under way begins anew, half as many at once; one that was
@@ -400,7 +402,7 @@ class Scheduler:
         self.backend.weights.seen.clear()
         self.backend.relieve()
         for index in left:
-            self.watch.restart(index)
+            self.observer.restart(index)
         if count > 1:
             self._budget = dataclasses.replace(self._budget, rows=(count + 1) // 2)
         else:
@@ -420,4 +422,4 @@ class Scheduler:
         backend = self.backend
         free = self._free()
         factor = backend.family.patch_factor
-        return too_large(self.prompts[index].need, self.costs, free, factor)
+        return out_of_memory_error(self.prompts[index].need, self.costs, free, factor)

@@ -5,31 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import BadOption
 from ..types import THINKING_TOKENS, FinishReason, Sampling
-from .memory_model import TokenNeed
 from .repetition import Decode, loop_start
 
 _LOOK_EVERY = 16  # tokens, for loops
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Raises ``BadOption`` for a value outside its range, naming the range."""
-    ranges: tuple[tuple[str, float, float], ...] = (
-        ("max_new_tokens", 1, 1_000_000),
-        ("temperature", 0, 10),
-        ("top_p", 0, 1),
-        ("top_k", 0, 1_000_000),
-        ("min_p", 0, 1),
-        ("repetition_penalty", 0.01, 10),
-        ("presence_penalty", -2, 2),
-    )
-    for name, low, high in ranges:
-        value = getattr(sampling, name)
-        if not low <= value <= high:
-            raise BadOption(f"{name} is {value}; it may be {low:g} to {high:g}.")
-    if sampling.max_thinking_tokens is not None and sampling.max_thinking_tokens < 0:
-        raise BadOption(f"max_thinking_tokens is {sampling.max_thinking_tokens}; use 0 or more.")
 
 
 @dataclass(eq=False)
@@ -44,7 +23,7 @@ class Row:
     sampling: Sampling
     prompt_ids: Sequence[int]
     eos_ids: frozenset[int]
-    close_ids: tuple[int, ...] = ()
+    think_end_ids: tuple[int, ...] = ()
     thinking: bool = False
     decode: Decode | None = None
     ids: list[int] = field(default_factory=list)
@@ -71,7 +50,7 @@ class Row:
     @property
     def longest(self) -> int:
         """The most tokens this row can take, thought and answer together."""
-        thought = self.thinking_limit + len(self.close_ids) if self.thinking else 0
+        thought = self.thinking_limit + len(self.think_end_ids) if self.thinking else 0
         return thought + self.sampling.max_new_tokens
 
     @property
@@ -87,7 +66,7 @@ class Row:
         self.ids.append(token)
         if self.thinking:
             self.thought += 1
-            if self._ends_with(self.close_ids):
+            if self._ends_with(self.think_end_ids):
                 self.thinking = False
         elif self.left <= 0:
             self.finish_reason = "length"
@@ -128,15 +107,3 @@ class Detokenizer:
             # Start anew at a line's end, so that a long answer is not decoded again and again.
             self._start, self._sent = len(ids), 0
         return piece
-
-
-@dataclass(frozen=True)
-class BatchLimits:
-    """How much may run at once. ``rows``: beyond so many, a pass is as busy as it can be.
-    ``nbytes``: memory for all that a batch takes beside the weights (None: no bound)."""
-
-    rows: int = 32
-    nbytes: int | None = None
-
-    def holds(self, needs: Sequence[TokenNeed], work: Callable[[Sequence[TokenNeed]], int]) -> bool:
-        return len(needs) <= self.rows and (self.nbytes is None or work(needs) <= self.nbytes)

@@ -35,7 +35,7 @@ _ENDS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
 OPEN_THOUGHT, CLOSE_THOUGHT = "<think>", "</think>"
 
 
-class Template:
+class ChatTemplate:
     """A checkpoint's tokenizer and chat template."""
 
     def __init__(self, tokenizer: Any, family: Family, eos_ids: frozenset[int]):
@@ -43,8 +43,8 @@ class Template:
         self._template = SandboxedTemplate(_source(tokenizer))
         self.family = family
         self.eos_ids = eos_ids
-        self.image_id: int = tokenizer.convert_tokens_to_ids(family.image_token)
-        if self.image_id is None or self.image_id == tokenizer.unk_token_id:
+        self.image_token_id: int = tokenizer.convert_tokens_to_ids(family.image_token)
+        if self.image_token_id is None or self.image_token_id == tokenizer.unk_token_id:
             raise IncompleteCheckpoint(
                 f"The tokenizer has no {family.image_token} token, so it is not the one of a "
                 f"{family.title} model. Download the tokenizer files again.",
@@ -52,7 +52,7 @@ class Template:
             )
         pad = tokenizer.pad_token_id
         self.pad_id: int = pad if pad is not None else min(eos_ids)
-        self.close_ids = tuple(tokenizer.encode(CLOSE_THOUGHT, add_special_tokens=False))
+        self.think_end_ids = tuple(tokenizer.encode(CLOSE_THOUGHT, add_special_tokens=False))
         self._special = sorted(
             (token for token in tokenizer.get_added_vocab() if token.startswith("<")),
             key=len,
@@ -61,7 +61,7 @@ class Template:
         self._can_think = {wish: self._renders_thought(wish) for wish in (None, True, False)}
 
     @classmethod
-    def load(cls, path: Path, family: Family, trust_remote_code: bool = False) -> Template:
+    def load(cls, path: Path, family: Family, trust_remote_code: bool = False) -> ChatTemplate:
         """Reads tokenizer, template and end-of-text tokens from the checkpoint in ``path``."""
         from ..models.loading import load_tokenizer
 
@@ -105,16 +105,16 @@ class Template:
         ``image_tokens`` says. Pictures stand before the first words."""
         text = self._render(self._messages(request), request.thinking)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        if ids.count(self.image_id) != len(image_tokens):
+        if ids.count(self.image_token_id) != len(image_tokens):
             raise IncompleteCheckpoint(
-                f"The chat template made {ids.count(self.image_id)} places for "
+                f"The chat template made {ids.count(self.image_token_id)} places for "
                 f"{len(image_tokens)} pictures; it is not one for pictures. Replace "
                 "chat_template.jinja by the original model's."
             )
         counts = iter(image_tokens)
         spread: list[int] = []
         for token in ids:
-            spread.extend([token] * next(counts) if token == self.image_id else [token])
+            spread.extend([token] * next(counts) if token == self.image_token_id else [token])
         return spread
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:

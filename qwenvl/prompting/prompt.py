@@ -45,13 +45,15 @@ class Prompt:
 
     def __init__(self, request: Request, backend: LocalBackend):
         self.request = request
-        self.preprocessing = backend.preprocessing.bounded(request.min_pixels, request.max_pixels)
-        self.image_tokens = [self.preprocessing.tokens(image) for image in request.images]
-        self.input_sizes = tuple(self.preprocessing.input_size(i) for i in request.images)
-        self.template = backend.template
+        self.image_processor = backend.image_processor.bounded(
+            request.min_pixels, request.max_pixels
+        )
+        self.image_tokens = [self.image_processor.tokens(image) for image in request.images]
+        self.input_sizes = tuple(self.image_processor.input_size(i) for i in request.images)
+        self.chat_template = backend.chat_template
         self.thinking = backend.thinks(request.thinking)
-        self.ids = self.template.encode(request, self.image_tokens)
-        self.grids = [self.preprocessing.grid(image) for image in request.images]
+        self.ids = self.chat_template.encode(request, self.image_tokens)
+        self.grids = [self.image_processor.grid(image) for image in request.images]
         self._backend = backend
         context = backend.context
         if context is not None and len(self.ids) >= context:
@@ -76,7 +78,7 @@ class Prompt:
         left = context - len(self.ids)
         thought = 0
         if self.thinking:
-            left -= len(self.template.close_ids)
+            left -= len(self.chat_template.think_end_ids)
             limit = asked.max_thinking_tokens
             thought = THINKING_TOKENS if limit is None else limit
             thought = min(thought, max(left - asked.max_new_tokens, left // 2, 0))
@@ -117,17 +119,18 @@ class Prompt:
     @property
     def opening(self) -> int:
         """Tokens up to the end of the last picture: what questions about it have in common."""
-        places = [place for place, token in enumerate(self.ids) if token == self.template.image_id]
+        image_id = self.chat_template.image_token_id
+        places = [place for place, token in enumerate(self.ids) if token == image_id]
         return places[-1] + 2 if places else 0
 
     def row(self, index: int) -> Row:
-        image_id = self.template.image_id
+        image_token_id = self.chat_template.image_token_id
         return Row(
             index=index,
             sampling=self.sampling,
-            prompt_ids=[token for token in self.ids if token != image_id],
-            eos_ids=self.template.eos_ids,
-            close_ids=self.template.close_ids,
+            prompt_ids=[token for token in self.ids if token != image_token_id],
+            eos_ids=self.chat_template.eos_ids,
+            think_end_ids=self.chat_template.think_end_ids,
             thinking=self.thinking,
-            decode=self.template.decode,
+            decode=self.chat_template.decode,
         )

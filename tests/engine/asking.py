@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from qwen_vl_suite.qwenvl.inference.batch import Batch
-from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import AdaptiveSpeculation
+from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 
 

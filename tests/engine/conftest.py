@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from fake_cuda_graphs import FakeCudaGraphs
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.inference import batch
 from qwen_vl_suite.qwenvl.inference.batch import StepPolicy
 from qwen_vl_suite.qwenvl.types import LocalSpec
-from tape import Taped
 
 torch.set_num_threads(1)
 
@@ -47,7 +47,7 @@ def backend(checkpoint: Callable[..., Path]) -> Callable[..., LocalBackend]:
 
 
 @pytest.fixture(params=["as on the CPU", "as on CUDA"])
-def pace(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def step_policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "as on CUDA":
-        made = StepPolicy(lag=1, fixed=True, idle=0.5, captured=Taped())
-        monkeypatch.setattr(batch, "pace_of", lambda _: made)
+        made = StepPolicy(lag=1, fixed=True, idle=0.5, captured=FakeCudaGraphs())
+        monkeypatch.setattr(batch, "step_policy", lambda _: made)

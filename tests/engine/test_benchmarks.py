@@ -246,9 +246,9 @@ def test_growth_is_measured_from_new_pictures(tiny_model: models.Model):
 
 
 def test_guesses_are_measured_and_leave_the_model_as_it_was(tiny_model: models.Model):
-    own = tiny_model.backend.worth
+    own = tiny_model.backend.adaptive_lookup
     assert guessing.guessing("boxes", None, tiny_model, boxes=2).ours > 0
-    assert tiny_model.backend.worth is own
+    assert tiny_model.backend.adaptive_lookup is own
     growth = guessing.cost_of_a_check("check", None, tiny_model, lengths=[1, 3])
     assert growth.sizes == [1, 3] and min(growth.seconds) > 0
 

@@ -31,7 +31,7 @@ class Scripted:
             raise BadOption("cannot")
         return bool(self._thinks) if wish is None else wish
 
-    def generate(self, requests, watch=None) -> list[Response]:
+    def generate(self, requests, observer=None) -> list[Response]:
         self.asked = requests
         sizes = {"input_sizes": ((56, 112),), **self.response}
         return [Response(text, **sizes) for text in self.texts]

@@ -12,7 +12,7 @@ from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import BadImage, UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.media import draw
-from qwen_vl_suite.qwenvl.prompting.chat_template import Template
+from qwen_vl_suite.qwenvl.prompting.chat_template import ChatTemplate
 from qwen_vl_suite.qwenvl.tasks import describe, ground, ocr
 from qwen_vl_suite.qwenvl.types import Box, Point, ReplyContext, Request, Turn
 from qwen_vl_suite.qwenvl.unicode import well_formed
@@ -51,7 +51,7 @@ def test_any_text_can_be_encoded_and_stays_what_it_was_where_it_could(text):
 
 @pytest.fixture(scope="module")
 def template():
-    return Template.load(library.BUNDLED, FAMILIES["qwen3_vl"])
+    return ChatTemplate.load(library.BUNDLED, FAMILIES["qwen3_vl"])
 
 
 ASKED = {

@@ -99,23 +99,23 @@ class ScriptedBackend:
         return False
 
     def generate(
-        self, requests: Sequence[Request], watch: Observer | None = None
+        self, requests: Sequence[Request], observer: Observer | None = None
     ) -> list[Response]:
-        watch = watch or Observer()
+        observer = observer or Observer()
         self.place = "device"
         self.requests += requests
         self.runs += 1
-        watch.start([1] * len(requests), [item.sampling.max_new_tokens for item in requests])
-        return [self._answer(*pair, watch) for pair in enumerate(requests)]
+        observer.start([1] * len(requests), [item.sampling.max_new_tokens for item in requests])
+        return [self._answer(*pair, observer) for pair in enumerate(requests)]
 
-    def _answer(self, index: int, request: Request, watch: Observer) -> Response:
+    def _answer(self, index: int, request: Request, observer: Observer) -> Response:
         reply = self.replies[index % len(self.replies)]
         for start in range(0, len(reply.text), 4):
-            watch.check()
-            watch.token(index, reply.text[start : start + 4])
+            observer.check()
+            observer.token(index, reply.text[start : start + 4])
         sizes = tuple(tuple(image.shape[-2:]) for image in request.images)
         response = Response(reply.text, reply.thinking, reply.finish_reason, sizes)
-        watch.done(index, response)
+        observer.done(index, response)
         return response
 
     def offload(self) -> None:

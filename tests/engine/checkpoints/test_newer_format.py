@@ -16,7 +16,7 @@ from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import settings
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.models import loading
-from qwen_vl_suite.qwenvl.prompting.chat_template import Template
+from qwen_vl_suite.qwenvl.prompting.chat_template import ChatTemplate
 from qwen_vl_suite.qwenvl.types import LocalSpec
 from safetensors.torch import load_file, save_file
 
@@ -97,7 +97,7 @@ def test_settings_of_release_5_say_the_same(checkpoint, tmp_path, model_type: st
     assert not torch.equal(logits(load(checkpoint(model_type))), logits(load(both)))
     assert torch.equal(logits(load(fresh)), logits(load(both)))
     family = family_of(settings(fresh, "config.json"))
-    plain, template = (Template.load(folder, family) for folder in (both, fresh))
+    plain, template = (ChatTemplate.load(folder, family) for folder in (both, fresh))
     words = "a red circle <|box_start|> <|im_end|>"
     encode = plain.tokenizer.encode, template.tokenizer.encode
     assert encode[0](words) == encode[1](words)

@@ -41,7 +41,7 @@ class Scripted:
             raise BadOption("This model does not think.")
         return False
 
-    def generate(self, requests, watch=None):
+    def generate(self, requests, observer=None):
         first = len(self.requests)
         self.requests += requests
         self.calls.append(len(requests))
@@ -49,8 +49,8 @@ class Scripted:
         for index, request in reversed(list(enumerate(requests))):
             self.meanwhile(first + index)
             responses[index] = self.response(first + index, request)
-            if watch:
-                watch.done(index, responses[index])
+            if observer:
+                observer.done(index, responses[index])
         return [responses[index] for index in range(len(requests))]
 
     def response(self, number, request):
@@ -468,7 +468,7 @@ def test_a_fault_amid_the_run_leaves_what_is_done(run, model, pictures, monkeypa
 class Refusing(Scripted):
     """Can be asked nothing, as with bounds that leave no token."""
 
-    def generate(self, requests, watch=None):
+    def generate(self, requests, observer=None):
         self.calls.append(len(requests))
         raise BadOption("max_pixels is 5")
 

@@ -12,17 +12,18 @@ import pytest
 import tiny
 import torch
 from asking import ask, picture
+from fake_cuda_graphs import FakeCudaGraphs, Model
 from qwen_vl_suite.qwenvl.errors import NumericalError
 from qwen_vl_suite.qwenvl.inference import batch, cuda_graphs
 from qwen_vl_suite.qwenvl.inference.batch import Batch, NewRow, StepPolicy
 from qwen_vl_suite.qwenvl.inference.cuda_graphs import CudaGraphs
+from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.sampler import Sampler
 from qwen_vl_suite.qwenvl.inference.scheduler import ActiveRequest
-from qwen_vl_suite.qwenvl.inference.sequence import BatchLimits, Row
-from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import AdaptiveSpeculation
+from qwen_vl_suite.qwenvl.inference.sequence import Row
+from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.types import Sampling
-from tape import Model, Taped
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -33,15 +34,15 @@ DENSE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 
 
 @pytest.fixture
-def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> list[Taped]:
+def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> list[FakeCudaGraphs]:
     """From here on rounds go as on CUDA. Gives what captured them."""
-    made: list[Taped] = []
+    made: list[FakeCudaGraphs] = []
 
-    def pace(_decoder: Any) -> StepPolicy:
-        made.append(Taped())
+    def step_policy(_decoder: Any) -> StepPolicy:
+        made.append(FakeCudaGraphs())
         return StepPolicy(lag=1, fixed=True, idle=0.5, captured=made[-1])
 
-    monkeypatch.setattr(batch, "pace_of", pace)
+    monkeypatch.setattr(batch, "step_policy", step_policy)
     return made
 
 
@@ -50,7 +51,7 @@ def fresh(backend: Any) -> Any:
     def make(model_type: str) -> Any:
         subject = backend(model_type)
         subject.weights.seen.clear()
-        subject.budget = BatchLimits()
+        subject.batch_limits = BatchLimits()
         return subject
 
     return make
@@ -75,17 +76,17 @@ def test_captured_rounds_give_the_same_tokens(
 ) -> None:
     subject = fresh(model_type)
     alone = [subject.generate([question])[0] for question in REQUESTS]
-    taped: list[Taped] = request.getfixturevalue("as_on_cuda")
+    graphs: list[FakeCudaGraphs] = request.getfixturevalue("as_on_cuda")
     for rows in (1, 3, 9):
-        subject.budget = BatchLimits(rows=rows)
+        subject.batch_limits = BatchLimits(rows=rows)
         assert subject.generate(REQUESTS) == alone, f"{rows} at once"
-    assert sum(one.captures for one in taped) > 0
-    assert sum(one.replays for one in taped) > 10
-    assert all(one.possible for one in taped), "a step of this family cannot be captured"
+    assert sum(one.captures for one in graphs) > 0
+    assert sum(one.replays for one in graphs) > 10
+    assert all(one.possible for one in graphs), "a step of this family cannot be captured"
 
 
 def test_a_step_that_cannot_be_captured_runs_launch_by_launch(
-    fresh: Any, as_on_cuda: list[Taped]
+    fresh: Any, as_on_cuda: list[FakeCudaGraphs]
 ) -> None:
     subject = fresh("qwen3_vl")
     calm = subject.generate(REQUESTS)
@@ -103,7 +104,7 @@ def test_a_step_that_cannot_be_captured_runs_launch_by_launch(
 
 
 def test_a_graph_that_memory_does_not_suffice_for_is_done_without() -> None:
-    class Full(Taped):
+    class Full(FakeCudaGraphs):
         def _record(self, step: Callable[[], None]) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -154,11 +155,11 @@ def test_a_step_leaves_no_tensor_that_it_made(
     """What lives on in memory that belongs to a graph is freed by another, or by none."""
     subject = backend(model_type, heads=model_type.startswith("qwen3_5"))
     tidy, worth = Tidy(), type("Settled", (AdaptiveSpeculation,), {"pays": guessed})
-    monkeypatch.setattr(batch, "pace_of", lambda _: StepPolicy(1, True, 0.5, tidy))
-    monkeypatch.setattr(subject, "worth", worth())
-    monkeypatch.setattr(subject, "foresight", worth())
-    monkeypatch.setattr(ActiveRequest, "guess", lambda self: [7] * (len(self.row.ids) % 3))
-    monkeypatch.setattr(subject.template, "eos_ids", frozenset())
+    monkeypatch.setattr(batch, "step_policy", lambda _: StepPolicy(1, True, 0.5, tidy))
+    monkeypatch.setattr(subject, "adaptive_lookup", worth())
+    monkeypatch.setattr(subject, "adaptive_mtp", worth())
+    monkeypatch.setattr(ActiveRequest, "draft", lambda self: [7] * (len(self.row.ids) % 3))
+    monkeypatch.setattr(subject.chat_template, "eos_ids", frozenset())
     subject.weights.seen.clear()
     subject.generate([ask("one", picture(50, 80), tokens=30)])
     subject.generate([ask("two", tokens=20), ask("three", tokens=12, temperature=0.7, top_p=0.5)])
@@ -288,7 +289,7 @@ def test_a_step_that_waits_for_the_device_is_never_captured(
 
 
 def test_bad_numbers_in_one_round_are_told_a_round_later(
-    fresh: Any, as_on_cuda: list[Taped]
+    fresh: Any, as_on_cuda: list[FakeCudaGraphs]
 ) -> None:
     subject = fresh("qwen3_vl")
     calls = 0
@@ -325,7 +326,7 @@ def test_rounds_keep_to_a_cuda_device(
 
     config = AutoConfig.from_pretrained(checkpoint(model_type))
     config._attn_implementation = "sdpa"
-    monkeypatch.setattr(batch, "pace_of", lambda _: StepPolicy(fixed=True))
+    monkeypatch.setattr(batch, "step_policy", lambda _: StepPolicy(fixed=True))
     monkeypatch.setattr(batch, "_Fetched", Unfetched)
     with FakeTensorMode(), torch.no_grad():
         with torch.device("cuda"):

@@ -13,16 +13,16 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.inference import prefix_cache
 from qwen_vl_suite.qwenvl.inference.kv_cache import SlotCache
+from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import Prefill, VisionFeatures
 from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
 from qwen_vl_suite.qwenvl.inference.prefix_cache import PrefixCache, digest
-from qwen_vl_suite.qwenvl.inference.sequence import BatchLimits
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
-from stopping import Stop, StopAt
 
 FAMILY_NAMES = list(tiny.CONFIGS)
 GREEDY = Sampling(max_new_tokens=16)
@@ -72,7 +72,7 @@ def fresh(backend: Any) -> Any:
     def make(model_type: str) -> LocalBackend:
         subject: LocalBackend = backend(model_type)
         subject.weights.seen.clear()
-        subject.budget = BatchLimits()
+        subject.batch_limits = BatchLimits()
         return subject
 
     return make
@@ -96,7 +96,7 @@ def test_rows_that_take_turns_write_what_they_write_alone(fresh: Any, model_type
         subject.weights.seen.clear()
         alone += subject.generate([request])
     for rows in (2, 3, 8):
-        subject.budget = BatchLimits(rows=rows)
+        subject.batch_limits = BatchLimits(rows=rows)
         assert subject.generate(requests) == alone, f"{rows} at once"
         assert subject.generate(requests[::-1])[::-1] == alone
 
@@ -110,7 +110,7 @@ def test_a_short_answers_place_is_taken_at_once(fresh: Any) -> None:
     requests = [next(r for r in asked if subject.generate([r])[0].usage.new_tokens == 40)]
     requests += [ask(str(n), picture(64, 64, n), sampling=short) for n in range(1, 9)]
     alone = [subject.generate([request])[0] for request in requests]
-    subject.budget = BatchLimits(rows=2)
+    subject.batch_limits = BatchLimits(rows=2)
     with counting(subject) as counts:
         assert subject.generate(requests) == alone
     prompts = len(requests)  # their openings were read when they were asked alone
@@ -225,8 +225,8 @@ def test_a_stop_amid_reading_leaves_nothing_half_read(fresh: Any) -> None:
     calm = subject.generate(questions)
     for checks in (1, 3, 5, 7, 9, 12, 16):
         subject.weights.seen.clear()
-        with pytest.raises(Stop):
-            subject.generate(questions, StopAt(checks))
+        with pytest.raises(Interrupt):
+            subject.generate(questions, InterruptAt(checks))
         assert subject.generate(questions) == calm
 
 
@@ -395,7 +395,7 @@ def test_positions_are_the_makers(fresh: Any, model_type: str) -> None:
 
     subject = fresh(model_type)
     model, merge = subject.model.model, 2
-    image, start = subject.template.image_id, model.config.vision_start_token_id
+    image, start = subject.chat_template.image_token_id, model.config.vision_start_token_id
     for layout in ([(4, 6)], [(2, 2), (8, 4)], [(2, 12), (6, 6), (4, 2)]):
         ids, grids = [101, 102, 103], []
         for rows, columns in layout:

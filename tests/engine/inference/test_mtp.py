@@ -12,16 +12,16 @@ import pytest
 import tiny
 import torch
 from asking import Always, Never, ask, counted, picture, row_ids
+from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl.backends.local import load
+from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
-from qwen_vl_suite.qwenvl.inference.sequence import BatchLimits
 from qwen_vl_suite.qwenvl.inference.speculative import mtp
+from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.inference.speculative.mtp import FORESEEN, MTPDraft
-from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.models.devices import held_bytes
 from qwen_vl_suite.qwenvl.models.footprint import estimated_bytes
 from qwen_vl_suite.qwenvl.types import LocalSpec
-from stopping import Stop, StopAt
 
 FAMILIES = ("qwen3_5", "qwen3_5_moe")
 REQUESTS = [
@@ -35,7 +35,7 @@ REQUESTS = [
 def subject(backend: Any, request: pytest.FixtureRequest) -> Any:
     made = backend(request.param, heads=True)
     made.weights.seen.clear()
-    made.budget, made.worth, made.foresight = BatchLimits(), Never(), Never()
+    made.batch_limits, made.adaptive_lookup, made.adaptive_mtp = BatchLimits(), Never(), Never()
     return made
 
 
@@ -59,14 +59,14 @@ def foreseeing(said: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MTPDraft, "guess", guess)
 
 
-@pytest.mark.usefixtures("pace")
+@pytest.mark.usefixtures("step_policy")
 def test_heads_never_change_an_answer(subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what they guess themselves, and with guesses that are right up to a place; the second
     time behind an opening that was read before; and with guesses from the text in between."""
     alone = [subject.generate([question])[0] for question in REQUESTS]
     said = [row_ids(subject, question) for question in REQUESTS]
-    for subject.worth in (Never(), Always()):
-        subject.foresight = Always()
+    for subject.adaptive_lookup in (Never(), Always()):
+        subject.adaptive_mtp = Always()
         assert [subject.generate([question])[0] for question in REQUESTS] == alone
         for question, expected, ids in zip(REQUESTS, alone, said, strict=True):
             subject.weights.seen.clear()
@@ -75,17 +75,17 @@ def test_heads_never_change_an_answer(subject: Any, monkeypatch: pytest.MonkeyPa
                 assert [subject.generate([question])[0] for _ in range(2)] == [expected] * 2
             assert counts["gained"] > 1.5 * counts["checks"] > 0
     for rows in (1, 3):
-        subject.budget = BatchLimits(rows=rows)
+        subject.batch_limits = BatchLimits(rows=rows)
         assert subject.generate(REQUESTS) == alone
 
 
-@pytest.mark.usefixtures("pace")
+@pytest.mark.usefixtures("step_policy")
 def test_heads_are_fed_with_what_the_model_made(
     subject: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every state with the token that followed it, once and in order, whatever was guessed."""
     question = REQUESTS[1]
-    monkeypatch.setattr(subject.template, "eos_ids", frozenset())
+    monkeypatch.setattr(subject.chat_template, "eos_ids", frozenset())
     said = row_ids(subject, question)
     fed: list[tuple[torch.Tensor, torch.Tensor]] = []
     foreseeing(said, monkeypatch)
@@ -96,11 +96,11 @@ def test_heads_are_fed_with_what_the_model_made(
         note(self, hidden, tokens)
 
     monkeypatch.setattr(MTPDraft, "note", noting)
-    subject.worth, subject.foresight = Sometimes(), Sometimes()
+    subject.adaptive_lookup, subject.adaptive_mtp = Sometimes(), Sometimes()
     with counted() as counts:
         subject.generate([question])
     assert counts["launches"] > 2 and counts["checks"] > 2
-    prompt = subject.template.encode(question, [])
+    prompt = subject.chat_template.encode(question, [])
     whole = [*prompt, *said]
     with torch.no_grad():
         decoder = ModelRunner(subject.model, -1, 2)
@@ -164,9 +164,9 @@ def test_heads_count_and_move_with_the_weights(checkpoint: Any) -> None:
     plain = checkpoint("qwen3_5")
     more = estimated_bytes(folder, spec) - estimated_bytes(plain, LocalSpec(str(plain)))
     assert more == sum(weight.nbytes for weight in part.parameters())
-    subject.worth, subject.foresight = Never(), Never()
+    subject.adaptive_lookup, subject.adaptive_mtp = Never(), Never()
     calm = subject.generate(REQUESTS[:1])
-    subject.foresight = Always()
+    subject.adaptive_mtp = Always()
     for back in (subject.offload, subject.release):
         with counted() as counts:
             assert subject.generate(REQUESTS[:1]) == calm
@@ -177,20 +177,24 @@ def test_heads_count_and_move_with_the_weights(checkpoint: Any) -> None:
 def test_interrupts_and_turns_of_two_models(backend: Callable[..., Any]) -> None:
     pair = [backend(name, heads=True) for name in FAMILIES]
     for subject in pair:
-        subject.worth, subject.foresight, subject.budget = Never(), Never(), BatchLimits()
+        subject.adaptive_lookup, subject.adaptive_mtp, subject.batch_limits = (
+            Never(),
+            Never(),
+            BatchLimits(),
+        )
     calm = [subject.generate(REQUESTS[:2]) for subject in pair]
 
     for subject in pair:
-        subject.foresight = Always()
+        subject.adaptive_mtp = Always()
     for _ in range(2):
         for subject, expected in zip(pair, calm, strict=True):
-            with pytest.raises(Stop):
-                subject.generate(REQUESTS[:1], StopAt(8))
+            with pytest.raises(Interrupt):
+                subject.generate(REQUESTS[:1], InterruptAt(8))
             assert [subject.generate([one])[0] for one in REQUESTS[:2]] == expected
 
 
 def test_rows_that_sample_have_no_draft(subject: Any) -> None:
-    subject.foresight = Always()
+    subject.adaptive_mtp = Always()
     with counted() as counts:
         subject.generate([ask("warm", temperature=1.0, seed=2, tokens=20)])
         subject.generate([ask("again", repetition_penalty=1.1, tokens=20)])
@@ -220,7 +224,7 @@ def test_heads_of_an_unknown_form_are_left_out(
     monkeypatch.setattr(mtp, "_read", read)
     subject = load(LocalSpec(str(folder), device="cpu"))
     assert mtp.of(subject.model) is None
-    subject.worth = subject.foresight = Always()
+    subject.adaptive_lookup = subject.adaptive_mtp = Always()
     assert subject.generate(REQUESTS[:1])[0].text
 
 

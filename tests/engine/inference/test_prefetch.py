@@ -172,7 +172,7 @@ def digested(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return Prefetcher(work, size, threaded=True)
 
     monkeypatch.setattr(prefix_cache, "digest", telling)
-    monkeypatch.setattr(scheduler, "Ahead", threaded)
+    monkeypatch.setattr(scheduler, "Prefetcher", threaded)
     return told
 
 

@@ -13,16 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.errors import NumericalError
 from qwen_vl_suite.qwenvl.inference.batch import Batch, NewRow
+from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.sampler import Sampler
 from qwen_vl_suite.qwenvl.inference.scheduler import ActiveRequest
-from qwen_vl_suite.qwenvl.inference.sequence import BatchLimits, Row
-from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import (
-    MOST,
-    AdaptiveSpeculation,
-    PromptLookup,
-    agreed,
-)
+from qwen_vl_suite.qwenvl.inference.sequence import Row
+from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
+from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import PromptLookup
+from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS, accepted_tokens
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 
 TOKENS = st.lists(st.integers(0, 4), max_size=60)
@@ -30,27 +28,27 @@ TOKENS = st.lists(st.integers(0, 4), max_size=60)
 
 def test_what_followed_the_last_time_is_guessed() -> None:
     lookup = PromptLookup([1, 2, 3, 4, 1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 1, 2])
-    assert lookup.guess() == [5, 6, 7, 8, 9, 10][:MOST]
+    assert lookup.draft() == [5, 6, 7, 8, 9, 10][:MAX_DRAFT_TOKENS]
     lookup.extend([3])
-    assert lookup.guess() == [4, 1, 2, 5, 6, 7][:MOST]
+    assert lookup.draft() == [4, 1, 2, 5, 6, 7][:MAX_DRAFT_TOKENS]
     lookup.extend([99])
-    assert lookup.guess() == []
+    assert lookup.draft() == []
 
 
 @given(TOKENS, TOKENS)
 def test_a_guess_is_from_what_was_written(first: list[int], second: list[int]) -> None:
     lookup = PromptLookup(first)
     lookup.extend(second)
-    said, guess = first + second, PromptLookup(first + second).guess()
-    assert lookup.guess() == guess and len(guess) <= MOST
+    said, guess = first + second, PromptLookup(first + second).draft()
+    assert lookup.draft() == guess and len(guess) <= MAX_DRAFT_TOKENS
     places = [at for at in range(2, len(said)) if said[at - 2 : at] == said[-2:]]
-    expected = said[places[-1] :][:MOST] if len(said) > 1 and places else []
+    expected = said[places[-1] :][:MAX_DRAFT_TOKENS] if len(said) > 1 and places else []
     assert guess == expected
 
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), min_size=7, max_size=7))
 def test_a_row_gains_what_the_model_would_have_said(guess: list[int], said: list[int]) -> None:
-    gained = agreed(guess, said)
+    gained = accepted_tokens(guess, said)
     assert gained == said[: len(gained)] and gained
     assert gained[:-1] == guess[: len(gained) - 1]
     assert len(gained) == 1 + len(guess) or gained[-1] != guess[len(gained) - 1]
@@ -59,16 +57,16 @@ def test_a_row_gains_what_the_model_would_have_said(guess: list[int], said: list
 def test_guessing_stops_where_it_does_not_pay_and_is_tried_again() -> None:
     worth = AdaptiveSpeculation()
     assert not worth.pays, "nothing to compare with"
-    worth.plain(0.010)
+    worth.record_decode(0.010)
     for _ in range(20):
         assert worth.pays
-        worth.checked(0.015, 2.0)
+        worth.record_verify(0.015, 2.0)
     for _ in range(20):
-        worth.checked(0.030, 1.5)
+        worth.record_verify(0.030, 1.5)
     assert not worth.pays
     rounds_without = 0
     while not worth.pays:
-        worth.plain(0.010)
+        worth.record_decode(0.010)
         rounds_without += 1
     assert 10 < rounds_without < 1000
 
@@ -85,32 +83,32 @@ REQUESTS = [
 def quiet(backend: Any, model_type: str) -> Any:
     subject = backend(model_type)
     subject.weights.seen.clear()
-    subject.budget, subject.worth = BatchLimits(), AdaptiveSpeculation()
+    subject.batch_limits, subject.adaptive_lookup = BatchLimits(), AdaptiveSpeculation()
     return subject
 
 
-@pytest.mark.usefixtures("pace")
+@pytest.mark.usefixtures("step_policy")
 @pytest.mark.parametrize("model_type", list(tiny.CONFIGS))
 def test_guesses_never_change_an_answer(
     backend: Any, model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guesses that are right, wrong, and right up to a place, for one row and for several."""
     subject = quiet(backend, model_type)
-    subject.worth = Never()
+    subject.adaptive_lookup = Never()
     alone = [subject.generate([question])[0] for question in REQUESTS]
     said = {question.prompt: row_ids(subject, question) for question in REQUESTS}
-    subject.worth = Always()
+    subject.adaptive_lookup = Always()
     draw = random.Random(5)
 
     def prompted(self: Any) -> list[int]:
         done = len(self.row.ids)
-        guess = said[self.prompt.request.prompt][done : done + MOST]
-        wrong = draw.randrange(MOST + 1)
+        guess = said[self.prompt.request.prompt][done : done + MAX_DRAFT_TOKENS]
+        wrong = draw.randrange(MAX_DRAFT_TOKENS + 1)
         return [*guess[:wrong], *(100 + draw.randrange(100) for _ in guess[wrong:])]
 
-    monkeypatch.setattr(ActiveRequest, "guess", prompted)
+    monkeypatch.setattr(ActiveRequest, "draft", prompted)
     for rows in (1, 2, 4):
-        subject.budget = BatchLimits(rows=rows)
+        subject.batch_limits = BatchLimits(rows=rows)
         with counted() as counts:
             assert subject.generate(REQUESTS) == alone, f"{rows} at once"
         # Of several rows with linear attention only the last is guessed for, where it is alone.
@@ -118,7 +116,7 @@ def test_guesses_never_change_an_answer(
         assert counts["gained"] > least * counts["checks"] > 0
 
 
-@pytest.mark.usefixtures("pace")
+@pytest.mark.usefixtures("step_policy")
 @pytest.mark.parametrize("model_type", ["qwen3_vl", *LINEAR])
 def test_what_a_row_owes_is_paid_before_others_join(backend: Any, model_type: str) -> None:
     """A check that was wrong, then plain rounds, a row beside it, and a check again."""
@@ -164,7 +162,7 @@ def test_what_a_row_owes_is_paid_before_others_join(backend: Any, model_type: st
 
 def test_rows_that_sample_are_not_guessed(backend: Any) -> None:
     subject = quiet(backend, "qwen3_vl")
-    subject.worth = Always()
+    subject.adaptive_lookup = Always()
     with counted() as counts:
         subject.generate([ask("warm", picture(64, 64), temperature=1.0, seed=2, tokens=40)])
         subject.generate([ask("again", picture(64, 64), repetition_penalty=1.1, tokens=40)])
@@ -175,16 +173,16 @@ def test_an_answer_that_repeats_itself_takes_fewer_passes(backend: Any) -> None:
     """Tiny models turn in circles by themselves."""
     subject = quiet(backend, "qwen3_vl")
     asked = [ask(str(n), picture(64, 64, n), tokens=100) for n in range(12)]
-    subject.template.eos_ids, kept = frozenset(), subject.template.eos_ids
+    subject.chat_template.eos_ids, kept = frozenset(), subject.chat_template.eos_ids
     try:
         with counted() as plain:
-            subject.worth = Never()
+            subject.adaptive_lookup = Never()
             calm = [subject.generate([question])[0] for question in asked]
         with counted() as guessed:
-            subject.worth = Always()
+            subject.adaptive_lookup = Always()
             assert [subject.generate([question])[0] for question in asked] == calm
     finally:
-        subject.template.eos_ids = kept
+        subject.chat_template.eos_ids = kept
     assert guessed["launches"] + guessed["checks"] < plain["launches"]
 
 
@@ -193,15 +191,15 @@ def test_guesses_go_as_far_as_the_answer_may_whatever_was_thought() -> None:
     for token in [*[1, 2, 3] * 20, 7, 1, 2]:
         row.accept(token)
     running = ActiveRequest(row, None, None)  # type: ignore[arg-type]
-    assert len(running.guess()) == 4, "six are left, this one and that behind it not guessed"
+    assert len(running.draft()) == 4, "six are left, this one and that behind it not guessed"
     for token in [3, 1, 2]:
         row.accept(token)
-    assert len(running.guess()) == 2
+    assert len(running.draft()) == 2
 
 
 def test_bad_numbers_are_told_from_a_check_too(backend: Any) -> None:
     subject = quiet(backend, "qwen3_vl")
-    subject.worth = Always()
+    subject.adaptive_lookup = Always()
 
     def spoil(_module: Any, _args: Any, out: Any) -> None:
         if out.logits.shape[1] > 1:
@@ -211,7 +209,7 @@ def test_bad_numbers_are_told_from_a_check_too(backend: Any) -> None:
     hook = subject.model.register_forward_hook(spoil)
     try:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(NumericalError):
-            patch.setattr(PromptLookup, "guess", lambda _: [101, 102])
+            patch.setattr(PromptLookup, "draft", lambda _: [101, 102])
             subject.generate([question])
     finally:
         hook.remove()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.errors import BadOption
-from qwen_vl_suite.qwenvl.inference.memory_model import TokenNeed
+from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits, TokenNeed
 from qwen_vl_suite.qwenvl.inference.repetition import loop_start
-from qwen_vl_suite.qwenvl.inference.sequence import BatchLimits, Detokenizer, Row, check_sampling
+from qwen_vl_suite.qwenvl.inference.sequence import Detokenizer, Row
 from qwen_vl_suite.qwenvl.types import Sampling
 
 EOS, CLOSE = 0, (8, 9)
@@ -236,7 +236,7 @@ def test_a_budget_holds_what_is_within_all_its_bounds(sizes, rows, nbytes) -> No
         return sum(need.prompt for need in batch)
 
     fits = len(needs) <= rows and (nbytes is None or work(needs) <= nbytes)
-    assert BatchLimits(rows, nbytes).holds(needs, work) == fits
+    assert BatchLimits(rows, nbytes).admit(needs, work) == fits
 
 
 @given(st.text(max_size=60), st.integers(1, 5))
@@ -264,4 +264,4 @@ def test_streamed_pieces_add_up_to_the_text_and_hold_no_half_characters(text: st
 )
 def test_values_out_of_range_are_named(name: str, value: float) -> None:
     with pytest.raises(BadOption, match=name):
-        check_sampling(Sampling(**{name: value}))
+        Sampling(**{name: value}).validate()

@@ -16,20 +16,21 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from fake_cuda_graphs import FakeCudaGraphs
+from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.nano import scenes
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import settings
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.inference import batch, prefix_cache
 from qwen_vl_suite.qwenvl.inference.batch import StepPolicy
+from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.scheduler import ActiveRequest
-from qwen_vl_suite.qwenvl.inference.sequence import BatchLimits
-from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import MOST, AdaptiveSpeculation
+from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
+from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
 from qwen_vl_suite.qwenvl.models.loading import model_class
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
-from stopping import Stop, StopAt
-from tape import Taped
 
 NANO = Path(__file__).parents[3] / "nano" / "checkpoint"
 MODELS = [*tiny.CONFIGS, "nano"]
@@ -70,11 +71,11 @@ class Plain:
         cls = model_class(folder, family)
         self.model = cls.from_pretrained(str(folder), dtype=torch.float32).eval()
         self.processor = AutoImageProcessor.from_pretrained(folder)
-        self.template = template
+        self.chat_template = template
         self.image = family.image_token
 
     def __call__(self, request: Request) -> list[int]:
-        template, made = self.template, self.template.tokenizer
+        template, made = self.chat_template, self.chat_template.tokenizer
         shown = [{"type": "image"} for _ in request.images]
         text = made.apply_chat_template(
             [
@@ -93,7 +94,7 @@ class Plain:
         inputs |= made(first, return_tensors="pt")
         inputs.pop("token_type_ids", None)
         if "mm_token_type_ids" in inspect.signature(self.model.forward).parameters:
-            inputs["mm_token_type_ids"] = (inputs["input_ids"] == template.image_id).long()
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == template.image_token_id).long()
         with torch.no_grad():
             out = self.model.generate(
                 **inputs,
@@ -113,13 +114,16 @@ class Subject:
     def __init__(self, name: str, folder: Path):
         self.name = name
         self.backend: LocalBackend = load(LocalSpec(str(folder), device="cpu"))
-        plain = Plain(folder, self.backend.template)
+        plain = Plain(folder, self.backend.chat_template)
         self.asked = questions(name)
         self.said = [plain(request) for request in self.asked]
 
     def fresh(self) -> Subject:
         self.backend.weights.seen.clear()
-        self.backend.budget, self.backend.worth = BatchLimits(), AdaptiveSpeculation()
+        self.backend.batch_limits, self.backend.adaptive_lookup = (
+            BatchLimits(),
+            AdaptiveSpeculation(),
+        )
         return self
 
     def tokens(self, asked: list[Request], watch: Observer | None = None) -> list[list[int]]:
@@ -157,7 +161,7 @@ def test_the_questions_show_something(subject: Subject) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 32])
 def test_in_any_order_and_company(subject: Subject, order: list[int], rows: int) -> None:
     """With few rows, the places of finished ones are taken by those that wait."""
-    subject.backend.budget = BatchLimits(rows=rows)
+    subject.backend.batch_limits = BatchLimits(rows=rows)
     said = subject.tokens([subject.asked[place] for place in order])
     assert said == [subject.said[place] for place in order]
 
@@ -188,8 +192,8 @@ def test_when_the_model_leaves_in_between(subject: Subject) -> None:
 
 def test_with_interrupts_in_between(subject: Subject) -> None:
     for checks in (2, 9, 20, 31):
-        with pytest.raises(Stop):
-            subject.tokens(subject.asked, StopAt(checks))
+        with pytest.raises(Interrupt):
+            subject.tokens(subject.asked, InterruptAt(checks))
         assert subject.tokens(subject.asked[:4]) == subject.said[:4]
 
 
@@ -206,21 +210,21 @@ def test_with_guesses_that_are_half_right(
 ) -> None:
     def half_right(self: Any) -> list[int]:
         done = len(self.row.ids)
-        right = subject.said[self.row.index][done : done + MOST - done % 4]
-        return [*right, 105, 106][: min(MOST, self.row.longest - done - 1)]
+        right = subject.said[self.row.index][done : done + MAX_DRAFT_TOKENS - done % 4]
+        return [*right, 105, 106][: min(MAX_DRAFT_TOKENS, self.row.longest - done - 1)]
 
-    monkeypatch.setattr(ActiveRequest, "guess", half_right)
+    monkeypatch.setattr(ActiveRequest, "draft", half_right)
     monkeypatch.setattr(AdaptiveSpeculation, "pays", True)
-    subject.backend.budget = BatchLimits(rows=rows)
+    subject.backend.batch_limits = BatchLimits(rows=rows)
     assert subject.tokens(subject.asked) == subject.said
 
 
 @pytest.mark.parametrize("rows", [1, 3, 32])
 def test_as_rounds_go_on_cuda(subject: Subject, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Taped()
-    pace = StepPolicy(lag=1, fixed=True, idle=0.5, captured=made)
-    monkeypatch.setattr(batch, "pace_of", lambda _: pace)
-    subject.backend.budget = BatchLimits(rows=rows)
+    made = FakeCudaGraphs()
+    step_policy = StepPolicy(lag=1, fixed=True, idle=0.5, captured=made)
+    monkeypatch.setattr(batch, "step_policy", lambda _: step_policy)
+    subject.backend.batch_limits = BatchLimits(rows=rows)
     assert subject.tokens(subject.asked) == subject.said
     assert made.replays
 
@@ -233,5 +237,5 @@ def test_a_seed_gives_its_text_in_any_company(subject: Subject) -> None:
     alone = [subject.tokens([request])[0] for request in warm]
     assert alone != subject.said
     for rows in (2, 32):
-        subject.fresh().backend.budget = BatchLimits(rows=rows)
+        subject.fresh().backend.batch_limits = BatchLimits(rows=rows)
         assert subject.tokens([*subject.asked, *warm[::-1]])[len(warm) :][::-1] == alone

@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 import torch
+from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl import run
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load, open_checkpoint
 from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory, QwenVLError
-from qwen_vl_suite.qwenvl.inference.memory_model import MemoryModel, TokenNeed, too_large
-from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import MOST
+from qwen_vl_suite.qwenvl.inference.memory_model import MemoryModel, TokenNeed, out_of_memory_error
+from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
 from qwen_vl_suite.qwenvl.models import ram
 from qwen_vl_suite.qwenvl.models import weights as weights_module
 from qwen_vl_suite.qwenvl.models.memory import Memory, ran_out
@@ -31,7 +32,6 @@ from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.prompting.prompt import Prompt, context_length
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Response, Sampling
-from stopping import Stop, StopAt
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(max_new_tokens=12)
@@ -101,10 +101,10 @@ def test_weights_on_two_devices_cannot_be_parked(moves: list[str]) -> None:
 
 def test_what_reading_raises_leaves_the_weights_on_disk() -> None:
     def progress(done: int, total: int) -> None:
-        raise Stop
+        raise Interrupt
 
     subject, _ = weights()
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupt):
         subject.load(progress)
     assert subject.place == "disk"
     assert isinstance(subject.load(), Model)
@@ -143,10 +143,10 @@ def test_opening_reads_no_weights_and_the_first_question_does(checkpoint: Any) -
     subject = open_checkpoint(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu"))
     assert subject.nbytes == 0
     assert subject.max_pixels and not subject.thinks()
-    watch = Seen()
-    subject.generate(requests(1), watch)
+    observer = Seen()
+    subject.generate(requests(1), observer)
     assert subject.nbytes == subject.weights.size > 0
-    done, total = watch.loaded
+    done, total = observer.loaded
     assert done == total > 0
     subject.close()
     assert subject.nbytes == 0
@@ -216,12 +216,12 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(subject: LocalBackend
     asked = requests(8)
     calm = subject.generate(asked)
     longest = max(r.usage.prompt_tokens + r.usage.new_tokens for r in calm)
-    with refusing(subject, 2 * (longest + MOST)) as passes:
-        watch = Told()
-        assert subject.generate(asked, watch) == calm
+    with refusing(subject, 2 * (longest + MAX_DRAFT_TOKENS)) as passes:
+        observer = Told()
+        assert subject.generate(asked, observer) == calm
     tried = [rows for rows, _ in passes if rows > 1]
     assert tried == sorted(tried, reverse=True) and {8, 4, 2} <= set(tried)
-    assert sorted(watch.finished) == list(range(8)), "each is told of once"
+    assert sorted(observer.finished) == list(range(8)), "each is told of once"
     assert subject.memory.relieved == 2
 
 
@@ -232,11 +232,11 @@ def test_what_was_answered_before_memory_ran_out_is_kept(subject: LocalBackend) 
     calm = subject.generate(asked)
     prompt = max(response.usage.prompt_tokens for response in calm)
     with refusing(subject, 4 * (prompt + 1)):  # the third token is too much
-        watch = Told()
-        assert subject.generate(asked, watch) == calm
-    assert 1 not in watch.restarted
-    assert watch.finished[0] == 1
-    assert set(watch.restarted) == {0, 2, 3}
+        observer = Told()
+        assert subject.generate(asked, observer) == calm
+    assert 1 not in observer.restarted
+    assert observer.finished[0] == 1
+    assert set(observer.restarted) == {0, 2, 3}
 
 
 def test_the_budget_keeps_batches_small_before_memory_runs_out(
@@ -246,11 +246,11 @@ def test_the_budget_keeps_batches_small_before_memory_runs_out(
     calm = subject.generate(asked)
     need = Prompt(asked[0], subject).need
     costs = MemoryModel.of(subject.model)
-    subject.memory.room = int(costs.work([need] * 3) / 0.85)
+    subject.memory.room = int(costs.peak_bytes([need] * 3) / 0.85)
     subject.memory.asked.clear()
     with refusing(subject, 10**9) as passes:
         assert subject.generate(asked) == calm
-    assert subject.memory.asked == [0, costs.work([need] * 8)], "asked for the best, once"
+    assert subject.memory.asked == [0, costs.peak_bytes([need] * 8)], "asked for the best, once"
     assert max(rows for rows, _ in passes) == 3, "but no more at once than there is room for"
 
 
@@ -274,10 +274,10 @@ def test_one_that_never_fits_does_not_lose_the_others(subject: LocalBackend) -> 
     how: dict[str, Any] = {"sampling": GREEDY, "max_pixels": 512 * 512}
     calm = run.answer(subject, task, [small], **how)
     with refusing(subject, 200):
-        watch = Told()
+        observer = Told()
         with pytest.raises(OutOfMemory, match=r"^Picture 2 of 3: Memory ran out"):
-            run.answer(subject, task, [small, large, small], watch=watch, **how)
-        assert sorted(watch.finished) == [0, 1, 2]
+            run.answer(subject, task, [small, large, small], observer=observer, **how)
+        assert sorted(observer.finished) == [0, 1, 2]
         kept = run.answer(subject, task, [small, large], keep_unreadable=True, **how)
     assert kept[0] == calm[0]
     assert "Memory ran out" in kept[1].error and kept[1].finish_reason == "error"
@@ -376,7 +376,7 @@ def test_one_that_ran_out_does_not_wait_for_who_waits_for_it(
 
     longest = max(r.usage.prompt_tokens + r.usage.new_tokens for r in calm)
     other.weights.offload = asked_to_leave  # type: ignore[method-assign]
-    with refusing(other, 2 * (longest + MOST)):
+    with refusing(other, 2 * (longest + MAX_DRAFT_TOKENS)):
         found, _ = at_once(lambda: other.generate(asked, Slow()), second)
     assert found == calm
 
@@ -391,8 +391,8 @@ def test_who_waits_for_a_model_can_be_stopped(subject: LocalBackend) -> None:
 
     def second() -> None:
         assert begun.wait(60)
-        with pytest.raises(Stop):
-            subject.generate(requests(1), StopAt(3))
+        with pytest.raises(Interrupt):
+            subject.generate(requests(1), InterruptAt(3))
         stopped.set()
 
     at_once(lambda: subject.generate(requests(1), Slow()), second)
@@ -432,13 +432,13 @@ def test_an_interrupted_batch_leaves_no_tensors_behind(subject: LocalBackend) ->
 
     class Stopping(Observer):
         def token(self, index: int, text: str) -> None:
-            raise Stop
+            raise Interrupt
 
     def before(_module: Any, _args: Any, given: dict[str, Any]) -> None:
         caches.append(weakref.ref(given["past_key_values"]))
 
     hook = subject.model.model.language_model.register_forward_pre_hook(before, with_kwargs=True)
-    with pytest.raises(Stop) as caught:
+    with pytest.raises(Interrupt) as caught:
         subject.generate(requests(2), Stopping())
     hook.remove()
     subject.weights.seen.clear()
@@ -472,8 +472,8 @@ def test_a_stop_while_pictures_are_looked_at_does_not_wait_for_the_pass(
 ) -> None:
     reached: list[int] = []
     hook = subject.model.lm_head.register_forward_hook(lambda *_: reached.append(1))
-    with pytest.raises(Stop):
-        subject.generate(requests(2), StopAt(5))
+    with pytest.raises(Interrupt):
+        subject.generate(requests(2), InterruptAt(5))
     hook.remove()
     assert not reached
 
@@ -510,13 +510,13 @@ COSTS = MemoryModel(
     ids=["a large picture", "a long answer", "nothing helps"],
 )
 def test_the_error_says_what_would_fit(need: TokenNeed, free: int, advice: str) -> None:
-    words = str(too_large(need, COSTS, free, 32))
+    words = str(out_of_memory_error(need, COSTS, free, 32))
     assert advice in words
     if "max_pixels" in advice:
         tokens = int(words.split("max_pixels ")[1].split()[0]) // 32**2
         fits = TokenNeed(need.prompt - need.image + tokens, need.answer, tokens)
         above = TokenNeed(fits.prompt + 1, need.answer, tokens + 1)
-        assert COSTS.work([fits]) <= free < COSTS.work([above])
+        assert COSTS.peak_bytes([fits]) <= free < COSTS.peak_bytes([above])
 
 
 @pytest.mark.parametrize(("rows", "states"), [(1, 2), (2, 4), (8, 10)])
@@ -524,7 +524,7 @@ def test_states_that_are_copied_for_checks_count(rows: int, states: int) -> None
     """A row that is alone has its states twice, and so has an empty slot beside it."""
     state = 1_000_000
     costs = MemoryModel(cache=0, state=state, prompt=0, mask=0, scores=0, image=0, look=0, row=0)
-    assert costs.work([TokenNeed(10, 10)] * rows) == pytest.approx(1.2 * states * state)
+    assert costs.peak_bytes([TokenNeed(10, 10)] * rows) == pytest.approx(1.2 * states * state)
 
 
 def measured(subject: LocalBackend, asked: Sequence[Request]) -> int:
@@ -552,7 +552,7 @@ def test_the_costs_are_neither_short_nor_wasteful(
     asked = requests(count, side)
     responses = subject.generate(asked)  # what is made once is not counted
     needs = [TokenNeed(r.usage.prompt_tokens, 12, r.usage.image_tokens) for r in responses]
-    expected = MemoryModel.of(subject.model).work(needs)
+    expected = MemoryModel.of(subject.model).peak_bytes(needs)
     most = measured(subject, asked)
     assert most <= expected
     assert expected <= 4 * most
@@ -568,7 +568,7 @@ def test_the_costs_of_long_prompts_are_neither_short_nor_wasteful(
     subject.generate([asked])
     need = Prompt(asked, subject).need
     assert need.prompt > 3000
-    expected = MemoryModel.of(subject.model).work([need])
+    expected = MemoryModel.of(subject.model).peak_bytes([need])
     most = measured(subject, [asked])
     assert most <= expected
     assert expected <= 4 * most
@@ -585,14 +585,14 @@ def test_a_prompt_beyond_the_context_costs_only_its_own_answer(
     asked = requests(3)
     calm = subject.generate(asked)
     asked[1] = Request(asked[1].images, "no " * words, sampling=GREEDY)
-    watch = Told()
-    found = subject.generate(asked, watch)
+    observer = Told()
+    found = subject.generate(asked, observer)
     assert [found[0], found[2]] == [calm[0], calm[2]]
     refused = found[1]
     assert isinstance(refused.error, BadOption) and refused.finish_reason == "error"
     length = int(str(refused.error).split("prompt is ")[1].split()[0])
     assert length > words and str(LONG) in str(refused.error)
-    assert sorted(watch.finished) == [0, 1, 2]
+    assert sorted(observer.finished) == [0, 1, 2]
     subject.release()
     with pytest.raises(BadOption, match=rf"{length} tokens .* {LONG} "):
         subject.generate([asked[1]])
@@ -604,7 +604,7 @@ def test_an_answer_ends_with_the_context_and_says_so(
     backend: Any, thinking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject: LocalBackend = backend("qwen3_vl", thinking)
-    monkeypatch.setattr(subject.template, "eos_ids", frozenset())
+    monkeypatch.setattr(subject.chat_template, "eos_ids", frozenset())
     asked = Request((picture(64),), "why?", sampling=Sampling(max_new_tokens=64))
     (calm,) = subject.generate([asked])
     assert calm.finish_reason == "length" and calm.notes == ()
@@ -616,7 +616,9 @@ def test_an_answer_ends_with_the_context_and_says_so(
     assert cut.usage.prompt_tokens + cut.usage.new_tokens == calm.usage.prompt_tokens + 40
     (note,) = cut.notes
     assert str(calm.usage.prompt_tokens + 40) in note
-    assert within.notes == () and within.usage.new_tokens <= 10 + len(subject.template.close_ids)
+    assert within.notes == () and within.usage.new_tokens <= 10 + len(
+        subject.chat_template.think_end_ids
+    )
 
 
 CONTEXTS: dict[str, tuple[dict[str, Any], int | None]] = {
@@ -696,7 +698,7 @@ def test_on_a_processor_nothing_is_begun_that_does_not_fit(checkpoint: Any) -> N
     costs = MemoryModel.of(subject.model)
     memory = subject.memory
     assert isinstance(memory, Ram)
-    memory.room = int(costs.work([needs[1]]) * 0.99)
+    memory.room = int(costs.peak_bytes([needs[1]]) * 0.99)
     read: list[int] = []
     hook = subject.model.model.language_model.register_forward_pre_hook(
         lambda _module, _args, given: read.append(given["inputs_embeds"].shape[1]),
@@ -724,14 +726,14 @@ def test_on_a_processor_an_answer_that_outgrows_ram_is_stopped_before_it_does(
             if self.tokens == 100:
                 memory.room = 1000  # somebody else takes it
 
-    subject.template.eos_ids = frozenset()
+    subject.chat_template.eos_ids = frozenset()
     long = Sampling(max_new_tokens=600, temperature=1.0, seed=1)
     (whole,) = subject.generate([Request((), "go on", sampling=long)])
     assert whole.usage.new_tokens == 600
-    watch = Filling()
-    (found,) = subject.generate([Request((), "go on", sampling=long)], watch)
+    observer = Filling()
+    (found,) = subject.generate([Request((), "go on", sampling=long)], observer)
     assert isinstance(found.error, OutOfMemory)
-    assert 100 <= watch.tokens <= 256
+    assert 100 <= observer.tokens <= 256
 
 
 def test_on_a_processor_weights_that_do_not_fit_are_not_read(checkpoint: Any) -> None:

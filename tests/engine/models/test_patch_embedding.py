@@ -141,5 +141,5 @@ def test_answers_come_from_single_frames_in_the_models_type(backend, model_type:
     finally:
         hook.remove()
     (rows,) = given
-    assert rows.shape[1] == 3 * subject.preprocessing.patch_size**2
+    assert rows.shape[1] == 3 * subject.image_processor.patch_size**2
     assert rows.dtype == embedding.still.dtype

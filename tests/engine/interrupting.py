@@ -5,11 +5,11 @@ from __future__ import annotations
 from qwen_vl_suite.qwenvl.observer import Observer
 
 
-class Stop(BaseException):
+class Interrupt(BaseException):
     """As hosts raise it: no ``Exception``, so that nobody catches it by accident."""
 
 
-class StopAt(Observer):
+class InterruptAt(Observer):
     """Stops when it is asked for the ``checks``-th time whether to go on."""
 
     def __init__(self, checks: int):
@@ -18,4 +18,4 @@ class StopAt(Observer):
     def check(self) -> None:
         self._left -= 1
         if not self._left:
-            raise Stop
+            raise Interrupt

@@ -24,7 +24,7 @@ REFUSED = {
 }
 
 
-class Tape(TorchDispatchMode):
+class FakeGraph(TorchDispatchMode):
     """``record(step)`` runs nothing that lasts: the tensors a step writes to are put back."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Tape(TorchDispatchMode):
         self._played: list[tuple[Any, Any, Any, Any]] = []
         self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def record(self, step: Callable[[], None]) -> Tape:
+    def record(self, step: Callable[[], None]) -> FakeGraph:
         try:
             with self:
                 step()
@@ -74,7 +74,7 @@ class Model:
     """Nothing of it but itself is looked at."""
 
 
-class Taped(CudaGraphs):
+class FakeCudaGraphs(CudaGraphs):
     """``CudaGraphs`` with tapes for graphs."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Taped(CudaGraphs):
 
     def _record(self, step: Callable[[], None]) -> Any:
         self.captures += 1
-        return Tape().record(step)
+        return FakeGraph().record(step)
 
     def _replay(self, graph: Any) -> None:
         self.replays += 1
