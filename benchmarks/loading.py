@@ -192,12 +192,12 @@ def load_here(folder: Path, precision: str) -> Load:
     pack = load_pack()
     import torch
     from qwen_vl_suite.qwenvl import families, types
-    from qwen_vl_suite.qwenvl.checkpoints import library, safetensors_header
+    from qwen_vl_suite.qwenvl.checkpoints import files, library
     from qwen_vl_suite.qwenvl.models import devices, loading
 
     def load(path: Path) -> Any:
         spec = types.LocalSpec(str(path), precision=precision, device="cpu")
-        family = families.family_of(safetensors_header.settings(path, "config.json"))
+        family = families.family_of(files.read_settings(path, "config.json"))
         with torch.no_grad():
             return loading.load_model(path, spec, family, lambda done, total: None)
 

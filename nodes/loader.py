@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..qwenvl.errors import CheckpointNotFound
 from ..qwenvl.models import loading
 from ..qwenvl.types import LocalSpec
-from . import host, shelf, sockets
+from . import host, sockets
 from .model import AFTER_USE, KEEP, ModelHandle
 
 SOURCES = ["huggingface", "modelscope"]
@@ -17,7 +17,7 @@ _PIXELS = {"default": 0, "min": 0, "max": 1 << 25, "step": 1024, **sockets.ADVAN
 class Loader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        models = shelf.choices()
+        models = host.model_library().choices()
         return sockets.schema(
             node_id="QVL_Loader",
             display_name="Qwen-VL Loader",
@@ -112,7 +112,8 @@ class Loader(io.ComfyNode):
         if device is not None and device not in host.devices():
             return f"Device {device} is not on this machine: choose {', '.join(host.devices())}."
         try:
-            shelf.locate(shelf.BUNDLED_NAME if model is None else model)
+            if model is not None:
+                host.model_library().locate(_name(model))
         except CheckpointNotFound as error:
             return str(error)
         return True
@@ -132,7 +133,18 @@ class Loader(io.ComfyNode):
         shrink_to_fit: bool = False,
     ) -> io.NodeOutput:
         sockets.choice("device", device, host.devices())
-        path = shelf.bring(model, source)
+        path = host.model_library().obtain(
+            _name(model),
+            source=source,
+            progress_for=host.DownloadProgress,
+            check=host.check_interrupt,
+        )
         spec = LocalSpec(str(path), precision, quantization, attention, host.device(device))
         bounds = min_pixels or None, max_pixels or None
         return io.NodeOutput(ModelHandle(spec, *bounds, shrink_to_fit, after_use))
+
+
+def _name(model: object) -> str:
+    if not isinstance(model, str):  # a widget that holds nothing, or a number
+        raise CheckpointNotFound(f"The model is {model!r}. Choose one in the Qwen-VL Loader.")
+    return model

@@ -15,7 +15,7 @@ from ..qwenvl.checkpoints import library
 from ..qwenvl.media import images
 from ..qwenvl.model_cache import CACHE
 from ..qwenvl.types import LocalSpec, Result, Size, Task
-from . import host, shelf, sockets
+from . import host, sockets
 
 Report = Callable[[Sequence[Result]], None]
 
@@ -73,8 +73,7 @@ class ModelHandle:
 
     def __repr__(self) -> str:
         """The model's name, without where it lies: what a node that shows any value prints."""
-        path = Path(self.spec.checkpoint)
-        return shelf.BUNDLED_NAME if path == library.BUNDLED else path.name
+        return library.name_of(Path(self.spec.checkpoint))
 
     def answer(
         self, questions: Sequence[Question], report: Report | None = None

@@ -21,13 +21,13 @@ export function readable(bytes) {
   return `${unit ? bytes.toFixed(1) : bytes} ${UNITS[unit]}`;
 }
 
-function headline({ stock, loaded, to_download, begun }) {
+function headline({ availability, loaded, to_download, partial }) {
   if (loaded === "device") return say("Loaded");
   if (loaded === "ram") return say("In RAM, off the card");
-  if (stock === "incomplete") return say("Incomplete");
-  if (stock === "here") return say("On disk");
+  if (availability === "incomplete") return say("Incomplete");
+  if (availability === "here") return say("On disk");
   const size = readable(to_download);
-  return say(begun ? "Partly here, {size} to go" : "To download: {size}", { size });
+  return say(partial ? "Partly here, {size} to go" : "To download: {size}", { size });
 }
 
 function note({ problem, fits, lighter, free, movable }) {
@@ -38,10 +38,10 @@ function note({ problem, fits, lighter, free, movable }) {
   return `${why} ${say(lighter ? "In {lighter} it would fit." : "Choose a smaller model.", { lighter })}`;
 }
 
-function weightsLine({ weights, loaded, stock }) {
+function weightsLine({ weights, loaded, availability }) {
   if (weights === null) return "";
   if (loaded) return say("takes {size}", { size: readable(weights) });
-  return say("needs {size}", { size: `${stock === "download" ? "~" : ""}${readable(weights)}` });
+  return say("needs {size}", { size: `${availability === "download" ? "~" : ""}${readable(weights)}` });
 }
 
 function memoryLine({ free, total }) {
@@ -90,11 +90,11 @@ export class ModelPanel {
     return this.content.offsetHeight || 66;
   }
 
-  /** Shows a forecast as the server tells it (see nodes/forecast.py). */
+  /** Shows a forecast as the server tells it (see qwenvl/models/forecast.py). */
   draw(forecast) {
-    const { stock, loaded, fits } = forecast;
-    const bad = fits === "no" || stock === "incomplete";
-    this.#show(bad ? "warning" : loaded || stock, headline(forecast), note(forecast));
+    const { availability, loaded, fits } = forecast;
+    const bad = fits === "no" || availability === "incomplete";
+    this.#show(bad ? "warning" : loaded || availability, headline(forecast), note(forecast));
     const [used, begin, length] = shares(forecast);
     this.used.style.width = `${used}%`;
     this.taken.style.left = `${begin}%`;

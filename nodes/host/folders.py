@@ -1,10 +1,11 @@
-"""Where models lie."""
+"""ComfyUI's model folders."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from ...qwenvl.checkpoints.library import ModelLibrary
 from .parts import part
 
 FOLDER_KEY = "LLM"
@@ -32,3 +33,9 @@ def download_folder() -> Path:
     """Where a downloaded checkpoint's folder goes, shared with other packs."""
     roots = model_roots()
     return (roots[0] if roots else Path("models") / FOLDER_KEY) / _SHARED
+
+
+def model_library() -> ModelLibrary:
+    """The models in ComfyUI's folders, the bundled one and those to download."""
+    advice = "Choose another model in the Loader."
+    return ModelLibrary(tuple(model_roots()), download_folder(), advice)

@@ -48,6 +48,18 @@ class StatusLine:
             page.live(status=text)
 
 
+class DownloadProgress:
+    """``progress`` of a download (see ``checkpoints.library``), shown in the node that runs now."""
+
+    def __init__(self, repo_id: str):
+        self._repo_id, self._bar, self._line = repo_id, Bar(1), StatusLine()
+
+    def __call__(self, done: int, total: int, file: str) -> None:
+        self._bar.set(done, total)
+        size = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
+        self._line.show(f"Downloading {self._repo_id}: {size} ({file})")
+
+
 class NodeWatch(Observer):
     """Shows a run in its node: one bar over reading the weights and all pictures, and the words
     as they come. The bar is full when the last picture is answered, and not before.

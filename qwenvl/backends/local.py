@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..checkpoints import library
-from ..checkpoints.safetensors_header import readable_size, settings
+from ..checkpoints import inspection
+from ..checkpoints.files import read_settings, readable_size
 from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
 from ..families import family_of, is_default
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed
@@ -45,7 +45,7 @@ def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBacke
     ``Unavailable`` (a device this machine lacks).
     """
     path = Path(spec.checkpoint)
-    state = library.state(path)
+    state = inspection.fingerprint(path)
     template, family, rule, context = _small_files(path, spec)
 
     def read(progress: Progress | None) -> Any:
@@ -64,8 +64,8 @@ def _small_files(
 ) -> tuple[ChatTemplate, Family, ImageProcessor, int | None]:
     """What a checkpoint is asked with: first, since what is wrong with it should not be told after
     minutes of loading."""
-    library.require_complete(path)
-    config = settings(path, "config.json")
+    inspection.require_complete(path)
+    config = read_settings(path, "config.json")
     family = family_of(config)
     if is_default(family):
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
@@ -93,10 +93,10 @@ def preprocessing(path: Path) -> ImageProcessor:
     ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file says it."""
     name = "preprocessor_config.json"
     if (path / name).is_file():
-        found: Any = settings(path, name)
+        found: Any = read_settings(path, name)
     else:
         name = "processor_config.json"
-        found = settings(path, name).get("image_processor")
+        found = read_settings(path, name).get("image_processor")
     try:
         return ImageProcessor.from_config(found)
     except (AttributeError, TypeError, ValueError) as error:
@@ -148,7 +148,7 @@ class LocalBackend:
             return
         spec, before = self._watched
         path = Path(spec.checkpoint)
-        if (now := library.state(path)) in (before, None):
+        if (now := inspection.fingerprint(path)) in (before, None):
             return
         with held(self._turn, observer.check), held(MOVING, observer.check):
             if self._watched != (spec, before):  # another thread was quicker

@@ -1,8 +1,8 @@
-"""The makers' own checkpoints that can be downloaded by name.
+"""Model catalogue: the makers' own checkpoints that can be downloaded by name.
 
-Sizes are rounded and say what a download costs, not what a file holds: parameters on the model
-cards times two bytes, and for FP8 one byte for the linear layers of the language side, two for
-the rest. What is really on the hub is asked before a download starts.
+Sizes are approximate download sizes: parameters on the model cards times two bytes; for FP8 one
+byte for the linear layers of the language model, two for the rest. The hub's own sizes are read
+before a download starts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """``repo_id`` is ``owner/name`` on both hubs, ``model_type`` a key of ``families.FAMILIES``,
     ``nbytes`` the download's approximate size."""
 
@@ -22,13 +22,13 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The folder that a download makes."""
+        """The name of the folder that it is downloaded into."""
         return self.repo_id.split("/")[1]
 
     @property
-    def is_fixed(self) -> bool:
-        """Whether bitsandbytes cannot quantise it: it is in FP8, or a mixture of experts."""
-        return self.name.endswith("-FP8") or self.model_type.endswith("_moe")
+    def can_be_quantized(self) -> bool:
+        """Whether bitsandbytes can quantise it: not FP8 editions and mixtures of experts."""
+        return not (self.name.endswith("-FP8") or self.model_type.endswith("_moe"))
 
 
 _GB = 10**9
@@ -79,8 +79,8 @@ def _rows() -> Iterator[tuple[str, str, float]]:
     yield from _OLDER
 
 
-CATALOGUE: Mapping[str, Entry] = {
-    f"Qwen/{name}": Entry(f"Qwen/{name}", model_type, round(size * _GB))
+CATALOGUE: Mapping[str, CatalogueEntry] = {
+    f"Qwen/{name}": CatalogueEntry(f"Qwen/{name}", model_type, round(size * _GB))
     for model_type, name, size in _rows()
 }
 """By ``repo_id``, newest generations first."""

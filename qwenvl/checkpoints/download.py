@@ -23,10 +23,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import DownloadError, IncompleteCheckpoint
+from .files import readable_size
 from .hubs import Hub, RemoteFile, refusal, require_repo_id, require_revision, unreachable
 from .receipts import NAME as RECEIPT
 from .receipts import Receipt
-from .safetensors_header import readable_size, tensor_names
+from .safetensors_header import tensor_names
 
 CHUNK = 1 << 16
 """Bytes; a broken connection costs at most so many."""

@@ -1,4 +1,5 @@
-"""Whether the files of a checkpoint are all there and whole, without loading a tensor."""
+"""Checkpoint integrity: which files hold the weights, and whether all files are there and whole,
+from names, sizes and headers alone."""
 
 from __future__ import annotations
 
@@ -12,34 +13,28 @@ from typing import Any
 
 from ..errors import IncompleteCheckpoint, UnsupportedModel
 from ..types import Family
-from .safetensors_header import (
-    MAX_HEADER,
-    header_and_metadata,
-    open_regular,
-    read_json,
-    readable_size,
-    reason,
-)
+from .files import list_files, open_regular, read_json, readable_size, reason
+from .safetensors_header import MAX_HEADER, read_header
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-# Any one row is a whole tokenizer; a leading dot stands for any file so ending.
+# Each row is a complete tokenizer; a leading dot stands for any file with that suffix.
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), (".tiktoken",))
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-_PARTIAL = (".part", ".incomplete", ".crdownload", ".aria2", ".tmp")
+_PARTIAL_SUFFIXES = (".part", ".incomplete", ".crdownload", ".aria2", ".tmp")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """Which files make up a checkpoint's weights, decided once for all who read them.
+    """The files that make up a checkpoint's weights, decided in one place for all readers.
 
-    ``entry``: the file that a loader is to begin with, ``model.safetensors`` or its index.
-    ``files``: by name, the tensors that the index says are in it (none where there is no index).
-    ``faults``: by name of a file, what is wrong with it.
-    ``problem``: why none can be chosen although files are whole; else empty.
-    ``tensors``: those of all files that could be read, as ``shards.header`` gives them.
-    ``formats``: for which libraries the files say that they were written, such as ``pt``.
+    ``entry``: the file that a loader starts from, ``model.safetensors`` or the index of shards.
+    ``files``: by file name, the tensors that the index places in it (empty without an index).
+    ``faults``: by file name, what is wrong with it.
+    ``problem``: why no weights can be chosen although all files are whole; else empty.
+    ``tensors``: those of all readable files, as ``safetensors_header.read_header`` gives them.
+    ``formats``: the frameworks that the files were written for, such as ``pt``.
     """
 
     entry: str
@@ -50,15 +45,15 @@ class WeightFiles:
     formats: frozenset[str] = frozenset()
 
 
-def weight_files(folder: Path, sizes: Mapping[str, int]) -> WeightFiles:
-    """The weights of the checkpoint in ``folder``, ``sizes`` being the bytes of its files.
+def find_weight_files(folder: Path, sizes: Mapping[str, int]) -> WeightFiles:
+    """The weights of the checkpoint in ``folder``; ``sizes``: bytes of its files by name.
 
-    An index counts as long as any of its shards is there; one none of whose shards is there is a
-    leftover beside ``model.safetensors``. Where that file and shards are whole, nobody can tell
-    which of them is meant, and none is chosen.
+    An index counts as long as any of its shards is there; without any it is a leftover beside
+    ``model.safetensors``. Where both that file and the shards are whole, it cannot be told which
+    is meant, and none is chosen.
     """
     faults: dict[str, str] = {}
-    indexed = _indexed(folder, faults) if INDEX in sizes else {}
+    indexed = _read_index(folder, faults) if INDEX in sizes else {}
     shards = {file for file in sizes if file in indexed or _SHARD.fullmatch(file)}
     if INDEX in sizes and (shards or SINGLE not in sizes):
         entry, files = INDEX, indexed
@@ -71,7 +66,7 @@ def weight_files(folder: Path, sizes: Mapping[str, int]) -> WeightFiles:
     formats: set[str] = set()
     for file, names in sorted(files.items()):
         try:
-            found, metadata = header_and_metadata(folder / file)
+            found, metadata = read_header(folder / file)
         except IncompleteCheckpoint as error:
             faults[file] = _absent(file, sizes) if file not in sizes else str(error)
             continue
@@ -79,58 +74,41 @@ def weight_files(folder: Path, sizes: Mapping[str, int]) -> WeightFiles:
         formats.add(str(metadata.get("format")))
         if absent := names - found.keys():
             faults[file] = f"lacks {len(absent)} tensors of the index, such as {min(absent)}"
-    problem = "" if faults else _rivals(folder, entry, files, shards, sizes)
+    problem = "" if faults else _ambiguity(folder, entry, files, shards, sizes)
     return WeightFiles(entry, files, faults, problem, tensors, frozenset(formats))
 
 
-def chosen_files(folder: Path) -> WeightFiles:
-    """``weight_files(folder)`` of which nothing is wrong. Raises ``IncompleteCheckpoint`` or
-    ``UnsupportedModel``."""
-    found = _weight_files(folder, tuple(listing(folder)))
+def require_weight_files(folder: Path) -> WeightFiles:
+    """``find_weight_files`` for a checkpoint that is about to be read. Raises
+    ``IncompleteCheckpoint`` or ``UnsupportedModel`` where anything is wrong with its weights."""
+    found = _cached_weight_files(folder, tuple(list_files(folder)))
     if found.faults:
-        told = "; ".join(f"{file} {what}" for file, what in found.faults.items())
-        raise IncompleteCheckpoint(f"{folder.name}: {told}.", tuple(found.faults))
+        problems = "; ".join(f"{file} {what}" for file, what in found.faults.items())
+        raise IncompleteCheckpoint(f"{folder.name}: {problems}.", tuple(found.faults))
     if found.problem:
         raise UnsupportedModel(f"{folder.name}: {found.problem}")
     return found
 
 
 @lru_cache(maxsize=2)
-def _weight_files(folder: Path, entries: tuple[tuple[str, int, int], ...]) -> WeightFiles:
-    """Those who load a checkpoint ask several times, and the headers of large ones take a second.
-    ``entries``: as ``listing`` has them; any change looks again."""
-    return weight_files(folder, {name: size for name, size, _ in entries})
+def _cached_weight_files(folder: Path, entries: tuple[tuple[str, int, int], ...]) -> WeightFiles:
+    """Loading asks several times, and the headers of a large checkpoint take a second to read.
+    ``entries``, the ``list_files`` of the folder, is the cache key: any change is a miss."""
+    return find_weight_files(folder, {name: size for name, size, _ in entries})
 
 
-def listing(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, bytes and time of change (ns) of everything in ``folder``, sorted. Raises ``OSError``
-    where it cannot be listed."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                state = entry.stat()
-            except FileNotFoundError:  # a link whose target is gone
-                continue
-            except OSError:  # it is there; whoever opens it is told why it cannot be read
-                found.append((entry.name, 0, 0))
-            else:
-                found.append((entry.name, state.st_size, state.st_mtime_ns))
-    return sorted(found)
-
-
-def _rivals(
+def _ambiguity(
     folder: Path,
     entry: str,
     files: Mapping[str, frozenset[str]],
     shards: set[str],
     sizes: Mapping[str, int],
 ) -> str:
-    """What else in ``folder`` could be meant by its weights."""
+    """Which other whole weights ``folder`` holds beside those of ``entry``; empty if none."""
     if entry == INDEX and SINGLE in sizes and SINGLE not in files:
         try:
-            header_and_metadata(folder / SINGLE)
-        except IncompleteCheckpoint:  # no other model, but the rest of one
+            read_header(folder / SINGLE)
+        except IncompleteCheckpoint:  # not another model, only the remains of a file
             return ""
         return (
             f"It holds {SINGLE} and the shards of {INDEX} as well, and which of the two is meant "
@@ -144,21 +122,29 @@ def _rivals(
     return ""
 
 
-def check(
+def find_faults(
     folder: Path, sizes: Mapping[str, int], family: Family | None, weights: WeightFiles
 ) -> dict[str, str]:
-    """By file, what is wrong with any file of the checkpoint in ``folder``: every shard of the
-    index and the tensors it must hold, the tokenizer, the picture processor's settings.
+    """By file name, what is wrong with the files of the checkpoint in ``folder``: every shard of
+    the index and the tensors it must hold, the tokenizer, the image processor's settings.
 
-    ``sizes``: bytes of each file there is. ``weights``: what ``weight_files`` found.
+    ``sizes``: bytes of its files by name. ``weights``: as ``find_weight_files`` gives them.
     """
     faults = dict(weights.faults)
-    _check_rest(folder, sizes, family, faults)
+    if not _has_tokenizer(sizes):
+        faults["tokenizer.json"] = _absent("tokenizer.json", sizes)
+    # The first generation keeps its image settings in config.json.
+    is_first = family is not None and family.model_type == "qwen"
+    if not is_first and not any(file in sizes for file in PROCESSORS):
+        faults[PROCESSORS[0]] = _absent(PROCESSORS[0], sizes)
+    for file in ("tokenizer.json", "vocab.json", "tokenizer_config.json", *PROCESSORS):
+        if file in sizes and (what := _truncation(folder / file)):
+            faults[file] = what
     return faults
 
 
-def _indexed(folder: Path, faults: dict[str, str]) -> dict[str, frozenset[str]]:
-    """Tensor names by shard, as the index says."""
+def _read_index(folder: Path, faults: dict[str, str]) -> dict[str, frozenset[str]]:
+    """Tensor names by shard, as the index lists them; what is wrong with it goes to ``faults``."""
     try:
         index = read_json(folder / INDEX, MAX_HEADER)
         shards: dict[str, set[str]] = {}
@@ -180,11 +166,11 @@ def _indexed(folder: Path, faults: dict[str, str]) -> dict[str, frozenset[str]]:
 
 
 def _absent(file: str, sizes: Mapping[str, int]) -> str:
-    """What is wrong where ``file`` is not there."""
-    for ending in _PARTIAL:
+    """What to say of ``file`` where it is not there."""
+    for ending in _PARTIAL_SUFFIXES:
         if file + ending in sizes:
-            came = readable_size(sizes[file + ending])
-            return f"is only partly downloaded ({came} in {file + ending})"
+            size = readable_size(sizes[file + ending])
+            return f"is only partly downloaded ({size} in {file + ending})"
     others = [
         other
         for other in sorted(sizes)
@@ -197,27 +183,15 @@ def _absent(file: str, sizes: Mapping[str, int]) -> str:
     return "is missing"
 
 
-def _check_rest(
-    folder: Path, sizes: Mapping[str, int], family: Family | None, faults: dict[str, str]
-) -> None:
-    """Tokenizer and processor: there, and not visibly cut off."""
-    for needed in _TOKENIZERS:
-        if all(any(f == n or (n[0] == "." and f.endswith(n)) for f in sizes) for n in needed):
-            break
-    else:
-        faults["tokenizer.json"] = _absent("tokenizer.json", sizes)
-    # The first generation keeps its picture settings in config.json.
-    if not any(file in sizes for file in PROCESSORS) and not (
-        family is not None and family.model_type == "qwen"
-    ):
-        faults[PROCESSORS[0]] = _absent(PROCESSORS[0], sizes)
-    for file in ("tokenizer.json", "vocab.json", "tokenizer_config.json", *PROCESSORS):
-        if file in sizes and (what := _cut_json(folder / file)):
-            faults[file] = what
+def _has_tokenizer(sizes: Mapping[str, int]) -> bool:
+    return any(
+        all(any(f == n or (n[0] == "." and f.endswith(n)) for f in sizes) for n in needed)
+        for needed in _TOKENIZERS
+    )
 
 
-def _cut_json(path: Path) -> str:
-    """What is wrong with a JSON file that may be large: its end is enough to see a cut."""
+def _truncation(path: Path) -> str:
+    """What is wrong with a JSON file that may be large, told from its last bytes: a cut."""
     try:
         with open_regular(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 64))

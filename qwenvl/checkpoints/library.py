@@ -1,126 +1,164 @@
-"""Checkpoints on disk: find them, and say exactly what is wrong with one before it is loaded.
+"""Model library: the models that can be chosen (on disk, bundled, or in the catalogue for
+download), and how a model's name becomes a folder.
 
-A checkpoint is a folder with a ``config.json``, safetensors weights, a tokenizer and the picture
-processor's settings, as the hubs hold them. Nothing here loads a tensor.
+A name saved in a workflow must still work when the model was downloaded since, or lies in another
+folder on another machine. So a choice is a name and, in brackets, a remark that is not part of it;
+and a name is found by its whole path, or else by its last part.
 """
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from ..errors import CheckpointNotFound, IncompleteCheckpoint, UnsupportedModel
-from ..families import family_of
-from ..types import Family
-from . import config_checks, unsupported
-from .catalogue import CATALOGUE, Entry
-from .integrity import check, listing, weight_files
-from .safetensors_header import printable, read_json, reason
-
-__all__ = [
-    "BUNDLED",
-    "CATALOGUE",
-    "Checkpoint",
-    "Entry",
-    "download",
-    "inspect",
-    "require_complete",
-    "scan",
-]
+from ..errors import CheckpointNotFound
+from .catalogue import CATALOGUE
+from .inspection import Checkpoint, require_complete, scan
 
 log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).resolve().parents[2] / "nano" / "checkpoint"
-"""The small model that comes with the pack."""
-_HOME = frozenset({"config.json", unsupported.ADAPTER})  # what tells that a folder is a model's own
-_READ = (".safetensors", ".json", ".jinja", ".txt", ".py")  # files that a model is read from
+"""Folder of the small model that comes with the pack."""
+BUNDLED_NAME = "nano"
+
+_REMARK = re.compile(r" \((bundled demo|incomplete|cannot be loaded|download, [^()]*)\)$")
+_MAX_LISTED = 20  # names in an error
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, file)``: bytes of the whole download, and the file that comes now."""
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One folder, inspected.
+class Download:
+    """A download that would bring a model: a repository of the catalogue, and the root that its
+    folder is to lie in."""
 
-    ``name``: its path below the model root, with ``/``. ``family`` is None where ``config.json``
-    cannot be read or names no model that sees. ``nbytes``: size of the weight files there are.
-    ``problem`` is empty for a checkpoint that can be loaded, and else says what is wrong.
-    ``missing``: files that a download would have to bring (absent, cut off or unreadable).
-    ``is_foreign``: it is sound as far as can be told, but of a model that sees nothing, or of
-    another maker's.
+    repo_id: str
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.repo_id.split("/")[1]
+
+    @property
+    def bytes_here(self) -> int:
+        """Bytes of its weights on disk already, of finished and of partial files."""
+        nbytes = 0
+        for file in self.folder.glob("*.safetensors*"):
+            with suppress(FileNotFoundError):  # renamed meanwhile, as it was finished
+                nbytes += file.stat().st_size
+        return nbytes
+
+
+@dataclass(frozen=True)
+class ModelLibrary:
+    """The models below ``roots``, the bundled one and the catalogue. Folders are read anew at each
+    call.
+
+    ``download_root``: where new downloads go. ``advice``: what to do about a name that is not
+    found and resembles none; without it the error lists the names that there are.
     """
 
-    name: str
-    path: Path
-    family: Family | None
-    nbytes: int
-    problem: str = ""
-    missing: tuple[str, ...] = ()
-    is_foreign: bool = False
+    roots: tuple[Path, ...]
+    download_root: Path
+    advice: str = ""
 
+    def scan(self) -> list[Checkpoint]:
+        """The checkpoints on disk; see ``inspection.scan``."""
+        return scan(self.roots)
 
-def scan(roots: Iterable[str | Path]) -> list[Checkpoint]:
-    """Every checkpoint of a model that sees in ``root/<name>`` and ``root/<group>/<name>``.
+    def choices(self) -> list[str]:
+        """Every model with a remark on its state, in the order of a menu: loadable checkpoints,
+        the bundled one, incomplete ones, those that cannot be loaded, downloads."""
+        found = self.scan()
+        here = {_last_part(item.name) for item in found}
+        broken = [item for item in found if item.problem and not item.missing]
+        return [
+            *(item.name for item in found if not item.problem),
+            f"{BUNDLED_NAME} (bundled demo)",
+            *(f"{item.name} (incomplete)" for item in found if item.missing),
+            *(f"{item.name} (cannot be loaded)" for item in broken),
+            *(
+                f"{entry.repo_id} (download, {entry.nbytes / 1e9:.1f} GB)"
+                for entry in CATALOGUE.values()
+                if _last_part(entry.repo_id) not in here
+            ),
+        ]
 
-    Listed with their ``problem`` are also incomplete ones, adapters, those in other formats, and
-    folders that cannot be read; other models (``is_foreign``) are not. Where two roots hold the
-    same name the first wins; a folder reached by two paths is listed once. Sorted by name. Cheap
-    enough to be called often: folders that did not change are not read again. Raises nothing,
-    whatever lies there, and reads settings and headers alone.
-    """
-    found: dict[str, Checkpoint] = {}
-    seen: set[str] = set()
-    for root in map(Path, roots):
-        for folder in _folders(root):
-            real = os.path.realpath(folder)
-            checkpoint = _inspected(folder, folder.relative_to(root).as_posix())
-            if checkpoint.is_foreign or checkpoint.name in found or real in seen:
-                continue
-            found[checkpoint.name] = checkpoint
-            seen.add(real)
-    return sorted(found.values(), key=lambda checkpoint: checkpoint.name.casefold())
+    def locate(self, choice: str) -> Path | Download:
+        """The folder of a model, or the download that brings it. ``choice``: an entry of
+        ``choices``, or a name alone.
 
+        Raises ``CheckpointNotFound`` for a name that is nowhere.
+        """
+        name = _REMARK.sub("", choice).strip().replace("\\", "/")
+        if name == BUNDLED_NAME:
+            return BUNDLED
+        found = self.scan()
+        same = [item for item in found if item.name == name]
+        same += [item for item in found if _last_part(item.name) == _last_part(name)]
+        same.sort(key=lambda item: bool(item.problem))
+        if same and not same[0].missing:  # whole, or nothing that a download would mend
+            return same[0].path
+        for repo_id in CATALOGUE:
+            if _last_part(repo_id) == _last_part(name):
+                # An incomplete folder is completed where it lies.
+                return Download(repo_id, same[0].path.parent if same else self.download_root)
+        if same:
+            return same[0].path
+        raise self._not_found(name, [item.name for item in found])
 
-def inspect(path: str | Path) -> Checkpoint:
-    """What stands in the folder ``path``. Raises ``CheckpointNotFound`` if it is no folder."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointNotFound(
-            f"There is no model folder at {str(path)!r}. Choose a folder that holds a "
-            "config.json, or download the model first (python -m qwenvl download <owner>/<name>)."
+    def obtain(
+        self,
+        choice: str,
+        *,
+        source: str,
+        progress_for: Callable[[str], Progress],
+        check: Callable[[], None],
+    ) -> Path:
+        """The folder of a model, complete: downloaded from ``source`` first where it must be.
+
+        ``progress_for(repo_id)`` makes the ``progress`` of a download. Raises as ``locate``,
+        ``download`` and ``inspection.require_complete``.
+        """
+        place = self.locate(choice)
+        if isinstance(place, Path):
+            return require_complete(place).path
+        log.info("Downloading %s to %s", place.repo_id, place.root)
+        return download(
+            place.repo_id,
+            place.root,
+            source=source,
+            progress=progress_for(place.repo_id),
+            check=check,
         )
-    return _inspected(folder, folder.name)
+
+    def without_folders(self, text: str) -> str:
+        """``text`` with models named as in the list, without the folders that they lie in."""
+        roots = [*self.roots, BUNDLED.parents[1]]
+        for root in sorted(map(str, roots), key=len, reverse=True):
+            text = text.replace(root + os.sep, "").replace(root, Path(root).name)
+        return text
+
+    def _not_found(self, name: str, found: list[str]) -> CheckpointNotFound:
+        here = [BUNDLED_NAME, *found]
+        near = difflib.get_close_matches(name, [*here, *CATALOGUE], n=1, cutoff=0.5)
+        listed = ", ".join(here[:_MAX_LISTED]) + (", ..." if len(here) > _MAX_LISTED else "")
+        otherwise = self.advice or f"Those here: {listed}."
+        advice = f"Did you mean {near[0]}?" if near else otherwise
+        roots = ", ".join(str(root) for root in self.roots) or "no model folder"
+        return CheckpointNotFound(f"There is no model {name!r} in {roots}. {advice}")
 
 
-def require_complete(path: str | Path) -> Checkpoint:
-    """``inspect(path)`` for a checkpoint that is about to be loaded.
-
-    Raises ``CheckpointNotFound``, ``IncompleteCheckpoint`` (``missing`` names the files) or
-    ``UnsupportedModel``.
-    """
-    checkpoint = inspect(path)
-    if checkpoint.missing:
-        raise IncompleteCheckpoint(
-            f"The checkpoint in {checkpoint.path} is not whole. {checkpoint.problem}. "
-            "Download it again: only these files are fetched.",
-            checkpoint.missing,
-        )
-    if checkpoint.problem:
-        raise UnsupportedModel(f"{checkpoint.path}: {checkpoint.problem}")
-    return checkpoint
-
-
-def state(path: Path) -> object:
-    """Equal as long as the files of the checkpoint in ``path`` are the same; None where they cannot
-    be looked at now."""
-    try:
-        found = listing(path)
-    except OSError:
-        return None
-    return tuple(entry for entry in found if entry[0].endswith(_READ))
+def name_of(path: Path) -> str:
+    """The name of the model in the folder ``path``, without where it lies."""
+    return BUNDLED_NAME if path == BUNDLED else path.name
 
 
 def download(
@@ -130,27 +168,27 @@ def download(
     source: str = "huggingface",
     endpoint: str | None = None,
     token: str | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     check: Callable[[], None] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     verify: bool = False,
 ) -> Path:
-    """Brings ``owner/name`` into ``root/name`` and returns that folder, verified.
+    """Downloads ``owner/name`` into ``root/name`` and returns that folder, verified.
 
-    Files that are whole are kept, partial ones are continued, so that calling again after a cut
+    Whole files are kept and partial ones continued, so that calling again after a broken
     connection costs only what is missing. A file is whole if it has the checksum that the hub
-    tells, which is computed once and then believed as long as the file's size and time stay;
-    ``verify`` computes all anew. What an earlier revision brought is replaced or removed, at once
-    and at the end, and ``.download.json`` in the folder names the revision.
+    gives, which is computed once and then trusted as long as the file's size and time are
+    unchanged; ``verify`` computes all anew. Files of an earlier revision are replaced or removed,
+    all at once at the end, and ``.download.json`` in the folder names the revision.
 
     ``source``: ``huggingface`` or ``modelscope``; ``endpoint``: base address of a mirror (None:
     the hub's own, for Hugging Face what ``HF_ENDPOINT`` says). ``token`` is sent to that address
     only; None uses the stored login, which is sent to the hub's own hosts and to one that
     ``QVL_TOKEN_HOST`` names, never to another. ``progress(done, total, file)`` counts bytes of the
-    whole download. ``check()`` is called many times a second while bytes come; what it raises ends
-    the download and reaches the caller, and what already came stays. Python files are fetched only
-    with ``trust_remote_code``.
+    whole download. ``check()`` is called many times a second while bytes arrive; what it raises
+    ends the download and reaches the caller, and what has arrived is kept. Python files are
+    fetched only with ``trust_remote_code``.
 
     Raises ``DownloadError`` (unreachable, refused, not found, no room, nothing loadable in it),
     ``BadOption`` and what ``require_complete`` raises.
@@ -172,98 +210,5 @@ def download(
     return require_complete(folder).path
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    """Those in ``root/<name>`` and ``root/<group>/<name>`` that hold a model of some kind, or that
-    cannot be looked into."""
-    for child in _subfolders(root):
-        names = _names(child)
-        if names is None or any(map(_tells_a_model, names)):
-            yield child
-        if names is not None and not _HOME.intersection(names):
-            for folder in _subfolders(child):
-                inside = _names(folder)
-                if inside is None or any(map(_tells_a_model, inside)):
-                    yield folder
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    found = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and _may_be_folder(entry):
-                    found.append(folder / entry.name)
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:  # a ValueError: no path that can be at all
-        log.warning("Models in %s are not listed: %s", folder, error)
-        return []
-    return sorted(found)
-
-
-def _may_be_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # looking into it will tell why
-        return True
-
-
-def _names(folder: Path) -> list[str] | None:
-    """What is in ``folder``; None where it may not be looked into."""
-    try:
-        return os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError:
-        return None
-
-
-def _tells_a_model(name: str) -> bool:
-    return name in _HOME or (name.lower().endswith(".gguf") and not name.startswith("."))
-
-
-def _inspected(folder: Path, name: str) -> Checkpoint:
-    try:
-        return _look(folder, printable(name), tuple(listing(folder)))
-    except Exception as error:  # a list of models must survive whatever lies in one of them
-        if not isinstance(error, OSError):
-            log.exception("%s cannot be read", folder)
-        problem = printable(f"It cannot be read ({reason(error)}).")
-        return Checkpoint(printable(name), folder, None, 0, problem)
-
-
-@lru_cache(maxsize=1024)
-def _look(folder: Path, name: str, entries: tuple[tuple[str, int, int], ...]) -> Checkpoint:
-    """``entries`` (name, size, time of each file) is the cache's key: any change looks again."""
-    sizes = {entry: size for entry, size, _ in entries}
-    family: Family | None = None
-    config: dict[str, Any] = {}
-    faults: dict[str, str] = {}
-    try:
-        config = _config(folder)
-        family = family_of(config)
-    except IncompleteCheckpoint as error:
-        faults["config.json"] = str(error)
-    except UnsupportedModel as error:
-        return Checkpoint(name, folder, None, 0, printable(str(error)), is_foreign=True)
-    weights = weight_files(folder, sizes)
-    if problem := unsupported.adapter(folder, sizes, weights) or unsupported.other_format(sizes):
-        return Checkpoint(name, folder, family, 0, printable(problem))
-    faults |= check(folder, sizes, family, weights)
-    if family is not None:
-        faults = config_checks.faults(folder, sizes, config, family) | faults
-    nbytes = sum(sizes.get(file, 0) for file in weights.files)
-    if problem := weights.problem or unsupported.other_numbers(config, sizes, weights):
-        return Checkpoint(name, folder, family, nbytes, printable(problem))
-    problem = "; ".join(f"{file} {what}" for file, what in faults.items())
-    if faults and unsupported.is_bare(sizes, weights):
-        problem += unsupported.BARE
-    missing = tuple(map(printable, faults))
-    return Checkpoint(name, folder, family, nbytes, printable(problem), missing)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise IncompleteCheckpoint("is unreadable (no JSON object)", ("config.json",))
-    return config
+def _last_part(name: str) -> str:
+    return name.rsplit("/", 1)[-1].casefold()

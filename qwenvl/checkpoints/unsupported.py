@@ -1,6 +1,5 @@
-"""What a model folder holds where it is no checkpoint that can be loaded as it is: adapters,
-weights in other formats, and quantised ones that nothing here can read. Told from names and
-settings; no weight is read."""
+"""Unsupported checkpoints: adapters, weights in other formats, and quantised weights that nothing
+here can read. Told from file names and settings; no weight is read."""
 
 from __future__ import annotations
 
@@ -9,16 +8,16 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import IncompleteCheckpoint
-from ..models.footprint import FLOATS, NOT_LOADED
+from .files import read_json
 from .integrity import WeightFiles
-from .safetensors_header import read_json
+from .tensors import FLOAT_DTYPES, NOT_LOADED_PREFIXES
 
 ADAPTER = "adapter_config.json"
 _ORIGINAL = (
     "Download the original checkpoint; to save memory choose 4-bit or 8-bit quantization when "
     "loading."
 )
-# By the ending of their files' names.
+# Formats by file suffix.
 _FORMATS = {
     (".gguf",): f"GGUF weights are not supported here, only safetensors. {_ORIGINAL}",
     (".bin", ".pt", ".pth", ".ckpt", ".pkl"): (
@@ -32,13 +31,13 @@ _FORMATS = {
         "safetensors version of this checkpoint."
     ),
 }
-# What trainers leave beside the weights.
-_NO_WEIGHTS = (
+# Files that trainers leave beside the weights, by name prefix.
+_TRAINER_FILES = (
     "training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states",
 )  # fmt: skip
 _MLX = f"Its weights are in MLX form, which only Apple's MLX reads. {_ORIGINAL}"
-# Methods that transformers cannot read, or takes for plain weights without a word.
-_METHODS = {
+# Quantisation methods that transformers cannot read, or silently takes for plain weights.
+_UNREADABLE_METHODS = {
     "modelopt": "NVIDIA ModelOpt",
     "exl2": "ExLlamaV2 (EXL2)",
     "exl3": "ExLlamaV3 (EXL3)",
@@ -46,33 +45,32 @@ _METHODS = {
     "svdquant": "SVDQuant",
     "mlx": "MLX",
 }
-# Methods whose weights are never plain floats.
-_PACKED = {
+# Quantisation methods whose weights are never plain floats.
+_PACKED_METHODS = {
     "gptq", "awq", "bitsandbytes", "fp8", "fbgemm_fp8", "compressed-tensors", "auto-round",
     "mxfp4", "mxfp8", "aqlm", "vptq", "spqr", "eetq", "higgs",
 }  # fmt: skip
-# Integers that a model counts with; nothing is computed from them.
-_COUNTERS = ("position_ids", "num_batches_tracked", "inv_freq")
+# Buffers that are no weights, by name suffix; their type says nothing of the weights.
+_BUFFERS = ("position_ids", "num_batches_tracked", "inv_freq")
 
-
-BARE = (
+WEIGHTS_ONLY = (
     " (It holds weights alone, as the text encoders of image generators are stored: the tokenizer "
     "and the picture processor are needed as well.)"
 )
 
 
-def is_bare(sizes: Collection[str], weights: WeightFiles) -> bool:
-    """Whether a folder holds a model's weights and nothing to ask it with."""
-    more = ("tokenizer", "vocab", "merges", "preprocessor", "processor")
-    return bool(weights.tensors) and not any(file.startswith(more) for file in sizes)
+def is_weights_only(sizes: Collection[str], weights: WeightFiles) -> bool:
+    """Whether a folder holds weights, and neither a tokenizer nor an image processor."""
+    prefixes = ("tokenizer", "vocab", "merges", "preprocessor", "processor")
+    return bool(weights.tensors) and not any(file.startswith(prefixes) for file in sizes)
 
 
-def adapter(folder: Path, sizes: Collection[str], weights: WeightFiles) -> str:
-    """Why a folder with an adapter is not loaded; empty where there is none."""
+def adapter_problem(folder: Path, sizes: Collection[str], weights: WeightFiles) -> str:
+    """Why a folder with an adapter (LoRA) is not loaded; empty where there is none."""
     alone = not weights.files
     if ADAPTER not in sizes and not (alone and any(f.startswith("adapter_model.") for f in sizes)):
         return ""
-    base, kind = _base_and_kind(folder)
+    base, kind = _read_adapter(folder)
     if alone:
         return (
             f"It is an adapter ({kind}) for {base}, no model of its own. Merge it into that model "
@@ -85,57 +83,59 @@ def adapter(folder: Path, sizes: Collection[str], weights: WeightFiles) -> str:
     )
 
 
-def _base_and_kind(folder: Path) -> tuple[str, str]:
+def _read_adapter(folder: Path) -> tuple[str, str]:
+    """The base model of an adapter, and its kind."""
     try:
         config = read_json(folder / ADAPTER)
-    except IncompleteCheckpoint:  # it is one all the same
+    except IncompleteCheckpoint:  # an adapter all the same
         config = None
     found = config if isinstance(config, Mapping) else {}
     base, kind = found.get("base_model_name_or_path"), found.get("peft_type")
-    # A path would be one on its maker's machine.
-    named = isinstance(base, str) and base and not PurePath(base).is_absolute()
-    return f"{base}" if named else "another model", kind if isinstance(kind, str) else "LoRA"
+    # An absolute path would be one on the machine where the adapter was trained.
+    has_base = isinstance(base, str) and base and not PurePath(base).is_absolute()
+    return f"{base}" if has_base else "another model", kind if isinstance(kind, str) else "LoRA"
 
 
-def other_format(sizes: Collection[str]) -> str:
-    """Why weights in another format are not taken; empty if there are none, or safetensors."""
+def format_problem(sizes: Collection[str]) -> str:
+    """Why weights in another format are not loaded; empty if there are none, or safetensors."""
     names = [file.lower() for file in sizes if not file.startswith(".")]
     if any(".safetensors" in name for name in names):
         return ""
-    for endings, what in _FORMATS.items():
-        if any(name.endswith(endings) and not name.startswith(_NO_WEIGHTS) for name in names):
-            return what
+    for suffixes, problem in _FORMATS.items():
+        if any(name.endswith(suffixes) and not name.startswith(_TRAINER_FILES) for name in names):
+            return problem
     return ""
 
 
-def other_numbers(config: Mapping[str, Any], sizes: Collection[str], weights: WeightFiles) -> str:
-    """Why whole safetensors cannot be what their ``config.json`` says, or are numbers that nothing
-    here can read; else empty."""
+def dtype_problem(config: Mapping[str, Any], sizes: Collection[str], weights: WeightFiles) -> str:
+    """Why whole safetensors contradict their ``config.json``, or are of a type or quantisation that
+    nothing here can read; else empty."""
     if "mlx" in weights.formats or "bits" in _mapping(config.get("quantization")):
         return _MLX
     own = config.get("quantization_config")
     method = str(_mapping(own).get("quant_method", "")).lower()
-    if not own and "hf_quant_config.json" in sizes:  # how ModelOpt's older releases say it
+    if not own and "hf_quant_config.json" in sizes:  # how older releases of ModelOpt mark it
         method = "modelopt"
-    if method in _METHODS:
+    if method in _UNREADABLE_METHODS:
         return (
-            f"It is quantised with {_METHODS[method]} ({method}), which transformers cannot read. "
-            f"{_ORIGINAL}"
+            f"It is quantised with {_UNREADABLE_METHODS[method]} ({method}), which transformers "
+            f"cannot read. {_ORIGINAL}"
         )
-    others = {
+    not_floats = {
         name: entry["dtype"]
         for name, entry in weights.tensors.items()
-        if entry["dtype"] not in FLOATS
-        and not name.startswith(NOT_LOADED)
-        and not name.endswith(_COUNTERS)
+        if entry["dtype"] not in FLOAT_DTYPES
+        and not name.startswith(NOT_LOADED_PREFIXES)
+        and not name.endswith(_BUFFERS)
     }
-    if others and not own:
-        name = min(others)
+    if not_floats and not own:
+        name = min(not_floats)
         return (
-            f"Its weights are numbers of type {others[name]} (such as {name}), and config.json "
+            f"Its weights are numbers of type {not_floats[name]} (such as {name}), and config.json "
             f"has no quantization_config that says how to read them. {_ORIGINAL}"
         )
-    if weights.tensors and not others and method in _PACKED and not _is_dense(_mapping(own)):
+    is_plain = weights.tensors and not not_floats
+    if is_plain and method in _PACKED_METHODS and not _is_dense(_mapping(own)):
         return (
             f"Its config.json says that it is quantised ({method}), and its weights are plain "
             "numbers. Remove quantization_config from config.json if they are those of the "
@@ -145,7 +145,7 @@ def other_numbers(config: Mapping[str, Any], sizes: Collection[str], weights: We
 
 
 def _is_dense(own: Mapping[str, Any]) -> bool:
-    """Whether compressed-tensors left the weights as they were."""
+    """Whether compressed-tensors stored the weights unquantised."""
     return own.get("format") in ("dense", "sparse-bitmask", "sparse-24-bitmask")
 
 

@@ -12,9 +12,9 @@ from contextlib import closing
 from typing import Any
 
 from ..backends.base import Backend
-from ..checkpoints import library
+from ..checkpoints import inspection, library
+from ..checkpoints.files import readable_size
 from ..checkpoints.receipts import Receipt
-from ..checkpoints.safetensors_header import readable_size
 from ..errors import BadImage, BadOption, QwenVLError
 from ..families import FAMILIES
 from ..types import Family, LocalSpec, ReplyContext, Result, Sampling, Size, Task
@@ -196,8 +196,8 @@ def say(text: str) -> None:
 
 
 def models(options: argparse.Namespace) -> None:
-    bundled = dataclasses.replace(library.inspect(library.BUNDLED), name=DEMO)
-    found = [bundled, *library.scan(options.root or [DEFAULT_ROOT])]
+    bundled = dataclasses.replace(inspection.inspect(library.BUNDLED), name=DEMO)
+    found = [bundled, *inspection.scan(options.root or [DEFAULT_ROOT])]
     for item in found:
         family = item.family.model_type if item.family else None
         row = {

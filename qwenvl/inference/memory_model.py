@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.safetensors_header import readable_size
+from ..checkpoints.files import readable_size
 from ..errors import OutOfMemory
 from .kv_cache import GRAIN
 from .prefix_cache import MOST

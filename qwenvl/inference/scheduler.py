@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.safetensors_header import readable_size
+from ..checkpoints.files import readable_size
 from ..errors import OutOfMemory
 from ..media import images
 from ..models.memory import ran_out

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.safetensors_header import readable_size
+from ..checkpoints.files import readable_size
 from ..errors import Unavailable
 
 _TOWERS = ("visual", "audio_tower")

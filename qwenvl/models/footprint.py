@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.catalogue import Entry
-from ..checkpoints.integrity import chosen_files
-from ..checkpoints.safetensors_header import settings
+from ..checkpoints.catalogue import CatalogueEntry
+from ..checkpoints.files import read_settings
+from ..checkpoints.integrity import require_weight_files
+from ..checkpoints.tensors import FLOAT_DTYPES, MTP_PREFIX, NOT_LOADED_PREFIXES
 from ..types import LocalSpec
 
-HEADS = "mtp."
-"""How the names of heads begin that guess several tokens at once; see ``heads``."""
-WITH_HEADS = ("qwen3_5", "qwen3_5_moe")
+MTP_MODEL_TYPES = ("qwen3_5", "qwen3_5_moe")
 """Model types whose heads are loaded, beside the model itself."""
-# What checkpoints bring beside the model: heads, and the speaking half of Qwen2.5-Omni.
-NOT_LOADED = (HEADS, "talker.", "token2wav.")
 # What is no linear layer, or is not to be quantised (see ``loading``), by a part of its name.
 _KEPT_WHOLE = {"visual", "lm_head", "embed_tokens", "audio_bos_eos_token"}
-FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
@@ -50,11 +46,11 @@ def weights(path: Path) -> Iterator[Weight]:
 
     Raises ``IncompleteCheckpoint`` where a file is missing or cut off.
     """
-    return (weight for weight in _tensors(path) if not weight.name.startswith(NOT_LOADED))
+    return (weight for weight in _tensors(path) if not weight.name.startswith(NOT_LOADED_PREFIXES))
 
 
 def _tensors(path: Path) -> Iterator[Weight]:
-    for name, entry in chosen_files(path).tensors.items():
+    for name, entry in require_weight_files(path).tensors.items():
         begin, end = entry["data_offsets"]
         yield Weight(name, entry["dtype"], tuple(entry["shape"]), end - begin)
 
@@ -68,11 +64,11 @@ def estimated_bytes(path: Path, spec: LocalSpec) -> int:
     from .devices import SPLIT, pick_device, pick_dtype
 
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
-    config = settings(path, "config.json")
+    config = read_settings(path, "config.json")
     tied, heads = _tied(config), 0
-    if config.get("model_type") in WITH_HEADS and spec.device != SPLIT:
-        parts = [weight for weight in _tensors(path) if weight.name.startswith(HEADS)]
-        if all(weight.dtype in FLOATS for weight in parts):  # others are not used
+    if config.get("model_type") in MTP_MODEL_TYPES and spec.device != SPLIT:
+        parts = [weight for weight in _tensors(path) if weight.name.startswith(MTP_PREFIX)]
+        if all(weight.dtype in FLOAT_DTYPES for weight in parts):  # others are not used
             heads = sum(weight.numel * itemsize for weight in parts)
     return heads + sum(
         int(weight.copies * weight.nbytes)
@@ -83,7 +79,7 @@ def estimated_bytes(path: Path, spec: LocalSpec) -> int:
     )
 
 
-def expected_bytes(entry: Entry, spec: LocalSpec) -> int:
+def expected_bytes(entry: CatalogueEntry, spec: LocalSpec) -> int:
     """About what the weights of a catalogue entry will occupy once it is here, loaded as ``spec``
     says: within a tenth for the dense editions, too much for Qwen2.5-Omni, whose speaking half is
     not loaded. Raises as ``estimated_bytes`` for ``BadOption`` and ``Unavailable``."""
@@ -108,7 +104,7 @@ def _tied(config: Mapping[str, Any]) -> bool:
 def loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
     """Bytes of ``weight`` once it is loaded. ``itemsize``: those of a number that is not
     quantised. ``quantization``: as in ``LocalSpec``."""
-    if weight.dtype not in FLOATS:
+    if weight.dtype not in FLOAT_DTYPES:
         return weight.nbytes
     linear = weight.name.endswith(".weight") and len(weight.shape) == 2
     if not linear or _KEPT_WHOLE.intersection(weight.name.split(".")):

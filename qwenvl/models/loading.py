@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from ..checkpoints import newer_format
-from ..checkpoints.integrity import chosen_files
-from ..checkpoints.safetensors_header import readable_size, settings
+from ..checkpoints.files import read_settings, readable_size
+from ..checkpoints.integrity import require_weight_files
 from ..errors import (
     BadOption,
     IncompleteCheckpoint,
@@ -73,7 +73,7 @@ def load_model(
     devices = pick_devices(spec.device)
     device = least_capable(devices)
     dtype = pick_dtype(spec.precision, device)
-    config = settings(path, "config.json")
+    config = read_settings(path, "config.json")
     own = config.get("quantization_config")
     check_quantization(path, spec, config)
     options: dict[str, Any] = {
@@ -99,7 +99,7 @@ def load_model(
     model, report = followed(lambda: _from_pretrained(cls, path, options), progress, path)
     if report["missing_keys"]:
         if newer_format.is_newer(path, _transformers_version()):
-            raise UnsupportedModel(newer_format.advice(path, _transformers_version()))
+            raise UnsupportedModel(newer_format.update_advice(path, _transformers_version()))
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise IncompleteCheckpoint(
             f"{path.name} lacks {len(report['missing_keys'])} tensors that its model needs "
@@ -145,12 +145,12 @@ def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
         reader: Any = AutoTokenizer
         if is_older("5"):
             options |= newer_format.tokenizer_options(path)
-            if newer_format.is_whole_tokenizer(path):
+            if newer_format.has_generic_tokenizer(path):
                 reader = PreTrainedTokenizerFast
         return reader.from_pretrained(str(path), **options)
     except Exception as error:  # the tokenizers library raises nothing narrower
         if newer_format.is_newer(path, _transformers_version()):
-            told = newer_format.advice(path, _transformers_version())
+            told = newer_format.update_advice(path, _transformers_version())
             raise UnsupportedModel(f"{told} ({error})") from error
         raise IncompleteCheckpoint(
             f"The tokenizer of {path.name} cannot be read ({error}). Download tokenizer.json and "
@@ -269,12 +269,12 @@ def _model_config(cls: Any, path: Path, found: Mapping[str, Any], code: bool) ->
     takes ``model.safetensors`` wherever there is one, also where an index is meant."""
     from transformers import AutoConfig
 
-    entry = chosen_files(path).entry
+    entry = require_weight_files(path).entry
     # The Auto classes take the whole configuration; others (Omni's) only their own part of it.
     auto = hasattr(cls, "from_config")
     try:
-        if is_older("5") and newer_format.needs_old_names(found):
-            old = newer_format.with_old_names(found)
+        if is_older("5") and newer_format.has_release_5_names(found):
+            old = newer_format.with_release_4_names(found)
             own = type(AutoConfig.for_model(old["model_type"])) if auto else cls.config_class
             config = own.from_dict(old if auto else old["thinker_config"])
         else:
@@ -320,7 +320,7 @@ def _unreadable(path: Path, error: Exception) -> QwenVLError:
     if isinstance(error, ImportError):
         return Unavailable(f"{path.name} needs a package that is not installed: {error}")
     if newer_format.is_newer(path, installed):
-        return UnsupportedModel(f"{newer_format.advice(path, installed)} ({error})")
+        return UnsupportedModel(f"{newer_format.update_advice(path, installed)} ({error})")
     if isinstance(error, OSError):
         return IncompleteCheckpoint(f"{path.name} cannot be read: {error}")
     told = str(error)

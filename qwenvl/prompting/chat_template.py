@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import config_checks
-from ..checkpoints.safetensors_header import settings
+from ..checkpoints.files import read_settings
 from ..errors import BadOption, IncompleteCheckpoint, UnsupportedModel
 from ..types import Family, Request
 from ..unicode import well_formed
@@ -164,7 +164,7 @@ def _legacy_template(path: Path) -> str | None:
     file = path / "chat_template.json"
     if not file.is_file():
         return None
-    template = settings(path, file.name).get("chat_template")
+    template = read_settings(path, file.name).get("chat_template")
     return template if isinstance(template, str) else None
 
 
@@ -180,7 +180,7 @@ def _plain_template(path: Path, family: Family) -> str:
 def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:
     """Raises ``IncompleteCheckpoint`` where the tokenizer is not the one that the model was made
     with: pictures would stand in the wrong places, or nowhere."""
-    config = config_checks.thinker(settings(path, "config.json"))
+    config = config_checks.thinker_config(read_settings(path, "config.json"))
     names = {"image_token_id": family.image_token, "vision_start_token_id": family.vision_start}
     for name, token in names.items():
         theirs = config.get(name, config.get(name.replace("_id", "_index")))
@@ -192,7 +192,7 @@ def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:
                 "and config.json again.",
                 ("tokenizer.json", "config.json"),
             )
-    words, last = config_checks.vocabulary(config), max(tokenizer.get_vocab().values(), default=0)
+    words, last = config_checks.vocab_size(config), max(tokenizer.get_vocab().values(), default=0)
     if words is not None and last >= words:
         raise IncompleteCheckpoint(
             f"The tokenizer of {path.name} is another model's: it has the token number {last}, and "
@@ -217,7 +217,7 @@ def _eos_ids(path: Path, tokenizer: Any) -> frozenset[int]:
 def _named_ends(path: Path, name: str) -> set[int]:
     if not (path / name).is_file():
         return set()
-    config = settings(path, name)
+    config = read_settings(path, name)
     text = config.get("text_config")
     named = config.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
     numbers = named if isinstance(named, list) else [named]

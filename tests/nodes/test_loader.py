@@ -10,8 +10,9 @@ from typing import Any
 
 import folder_paths
 import pytest
-from qwen_vl_suite.nodes import host, shelf
+from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.host import page, progress
+from qwen_vl_suite.nodes.loader import Loader
 from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import (
     CheckpointNotFound,
@@ -46,6 +47,12 @@ def put(root: Path) -> Callable[..., Path]:
     return make
 
 
+def bring(model: str, source: str) -> Path:
+    """The folder of a model, downloaded as the Loader does it."""
+    (handle,) = Loader.execute(model, source=source).args
+    return Path(handle.spec.checkpoint)
+
+
 def test_the_shared_folder_is_registered_without_on_load(nodes: Any) -> None:
     home = Path(folder_paths.models_dir) / "LLM"
     assert str(home) in folder_paths.get_folder_paths("LLM")
@@ -54,7 +61,7 @@ def test_the_shared_folder_is_registered_without_on_load(nodes: Any) -> None:
 def test_choices_put_what_is_here_first_and_the_catalogue_last(put: Any) -> None:
     put("Qwen-VL/mine")
     put("half", cut=True)
-    offered = shelf.choices()
+    offered = host.model_library().choices()
     assert offered[:3] == ["Qwen-VL/mine", "nano (bundled demo)", "half (incomplete)"]
     assert f"{CATALOGUED} (download, 8.9 GB)" in offered[3:]
     assert len(offered) == 3 + len(library.CATALOGUE)
@@ -62,12 +69,14 @@ def test_choices_put_what_is_here_first_and_the_catalogue_last(put: Any) -> None
 
 def test_what_is_here_is_not_offered_for_download(put: Any) -> None:
     put("Qwen-VL/Qwen3-VL-4B-Instruct")
-    assert "Qwen-VL/Qwen3-VL-4B-Instruct" in shelf.choices()
-    assert not [item for item in shelf.choices() if item.startswith(CATALOGUED + " ")]
+    assert "Qwen-VL/Qwen3-VL-4B-Instruct" in host.model_library().choices()
+    assert not [
+        item for item in host.model_library().choices() if item.startswith(CATALOGUED + " ")
+    ]
 
 
 def test_without_models_the_bundled_one_comes_first(root: Path, nodes: Any) -> None:
-    assert shelf.choices()[0] == "nano (bundled demo)"
+    assert host.model_library().choices()[0] == "nano (bundled demo)"
     model = nodes["QVL_Loader"].define_schema().inputs[0]
     assert model.default == "nano (bundled demo)"
 
@@ -84,23 +93,25 @@ def test_without_models_the_bundled_one_comes_first(root: Path, nodes: Any) -> N
 )
 def test_a_choice_survives_moves_and_downloads(put: Any, choice: str) -> None:
     folder = put("Qwen-VL/Qwen3-VL-4B-Instruct")
-    assert shelf.locate(choice) == folder
+    assert host.model_library().locate(choice) == folder
 
 
 def test_a_folder_with_brackets_in_its_name(put: Any) -> None:
     folder = put("mine (copy)")
-    assert shelf.locate("mine (copy)") == folder
-    assert shelf.locate("mine (copy) (incomplete)") == folder
+    assert host.model_library().locate("mine (copy)") == folder
+    assert host.model_library().locate("mine (copy) (incomplete)") == folder
 
 
 def test_a_download_goes_into_the_shared_folder(root: Path) -> None:
-    place = shelf.locate(f"{CATALOGUED} (download, 8.9 GB)")
-    assert place == shelf.Download(CATALOGUED, root / "Qwen-VL")
+    place = host.model_library().locate(f"{CATALOGUED} (download, 8.9 GB)")
+    assert place == library.Download(CATALOGUED, root / "Qwen-VL")
 
 
 def test_a_cut_download_is_completed_where_it_lies(put: Any, root: Path) -> None:
     put("Qwen3-VL-4B-Instruct", cut=True)
-    assert shelf.locate("Qwen3-VL-4B-Instruct (incomplete)") == shelf.Download(CATALOGUED, root)
+    assert host.model_library().locate("Qwen3-VL-4B-Instruct (incomplete)") == library.Download(
+        CATALOGUED, root
+    )
 
 
 def test_a_cut_checkpoint_of_ones_own_is_named_as_such(
@@ -117,17 +128,17 @@ def test_what_cannot_be_loaded_is_offered_last_and_says_why(
     folder = put("Qwen3-VL-4B-Instruct")
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     choice = "Qwen3-VL-4B-Instruct (cannot be loaded)"
-    assert shelf.choices()[:2] == ["nano (bundled demo)", choice]
-    assert shelf.locate(choice) == folder
+    assert host.model_library().choices()[:2] == ["nano (bundled demo)", choice]
+    assert host.model_library().locate(choice) == folder
     with pytest.raises(UnsupportedModel, match="a model and an adapter"):
         run_node("QVL_Loader", model=choice)
 
 
 def test_a_model_that_is_nowhere(root: Path) -> None:
     with pytest.raises(CheckpointNotFound, match="Did you mean Qwen/Qwen3-VL-4B-Instruct"):
-        shelf.locate("Qwen/Qwen3-VL-4B-Instrukt")
+        host.model_library().locate("Qwen/Qwen3-VL-4B-Instrukt")
     with pytest.raises(CheckpointNotFound, match="Choose another model"):
-        shelf.locate("zzz")
+        host.model_library().locate("zzz")
 
 
 def test_bring_downloads_with_progress_and_can_be_stopped(
@@ -142,7 +153,7 @@ def test_bring_downloads_with_progress_and_can_be_stopped(
         return folder / "there"
 
     monkeypatch.setattr(library, "download", download)
-    assert shelf.bring(CATALOGUED, "modelscope") == root / "Qwen-VL" / "there"
+    assert bring(CATALOGUED, "modelscope") == root / "Qwen-VL" / "there"
     assert asked["repo_id"] == CATALOGUED
     assert asked["source"] == "modelscope"
     assert asked["check"] is host.check_interrupt
@@ -164,7 +175,7 @@ def test_a_download_tells_the_page_where_it_is_and_does_not_flood_it(
     monkeypatch.setattr(library, "download", download)
     monkeypatch.setattr(page, "live", lambda **news: told.append(news["status"]))
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
-    shelf.bring(CATALOGUED, "huggingface")
+    bring(CATALOGUED, "huggingface")
     assert "0.00 of 6.55 GB (model.safetensors)" in told[0] and "6.5" in told[-1]
     assert 50 < len(told) < 1000
 

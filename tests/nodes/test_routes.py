@@ -87,7 +87,7 @@ def put(folder: Path, without: str = "", **config: Any) -> Path:
 
 def test_what_is_here_is_told_with_the_memory_it_will_take(memory: Machine) -> None:
     found = told(NANO, precision="fp32")
-    assert (found["name"], found["stock"], found["loaded"]) == ("nano", "here", "")
+    assert (found["name"], found["availability"], found["loaded"]) == ("nano", "here", "")
     spec = LocalSpec(str(library.BUNDLED), "fp32", device="cpu")
     assert found["weights"] == footprint.estimated_bytes(library.BUNDLED, spec)
     assert found["fits"] == "now"
@@ -160,21 +160,21 @@ def test_no_quantization_is_advised_that_would_be_refused(root: Path, memory: Ma
 def test_a_download_is_told_by_size_less_what_came(root: Path, memory: Machine) -> None:
     name = "Qwen/Qwen3-VL-4B-Instruct"
     found = told(f"{name} (download, 8.9 GB)", precision="bf16")
-    assert (found["name"], found["stock"]) == ("Qwen3-VL-4B-Instruct", "download")
+    assert (found["name"], found["availability"]) == ("Qwen3-VL-4B-Instruct", "download")
     assert found["to_download"] == library.CATALOGUE[name].nbytes
-    assert not found["begun"] and abs(found["weights"] - 8.9 * GB) < 0.1 * GB
+    assert not found["partial"] and abs(found["weights"] - 8.9 * GB) < 0.1 * GB
     folder = root / "Qwen-VL" / "Qwen3-VL-4B-Instruct"
     folder.mkdir(parents=True)
     for file, size in (("model-00001-of-00002.safetensors", 3000), ("b.safetensors.part", 500)):
         (folder / file).write_bytes(bytes(size))
     part = told(name)
-    assert part["begun"] and part["to_download"] == found["to_download"] - 3500
+    assert part["partial"] and part["to_download"] == found["to_download"] - 3500
 
 
 def test_an_incomplete_model_of_ones_own_says_what_it_lacks(root: Path, memory: Machine) -> None:
     put(root / "mine", without="model.safetensors")
     found = told("mine (incomplete)")
-    assert (found["stock"], found["weights"]) == ("incomplete", None)
+    assert (found["availability"], found["weights"]) == ("incomplete", None)
     assert found["problem"] == "model.safetensors is missing"
 
 

@@ -20,14 +20,14 @@ WIDGETS = {
 }
 HERE = {
     "name": "Qwen3-VL-4B-Instruct",
-    "stock": "here",
+    "availability": "here",
     "device": "cuda:0",
     "free": 20 * GB,
     "movable": 0,
     "total": 25 * GB,
     "problem": "",
     "to_download": 0,
-    "begun": False,
+    "partial": False,
     "weights": 9 * GB,
     "loaded": "",
     "fits": "now",
@@ -200,13 +200,13 @@ FIGURES = "needs 9.0 GB | 20.0 of 25.0 GB free"
     [
         pytest.param({}, "here", f"On disk | cuda:0 | ↻ | {FIGURES}", id="here"),
         pytest.param(
-            {"stock": "download", "to_download": 8_900_000_000},
+            {"availability": "download", "to_download": 8_900_000_000},
             "download",
             "To download: 8.9 GB | cuda:0 | ↻ | needs ~9.0 GB | 20.0 of 25.0 GB free",
             id="download",
         ),
         pytest.param(
-            {"stock": "download", "to_download": 640_000_000, "begun": True},
+            {"availability": "download", "to_download": 640_000_000, "partial": True},
             "download",
             "Partly here, 640.0 MB to go | cuda:0 | ↻ | needs ~9.0 GB | 20.0 of 25.0 GB free",
             id="partly here",
@@ -244,7 +244,11 @@ FIGURES = "needs 9.0 GB | 20.0 of 25.0 GB free"
             id="far too large",
         ),
         pytest.param(
-            {"stock": "incomplete", "weights": None, "problem": "model.safetensors is missing"},
+            {
+                "availability": "incomplete",
+                "weights": None,
+                "problem": "model.safetensors is missing",
+            },
             "warning",
             "Incomplete | cuda:0 | ↻ | 20.0 of 25.0 GB free | model.safetensors is missing",
             id="incomplete",

@@ -52,10 +52,10 @@ def free(site: Any, **settings: str) -> None:
 def test_the_server_tells_what_a_model_takes(site: Any) -> None:
     status, told = ask(site, model="nano (bundled demo)", device="cpu", precision="fp32")
     assert status == 200
-    assert (told["stock"], told["fits"], told["device"]) == ("here", "now", "cpu")
+    assert (told["availability"], told["fits"], told["device"]) == ("here", "now", "cpu")
     assert 5_000_000 < told["weights"] < told["free"] < told["total"]
     status, told = ask(site, model="Qwen/Qwen3-VL-2B-Instruct (download, 4.3 GB)")
-    assert (status, told["stock"]) == (200, "download")
+    assert (status, told["availability"]) == (200, "download")
     status, told = ask(site, model="../../../etc")
     assert status == 400 and "no model '../../../etc' in LLM" in told["error"]
     assert str(site.base) not in told["error"]

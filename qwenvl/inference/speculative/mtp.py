@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ...checkpoints.integrity import chosen_files
+from ...checkpoints.integrity import require_weight_files
 from ...checkpoints.safetensors_header import tensor_names
-from ...models.footprint import HEADS, WITH_HEADS
+from ...checkpoints.tensors import MTP_PREFIX
+from ...models.footprint import MTP_MODEL_TYPES
 
 if TYPE_CHECKING:
     from ..model_runner import ModelRunner
@@ -76,13 +77,13 @@ def put_into(model: Any, path: Path) -> None:
     where it has none, or none that fit this model as they are (quantised ones, say): then it
     answers without."""
     devices = {parameter.device for parameter in model.parameters()}
-    if model.config.model_type not in WITH_HEADS or len(devices) > 1:
+    if model.config.model_type not in MTP_MODEL_TYPES or len(devices) > 1:
         return
-    chosen = chosen_files(path)
+    chosen = require_weight_files(path)
     stored = {
-        name.removeprefix(HEADS): torch.Size(part["shape"])
+        name.removeprefix(MTP_PREFIX): torch.Size(part["shape"])
         for name, part in chosen.tensors.items()
-        if name.startswith(HEADS)
+        if name.startswith(MTP_PREFIX)
     }
     if not stored:
         return
@@ -105,9 +106,9 @@ def _read(path: Path, files: Iterable[str]) -> dict[str, Tensor]:
 
     found: dict[str, Tensor] = {}
     for name in files:
-        parts = [part for part in tensor_names(path / name) if part.startswith(HEADS)]
+        parts = [part for part in tensor_names(path / name) if part.startswith(MTP_PREFIX)]
         with safe_open(path / name, "pt") as file:
-            found |= {part.removeprefix(HEADS): file.get_tensor(part) for part in parts}
+            found |= {part.removeprefix(MTP_PREFIX): file.get_tensor(part) for part in parts}
     return found
 
 

@@ -15,7 +15,7 @@ import pytest
 from disk import CONFIG, files, safetensors, write
 from hub import COMMIT, Hub
 from qwen_vl_suite.qwenvl.checkpoints import download as rooms
-from qwen_vl_suite.qwenvl.checkpoints import library
+from qwen_vl_suite.qwenvl.checkpoints import inspection, library
 from qwen_vl_suite.qwenvl.checkpoints.receipts import Receipt
 from qwen_vl_suite.qwenvl.cli.main import main
 from qwen_vl_suite.qwenvl.errors import BadOption, DownloadError, QwenVLError, UnsupportedModel
@@ -76,7 +76,7 @@ def test_brings_what_can_be_loaded_and_nothing_else(hub, get, source, tmp_path):
     folder = get(source)
     assert folder == tmp_path / "models" / "Tiny-VL"
     assert brought(folder) == {**contents(), "additional/chat_template.jinja": b"{{ messages }}"}
-    assert library.inspect(folder).problem == ""
+    assert inspection.inspect(folder).problem == ""
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -105,7 +105,7 @@ def test_a_dead_connection_is_an_error_and_the_next_call_continues(hub, get, tmp
     hub.cuts[BIG] = [30 * rooms.CHUNK, 0, 0, 0]
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1.*kept"):
         get()
-    found = library.inspect(tmp_path / "models" / "Tiny-VL")
+    found = inspection.inspect(tmp_path / "models" / "Tiny-VL")
     assert found.missing == (BIG,)
     assert f"2.0 MB in {BIG}.part" in found.problem
     hub.files()
@@ -327,7 +327,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import conftest
 from qwen_vl_suite.qwenvl import errors
-from qwen_vl_suite.qwenvl.checkpoints import library
+from qwen_vl_suite.qwenvl.checkpoints import inspection, library
 try:
     print(library.download(sys.argv[2], sys.argv[3]))
 except errors.DownloadError as error:
@@ -731,7 +731,7 @@ def test_a_stop_amid_a_new_revision_leaves_the_old_one_whole(get, moved_on):
         get(progress=progress, check=check)
     left = {name: c for name, c in brought(moved_on).items() if not name.endswith(".part")}
     assert left == contents()
-    assert library.inspect(moved_on).problem == ""
+    assert inspection.inspect(moved_on).problem == ""
     get()
     assert brought(moved_on) == newer()
 

@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.qwenvl.checkpoints import newer_format
-from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import settings
+from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.models import loading
@@ -76,7 +76,7 @@ def as_release_5(folder: Path, target: Path) -> Path:
 
 
 def load(folder: Path) -> Any:
-    family = family_of(settings(folder, "config.json"))
+    family = family_of(read_settings(folder, "config.json"))
     with torch.no_grad():
         return loading.load_model(folder, LocalSpec(str(folder), device="cpu"), family)
 
@@ -96,7 +96,7 @@ def test_settings_of_release_5_say_the_same(checkpoint, tmp_path, model_type: st
     fresh = as_release_5(both, tmp_path / "5")
     assert not torch.equal(logits(load(checkpoint(model_type))), logits(load(both)))
     assert torch.equal(logits(load(fresh)), logits(load(both)))
-    family = family_of(settings(fresh, "config.json"))
+    family = family_of(read_settings(fresh, "config.json"))
     plain, template = (ChatTemplate.load(folder, family) for folder in (both, fresh))
     words = "a red circle <|box_start|> <|im_end|>"
     encode = plain.tokenizer.encode, template.tokenizer.encode
@@ -170,9 +170,9 @@ def test_nothing_stays_under_a_new_name() -> None:
         "partial_rotary_factor": 1,
     }
     config = {"tie_word_embeddings": True, "text_config": {"rope_parameters": rope}}
-    assert newer_format.needs_old_names(config)
-    old = newer_format.with_old_names(config)
-    assert not newer_format.needs_old_names(old)
+    assert newer_format.has_release_5_names(config)
+    old = newer_format.with_release_4_names(config)
+    assert not newer_format.has_release_5_names(old)
     assert old["text_config"] == {
         "tie_word_embeddings": True,
         "rope_theta": 7.0,

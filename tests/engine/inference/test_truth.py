@@ -20,7 +20,7 @@ from fake_cuda_graphs import FakeCudaGraphs
 from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.nano import scenes
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
-from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import settings
+from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.inference import batch, prefix_cache
 from qwen_vl_suite.qwenvl.inference.batch import StepPolicy
@@ -67,7 +67,7 @@ class Plain:
     def __init__(self, folder: Path, template: Any):
         from transformers import AutoImageProcessor
 
-        family = family_of(settings(folder, "config.json"))
+        family = family_of(read_settings(folder, "config.json"))
         cls = model_class(folder, family)
         self.model = cls.from_pretrained(str(folder), dtype=torch.float32).eval()
         self.processor = AutoImageProcessor.from_pretrained(folder)

@@ -11,8 +11,8 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.qwenvl.backends import local
-from qwen_vl_suite.qwenvl.checkpoints import library
-from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import settings
+from qwen_vl_suite.qwenvl.checkpoints import inspection
+from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.errors import IncompleteCheckpoint, Unavailable
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.models import loading
@@ -28,7 +28,7 @@ QUANTISED = ["8bit", "4bit"]
 
 def load(folder: Path, progress=None, **options):
     """The bare model of ``folder`` on the CPU."""
-    family = family_of(settings(folder, "config.json"))
+    family = family_of(read_settings(folder, "config.json"))
     spec = LocalSpec(str(folder), **{"device": "cpu", **options})
     with torch.no_grad():
         return loading.load_model(folder, spec, family, progress)
@@ -126,7 +126,7 @@ def test_what_is_checked_is_what_is_loaded(checkpoint, tmp_path, left: str, with
     if left == "a cut single file":
         whole = (folder / "model.safetensors").read_bytes()
         (target / "model.safetensors").write_bytes(whole[:-1])
-    assert library.require_complete(target).problem == ""
+    assert inspection.require_complete(target).problem == ""
     model, plain = load(target), load(folder)
     assert torch.equal(logits(model), logits(plain))
     assert hasattr(model, "mtp") == with_heads

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.qwenvl.backends.local import load, open_checkpoint
-from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import settings
+from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.model_cache import ModelCache
 from qwen_vl_suite.qwenvl.models import loading
@@ -50,7 +50,7 @@ def test_weights_are_those_of_the_official_road(checkpoint, model_type, precisio
     import transformers
 
     folder = checkpoint(model_type)
-    family = family_of(settings(folder, "config.json"))
+    family = family_of(read_settings(folder, "config.json"))
     spec = LocalSpec(str(folder), precision=precision, device="cpu")
     ours = loading.load_model(folder, spec, family)
     name = family.transformers_class or "AutoModelForImageTextToText"

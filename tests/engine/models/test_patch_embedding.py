@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.qwenvl.backends.local import load
-from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import settings
+from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.models import loading
@@ -26,7 +26,7 @@ def plain(folder, monkeypatch, precision="fp32") -> torch.nn.Module:
     """The model as transformers loads it."""
     with monkeypatch.context() as patch:
         patch.setattr(loading.patch_embedding, "put_into", lambda model: None)
-        family = family_of(settings(folder, "config.json"))
+        family = family_of(read_settings(folder, "config.json"))
         spec = LocalSpec(str(folder), precision=precision, device="cpu")
         return loading.load_model(folder, spec, family)
 

@@ -13,12 +13,9 @@ import pytest
 from disk import CONFIG, PROCESSOR, files, safetensors, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl.checkpoints import integrity, library
-from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import (
-    header_and_metadata,
-    readable_size,
-    tensor_names,
-)
+from qwen_vl_suite.qwenvl.checkpoints import inspection, integrity, library
+from qwen_vl_suite.qwenvl.checkpoints.files import readable_size
+from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import read_header, tensor_names
 from qwen_vl_suite.qwenvl.errors import (
     CheckpointError,
     CheckpointNotFound,
@@ -45,7 +42,7 @@ def index(**weight_map):
 def test_a_whole_checkpoint_has_no_problem(tmp_path, sharded):
     contents = files(sharded=sharded)
     folder = write(tmp_path / "Qwen3-VL", contents)
-    found = library.require_complete(folder)
+    found = inspection.require_complete(folder)
     assert (found.problem, found.missing, found.name) == ("", (), "Qwen3-VL")
     assert found.family == FAMILIES["qwen3_vl"]
     assert found.nbytes == sum(len(c) for f, c in contents.items() if f.endswith(".safetensors"))
@@ -122,7 +119,7 @@ DAMAGES = {
 def test_every_fault_is_named_with_its_file(tmp_path, contents, faults):
     folder = write(tmp_path / "m", contents)
     with pytest.raises(IncompleteCheckpoint) as caught:
-        library.require_complete(folder)
+        inspection.require_complete(folder)
     assert set(caught.value.missing) == set(faults)
     for file, what in faults.items():
         assert file in str(caught.value) and what in str(caught.value)
@@ -131,9 +128,9 @@ def test_every_fault_is_named_with_its_file(tmp_path, contents, faults):
 
 def test_a_damage_that_is_mended_is_seen_at_once(tmp_path):
     folder = write(tmp_path, {**files(), SECOND: CUT})
-    assert SECOND in library.inspect(folder).problem
+    assert SECOND in inspection.inspect(folder).problem
     write(folder, {SECOND: files()[SECOND]})
-    assert library.inspect(folder).problem == ""
+    assert inspection.inspect(folder).problem == ""
 
 
 ALTERNATIVES = {
@@ -152,7 +149,7 @@ ALTERNATIVES = {
 
 @pytest.mark.parametrize("contents", ALTERNATIVES.values(), ids=ALTERNATIVES)
 def test_other_complete_forms(tmp_path, contents):
-    assert library.require_complete(write(tmp_path, contents)).problem == ""
+    assert inspection.require_complete(write(tmp_path, contents)).problem == ""
 
 
 LORA = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "Qwen/Base-7B"}).encode()
@@ -174,8 +171,8 @@ FOREIGN = {
 def test_weights_of_another_form_are_refused_by_name(tmp_path, weights, word):
     folder = write(tmp_path / "root" / "m", {**without(FIRST, SECOND, INDEX), **weights})
     with pytest.raises(UnsupportedModel, match=word):
-        library.require_complete(folder)
-    (listed,) = library.scan([tmp_path / "root"])
+        inspection.require_complete(folder)
+    (listed,) = inspection.scan([tmp_path / "root"])
     assert re.search(word, listed.problem)
 
 
@@ -259,10 +256,10 @@ UNSOUND = {
 @pytest.mark.parametrize(("contents", "words"), UNSOUND.values(), ids=UNSOUND)
 def test_what_could_only_answer_wrongly_is_refused(tmp_path, contents, words):
     folder = write(tmp_path / "root" / "m", contents)
-    (listed,) = library.scan([tmp_path / "root"])
+    (listed,) = inspection.scan([tmp_path / "root"])
     assert re.search(words, listed.problem)
     with pytest.raises(CheckpointError, match=words):
-        library.require_complete(folder)
+        inspection.require_complete(folder)
 
 
 SOUND = {
@@ -283,7 +280,7 @@ SOUND = {
 
 @pytest.mark.parametrize("contents", SOUND.values(), ids=SOUND)
 def test_what_is_sound_is_not_refused(tmp_path, contents):
-    assert library.require_complete(write(tmp_path / "m", contents)).problem == ""
+    assert inspection.require_complete(write(tmp_path / "m", contents)).problem == ""
 
 
 STRAY = {"model.safetensors": safetensors({"a.weight": 64, "b.weight": 16, "c.weight": 128})}
@@ -313,12 +310,12 @@ CHOICES = {
 @pytest.mark.parametrize(("contents", "entry", "words"), CHOICES.values(), ids=CHOICES)
 def test_what_is_checked_is_what_is_chosen(tmp_path, contents, entry, words):
     folder = write(tmp_path / "m", contents)
-    chosen = integrity.weight_files(folder, {file: len(c) for file, c in contents.items()})
+    chosen = integrity.find_weight_files(folder, {file: len(c) for file, c in contents.items()})
     assert chosen.entry == entry
-    assert re.search(words, library.inspect(folder).problem)
+    assert re.search(words, inspection.inspect(folder).problem)
     if words:
         with pytest.raises(CheckpointError, match=words):
-            library.require_complete(folder)
+            inspection.require_complete(folder)
         with pytest.raises(CheckpointError, match=words):
             list(footprint.weights(folder))
     else:
@@ -327,7 +324,7 @@ def test_what_is_checked_is_what_is_chosen(tmp_path, contents, entry, words):
 
 def test_a_text_encoder_is_named(tmp_path):
     contents = without("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
-    found = library.inspect(write(tmp_path, contents))
+    found = inspection.inspect(write(tmp_path, contents))
     assert "text encoders of image generators" in found.problem
     assert "tokenizer.json" in found.missing
 
@@ -336,27 +333,27 @@ def test_adapters_and_ggufs_without_config_are_listed(tmp_path):
     write(tmp_path / "lora", ADAPTER)
     write(tmp_path / "group" / "quants", {"model.gguf": b"GGUF"})
     write(tmp_path / "nothing", {"readme.txt": b""})
-    found = {c.name: c.problem for c in library.scan([tmp_path])}
+    found = {c.name: c.problem for c in inspection.scan([tmp_path])}
     assert "adapter" in found["lora"] and "GGUF" in found["group/quants"]
     assert len(found) == 2
 
 
 def test_a_lone_gguf_says_gguf_rather_than_missing_files(tmp_path):
     with pytest.raises(UnsupportedModel, match="GGUF"):
-        library.require_complete(write(tmp_path, {"model.gguf": b"GGUF"}))
+        inspection.require_complete(write(tmp_path, {"model.gguf": b"GGUF"}))
 
 
 def test_pickles_beside_safetensors_do_no_harm(tmp_path):
     folder = write(tmp_path, {**files(), "pytorch_model.bin": b"\x80"})
-    assert library.require_complete(folder).problem == ""
+    assert inspection.require_complete(folder).problem == ""
 
 
 def test_a_text_model_is_refused_and_not_listed(tmp_path):
     contents = {**files(), "config.json": b'{"model_type": "llama"}'}
     folder = write(tmp_path / "llama", contents)
-    assert library.scan([tmp_path]) == []
+    assert inspection.scan([tmp_path]) == []
     with pytest.raises(UnsupportedModel, match="llama"):
-        library.require_complete(folder)
+        inspection.require_complete(folder)
 
 
 @pytest.mark.parametrize("path", ["Qwen/Qwen3-VL-4B-Instruct", "nothing", ""])
@@ -366,7 +363,7 @@ def test_no_folder_is_not_taken_for_anything_else(tmp_path, monkeypatch, path):
         path = tmp_path / "file.safetensors"
         path.write_bytes(b"")
     with pytest.raises(CheckpointNotFound, match="download"):
-        library.require_complete(path)
+        inspection.require_complete(path)
 
 
 def test_scan_finds_both_depths_of_all_roots(tmp_path):
@@ -382,7 +379,7 @@ def test_scan_finds_both_depths_of_all_roots(tmp_path):
     write(two / ".hidden", files())
     write(two / "a" / "b" / "too-deep", files())
     (two / "file.txt").write_text("")
-    found = {c.name: c for c in library.scan([one, two, tmp_path / "absent"])}
+    found = {c.name: c for c in inspection.scan([one, two, tmp_path / "absent"])}
     assert list(found) == ["broken", "half", "new", "olmocr", "Qwen-VL/Qwen3-VL-4B"]
     assert found["olmocr"].family == FAMILIES["qwen2_5_vl"]
     assert found["new"].family.model_type == "seer"
@@ -398,14 +395,14 @@ def test_scan_survives_links(tmp_path):
     (root / "again").symlink_to(real)
     (root / "loop").symlink_to(root)
     (root / "gone").symlink_to(tmp_path / "nowhere")
-    assert [c.name for c in library.scan([root])] == ["again"]
-    assert library.scan([root])[0].problem == ""
+    assert [c.name for c in inspection.scan([root])] == ["again"]
+    assert inspection.scan([root])[0].problem == ""
 
 
 def test_a_blob_that_is_gone_is_missing(tmp_path):
     folder = write(tmp_path / "m", without(FIRST))
     (folder / FIRST).symlink_to(tmp_path / "blob")
-    assert library.inspect(folder).missing == (FIRST,)
+    assert inspection.inspect(folder).missing == (FIRST,)
 
 
 @pytest.mark.parametrize("depth", ["m", "group/m"])
@@ -423,7 +420,7 @@ def test_a_folder_that_may_not_be_read_is_listed_with_the_reason(tmp_path, monke
 
     for name in ("scandir", "listdir"):
         monkeypatch.setattr(os, name, denied(getattr(os, name)))
-    found = {c.name: c.problem for c in library.scan([tmp_path])}
+    found = {c.name: c.problem for c in inspection.scan([tmp_path])}
     assert found == {depth: "It cannot be read (Permission denied).", "open": ""}
 
 
@@ -454,7 +451,7 @@ def test_what_is_no_file_is_never_opened(tmp_path, monkeypatch, name, put):
     folder = write(tmp_path / "m", without(name))
     put(folder / name)
     write(tmp_path / "whole", files())
-    found = {c.name: c.problem for c in library.scan([tmp_path])}
+    found = {c.name: c.problem for c in inspection.scan([tmp_path])}
     assert found.pop("whole") == ""
     if name != "model.safetensors":  # whole shards stand beside it
         assert found["m"] and (name in found["m"] or name == "adapter_config.json")
@@ -487,7 +484,7 @@ HEADERS = {
 def test_a_header_that_cannot_be_is_damage(tmp_path, header):
     weights = len(header).to_bytes(8, "little") + header + bytes(8)
     write(tmp_path / "m", {**files(sharded=False), "model.safetensors": weights})
-    (found,) = library.scan([tmp_path])
+    (found,) = inspection.scan([tmp_path])
     assert found.problem.startswith("model.safetensors is damaged")
     assert found.problem.isprintable()
 
@@ -508,7 +505,7 @@ ODD_JSON = {
 def test_json_that_cannot_be_read_is_told(tmp_path, name, content):
     write(tmp_path / "m", {**files(), name: content})
     write(tmp_path / "whole", files())
-    found = {c.name: c for c in library.scan([tmp_path])}
+    found = {c.name: c for c in inspection.scan([tmp_path])}
     assert found["whole"].problem == ""
     if name != INDEX or content != ODD_JSON["too long"]:  # an index may be long
         assert name in found["m"].missing
@@ -555,7 +552,7 @@ def test_a_scan_survives_anything(contents, name):
     with tempfile.TemporaryDirectory() as root:
         write(Path(root) / name, contents)
         write(Path(root) / "whole", files())
-        found = {c.name: c for c in library.scan([root])}
+        found = {c.name: c for c in inspection.scan([root])}
         assert found["whole"].problem == ""
         json.dumps([c.name + c.problem for c in found.values()]).encode()
         for checkpoint in found.values():
@@ -582,7 +579,7 @@ def test_only_headers_are_read(tmp_path, monkeypatch):
     text = (len(text) - 8).to_bytes(8, "little") + text[8:]
     weights.write_bytes(text + bytes(1_999_998))
     monkeypatch.setattr(Path, "open", opened)
-    assert library.inspect(folder).problem == ""
+    assert inspection.inspect(folder).problem == ""
     assert sum(read) < 20_000
 
 
@@ -590,16 +587,16 @@ def test_a_folder_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
         integrity,
-        "header_and_metadata",
-        lambda path: read.append(path.name) or header_and_metadata(path),
+        "read_header",
+        lambda path: read.append(path.name) or read_header(path),
     )
     folder = write(tmp_path / "m", files())
-    first = library.scan([tmp_path])
+    first = inspection.scan([tmp_path])
     assert sorted(read) == [FIRST, SECOND]
-    assert library.scan([tmp_path]) == first
+    assert inspection.scan([tmp_path]) == first
     assert len(read) == 2
     os.utime(folder / FIRST, ns=(1, 1))
-    library.scan([tmp_path])
+    inspection.scan([tmp_path])
     assert len(read) == 4
 
 

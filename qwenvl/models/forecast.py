@@ -1,0 +1,163 @@
+"""Memory forecast: what a model will occupy once it is loaded and whether that fits, told from
+settings and headers before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ..checkpoints.catalogue import CATALOGUE, CatalogueEntry
+from ..checkpoints.files import read_settings
+from ..checkpoints.inspection import inspect
+from ..checkpoints.library import Download, name_of
+from ..errors import BadOption, QwenVLError, Unavailable, UnsupportedModel
+from ..families import FAMILIES, family_of
+from ..types import LocalSpec
+from . import footprint, loading
+
+_WORK = 10**9
+"""Bytes that answering about one image of a usual size takes beside the weights, at least."""
+
+_OPTIONS: Mapping[str, Collection[str]] = {
+    "quantization": loading.QUANTIZATIONS,
+    "precision": loading.PRECISIONS,
+    "attention": loading.ATTENTIONS,
+}
+
+Fits = Literal["now", "after others", "no"]
+_Size = Callable[[LocalSpec], int]
+
+
+class Resident(Protocol):
+    """A model of the cache. ``place``: ``device``, ``ram`` or ``disk``; ``nbytes``: its weights."""
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of memory on the devices that a model will run on, added up over them.
+
+    ``device``: the device's name; of a model that is split, their number and kind. ``movable``:
+    what the host can move out of there to make room.
+    """
+
+    device: str
+    free: int
+    movable: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast(DeviceMemory):
+    """Sizes are bytes; see ``DeviceMemory``.
+
+    ``availability``: whether the checkpoint is ``here``, will be a ``download`` on first use, or
+    is ``incomplete`` and must be mended by hand, ``problem`` saying how. ``to_download``: about
+    how much is still to come; ``partial``: whether some of it is here. ``weights``: what they
+    occupy, or will (None: not known). ``loaded``: where they are now, empty if only on disk.
+
+    ``fits``: ``now``, once ``after others`` were moved out, or ``no``; ``lighter`` is then a
+    quantization that would fit, if there is one.
+    """
+
+    name: str = ""
+    availability: Literal["here", "download", "incomplete"] = "here"
+    problem: str = ""
+    to_download: int = 0
+    partial: bool = False
+    weights: int | None = None
+    loaded: Literal["", "ram", "device"] = ""
+    fits: Fits = "now"
+    lighter: str = ""
+
+
+def forecast(
+    place: Path | Download, spec: LocalSpec, memory: DeviceMemory, loaded: Iterable[Resident] = ()
+) -> Forecast:
+    """A forecast for the checkpoint or download ``place``, loaded as ``spec`` says onto devices
+    with this ``memory``. ``loaded``: the models of ``spec`` that are open now.
+
+    Raises the engine's errors for settings that cannot be met.
+    """
+    for name, allowed in _OPTIONS.items():
+        if (value := getattr(spec, name)) not in allowed:
+            raise BadOption(f"{name} is {value!r}; use one of {', '.join(allowed)}.")
+    known = dataclasses.asdict(memory)
+    if isinstance(place, Download):
+        return _of_download(place, spec, known)
+    for model in loaded:
+        if model.place != "disk":
+            known |= {"loaded": model.place, "weights": model.nbytes}
+    return _of_folder(place, spec, known)
+
+
+def _of_download(place: Download, spec: LocalSpec, known: dict[str, Any]) -> Forecast:
+    entry = CATALOGUE[place.repo_id]
+    loading.check_runnable(Path(entry.name), spec, FAMILIES[entry.model_type])
+    here = place.bytes_here
+    known |= {"name": entry.name, "availability": "download", "partial": here > 0}
+    known["to_download"] = max(0, entry.nbytes - here)
+    return _judge(known, spec, lambda wish: _catalogue_bytes(entry, wish))
+
+
+def _of_folder(path: Path, spec: LocalSpec, known: dict[str, Any]) -> Forecast:
+    found = inspect(path)
+    known |= {"name": name_of(path), "availability": "here"}
+    if found.missing:
+        known |= {"availability": "incomplete", "weights": None, "loaded": ""}
+        return Forecast(**known, problem=found.problem)
+    if found.problem:
+        raise UnsupportedModel(f"{name_of(path)}: {found.problem}")
+    config = read_settings(path, "config.json")
+    loading.check_runnable(path, spec, family_of(config))
+    return _judge(known, spec, lambda wish: _checkpoint_bytes(path, config, wish))
+
+
+def _checkpoint_bytes(path: Path, config: Mapping[str, Any], spec: LocalSpec) -> int:
+    loading.check_quantization(path, spec, config)
+    return footprint.estimated_bytes(path, spec)
+
+
+def _catalogue_bytes(entry: CatalogueEntry, spec: LocalSpec) -> int:
+    if spec.quantization != "none" and not entry.can_be_quantized:
+        raise Unavailable(
+            f"{spec.quantization} is not for FP8 editions and mixtures of experts: set "
+            "quantization to none."
+        )
+    return footprint.expected_bytes(entry, spec)
+
+
+def _judge(known: Mapping[str, Any], spec: LocalSpec, size: _Size) -> Forecast:
+    """Whether it fits. ``size``: bytes of the weights by spec; raises for what cannot be loaded."""
+    weights = known.get("weights") or size(spec)
+    known = {**known, "weights": weights}
+    if known.get("loaded") == "device" or _needed(weights) <= known["free"]:
+        return Forecast(**known)
+    room = known["free"] + known["movable"]
+    if _needed(weights) <= room:
+        return Forecast(**known, fits="after others")
+    return Forecast(**known, fits="no", lighter=_lighter(spec, size, room))
+
+
+def _needed(weights: int) -> int:
+    return weights + min(weights // 5, _WORK)
+
+
+def _lighter(spec: LocalSpec, size: _Size, room: int) -> str:
+    """The first stronger quantization that fits into ``room`` bytes; empty if none does."""
+    stronger = loading.QUANTIZATIONS[loading.QUANTIZATIONS.index(spec.quantization) + 1 :]
+    for quantization in stronger:
+        try:
+            weights = size(dataclasses.replace(spec, quantization=quantization))
+        except QwenVLError:  # not for this model, or not on this machine
+            continue
+        if _needed(weights) <= room:
+            return quantization
+    return ""
