@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ..media import images
+from ..models.patches import mtp_head
 from .cuda_graphs import CudaGraphs
 from .model_runner import ModelRunner, Prefill
 from .sampler import Sampler
-from .speculative import mtp
 from .speculative.mtp import MTPDraft
 from .speculative.verify import MAX_DRAFT_TOKENS, accepted_tokens
 
@@ -266,8 +266,8 @@ class Batch:
 
     def _take_states(self, new: int) -> None:
         """What heads heard, for the draft of the single row, if there is one."""
-        if listening := mtp.of(self._decoder.model):
-            states = listening.take()
+        if listening := mtp_head.of(self._decoder.model):
+            states = listening.pop_hidden_states()
             if self._draft:
                 self._states[:new] = states[0]
 

@@ -26,7 +26,6 @@ from ..errors import (
     Unavailable,
     UnsupportedModel,
 )
-from ..inference.speculative import mtp
 from ..types import Family, LocalSpec
 from .device_map import split
 from .devices import PRECISIONS as PRECISIONS
@@ -35,7 +34,7 @@ from .footprint import Weight, estimated_bytes, loaded_bytes
 from .garbage_collection import paused
 from .load_progress import Progress, followed
 from .memory import ran_out
-from .patches import linears, norms, patch_embedding
+from .patches import linears, mtp_head, norms, patch_embedding
 
 log = logging.getLogger(__name__)
 
@@ -107,13 +106,13 @@ def load_model(
             tuple(sorted(report["missing_keys"])),
         )
     _own_defaults_only(model)
-    patch_embedding.put_into(model)
-    if norms.possible(device):
-        norms.put_into(model)
-    mtp.put_into(model, path)
+    patch_embedding.apply(model)
+    if norms.applies(device):
+        norms.apply(model)
+    mtp_head.apply(model, path)
     if device.type == "cpu":
         _into_memory(model, path)
-        linears.put_into(model)
+        linears.apply(model)
     return model.eval()
 
 

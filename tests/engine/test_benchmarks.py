@@ -309,7 +309,7 @@ def test_plain_sides_have_the_librarys_layers(checkpoint, monkeypatch: pytest.Mo
     monkeypatch.setattr(linears, "_pays", lambda: True)
     monkeypatch.setattr(linears, "_LARGE", 0)
     model = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu")).model
-    norms.put_into(model)
+    norms.apply(model)
     kinds = [type(part) for part in model.modules()]
     assert {kind.__name__[:5] for kind in kinds} >= {"Quick"}
     with models.as_published(model):

@@ -23,7 +23,7 @@ _LARGE = 100_000
 """Numbers in a layer's weight. Of smaller ones the call itself takes the time."""
 
 
-def put_into(model: nn.Module) -> None:
+def apply(model: nn.Module) -> None:
     """Lets the large float32 linear layers of a ``model`` on the processor take the quicker way,
     where there is one. Sums are made in another order, so results differ by rounding."""
     if not _pays():

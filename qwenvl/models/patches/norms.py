@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 
 
-def possible(device: torch.device) -> bool:
+def applies(device: torch.device) -> bool:
     """Whether the kernel is there; without it (torch before 2.9, processors) torch takes as many
     steps as the models do."""
     if device.type != "cuda" or not hasattr(torch.ops.aten, "_fused_rms_norm"):
@@ -24,7 +24,7 @@ def possible(device: torch.device) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key("aten::_fused_rms_norm", "CUDA")
 
 
-def put_into(model: nn.Module) -> None:
+def apply(model: nn.Module) -> None:
     """Lets every RMS norm of ``model`` that is known here take the short way.
 
     Known is one of transformers' own that computes the same as one of ``_FORMS``. In half

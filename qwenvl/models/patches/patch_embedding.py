@@ -35,7 +35,7 @@ class PatchEmbedding(nn.Module):
         return nn.functional.linear(rows.to(weight.dtype), weight, self.bias)
 
 
-def put_into(model: Any) -> None:
+def apply(model: Any) -> None:
     """Gives the vision tower of a loaded ``model`` a ``PatchEmbedding`` of its own weights.
 
     Raises ``UnsupportedModel`` where it has none to take them from.
@@ -57,5 +57,5 @@ def put_into(model: Any) -> None:
 
 
 def of(model: nn.Module) -> PatchEmbedding:
-    """The one that ``put_into`` gave to ``model``."""
+    """The one that ``apply`` gave to ``model``."""
     return next(part for part in model.modules() if isinstance(part, PatchEmbedding))

@@ -21,6 +21,7 @@ from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculat
 from qwen_vl_suite.qwenvl.inference.speculative.mtp import FORESEEN, MTPDraft
 from qwen_vl_suite.qwenvl.models.devices import held_bytes
 from qwen_vl_suite.qwenvl.models.footprint import estimated_bytes
+from qwen_vl_suite.qwenvl.models.patches import mtp_head
 from qwen_vl_suite.qwenvl.types import LocalSpec
 
 FAMILIES = ("qwen3_5", "qwen3_5_moe")
@@ -109,7 +110,7 @@ def test_heads_are_fed_with_what_the_model_made(
     count = min(len(tokens), len(whole) - 1)  # a round may have been under way at the end
     assert count > len(whole) - 10
     assert tokens[:count].tolist() == whole[1:][:count]
-    expected = mtp.of(subject.model).heard[0][0, :count]  # type: ignore[union-attr]
+    expected = mtp_head.of(subject.model).last_hidden[0][0, :count]  # type: ignore[union-attr]
     assert torch.allclose(states[:count], expected, atol=1e-3)
 
 
@@ -138,7 +139,7 @@ def test_a_guess_is_the_one_of_the_official_layer(subject: Any) -> None:
         with torch.no_grad():
             decoder = ModelRunner(subject.model, -1, 2)
             decoder.read(ids, [])
-            states = mtp.of(subject.model).heard[0]  # type: ignore[union-attr]
+            states = mtp_head.of(subject.model).last_hidden[0]  # type: ignore[union-attr]
             ours = mtp.draft(decoder, ids, 108)
             places = torch.arange(1, 8)
             theirs, _, _ = official(
@@ -158,7 +159,7 @@ def test_heads_count_and_move_with_the_weights(checkpoint: Any) -> None:
     folder = checkpoint("qwen3_5", heads=True)
     spec = LocalSpec(str(folder), device="cpu")
     subject = load(spec)
-    part = mtp.of(subject.model)
+    part = mtp_head.of(subject.model)
     assert part is not None
     assert held_bytes(subject.model) - held_bytes(part) > 0.5 * held_bytes(subject.model)
     plain = checkpoint("qwen3_5")
@@ -221,9 +222,9 @@ def test_heads_of_an_unknown_form_are_left_out(
         weights["mtp.fc.weight"] = fused[:, :-1].contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     read = MagicMock(side_effect=AssertionError("read, only to be thrown away"))
-    monkeypatch.setattr(mtp, "_read", read)
+    monkeypatch.setattr(mtp_head, "_read", read)
     subject = load(LocalSpec(str(folder), device="cpu"))
-    assert mtp.of(subject.model) is None
+    assert mtp_head.of(subject.model) is None
     subject.adaptive_lookup = subject.adaptive_mtp = Always()
     assert subject.generate(REQUESTS[:1])[0].text
 

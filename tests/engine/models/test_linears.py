@@ -22,7 +22,7 @@ def paying(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def quick(layer: nn.Linear) -> nn.Linear:
-    linears.put_into(layer)
+    linears.apply(layer)
     assert type(layer) is QuickLinear
     return layer
 
@@ -65,7 +65,7 @@ def test_only_large_plain_float32_layers_change() -> None:
         [nn.Linear(16, 16), nn.Linear(512, 512, dtype=torch.bfloat16), Own(512, 512), wrapped]
     )
     kinds = [type(part) for part in model]
-    linears.put_into(model)
+    linears.apply(model)
     assert [type(part) for part in model] == kinds
     assert wrapped.forward is moved
 
@@ -73,7 +73,7 @@ def test_only_large_plain_float32_layers_change() -> None:
 def test_where_it_does_not_pay_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linears, "_pays", lambda: False)
     layer = nn.Linear(512, 512)
-    linears.put_into(layer)
+    linears.apply(layer)
     assert type(layer) is nn.Linear
 
 

@@ -47,7 +47,7 @@ def test_every_norm_of_every_family_takes_the_short_way(checkpoint, model_type: 
     for norm in found:
         norm.weight.add_(torch.linspace(-0.4, 0.7, len(norm.weight)))
     before = [norm(*inputs(norm, torch.float32, seed)) for seed, norm in enumerate(found)]
-    norms.put_into(model)
+    norms.apply(model)
     assert found
     assert {type(norm).__name__[:5] for norm in found} == {"Quick"}
     for seed, (norm, wanted) in enumerate(zip(found, before, strict=True)):
@@ -67,7 +67,7 @@ def test_half_types_lose_no_more_than_by_the_long_way(checkpoint, model_type, pr
         theirs = norm(*given)
         exact = type(norm).forward(norm.double(), *(part.double() for part in given))
         norm.to(theirs.dtype)
-        norms.put_into(norm)
+        norms.apply(norm)
         ours = norm(*given)
         assert ours.dtype == theirs.dtype
         error, least = ((made.double() - exact).pow(2).mean().sqrt() for made in (ours, theirs))
@@ -75,8 +75,8 @@ def test_half_types_lose_no_more_than_by_the_long_way(checkpoint, model_type, pr
 
 
 def test_it_is_for_devices_that_have_the_kernel() -> None:
-    assert not norms.possible(torch.device("cpu"))
-    assert norms.possible(torch.device("cuda")) == (torch.version.cuda is not None)
+    assert not norms.applies(torch.device("cpu"))
+    assert norms.applies(torch.device("cuda")) == (torch.version.cuda is not None)
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def test_mixed_types_go_the_long_way(checkpoint) -> None:
     norm = norms_of(loaded(checkpoint("qwen3_vl"), "bf16").model)[0]
     (given,) = inputs(norm, torch.float32, 0)
     wanted = norm(given)
-    norms.put_into(norm)
+    norms.apply(norm)
     torch.testing.assert_close(norm(given), wanted, atol=0, rtol=0)
 
 
@@ -99,7 +99,7 @@ def test_what_computes_something_else_stays_as_it_is(checkpoint) -> None:
     DoubledRMSNorm.__module__ = kind.__module__
     doubled, wrapped = DoubledRMSNorm(8), kind(8)
     wrapped.forward = moved = lambda hidden_states: hidden_states  # as accelerate does
-    norms.put_into(torch.nn.ModuleList([doubled, wrapped]))
+    norms.apply(torch.nn.ModuleList([doubled, wrapped]))
     assert type(doubled) is DoubledRMSNorm
     assert type(wrapped) is kind
     assert wrapped.forward is moved
@@ -111,7 +111,7 @@ def test_norms_of_other_makers_are_not_even_tried() -> None:
             raise AssertionError("a kernel that runs on a graphics card only")
 
     norm = FusedRMSNorm()
-    norms.put_into(norm)
+    norms.apply(norm)
     assert type(norm) is FusedRMSNorm
 
 
@@ -157,7 +157,7 @@ def test_a_step_is_far_fewer_kernels_and_says_the_same(
 
     monkeypatch.setattr(ModelRunner, "step", counted)
     long, many = said(), works[-1]
-    norms.put_into(backend.model)
+    norms.apply(backend.model)
     short, few = said(), works[-1]
     assert short == long
     layers = len(backend.model.get_decoder().layers)

@@ -25,7 +25,7 @@ def tower(model: torch.nn.Module) -> torch.nn.Module:
 def plain(folder, monkeypatch, precision="fp32") -> torch.nn.Module:
     """The model as transformers loads it."""
     with monkeypatch.context() as patch:
-        patch.setattr(loading.patch_embedding, "put_into", lambda model: None)
+        patch.setattr(loading.patch_embedding, "apply", lambda model: None)
         family = family_of(read_settings(folder, "config.json"))
         spec = LocalSpec(str(folder), precision=precision, device="cpu")
         return loading.load_model(folder, spec, family)
@@ -46,7 +46,7 @@ def test_it_is_the_makers_layer(checkpoint, monkeypatch, model_type: str) -> Non
     model = plain(checkpoint(model_type), monkeypatch)
     eyes = tower(model)
     original = eyes.patch_embed
-    patch_embedding.put_into(model)
+    patch_embedding.apply(model)
     assert isinstance(eyes.patch_embed, PatchEmbedding)
     still, moving = frames(model, 9, still=True), frames(model, 9, still=False)
     expected = original(still.flatten(1))
@@ -64,7 +64,7 @@ def test_half_types_lose_no_more_than_the_makers_layer(checkpoint, monkeypatch, 
     folder = checkpoint("qwen3_vl")
     model = plain(folder, monkeypatch, precision)
     original = tower(model).patch_embed
-    patch_embedding.put_into(model)
+    patch_embedding.apply(model)
     ours = patch_embedding.of(model)
     assert ours.still.dtype == original.proj.weight.dtype
     still = frames(model, 500, still=True)
@@ -110,7 +110,7 @@ def test_a_layer_that_transformers_flattened_is_known(checkpoint, monkeypatch) -
     flat.weight.data, flat.bias.data = old.proj.weight.data.flatten(1), old.proj.bias.data
     del old.proj
     old.linear_proj = flat
-    patch_embedding.put_into(model)
+    patch_embedding.apply(model)
     found = patch_embedding.of(model)(rows[:, :, 0].flatten(1))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
@@ -126,7 +126,7 @@ def test_an_unknown_way_to_look_is_refused(checkpoint, monkeypatch, put) -> None
     model = plain(checkpoint("qwen3_vl"), monkeypatch)
     tower(model).patch_embed = put()
     with pytest.raises(UnsupportedModel, match="vision tower"):
-        patch_embedding.put_into(model)
+        patch_embedding.apply(model)
 
 
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
