@@ -34,7 +34,7 @@ def reader(model: Model, side: int) -> Callable[[], float]:
     asked = speed.questions(1, side, 1)
 
     def seconds() -> float:
-        model.backend.weights.seen.clear()
+        model.backend.prefix_cache.clear()
         return _seconds(model, asked)
 
     return seconds

@@ -212,7 +212,7 @@ def load_here(folder: Path, precision: str) -> Load:
         parameter.data.view(-1).view(torch.uint8)[::4096].max()
     touched = time.perf_counter()
     peak, anonymous = watch.stop()
-    return Load(devices.held_bytes(model), peak, anonymous, loaded - started, touched - started)
+    return Load(devices.model_bytes(model), peak, anonymous, loaded - started, touched - started)
 
 
 def load_apart(folder: Path, precision: str) -> Load:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from . import decoding, first_token, guessing, pixels, speed
+from . import decoding, first_token, pixels, speculation, speed
 from .decoding import alone, decoder, reader
 from .models import full, small
 
@@ -173,13 +173,15 @@ def _processor() -> Iterator[Benchmark]:
             key,
             f"a list of 3 boxes as grounding writes it, with guesses against without, {title}",
             1,
-            lambda name, wanted, kind=kind: guessing.guessing(name, wanted, small(kind), boxes=3),
+            lambda name, wanted, kind=kind: speculation.prompt_lookup(
+                name, wanted, small(kind), boxes=3
+            ),
         )
     yield Benchmark(
         "check",
         "a pass over 1 to 17 tokens of one request, as guesses are checked",
         None,
-        lambda name, wanted: guessing.cost_of_a_check(
+        lambda name, wanted: speculation.cost_of_verifying(
             name, wanted, small("qwen3_vl"), lengths=[1, 2, 3, 5, 9, 17]
         ),
         at_most=True,

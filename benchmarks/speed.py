@@ -84,7 +84,7 @@ def batch(
     asked = questions(pictures, side, tokens)
 
     def ours() -> list[list[int]]:
-        backend.weights.seen.clear()  # every picture is new
+        backend.prefix_cache.clear()  # every picture is new
         return answered(backend, asked)
 
     def theirs() -> list[list[int]]:
@@ -120,10 +120,10 @@ def second_question(name: str, wanted: float | None, model: Model, side: int) ->
         return answered(backend, [second])
 
     def theirs() -> list[list[int]]:
-        backend.weights.seen.clear()
+        backend.prefix_cache.clear()
         return answered(backend, [second])
 
-    backend.weights.seen.clear()
+    backend.prefix_cache.clear()
     backend.generate([first])
     return compare(name, ours, theirs, wanted=wanted, repeats=3, note="against reading it anew")
 
@@ -145,7 +145,7 @@ def three_tasks(
     ]
 
     def ours() -> list[list[int]]:
-        backend.weights.seen.clear()
+        backend.prefix_cache.clear()
         if together:
             return answered(backend, asked)
         return [answered(backend, [request])[0] for request in asked]
@@ -153,7 +153,7 @@ def three_tasks(
     def theirs() -> list[list[int]]:
         said = []
         for request in asked:
-            backend.weights.seen.clear()
+            backend.prefix_cache.clear()
             said += answered(backend, [request])
         return said
 
@@ -175,7 +175,7 @@ def batch_growth(
     asked = [questions(count, side, tokens) for count in counts]
 
     def work(index: int) -> None:
-        model.backend.weights.seen.clear()
+        model.backend.prefix_cache.clear()
         model.backend.generate(asked[index])
 
     work(0)
@@ -188,7 +188,7 @@ def picture_growth(name: str, wanted: float | None, model: Model, sides: Sequenc
     asked = [questions(1, side, 1) for side in sides]
 
     def work(index: int) -> None:
-        model.backend.weights.seen.clear()
+        model.backend.prefix_cache.clear()
         model.backend.generate(asked[index])
 
     work(0)

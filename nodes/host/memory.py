@@ -55,16 +55,16 @@ class ComfyMemory(Memory):
         # ComfyUI does not look at the limits of containers.
         return min(free, super().free(device)) if device.type == "cpu" else free
 
-    def relieve(self, weights: Weights) -> None:
+    def evict_others(self, weights: Weights) -> None:
         gc.collect()
         ours = self._of(weights)
         keep = [loaded for loaded in self._management.current_loaded_models if loaded.model in ours]
         for device in weights.shares:
             if device.type != "cpu":
                 self._management.free_memory(1e30, device, keep_loaded=keep)
-        self.settle()
+        self.empty_cache()
 
-    def settle(self) -> None:
+    def empty_cache(self) -> None:
         self._management.soft_empty_cache()
 
     def forget(self, weights: Weights) -> None:
@@ -110,11 +110,13 @@ def _patcher_class() -> type:
             return self.model.weights()
 
         def model_size(self) -> int:
-            """With what the model has read of prompts, which goes where the weights go."""
-            if self.weights is None:
+            """With what is attached to the weights, such as the prefix cache, which is offloaded
+            with them."""
+            weights = self.weights
+            if weights is None:
                 return 0
-            seen = self.weights.seen.nbytes if self.load_device == self.weights.device else 0
-            return self.weights.shares.get(self.load_device, 0) + seen
+            attached = weights.attached_bytes if self.load_device == weights.device else 0
+            return weights.shares.get(self.load_device, 0) + attached
 
         def loaded_size(self) -> int:
             there = self.weights is not None and self.weights.place == "device"

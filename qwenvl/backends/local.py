@@ -17,6 +17,7 @@ from ..checkpoints.files import read_settings, readable_size
 from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
 from ..families import family_of, is_default
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed
+from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
 from ..inference.sequence import Row
 from ..inference.speculative.adaptive import AdaptiveSpeculation
@@ -25,7 +26,7 @@ from ..models.devices import pick_devices
 from ..models.footprint import estimated_bytes
 from ..models.load_progress import Progress
 from ..models.loading import check_runnable, load_model
-from ..models.memory import MOVING, Memory, held, ran_out
+from ..models.memory import MEMORY_LOCK, Memory, acquired, is_out_of_memory
 from ..models.weights import RAM, Place, Weights
 from ..observer import Observer
 from ..prompting.chat_template import OPEN_THOUGHT, ChatTemplate
@@ -122,6 +123,8 @@ class LocalBackend:
         budget: BatchLimits | None = None,
     ):
         self.weights = weights
+        self.prefix_cache = PrefixCache()
+        weights.attach(self.prefix_cache)
         self.chat_template = template
         self.family = family
         self.image_processor = preprocessing
@@ -133,7 +136,8 @@ class LocalBackend:
         self.adaptive_lookup, self.adaptive_mtp = AdaptiveSpeculation(), AdaptiveSpeculation()
         self._costs: MemoryModel | None = None
         self._closed = False
-        self._turn = threading.RLock()  # of the call that is answered; others wait without MOVING
+        # Of the call that is being served; others wait for it without MEMORY_LOCK.
+        self._turn = threading.RLock()
         self._watched: tuple[LocalSpec, object] | None = None
 
     def watch_files(self, spec: LocalSpec, state: object) -> None:
@@ -150,7 +154,7 @@ class LocalBackend:
         path = Path(spec.checkpoint)
         if (now := inspection.fingerprint(path)) in (before, None):
             return
-        with held(self._turn, observer.check), held(MOVING, observer.check):
+        with acquired(self._turn, observer.check), acquired(MEMORY_LOCK, observer.check):
             if self._watched != (spec, before):  # another thread was quicker
                 return
             log.info("%s has changed on disk and is read again.", path.name)
@@ -183,11 +187,11 @@ class LocalBackend:
 
     def offload(self) -> None:
         self.weights.offload()
-        self.memory.settle()
+        self.memory.empty_cache()
 
     def release(self) -> None:
         self.weights.release()
-        self.memory.settle()
+        self.memory.empty_cache()
 
     def close(self) -> None:
         with self.weights.lock:
@@ -214,7 +218,7 @@ class LocalBackend:
         if not prompts:
             return []
         observer.check()
-        with held(self._turn, observer.check):
+        with acquired(self._turn, observer.check):
             costs = self.bring(0, observer)
             nothing = TokenNeed(0, 0)
             needs = [
@@ -257,7 +261,7 @@ class LocalBackend:
     def computing(self, work: int, observer: Observer) -> Iterator[None]:
         """The weights are on their device while the block runs, brought as by ``bring``."""
         while True:
-            with held(self._turn, observer.check), held(MOVING, observer.check):
+            with acquired(self._turn, observer.check), acquired(MEMORY_LOCK, observer.check):
                 self._fetch(work, observer)
                 self.weights.lock.acquire()  # others can only be moving them, if anybody
             try:
@@ -276,12 +280,12 @@ class LocalBackend:
             self._check_ram()
             self.memory.bring(self.weights, work, observer.loading)
         except Exception as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
             told = next(iter(str(error).splitlines()), type(error).__name__)
         else:
             return
-        self.relieve()
+        self.recover_memory()
         raise OutOfMemory(
             f"The weights need {readable_size(self.weights.size)} on {self.device}, and only "
             f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
@@ -300,17 +304,17 @@ class LocalBackend:
         if reads and weights.size > self.memory.free(RAM):
             raise MemoryError("RAM does not suffice")
 
-    def relieve(self) -> None:
+    def recover_memory(self) -> None:
         """After memory ran out: gives back all that is not in use. Who makes room at this moment
         may wait for the very weights that this thread computes with: he is not waited for."""
-        if MOVING.acquire(blocking=False):
+        if MEMORY_LOCK.acquire(blocking=False):
             try:
-                self.memory.relieve(self.weights)
+                self.memory.evict_others(self.weights)
             finally:
-                MOVING.release()
+                MEMORY_LOCK.release()
         else:
             gc.collect()
-            self.memory.settle()
+            self.memory.empty_cache()
 
     def response(self, row: Row, prompt: Prompt) -> Response:
         close = self.chat_template.think_end_ids

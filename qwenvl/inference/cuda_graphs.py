@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ..models.memory import ran_out
+from ..models.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class CudaGraphs:
             self._graphs[key] = self._record(step)
         except RuntimeError as error:
             # Memory that suffices for the step may not suffice for its graph as well.
-            self._refuse("no memory is left for more" if ran_out(error) else error)
+            self._refuse("no memory is left for more" if is_out_of_memory(error) else error)
             step()
         else:
             self._replay(self._graphs[key])

@@ -72,7 +72,7 @@ class PrefixCache:
         while self.nbytes > most:
             self._drop(next(iter(self._kept)))
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """All to RAM, from where each is fetched when it is asked for."""
         for key, (known, nbytes) in self._kept.items():
             self._kept[key] = known.to(torch.device("cpu")), nbytes

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..checkpoints.files import readable_size
 from ..errors import OutOfMemory
 from ..media import images
-from ..models.memory import ran_out
+from ..models.memory import is_out_of_memory
 from ..observer import Observer
 from ..prompting.prompt import Prompt
 from ..types import Response
@@ -140,7 +140,7 @@ class Scheduler:
         )
         self._rounds = Batch(self.decoder)
         free = int(min(map(backend.memory.free, backend.weights.shares)) * _SHARE)
-        backend.weights.seen.limit(min(prefix_cache.MOST, free // 4))
+        backend.prefix_cache.limit(min(prefix_cache.MOST, free // 4))
         nbytes = free if self._budget.nbytes is None else min(free, self._budget.nbytes)
         self._budget = dataclasses.replace(self._budget, nbytes=nbytes)
 
@@ -153,7 +153,7 @@ class Scheduler:
         except BaseException as error:
             # Its frames hold tensors for as long as somebody looks at the error.
             traceback.clear_frames(error.__traceback__)
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
             if not self._at_once:
                 raise
@@ -229,7 +229,7 @@ class Scheduler:
         if not prompt.opening:
             return None
         key, shown = self._ahead.take(index, self.observer.check)
-        kept = self.backend.weights.seen
+        kept = self.backend.prefix_cache
         found = kept.get(key, self.decoder.device)
         if found is None:
             pictures = self._pictures(prompt, shown)
@@ -240,7 +240,7 @@ class Scheduler:
     def _pictures(self, prompt: Prompt, shown: Shown) -> list[ImageInput]:
         """A prompt's pictures. One that was not looked at before has its patches, and is kept as
         soon as it has been."""
-        kept, sight = self.backend.weights.seen, self.decoder.sight
+        kept, sight = self.backend.prefix_cache, self.decoder.sight
         pictures: dict[Hashable, ImageInput] = {}
         for (key, image), grid in zip(shown, prompt.grids, strict=True):
             if key in pictures:
@@ -256,7 +256,7 @@ class Scheduler:
     def _prepare(self, index: int, check: Callable[[], None]) -> tuple[Hashable, Shown]:
         """What can be done for a prompt's pictures before the model's turn: the key of its opening
         in ``seen``, and each picture with its own key, ready to be sent unless it is not needed."""
-        prompt, kept = self.prompts[index], self.backend.weights.seen
+        prompt, kept = self.prompts[index], self.backend.prefix_cache
         digests = []
         for image in prompt.request.images:
             check()  # a large photograph takes a while
@@ -280,7 +280,7 @@ class Scheduler:
         if not nbytes or self.backend.device.type != "cpu":
             return
         if nbytes > self._free():
-            self.backend.weights.seen.clear()
+            self.backend.prefix_cache.clear()
         if nbytes > (free := self._free()):
             sizes = f"{readable_size(nbytes)} are wanted and {readable_size(free)} free"
             raise MemoryError(f"RAM does not suffice: {sizes}")
@@ -399,8 +399,8 @@ class Scheduler:
             left.append(self._reading)
         self._reading = None
         self._start_over()
-        self.backend.weights.seen.clear()
-        self.backend.relieve()
+        self.backend.prefix_cache.clear()
+        self.backend.recover_memory()
         for index in left:
             self.observer.restart(index)
         if count > 1:

@@ -15,7 +15,7 @@ _TOWERS = ("visual", "audio_tower")
 _WORK = 0.2  # the share of a device's free memory that is left for the KV cache and pictures
 
 
-def split(
+def balanced_device_map(
     model: torch.nn.Module,
     free: Mapping[Any, int],
     size: Callable[[str, torch.nn.Parameter], float],

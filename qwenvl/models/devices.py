@@ -122,7 +122,7 @@ def move(model: torch.nn.Module, device: torch.device | str) -> None:
             put(moved[_place(tensor)])
 
 
-def held_bytes(model: torch.nn.Module, device: torch.device | None = None) -> int:
+def model_bytes(model: torch.nn.Module, device: torch.device | None = None) -> int:
     """Bytes of all that ``move`` would take, shared memory counted once: the scales of quantised
     weights too, which are neither parameters nor buffers. Only what is on ``device``, if given."""
     held = {_place(tensor): tensor for tensor, _ in _held(model)}.values()

@@ -19,7 +19,7 @@ Progress = Callable[[int, int], None]
 """``progress(done, total)``: so many of so many tensors are loaded. What it raises ends loading."""
 
 
-def followed(load: Callable[[], Any], progress: Progress | None, path: Path) -> Any:
+def load_with_progress(load: Callable[[], Any], progress: Progress | None, path: Path) -> Any:
     """``load()``, which has transformers load the checkpoint ``path``, and of which ``progress``
     hears: before each tensor, and once at the end.
 

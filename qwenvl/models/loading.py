@@ -27,13 +27,13 @@ from ..errors import (
     UnsupportedModel,
 )
 from ..types import Family, LocalSpec
-from .device_map import split
+from .device_map import balanced_device_map
 from .devices import PRECISIONS as PRECISIONS
 from .devices import free_memory, least_capable, mapped_bytes, pick_devices, pick_dtype, unmap
 from .footprint import Weight, estimated_bytes, loaded_bytes
 from .garbage_collection import paused
-from .load_progress import Progress, followed
-from .memory import ran_out
+from .load_progress import Progress, load_with_progress
+from .memory import is_out_of_memory
 from .patches import linears, mtp_head, norms, patch_embedding
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def load_model(
     options["config"] = _model_config(cls, path, config, spec.trust_remote_code)
     if len(devices) > 1:
         options["device_map"] = _split(cls, path, spec, options["config"], dtype.itemsize)
-    model, report = followed(lambda: _from_pretrained(cls, path, options), progress, path)
+    model, report = load_with_progress(lambda: _from_pretrained(cls, path, options), progress, path)
     if report["missing_keys"]:
         if newer_format.is_newer(path, _transformers_version()):
             raise UnsupportedModel(newer_format.update_advice(path, _transformers_version()))
@@ -301,14 +301,16 @@ def _split(cls: Any, path: Path, spec: LocalSpec, config: Any, itemsize: int) ->
     # Where the checkpoint is quantised by its makers, the files know better than the shapes.
     whole = sum(size(*item) for item in model.named_parameters())
     share = estimated_bytes(path, spec) / whole
-    return split(model, free_memory(), lambda name, weight: share * size(name, weight))
+    return balanced_device_map(
+        model, free_memory(), lambda name, weight: share * size(name, weight)
+    )
 
 
 def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
     try:
         return cls.from_pretrained(str(path), **options)
     except Exception as error:  # what a checkpoint can make the library raise has no common base
-        if ran_out(error):
+        if is_out_of_memory(error):
             raise
         raise _unreadable(path, error) from error
 

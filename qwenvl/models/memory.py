@@ -1,8 +1,9 @@
-"""Room for a model and its work: who gives it, and what to do when there is none.
+"""Memory manager: makes room for a model and its work, and reacts when memory runs out.
 
-Bringing one model can move others out, and each is locked while it computes. So locks are taken in
-one order, by which no two models can wait for one another: a model's ``turn``, then ``MOVING``,
-then the locks of weights. Who computes, and so holds his weights' lock, waits for none of them.
+Loading one model can evict others, and each is locked while it computes. Locks are therefore taken
+in one order, so that two models never wait for one another: a backend's own lock for the call that
+it serves, then ``MEMORY_LOCK``, then the locks of weights. A thread that computes, and so holds
+its weights' lock, waits for none of them.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from . import ram
 from .load_progress import Progress
 from .weights import Weights
 
-MOVING = threading.RLock()
-"""Held while room is made: hosts keep one list of what is loaded where."""
+MEMORY_LOCK = threading.RLock()
+"""Held while room is made: a host keeps one list of what is loaded where."""
 
 
 @contextmanager
-def held(lock: Any, check: Callable[[], None]) -> Iterator[None]:
-    """Holds ``lock``, and calls ``check``, which may raise to stop, every so often until then."""
+def acquired(lock: Any, check: Callable[[], None]) -> Iterator[None]:
+    """Holds ``lock`` while the block runs. Until it is free, ``check`` is called ten times a
+    second; what that raises, such as a host's interrupt, ends the wait."""
     while not lock.acquire(timeout=0.1):
         check()
     try:
@@ -35,12 +37,12 @@ def held(lock: Any, check: Callable[[], None]) -> Iterator[None]:
 
 
 class Memory:
-    """Gives models room. This one knows torch alone; a host that manages memory for several
-    models at once overrides every method."""
+    """Memory manager that knows torch alone; a host that manages the memory of several models
+    overrides every method."""
 
     def bring(self, weights: Weights, work: int, progress: Progress | None = None) -> None:
-        """Gets the weights onto their devices with ``work`` bytes free beside them, as far as
-        that can be had. Raises what loading raises."""
+        """Loads ``weights`` onto their devices, with ``work`` bytes free beside them as far as
+        possible. Raises what loading raises."""
         weights.load(progress)
 
     def free(self, device: torch.device) -> int:
@@ -50,22 +52,22 @@ class Memory:
             return torch.cuda.mem_get_info(device)[0] + unused
         return ram.available()
 
-    def relieve(self, weights: Weights) -> None:
-        """Called when memory ran out beside ``weights``: gives back all that is not in use. See
-        ``LocalBackend.relieve``."""
+    def evict_others(self, weights: Weights) -> None:
+        """Called when memory ran out beside ``weights``: evicts other models and returns cached
+        memory. The caller holds ``MEMORY_LOCK``."""
         gc.collect()
-        self.settle()
+        self.empty_cache()
 
-    def settle(self) -> None:
-        """Called after weights left a device: lets other programs have the memory."""
+    def empty_cache(self) -> None:
+        """Called after weights left a device: returns torch's cached memory to the system."""
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
     def forget(self, weights: Weights) -> None:
-        """These weights will not be used again."""
+        """Called when ``weights`` will not be used again."""
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory ran out, in the words of torch's various devices."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True

@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.benchmarks import __main__ as command
-from qwen_vl_suite.benchmarks import decoding, figures, guessing, models, plan, report, speed
+from qwen_vl_suite.benchmarks import decoding, figures, models, plan, report, speculation, speed
 from qwen_vl_suite.qwenvl.backends.local import load
 from qwen_vl_suite.qwenvl.checkpoints.catalogue import CATALOGUE
 from qwen_vl_suite.qwenvl.models.patches import linears, norms
@@ -238,7 +238,7 @@ def test_a_batch_with_one_wrong_token_has_no_figure(
 
 
 def test_growth_is_measured_from_new_pictures(tiny_model: models.Model):
-    seen = tiny_model.backend.weights.seen
+    seen = tiny_model.backend.prefix_cache
     growth = speed.batch_growth("g", None, tiny_model, counts=[1, 2], side=64, tokens=2)
     assert growth.sizes == [1, 2] and seen.hits == 0 and seen.misses
     growth = speed.picture_growth("g", None, tiny_model, sides=[64, 128])
@@ -247,9 +247,9 @@ def test_growth_is_measured_from_new_pictures(tiny_model: models.Model):
 
 def test_guesses_are_measured_and_leave_the_model_as_it_was(tiny_model: models.Model):
     own = tiny_model.backend.adaptive_lookup
-    assert guessing.guessing("boxes", None, tiny_model, boxes=2).ours > 0
+    assert speculation.prompt_lookup("boxes", None, tiny_model, boxes=2).ours > 0
     assert tiny_model.backend.adaptive_lookup is own
-    growth = guessing.cost_of_a_check("check", None, tiny_model, lengths=[1, 3])
+    growth = speculation.cost_of_verifying("check", None, tiny_model, lengths=[1, 3])
     assert growth.sizes == [1, 3] and min(growth.seconds) > 0
 
 

@@ -50,7 +50,7 @@ def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> list[FakeCudaGraphs]:
 def fresh(backend: Any) -> Any:
     def make(model_type: str) -> Any:
         subject = backend(model_type)
-        subject.weights.seen.clear()
+        subject.prefix_cache.clear()
         subject.batch_limits = BatchLimits()
         return subject
 
@@ -160,7 +160,7 @@ def test_a_step_leaves_no_tensor_that_it_made(
     monkeypatch.setattr(subject, "adaptive_mtp", worth())
     monkeypatch.setattr(ActiveRequest, "draft", lambda self: [7] * (len(self.row.ids) % 3))
     monkeypatch.setattr(subject.chat_template, "eos_ids", frozenset())
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     subject.generate([ask("one", picture(50, 80), tokens=30)])
     subject.generate([ask("two", tokens=20), ask("three", tokens=12, temperature=0.7, top_p=0.5)])
     assert {key[0] == "check" for key in tidy.left} >= {guessed}

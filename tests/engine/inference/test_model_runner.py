@@ -71,7 +71,7 @@ def fresh(backend: Any) -> Any:
 
     def make(model_type: str) -> LocalBackend:
         subject: LocalBackend = backend(model_type)
-        subject.weights.seen.clear()
+        subject.prefix_cache.clear()
         subject.batch_limits = BatchLimits()
         return subject
 
@@ -93,7 +93,7 @@ def test_rows_that_take_turns_write_what_they_write_alone(fresh: Any, model_type
     ]
     alone = []
     for request in requests:
-        subject.weights.seen.clear()
+        subject.prefix_cache.clear()
         alone += subject.generate([request])
     for rows in (2, 3, 8):
         subject.batch_limits = BatchLimits(rows=rows)
@@ -124,11 +124,11 @@ def test_a_second_question_about_a_picture_does_not_look_again(fresh: Any, model
     questions = [ask("what is it?", shown), ask("where?", shown, sampling=WARM)]
     expected = []
     for question in questions:
-        subject.weights.seen.clear()
+        subject.prefix_cache.clear()
         with counting(subject) as first:
             expected += subject.generate([question])
         assert first["looks"] == 1
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     together = subject.generate(questions)
     with counting(subject) as counts:
         again = subject.generate(questions[1:])
@@ -159,13 +159,13 @@ def test_a_picture_is_looked_at_once_whatever_stands_before_it(fresh: Any, model
     ]
     expected = []
     for question in questions:
-        subject.weights.seen.clear()
+        subject.prefix_cache.clear()
         expected += subject.generate([question])
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     with counting(subject) as counts:
         assert subject.generate(questions) == expected
     assert counts["looks"] == 2
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     with counting(subject) as counts:
         assert subject.generate(questions[::-1]) == expected[::-1]
     assert counts["looks"] == 2
@@ -209,13 +209,13 @@ def test_what_was_read_goes_where_the_weights_go(fresh: Any) -> None:
     subject = fresh("qwen3_5")
     question = ask("what is it?", picture(150, 200))
     (calm,) = subject.generate([question])
-    assert subject.weights.seen.nbytes > 0
+    assert subject.prefix_cache.nbytes > 0
     subject.offload()
     with counting(subject) as counts:
         assert subject.generate([question]) == [calm]
     assert counts["looks"] == 0
     subject.release()
-    assert subject.weights.seen.nbytes == 0
+    assert subject.prefix_cache.nbytes == 0
     assert subject.generate([question]) == [calm]
 
 
@@ -224,7 +224,7 @@ def test_a_stop_amid_reading_leaves_nothing_half_read(fresh: Any) -> None:
     questions = [ask("what is it?", picture(150, 200)), ask("where?", picture(64, 64))]
     calm = subject.generate(questions)
     for checks in (1, 3, 5, 7, 9, 12, 16):
-        subject.weights.seen.clear()
+        subject.prefix_cache.clear()
         with pytest.raises(Interrupt):
             subject.generate(questions, InterruptAt(checks))
         assert subject.generate(questions) == calm

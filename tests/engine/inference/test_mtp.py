@@ -19,7 +19,7 @@ from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.speculative import mtp
 from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.inference.speculative.mtp import FORESEEN, MTPDraft
-from qwen_vl_suite.qwenvl.models.devices import held_bytes
+from qwen_vl_suite.qwenvl.models.devices import model_bytes
 from qwen_vl_suite.qwenvl.models.footprint import estimated_bytes
 from qwen_vl_suite.qwenvl.models.patches import mtp_head
 from qwen_vl_suite.qwenvl.types import LocalSpec
@@ -35,7 +35,7 @@ REQUESTS = [
 @pytest.fixture(params=FAMILIES)
 def subject(backend: Any, request: pytest.FixtureRequest) -> Any:
     made = backend(request.param, heads=True)
-    made.weights.seen.clear()
+    made.prefix_cache.clear()
     made.batch_limits, made.adaptive_lookup, made.adaptive_mtp = BatchLimits(), Never(), Never()
     return made
 
@@ -70,7 +70,7 @@ def test_heads_never_change_an_answer(subject: Any, monkeypatch: pytest.MonkeyPa
         subject.adaptive_mtp = Always()
         assert [subject.generate([question])[0] for question in REQUESTS] == alone
         for question, expected, ids in zip(REQUESTS, alone, said, strict=True):
-            subject.weights.seen.clear()
+            subject.prefix_cache.clear()
             with pytest.MonkeyPatch.context() as patch, counted() as counts:
                 foreseeing(ids, patch)
                 assert [subject.generate([question])[0] for _ in range(2)] == [expected] * 2
@@ -161,7 +161,7 @@ def test_heads_count_and_move_with_the_weights(checkpoint: Any) -> None:
     subject = load(spec)
     part = mtp_head.of(subject.model)
     assert part is not None
-    assert held_bytes(subject.model) - held_bytes(part) > 0.5 * held_bytes(subject.model)
+    assert model_bytes(subject.model) - model_bytes(part) > 0.5 * model_bytes(subject.model)
     plain = checkpoint("qwen3_5")
     more = estimated_bytes(folder, spec) - estimated_bytes(plain, LocalSpec(str(plain)))
     assert more == sum(weight.nbytes for weight in part.parameters())

@@ -179,10 +179,10 @@ def digested(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
 def test_answers_are_the_same(backend, request, model_type: str) -> None:
     subject = backend(model_type)
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     expected = subject.generate(requests())
     told = request.getfixturevalue("digested")
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     assert subject.generate(requests()) == expected
     assert any(told) and not threads()
     assert subject.generate(requests()) == expected, "what was seen is found again"

@@ -82,7 +82,7 @@ REQUESTS = [
 
 def quiet(backend: Any, model_type: str) -> Any:
     subject = backend(model_type)
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     subject.batch_limits, subject.adaptive_lookup = BatchLimits(), AdaptiveSpeculation()
     return subject
 

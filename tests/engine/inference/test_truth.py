@@ -119,7 +119,7 @@ class Subject:
         self.said = [plain(request) for request in self.asked]
 
     def fresh(self) -> Subject:
-        self.backend.weights.seen.clear()
+        self.backend.prefix_cache.clear()
         self.backend.batch_limits, self.backend.adaptive_lookup = (
             BatchLimits(),
             AdaptiveSpeculation(),
@@ -169,7 +169,7 @@ def test_in_any_order_and_company(subject: Subject, order: list[int], rows: int)
 def test_behind_what_was_seen_before(subject: Subject) -> None:
     for _ in range(2):
         assert [subject.tokens([asked])[0] for asked in subject.asked] == subject.said
-    assert subject.backend.weights.seen.hits >= 6
+    assert subject.backend.prefix_cache.hits >= 6
 
 
 @pytest.mark.parametrize("most", [0, 20_000, 200_000])
@@ -179,12 +179,12 @@ def test_when_what_was_seen_is_forgotten(
     monkeypatch.setattr(prefix_cache, "MOST", most)
     for _ in range(2):
         assert subject.tokens(subject.asked) == subject.said
-        assert subject.backend.weights.seen.nbytes <= most
+        assert subject.backend.prefix_cache.nbytes <= most
 
 
 def test_when_the_model_leaves_in_between(subject: Subject) -> None:
     backend = subject.backend
-    for leave in (backend.offload, backend.release, backend.weights.seen.park):
+    for leave in (backend.offload, backend.release, backend.prefix_cache.offload):
         assert subject.tokens(subject.asked) == subject.said
         leave()
     assert subject.tokens(subject.asked) == subject.said

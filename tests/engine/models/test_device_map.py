@@ -11,7 +11,7 @@ from qwen_vl_suite.qwenvl.backends import local
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import Unavailable
 from qwen_vl_suite.qwenvl.models import devices, loading
-from qwen_vl_suite.qwenvl.models.device_map import split
+from qwen_vl_suite.qwenvl.models.device_map import balanced_device_map
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
 
 FAMILY_NAMES = list(tiny.CONFIGS)
@@ -74,7 +74,7 @@ def test_parts_fit_in_order_and_evenly(model_type: str, case: str) -> None:
     model = deep(model_type)
     whole = sum(weight.nbytes for weight in model.parameters())
     free = {number: int(whole * share) for number, share in enumerate(BUDGETS[case])}
-    places = split(model, free, nbytes)
+    places = balanced_device_map(model, free, nbytes)
     from accelerate.utils import check_device_map
 
     check_device_map(model, places)
@@ -98,7 +98,7 @@ def test_tied_weights_stay_together_and_count_once() -> None:
     model = deep("qwen3_vl", tied=True)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     whole = sum(weight.nbytes for weight in model.parameters())
-    places = split(model, {0: whole, 1: whole}, nbytes)
+    places = balanced_device_map(model, {0: whole, 1: whole}, nbytes)
     assert places["lm_head"] == places["model.language_model.embed_tokens"]
     assert set(places.values()) == {0, 1}
 
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(free: list[float]) -> No
     model = deep("qwen3_vl")
     whole = sum(weight.nbytes for weight in model.parameters())
     with pytest.raises(Unavailable, match=r"needs [\d.]+ MB, .* 2 devices have room for [\d.]+ MB"):
-        split(model, {n: int(whole * share) for n, share in enumerate(free)}, nbytes)
+        balanced_device_map(model, {n: int(whole * share) for n, share in enumerate(free)}, nbytes)
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "none"), (1, "1 here")])
@@ -151,7 +151,11 @@ def two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "pick_devices", lambda wish: pretend[: 1 + (wish == "split")])
     monkeypatch.setattr(loading, "least_capable", lambda devices: devices[0])
     monkeypatch.setattr(loading, "free_memory", lambda: {0: SIZE, 1: SIZE})
-    monkeypatch.setattr(loading, "split", lambda *given: dict.fromkeys(split(*given), "cpu"))
+    monkeypatch.setattr(
+        loading,
+        "balanced_device_map",
+        lambda *given: dict.fromkeys(balanced_device_map(*given), "cpu"),
+    )
     monkeypatch.setattr(loading, "_from_pretrained", hooked)
 
 

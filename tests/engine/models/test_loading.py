@@ -16,7 +16,7 @@ from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.errors import IncompleteCheckpoint, Unavailable
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.models import loading
-from qwen_vl_suite.qwenvl.models.devices import held_bytes, mapped_bytes, move
+from qwen_vl_suite.qwenvl.models.devices import mapped_bytes, model_bytes, move
 from qwen_vl_suite.qwenvl.models.footprint import estimated_bytes
 from qwen_vl_suite.qwenvl.models.weights import Weights
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
@@ -331,7 +331,7 @@ def test_a_model_that_was_packed_for_the_cpu_stays_there(checkpoint) -> None:
 def test_memory_is_foretold_from_the_files(checkpoint, model_type, quantization, precision) -> None:
     options = {"quantization": quantization, "precision": precision}
     folder = checkpoint(model_type)
-    found = held_bytes(load(folder, **options))
+    found = model_bytes(load(folder, **options))
     told = estimated_bytes(folder, LocalSpec(str(folder), device="cpu", **options))
     # Exact but for buffers; only in a tiny Omni is one of them (of its ears) more than a trace.
     assert told == pytest.approx(found, rel=0.02 if "omni" in model_type else 0.005)
@@ -343,11 +343,11 @@ def test_tied_weights_are_counted_once(checkpoint, tmp_path, with_both: bool) ->
     model = load(folder)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     told = estimated_bytes(folder, LocalSpec(str(folder), device="cpu"))
-    assert told == pytest.approx(held_bytes(model), rel=0.005)
+    assert told == pytest.approx(model_bytes(model), rel=0.005)
     with Elsewhere():
         move(model, "cpu")
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert told == pytest.approx(held_bytes(model), rel=0.005)
+    assert told == pytest.approx(model_bytes(model), rel=0.005)
 
 
 def test_a_checkpoint_with_own_quantization_keeps_its_bytes(checkpoint, tmp_path) -> None:

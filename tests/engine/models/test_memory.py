@@ -26,7 +26,7 @@ from qwen_vl_suite.qwenvl.inference.memory_model import MemoryModel, TokenNeed, 
 from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
 from qwen_vl_suite.qwenvl.models import ram
 from qwen_vl_suite.qwenvl.models import weights as weights_module
-from qwen_vl_suite.qwenvl.models.memory import Memory, ran_out
+from qwen_vl_suite.qwenvl.models.memory import Memory, is_out_of_memory
 from qwen_vl_suite.qwenvl.models.weights import Weights
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.prompting.prompt import Prompt, context_length
@@ -160,7 +160,7 @@ class Small(Memory):
     def __init__(self, room: int = 10**12):
         self.room = room
         self.asked: list[int] = []
-        self.relieved = 0
+        self.evictions = 0
 
     def bring(self, weights: Weights, work: int, progress: Any = None) -> None:
         self.asked.append(work)
@@ -169,8 +169,8 @@ class Small(Memory):
     def free(self, device: torch.device) -> int:
         return self.room
 
-    def relieve(self, weights: Weights) -> None:
-        self.relieved += 1
+    def evict_others(self, weights: Weights) -> None:
+        self.evictions += 1
 
 
 @contextmanager
@@ -222,7 +222,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(subject: LocalBackend
     tried = [rows for rows, _ in passes if rows > 1]
     assert tried == sorted(tried, reverse=True) and {8, 4, 2} <= set(tried)
     assert sorted(observer.finished) == list(range(8)), "each is told of once"
-    assert subject.memory.relieved == 2
+    assert subject.memory.evictions == 2
 
 
 def test_what_was_answered_before_memory_ran_out_is_kept(subject: LocalBackend) -> None:
@@ -299,7 +299,7 @@ class OnlyOne(Memory):
         self._evict(weights)
         super().bring(weights, work, progress)
 
-    def relieve(self, weights: Weights) -> None:
+    def evict_others(self, weights: Weights) -> None:
         self._evict(weights)
 
     def _evict(self, weights: Weights) -> None:
@@ -441,7 +441,7 @@ def test_an_interrupted_batch_leaves_no_tensors_behind(subject: LocalBackend) ->
     with pytest.raises(Interrupt) as caught:
         subject.generate(requests(2), Stopping())
     hook.remove()
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     gc.collect()
     assert caught.value.__traceback__ is not None, "the error is still at hand, with its frames"
     assert caches and all(cache() is None for cache in caches)
@@ -460,7 +460,7 @@ def test_the_cache_is_free_as_soon_as_the_answers_are_there(
     gc.disable()
     try:
         subject.generate(requests(2))
-        subject.weights.seen.clear()
+        subject.prefix_cache.clear()
         assert caches and all(cache() is None for cache in caches)
     finally:
         gc.enable()
@@ -492,7 +492,7 @@ def test_a_stop_while_pictures_are_looked_at_does_not_wait_for_the_pass(
     ids=str,
 )
 def test_running_out_is_known_in_every_wording(error: BaseException, expected: bool) -> None:
-    assert ran_out(error) is expected
+    assert is_out_of_memory(error) is expected
 
 
 COSTS = MemoryModel(
@@ -531,7 +531,7 @@ def measured(subject: LocalBackend, asked: Sequence[Request]) -> int:
     """The most bytes that tensors made while answering occupied at once."""
     from torch.profiler import ProfilerActivity, profile
 
-    subject.weights.seen.clear()
+    subject.prefix_cache.clear()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         subject.generate(asked)
     events = profiler.profiler.kineto_results.events()

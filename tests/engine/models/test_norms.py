@@ -150,7 +150,7 @@ def test_a_step_is_far_fewer_kernels_and_says_the_same(
         return out
 
     def said() -> str:
-        backend.weights.seen.clear()
+        backend.prefix_cache.clear()
         (answer,) = backend.generate([Request((), "A few words.", sampling=Sampling(12))])
         monkeypatch.setattr(norms, "rms_norm", rms_norm)
         return answer.text

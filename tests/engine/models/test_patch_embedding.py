@@ -10,7 +10,7 @@ from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.models import loading
-from qwen_vl_suite.qwenvl.models.devices import held_bytes
+from qwen_vl_suite.qwenvl.models.devices import model_bytes
 from qwen_vl_suite.qwenvl.models.patches import patch_embedding
 from qwen_vl_suite.qwenvl.models.patches.patch_embedding import PatchEmbedding
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
@@ -82,9 +82,9 @@ def test_both_sums_are_real_parameters_in_little_memory(checkpoint, monkeypatch)
     folder = checkpoint("qwen3_vl")
     before = plain(folder, monkeypatch)
     weight = tower(before).patch_embed.proj.weight
-    more = held_bytes(before) + weight.nbytes // 2
+    more = model_bytes(before) + weight.nbytes // 2
     model = load(LocalSpec(str(folder), device="cpu")).model
-    assert held_bytes(model) == more, "the frames' own weights are not held twice"
+    assert model_bytes(model) == more, "the frames' own weights are not held twice"
     names = dict(model.named_parameters())
     assert {name.rpartition(".")[2] for name in names if "patch_embed" in name} == {
         "still",

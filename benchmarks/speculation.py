@@ -45,7 +45,7 @@ def _saying(backend: Any, words: str) -> Iterator[int]:
         hook.remove()
 
 
-def guessing(name: str, wanted: float | None, model: Model, boxes: int) -> Figure:
+def prompt_lookup(name: str, wanted: float | None, model: Model, boxes: int) -> Figure:
     """A list of boxes, greedy, alone: the answer that grounding and reading give."""
     from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
     from qwen_vl_suite.qwenvl.types import Request, Sampling
@@ -81,7 +81,7 @@ def guessing(name: str, wanted: float | None, model: Model, boxes: int) -> Figur
 
 
 @torch.no_grad()
-def cost_of_a_check(
+def cost_of_verifying(
     name: str, wanted: float | None, model: Model, lengths: Sequence[int]
 ) -> Growth:
     """A pass over some tokens of one row at once."""
