@@ -1,4 +1,4 @@
-"""Where checkpoints come from: which files a repository holds, and under which addresses."""
+"""Model hubs (Hugging Face, ModelScope): which files a repository holds, and their addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from ..errors import BadOption, DownloadError
 
 TOKEN_HOST = "QVL_TOKEN_HOST"
-"""Variable that names a mirror's host which shall get the stored login too."""
+"""Environment variable that names a mirror's host which may receive the stored login."""
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _SHA1 = re.compile(r"[0-9a-fA-F]{40}")
@@ -21,8 +21,8 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASC
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """``path`` inside the repository, ``size`` in bytes, and as far as the hub tells them the
-    content's ``sha256`` and the id that git gives it (``git_sha1``), in hex."""
+    """``path`` inside the repository, ``size`` in bytes, and as far as the hub gives them the
+    content's ``sha256`` and its git object id (``git_sha1``), in hex."""
 
     path: str
     size: int
@@ -31,7 +31,7 @@ class RemoteFile:
 
     @property
     def checksum(self) -> str:
-        """``sha256:<hex>`` or ``git:<hex>``; empty where the hub tells neither."""
+        """``sha256:<hex>`` or ``git:<hex>``; empty where the hub gives neither."""
         if self.sha256:
             return f"sha256:{self.sha256.lower()}"
         return f"git:{self.git_sha1.lower()}" if self.git_sha1 else ""
@@ -39,18 +39,18 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """A repository's files at one ``revision``, as exact a one as the hub tells."""
+    """A repository's files at one ``revision``: the commit where the hub gives it."""
 
     revision: str
     files: tuple[RemoteFile, ...]
 
 
 class Hub(Protocol):
-    """A place that hands out files."""
+    """A host of model repositories."""
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Its display name."""
         ...
 
     @property
@@ -79,8 +79,8 @@ def hub_for(source: str, *, endpoint: str | None = None, token: str | None = Non
 
 
 def require_address(address: str, title: str) -> str:
-    """``address`` without a slash at its end if it is a plain web address. ``title`` says where
-    it was given. Raises ``BadOption``, which never shows a password."""
+    """``address`` without a trailing slash if it is a plain web address. ``title`` says where it
+    was given. Raises ``BadOption``, which never shows a password."""
     if "@" in address:
         raise BadOption(
             f"The {title} holds a name or a password, which would end up in logs. Give the "
@@ -106,12 +106,12 @@ def require_address(address: str, title: str) -> str:
     return address.rstrip("/")
 
 
-def may_have_login(address: str, hosts: Collection[str]) -> bool:
+def may_receive_login(address: str, hosts: Collection[str]) -> bool:
     """Whether a stored login may be sent to ``address``: over https to the hub's own ``hosts``,
-    or to one that was asked for by name."""
+    or to one that ``QVL_TOKEN_HOST`` names."""
     parts = urlsplit(address)
-    asked = {host.strip().lower() for host in os.environ.get(TOKEN_HOST, "").split(",")}
-    return (parts.scheme == "https" and parts.hostname in hosts) or parts.hostname in asked
+    named = {host.strip().lower() for host in os.environ.get(TOKEN_HOST, "").split(",")}
+    return (parts.scheme == "https" and parts.hostname in hosts) or parts.hostname in named
 
 
 def require_repo_id(repo_id: str) -> str:
@@ -131,7 +131,7 @@ def require_revision(revision: str | None) -> str | None:
 
 
 def refusal(title: str, repo_id: str, status: int) -> DownloadError:
-    """What an HTTP status means to the person who waits for the model."""
+    """The error for an HTTP status of 400 and more, in words of what to do."""
     if status in (401, 403):
         return DownloadError(
             f"{title} refused {repo_id} (HTTP {status}). Either there is no such repository, or it "
@@ -147,7 +147,7 @@ def refusal(title: str, repo_id: str, status: int) -> DownloadError:
 
 
 def unreachable(title: str, host: str, why: str) -> DownloadError:
-    """No answer at all."""
+    """The error for a hub that does not respond."""
     return DownloadError(
         f"{title} cannot be reached at {host} ({why}). Check the connection, or choose a mirror "
         "or the other hub. What already came is kept."
@@ -172,8 +172,8 @@ class HuggingFace:
 
     @property
     def _login(self) -> str | bool | None:
-        # None lets the library use the stored login; a mirror of somebody else must not get it.
-        stored = None if may_have_login(self._base, ("huggingface.co", "hf.co")) else False
+        # None lets the library use the stored login, which somebody else's mirror must not receive.
+        stored = None if may_receive_login(self._base, ("huggingface.co", "hf.co")) else False
         return self.token or stored
 
     @property
@@ -192,23 +192,23 @@ class HuggingFace:
         except OfflineModeIsEnabled:
             raise unreachable(self.title, _host(api.endpoint), "HF_HUB_OFFLINE is set") from None
         except Exception as error:
-            # The library's transport, and with it the types of its errors, changed from requests
-            # to httpx between the releases that are supported.
+            # The library's transport, and with it its error types, changed from requests to httpx
+            # between the supported releases.
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status is not None:
                 raise refusal(self.title, repo_id, status) from None
             raise unreachable(self.title, _host(api.endpoint), type(error).__name__) from None
         try:
             files = tuple(
-                # What is kept in LFS has the id of its pointer in git, not of its content.
+                # The git id of a file in LFS is that of its pointer, not of its content.
                 _file(row.rfilename, row.size, sha256=row.lfs.sha256)
                 if row.lfs
                 else _file(row.rfilename, row.size, git_sha1=row.blob_id)
                 for row in info.siblings or ()
                 if row.size is not None
             )
-        except _NOT_AS_TOLD:
-            raise _stranger(self.title, self._base) from None
+        except _MALFORMED:
+            raise _unexpected(self.title, self._base) from None
         return Listing(info.sha or revision or "main", files)
 
     def url(self, repo_id: str, revision: str, path: str) -> str:
@@ -219,7 +219,7 @@ class HuggingFace:
 
 @dataclass(frozen=True)
 class ModelScope:
-    """The interface that ModelScope's own client uses for listings and files."""
+    """The HTTP interface that ModelScope's own client uses for listings and files."""
 
     endpoint: str | None
     token: str | None
@@ -232,7 +232,9 @@ class ModelScope:
     @property
     def headers(self) -> Mapping[str, str]:
         token = self.token
-        if may_have_login(self._base, ("www.modelscope.cn", "modelscope.cn", "www.modelscope.ai")):
+        if may_receive_login(
+            self._base, ("www.modelscope.cn", "modelscope.cn", "www.modelscope.ai")
+        ):
             token = token or os.environ.get("MODELSCOPE_API_TOKEN")
         return {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -241,7 +243,7 @@ class ModelScope:
 
         revision = revision or "master"
         try:
-            answer = requests.get(
+            response = requests.get(
                 f"{self._base}/api/v1/models/{repo_id}/repo/files",
                 params={"Revision": revision, "Recursive": "true"},
                 headers=dict(self.headers),
@@ -249,17 +251,17 @@ class ModelScope:
             )
         except (requests.RequestException, ValueError) as error:
             raise unreachable(self.title, _host(self._base), type(error).__name__) from None
-        if answer.status_code != 200:
-            raise refusal(self.title, repo_id, answer.status_code)
+        if response.status_code != 200:
+            raise refusal(self.title, repo_id, response.status_code)
         try:
-            rows = answer.json()["Data"]["Files"]
+            rows = response.json()["Data"]["Files"]
             files = tuple(
                 _file(row["Path"], row["Size"], sha256=row.get("Sha256"))
                 for row in rows
                 if row.get("Type") != "tree"
             )
-        except _NOT_AS_TOLD:
-            raise _stranger(self.title, self._base) from None
+        except _MALFORMED:
+            raise _unexpected(self.title, self._base) from None
         return Listing(revision, files)
 
     def url(self, repo_id: str, revision: str, path: str) -> str:
@@ -269,18 +271,18 @@ class ModelScope:
 def _file(
     path: Any, size: Any, *, sha256: str | None = None, git_sha1: str | None = None
 ) -> RemoteFile:
-    """A row of a listing. Raises one of ``_NOT_AS_TOLD``."""
+    """A row of a listing. Raises one of ``_MALFORMED`` where it is none."""
     if not isinstance(path, str) or (sha256 and not _SHA256.fullmatch(sha256)):
         raise ValueError(path)
-    # Git is about to use longer ids, of another hash.
-    known = git_sha1 if git_sha1 and _SHA1.fullmatch(git_sha1) else None
-    return RemoteFile(path, int(size), sha256 or None, known)
+    # Newer git repositories have longer ids, of another hash.
+    object_id = git_sha1 if git_sha1 and _SHA1.fullmatch(git_sha1) else None
+    return RemoteFile(path, int(size), sha256 or None, object_id)
 
 
-_NOT_AS_TOLD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
-def _stranger(title: str, address: str) -> DownloadError:
+def _unexpected(title: str, address: str) -> DownloadError:
     return DownloadError(f"{_host(address)} did not answer as {title} does. Check the endpoint.")
 
 
@@ -291,6 +293,6 @@ HUBS: Mapping[str, Callable[[str | None, str | None], Hub]] = {
 
 
 def _host(url: str) -> str:
-    """Host and port alone: an address may hold a password."""
+    """Host and port alone, since an address may hold a password."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)

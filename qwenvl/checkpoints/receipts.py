@@ -1,7 +1,8 @@
-"""What downloads brought into a model's folder, kept beside it as ``.download.json``.
+"""Download receipts: what a download brought into a model's folder, kept there as
+``.download.json``.
 
-Hashing a checkpoint takes a minute. With this a file is hashed once: as long as its size and time
-stay what they were, so does its content.
+Hashing a checkpoint takes a minute. With a receipt each file is hashed once: as long as its size
+and modification time are unchanged, so is its content.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ NAME = ".download.json"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file that was right when it was last looked at: the hub's checksum, and what the file
-    system said of it (bytes, nanoseconds)."""
+class VerifiedFile:
+    """A file as it was last verified: the hub's checksum, its size in bytes, its modification time
+    in nanoseconds."""
 
     checksum: str
     size: int
@@ -28,47 +29,49 @@ class Entry:
 
 @dataclass
 class Receipt:
-    """``revision``: of the last download that came to its end; empty before that."""
+    """``revision``: of the last download that finished; empty before that."""
 
     repo_id: str = ""
     source: str = ""
     revision: str = ""
-    files: dict[str, Entry] = field(default_factory=dict)
+    files: dict[str, VerifiedFile] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Receipt:
-        """An empty one where there is none that can be read: then all is hashed once more."""
+        """An empty receipt where there is none that can be read: then all is hashed once more."""
         try:
-            told = json.loads((folder / NAME).read_text(encoding="utf-8"))
-            files = {str(path): Entry(**entry) for path, entry in told.pop("files").items()}
-            return cls(**told, files=files)
+            content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+            rows = content.pop("files").items()
+            files = {str(path): VerifiedFile(**row) for path, row in rows}
+            return cls(**content, files=files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return cls()
 
     def write(self, folder: Path) -> None:
         """Raises ``OSError``."""
-        draft = folder / f"{NAME}.part"
-        draft.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
-        os.replace(draft, folder / NAME)
+        part = folder / f"{NAME}.part"
+        part.write_text(json.dumps(dataclasses.asdict(self), indent=1), encoding="utf-8")
+        os.replace(part, folder / NAME)
 
-    def note(self, path: str, checksum: str, place: Path) -> None:
-        """``place`` holds the file ``path`` of that checksum."""
-        state = place.stat()
-        self.files[path] = Entry(checksum, state.st_size, state.st_mtime_ns)
+    def add(self, name: str, checksum: str, path: Path) -> None:
+        """Enters the file ``name`` of the repository, which lies at ``path`` and has that
+        checksum."""
+        state = path.stat()
+        self.files[name] = VerifiedFile(checksum, state.st_size, state.st_mtime_ns)
 
-    def vouches(self, path: str, place: Path, checksum: str | None = None) -> bool:
-        """Whether ``place`` is as it was noted, with that checksum (None: any)."""
-        entry = self.files.get(path)
+    def vouches(self, name: str, path: Path, checksum: str | None = None) -> bool:
+        """Whether ``path`` is unchanged since it was entered, with that checksum (None: any)."""
+        entry = self.files.get(name)
         if entry is None or (checksum is not None and entry.checksum != checksum):
             return False
-        state = place.stat()
+        state = path.stat()
         return (state.st_size, state.st_mtime_ns) == (entry.size, entry.mtime_ns)
 
-    def left_over(self, checksums: Mapping[str, str], needed: Collection[str]) -> list[str]:
-        """Noted files that are not ``needed`` and, going by the ``checksums`` of all files of a
+    def outdated(self, checksums: Mapping[str, str], needed: Collection[str]) -> list[str]:
+        """Entered files that are not ``needed`` and, going by the ``checksums`` of all files of a
         revision, are not part of it."""
         return sorted(
-            path
-            for path, entry in self.files.items()
-            if path not in needed and checksums.get(path) != entry.checksum
+            name
+            for name, entry in self.files.items()
+            if name not in needed and checksums.get(name) != entry.checksum
         )

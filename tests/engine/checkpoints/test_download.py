@@ -14,8 +14,7 @@ from types import SimpleNamespace
 import pytest
 from disk import CONFIG, files, safetensors, write
 from hub import COMMIT, Hub
-from qwen_vl_suite.qwenvl.checkpoints import download as rooms
-from qwen_vl_suite.qwenvl.checkpoints import inspection, library
+from qwen_vl_suite.qwenvl.checkpoints import download, inspection, library, transfer
 from qwen_vl_suite.qwenvl.checkpoints.receipts import Receipt
 from qwen_vl_suite.qwenvl.cli.main import main
 from qwen_vl_suite.qwenvl.errors import BadOption, DownloadError, QwenVLError, UnsupportedModel
@@ -35,16 +34,16 @@ EXTRA = {
 
 
 def contents():
-    """A checkpoint whose second shard takes several network packets."""
+    """A checkpoint whose second shard takes several network packets, by file."""
     whole = files()
     whole[BIG] = safetensors({"c.weight": 3_000_000})
     return whole
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """No waiting, and none of the user's own logins."""
-    monkeypatch.setattr(rooms, "PAUSES", (0.0, 0.0))
+def isolated(monkeypatch, tmp_path):
+    """No delays between retries, and no login of the user who runs the tests."""
+    monkeypatch.setattr(transfer, "RETRY_DELAYS", (0.0, 0.0))
     for name in (
         "HF_TOKEN",
         "HF_HUB_OFFLINE",
@@ -64,18 +63,18 @@ def hub():
 
 @pytest.fixture
 def get(hub, tmp_path):
-    def download(source="huggingface", repo=REPO, **options):
+    def run(source="huggingface", repo=REPO, **options):
         options.setdefault("endpoint", hub.url)
         return library.download(repo, tmp_path / "models", source=source, **options)
 
-    return download
+    return run
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_brings_what_can_be_loaded_and_nothing_else(hub, get, source, tmp_path):
+def test_only_loadable_files_are_fetched(hub, get, source, tmp_path):
     folder = get(source)
     assert folder == tmp_path / "models" / "Tiny-VL"
-    assert brought(folder) == {**contents(), "additional/chat_template.jinja": b"{{ messages }}"}
+    assert files_in(folder) == {**contents(), "additional/chat_template.jinja": b"{{ messages }}"}
     assert inspection.inspect(folder).problem == ""
 
 
@@ -87,22 +86,22 @@ def test_a_second_call_fetches_nothing(hub, get, source):
     assert hub.files() == []
 
 
-def test_code_comes_only_when_asked_for(hub, get):
+def test_code_is_fetched_only_when_allowed(hub, get):
     assert not (get() / "modeling.py").exists()
     assert (get(trust_remote_code=True) / "modeling.py").read_bytes() == b"import os"
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_cut_connection_is_continued_at_once(hub, get, source):
-    hub.cuts[BIG] = [15 * rooms.CHUNK, 8 * rooms.CHUNK]
+def test_a_broken_connection_is_resumed_at_once(hub, get, source):
+    hub.cuts[BIG] = [15 * transfer.CHUNK, 8 * transfer.CHUNK]
     folder = get(source)
     assert (folder / BIG).read_bytes() == contents()[BIG]
     asked = [range for name, range, _ in hub.asked if name == BIG]
-    assert asked == [None, f"bytes={15 * rooms.CHUNK}-", f"bytes={23 * rooms.CHUNK}-"]
+    assert asked == [None, f"bytes={15 * transfer.CHUNK}-", f"bytes={23 * transfer.CHUNK}-"]
 
 
-def test_a_dead_connection_is_an_error_and_the_next_call_continues(hub, get, tmp_path):
-    hub.cuts[BIG] = [30 * rooms.CHUNK, 0, 0, 0]
+def test_a_dead_connection_is_an_error_and_the_next_call_resumes(hub, get, tmp_path):
+    hub.cuts[BIG] = [30 * transfer.CHUNK, 0, 0, 0]
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1.*kept"):
         get()
     found = inspection.inspect(tmp_path / "models" / "Tiny-VL")
@@ -115,7 +114,7 @@ def test_a_dead_connection_is_an_error_and_the_next_call_continues(hub, get, tmp
     assert not list(folder.glob("*.part"))
 
 
-def test_a_cut_off_file_is_continued_not_fetched_whole(hub, get):
+def test_a_truncated_file_is_resumed_not_fetched_whole(hub, get):
     shard = get() / BIG
     shard.write_bytes(contents()[BIG][:2_500_000])
     hub.asked.clear()
@@ -141,7 +140,7 @@ def test_a_broken_shard_is_fetched_alone(hub, get, damage):
     assert shard.read_bytes() == contents()[BIG]
 
 
-def test_a_file_that_came_damaged_never_gets_its_name(hub, get, tmp_path):
+def test_a_file_that_arrives_damaged_never_gets_its_final_name(hub, get, tmp_path):
     hub.wrong_once.add(BIG)
     with pytest.raises(DownloadError, match=f"{BIG}.*arrived damaged"):
         get()
@@ -149,7 +148,7 @@ def test_a_file_that_came_damaged_never_gets_its_name(hub, get, tmp_path):
     assert (get() / BIG).read_bytes() == contents()[BIG]
 
 
-def test_a_hub_that_cannot_continue_sends_all_again(hub, get):
+def test_a_hub_without_ranges_sends_the_whole_file_again(hub, get):
     hub.ranges = False
     hub.cuts[BIG] = [1_000_000]
     seen = []
@@ -158,7 +157,7 @@ def test_a_hub_that_cannot_continue_sends_all_again(hub, get):
     assert seen[-1][0] == seen[-1][1]
 
 
-def test_a_hub_that_sends_more_than_announced_is_stopped(hub, get, tmp_path):
+def test_a_hub_that_sends_more_than_announced_is_refused(hub, get, tmp_path):
     hub.lies["tokenizer.json"] = b"{" * 10_000_000
     with pytest.raises(DownloadError, match=r"more of tokenizer\.json"):
         get()
@@ -178,11 +177,11 @@ def test_progress_counts_every_byte_once(hub, get):
 
 
 class Stop(BaseException):
-    """As a host's interrupt may be."""
+    """An interrupt of the host, which need not be an Exception."""
 
 
 @pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt, BrokenPipeError])
-def test_cancel_keeps_what_came(hub, get, tmp_path, kind):
+def test_a_cancelled_download_keeps_what_arrived(hub, get, tmp_path, kind):
     done = 0
 
     def progress(now, total, name):
@@ -203,8 +202,8 @@ def test_cancel_keeps_what_came(hub, get, tmp_path, kind):
     assert [(name, range) for name, range, _ in hub.asked] == [(BIG, f"bytes={came}-")]
 
 
-def test_a_hub_that_falls_silent_is_asked_again(hub, get, monkeypatch):
-    monkeypatch.setattr(rooms, "TIMEOUT", (5, 0.2))
+def test_a_stalled_connection_is_retried(hub, get, monkeypatch):
+    monkeypatch.setattr(transfer, "TIMEOUT", (5, 0.2))
     hub.stalls[BIG] = [1_000_000]
     folder = get()
     assert (folder / BIG).read_bytes() == contents()[BIG]
@@ -212,11 +211,11 @@ def test_a_hub_that_falls_silent_is_asked_again(hub, get, monkeypatch):
     assert asked[0] is None and 900_000 < int(asked[1].removeprefix("bytes=")[:-1]) <= 1_000_000
 
 
-def test_a_stop_is_heard_between_two_attempts(hub, get, monkeypatch):
+def test_check_is_called_between_two_retries(hub, get, monkeypatch):
     slept = []
     clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
-    monkeypatch.setattr(rooms, "time", clock)
-    monkeypatch.setattr(rooms, "PAUSES", (60.0,))
+    monkeypatch.setattr(transfer, "time", clock)
+    monkeypatch.setattr(transfer, "RETRY_DELAYS", (60.0,))
     hub.status[BIG] = [503]
 
     def check():
@@ -228,7 +227,7 @@ def test_a_stop_is_heard_between_two_attempts(hub, get, monkeypatch):
     assert sum(slept) < 1
 
 
-def test_a_busy_hub_is_asked_again(hub, get):
+def test_a_busy_hub_is_retried(hub, get):
     hub.status["config.json"] = [503, 429]
     assert (get() / "config.json").read_bytes() == contents()["config.json"]
 
@@ -261,7 +260,7 @@ def test_offline_names_the_host(get, source, tmp_path):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_token_opens_and_stays_with_its_hub(hub, get, source):
+def test_a_token_is_sent_to_its_hub_only(hub, get, source):
     hub.token, hub.cdn = SECRET, True
     with pytest.raises(DownloadError, match="401"):
         get(source)
@@ -269,7 +268,7 @@ def test_the_token_opens_and_stays_with_its_hub(hub, get, source):
     assert (folder / BIG).read_bytes() == contents()[BIG]
     first, second = (
         {token for name, _, token in hub.asked[at::2]} for at in (0, 1)
-    )  # the hub and the other host take turns
+    )  # requests alternate between the hub and the CDN
     assert (first, second) == ({f"Bearer {SECRET}"}, {None})
 
 
@@ -277,7 +276,7 @@ LOGINS = {"huggingface": "HF_TOKEN", "modelscope": "MODELSCOPE_API_TOKEN"}
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_stored_login_is_not_given_to_a_mirror(hub, get, monkeypatch, source):
+def test_the_stored_login_is_not_sent_to_a_mirror(hub, get, monkeypatch, source):
     monkeypatch.setenv(LOGINS[source], SECRET)
     monkeypatch.setenv("QVL_TOKEN_HOST", "huggingface.co, example.com")
     get(source)
@@ -285,9 +284,7 @@ def test_the_stored_login_is_not_given_to_a_mirror(hub, get, monkeypatch, source
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_mirror_named_for_it_gets_the_login_and_passes_it_to_nobody(
-    hub, get, monkeypatch, source
-):
+def test_a_named_mirror_gets_the_login_and_redirects_do_not(hub, get, monkeypatch, source):
     monkeypatch.setenv(LOGINS[source], SECRET)
     monkeypatch.setenv("QVL_TOKEN_HOST", "example.com, 127.0.0.1")
     hub.cdn = hub.moved = True
@@ -306,15 +303,15 @@ def test_a_mirror_named_for_it_gets_the_login_and_passes_it_to_nobody(
         ("https://example.com/huggingface.co", False),
     ],
 )
-def test_only_the_hubs_own_host_gets_the_login_unasked(monkeypatch, address, gets):
+def test_only_the_hubs_own_host_gets_the_login_by_default(monkeypatch, address, gets):
     from qwen_vl_suite.qwenvl.checkpoints.hubs import hub_for
 
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    for hub in (hub_for("huggingface", endpoint=address), _from_the_variable(monkeypatch, address)):
+    for hub in (hub_for("huggingface", endpoint=address), _hub_of_variable(monkeypatch, address)):
         assert ("authorization" in {name.lower() for name in hub.headers}) is gets
 
 
-def _from_the_variable(monkeypatch, address):
+def _hub_of_variable(monkeypatch, address):
     """The library reads HF_ENDPOINT when it is imported."""
     from qwen_vl_suite.qwenvl.checkpoints.hubs import hub_for
 
@@ -327,7 +324,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import conftest
 from qwen_vl_suite.qwenvl import errors
-from qwen_vl_suite.qwenvl.checkpoints import inspection, library
+from qwen_vl_suite.qwenvl.checkpoints import download, inspection, library, transfer
 try:
     print(library.download(sys.argv[2], sys.argv[3]))
 except errors.DownloadError as error:
@@ -408,7 +405,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 @pytest.mark.parametrize("source", SOURCES)
-def test_names_that_cannot_be_written_are_refused_before_anything_is(tmp_path, name, source):
+def test_unsafe_names_are_refused_before_anything_is_written(tmp_path, name, source):
     with (
         Hub({REPO: {**files(), name: b"{}"}}) as hub,
         pytest.raises(DownloadError, match=r"lists a file (outside|with)") as caught,
@@ -438,7 +435,7 @@ def test_names_that_cannot_be_written_are_refused_before_anything_is(tmp_path, n
     ids=str,
 )
 @pytest.mark.parametrize("source", SOURCES)
-def test_rows_that_are_none_are_an_error_of_the_hub(tmp_path, monkeypatch, row, source):
+def test_malformed_listing_rows_are_a_download_error(tmp_path, monkeypatch, row, source):
     rows = [row]
     if isinstance(row, dict):
         sibling = {"rfilename": row.get("Path"), "size": row["Size"]}
@@ -449,14 +446,13 @@ def test_rows_that_are_none_are_an_error_of_the_hub(tmp_path, monkeypatch, row, 
         handler = hub.server.RequestHandlerClass
         plain = {"huggingface": handler._siblings, "modelscope": handler._modelscope}[source]
 
-        def told(self, repo, contents):
-            answer = plain(self, repo, contents)
-            (answer["siblings"] if source == "huggingface" else answer["Data"]["Files"]).extend(
-                rows
-            )
-            return answer
+        def with_rows(self, repo, contents):
+            body = plain(self, repo, contents)
+            listed = body["siblings"] if source == "huggingface" else body["Data"]["Files"]
+            listed.extend(rows)
+            return body
 
-        monkeypatch.setattr(handler, plain.__name__, told)
+        monkeypatch.setattr(handler, plain.__name__, with_rows)
         if row == {"Path": "a.json", "Size": None} and source == "huggingface":
             return  # a file without a size is not offered there
         with pytest.raises(DownloadError):
@@ -464,7 +460,7 @@ def test_rows_that_are_none_are_an_error_of_the_hub(tmp_path, monkeypatch, row, 
     assert not (tmp_path / "models").exists()
 
 
-def test_a_linked_subfolder_is_not_followed_out(get, tmp_path):
+def test_a_symlink_out_of_the_folder_is_not_followed(get, tmp_path):
     folder = tmp_path / "models" / "Tiny-VL"
     folder.mkdir(parents=True)
     (folder / "additional").symlink_to(tmp_path)
@@ -474,14 +470,14 @@ def test_a_linked_subfolder_is_not_followed_out(get, tmp_path):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_repository_without_safetensors_is_refused_before_anything_comes(tmp_path, source):
+def test_a_repository_without_safetensors_is_refused_before_any_file_is_fetched(tmp_path, source):
     with Hub({REPO: {"config.json": b"{}", "model.gguf": b"GGUF"}}) as hub:
         with pytest.raises(DownloadError, match="no safetensors"):
             library.download(REPO, tmp_path, source=source, endpoint=hub.url)
         assert hub.files() == []
 
 
-def test_a_full_disk_is_said_before(hub, get, monkeypatch):
+def test_a_full_disk_is_reported_before_the_download(hub, get, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1_000_000))
     with pytest.raises(DownloadError, match=r"needs 3\.0 MB, and 1\.0 MB are free"):
@@ -489,30 +485,30 @@ def test_a_full_disk_is_said_before(hub, get, monkeypatch):
     assert hub.files() == []
 
 
-def test_a_place_that_is_taken_by_a_file(get, tmp_path):
+def test_a_root_that_is_a_file_is_reported(get, tmp_path):
     write(tmp_path, {"models": b""})
     with pytest.raises(DownloadError, match="cannot be written"):
         get()
 
 
-def test_two_downloads_into_one_folder_do_not_mix(hub, get):
-    inside, leave = threading.Event(), threading.Event()
+def test_two_downloads_into_one_folder_are_refused(hub, get):
+    started, resume = threading.Event(), threading.Event()
 
     def hold():
-        inside.set()
-        leave.wait(10)
+        started.set()
+        resume.wait(10)
 
     first = threading.Thread(target=lambda: get(check=hold))
     first.start()
-    assert inside.wait(10)
+    assert started.wait(10)
     with pytest.raises(DownloadError, match="under way"):
         get()
-    leave.set()
+    resume.set()
     first.join()
     assert get().is_dir()
 
 
-def test_an_answer_that_is_no_hubs(get, hub):
+def test_a_response_that_is_not_a_hubs(get, hub):
     with pytest.raises(DownloadError):
         get("modelscope", endpoint=hub.url + "/nowhere")
 
@@ -565,7 +561,7 @@ def test_an_endpoint_that_is_no_web_address(get, tmp_path, source, address):
 
 def test_a_variable_that_is_no_web_address_is_named(monkeypatch):
     with pytest.raises(BadOption, match="variable HF_ENDPOINT 'elsewhere'"):
-        _from_the_variable(monkeypatch, "elsewhere").listing(REPO, None)
+        _hub_of_variable(monkeypatch, "elsewhere").listing(REPO, None)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -580,7 +576,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown(get, source, address)
     "address", ["http://[::1]:9", "http://hub.invalid", "http://..", "http://a..b:80"]
 )
 @pytest.mark.parametrize("source", SOURCES)
-def test_an_address_where_nobody_answers(get, monkeypatch, source, address):
+def test_an_address_that_does_not_respond(get, monkeypatch, source, address):
     with pytest.raises(DownloadError, match="cannot be reached at"):
         get(source, endpoint=address)
 
@@ -596,8 +592,8 @@ def test_every_error_is_the_engines():
     assert issubclass(DownloadError, QwenVLError)
 
 
-def brought(folder):
-    """What is in a folder of a model, less the notes of the download."""
+def files_in(folder):
+    """The files of a model's folder, by path, without the receipt and the lock of the download."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -605,12 +601,12 @@ def brought(folder):
     }
 
 
-def spoil(path, *, in_silence=False):
-    """Another content of equal size; ``in_silence`` as a bad disk does it, with the old time."""
+def corrupt(path, *, keep_time=False):
+    """Changes the content, not the size; with ``keep_time``, as a bad disk does, nor the time."""
     before = path.stat()
     content = path.read_bytes()
     path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
-    if in_silence:
+    if keep_time:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     else:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
@@ -620,7 +616,7 @@ def spoil(path, *, in_silence=False):
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_changed_file_of_equal_size_is_fetched_again(hub, get, source, name, caplog):
     folder = get(source)
-    spoil(folder / name)
+    corrupt(folder / name)
     hub.files()
     get(source)
     assert hub.files() == [name]
@@ -629,9 +625,9 @@ def test_a_changed_file_of_equal_size_is_fetched_again(hub, get, source, name, c
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_verify_finds_what_changed_without_a_trace(hub, get, source):
+def test_verify_finds_what_changed_with_its_old_time(hub, get, source):
     folder = get(source)
-    spoil(folder / BIG, in_silence=True)
+    corrupt(folder / BIG, keep_time=True)
     hub.files()
     get(source)
     assert hub.files() == []
@@ -642,7 +638,7 @@ def test_verify_finds_what_changed_without_a_trace(hub, get, source):
     assert hub.files() == []
 
 
-def test_verify_says_what_it_could_not_verify(hub, get, monkeypatch, caplog):
+def test_verify_warns_of_what_it_could_not_verify(hub, get, monkeypatch, caplog):
     monkeypatch.setattr("qwen_vl_suite.qwenvl.checkpoints.hubs._SHA1", re.compile("none"))
     get()
     assert not caplog.records
@@ -651,17 +647,18 @@ def test_verify_says_what_it_could_not_verify(hub, get, monkeypatch, caplog):
     assert BIG not in caplog.text
 
 
-def test_what_was_read_once_is_not_read_again(get, monkeypatch):
+def test_what_was_hashed_once_is_not_hashed_again(get, monkeypatch):
     folder = get()
     (folder / ".download.json").unlink()
     get()
-    monkeypatch.setattr(rooms, "_has_checksum", lambda *_: pytest.fail("read again"))
+    for module in (download, transfer):
+        monkeypatch.setattr(module, "matches_checksum", lambda *_: pytest.fail("read again"))
     get()
 
 
 def newer():
-    """A later revision: one file of weights for two, another config of equal size, one file less
-    and one more."""
+    """A later revision: one weight file instead of two, another config of equal size, one file
+    fewer and one more."""
     whole = files({**CONFIG, "model_type": "qwen2_vl"}, sharded=False)
     del whole["tokenizer_config.json"]
     whole["model.safetensors"] = safetensors({"a.weight": 3_000_000})
@@ -673,8 +670,8 @@ LATER = "f" * 40
 
 
 @pytest.fixture
-def moved_on(hub, get):
-    """A folder of the old revision, while the hub has gone on."""
+def outdated(hub, get):
+    """A folder of the old revision, while the hub has a newer one."""
     hub.repos[REPO] = contents()
     folder = get()
     hub.repos[REPO], hub.commit = newer(), LATER
@@ -682,41 +679,41 @@ def moved_on(hub, get):
     return folder
 
 
-def test_another_revision_takes_the_place_of_the_old_one(get, moved_on):
-    assert Receipt.read(moved_on).revision == COMMIT
+def test_a_newer_revision_replaces_the_old_one(get, outdated):
+    assert Receipt.read(outdated).revision == COMMIT
     get()
-    assert brought(moved_on) == newer()
-    assert Receipt.read(moved_on).revision == LATER
+    assert files_in(outdated) == newer()
+    assert Receipt.read(outdated).revision == LATER
 
 
-def test_of_equal_files_of_two_revisions_none_comes_again(hub, get, moved_on):
+def test_files_equal_in_two_revisions_are_not_fetched_again(hub, get, outdated):
     get()
     same = {name for name, content in contents().items() if newer().get(name) == content}
     assert same and not same & set(hub.files())
 
 
-def test_files_of_somebody_else_stay_and_weights_among_them_are_named(get, moved_on, caplog):
-    theirs = {"notes.json": b"{}", "adapter_model.safetensors": b"x"}
-    write(moved_on, theirs)
+def test_files_of_other_origin_stay_and_weights_among_them_are_named(get, outdated, caplog):
+    others = {"notes.json": b"{}", "adapter_model.safetensors": b"x"}
+    write(outdated, others)
     get()
-    assert brought(moved_on) == {**newer(), **theirs}
+    assert files_in(outdated) == {**newer(), **others}
     assert "not of this repository: adapter_model.safetensors" in caplog.text
 
 
-def test_without_a_receipt_contents_decide(hub, get, moved_on):
-    (moved_on / ".download.json").unlink()
+def test_without_a_receipt_contents_decide(hub, get, outdated):
+    (outdated / ".download.json").unlink()
     with pytest.raises(UnsupportedModel, match=r"model\.safetensors and the shards .* which"):
-        get()  # whose the shards of before are, nobody can tell
-    assert brought(moved_on).items() >= newer().items()
+        get()  # it cannot be told where the old shards come from
+    assert files_in(outdated).items() >= newer().items()
 
 
-def test_a_repository_of_the_same_name_does_not_mix_with_another(hub, get, moved_on):
+def test_a_repository_of_the_same_name_does_not_mix_with_another(hub, get, outdated):
     hub.repos = {"Other/Tiny-VL": newer()}
-    assert get(repo="Other/Tiny-VL") == moved_on
-    assert brought(moved_on) == newer()
+    assert get(repo="Other/Tiny-VL") == outdated
+    assert files_in(outdated) == newer()
 
 
-def test_a_stop_amid_a_new_revision_leaves_the_old_one_whole(get, moved_on):
+def test_cancelling_a_new_revision_leaves_the_old_one_whole(get, outdated):
     done = 0
 
     def progress(now, total, name):
@@ -729,16 +726,16 @@ def test_a_stop_amid_a_new_revision_leaves_the_old_one_whole(get, moved_on):
 
     with pytest.raises(Stop):
         get(progress=progress, check=check)
-    left = {name: c for name, c in brought(moved_on).items() if not name.endswith(".part")}
+    left = {name: c for name, c in files_in(outdated).items() if not name.endswith(".part")}
     assert left == contents()
-    assert inspection.inspect(moved_on).problem == ""
+    assert inspection.inspect(outdated).problem == ""
     get()
-    assert brought(moved_on) == newer()
+    assert files_in(outdated) == newer()
 
 
 @pytest.mark.parametrize("turn", range(8))
-def test_an_end_amid_the_exchange_leaves_one_revision_or_none(get, moved_on, monkeypatch, turn):
-    """Power that fails, a file that another program holds open: at every step."""
+def test_failing_during_the_exchange_leaves_one_revision_or_none(get, outdated, monkeypatch, turn):
+    """A power failure, a file that another program holds open: at every step."""
     turns = iter(range(100))
     plain = {"replace": os.replace, "unlink": Path.unlink}
 
@@ -751,18 +748,18 @@ def test_an_end_amid_the_exchange_leaves_one_revision_or_none(get, moved_on, mon
         return step
 
     with monkeypatch.context() as patched:
-        patched.setattr(rooms.os, "replace", failing("replace"))
+        patched.setattr(download.os, "replace", failing("replace"))
         patched.setattr(Path, "unlink", failing("unlink"))
         with pytest.raises(DownloadError, match="cannot be written"):
             get()
-    left = {name: c for name, c in brought(moved_on).items() if not name.endswith(".part")}
+    left = {name: c for name, c in files_in(outdated).items() if not name.endswith(".part")}
     if "config.json" in left:
         assert left in (contents(), newer())
     get()
-    assert brought(moved_on) == newer()
+    assert files_in(outdated) == newer()
 
 
-def test_an_end_amid_the_exchange_where_config_json_is_the_same(hub, get, monkeypatch):
+def test_failing_during_the_exchange_with_an_unchanged_config(hub, get, monkeypatch):
     hub.repos[REPO] = contents()
     folder = get()
     hub.repos[REPO] = {**contents(), BIG: safetensors({"c.weight": 3_000_002})}
@@ -771,14 +768,14 @@ def test_an_end_amid_the_exchange_where_config_json_is_the_same(hub, get, monkey
         raise PermissionError(13, "in use")
 
     with monkeypatch.context() as patched:
-        patched.setattr(rooms, "_settle", fail)
+        patched.setattr(download, "_install", fail)
         with pytest.raises(DownloadError, match="cannot be written"):
             get()
     assert not (folder / "config.json").exists()
     hub.files()
     get()
     assert hub.files() == []
-    assert brought(folder) == hub.repos[REPO]
+    assert files_in(folder) == hub.repos[REPO]
 
 
 @pytest.mark.parametrize(
@@ -797,18 +794,18 @@ def test_an_end_amid_the_exchange_where_config_json_is_the_same(hub, get, monkey
     ],
     ids=lambda content: repr(content[:40]),
 )
-def test_a_receipt_that_is_none_only_costs_time(get, tmp_path, receipt):
+def test_an_unreadable_receipt_only_costs_time(get, tmp_path, receipt):
     folder = get()
     (folder / ".download.json").write_bytes(receipt)
     write(tmp_path, {"evil.json": b"mine"})
     get()
     assert (tmp_path / "evil.json").exists()
-    assert brought(folder) == {**contents(), "additional/chat_template.jinja": b"{{ messages }}"}
+    assert files_in(folder) == {**contents(), "additional/chat_template.jinja": b"{{ messages }}"}
 
 
-def test_the_command_line_verifies_and_tells_the_revision(hub, get, tmp_path, capsys):
+def test_the_command_line_verifies_and_prints_the_revision(hub, get, tmp_path, capsys):
     folder = get()
-    spoil(folder / BIG, in_silence=True)
+    corrupt(folder / BIG, keep_time=True)
     command = ["download", REPO, "--root", str(folder.parent), "--endpoint", hub.url, "--json"]
     assert not main([*command, "--verify"])
     assert (folder / BIG).read_bytes() == contents()[BIG]
