@@ -150,7 +150,10 @@ class ModelLibrary:
         here = [BUNDLED_NAME, *found]
         near = difflib.get_close_matches(name, [*here, *CATALOGUE], n=1, cutoff=0.5)
         listed = ", ".join(here[:_MAX_LISTED]) + (", ..." if len(here) > _MAX_LISTED else "")
-        otherwise = self.advice or f"Those here: {listed}."
+        otherwise = self.advice or (
+            f"Those here: {listed}. Others can be downloaded "
+            "(python -m qwenvl download <owner>/<name>)."
+        )
         advice = f"Did you mean {near[0]}?" if near else otherwise
         roots = ", ".join(str(root) for root in self.roots) or "no model folder"
         return CheckpointNotFound(f"There is no model {name!r} in {roots}. {advice}")

@@ -1,4 +1,5 @@
-"""Many files, a portion at a time, and their results in order: memory does not grow with them."""
+"""Images read ahead in bounded portions, and results printed in order: memory does not grow with
+the number of files."""
 
 from __future__ import annotations
 
@@ -13,66 +14,66 @@ from ..types import Result
 if TYPE_CHECKING:
     from torch import Tensor
 
-PICTURES = 128
-"""As many are read at a time: enough to keep a batch full until nearly the last is answered."""
+MAX_IMAGES = 128
+"""Of a portion: enough to keep a batch full until nearly the last of them is answered."""
 
-NBYTES = 512 << 20
-"""Of pixels; a portion ends with the picture that goes beyond. Two portions are held at once."""
+MAX_BYTES = 512 << 20
+"""Of pixels; a portion ends with the image that exceeds it. Two portions are held at once."""
 
 Portion = dict[int, "Tensor | BadImage"]
-"""Pictures, or why there is none, by the number of their file."""
+"""Images, or the error of reading one, by the index of their file."""
 
 
-def portions(paths: Sequence[str]) -> Generator[Portion, None, None]:
-    """The pictures of ``paths``, read in a thread of their own while the portion before is in use.
-    To be closed (see ``contextlib.closing``) by whoever leaves off amid it."""
-    ended = threading.Event()
-    reading = _portions(paths, ended)
+def read_portions(paths: Sequence[str]) -> Generator[Portion, None, None]:
+    """The images of ``paths``, each portion read in a thread while the one before is in use. A
+    caller that may stop early closes it (see ``contextlib.closing``)."""
+    stopped = threading.Event()
+    portions = _portions(paths, stopped)
     with ThreadPoolExecutor(1, "qwenvl-read") as pool:
         try:
-            coming = pool.submit(next, reading, None)
-            while portion := coming.result():
-                coming = pool.submit(next, reading, None)
+            pending = pool.submit(next, portions, None)
+            while portion := pending.result():
+                pending = pool.submit(next, portions, None)
                 yield portion
         finally:
-            ended.set()
+            stopped.set()
 
 
-def _portions(paths: Sequence[str], ended: threading.Event) -> Generator[Portion, None, None]:
+def _portions(paths: Sequence[str], stopped: threading.Event) -> Generator[Portion, None, None]:
     from ..media import images
 
     portion: Portion = {}
     nbytes = 0
     for number, path in enumerate(paths):
-        if ended.is_set():
+        if stopped.is_set():
             return
         try:
-            picture = portion[number] = images.read(path)
-            nbytes += picture.nbytes
+            image = portion[number] = images.read(path)
+            nbytes += image.nbytes
         except BadImage as error:
             portion[number] = error
-        if len(portion) >= PICTURES or nbytes >= NBYTES:
+        if len(portion) >= MAX_IMAGES or nbytes >= MAX_BYTES:
             yield portion
             portion, nbytes = {}, 0
     if portion:
         yield portion
 
 
-class InOrder:
-    """Shows results in the order of their numbers, 0 and up, each as soon as those before it are
-    shown. ``shown``, ``answered``, ``failed``, ``unreadable``: how many of them were."""
+class OrderedResults:
+    """Reorder buffer: shows results by index, from 0, each as soon as all before it are shown.
+    ``shown``, ``answered``, ``failed``, ``unreadable``: how many of them were."""
 
     def __init__(self, show: Callable[[int, Result], None]):
         self._show = show
-        self._waiting: dict[int, Result] = {}
+        self._pending: dict[int, Result] = {}
         self.shown = self.answered = self.failed = self.unreadable = 0
 
     def put(self, number: int, result: Result) -> None:
-        self._waiting[number] = result
-        while self.shown in self._waiting:
-            self._next(self._waiting.pop(self.shown))
+        self._pending[number] = result
+        while self.shown in self._pending:
+            self._show_next(self._pending.pop(self.shown))
 
-    def _next(self, result: Result) -> None:
+    def _show_next(self, result: Result) -> None:
         self._show(self.shown, result)
         self.shown += 1
         if result.finish_reason == "error":

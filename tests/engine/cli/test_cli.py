@@ -25,15 +25,16 @@ BOXES = '```json\n[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]\n```'
 
 
 class Scripted:
-    """Answers with ``replies`` in turn, the last of each call first, and keeps what it was asked.
-    An error among the replies is that request's; ``meanwhile(number)`` is called before each."""
+    """A backend that answers with ``replies`` in turn, the last of each call first, and records
+    what it was asked. An error among the replies becomes that request's; ``on_request(number)`` is
+    called before each."""
 
     nbytes = 0
 
-    def __init__(self, *replies, family="qwen3_vl", finish="stop", meanwhile=None):
+    def __init__(self, *replies, family="qwen3_vl", finish="stop", on_request=None):
         self.family = FAMILIES[family]
         self.replies, self.finish = replies, finish
-        self.meanwhile = meanwhile or (lambda number: None)
+        self.on_request = on_request or (lambda number: None)
         self.requests, self.specs, self.calls = [], [], []
 
     def thinks(self, wish=None):
@@ -47,7 +48,7 @@ class Scripted:
         self.calls.append(len(requests))
         responses = {}
         for index, request in reversed(list(enumerate(requests))):
-            self.meanwhile(first + index)
+            self.on_request(first + index)
             responses[index] = self.response(first + index, request)
             if observer:
                 observer.done(index, responses[index])
@@ -66,10 +67,10 @@ class Scripted:
 
 @pytest.fixture
 def model(monkeypatch):
-    """``model("reply")`` is what every command then asks."""
+    """``model("reply")`` scripts the backend of every command."""
 
-    def use(*replies, **how):
-        backend = Scripted(*replies, **how)
+    def use(*replies, **options):
+        backend = Scripted(*replies, **options)
 
         def load(spec):
             backend.specs.append(spec)
@@ -204,7 +205,7 @@ def test_bad_options_exit_with_2_and_say_what_is_possible(run, argv):
     assert "error: " in err and "Traceback" not in err
 
 
-def test_a_picture_each_gets_an_object_in_one_run(run, model, pictures):
+def test_each_image_gets_one_json_object(run, model, pictures):
     backend = model("a", "b")
     status, rows, _ = run("describe", *pictures, "--json", "--style", "short")
     assert status == 0
@@ -214,7 +215,7 @@ def test_a_picture_each_gets_an_object_in_one_run(run, model, pictures):
     assert [tuple(r.images[0].shape) for r in backend.requests] == [(3, 100, 200), (3, 80, 50)]
 
 
-def test_people_read_text(run, model, pictures):
+def test_without_json_text_is_printed(run, model, pictures):
     model("a cat")
     assert run("describe", pictures[0])[1] == "a cat\n"
     assert run("describe", *pictures)[1] == f"{pictures[0]}:\na cat\n\n{pictures[1]}:\na cat\n\n"
@@ -226,14 +227,14 @@ def test_boxes_are_in_pixels_of_the_picture(run, model, pictures):
     assert rows[0]["boxes"] == [box(20, 20, 40, 20, "cat")]
 
 
-def test_points_can_be_asked_for(run, model, pictures):
+def test_points_can_be_requested(run, model, pictures):
     backend = model('[{"point_2d": [500, 500], "label": "cat"}]')
     _, rows, _ = run("ground", pictures[0], "--find", "cat", "--kind", "points", "--json")
     assert rows[0]["points"] == [{"x": 100.0, "y": 50.0, "label": "cat"}]
     assert "cat" in backend.requests[0].prompt
 
 
-def test_what_could_be_read_is_shown_though_some_could_not(run, model, pictures):
+def test_readable_replies_are_shown_beside_unreadable_ones(run, model, pictures):
     model("nonsense, I am afraid", BOXES)
     status, rows, err = run("ground", *pictures, "--find", "cat", "--json")
     assert status == 3
@@ -242,7 +243,7 @@ def test_what_could_be_read_is_shown_though_some_could_not(run, model, pictures)
     assert pictures[0] in err and pictures[1] not in err
 
 
-def test_a_cut_reply_is_said(run, model, pictures):
+def test_a_truncated_reply_gets_a_note(run, model, pictures):
     model("a cat and", finish="length")
     _, rows, err = run("describe", pictures[0], "--json")
     assert rows[0]["finish_reason"] == "length"
@@ -258,7 +259,7 @@ def test_ocr_options_reach_the_task(run, model, pictures):
     assert "Finnish" in backend.requests[1].prompt
 
 
-def test_sampling_options_change_single_fields(run, model, pictures):
+def test_sampling_options_override_single_fields(run, model, pictures):
     backend = model("a cat")
     run("describe", pictures[0], "--temperature", "0.1", "--seed", "7", "--max-new-tokens", "9")
     run("describe", pictures[0])
@@ -268,7 +269,7 @@ def test_sampling_options_change_single_fields(run, model, pictures):
     assert own.temperature == FAMILIES["qwen3_vl"].sampling.temperature
 
 
-def test_the_request_carries_the_rest(run, model, pictures):
+def test_the_other_options_reach_the_request(run, model, pictures):
     backend = model("a cat")
     run(
         "describe", pictures[0], "--prompt", "What now?", "--system", "Be kind.",
@@ -280,14 +281,85 @@ def test_the_request_carries_the_rest(run, model, pictures):
     )  # fmt: skip
 
 
-def test_the_model_is_the_demo_or_a_folder(run, model, pictures, tmp_path):
+def test_the_model_is_the_bundled_one_or_a_folder(run, model, pictures, tmp_path, monkeypatch):
     backend = model("a cat")
+    monkeypatch.chdir(ROOT)  # which holds a folder of the bundled model's name
     run("describe", pictures[0])
     run("describe", pictures[0], "--model", "demo")
+    run("describe", pictures[0], "--model", "nano")
     run("describe", pictures[0], "--model", tmp_path, "--quantization", "4bit", "--device", "cpu")
     bundled, other = backend.specs
     assert bundled.checkpoint == str(library.BUNDLED)
     assert (other.checkpoint, other.quantization, other.device) == (str(tmp_path), "4bit", "cpu")
+
+
+NAMED = {
+    "on the hub": "Qwen/Qwen3-VL-2B-Instruct",
+    "on the hub, of any owner": "somebody/Qwen3-VL-2B-Instruct",
+    "as the list has it": "Qwen-VL/Qwen3-VL-2B-Instruct",
+    "as the Loader's list has it": "Qwen/Qwen3-VL-2B-Instruct (download, 4.3 GB)",
+    "its own name": "Qwen3-VL-2B-Instruct",
+    "in other capitals": "qwen3-vl-2b-instruct",
+}
+
+
+@pytest.mark.parametrize("name", NAMED.values(), ids=NAMED)
+def test_the_model_is_found_below_the_roots_by_name(run, model, pictures, tmp_path, name):
+    backend = model("a cat")
+    folder = write(tmp_path / "two" / "Qwen-VL" / "Qwen3-VL-2B-Instruct", files())
+    roots = ("--root", tmp_path / "one", "--root", tmp_path / "two")
+    status, _, err = run("describe", pictures[0], "--model", name, *roots)
+    assert (status, err) == (0, "")
+    assert backend.specs[0].checkpoint == str(folder)
+
+
+def test_every_name_that_models_lists_is_a_model(run, model, pictures, tmp_path):
+    backend = model("a cat")
+    write(tmp_path / "group" / "one", files())
+    write(tmp_path / "two", files())
+    _, rows, _ = run("models", "--root", tmp_path, "--json")
+    for row in rows:
+        status, _, err = run("describe", pictures[0], "--model", row["name"], "--root", tmp_path)
+        assert (status, err) == (0, "")
+    assert [spec.checkpoint for spec in backend.specs] == [row["path"] for row in rows]
+
+
+def test_the_default_root_is_looked_up_too(run, model, pictures, tmp_path, monkeypatch):
+    backend = model("a cat")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "models" / "LLM" / "mine", files())
+    assert run("describe", pictures[0], "--model", "mine")[0] == 0
+    assert Path(backend.specs[0].checkpoint).resolve() == tmp_path / "models" / "LLM" / "mine"
+
+
+NOT_THERE = {
+    "mine": "There is no model 'mine' in ROOT. Those here: nano, Qwen-VL/other. Others can be "
+    "downloaded (python -m qwenvl download <owner>/<name>).",
+    "Qwen-VL/othr": "There is no model 'Qwen-VL/othr' in ROOT. Did you mean Qwen-VL/other?",
+    "Qwen/Qwen3-VL-2B-Instrukt": "Did you mean Qwen/Qwen3-VL-2B-Instruct?",
+    "Qwen/Qwen3-VL-2B-Instruct": "Qwen/Qwen3-VL-2B-Instruct is not in ROOT. Download it first: "
+    "python -m qwenvl download Qwen/Qwen3-VL-2B-Instruct --root ROOT",
+    "/no/such/folder": "There is no model folder at '/no/such/folder'.",
+    "./other": "There is no model folder at './other'.",
+    "": "There is no model '' in ROOT.",
+}
+
+
+@pytest.mark.parametrize("name", NOT_THERE)
+def test_a_model_that_is_not_there_is_an_error_that_says_what_is(run, pictures, tmp_path, name):
+    write(tmp_path / "Qwen-VL" / "other", files())
+    status, out, err = run("describe", pictures[0], "--model", name, "--root", tmp_path)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert NOT_THERE[name].replace("ROOT", str(tmp_path)) in err
+
+
+def test_an_incomplete_model_says_what_it_lacks(run, pictures, tmp_path):
+    whole = files()
+    name = "Qwen3-VL-2B-Instruct"
+    write(tmp_path / name, {k: v for k, v in whole.items() if k != "tokenizer.json"})
+    status, _, err = run("describe", pictures[0], "--model", f"Qwen/{name}", "--root", tmp_path)
+    assert status == 2 and "tokenizer.json is missing" in err and "Download it again" in err
 
 
 FAILURES = {
@@ -299,7 +371,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("argv", FAILURES.values(), ids=FAILURES)
-def test_errors_are_sentences(run, model, pictures, monkeypatch, argv):
+def test_errors_are_one_line_on_stderr(run, model, pictures, monkeypatch, argv):
     if "absent" not in argv:
         model("a cat")
     status, out, err = run(*(pictures[0] if word == "PICTURE" else word for word in argv))
@@ -360,7 +432,7 @@ def test_every_input_gives_a_line_and_the_status_says_how_it_went(run, model, fi
 
 
 @pytest.mark.parametrize("case", OUTCOMES)
-def test_people_see_the_same_outcome(run, model, files_of, case):
+def test_the_outcome_is_the_same_without_json(run, model, files_of, case):
     words, replies, expected = OUTCOMES[case]
     model(*replies)
     paths = files_of(words)
@@ -372,32 +444,34 @@ def test_people_see_the_same_outcome(run, model, files_of, case):
     ]
 
 
-def test_a_portion_at_a_time_is_held(run, model, pictures, monkeypatch):
-    monkeypatch.setattr(portions, "PICTURES", 3)
+def test_at_most_two_portions_are_held(run, model, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "MAX_IMAGES", 3)
     read = []
     real = images.read
     monkeypatch.setattr(images, "read", lambda path: read.append(path) or real(path))
-    most = []
-    backend = model("a cat", meanwhile=lambda number: most.append(len(read) - number))
+    ahead = []
+    backend = model("a cat", on_request=lambda number: ahead.append(len(read) - number))
     paths = [pictures[0]] * 10
     status, rows, _ = run("describe", *paths, "--json")
     assert (status, len(rows), backend.calls) == (0, 10, [3, 3, 3, 1])
-    assert max(most) <= 6, "the portion that is answered, and the next"
+    assert max(ahead) <= 6, "the portion being answered, and the next"
 
 
-def test_a_portion_ends_with_many_pixels(run, model, pictures, monkeypatch):
-    monkeypatch.setattr(portions, "NBYTES", 2 * 3 * 200 * 100)
+def test_a_portion_is_bounded_in_bytes(run, model, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "MAX_BYTES", 2 * 3 * 200 * 100)
     backend = model("a cat")
     assert run("describe", *[pictures[0]] * 5, "--json")[0] == 0
     assert backend.calls == [2, 2, 1]
 
 
-def test_lines_come_as_soon_as_those_before_are_there(run, model, pictures, monkeypatch, capsys):
-    monkeypatch.setattr(portions, "PICTURES", 2)
+def test_results_are_printed_in_order_as_soon_as_they_can_be(
+    run, model, pictures, monkeypatch, capsys
+):
+    monkeypatch.setattr(portions, "MAX_IMAGES", 2)
     shown = []
-    model("a", "b", meanwhile=lambda number: shown.append((number, capsys.readouterr().out)))
+    model("a", "b", on_request=lambda number: shown.append((number, capsys.readouterr().out)))
     run("describe", *[pictures[0]] * 4, "--json")
-    # The later one of each call is answered first, and waits for the other.
+    # The later one of each call is answered first, and is held back for the other.
     assert [(number, out.count("\n")) for number, out in shown] == [(1, 0), (0, 0), (3, 2), (2, 0)]
 
 
@@ -405,14 +479,16 @@ STOPS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
 
 @pytest.mark.parametrize("name", [name for name in STOPS if hasattr(signal, name)])
-@pytest.mark.parametrize("how", [("--json",), ()], ids=["for programs", "for people"])
-def test_a_stop_leaves_what_is_done_and_says_how_far(run, model, pictures, monkeypatch, name, how):
-    monkeypatch.setattr(portions, "PICTURES", 2)
+@pytest.mark.parametrize("how", [("--json",), ()], ids=["JSON", "text"])
+def test_a_signal_leaves_whole_results_and_says_how_far_it_came(
+    run, model, pictures, monkeypatch, name, how
+):
+    monkeypatch.setattr(portions, "MAX_IMAGES", 2)
     number = getattr(signal, name)
     own = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
     before = signal.signal(number, own)  # whoever runs the tests may have it ignored
     try:
-        model("a cat", meanwhile=lambda at: os.kill(os.getpid(), number) if at == 4 else None)
+        model("a cat", on_request=lambda at: os.kill(os.getpid(), number) if at == 4 else None)
         status, out, err = run("describe", *[pictures[0]] * 10, *how)
         assert signal.getsignal(number) == own
     finally:
@@ -423,27 +499,29 @@ def test_a_stop_leaves_what_is_done_and_says_how_far(run, model, pictures, monke
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
-def test_what_nohup_started_goes_on(run, model, pictures, monkeypatch):
+def test_an_ignored_signal_stays_ignored(run, model, pictures, monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        model("a cat", meanwhile=lambda at: os.kill(os.getpid(), signal.SIGHUP))
+        model("a cat", on_request=lambda at: os.kill(os.getpid(), signal.SIGHUP))
         assert run("describe", pictures[0])[:2] == (0, "a cat\n")
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
 def test_a_closed_pipe_stops(run, model, pictures, monkeypatch):
-    monkeypatch.setattr(portions, "PICTURES", 1)
+    monkeypatch.setattr(portions, "MAX_IMAGES", 1)
     reads, writes = os.pipe()
     asked = []
 
-    def meanwhile(number):
+    def on_request(number):
         asked.append(number)
         if number == 1:
-            assert os.read(reads, 1000).endswith(b"\n"), "a line is there as soon as it is answered"
+            assert os.read(reads, 1000).endswith(b"\n"), (
+                "a result is written as soon as it is answered"
+            )
             os.close(reads)
 
-    model("a cat", meanwhile=meanwhile)
+    model("a cat", on_request=on_request)
     with os.fdopen(writes, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
         status, _, err = run("describe", *[pictures[0]] * 10, "--json")
@@ -452,29 +530,29 @@ def test_a_closed_pipe_stops(run, model, pictures, monkeypatch):
     assert asked == [0, 1]
 
 
-def test_a_fault_amid_the_run_leaves_what_is_done(run, model, pictures, monkeypatch):
-    monkeypatch.setattr(portions, "PICTURES", 2)
+def test_an_error_of_the_backend_leaves_the_results_so_far(run, model, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "MAX_IMAGES", 2)
 
-    def meanwhile(number):
+    def on_request(number):
         if number == 3:
             raise NumericalError("NaN")
 
-    model("a cat", meanwhile=meanwhile)
+    model("a cat", on_request=on_request)
     status, rows, err = run("describe", *[pictures[0]] * 5, "--json")
     assert (status, len(rows)) == (1, 2)
     assert err == "error: NaN\nstopped after 2 of 5\n"
 
 
 class Refusing(Scripted):
-    """Can be asked nothing, as with bounds that leave no token."""
+    """A backend that refuses every request, as with bounds that leave no token."""
 
     def generate(self, requests, observer=None):
         self.calls.append(len(requests))
         raise BadOption("max_pixels is 5")
 
 
-def test_what_no_picture_can_be_asked_with_ends_the_run(run, pictures, monkeypatch):
-    monkeypatch.setattr(portions, "PICTURES", 2)
+def test_options_that_allow_no_request_end_the_run(run, pictures, monkeypatch):
+    monkeypatch.setattr(portions, "MAX_IMAGES", 2)
     backend = Refusing()
     monkeypatch.setattr(model_cache, "CACHE", model_cache.ModelCache(lambda spec: backend))
     status, rows, err = run("describe", *[pictures[0]] * 6, "--json")
@@ -483,17 +561,17 @@ def test_what_no_picture_can_be_asked_with_ends_the_run(run, pictures, monkeypat
     assert err.endswith("stopped after 2 of 6\n")
 
 
-def test_a_fault_of_our_own_is_shown_whole(run, model, pictures):
-    def meanwhile(number):
+def test_a_bug_is_shown_with_its_traceback(run, model, pictures):
+    def on_request(number):
         raise ZeroDivisionError("a fault")
 
-    model("a cat", meanwhile=meanwhile)
+    model("a cat", on_request=on_request)
     status, out, err = run("describe", pictures[0])
     assert (status, out) == (2, "")
     assert "Traceback" in err and "ZeroDivisionError: a fault" in err
 
 
-def test_bytes_that_are_no_utf8_are_printed_as_such(run, model, pictures, tmp_path):
+def test_names_that_are_not_utf8_are_printed_well_formed(run, model, pictures, tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     try:
         (tmp_path / name).write_bytes(Path(pictures[0]).read_bytes())
@@ -528,7 +606,7 @@ ODD_NUMBERS = {
 
 
 @pytest.mark.parametrize("case", ODD_NUMBERS)
-def test_odd_numbers_are_declared_errors(run, pictures, case):
+def test_odd_numbers_are_reported(run, pictures, case):
     argv, said = ODD_NUMBERS[case]
     status, out, err = run("describe", pictures[0], *argv)
     assert (status, out) == (2, "")
@@ -536,7 +614,7 @@ def test_odd_numbers_are_declared_errors(run, pictures, case):
 
 
 @pytest.mark.parametrize("text", ["1e400x5", "5x99999999999", "9" * 5000 + "x1", "-5x5", "x", "5"])
-def test_odd_sizes_are_declared_errors(run, text):
+def test_odd_sizes_are_reported(run, text):
     status, out, err = run(
         "parse", "--family", "qwen2_5_vl", "--task", "boxes", f"--image-size={text}", stdin="[]"
     )
@@ -544,7 +622,7 @@ def test_odd_sizes_are_declared_errors(run, text):
 
 
 @pytest.mark.parametrize("number", ["4096", "4.096e3"])
-def test_large_numbers_may_be_written_short(run, model, pictures, number):
+def test_large_numbers_may_be_in_exponent_notation(run, model, pictures, number):
     backend = model("a cat")
     run("describe", pictures[0], "--max-pixels", number)
     assert backend.requests[0].max_pixels == 4096
@@ -553,7 +631,7 @@ def test_large_numbers_may_be_written_short(run, model, pictures, number):
 @pytest.mark.parametrize(
     "command", [None, "describe", "ocr", "ground", "parse", "models", "download"]
 )
-def test_help_says_what_the_status_means(run, command):
+def test_help_explains_the_exit_status(run, command):
     status, out, _ = run(*filter(None, [command]), "--help")
     assert status == 0
     for code in (0, 1, 2, 3, 129, 130, 143, 141):
@@ -568,13 +646,13 @@ def test_parse_gives_notes_and_data(run):
     assert rows[0]["data"][0]["colour"] == "red" and rows[0]["data"][0]["odd"] is None
 
 
-def test_parse_says_that_stdin_is_closed(monkeypatch, capsys):
+def test_parse_reports_a_closed_stdin(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", None)
     assert main.main(parse("qwen3_vl", "boxes")) == 2
     assert "stdin" in capsys.readouterr().err
 
 
-def test_in_its_own_process_a_closed_pipe_ends_it_quietly():
+def test_a_closed_pipe_ends_the_process_quietly():
     reads, writes = os.pipe()
     os.close(reads)
     with os.fdopen(writes, "w") as pipe:
@@ -589,14 +667,14 @@ def test_in_its_own_process_a_closed_pipe_ends_it_quietly():
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_models_lists_what_is_there(run, tmp_path):
+def test_models_lists_the_models_on_disk(run, tmp_path):
     whole = files()
     write(tmp_path / "Qwen-VL" / "whole", whole)
     write(tmp_path / "half", {k: v for k, v in whole.items() if "00001" not in k})
     status, rows, _ = run("models", "--root", tmp_path, "--json")
     assert status == 0
     found = {row["name"]: row for row in rows}
-    assert set(found) == {"demo", "half", "Qwen-VL/whole"}
+    assert set(found) == {"nano", "half", "Qwen-VL/whole"}
     assert found["Qwen-VL/whole"]["problem"] == ""
     assert found["Qwen-VL/whole"]["family"] == "qwen3_vl"
     assert found["half"]["missing"] == ["model-00001-of-00002.safetensors"]
@@ -620,7 +698,7 @@ def test_download(run, tmp_path):
         assert row == {"path": f"{tmp_path}/Tiny", "revision": "master"}
 
 
-def test_in_its_own_process_parse_needs_no_torch():
+def test_parse_imports_no_torch():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "qwenvl", *parse("qwen3_vl", "boxes")],
         cwd=ROOT,

@@ -1,0 +1,147 @@
+"""Commands that ask a model about images: describe, ocr, ground."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from contextlib import closing
+
+from ..backends.base import Backend
+from ..errors import BadImage, BadOption, QwenVLError
+from ..types import LocalSpec, Result, Sampling, Task
+from ..unicode import well_formed
+from .model_names import checkpoint_of
+from .output import as_json, print_json, print_message, print_result
+from .portions import OrderedResults, Portion, read_portions
+
+SOME_FAILED, NOTHING_DONE, UNREADABLE = 1, 2, 3
+"""Exit statuses of failures; ``parser.EXIT_STATUS`` explains them."""
+
+SAMPLING_OPTIONS = (
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "seed",
+    "max_thinking_tokens",
+)
+"""Options that override single fields of the model's own ``Sampling``."""
+
+
+def describe(options: argparse.Namespace) -> int:
+    from ..tasks import describe as task
+
+    return _answer(options, task.describe(options.style, options.prompt))
+
+
+def ocr(options: argparse.Namespace) -> int:
+    from ..tasks import ocr as task
+
+    return _answer(options, task.ocr(options.output, options.language))
+
+
+def ground(options: argparse.Namespace) -> int:
+    from ..tasks import ground as task
+
+    return _answer(options, task.ground(options.find, options.kind, options.max_count))
+
+
+def _answer(options: argparse.Namespace, task: Task) -> int:
+    """Asks about all images, a portion at a time; one that fails costs only its own answer.
+    Returns the exit status."""
+    from .. import run
+    from ..model_cache import CACHE
+
+    paths = options.images
+    results = OrderedResults(lambda number, result: _show(paths[number], result, options))
+    try:
+        with CACHE.lease(_spec(options)) as backend, closing(read_portions(paths)) as portions:
+            own = run.sampling_for(backend, task, options.thinking)
+            given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
+            given = {name: value for name, value in given.items() if value is not None}
+            sampling = dataclasses.replace(own, **given)
+            for portion in portions:
+                accepted = _ask(backend, task, portion, sampling, results, options)
+                if not (accepted or results.answered or results.unreadable):
+                    break  # the options allow no request, and will not for later images
+    except QwenVLError as error:
+        if not results.answered:
+            raise
+        print_message(f"error: {error}")
+    except BaseException:
+        print_message(f"stopped after {results.shown} of {len(paths)}")
+        raise
+    if results.shown < len(paths):
+        print_message(f"stopped after {results.shown} of {len(paths)}")
+    if results.failed or results.shown < len(paths):
+        return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
+    return UNREADABLE if results.unreadable else 0
+
+
+def _ask(
+    backend: Backend,
+    task: Task,
+    portion: Portion,
+    sampling: Sampling,
+    results: OrderedResults,
+    options: argparse.Namespace,
+) -> bool:
+    """Puts a result for each image of ``portion`` into ``results``. False where the backend
+    refused the requests as a whole."""
+    from .. import run
+
+    asks = {}
+    for number, image in portion.items():
+        if isinstance(image, BadImage):
+            results.put(number, Result("", finish_reason="error", error=str(image)))
+        else:
+            asks[number] = run.Ask(
+                task,
+                image,
+                system=options.system,
+                sampling=sampling,
+                min_pixels=options.min_pixels or None,
+                max_pixels=options.max_pixels or None,
+                thinking=options.thinking,
+            )
+    numbers = list(asks)
+    try:
+        run.answer_each(
+            backend, list(asks.values()), lambda index, result: results.put(numbers[index], result)
+        )
+    except (BadOption, BadImage) as error:
+        for number in numbers:
+            results.put(number, Result("", finish_reason="error", error=str(error)))
+        return False
+    return True
+
+
+def _spec(options: argparse.Namespace) -> LocalSpec:
+    return LocalSpec(
+        str(checkpoint_of(options.model, options.root)),
+        precision=options.precision,
+        quantization=options.quantization,
+        attention=options.attention,
+        device=options.device,
+        trust_remote_code=options.trust_remote_code,
+    )
+
+
+def _show(path: str, result: Result, options: argparse.Namespace) -> None:
+    path = well_formed(path)
+    for note in result.notes:
+        print_message(f"note: {path}: {note}")
+    if result.error:
+        named = result.error if result.error.startswith(path) else f"{path}: {result.error}"
+        print_message(f"error: {named}")
+    if options.json:
+        row = {"image": path, **as_json(result)}
+        row |= {"thinking": result.thinking, "finish_reason": result.finish_reason}
+        if result.error:
+            row["error"] = result.error
+        print_json(row)
+    elif not result.error:
+        print_result(f"{path}:\n{result.text}\n" if len(options.images) > 1 else result.text)

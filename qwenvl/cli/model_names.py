@@ -1,0 +1,43 @@
+"""Model names on the command line, resolved as the Loader resolves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..checkpoints.inspection import inspect
+from ..checkpoints.library import BUNDLED, BUNDLED_NAME, ModelLibrary
+from ..errors import CheckpointNotFound
+
+DEFAULT_ROOT = "models/LLM"
+_BUNDLED_NAMES = (BUNDLED_NAME, "demo")
+
+
+def library_of(roots: Sequence[str] | None) -> ModelLibrary:
+    """The models below ``roots``, None meaning the default one."""
+    folders = tuple(map(Path, roots or [DEFAULT_ROOT]))
+    return ModelLibrary(folders, folders[0])
+
+
+def checkpoint_of(name: str, roots: Sequence[str] | None) -> Path:
+    """The folder of a model: the bundled one by its name, a folder, or a model below ``roots`` by
+    its path there, by its own name, or by ``owner/name`` as on the hub.
+
+    Raises ``CheckpointNotFound`` where there is none; nothing is downloaded.
+    """
+    if name in _BUNDLED_NAMES:  # before folders: the pack itself has one of that name
+        return BUNDLED
+    path = Path(name)
+    if name and path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")):
+        return inspect(name).path
+    place = library_of(roots).locate(name)
+    if isinstance(place, Path):
+        return place
+    if place.folder.is_dir():  # incomplete: whoever loads it says what is missing
+        return place.folder
+    raise CheckpointNotFound(
+        f"{place.repo_id} is not in {place.root}. Download it first: "
+        f"python -m qwenvl download {place.repo_id} --root {place.root}"
+    )

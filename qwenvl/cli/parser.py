@@ -1,0 +1,168 @@
+"""Argument parser of the command line: its commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ..checkpoints.library import BUNDLED_NAME
+from ..families import FAMILIES
+from ..types import Sampling, Size
+from . import answering, commands
+from .answering import SAMPLING_OPTIONS
+from .model_names import DEFAULT_ROOT
+
+EXIT_STATUS = """\
+exit status:
+  0    everything was done
+  1    some inputs failed or were not reached; the others were answered
+  2    nothing could be started, or no input could be answered
+  3    the only failures are replies that could not be read
+  129, 130, 143
+       stopped by SIGHUP, by Ctrl-C, by SIGTERM; what is written until then is whole
+  141  who read the results has closed the pipe
+"""
+_HELP: dict[str, Any] = {
+    "epilog": EXIT_STATUS,
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+}
+_MAX_SIDE = 1_000_000  # pixels, of an image that a reply is about
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m qwenvl", description=description, **_HELP)
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_tasks(subparsers)
+    _add_models(subparsers)
+    parse = _command(subparsers, commands.parse, "read a raw reply on stdin, print what it says")
+    parse.add_argument("--family", required=True, help=f"one of {', '.join(FAMILIES)}")
+    parse.add_argument("--image-size", required=True, type=_size, metavar="WxH")
+    parse.add_argument(
+        "--input-size", type=_size, metavar="WxH",
+        help="of the picture that the model saw (default: as the family's processor resizes)",
+    )  # fmt: skip
+    parse.add_argument("--task", required=True, choices=("boxes", "points", "ocr"))
+    return parser
+
+
+def _command(
+    subparsers: Any, run: Callable[[argparse.Namespace], int | None], about: str, **more: Any
+) -> Any:
+    """A subcommand, named after the function that runs it."""
+    parser = subparsers.add_parser(run.__name__, help=about, description=about, **_HELP, **more)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_tasks(subparsers: Any) -> None:
+    from ..tasks.describe import STYLES
+    from ..tasks.ocr import OUTPUTS
+
+    common = [_common_options()]
+    describe = _command(subparsers, answering.describe, "say what pictures show", parents=common)
+    describe.add_argument("--style", choices=tuple(STYLES), default="detailed")
+    describe.add_argument("--prompt", default="", help="own words in place of a style")
+    ocr = _command(subparsers, answering.ocr, "read the text in pictures", parents=common)
+    ocr.add_argument("--output", choices=tuple(OUTPUTS), default="plain")
+    ocr.add_argument("--language", default="auto")
+    ground = _command(subparsers, answering.ground, "find things in pictures", parents=common)
+    ground.add_argument("--find", required=True, help="what to find, several with commas")
+    ground.add_argument("--kind", choices=("boxes", "points"), default="boxes")
+    ground.add_argument("--max-count", type=_integer, default=0, help="0: as many as there are")
+
+
+def _add_roots(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument(
+        "--root", action="append", metavar="DIR",
+        help=f"{about}; may repeat (default: {DEFAULT_ROOT})",
+    )  # fmt: skip
+
+
+def _common_options() -> argparse.ArgumentParser:
+    """The options of all commands that ask a model."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("images", nargs="+", metavar="IMAGE")
+    common.add_argument(
+        "--json", action="store_true",
+        help="one JSON object a picture, in order, each as soon as it is answered; one that "
+        "failed has an error",
+    )  # fmt: skip
+    common.add_argument(
+        "--model", default=BUNDLED_NAME, metavar="NAME|FOLDER",
+        help="a name as models lists it, owner/name as on the hub, or a checkpoint's folder "
+        f"(default: {BUNDLED_NAME}, the small bundled model)",
+    )  # fmt: skip
+    _add_roots(common, "where models are looked up by name")
+    for name, default, choices in (
+        ("precision", "auto", "auto, bf16, fp16 or fp32"),
+        ("quantization", "none", "none, 8bit or 4bit"),
+        ("attention", "auto", "auto, sdpa, eager, flash_attention_2, ..."),
+        ("device", "auto", "auto, cpu, cuda:0, ..."),
+    ):
+        common.add_argument(f"--{name}", default=default, metavar="X", help=choices)
+    common.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python that lies in the checkpoint"
+    )
+    common.add_argument("--system", default="", help="a system prompt")
+    common.add_argument(
+        "--thinking", action=argparse.BooleanOptionalAction, default=None,
+        help="for models that can be asked to (default: their own way)",
+    )  # fmt: skip
+    for name in ("min_pixels", "max_pixels"):
+        common.add_argument(
+            f"--{name.replace('_', '-')}", type=_integer, metavar="N",
+            help="bound on width times height of what the model sees (default: the model's own)",
+        )  # fmt: skip
+    kinds = {field.name: field.default for field in dataclasses.fields(Sampling)}
+    for name in SAMPLING_OPTIONS:
+        kind = float if isinstance(kinds[name], float) else _integer
+        common.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N")
+    return common
+
+
+def _add_models(subparsers: Any) -> None:
+    models = _command(subparsers, commands.models, "list the models on this machine")
+    _add_roots(models, "where models are looked for")
+    models.add_argument("--catalogue", action="store_true", help="also those to download")
+    models.add_argument("--json", action="store_true", help="one JSON object for each model")
+    download = _command(subparsers, commands.download, "bring a model onto this machine")
+    download.add_argument("repo", metavar="OWNER/NAME")
+    download.add_argument("--root", default=DEFAULT_ROOT, metavar="DIR")
+    download.add_argument("--source", choices=("huggingface", "modelscope"), default="huggingface")
+    download.add_argument(
+        "--endpoint", metavar="URL",
+        help="a mirror's address; it gets no login unless QVL_TOKEN_HOST names its host",
+    )  # fmt: skip
+    download.add_argument("--revision", help="a branch, a tag or a commit (default: the newest)")
+    download.add_argument(
+        "--verify", action="store_true",
+        help="read all files anew and fetch again what differs from the hub's",
+    )  # fmt: skip
+    download.add_argument("--trust-remote-code", action="store_true", help="fetch Python files too")
+    download.add_argument("--json", action="store_true")
+
+
+def _integer(text: str) -> int:
+    """``1000`` or ``1e3``."""
+    try:
+        number = float(text) if "e" in text.lower() else int(text)
+        if number == int(number):
+            return int(number)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+
+
+def _size(text: str) -> Size:
+    """``640x480``, width first, to (height, width)."""
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        width = height = 0
+    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no size: give WIDTHxHEIGHT, as 640x480, up to {_MAX_SIDE} each"
+        )
+    return height, width
