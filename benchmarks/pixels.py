@@ -64,9 +64,9 @@ def pixels(name: str, wanted: float | None, on: str, count: int, side: int) -> F
 
 def pixels_growth(name: str, wanted: float | None, on: str, sides: Sequence[int]) -> Growth:
     """Cost of a picture's way to the model as its pixels grow."""
-    from qwen_vl_suite.qwenvl.media import images
+    from qwen_vl_suite.qwenvl.media import image_processor, images
 
-    rule = images.ImageProcessor(patch_size=16, max_pixels=2**24)
+    rule = image_processor.ImageProcessor(patch_size=16, max_pixels=2**24)
     device = torch.device(on)
     made = [_batch(1, side) for side in sides]
 

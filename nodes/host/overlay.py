@@ -12,6 +12,7 @@ from typing import Any
 from ...qwenvl import coordinates
 from ...qwenvl.errors import BadImage
 from ...qwenvl.media import draw, images
+from ...qwenvl.media.image_processor import resize
 from ...qwenvl.types import Box, Point
 from .parts import part
 
@@ -97,7 +98,7 @@ def _jpeg(picture: Any) -> bytes:
     pixels = images.pictures(picture[::step, ::step])[0]
     height, width = pixels.shape[-2:]
     shrink = min(1.0, _LONGEST / max(height, width))
-    small = images.resize(pixels, (max(1, round(height * shrink)), max(1, round(width * shrink))))
+    small = resize(pixels, (max(1, round(height * shrink)), max(1, round(width * shrink))))
     file = BytesIO()
     Image.fromarray(small.movedim(0, -1).contiguous().cpu().numpy()).save(file, "JPEG", quality=85)
     return file.getvalue()

@@ -21,7 +21,7 @@ from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
 from ..inference.sequence import Row
 from ..inference.speculative.adaptive import AdaptiveSpeculation
-from ..media.images import ImageProcessor
+from ..media.image_processor import ImageProcessor
 from ..models.devices import pick_devices
 from ..models.footprint import estimated_bytes
 from ..models.load_progress import Progress

@@ -112,7 +112,7 @@ def _default_input(family: Family, image_size: Size) -> Size:
     16,384 tokens as in the checkpoints on the hubs. Relative coordinates do not depend on it."""
     if family.coordinates == "relative":
         return image_size
-    from ..media.images import target_size
+    from ..media.image_processor import target_size
 
     token = family.patch_factor**2
     return target_size(*image_size, family.patch_factor, 4 * token, 16384 * token)

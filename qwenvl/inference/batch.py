@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..media import images
+from ..media import image_processor
 from ..models.patches import mtp_head
 from .cuda_graphs import CudaGraphs
 from .model_runner import ModelRunner, Prefill
@@ -295,7 +295,7 @@ class _Fetched:
         if not tokens.is_cuda:
             self._tokens = tokens.clone()
             return
-        self._tokens = images.sendable(torch.empty_like(tokens, device="cpu"), tokens.device)
+        self._tokens = image_processor.pinned(torch.empty_like(tokens, device="cpu"), tokens.device)
         self._tokens.copy_(tokens, non_blocking=True)
         self._event = torch.cuda.Event()
         self._event.record(torch.cuda.current_stream(tokens.device))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..checkpoints.files import readable_size
 from ..errors import OutOfMemory
-from ..media import images
+from ..media import image_processor
 from ..models.memory import is_out_of_memory
 from ..observer import Observer
 from ..prompting.prompt import Prompt
@@ -268,7 +268,9 @@ class Scheduler:
         keys = zip(digests, prompt.input_sizes, strict=True)
         for one, image in zip(keys, prompt.request.images, strict=True):
             known = key in kept or one in kept
-            shown.append((one, image if known else images.sendable(image, self.backend.device)))
+            shown.append(
+                (one, image if known else image_processor.pinned(image, self.backend.device))
+            )
         return key, shown
 
     def _least(self, index: int) -> int:
