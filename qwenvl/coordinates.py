@@ -26,36 +26,36 @@ FAR_OUT = 0.02
 
 
 def to_box(
-    values: Sequence[float], seen: ReplyContext, label: str = "", score: float | None = None
+    values: Sequence[float], context: ReplyContext, label: str = "", score: float | None = None
 ) -> Box | None:
     """The box of ``values`` (x1, y1, x2, y2 in the family's space) in original pixels.
 
     Corners in the wrong order are swapped, and what reaches over the edge (1003 of 1000, say) is
     clamped. None where nothing is left: no area inside the picture, or a number is not finite.
     """
-    mapped = _to_pixels(values, seen)
+    mapped = _to_pixels(values, context)
     if mapped is None:
         return None
     (x1, x2), (y1, y2) = sorted(mapped[0::2]), sorted(mapped[1::2])
     return Box(x1, y1, x2, y2, label, score) if x1 < x2 and y1 < y2 else None
 
 
-def to_point(values: Sequence[float], seen: ReplyContext, label: str = "") -> Point | None:
+def to_point(values: Sequence[float], context: ReplyContext, label: str = "") -> Point | None:
     """The point of ``values`` (x, y in the family's space) in original pixels, clamped to the
     picture. None where it lies more than ``FAR_OUT`` outside, or a number is not finite."""
-    mapped = _to_pixels(values, seen)
-    if mapped is None or outside(values, seen) > FAR_OUT:
+    mapped = _to_pixels(values, context)
+    if mapped is None or outside(values, context) > FAR_OUT:
         return None
     return Point(mapped[0], mapped[1], label)
 
 
-def outside(values: Sequence[float], seen: ReplyContext) -> float:
+def outside(values: Sequence[float], context: ReplyContext) -> float:
     """How far ``values`` (x, y, and so on in turn) reach outside the picture, as a share of its
     side: 0 inside, 0.5 for 1500 of 1000, infinite for what is not finite."""
     # Python's whole numbers have no bound; a float's division has.
     if not all(-_HUGE < value < _HUGE for value in values):
         return math.inf
-    xs, ys, (width, height) = values[0::2], values[1::2], _rulers(values, seen)
+    xs, ys, (width, height) = values[0::2], values[1::2], _rulers(values, context)
     return max(
         max(-min(xs), max(xs) - width, 0) / width, max(-min(ys), max(ys) - height, 0) / height
     )
@@ -69,8 +69,8 @@ class Mapper:
     the reader of the reply ``lost``, by label.
     """
 
-    def __init__(self, seen: ReplyContext, lost: Sequence[str] = ()):
-        self._seen = seen
+    def __init__(self, context: ReplyContext, lost: Sequence[str] = ()):
+        self._context = context
         self._clamped: list[float] = []
         self._lost = [
             f"{label[:40] or 'one'} (its place is broken or of another kind)" for label in lost
@@ -80,22 +80,22 @@ class Mapper:
 
     def box(self, values: Sequence[float], label: str = "") -> Box | None:
         """See ``to_box``."""
-        return self._noted(values, label, to_box(values, self._seen, label))
+        return self._noted(values, label, to_box(values, self._context, label))
 
     def point(self, values: Sequence[float], label: str = "") -> Point | None:
         """See ``to_point``; of a box, its middle, even where it has no area."""
         if len(values) == 2:
-            return self._noted(values, label, to_point(values, self._seen, label))
-        box = to_box(values, self._seen, label)
-        if box is None and outside(values, self._seen) <= FAR_OUT:
+            return self._noted(values, label, to_point(values, self._context, label))
+        box = to_box(values, self._context, label)
+        if box is None and outside(values, self._context) <= FAR_OUT:
             middle = ((values[0] + values[2]) / 2, (values[1] + values[3]) / 2)
-            return self._noted(middle, label, to_point(middle, self._seen, label))
+            return self._noted(middle, label, to_point(middle, self._context, label))
         return self._noted(values, label, centre(box) if box else None)
 
     def data(self, values: Sequence[float]) -> dict[str, float]:
         """What a program should know of a mapped place: ``outside``, the share of the picture's
         side that was cut off, where that is more than ``FAR_OUT``."""
-        share = outside(values, self._seen)
+        share = outside(values, self._context)
         return {"outside": round(share, 4)} if share > FAR_OUT else {}
 
     def notes(self) -> tuple[str, ...]:
@@ -120,15 +120,15 @@ class Mapper:
         lost = f"What the model marked cannot be mapped to the picture: {self.lost()}."
         if not self._is_outside:
             return f"{lost} A box needs a width and a height."
-        if self._seen.family.coordinates == "relative":
+        if self._context.family.coordinates == "relative":
             ruler = f"0-{RELATIVE_SIDE} along each side"
         else:
-            ruler = f"pixels of {self._seen.input_size[1]}x{self._seen.input_size[0]}"
-        return f"{lost} {self._seen.family.title} is read as {ruler}. {_OTHER_SCALE}"
+            ruler = f"pixels of {self._context.input_size[1]}x{self._context.input_size[0]}"
+        return f"{lost} {self._context.family.title} is read as {ruler}. {_OTHER_SCALE}"
 
     def _noted(self, values: Sequence[float], label: str, place: _Place | None) -> _Place | None:
         self.count += 1
-        share = outside(values, self._seen)
+        share = outside(values, self._context)
         self._is_outside |= share > FAR_OUT
         if place is None:
             numbers = ", ".join(map(_short, values))
@@ -163,12 +163,12 @@ def whole_point(point: Point, image_size: Size) -> tuple[int, int]:
     return min(int(point.x), width - 1), min(int(point.y), height - 1)
 
 
-def _to_pixels(values: Sequence[float], seen: ReplyContext) -> list[float] | None:
+def _to_pixels(values: Sequence[float], context: ReplyContext) -> list[float] | None:
     # Python's whole numbers have no bound and no infinity; isfinite overflows on very long ones.
     if float in map(type, values) and not all(map(_is_finite, values)):
         return None
-    height, width = seen.image_size
-    rulers = _rulers(values, seen)
+    height, width = context.image_size
+    rulers = _rulers(values, context)
     # Multiplied first, whole numbers that have an exact answer get it: 290 of 1000 on 100 pixels
     # is 29.0, and rounding up or down does not move it.
     return [
@@ -181,13 +181,13 @@ def _is_finite(value: float) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _rulers(values: Sequence[float], seen: ReplyContext) -> tuple[int, int]:
+def _rulers(values: Sequence[float], context: ReplyContext) -> tuple[int, int]:
     """What the picture's width and height measure in the space of ``values``."""
     if _are_fractions(values):
         return 1, 1
-    if seen.family.coordinates == "relative":
+    if context.family.coordinates == "relative":
         return RELATIVE_SIDE, RELATIVE_SIDE
-    height, width = seen.input_size
+    height, width = context.input_size
     return width, height
 
 

@@ -154,9 +154,9 @@ def _read(backend: Backend, ask: Ask, request: Request, response: Response) -> R
         return Result(text="", finish_reason="error", error=str(response.error))
     height, width = ask.picture.shape[-2:]
     cut = response.finish_reason != "stop"
-    seen = ReplyContext(backend.family, (height, width), response.input_sizes[0], cut)
+    context = ReplyContext(backend.family, (height, width), response.input_sizes[0], cut)
     try:
-        result = ask.task.parse(response.text, seen)
+        result = ask.task.parse(response.text, context)
     except UnreadableReply as error:
         result = Result(text=error.raw, error=str(error))
     return dataclasses.replace(

@@ -238,7 +238,7 @@ class ReplyContext:
 class Task:
     """A kind of question: the words to ask, and how to read the reply.
 
-    ``parse(text, seen)`` turns a reply's text (thinking already split off) into a ``Result`` and
+    ``parse(text, context)`` turns a reply's text (thinking already split off) into a ``Result`` and
     raises ``errors.UnreadableReply``. ``greedy`` tasks need the likeliest answer (reading,
     finding); others use the family's own sampling. ``max_new_tokens`` is the task's default.
     """

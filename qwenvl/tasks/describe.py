@@ -88,7 +88,7 @@ def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Tas
     return Task("describe", STYLES[style], parse, system=system)
 
 
-def _read(text: str, seen: ReplyContext, style: str) -> Result:
+def _read(text: str, context: ReplyContext, style: str) -> Result:
     answer = answer_of(text)
     if not answer and text.lstrip().startswith("<think>"):
         raise UnreadableReply(STILL_THINKING, text)

@@ -59,7 +59,7 @@ def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
 
 def read(
     text: str,
-    seen: ReplyContext,
+    context: ReplyContext,
     kind: str = "boxes",
     asked: Sequence[str] = (),
     max_count: int = 0,
@@ -72,7 +72,7 @@ def read(
     default = asked[0] if len(asked) == 1 else ""
     lost: list[str] = []
     items = read_items(text, "points" if kind == "points" else "boxes", asked, lost)
-    mapper = coordinates.Mapper(seen, lost)
+    mapper = coordinates.Mapper(context, lost)
     found = []
     for item in items:
         values = (kind == "points" and item.point) or item.box or ()
@@ -80,13 +80,13 @@ def read(
             continue
         place = (mapper.point if kind == "points" else mapper.box)(values, item.label or default)
         if place is not None:
-            found.append((place, {**item.data, **_entry(place, seen), **mapper.data(values)}))
+            found.append((place, {**item.data, **_entry(place, context), **mapper.data(values)}))
     if mapper.count and not found:
         raise UnreadableReply(mapper.complaint(), text)
     found = found[: max_count or None]
     places = [place for place, _ in found]
     return Result(
-        text=json.dumps([_entry(place, seen) for place in places], ensure_ascii=False),
+        text=json.dumps([_entry(place, context) for place in places], ensure_ascii=False),
         boxes=tuple(place for place in places if isinstance(place, Box)),
         points=tuple(place for place in places if isinstance(place, Point)),
         data=[data for _, data in found],
@@ -113,10 +113,10 @@ def _question(names: Sequence[str]) -> str:
     return f'Locate every instance that belongs to the following categories: "{", ".join(names)}".'
 
 
-def _entry(place: Box | Point, seen: ReplyContext) -> dict[str, Any]:
+def _entry(place: Box | Point, context: ReplyContext) -> dict[str, Any]:
     if isinstance(place, Box):
         return {"bbox_2d": list(coordinates.whole_box(place)), "label": place.label}
     return {
-        "point_2d": list(coordinates.whole_point(place, seen.image_size)),
+        "point_2d": list(coordinates.whole_point(place, context.image_size)),
         "label": place.label,
     }

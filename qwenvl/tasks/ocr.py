@@ -101,16 +101,16 @@ def ocr(output: str = "plain", language: str = "auto") -> Task:
     )
 
 
-def read_any(text: str, seen: ReplyContext) -> Result:
+def read_any(text: str, context: ReplyContext) -> Result:
     """Reads a reply of whichever output. Raises ``UnreadableReply``."""
     answer = answer_of(text)
     if "data-bbox" in answer:
-        return _read_html(text, seen)
+        return _read_html(text, context)
     if (page := _page(answer)) is not None:
         return page
     if _is_empty_json(answer) or has_lines(answer):
-        return _read_lines(text, seen)
-    return _read_markdown(text, seen)
+        return _read_lines(text, context)
+    return _read_markdown(text, context)
 
 
 def _is_empty_json(answer: str) -> bool:
@@ -139,7 +139,7 @@ def _scalar(text: str) -> Any:
     return _SCALARS.get(text.lower(), int(text) if text.isascii() and text.isdigit() else text)
 
 
-def _read_plain(text: str, seen: ReplyContext) -> Result:
+def _read_plain(text: str, context: ReplyContext) -> Result:
     answer = _answer(text)
     if (page := _page(answer)) is not None:
         return page
@@ -147,14 +147,14 @@ def _read_plain(text: str, seen: ReplyContext) -> Result:
     return Result(text="" if _says_no_text(answer) else answer)
 
 
-def _read_lines(text: str, seen: ReplyContext) -> Result:
+def _read_lines(text: str, context: ReplyContext) -> Result:
     answer = _answer(text)
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
-    seen = _as_declared(answer, seen)[0]
+    context = _as_declared(answer, context)[0]
     lost: list[str] = []
     items = read_items(text, "lines", lost=lost)
-    mapper = coordinates.Mapper(seen, lost)
+    mapper = coordinates.Mapper(context, lost)
     found = []
     for item in items:
         if item.box and (box := mapper.box(item.box, item.text)):
@@ -177,14 +177,14 @@ def _read_lines(text: str, seen: ReplyContext) -> Result:
     )
 
 
-def _read_markdown(text: str, seen: ReplyContext) -> Result:
+def _read_markdown(text: str, context: ReplyContext) -> Result:
     answer = _answer(text)
     if _says_no_text(answer):
         return Result(text="")
     if (page := _page(answer)) is not None:
         return page
-    seen, answer = _as_declared(answer, seen)
-    mapper = coordinates.Mapper(seen)
+    context, answer = _as_declared(answer, context)
+    mapper = coordinates.Mapper(context)
     boxes: list[Box] = []
 
     def in_pixels(comment: re.Match[str]) -> str:
@@ -199,16 +199,16 @@ def _read_markdown(text: str, seen: ReplyContext) -> Result:
         boxes.append(box)
         return f"<!--{comment[1]}({', '.join(map(str, coordinates.whole_box(box)))}) -->"
 
-    document = _PLACED.sub(in_pixels, markup.without_cut_tag(strip_fence(answer), seen.cut))
-    return Result(text=_in_pixels(document, seen), boxes=tuple(boxes), notes=mapper.notes())
+    document = _PLACED.sub(in_pixels, markup.without_cut_tag(strip_fence(answer), context.cut))
+    return Result(text=_in_pixels(document, context), boxes=tuple(boxes), notes=mapper.notes())
 
 
-def _read_html(text: str, seen: ReplyContext) -> Result:
+def _read_html(text: str, context: ReplyContext) -> Result:
     answer = _answer(text)
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
-    seen, answer = _as_declared(answer, seen)
-    document = markup.without_cut_tag(_without_html_fence(answer), seen.cut)
+    context, answer = _as_declared(answer, context)
+    document = markup.without_cut_tag(_without_html_fence(answer), context.cut)
     if not markup.has_tags(document):
         raise UnreadableReply(
             "The model did not answer in HTML. Choose the output plain, which takes any words. It "
@@ -216,14 +216,14 @@ def _read_html(text: str, seen: ReplyContext) -> Result:
             text,
         )
 
-    mapper = coordinates.Mapper(seen)
+    mapper = coordinates.Mapper(context)
     placed = [
         (block, mapper.box(block.box, block.label))
         for block in markup.blocks(document)
         if not is_absent(block.box)
     ]
     return Result(
-        text=_in_pixels(document, seen),
+        text=_in_pixels(document, context),
         boxes=tuple(box for _, box in placed if box),
         data=[
             {
@@ -278,17 +278,17 @@ def _says_no_text(answer: str, bare: bool = False) -> bool:
     return not answer.isupper() and _NO_TEXT.fullmatch(answer.replace("’", "'")) is not None
 
 
-def _as_declared(answer: str, seen: ReplyContext) -> tuple[ReplyContext, str]:
+def _as_declared(answer: str, context: ReplyContext) -> tuple[ReplyContext, str]:
     """The picture as the reply says that it saw it, and the rest of the reply."""
     size, rest = markup.declared_size(answer)
-    return (replace(seen, input_size=size) if size else seen), rest
+    return (replace(context, input_size=size) if size else context), rest
 
 
-def _in_pixels(document: str, seen: ReplyContext) -> str:
+def _in_pixels(document: str, context: ReplyContext) -> str:
     """``document`` with each ``data-bbox`` in pixels of the picture, less those that are none."""
 
     def in_pixels(values: tuple[float, ...]) -> str:
-        box = coordinates.to_box(values, seen) if len(values) == 4 else None
+        box = coordinates.to_box(values, context) if len(values) == 4 else None
         return " ".join(map(str, coordinates.whole_box(box))) if box else ""
 
     return markup.replace_boxes(document, in_pixels)

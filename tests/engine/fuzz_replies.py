@@ -72,20 +72,20 @@ def texts(count: int, seed: int) -> Iterator[str]:
         yield text
 
 
-def check(text: str, seen: ReplyContext) -> None:
+def check(text: str, context: ReplyContext) -> None:
     """Reads ``text`` in every way; fails on anything but a sound result or ``UnreadableReply``."""
     readers = [task().parse for task in TASKS.values()]
     for read in (*readers, read_any):
         try:
-            result = read(text, seen)
+            result = read(text, context)
         except UnreadableReply as error:
             str(error).encode()
             continue
-        check_result(result, seen)
+        check_result(result, context)
 
 
-def check_result(result: Result, seen: ReplyContext) -> None:
-    height, width = seen.image_size
+def check_result(result: Result, context: ReplyContext) -> None:
+    height, width = context.image_size
     saved = json.dumps([result.text, result.data, result.notes], allow_nan=False)
     saved.encode()
     result.text.encode()
@@ -124,14 +124,14 @@ STRETCHED = (
 )  # fmt: skip
 
 
-def seconds(text: str, seen: ReplyContext) -> dict[str, float]:
+def seconds(text: str, context: ReplyContext) -> dict[str, float]:
     """Processor time of each task on ``text``."""
     took = {}
     for name, task in TASKS.items():
         parse = task().parse
         start = time.process_time()
         with contextlib.suppress(UnreadableReply):
-            parse(text, seen)
+            parse(text, context)
         took[name] = time.process_time() - start
     return took
 
@@ -147,10 +147,10 @@ def stretched(scrap: str | tuple[str, str, str], size: int) -> str:
 def measure_growth(sizes: tuple[int, ...], limit: float) -> int:
     """Prints what grows faster than its length, or takes more than ``limit`` seconds at a
     megabyte; returns how many."""
-    seen = ReplyContext(FAMILIES["qwen3_vl"], (800, 600), (800, 600))
+    context = ReplyContext(FAMILIES["qwen3_vl"], (800, 600), (800, 600))
     bad, slowest = 0, (0.0, "", "")
     for scrap in (*HOSTILE, *STRETCHED):
-        rows = [seconds(stretched(scrap, size), seen) for size in sizes]
+        rows = [seconds(stretched(scrap, size), context) for size in sizes]
         for name in TASKS:
             first, last = max(rows[-2][name], 0.01), rows[-1][name]
             slowest = max(slowest, (last, name, repr(scrap)))
@@ -169,10 +169,10 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=1.0, help="seconds at a megabyte")
     options = parser.parse_args()
     for number, family in enumerate(FAMILIES.values()):
-        seen = ReplyContext(family, (1000, 1333), (1008, 1344))
+        context = ReplyContext(family, (1000, 1333), (1008, 1344))
         for text in texts(options.texts, options.seed + number):
             try:
-                check(text, seen)
+                check(text, context)
             except Exception:
                 print(f"{family.model_type}: {text!r}", file=sys.stderr)
                 raise

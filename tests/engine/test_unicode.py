@@ -69,8 +69,8 @@ def test_half_a_character_can_be_asked_with(template, asked):
 
 
 def test_what_was_asked_for_becomes_a_label_that_can_be_drawn_and_saved():
-    seen = ReplyContext(FAMILIES["qwen3_vl"], (100, 200), (100, 200))
-    result = ground.ground(HALF).parse("[[100, 200, 300, 400]]", seen)
+    context = ReplyContext(FAMILIES["qwen3_vl"], (100, 200), (100, 200))
+    result = ground.ground(HALF).parse("[[100, 200, 300, 400]]", context)
     assert [box.label for box in result.boxes] == [WHOLE]
     assert [entry["label"] for entry in result.data] == [WHOLE]
     json.loads(result.text.encode())

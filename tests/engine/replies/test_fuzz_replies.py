@@ -10,13 +10,13 @@ from qwen_vl_suite.qwenvl.types import ReplyContext
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_any_reply_is_read_or_refused_by_every_task(family: str) -> None:
-    seen = ReplyContext(FAMILIES[family], (1000, 1333), (1008, 1344))
+    context = ReplyContext(FAMILIES[family], (1000, 1333), (1008, 1344))
     for text in fuzz_replies.texts(300, seed=7):
-        fuzz_replies.check(text, seen)
+        fuzz_replies.check(text, context)
 
 
 @pytest.mark.parametrize("scrap", [*fuzz_replies.HOSTILE, *fuzz_replies.STRETCHED], ids=repr)
 def test_hostile_replies_are_read_or_refused_soon(scrap: str | tuple[str, str, str]) -> None:
     # Quadratic time would be minutes here.
-    seen = ReplyContext(FAMILIES["qwen3_vl"], (1000, 1333), (1008, 1344))
-    fuzz_replies.check(fuzz_replies.stretched(scrap, 20_000), seen)
+    context = ReplyContext(FAMILIES["qwen3_vl"], (1000, 1333), (1008, 1344))
+    fuzz_replies.check(fuzz_replies.stretched(scrap, 20_000), context)

@@ -14,9 +14,9 @@ from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr, read_any
 from qwen_vl_suite.qwenvl.types import Box, Point, ReplyContext
 
-SEEN = ReplyContext(FAMILIES["qwen3_vl"], (500, 2000), (512, 2016))
-CUT = replace(SEEN, cut=True)
-SEEN_25 = ReplyContext(FAMILIES["qwen2_5_vl"], (766, 507), (1540, 1008))
+CONTEXT = ReplyContext(FAMILIES["qwen3_vl"], (500, 2000), (512, 2016))
+CUT = replace(CONTEXT, cut=True)
+CONTEXT_25 = ReplyContext(FAMILIES["qwen2_5_vl"], (766, 507), (1540, 1008))
 
 
 # Describe
@@ -25,7 +25,7 @@ SEEN_25 = ReplyContext(FAMILIES["qwen2_5_vl"], (766, 507), (1540, 1008))
 def test_a_prompt_of_ones_own_takes_the_place_of_the_style() -> None:
     own = describe("tags", "  How many cats?\n", system="Count.")
     assert (own.prompt, own.system, own.greedy) == ("How many cats?", "Count.", False)
-    assert own.parse("```\n1, 1\n```", SEEN).text == "```\n1, 1\n```"
+    assert own.parse("```\n1, 1\n```", CONTEXT).text == "```\n1, 1\n```"
     assert describe("tags", "   ").prompt == STYLES["tags"]
 
 
@@ -118,20 +118,20 @@ def test_styles_ask_different_things() -> None:
 )
 def test_descriptions(style: str, reply: str, text: str) -> None:
     task = describe(style) if style else describe(prompt="What is it?")
-    assert task.parse(reply, SEEN).text == text
+    assert task.parse(reply, CONTEXT).text == text
 
 
 @pytest.mark.parametrize("reply", ["", " \n", "```\n```", '""'])
 @pytest.mark.parametrize("style", ["short", "tags"])
 def test_no_description_is_an_empty_text_with_a_note(style: str, reply: str) -> None:
-    result = describe(style).parse(reply, SEEN)
+    result = describe(style).parse(reply, CONTEXT)
     assert (result.text, result.notes) == ("", ("The model answered nothing.",))
 
 
 @pytest.mark.parametrize("style", ["short", "tags"])
 def test_a_thought_without_an_answer_is_an_error(style: str) -> None:
     with pytest.raises(UnreadableReply, match="still thinking") as caught:
-        describe(style).parse("<think>hm", SEEN)
+        describe(style).parse("<think>hm", CONTEXT)
     assert caught.value.raw == "<think>hm"
 
 
@@ -188,7 +188,7 @@ CAT, DOG = Box(200, 100, 600, 200, "cat"), Box(1000, 0, 2000, 499.5, "dog")
 
 
 def test_boxes_are_in_pixels_once_each_and_none_without_area() -> None:
-    result = ground("cat, dog").parse(REPLY, SEEN)
+    result = ground("cat, dog").parse(REPLY, CONTEXT)
     assert result.boxes == (CAT, DOG) and result.points == ()
     told = [
         {"bbox_2d": [200, 100, 600, 200], "label": "cat"},
@@ -199,44 +199,46 @@ def test_boxes_are_in_pixels_once_each_and_none_without_area() -> None:
 
 
 def test_boxes_of_a_family_that_writes_pixels() -> None:
-    result = ground("cat").parse('[{"bbox_2d": [504, 770, 1008, 1540], "label": "cat"}]', SEEN_25)
+    result = ground("cat").parse(
+        '[{"bbox_2d": [504, 770, 1008, 1540], "label": "cat"}]', CONTEXT_25
+    )
     assert result.boxes == (Box(253.5, 383, 507, 766, "cat"),)
 
 
 def test_every_family_says_the_same_box_in_its_own_words() -> None:
     for family in FAMILIES.values():
-        seen = ReplyContext(family, (500, 2000), (250, 1000))
+        context = ReplyContext(family, (500, 2000), (250, 1000))
         values = "100,200,300,400" if family.coordinates == "relative" else "100,50,300,100"
         x1, y1, x2, y2 = values.split(",")
         for reply in (
             f'[{{"bbox_2d": [{values}], "label": "cat"}}]',
             f"<ref>cat</ref><box>({x1},{y1}),({x2},{y2})</box>",
         ):
-            assert ground("cat, dog").parse(reply, seen).boxes == (CAT,), family.model_type
+            assert ground("cat, dog").parse(reply, context).boxes == (CAT,), family.model_type
 
 
 def test_max_count_keeps_the_first() -> None:
-    assert ground("cat, dog", max_count=1).parse(REPLY, SEEN).boxes == (CAT,)
-    assert len(ground("cat, dog", max_count=0).parse(REPLY, SEEN).boxes) == 2
-    assert len(ground("cat, dog", max_count=9).parse(REPLY, SEEN).boxes) == 2
+    assert ground("cat, dog", max_count=1).parse(REPLY, CONTEXT).boxes == (CAT,)
+    assert len(ground("cat, dog", max_count=0).parse(REPLY, CONTEXT).boxes) == 2
+    assert len(ground("cat, dog", max_count=9).parse(REPLY, CONTEXT).boxes) == 2
 
 
 def test_the_only_name_asked_for_labels_what_has_none() -> None:
     reply = "[100, 200, 300, 400]"
-    assert ground("red cat").parse(reply, SEEN).boxes[0].label == "red cat"
-    assert ground("cat, dog").parse(reply, SEEN).boxes[0].label == ""
-    assert grounding.read(reply, SEEN).boxes[0].label == ""
+    assert ground("red cat").parse(reply, CONTEXT).boxes[0].label == "red cat"
+    assert ground("cat, dog").parse(reply, CONTEXT).boxes[0].label == ""
+    assert grounding.read(reply, CONTEXT).boxes[0].label == ""
 
 
 def test_points() -> None:
     task = ground("nose", "points")
-    result = task.parse('[{"point_2d": [500, 1000], "label": "nose"}]', SEEN)
+    result = task.parse('[{"point_2d": [500, 1000], "label": "nose"}]', CONTEXT)
     assert result.points == (Point(1000, 500, "nose"),) and result.boxes == ()
     assert json.loads(result.text) == [{"point_2d": [1000, 499], "label": "nose"}]
 
 
 def test_boxes_become_their_middles_where_points_were_asked_for() -> None:
-    result = ground("cat, dog", "points").parse(REPLY, SEEN)
+    result = ground("cat, dog", "points").parse(REPLY, CONTEXT)
     assert result.points == (
         Point(400, 150, "cat"),
         Point(1500, 249.75, "dog"),
@@ -247,22 +249,24 @@ def test_boxes_become_their_middles_where_points_were_asked_for() -> None:
 
 def test_points_are_no_boxes() -> None:
     with pytest.raises(UnreadableReply, match="points where boxes"):
-        ground("nose").parse('[{"point_2d": [500, 1000], "label": "nose"}]', SEEN)
+        ground("nose").parse('[{"point_2d": [500, 1000], "label": "nose"}]', CONTEXT)
 
 
 @pytest.mark.parametrize("kind", ["boxes", "points"])
 def test_nothing_found(kind: str) -> None:
     task = ground("cat", kind)
     for reply in ("[]", "None found.", "There are no cats, but there is a dog."):
-        result = task.parse(reply, SEEN)
+        result = task.parse(reply, CONTEXT)
         assert (result.text, result.boxes, result.points, result.data) == ("[]", (), (), [])
     for reply in ("A cat sits there.", "", "There are no dogs. The cat is on the left."):
         with pytest.raises(UnreadableReply):
-            task.parse(reply, SEEN)
+            task.parse(reply, CONTEXT)
 
 
 def test_a_score_that_the_model_wrote_is_data_and_no_score() -> None:
-    result = ground("cat").parse('[{"bbox_2d": [100, 200, 300, 400, 0.9], "label": "cat"}]', SEEN)
+    result = ground("cat").parse(
+        '[{"bbox_2d": [100, 200, 300, 400, 0.9], "label": "cat"}]', CONTEXT
+    )
     assert result.boxes == (CAT,) and result.boxes[0].score is None
     assert result.data == [{"bbox_2d": [200, 100, 600, 200], "label": "cat", "score": 0.9}]
 
@@ -278,7 +282,7 @@ def test_a_score_that_the_model_wrote_is_data_and_no_score() -> None:
     ],
 )
 def test_a_place_that_says_nowhere_is_nothing_found(reply: str, kind: str) -> None:
-    result = ground("cat", kind).parse(reply, SEEN)
+    result = ground("cat", kind).parse(reply, CONTEXT)
     assert (result.text, result.boxes, result.points, result.notes) == ("[]", (), (), ())
 
 
@@ -288,20 +292,20 @@ NEAR = '{"bbox_2d": [500, 500, 1015, 990], "label": "near"}'
 
 
 def test_a_box_that_reaches_outside_is_cut_and_said() -> None:
-    result = ground("it").parse(f"[{OVER}, {NEAR}]", SEEN)
+    result = ground("it").parse(f"[{OVER}, {NEAR}]", CONTEXT)
     assert result.boxes == (Box(1000, 250, 2000, 500, "over"), Box(1000, 250, 2000, 495, "near"))
     assert [entry.get("outside") for entry in result.data] == [0.5, None]
     (note,) = result.notes
     assert "1 of 2 boxes" in note and "50%" in note and "scale" in note
-    assert ground("it").parse(f"[{NEAR}]", SEEN).notes == ()
+    assert ground("it").parse(f"[{NEAR}]", CONTEXT).notes == ()
 
 
 def test_a_box_outside_is_named_and_the_others_stay() -> None:
-    result = ground("it").parse(f"[{OUTSIDE}, {NEAR}]", SEEN)
+    result = ground("it").parse(f"[{OUTSIDE}, {NEAR}]", CONTEXT)
     assert [box.label for box in result.boxes] == ["near"]
     assert any("far [1920, 100, 2400, 300]" in note for note in result.notes)
     points = '[{"point_2d": [1050, 5], "label": "far"}, {"point_2d": [1015, 5], "label": "near"}]'
-    result = ground("it", "points").parse(points, SEEN)
+    result = ground("it", "points").parse(points, CONTEXT)
     assert result.points == (Point(2000, 2.5, "near"),)
     assert any("far [1050, 5]" in note for note in result.notes)
 
@@ -322,34 +326,34 @@ def test_places_that_cannot_be_mapped_are_unreadable_and_not_nothing(
     kind: str, reply: str, reason: str
 ) -> None:
     with pytest.raises(UnreadableReply, match=reason) as caught:
-        ground("it", kind).parse(reply, SEEN)
+        ground("it", kind).parse(reply, CONTEXT)
     assert caught.value.raw == reply
 
 
 def test_pixels_outside_of_what_the_model_saw_are_unreadable() -> None:
     with pytest.raises(UnreadableReply, match="pixels of 1008x1540"):
-        ground("it").parse('[{"bbox_2d": [1100, 5, 1200, 90]}]', SEEN_25)
+        ground("it").parse('[{"bbox_2d": [1100, 5, 1200, 90]}]', CONTEXT_25)
 
 
 def test_lines_outside_are_unreadable_and_a_document_keeps_its_words() -> None:
     outside = '[{"bbox_2d": [1920, 100, 2400, 300], "text_content": "TOTAL"}]'
     with pytest.raises(UnreadableReply, match=r"TOTAL .1920"):
-        ocr("lines").parse(outside, SEEN)
+        ocr("lines").parse(outside, CONTEXT)
     both = f'{outside[:-1]}, {{"bbox_2d": [100, 200, 300, 400], "text_content": "5,00"}}]'
-    result = ocr("lines").parse(both, SEEN)
+    result = ocr("lines").parse(both, CONTEXT)
     assert (result.text, [box.label for box in result.boxes]) == ("TOTAL\n5,00", ["5,00"])
     assert "TOTAL [1920" in result.notes[0]
     page = '<p data-bbox="1920 100 2400 300">TOTAL</p><p data-bbox="500 500 1500 900">b</p>'
-    result = ocr("html").parse(page, SEEN)
+    result = ocr("html").parse(page, CONTEXT)
     assert result.text == '<p>TOTAL</p><p data-bbox="1000 250 2000 450">b</p>'
     assert [entry["outside"] for entry in result.data] == [0.5] and len(result.notes) == 2
-    marked = ocr("markdown").parse("A\n<!-- Image (500, 500, 1500, 900) -->", SEEN)
+    marked = ocr("markdown").parse("A\n<!-- Image (500, 500, 1500, 900) -->", CONTEXT)
     assert marked.text == "A\n<!-- Image (1000, 250, 2000, 450) -->" and len(marked.notes) == 1
 
 
 def test_numbers_that_are_no_json_become_null() -> None:
     reply = '[{"bbox_2d": [1, 2, 3, 4], "a": 1e999, "b": [NaN, -1e999], "c": 1.5,}]'
-    data = ground("it").parse(reply, SEEN).data
+    data = ground("it").parse(reply, CONTEXT).data
     assert json.loads(json.dumps(data, allow_nan=False))[0] | {"a": None} == data[0]
     assert data[0]["b"] == [None, None] and data[0]["c"] == 1.5
 
@@ -415,7 +419,7 @@ def test_bad_output() -> None:
 )
 def test_plain_and_markdown(reply: str, text: str) -> None:
     for output in ("plain", "markdown"):
-        result = ocr(output).parse(reply, SEEN)
+        result = ocr(output).parse(reply, CONTEXT)
         assert (result.text, result.boxes) == (text, ())
 
 
@@ -427,20 +431,20 @@ LINES = """[
 
 
 def test_lines() -> None:
-    result = ocr("lines").parse(LINES, SEEN)
+    result = ocr("lines").parse(LINES, CONTEXT)
     assert result.text == "TOTAL\n5,00"
     assert result.boxes == (Box(200, 100, 600, 200, "TOTAL"),)
     assert [entry["bbox_2d"] for entry in result.data] == [[200, 100, 600, 200]]
-    tagged = ocr("lines").parse("<ref>TOTAL</ref><box>(100,200),(300,400)</box>", SEEN)
+    tagged = ocr("lines").parse("<ref>TOTAL</ref><box>(100,200),(300,400)</box>", CONTEXT)
     assert tagged.boxes == result.boxes
 
 
 def test_lines_without_a_box_keep_their_words() -> None:
     reply = """[{"bbox_2d": null, "text_content": "A"}, {"text_content": "B"},
         {"bbox_2d": [100, 200, 300, 400], "text_content": "TOTAL"}]"""
-    result = ocr("lines").parse(reply, SEEN)
+    result = ocr("lines").parse(reply, CONTEXT)
     assert (result.text, [box.label for box in result.boxes]) == ("A\nB\nTOTAL", ["TOTAL"])
-    assert ocr("lines").parse('[{"bbox_2d": [], "label": "A"}]', SEEN).text == "A"
+    assert ocr("lines").parse('[{"bbox_2d": [], "label": "A"}]', CONTEXT).text == "A"
 
 
 @pytest.mark.parametrize(
@@ -449,18 +453,18 @@ def test_lines_without_a_box_keep_their_words() -> None:
 )
 def test_lines_that_cannot_be_read_are_no_empty_page(reply: str) -> None:
     with pytest.raises(UnreadableReply, match="no lines"):
-        ocr("lines").parse(reply, SEEN)
+        ocr("lines").parse(reply, CONTEXT)
 
 
 @pytest.mark.parametrize("reply", ["[]", "No text found.", "None found.", "None", "", "没有文字"])
 def test_a_picture_without_text_has_no_lines(reply: str) -> None:
-    result = ocr("lines").parse(reply, SEEN)
+    result = ocr("lines").parse(reply, CONTEXT)
     assert (result.text, result.boxes, result.data) == ("", (), [])
 
 
 def test_lines_without_boxes_are_unreadable() -> None:
     with pytest.raises(UnreadableReply):
-        ocr("lines").parse("TOTAL\n5,00", SEEN)
+        ocr("lines").parse("TOTAL\n5,00", CONTEXT)
 
 
 HTML = """<html><body>
@@ -471,7 +475,7 @@ HTML = """<html><body>
 
 
 def test_html() -> None:
-    result = ocr("html").parse(f"Here it is:\n```html\n{HTML}\n```", SEEN)
+    result = ocr("html").parse(f"Here it is:\n```html\n{HTML}\n```", CONTEXT)
     assert result.boxes == (
         Box(200, 100, 600, 200, "Report & more"),
         Box(1000, 0, 2000, 499.5, "image"),
@@ -499,7 +503,7 @@ def test_a_tag_that_is_cut_off_leaves_no_place_in_the_models_space(length: int) 
 
 def test_a_document_may_hold_fences() -> None:
     page = '<p data-bbox="5 5 50 50">use ```x``` here</p>\n<p data-bbox="5 5 50 60">b</p>'
-    assert [b.label for b in ocr("html").parse(f"```html\n{page}\n```", SEEN).boxes] == [
+    assert [b.label for b in ocr("html").parse(f"```html\n{page}\n```", CONTEXT).boxes] == [
         "use ```x``` here",
         "b",
     ]
@@ -507,17 +511,17 @@ def test_a_document_may_hold_fences() -> None:
 
 def test_lines_may_come_behind_a_sentence() -> None:
     for reply in (f"Here they are:\n```json\n{LINES}\n```", f"{LINES}<|im_end|>"):
-        assert read_any(reply, SEEN).text == "TOTAL\n5,00"
+        assert read_any(reply, CONTEXT).text == "TOTAL\n5,00"
 
 
 def test_html_in_the_size_that_it_declares() -> None:
     # The size in the reply, not that of the request, is what its boxes are in.
-    seen = ReplyContext(SEEN_25.family, SEEN_25.image_size, (28, 28))
+    context = ReplyContext(CONTEXT_25.family, CONTEXT_25.image_size, (28, 28))
     reply = '1540 1008\n```html\n<p data-bbox="504 770 1008 1540">a</p>\n```'
     for task in (ocr("html"), ocr("markdown")):
-        assert "1540" not in task.parse(reply, seen).text
-    assert ocr("html").parse(reply, seen).boxes == (Box(253.5, 383, 507, 766, "a"),)
-    assert ocr("lines").parse(reply, seen).boxes == (Box(253.5, 383, 507, 766, "a"),)
+        assert "1540" not in task.parse(reply, context).text
+    assert ocr("html").parse(reply, context).boxes == (Box(253.5, 383, 507, 766, "a"),)
+    assert ocr("lines").parse(reply, context).boxes == (Box(253.5, 383, 507, 766, "a"),)
 
 
 @pytest.mark.parametrize(
@@ -540,14 +544,14 @@ def test_html_in_the_size_that_it_declares() -> None:
 )
 def test_angle_brackets_that_are_no_tags_are_words(words: str) -> None:
     for output in ("plain", "markdown"):
-        assert ocr(output).parse(words, SEEN).text == words
+        assert ocr(output).parse(words, CONTEXT).text == words
     page = f'<div class="text" data-bbox="5 5 50 50">{words}</div>'
-    result = ocr("html").parse(page, SEEN)
+    result = ocr("html").parse(page, CONTEXT)
     told = " ".join(words.split())
     assert (result.data[0]["html"], result.boxes[0].label) == (words, told)
-    open_end = ocr("html").parse(page.removesuffix("</div>"), SEEN)
+    open_end = ocr("html").parse(page.removesuffix("</div>"), CONTEXT)
     assert (open_end.data[0]["html"], open_end.boxes[0].label) == (words, told)
-    (block,) = ocr("html").parse(f"{page}<p>after</p>", SEEN).data
+    (block,) = ocr("html").parse(f"{page}<p>after</p>", CONTEXT).data
     assert block["html"] == words
 
 
@@ -560,15 +564,15 @@ def test_a_reply_that_was_cut_loses_only_a_tag(tail: str) -> None:
 
 def test_words_are_no_html() -> None:
     with pytest.raises(UnreadableReply, match="output plain"):
-        ocr("html").parse("TOTAL 5,00", SEEN)
-    assert ocr("html").parse("No text found.", SEEN).text == ""
-    assert ocr("html").parse("None", SEEN).text == ""
-    assert ocr("html").parse("<html><body></body></html>", SEEN).boxes == ()
+        ocr("html").parse("TOTAL 5,00", CONTEXT)
+    assert ocr("html").parse("No text found.", CONTEXT).text == ""
+    assert ocr("html").parse("None", CONTEXT).text == ""
+    assert ocr("html").parse("<html><body></body></html>", CONTEXT).boxes == ()
 
 
 def test_markdown_with_placed_pictures() -> None:
     reply = "```markdown\n# A\n<!-- Image (100, 200, 300, 400) -->\n<!-- note -->\n| a |\n```"
-    result = ocr("markdown").parse(reply, SEEN)
+    result = ocr("markdown").parse(reply, CONTEXT)
     assert result.text == "# A\n<!-- Image (200, 100, 600, 200) -->\n<!-- note -->\n| a |"
     assert result.boxes == (Box(200, 100, 600, 200, "image"),)
 
@@ -576,7 +580,7 @@ def test_markdown_with_placed_pictures() -> None:
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_a_thought_that_never_ends_is_no_empty_page(output: str) -> None:
     with pytest.raises(UnreadableReply, match="thinking"):
-        ocr(output).parse("<think>Let me read", SEEN)
+        ocr(output).parse("<think>Let me read", CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -640,7 +644,7 @@ def test_a_thought_that_never_ends_is_no_empty_page(output: str) -> None:
     ],
 )
 def test_a_reply_of_any_output(reply: str, text: str | None, labels: list[str]) -> None:
-    result = read_any(reply, SEEN)
+    result = read_any(reply, CONTEXT)
     assert text is None or result.text == text
     assert [box.label for box in result.boxes] == labels
 
@@ -648,7 +652,7 @@ def test_a_reply_of_any_output(reply: str, text: str | None, labels: list[str]) 
 def test_the_head_of_a_page_is_data() -> None:
     head = "---\nprimary_language: en\nis_table: False\nrotation_correction: 90\n---\nA"
     for output in ("plain", "markdown"):
-        result = ocr(output).parse(head, SEEN)
+        result = ocr(output).parse(head, CONTEXT)
         assert result.data == {
             "primary_language": "en",
             "is_table": False,
