@@ -133,7 +133,7 @@ def bounding_box(box: Box, text: str = "") -> dict[str, Any]:
     """One BOUNDING_BOX dict: the least whole pixels that hold the box, inside the picture and at
     least 1 by 1. ``score`` is there only where one was computed. ``text``: the words in the box,
     where it is there for its words."""
-    x1, y1, x2, y2 = coordinates.whole_box(box)
+    x1, y1, x2, y2 = coordinates.integer_box(box)
     found = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "label": box.label}
     if box.score is not None:
         found["score"] = box.score
@@ -182,7 +182,7 @@ def found_json(result: Result) -> str:
 def points_json(result: Result, size: Size) -> str:
     """``[{"x", "y"}, ...]`` as segmentation nodes read it: the points, or the boxes' middles."""
     points = result.points or [coordinates.centre(box) for box in result.boxes]
-    places = [coordinates.whole_point(point, size) for point in points]
+    places = [coordinates.integer_point(point, size) for point in points]
     return json.dumps([{"x": x, "y": y} for x, y in places])
 
 

@@ -1,9 +1,8 @@
-"""From the numbers in a reply to pixels of the original picture. Pure arithmetic.
+"""Coordinate mapping: from the model's coordinate space to pixels of the original picture.
 
-What differs between model generations is one datum, ``Family.coordinates``: the length of the
-ruler that the model measures with. ``relative`` families count 0-1000 along each side of the
-picture; ``absolute`` ones count pixels of the resized picture that they saw. Each axis is scaled
-by itself, for resizing rounds each side to whole patches and so shifts the aspect ratio a little.
+The space is ``Family.coordinates``: ``relative`` families write 0-1000 along each side of the
+picture, ``absolute`` ones pixels of the resized picture. Each axis is scaled by itself, since
+resizing rounds each side to whole patches and so changes the aspect ratio a little.
 """
 
 from __future__ import annotations
@@ -15,23 +14,23 @@ from typing import TypeVar
 from .types import Box, Point, ReplyContext, Size
 
 RELATIVE_SIDE = 1000
-"""What one side of the picture measures in a ``relative`` family, whatever its pixels."""
+"""Length of each side of the picture in a ``relative`` family."""
 
-_HUGE = 10**9
+_MAX_COORDINATE = 10**9
 _OTHER_SCALE = "The reply's scale is probably another one."
-_Place = TypeVar("_Place", Box, Point)
+_Shape = TypeVar("_Shape", Box, Point)
 
-FAR_OUT = 0.02
-"""How much of a picture's side a place may lie outside before that is more than carelessness."""
+EDGE_TOLERANCE = 0.02
+"""Share of a side by which coordinates may lie outside the picture and still be clamped quietly."""
 
 
 def to_box(
     values: Sequence[float], context: ReplyContext, label: str = "", score: float | None = None
 ) -> Box | None:
-    """The box of ``values`` (x1, y1, x2, y2 in the family's space) in original pixels.
+    """Maps a box (x1, y1, x2, y2 in the family's space) to pixels of the original picture.
 
-    Corners in the wrong order are swapped, and what reaches over the edge (1003 of 1000, say) is
-    clamped. None where nothing is left: no area inside the picture, or a number is not finite.
+    Corners in the wrong order are swapped, and coordinates outside the picture (1003 of 1000,
+    say) are clamped. None if no area is left inside the picture, or a number is not finite.
     """
     mapped = _to_pixels(values, context)
     if mapped is None:
@@ -41,105 +40,107 @@ def to_box(
 
 
 def to_point(values: Sequence[float], context: ReplyContext, label: str = "") -> Point | None:
-    """The point of ``values`` (x, y in the family's space) in original pixels, clamped to the
-    picture. None where it lies more than ``FAR_OUT`` outside, or a number is not finite."""
+    """Maps a point (x, y in the family's space) to pixels of the original picture, clamped to it.
+    None if it lies more than ``EDGE_TOLERANCE`` outside, or a number is not finite."""
     mapped = _to_pixels(values, context)
-    if mapped is None or outside(values, context) > FAR_OUT:
+    if mapped is None or overshoot(values, context) > EDGE_TOLERANCE:
         return None
     return Point(mapped[0], mapped[1], label)
 
 
-def outside(values: Sequence[float], context: ReplyContext) -> float:
-    """How far ``values`` (x, y, and so on in turn) reach outside the picture, as a share of its
-    side: 0 inside, 0.5 for 1500 of 1000, infinite for what is not finite."""
-    # Python's whole numbers have no bound; a float's division has.
-    if not all(-_HUGE < value < _HUGE for value in values):
+def overshoot(values: Sequence[float], context: ReplyContext) -> float:
+    """How far coordinates (x, y, x, y, ...) reach outside the picture, as a share of its side: 0
+    inside, 0.5 for 1500 of 1000, infinite if one is not finite."""
+    # Python's ints are unbounded, and dividing a huge one overflows.
+    if not all(-_MAX_COORDINATE < value < _MAX_COORDINATE for value in values):
         return math.inf
-    xs, ys, (width, height) = values[0::2], values[1::2], _rulers(values, context)
+    xs, ys, (width, height) = values[0::2], values[1::2], _axis_lengths(values, context)
     return max(
         max(-min(xs), max(xs) - width, 0) / width, max(-min(ys), max(ys) - height, 0) / height
     )
 
 
-class Mapper:
-    """Maps the places of one reply to pixels, and keeps account of those that lie outside.
+class PixelMapper:
+    """Maps the boxes and points of one reply to pixels, and records those outside the picture.
 
     A box that overlaps the picture is clamped to it. A box without area or wholly outside, and a
-    point more than ``FAR_OUT`` outside, cannot be mapped. ``notes`` tells of both, and of what
-    the reader of the reply ``lost``, by label.
+    point more than ``EDGE_TOLERANCE`` outside, cannot be mapped. ``notes`` reports both, and the
+    ``unusable`` items of the reply, by label.
     """
 
-    def __init__(self, context: ReplyContext, lost: Sequence[str] = ()):
+    def __init__(self, context: ReplyContext, unusable: Sequence[str] = ()):
         self._context = context
         self._clamped: list[float] = []
-        self._lost = [
-            f"{label[:40] or 'one'} (its place is broken or of another kind)" for label in lost
+        self._unmapped = [
+            f"{label[:40] or 'one'} (its place is broken or of another kind)" for label in unusable
         ]
         self._is_outside = False
         self.count = 0
 
     def box(self, values: Sequence[float], label: str = "") -> Box | None:
         """See ``to_box``."""
-        return self._noted(values, label, to_box(values, self._context, label))
+        return self._recorded(values, label, to_box(values, self._context, label))
 
     def point(self, values: Sequence[float], label: str = "") -> Point | None:
-        """See ``to_point``; of a box, its middle, even where it has no area."""
+        """See ``to_point``; the centre of a box, even of one without area."""
         if len(values) == 2:
-            return self._noted(values, label, to_point(values, self._context, label))
+            return self._recorded(values, label, to_point(values, self._context, label))
         box = to_box(values, self._context, label)
-        if box is None and outside(values, self._context) <= FAR_OUT:
-            middle = ((values[0] + values[2]) / 2, (values[1] + values[3]) / 2)
-            return self._noted(middle, label, to_point(middle, self._context, label))
-        return self._noted(values, label, centre(box) if box else None)
+        if box is None and overshoot(values, self._context) <= EDGE_TOLERANCE:
+            centre_point = ((values[0] + values[2]) / 2, (values[1] + values[3]) / 2)
+            return self._recorded(centre_point, label, to_point(centre_point, self._context, label))
+        return self._recorded(values, label, centre(box) if box else None)
 
     def data(self, values: Sequence[float]) -> dict[str, float]:
-        """What a program should know of a mapped place: ``outside``, the share of the picture's
-        side that was cut off, where that is more than ``FAR_OUT``."""
-        share = outside(values, self._context)
-        return {"outside": round(share, 4)} if share > FAR_OUT else {}
+        """Data about a mapped box or point: ``outside``, its overshoot, if that is more than
+        ``EDGE_TOLERANCE``."""
+        share = overshoot(values, self._context)
+        return {"outside": round(share, 4)} if share > EDGE_TOLERANCE else {}
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences for the person who asked; none where all places lie in the picture."""
+        """Notes for the user, a sentence each; none if everything lies inside the picture."""
         found = []
         if self._clamped:
             found.append(
                 f"{len(self._clamped)} of {self.count} boxes reached outside the picture, by up to "
                 f"{_percent(max(self._clamped))} of its side, and were cut to it. {_OTHER_SCALE}"
             )
-        if self._lost:
-            found.append(f"Left out, as it cannot be mapped to the picture: {self.lost()}.")
+        if self._unmapped:
+            found.append(f"Left out, as it cannot be mapped to the picture: {self.unmapped()}.")
         return tuple(found)
 
-    def lost(self) -> str:
-        """What could not be mapped, by label and numbers; empty where all could."""
-        more = f" and {len(self._lost) - 5} more" if len(self._lost) > 5 else ""
-        return ", ".join(self._lost[:5]) + more
+    def unmapped(self) -> str:
+        """What could not be mapped, by label and numbers; "" if nothing."""
+        more = f" and {len(self._unmapped) - 5} more" if len(self._unmapped) > 5 else ""
+        return ", ".join(self._unmapped[:5]) + more
 
     def complaint(self) -> str:
-        """Why there is nothing, where all of a reply's places were lost."""
-        lost = f"What the model marked cannot be mapped to the picture: {self.lost()}."
+        """The error message where nothing could be mapped."""
+        unmapped = f"What the model marked cannot be mapped to the picture: {self.unmapped()}."
         if not self._is_outside:
-            return f"{lost} A box needs a width and a height."
+            return f"{unmapped} A box needs a width and a height."
         if self._context.family.coordinates == "relative":
-            ruler = f"0-{RELATIVE_SIDE} along each side"
+            space = f"0-{RELATIVE_SIDE} along each side"
         else:
-            ruler = f"pixels of {self._context.input_size[1]}x{self._context.input_size[0]}"
-        return f"{lost} {self._context.family.title} is read as {ruler}. {_OTHER_SCALE}"
+            space = f"pixels of {self._context.input_size[1]}x{self._context.input_size[0]}"
+        return f"{unmapped} {self._context.family.title} is read as {space}. {_OTHER_SCALE}"
 
-    def _noted(self, values: Sequence[float], label: str, place: _Place | None) -> _Place | None:
+    def _recorded(
+        self, values: Sequence[float], label: str, mapped: _Shape | None
+    ) -> _Shape | None:
         self.count += 1
-        share = outside(values, self._context)
-        self._is_outside |= share > FAR_OUT
-        if place is None:
+        share = overshoot(values, self._context)
+        self._is_outside |= share > EDGE_TOLERANCE
+        if mapped is None:
             numbers = ", ".join(map(_short, values))
-            self._lost.append(f"{label[:40]} [{numbers}]".strip())
-        elif share > FAR_OUT:
+            self._unmapped.append(f"{label[:40]} [{numbers}]".strip())
+        elif share > EDGE_TOLERANCE:
             self._clamped.append(share)
-        return place
+        return mapped
 
 
 def _short(value: float) -> str:
-    return f"{value:g}" if abs(value) < _HUGE else "…"
+    return f"{value:g}" if abs(value) < _MAX_COORDINATE else "…"
 
 
 def _percent(share: float) -> str:
@@ -147,32 +148,32 @@ def _percent(share: float) -> str:
 
 
 def centre(box: Box) -> Point:
-    """The middle of a box, with its label."""
+    """The centre of a box, with its label."""
     return Point((box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2, box.label)
 
 
-def whole_box(box: Box) -> tuple[int, int, int, int]:
-    """``(x1, y1, x2, y2)`` of the least whole pixels that hold all of ``box``: never empty, and
-    never outside the picture that ``box`` lies in."""
+def integer_box(box: Box) -> tuple[int, int, int, int]:
+    """``(x1, y1, x2, y2)`` in integers, rounded outwards: never empty, and never outside the
+    picture that ``box`` lies in."""
     return math.floor(box.x1), math.floor(box.y1), math.ceil(box.x2), math.ceil(box.y2)
 
 
-def whole_point(point: Point, image_size: Size) -> tuple[int, int]:
-    """``(x, y)`` of the pixel that holds the point, for a picture of (height, width)."""
+def integer_point(point: Point, image_size: Size) -> tuple[int, int]:
+    """``(x, y)`` of the pixel that contains the point, for a picture of (height, width)."""
     height, width = image_size
     return min(int(point.x), width - 1), min(int(point.y), height - 1)
 
 
 def _to_pixels(values: Sequence[float], context: ReplyContext) -> list[float] | None:
-    # Python's whole numbers have no bound and no infinity; isfinite overflows on very long ones.
+    # Python's ints are always finite, and isfinite overflows on huge ones.
     if float in map(type, values) and not all(map(_is_finite, values)):
         return None
     height, width = context.image_size
-    rulers = _rulers(values, context)
-    # Multiplied first, whole numbers that have an exact answer get it: 290 of 1000 on 100 pixels
-    # is 29.0, and rounding up or down does not move it.
+    lengths = _axis_lengths(values, context)
+    # Multiplying first is exact where the result is whole: 290 of 1000 on 100 pixels is 29.0, which
+    # rounding outwards leaves alone.
     return [
-        min(max(value, 0), rulers[i % 2]) * (width, height)[i % 2] / rulers[i % 2]
+        min(max(value, 0), lengths[i % 2]) * (width, height)[i % 2] / lengths[i % 2]
         for i, value in enumerate(values)
     ]
 
@@ -181,8 +182,8 @@ def _is_finite(value: float) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _rulers(values: Sequence[float], context: ReplyContext) -> tuple[int, int]:
-    """What the picture's width and height measure in the space of ``values``."""
+def _axis_lengths(values: Sequence[float], context: ReplyContext) -> tuple[int, int]:
+    """Width and height of the picture in the coordinate space of ``values``."""
     if _are_fractions(values):
         return 1, 1
     if context.family.coordinates == "relative":
@@ -192,10 +193,13 @@ def _rulers(values: Sequence[float], context: ReplyContext) -> tuple[int, int]:
 
 
 def _are_fractions(values: Sequence[float]) -> bool:
-    """Whether a fine-tune wrote parts of the picture's sides, 0.0-1.0 or a little beyond.
+    """Whether coordinates are fractions of the sides, 0.0-1.0 or a little beyond, as some
+    fine-tunes write them.
 
-    Qwen models write whole numbers. Read in their own space, four numbers within 0-1 would be a
-    speck in the corner of less than one unit, so a decimal point among them settles it; whole
-    zeros and ones stay what they are.
+    Qwen models write whole numbers. In their own space, four numbers within 0-1 would be a box of
+    less than one unit in the corner, so a decimal point among them decides; whole zeros and ones
+    are units.
     """
-    return float in map(type, values) and all(-FAR_OUT <= value <= 1 + FAR_OUT for value in values)
+    return float in map(type, values) and all(
+        -EDGE_TOLERANCE <= value <= 1 + EDGE_TOLERANCE for value in values
+    )

@@ -46,13 +46,13 @@ def overlay(
 
 
 def _span(frame: Sequence[Box]) -> list[int]:
-    edges = [coordinates.whole_box(box) for box in frame]
+    edges = [coordinates.integer_box(box) for box in frame]
     return [max((y2 for *_, y2 in edges), default=1), max((x2 for _, _, x2, _ in edges), default=1)]
 
 
 def _box(box: Box) -> dict[str, Any]:
     """In the whole pixels of BOUNDING_BOX, so that the page knows a box by its numbers."""
-    x1, y1, x2, y2 = coordinates.whole_box(box)
+    x1, y1, x2, y2 = coordinates.integer_box(box)
     found = {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "label": box.label}
     score = {} if box.score is None else {"score": box.score}
     return {**found, **score, "colour": _css(box.label)}

@@ -1,9 +1,9 @@
-"""Tells "there is none" in words from an answer that fails to say where things are.
+"""Absence detection: tells "there is none" in words from an answer in an unreadable form.
 
-Both mistakes cost: absence taken for a failure stops a batch, and a failure taken for absence is
-a wrong answer that nobody sees. So an answer counts as "none" only if a clause of it denies, and
-nothing else in it asserts what was asked for. English and Chinese, the languages that Qwen models
-answer in when they leave the form they were asked for.
+Either mistake costs: absence taken for a failure stops a batch, and a failure taken for absence
+is a wrong answer that nobody notices. So an answer counts as "none" only if one of its clauses is
+a denial and no other asserts what was asked for. English and Chinese, the languages in which Qwen
+models answer when they leave the requested form.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# Longer texts tell of something.
+# Longer texts describe something.
 _MAX_LENGTH = 600
 
-# What is left over after a denial of the rest: "no cats except the one on the sofa".
+# Exceptions from a denial: "no cats except the one on the sofa".
 _EXCEPT = r"(?:except|besides|apart from|aside from|other than|save for)"
 _BUT = rf"(?:but|however|although|{_EXCEPT})"
 _FENCE = re.compile(r"^[ \t]*```\w*[ \t]*$", re.MULTILINE)
 _CLAUSE = re.compile(rf"[.!?,。！？；;，\n]+|\b(?={_BUT}\b)|(?=但|然而|不过|除了)", re.IGNORECASE)
 _CONTRAST = re.compile(rf"(?:{_BUT}|only)\b|但|然而|不过|只有|除了", re.IGNORECASE)
-# Places whatever was denied before: "no cat on the left; it is on the right".
+# Locates what was denied before: "no cat on the left; it is on the right".
 _STILL_THERE = re.compile(
     r"\b(?:all|both|one|two|three|several|some|many)(?: of them)? (?:is|are|in|on|at)\b|"
     r"\b(?:the|that|this|an?|there is|there's) (?:\w+ )?ones?\b"
@@ -36,16 +36,16 @@ _COUNTS = re.compile(
     r"|[一两二三四五六七八九几][只个条张]",
     re.IGNORECASE,
 )
-# Numbers in brackets or tags are places that nobody could read; a count of zero is none.
+# Numbers in brackets or tags are unreadable coordinates; a count of zero is not.
 _NUMBERS = re.compile(r"[\[({<](?!\s*0(?:\s*[^\W\d_][^\d\])}>]*)?[\])}>])[^\])}>]*\d")
-# Without a verb a clause is the rest of a list ("no cats, dogs, or birds") and asserts nothing.
+# A clause without a verb continues a list ("no cats, dogs, or birds") and asserts nothing.
 _VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|shows?|contains?|includes?|depicts?|features?|sees?|sits?"
     r"|sitting|stands?|standing|lies|lying|appears?|located|found)\b|there's|it's|是|有|在|位于",
     re.IGNORECASE,
 )
 
-# Words of denial that deny something else: a refusal, a missing picture, a turn of phrase.
+# Denials of something else: a refusal, a missing picture, a phrase.
 _SOMETHING_ELSE = re.compile(
     r"\bno (?:doubt|problem|worries|idea|image|picture|photo|answer|information|response)\b"
     r"|\b(?:see|view|access|open|load|process|analy[sz]e|read|receive) "
@@ -59,13 +59,13 @@ _SOMETHING_ELSE = re.compile(
 )
 _FOUND = r"(?:found|find|present|visible|detected|identified|located|shown|seen|depicted|included)"
 _SCENE = r"(?:image|picture|photo|scene|frame|view|document|page|video)"
-# A line of the answer that is one word, perhaps after a name: "dog: none".
+# A line of one word, perhaps after a name: "dog: none".
 _BARE = re.compile(
     r"(?:[^\n:：]{1,60}[:：]\s*)?(?:none|nothing|nil|null|n/?a|empty|absent|zero|no|无|空|没)"
     r"[.!。！]*",
     re.IGNORECASE,
 )
-# Denies more of the thing, or that all of it can be seen: it is there.
+# Denies further ones, or that it is completely visible: it is there.
 _PARTIAL = re.compile(
     r"\bno (?:other|more|further|additional)\b|\b(?:in full|in (?:its|their) entirety)\b"
     r"|\bno (?:fewer|less|more) than\b|\bno longer (?:on|in|at|under|behind)\b|\bno \d"
@@ -75,7 +75,7 @@ _PARTIAL = re.compile(
     r"|没有(?:其他|别的)",
     re.IGNORECASE,
 )
-# What stands before an answer: "Result: no cats", "Final answer: none".
+# A heading before an answer: "Result: no cats", "Final answer: none".
 _HEADING = re.compile(
     r"(?:the )?(?:final |detection |detected )?(?:results?|answer|output|response|detections?"
     r"|conclusion|objects?|boxes)(?: is| are)?\W*[:：]\W*"
@@ -114,12 +114,12 @@ _DENIAL = re.compile(
 _ARTICLE = re.compile(r"^(?:the|a|an|any|all|every|each|this|that)\s+", re.IGNORECASE)
 
 
-def says_none(text: str, asked: Sequence[str] = ()) -> bool:
+def says_none(text: str, names: Sequence[str] = ()) -> bool:
     """Whether ``text`` says, in words, that what was asked for is not in the picture.
 
-    ``asked``: the names that were looked for. With them, a clause that mentions one and denies
-    nothing makes it no absence ("There are no cats. The dog is on the left." when both were asked
-    for). Without them, nothing may be asserted before the denial, nor after it with "but".
+    ``names``: what was looked for. If given, a clause that mentions one of them and denies nothing
+    rules absence out ("There are no cats. The dog is on the left." when both were asked for). If
+    not, nothing may be asserted before the denial, nor after it with "but".
     """
     if len(text) > 2 * _MAX_LENGTH:
         return False
@@ -132,20 +132,20 @@ def says_none(text: str, asked: Sequence[str] = ()) -> bool:
     if lines and all(map(_BARE.fullmatch, lines)):
         return True
     clauses = _trimmed(_CLAUSE.split(text))
-    denials = [number for number, clause in enumerate(clauses) if _denies(clause)]
+    denials = [index for index, clause in enumerate(clauses) if _denies(clause)]
     asserting = [
-        number
-        for number, clause in enumerate(clauses)
-        if number not in denials
+        index
+        for index, clause in enumerate(clauses)
+        if index not in denials
         and (_VERB.search(clause) or _CONTRAST.match(clause) or _COUNTS.search(clause))
     ]
-    if not denials or any(_STILL_THERE.search(clauses[number]) for number in asserting):
+    if not denials or any(_STILL_THERE.search(clauses[index]) for index in asserting):
         return False
-    if asked:
-        return not any(_mentions(clauses[number], name) for number in asserting for name in asked)
+    if names:
+        return not any(_mentions(clauses[index], name) for index in asserting for name in names)
     return not any(
-        number < denials[0] or _CONTRAST.match(clauses[number]) or _COUNTS.search(clauses[number])
-        for number in asserting
+        index < denials[0] or _CONTRAST.match(clauses[index]) or _COUNTS.search(clauses[index])
+        for index in asserting
     )
 
 
@@ -155,12 +155,12 @@ def _trimmed(parts: Sequence[str]) -> list[str]:
 
 def _denies(clause: str) -> bool:
     heading = _HEADING.match(clause)
-    said = clause[heading.end() :] if heading else clause
-    denies = _DENIAL.search(said) or (heading and _BARE.fullmatch(said))
+    statement = clause[heading.end() :] if heading else clause
+    denies = _DENIAL.search(statement) or (heading and _BARE.fullmatch(statement))
     return bool(denies) and _PARTIAL.search(clause) is None
 
 
 def _mentions(clause: str, name: str) -> bool:
-    """Whether a clause speaks of ``name``, in the singular or the plural."""
+    """Whether a clause mentions ``name``, in singular or plural."""
     stem = _ARTICLE.sub("", name.strip()).lower().removesuffix("s")
     return bool(stem) and re.search(rf"(?<![a-z]){re.escape(stem)}", clause.lower()) is not None

@@ -1,9 +1,9 @@
-"""Finds the JSON in a reply, whole or broken, and keeps what is certain of it.
+"""JSON extraction and repair: the arrays and objects in a reply, intact, broken or cut off.
 
-Brackets are paired in one pass that knows about strings. A bracket that is never closed, be it a
-stray one in prose or the end of a reply that was cut off, is looked through: what was completed
-inside it counts, and what was not is left out. So a number that was cut in the middle (``84`` of
-``845``) never becomes a value.
+Brackets are matched in one pass that knows about strings. Of a bracket that is never closed, be it
+a stray one in prose or the end of a reply that was cut off, the complete values inside it count
+and incomplete ones are left out, so that a number cut in the middle (``84`` of ``845``) never
+becomes a value.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _NEXT_MEMBER = re.compile(
 )
 _NOT_IN_NAMES = re.compile(r"[\"'{}\[\],:\n]")
 
-# A backslash of a string and what it escapes. Models write LaTeX and Windows paths in JSON without
-# doubling the backslash, so "\frac" would be a form feed and "\(" an error.
+# A backslash in a string and what it escapes. Models write LaTeX and Windows paths in JSON without
+# doubling the backslash, so that "\frac" would be a form feed and "\(" an error.
 _ESCAPE = re.compile(r"\\(\\|u[0-9a-fA-F]{4}|[A-Za-z]+|.|\Z)", re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _PATH = re.compile(
     r"(?:(?<![A-Za-z])|(?<=\\[nrt]))[A-Za-z]:\\(?!\\)[^\s\"'<>|:]*"
     r"(?: [\w.()~-]{1,40}\\[^\s\"'<>|:]*)*"
 )
-# What shows that backslashes after a colon are those of a path: one that is no escape of JSON, or
-# two names of which one does not begin as a line feed does.
+# Evidence that backslashes after a colon are a path's: one that is not a JSON escape, or two names
+# of which one does not begin like a line feed.
 _PATH_EVIDENCE = re.compile(
     r"\\(?:[A-Zac-eg-mo-qsv-z_0-9]|[bfr][A-Za-z]|u(?![0-9a-fA-F]{4}))"
     r"|^[A-Z]:\\(?:temp|tmp|test|tools|new|notes)\b"
     r"|^[A-Z]:(?=(?:\\[\w.()~-]{3,}){2,}$)(?=.*\\[^n])"
 )
-# Commands of LaTeX that begin as JSON's escapes of tab, line feed and carriage return do, and are
-# no such escape before a word.
+# LaTeX commands that begin like JSON's escapes of tab and line feed, and are not taken for such an
+# escape before a word.
 _COMMAND_NAMES = """
 tableofcontents tabular tag tanh tbinom thanks tiny title today text textbf textcolor textit
 textrm textsc textsf textstyle textsuperscript texttt textup tfrac theta therefore thetasym
@@ -57,7 +57,7 @@ nonumber notag notin nparallel nprec nrightarrow nsim nsubseteq nsucc nsupseteq 
 ntriangleright nwarrow nVdash nvdash
 """
 _COMMANDS = frozenset(_COMMAND_NAMES.split())
-# These stand for words too ("\ne": a new line, and "e"), so they need mathematics around them.
+# These are ambiguous ("\ne": a line feed and "e"), so they count only amid mathematics.
 _SHORT_COMMANDS = frozenset(("tan", "tau", "to", "top", "ne", "ni", "not", "nu"))
 _IN_FORMULA = re.compile(r"\s?[=<>^_({+]")
 _MATHEMATICS = re.compile(
@@ -66,22 +66,22 @@ _MATHEMATICS = re.compile(
 )
 
 # json-repair may take quadratic time on hostile text (minutes for 100 kB), so its work is bounded
-# by the sum of squared lengths, and a share for each call. This is one object of 6,000 characters,
-# or 640 of 50.
-_MENDING_BUDGET = 4 * 10**7
-_MENDING_CALL = 6 * 10**4
-# Brackets and quotes of a text that are looked at. The longest replies, lists of a thousand boxes,
-# have a third of it; what comes behind is not read.
-_MOST_TOKENS = 30_000
-# Each level that does not parse is read once more in parts: bounds the work on deep nesting.
+# by the sum of squared lengths plus a constant for each call. This suffices for one object of 6,000
+# characters, or 640 of 50.
+_REPAIR_BUDGET = 4 * 10**7
+_REPAIR_CALL = 6 * 10**4
+# Most brackets and quotes that are read. The longest replies, lists of a thousand boxes, have a
+# third of it.
+_MAX_TOKENS = 30_000
+# Levels of nesting that are parsed again in parts where the whole does not parse; bounds the work.
 _MAX_LEVELS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One JSON value. ``start``, ``end``: where it stands in the text. ``key``: where it was a
-    member of an object that was never closed or could not be read, the member's name (empty if it
-    had none); else None. ``within``: the same for an item of a list that was such a member."""
+    """One JSON value. ``start``, ``end``: its position in the text. ``key``: None, unless it was a
+    member of an object that was never closed or cannot be repaired; then that member's key (""
+    if it had none). ``within``: the same for an item of a list that was such a member."""
 
     value: Any
     start: int
@@ -95,29 +95,29 @@ class _Node:
     start: int
     opener: str
     end: int = 0
-    torn: bool = False
+    mismatched: bool = False
     key: str | None = None
     within: str = ""
     children: list[_Node] = field(default_factory=list)
 
 
 def values(text: str) -> list[Value]:
-    """All outermost JSON arrays and objects of ``text``, in order.
+    """All outermost JSON arrays and objects in ``text``, in order.
 
     Accepts what models really write: trailing commas, comments, Python literals, unquoted or
-    badly quoted strings, backslashes that are not doubled, doubled braces, prose and fences
-    around, several values one after the other, ends cut off. All strings are valid Unicode and all
-    numbers finite (others are None). Never raises; text without JSON gives an empty list.
+    badly quoted strings, single backslashes, doubled braces, prose and code fences around it,
+    several values in a row, ends cut off. All strings are valid Unicode and all numbers finite
+    (others are None). Never raises; text without JSON gives an empty list.
     """
-    whole = _whole(text)
-    if whole is not None:
-        return [whole]
+    only = _only_value(text)
+    if only is not None:
+        return [only]
     budget = _Budget(len(text))
     return [value for node in _outermost(text) for value in _read(text, node, budget, 0)]
 
 
-def _whole(text: str) -> Value | None:
-    """The one sound value of ``text``, where no bracket stands outside it."""
+def _only_value(text: str) -> Value | None:
+    """The only value in ``text``, if it is valid and no bracket stands outside it."""
     first = _BRACKET.search(text)
     last = max(text.rfind("]"), text.rfind("}")) + 1
     if first is None or first.start() >= last or _BRACKET.search(text, last):
@@ -127,10 +127,10 @@ def _whole(text: str) -> Value | None:
 
 
 def members(text: str) -> dict[str, Any]:
-    """The members of the object that ``text`` begins with; empty where it cannot be read.
+    """The members of the object that ``text`` begins with; empty if it cannot be read.
 
-    Of an object that was cut off inside a string, that string counts as far as it goes: this is
-    for running text. Places must not be read so.
+    If it was cut off inside a string, the beginning of that string counts: for running text only,
+    never for coordinates.
     """
     first = next(iter(values(text)), None)
     if first is not None and isinstance(first.value, dict) and first.key is None:
@@ -141,7 +141,7 @@ def members(text: str) -> dict[str, Any]:
 
 
 def is_inside(text: str, position: int) -> bool:
-    """Whether ``position`` is inside an array or object of ``text``, be it closed or not."""
+    """Whether ``position`` is inside an array or object of ``text``, closed or not."""
     depth = 0
     for at, char in _tokens(text):
         if at >= position:
@@ -152,19 +152,19 @@ def is_inside(text: str, position: int) -> bool:
 
 
 class _Budget:
-    """What may still be spent on broken JSON: on mending, and on looking through it for quotes."""
+    """Budget for broken JSON: characters that may still be repaired, or scanned for quotes."""
 
     def __init__(self, length: int) -> None:
-        self._mending = _MENDING_BUDGET
-        self._scanning = 2 * length
+        self._repair = _REPAIR_BUDGET
+        self._scan = 2 * length
 
-    def mend(self, length: int) -> bool:
-        self._mending -= length**2 + _MENDING_CALL
-        return self._mending >= 0
+    def may_repair(self, length: int) -> bool:
+        self._repair -= length**2 + _REPAIR_CALL
+        return self._repair >= 0
 
-    def scan(self, length: int) -> bool:
-        self._scanning -= length
-        return self._scanning >= 0
+    def may_scan(self, length: int) -> bool:
+        self._scan -= length
+        return self._scan >= 0
 
 
 def _outermost(text: str) -> list[_Node]:
@@ -182,36 +182,36 @@ def _outermost(text: str) -> list[_Node]:
             node = stack[index]
             is_open[node.opener] -= 1
             node.end = position + 1
-            node.torn = index < len(stack) - 1
-            node.children += _freed(text, stack[index:])
+            node.mismatched = index < len(stack) - 1
+            node.children += _orphans(text, stack[index:])
             del stack[index:]
             stack[-1].children.append(node)
-    return stack[0].children + _freed(text, stack)
+    return stack[0].children + _orphans(text, stack)
 
 
-def _freed(text: str, nodes: Sequence[_Node]) -> list[_Node]:
-    """The children of nodes without an end, each of which is inside the one before it."""
-    freed: list[_Node] = []
+def _orphans(text: str, nodes: Sequence[_Node]) -> list[_Node]:
+    """The children of unclosed nodes, each of which is nested in the one before it."""
+    orphans: list[_Node] = []
     within = ""
-    for outer, lost in pairwise(nodes):
+    for outer, inner in pairwise(nodes):
         if outer.opener == "{":
-            within = _member_name(text, outer.start + 1, lost.start)
-        freed += _named(text, lost, within)
-    return freed
+            within = _member_key(text, outer.start + 1, inner.start)
+        orphans += _name_children(text, inner, within)
+    return orphans
 
 
-def _named(text: str, node: _Node, within: str) -> list[_Node]:
-    """The children of an unreadable node, told which member each of them was, or was inside."""
+def _name_children(text: str, node: _Node, within: str) -> list[_Node]:
+    """The children of an unreadable node, with the key of the member that each was or was in."""
     for child in node.children:
         if node.opener == "{":
-            child.key = _member_name(text, node.start + 1, child.start)
+            child.key = _member_key(text, node.start + 1, child.start)
         else:
             child.within = child.within or within
     return node.children
 
 
-def _member_name(text: str, start: int, end: int) -> str:
-    """The name before the colon that ends ``text[start:end]``; "" if there is none."""
+def _member_key(text: str, start: int, end: int) -> str:
+    """The key before the colon that ends ``text[start:end]``; "" if there is none."""
     before = text[max(start, end - 100) : end].rstrip()
     if not before.endswith(":"):
         return ""
@@ -219,21 +219,21 @@ def _member_name(text: str, start: int, end: int) -> str:
 
 
 def _tokens(text: str) -> Iterator[tuple[int, str]]:
-    """Brackets outside strings, and quotes that stand unescaped inside one.
+    """Brackets outside strings, and unescaped quotes inside them, with their positions.
 
     A quote opens a string only where one may begin, and closes it only where one may end: models
     write ``"a 12" ruler"``.
     """
     openers: list[str] = []
     quote = ""
-    for match in islice(_TOKEN.finditer(text), _MOST_TOKENS):
+    for match in islice(_TOKEN.finditer(text), _MAX_TOKENS):
         position, char = match.start(), match[0]
         if char in "\"'":
             if not quote:
-                if openers and _last_before(text, position) in _BEFORE_STRING:
+                if openers and _previous_character(text, position) in _BEFORE_STRING:
                     quote = char
             elif char == quote and not _is_escaped(text, position):
-                if _may_end(text, position, openers[-1] == "{"):
+                if _may_close(text, position, openers[-1] == "{"):
                     quote = ""
                 else:
                     yield position, char
@@ -245,14 +245,14 @@ def _tokens(text: str) -> Iterator[tuple[int, str]]:
             yield position, char
 
 
-def _last_before(text: str, position: int) -> str:
+def _previous_character(text: str, position: int) -> str:
     position -= 1
     while position >= 0 and text[position].isspace():
         position -= 1
     return text[position] if position >= 0 else ""
 
 
-def _may_end(text: str, position: int, in_object: bool) -> bool:
+def _may_close(text: str, position: int, in_object: bool) -> bool:
     after = position + 1
     while after < len(text) and text[after] in " \t\r":
         after += 1
@@ -276,13 +276,15 @@ def _read(text: str, node: _Node, budget: _Budget, level: int) -> Iterator[Value
     if strict is not None:
         yield Value(strict, node.start, node.end, node.key, node.within)
         return
-    # The objects of a list are mended one by one, so that damage to one stays with it.
-    in_parts = not node.torn and node.opener == "[" and any(c.opener == "{" for c in node.children)
-    mended = None if in_parts else _mended(source, budget)
-    if mended is not None:
-        yield Value(mended, node.start, node.end, node.key, node.within)
+    # The objects of a list are repaired one by one, so that damage to one leaves the others alone.
+    in_parts = (
+        not node.mismatched and node.opener == "[" and any(c.opener == "{" for c in node.children)
+    )
+    repaired = None if in_parts else _repaired(source, budget)
+    if repaired is not None:
+        yield Value(repaired, node.start, node.end, node.key, node.within)
     elif level < _MAX_LEVELS:
-        for child in _named(text, node, node.key or node.within):
+        for child in _name_children(text, node, node.key or node.within):
             yield from _read(text, child, budget, level + 1)
 
 
@@ -291,12 +293,12 @@ def _strict(source: str) -> Any:
         value = _decoder().decode(_escaped(source))
     except (ValueError, RecursionError):
         return None
-    return _sound(value) if _SURROGATE.search(source) else value
+    return _sanitised(value) if _SURROGATE.search(source) else value
 
 
 @lru_cache(maxsize=1)
 def _decoder() -> json.JSONDecoder:
-    # NaN and Infinity are no JSON and no coordinates.
+    # NaN and Infinity are neither JSON nor coordinates.
     return json.JSONDecoder(
         strict=False,
         parse_float=_finite,
@@ -311,14 +313,14 @@ def _finite(number: str) -> float | None:
 
 
 def _escaped(source: str) -> str:
-    """``source`` with each backslash doubled that was meant as one."""
+    """``source`` with each backslash doubled that was meant literally."""
     if "\\" not in source:
         return source
-    if "\\\\" not in source:  # whoever doubles backslashes does so in paths too
+    if "\\\\" not in source:  # a reply that doubles backslashes does so in paths too
         source = _PATH.sub(_path, source)
     is_mathematics = _MATHEMATICS.search(source) is not None
 
-    def meant(found: re.Match[str]) -> str:
+    def corrected(found: re.Match[str]) -> str:
         what = found[1]
         if what in ("'", "/"):
             return what
@@ -334,17 +336,17 @@ def _escaped(source: str) -> str:
             is_escape = what not in _COMMANDS and not is_short
         return found[0] if is_escape else f"\\{found[0]}"
 
-    return _ESCAPE.sub(meant, source)
+    return _ESCAPE.sub(corrected, source)
 
 
 def _path(found: re.Match[str]) -> str:
     """A Windows path with its backslashes doubled; what only looks like one ("A:" at the end of a
-    line) as it is."""
+    line) unchanged."""
     return _ESCAPE.sub(_in_path, found[0]) if _PATH_EVIDENCE.search(found[0]) else found[0]
 
 
 def _in_path(found: re.Match[str]) -> str:
-    """Doubled, but for a line feed before a capital: there the path is over."""
+    """A doubled backslash, except for a line feed before a capital, which ends the path."""
     what = found[1]
     is_over = what[:1] == "n" and what[1:2].isupper()
     is_character = what[:1] == "u" and len(what) == 5
@@ -352,7 +354,7 @@ def _in_path(found: re.Match[str]) -> str:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
-    """A dict; where a name comes again, a list of dicts: models forget ``}, {`` between items."""
+    """A dict; if a key is repeated, a list of dicts: models forget ``}, {`` between items."""
     objects: list[dict[str, Any]] = [{}]
     for key, value in pairs:
         if key in objects[-1]:
@@ -361,13 +363,13 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     return objects[0] if len(objects) == 1 else objects
 
 
-def _mended(source: str, budget: _Budget) -> Any:
-    if not budget.scan(len(source)):
+def _repaired(source: str, budget: _Budget) -> Any:
+    if not budget.may_scan(len(source)):
         return None
-    kept = _without_stray_marks(source)
-    if kept != source and (mended := _strict(kept)) is not None:
-        return mended
-    if not budget.mend(len(source)):
+    kept = _fix_quotes_and_commas(source)
+    if kept != source and (repaired := _strict(kept)) is not None:
+        return repaired
+    if not budget.may_repair(len(source)):
         return None
     from json_repair import repair_json
 
@@ -375,12 +377,11 @@ def _mended(source: str, budget: _Budget) -> Any:
         value = repair_json(_escaped(source), return_objects=True, skip_json_loads=True)
     except Exception:  # On hostile text the library may fail in ways that it does not document.
         return None
-    return _sound(value) if isinstance(value, dict | list) and value else None
+    return _sanitised(value) if isinstance(value, dict | list) and value else None
 
 
-def _without_stray_marks(source: str) -> str:
-    """``source`` with the quotes inside its strings escaped, and no comma before a bracket that
-    closes."""
+def _fix_quotes_and_commas(source: str) -> str:
+    """``source`` with quotes inside strings escaped and trailing commas removed."""
     parts, end = [], 0
     for position, char in _tokens(source):
         if char == '"':
@@ -394,15 +395,15 @@ def _without_stray_marks(source: str) -> str:
     return "".join(parts) + source[end:]
 
 
-def _sound(value: Any) -> Any:
-    """``value`` with valid Unicode in all strings, halves of characters joined, and None in place
-    of numbers that are not finite."""
+def _sanitised(value: Any) -> Any:
+    """``value`` with valid Unicode in all strings, surrogate pairs joined, and None for numbers
+    that are not finite."""
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
-        return [_sound(member) for member in value]
+        return [_sanitised(member) for member in value]
     if isinstance(value, dict):
-        return {_sound(key): _sound(member) for key, member in value.items()}
+        return {_sanitised(key): _sanitised(member) for key, member in value.items()}
     return value

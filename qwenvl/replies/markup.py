@@ -1,7 +1,8 @@
-"""Documents in HTML and Markdown: blocks with ``data-bbox``, tables, and what is a tag at all.
+"""HTML and Markdown documents: blocks with ``data-bbox``, tables, and what counts as an HTML tag.
 
-Tags are found with expressions that stop at the next angle bracket, so time grows linearly with
-the text; Python's ``html.parser`` may need minutes for 100 kB of unclosed tags (CVE-2025-6069).
+Tags are matched by expressions that stop at the next angle bracket, so that time grows linearly
+with the text; Python's ``html.parser`` may take minutes for 100 kB of unclosed tags
+(CVE-2025-6069).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..types import Size
-from .bbox import MOST_PLACES, find_numbers, is_sane, numbers
+from .bbox import MAX_ITEMS, NUMBERS, is_plausible, parse_numbers
 
-# What may stand between angle brackets and be markup: an element's name, then nothing, or
-# attributes. Anything else (x<y, <ann@example.com>, List<String>) is text of the page.
+# Element names. Markup is such a name in angle brackets, alone or with attributes; anything else
+# (x<y, <ann@example.com>, List<String>) is text of the page.
 _NAMES = frozenset(
     (
         "html", "head", "body", "title", "meta", "link", "style", "script", "main", "header",
@@ -34,8 +35,8 @@ _NAMES = frozenset(
         "mspace", "mfenced", "semantics", "annotation", "formula", "chart",
     )
 )  # fmt: skip
-# Elements that stand without attributes and may be left open; of others, such an opening is a tag
-# only where the document closes it too: <source> and <title> are words of manuals.
+# Elements that count as tags without attributes and unclosed. Others without attributes are tags
+# only if the document closes them too: manuals mention <source> and <title> as words.
 _STRUCTURE = frozenset(
     (
         "html", "head", "body", "div", "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul",
@@ -49,8 +50,8 @@ _FLAGS = frozenset(
      "controls", "reversed", "border")
 )  # fmt: skip
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]{0,15})(?=[\s/>])([^<>]*)>")
-# A tag that the text breaks off in: whole attributes, then perhaps the beginning of one.
-_BEGUN_TAG = re.compile(
+# A tag that the text is cut off in: complete attributes, then perhaps the beginning of one.
+_UNFINISHED_TAG = re.compile(
     r"<(/?)([A-Za-z][A-Za-z0-9]{0,15})?"
     r"(?P<rest>(?:\s+[\w:.-]+\s{0,4}=\s{0,4}(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>=]+))*"
     r"(?:\s+[\w:.-]+\s{0,4}=\s{0,4}[\"'][^<>]*|\s+(?P<attribute>[\w:.-]+)=?|\s?/)?)\Z"
@@ -59,8 +60,8 @@ _COMMON_ATTRIBUTES = (
     "align", "alt", "bgcolor", "border", "class", "colspan", "data-bbox", "height", "href", "id",
     "rowspan", "src", "style", "title", "valign", "width",
 )  # fmt: skip
-_BEGUN_COMMENT = re.compile(r"<!(?:-(?:-[^<>]*)?)?\Z")
-_BEGUN_PLACE = re.compile(r"<!--[^<>()]{0,60}\([\d\s,.+-]*\Z")
+_UNFINISHED_COMMENT = re.compile(r"<!(?:-(?:-[^<>]*)?)?\Z")
+_UNFINISHED_BOX_COMMENT = re.compile(r"<!--[^<>()]{0,60}\([\d\s,.+-]*\Z")
 _DATA_BBOX = re.compile(r"\s?\bdata-bbox\s*=\s*(?:\"([^\"<>]*)\"|'([^'<>]*)')")
 _CLASS = re.compile(r"\bclass\s*=\s*[\"']?([\w-]+)")
 _VOID = frozenset(("img", "br", "hr", "input", "col", "meta", "link"))
@@ -69,16 +70,16 @@ _CELL = re.compile(r"</t[dh]\b[^<>]*>", re.IGNORECASE)
 _ROW = re.compile(r"</tr\b[^<>]*>", re.IGNORECASE)
 _RULE = re.compile(r":?-+:?")
 _DECLARED_SIZE = re.compile(r"\s*(\d{1,5})[ \t]+(\d{1,5})[ \t]*\r?\n\s*(?=```|<)")
-_PLACED_ANYWHERE = re.compile(
+_ANY_BOX = re.compile(
     r"data-bbox|```html|<!--[^<>()]{0,60}\((?:[^<>(),]{1,20},){3}[^<>(),]{1,20}\)"
 )
 
 
 @dataclass
 class Block:
-    """A part of a document. ``box``: x1, y1, x2, y2 in the model's own space. ``tag``: the HTML
-    element; ``kind``: its class, or its tag where it has none. ``html``: what the block itself
-    holds, without the blocks inside it."""
+    """An HTML element with a ``data-bbox``. ``box``: x1, y1, x2, y2 in the model's own space.
+    ``tag``: the element; ``kind``: its class, or else its tag. ``html``: its inner HTML without
+    the blocks nested in it."""
 
     box: tuple[float, float, float, float]
     tag: str
@@ -91,58 +92,58 @@ class Block:
 
     @cached_property
     def text(self) -> str:
-        """The words of ``html``, one line for each line of the page."""
-        lines = without_tags(_CELL.sub("\t", _BREAK.sub("\n", self.html)))
+        """The text of ``html``, one line for each line of the page."""
+        lines = strip_tags(_CELL.sub("\t", _BREAK.sub("\n", self.html)))
         return "\n".join(filter(None, (line.strip() for line in html.unescape(lines).split("\n"))))
 
     @property
     def label(self) -> str:
-        """The words in one line; for a block without any, such as a picture, its kind."""
+        """The text in one line; for a block without text, such as a picture, its kind."""
         return " ".join(self.text.split()) or self.kind
 
 
 def declared_size(text: str) -> tuple[Size | None, str]:
     """The (height, width) that some Qwen2.5-VL documents begin with, and the text after it.
 
-    It is the size of the resized picture, which the boxes of that document are in.
+    It is the size of the resized picture, in whose pixels the document's boxes are.
     """
     found = _DECLARED_SIZE.match(text)
-    if not found or not int(found[1]) or not int(found[2]) or not _PLACED_ANYWHERE.search(text):
+    if not found or not int(found[1]) or not int(found[2]) or not _ANY_BOX.search(text):
         return None, text
     return (int(found[1]), int(found[2])), text[found.end() :]
 
 
-def replace_boxes(text: str, replace: Callable[[tuple[float, ...]], str]) -> str:
-    """``text`` with each ``data-bbox`` rewritten; it is taken out where ``replace`` gives "", and
-    behind the first ``MOST_PLACES``."""
+def rewrite_boxes(text: str, replace: Callable[[tuple[float, ...]], str]) -> str:
+    """``text`` with each ``data-bbox`` rewritten, or removed where ``replace`` returns "" and after
+    the first ``MAX_ITEMS``."""
     count = itertools.count(1)
 
     def new(found: re.Match[str]) -> str:
-        if next(count) > MOST_PLACES:
+        if next(count) > MAX_ITEMS:
             return ""
-        value = replace(numbers(found[1] or found[2] or ""))
+        value = replace(parse_numbers(found[1] or found[2] or ""))
         return f' data-bbox="{value}"' if value else ""
 
     return _DATA_BBOX.sub(new, text)
 
 
-def without_cut_tag(text: str, cut: bool = False) -> str:
-    """``text`` without the tag or comment that it breaks off in, if it does.
+def strip_unfinished_tag(text: str, cut: bool = False) -> str:
+    """``text`` without an unfinished tag or comment at its end.
 
-    ``cut``: whether it is known to have been cut off. Then any beginning of a tag at its end
-    counts (``<``, ``<ta``, ``</p``); else only what can be nothing but a tag, as in
-    ``<p data-bbox="1 2``, so that a text that ends in ``x<y`` stays whole.
+    ``cut``: whether the text is known to have been cut off. If so, any beginning of a tag counts
+    (``<``, ``<ta``, ``</p``); else only an unmistakable one, as in ``<p data-bbox="1 2``, so that
+    a text that ends in ``x<y`` stays whole.
     """
     start = text.rfind("<")
-    if start < 0 or not _is_begun(text, start, cut):
+    if start < 0 or not _is_unfinished(text, start, cut):
         return text
     return text[: start - (start > 0 and text[start - 1].isspace())]
 
 
-def _is_begun(text: str, start: int, cut: bool) -> bool:
-    if (_BEGUN_COMMENT if cut else _BEGUN_PLACE).match(text, start):
+def _is_unfinished(text: str, start: int, cut: bool) -> bool:
+    if (_UNFINISHED_COMMENT if cut else _UNFINISHED_BOX_COMMENT).match(text, start):
         return True
-    tag = _BEGUN_TAG.match(text[start:].rstrip())
+    tag = _UNFINISHED_TAG.match(text[start:].rstrip())
     if tag is None:
         return False
     name = (tag[2] or "").lower()
@@ -155,7 +156,7 @@ def _is_begun(text: str, start: int, cut: bool) -> bool:
 
 
 def tags(text: str) -> Iterator[re.Match[str]]:
-    """The HTML tags of ``text``: group 1 is "/" for a closing one, 2 the name, 3 attributes."""
+    """The HTML tags in ``text``: group 1 is "/" for a closing tag, 2 the name, 3 the attributes."""
     found = list(_TAG.finditer(text))
     closed = {tag[2].lower() for tag in found if tag[1]}
     opened = {tag[2].lower() for tag in found if not tag[1]}
@@ -163,7 +164,7 @@ def tags(text: str) -> Iterator[re.Match[str]]:
 
 
 def _is_tag(found: re.Match[str], others: Set[str]) -> bool:
-    """``others``: the names of the document's closing tags, or, for one of these, of opening
+    """``others``: the names of the document's closing tags or, for a closing tag, of its opening
     ones."""
     if found[3] and _DATA_BBOX.search(found[3]):
         return True
@@ -179,8 +180,8 @@ def _is_tag(found: re.Match[str], others: Set[str]) -> bool:
     return name in _STRUCTURE or name in others
 
 
-def without_tags(text: str) -> str:
-    """The words between the HTML tags of ``text``."""
+def strip_tags(text: str) -> str:
+    """``text`` without its HTML tags."""
     parts, end = [], 0
     for tag in tags(text):
         parts.append(text[end : tag.start()])
@@ -189,16 +190,16 @@ def without_tags(text: str) -> str:
 
 
 def has_tags(text: str) -> bool:
-    """Whether ``text`` holds any HTML element."""
+    """Whether ``text`` holds any HTML tag."""
     return next(tags(text), None) is not None
 
 
 def blocks(text: str, cut: bool = False) -> list[Block]:
     """The elements of an HTML reply that have a ``data-bbox`` of four numbers, in order.
-    ``cut``: see ``without_cut_tag``.
+    ``cut``: see ``strip_unfinished_tag``.
 
-    An element inside another with the very same box (a picture in its frame) is no block of its
-    own. Unclosed elements and an end that was cut off are accepted.
+    An element nested in one with the same box (an image in its figure) is not a block of its own.
+    Unclosed elements and a cut-off end are accepted.
     """
     if "data-bbox" not in text:
         return []
@@ -226,7 +227,7 @@ def blocks(text: str, cut: bool = False) -> list[Block]:
                     break
             continue
         block = None
-        if count < MOST_PLACES and (block := _block(name, tag[3])):
+        if count < MAX_ITEMS and (block := _block(name, tag[3])):
             count += 1
         if block and inside and inside[-1].box == block.box:
             block = None
@@ -239,43 +240,43 @@ def blocks(text: str, cut: bool = False) -> list[Block]:
             is_open[name] = is_open.get(name, 0) + 1
             inside.extend([block] if block else [])
     if inside:
-        inside[-1].parts.append(without_cut_tag(text[cursor:], cut))
+        inside[-1].parts.append(strip_unfinished_tag(text[cursor:], cut))
     return found
 
 
 def _block(name: str, attributes: str) -> Block | None:
-    place = _DATA_BBOX.search(attributes)
-    if not place:
+    found = _DATA_BBOX.search(attributes)
+    if not found:
         return None
-    box = numbers(place[1] or place[2] or "")
-    if len(box) != 4 or not all(map(is_sane, box)):
+    box = parse_numbers(found[1] or found[2] or "")
+    if len(box) != 4 or not all(map(is_plausible, box)):
         return None
     kind = _CLASS.search(attributes)
     return Block((box[0], box[1], box[2], box[3]), name, kind[1] if kind else name)
 
 
 def table_rows(text: str) -> Iterator[dict[str, str]]:
-    """The rows of the Markdown and HTML tables in ``text``, by the names in their heads."""
+    """The rows of the Markdown and HTML tables in ``text``, as cells by column header."""
     if "</td" in text.lower():
-        text = without_tags(_ROW.sub("\n|", _CELL.sub("|", text)))
-    head: list[str] = []
-    before: list[str] = []
+        text = strip_tags(_ROW.sub("\n|", _CELL.sub("|", text)))
+    header: list[str] = []
+    previous: list[str] = []
     if "|" not in text:
         return
     for line in text.split("\n"):
         if "|" not in line:
-            head = before = []
+            header = previous = []
             continue
         cells = [cell.strip(" *`\t\r") for cell in line.strip().strip("|").split("|")]
         if all(map(_RULE.fullmatch, cells)):
-            head = before
-        elif head:
-            if len(cells) == len(head):
-                yield dict(zip(head, cells, strict=True))
-        elif before and any(map(find_numbers.search, cells)):
-            # A table of HTML has no rule below its head.
-            head = before
-            if len(cells) == len(head):
-                yield dict(zip(head, cells, strict=True))
+            header = previous
+        elif header:
+            if len(cells) == len(header):
+                yield dict(zip(header, cells, strict=True))
+        elif previous and any(map(NUMBERS.search, cells)):
+            # HTML tables have no rule below the header.
+            header = previous
+            if len(cells) == len(header):
+                yield dict(zip(header, cells, strict=True))
         else:
-            before = cells
+            previous = cells

@@ -1,3 +1,3 @@
-"""The questions that the engine knows: each file builds a ``Task`` (words to ask, and how to read
-the reply). The words are the models' makers' own wherever they published some, for that is what
-the models were trained on. Tasks see text and sizes, never pixels."""
+"""Tasks: each file builds a ``Task``, a prompt and a parser of its replies. Prompts are the model
+makers' own wherever they published some, since the models were trained on them. Tasks see text
+and sizes, never pixels."""

@@ -1,4 +1,4 @@
-"""Pictures to words: captions, tags, prompts for image models, or one's own question."""
+"""Image description: captions, tags, prompts for image models, or a prompt of one's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 
 from ..errors import BadOption, UnreadableReply
-from ..replies import STILL_THINKING, answer_of, loose_json, strip_fence
+from ..replies import STILL_THINKING, extract_answer, loose_json, strip_fence
 from ..types import ReplyContext, Result, Task
 
 STYLES: Mapping[str, str] = MappingProxyType(
@@ -39,7 +39,7 @@ STYLES: Mapping[str, str] = MappingProxyType(
         "technique, palette, light, line, texture, era or movement. One paragraph.",
     }
 )
-"""What to write, and the words that ask for it."""
+"""Styles, each with its prompt."""
 
 _TAGS = frozenset(("tags", "prompt_tags"))
 _PARAGRAPHS = frozenset(("detailed", "style"))
@@ -49,8 +49,8 @@ _HEADING = re.compile(
     rf"[\s*_#]*(?:image |text-to-image )?{_KIND}(?: (?:for|of) (?:the|this) image)?[\s*_]*:[\s*_]*",
     re.IGNORECASE,
 )
-# "Sure, here are some tags for this image:" tells of the answer, not of the picture.
-_TALK = re.compile(
+# "Sure, here are some tags for this image:"
+_PREAMBLE = re.compile(
     r"[\s*_#]*(?:(?:sure|certainly|of course|okay|ok|absolutely)[,.!]*\s+)?"
     r"(?:here(?:['’]s| is| are)|below (?:is|are)|this is) "
     rf"(?:(?!(?:with|of|on|in|that|under)\b)[\w,'-]+ ){{0,6}}(?:list of )?{_KIND}"
@@ -58,7 +58,7 @@ _TALK = re.compile(
     re.IGNORECASE,
 )
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("「", "」"), ("**", "**"), ("`", "`"))
-_BETWEEN_TAGS = re.compile(r"[,，、\n]")
+_TAG_SEPARATOR = re.compile(r"[,，、\n]")
 _BULLET = re.compile(r"^(?:(?:[-*•+]\s+|\d+[.)]\s+)+|[-*•](?=[^\W_]))?(?:#+\s*(?=\w))?")
 # Members of a JSON object that can hold the whole of a caption.
 _CAPTIONS = (
@@ -66,16 +66,15 @@ _CAPTIONS = (
     "answer", "output", "response", "result", "content", "summary", "tags", "keywords",
 )  # fmt: skip
 _HASHTAG = re.compile(r"(?<=\w)[ \t]+#(?=\w)")
-_END_OF_SENTENCE = re.compile(r"([^\W_])\.\s*(?=\n|\Z)")
+_FINAL_FULL_STOP = re.compile(r"([^\W_])\.\s*(?=\n|\Z)")
 
 
 def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Task:
-    """A question about what a picture shows; ``prompt``, where it says anything, takes the place
-    of ``style``.
+    """The task to describe a picture; ``prompt``, unless it is empty, replaces ``style``.
 
-    The reply to a style of one line comes without the fences, quotes and headings that models put
-    around it; tags come as one list with commas, each once. The reply to one's own prompt comes
-    as it is. Raises ``BadOption`` for a style that is not in ``STYLES``.
+    Replies to one-line styles are stripped of the code fences, quotes and headings that models add;
+    tags are comma-separated, each once. The reply to a custom prompt stays as it is. Raises
+    ``BadOption`` for a style that is not in ``STYLES``.
     """
     if prompt.strip():
         return Task("describe", prompt.strip(), partial(_read, style=""), system=system)
@@ -89,22 +88,22 @@ def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Tas
 
 
 def _read(text: str, context: ReplyContext, style: str) -> Result:
-    answer = answer_of(text)
+    answer = extract_answer(text)
     if not answer and text.lstrip().startswith("<think>"):
         raise UnreadableReply(STILL_THINKING, text)
     if style:
         answer = _from_json(strip_fence(answer), style)
     if style in _TAGS:
-        answer = _tag_list(_bare(answer))
+        answer = _tag_list(_strip_wrapping(answer))
     elif style in _PARAGRAPHS:
-        answer = _without_talk(strip_fence(answer))
+        answer = _strip_preamble(strip_fence(answer))
     elif style:
-        answer = " ".join(_bare(answer).split())
+        answer = " ".join(_strip_wrapping(answer).split())
     return Result(text=answer, notes=() if answer else ("The model answered nothing.",))
 
 
 def _from_json(answer: str, style: str) -> str:
-    """The caption in ``answer`` where it is JSON of nothing else, tags one a line; else
+    """The caption in ``answer`` if it is JSON and nothing else, with tags one a line; else
     ``answer``."""
     if answer[:1] not in ("{", "["):
         return answer
@@ -127,9 +126,9 @@ def _from_json(answer: str, style: str) -> str:
     return answer
 
 
-def _bare(answer: str) -> str:
-    """``answer`` without fence, talk, heading and the quotes around the whole of it."""
-    answer = strip_fence(_without_talk(strip_fence(answer)))
+def _strip_wrapping(answer: str) -> str:
+    """``answer`` without a code fence, preamble, heading and quotes around the whole of it."""
+    answer = strip_fence(_strip_preamble(strip_fence(answer)))
     heading = _HEADING.match(answer)
     answer = answer[heading.end() :].strip() if heading else answer
     for opening, closing in _QUOTES:
@@ -139,17 +138,17 @@ def _bare(answer: str) -> str:
     return answer
 
 
-def _without_talk(answer: str) -> str:
-    talk = _TALK.match(answer)
-    return answer[talk.end() :] if talk else answer
+def _strip_preamble(answer: str) -> str:
+    preamble = _PREAMBLE.match(answer)
+    return answer[preamble.end() :] if preamble else answer
 
 
 def _tag_list(answer: str) -> str:
     unique: dict[str, str] = {}
-    # A semicolon is a part of tags such as ";)" where something else is between them.
-    answer = _HASHTAG.sub("\n#", _END_OF_SENTENCE.sub(r"\1", answer))
-    between = _BETWEEN_TAGS if _BETWEEN_TAGS.search(answer) else re.compile(r";(?![)D(P])\s*")
-    for part in dict.fromkeys(between.split(answer)):
+    # If tags have another separator, a semicolon may be part of a tag such as ";)".
+    answer = _HASHTAG.sub("\n#", _FINAL_FULL_STOP.sub(r"\1", answer))
+    separator = _TAG_SEPARATOR if _TAG_SEPARATOR.search(answer) else re.compile(r";(?![)D(P])\s*")
+    for part in dict.fromkeys(separator.split(answer)):
         tag = _unquoted(_BULLET.sub("", part.strip(), count=1).strip())
         unique.setdefault(tag.lower(), tag)
     return ", ".join(filter(None, unique.values()))

@@ -1,4 +1,4 @@
-"""Finds what is named: boxes around it, or points on it."""
+"""Grounding: finds named things in a picture, as bounding boxes or points."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ..unicode import well_formed
 Kind = Literal["boxes", "points"]
 KINDS: tuple[Kind, ...] = ("boxes", "points")
 
-_FORM = {
+_FORMAT = {
     "boxes": "Report bbox coordinates in JSON format.",
     "points": "Output the point coordinates in JSON format.",
 }
-_BETWEEN_NAMES = re.compile(r"[,，、;；\n]+")
-# What one would not look up in a list of categories: "the person on the left".
+_NAME_SEPARATOR = re.compile(r"[,，、;；\n]+")
+# Phrases, which are not names of categories: "the person on the left".
 _PHRASE = re.compile(r"(?:the|this|that|these|those) |(?:\S+ ){3}", re.IGNORECASE)
 
 
 def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
-    """A search for ``find``: names with commas between them, or one phrase that describes what is
-    meant ("the person on the left").
+    """The task to locate ``find``: names separated by commas, or one referring expression ("the
+    person on the left").
 
-    ``max_count``: at most so many, the first of the reply; 0 is all. The models cannot count, so
-    this is a cut after reading, no part of the question. The result holds ``boxes`` or, for the
-    kind ``points``, ``points`` (the middles of boxes where the model gave boxes). Its ``data`` is
-    a list of dicts, each with ``bbox_2d`` ``[x1, y1, x2, y2]`` or ``point_2d`` ``[x, y]`` in whole
-    pixels of the picture, ``label``, whatever else the model said of it and, where much of a box
-    lay outside the picture, ``outside`` (see ``coordinates.Mapper``); its ``text`` is JSON of just
-    place and label. Raises ``BadOption``.
+    ``max_count``: keep the first so many of the reply; 0 keeps all. The models cannot count, so
+    this is not part of the prompt. The result holds ``boxes`` or, for the kind ``points``,
+    ``points`` (the centres of boxes if the model gave boxes). Its ``data`` is a list of dicts, each
+    with ``bbox_2d`` ``[x1, y1, x2, y2]`` or ``point_2d`` ``[x, y]`` in whole pixels of the picture,
+    ``label``, the other members of its object and, if much of a box lay outside the picture,
+    ``outside`` (see ``coordinates.PixelMapper``); its ``text`` is JSON of coordinates and label
+    alone. Raises ``BadOption``.
     """
     names = _names(find)
     if not names:
@@ -50,8 +50,8 @@ def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
         raise BadOption(f"max_count is {max_count}; it must be 0 (all) or more.")
     return Task(
         "ground",
-        f"{_question(names)} {_FORM[kind]}",
-        partial(read, kind=kind, asked=names, max_count=max_count),
+        f"{_question(names)} {_FORMAT[kind]}",
+        partial(read, kind=kind, names=names, max_count=max_count),
         greedy=True,
         max_new_tokens=2048,
     )
@@ -61,48 +61,47 @@ def read(
     text: str,
     context: ReplyContext,
     kind: str = "boxes",
-    asked: Sequence[str] = (),
+    names: Sequence[str] = (),
     max_count: int = 0,
 ) -> Result:
-    """Reads a reply to ``ground``; ``asked`` are the names, where they are known.
-
-    What the reply leaves without a label gets the only name that was asked for, if it is one.
-    Raises ``UnreadableReply``.
+    """Parses a reply to ``ground``. ``names``: what was looked for, if known; a single name is the
+    label of items without one. Raises ``UnreadableReply``.
     """
-    default = asked[0] if len(asked) == 1 else ""
-    lost: list[str] = []
-    items = read_items(text, "points" if kind == "points" else "boxes", asked, lost)
-    mapper = coordinates.Mapper(context, lost)
+    default = names[0] if len(names) == 1 else ""
+    unusable: list[str] = []
+    items = read_items(text, "points" if kind == "points" else "boxes", names, unusable)
+    mapper = coordinates.PixelMapper(context, unusable)
     found = []
     for item in items:
         values = (kind == "points" and item.point) or item.box or ()
-        if _is_nowhere(values, item.label):
+        if _is_placeholder(values, item.label):
             continue
-        place = (mapper.point if kind == "points" else mapper.box)(values, item.label or default)
-        if place is not None:
-            found.append((place, {**item.data, **_entry(place, context), **mapper.data(values)}))
+        mapped = (mapper.point if kind == "points" else mapper.box)(values, item.label or default)
+        if mapped is not None:
+            found.append((mapped, {**item.data, **_entry(mapped, context), **mapper.data(values)}))
     if mapper.count and not found:
         raise UnreadableReply(mapper.complaint(), text)
     found = found[: max_count or None]
-    places = [place for place, _ in found]
+    shapes = [mapped for mapped, _ in found]
     return Result(
-        text=json.dumps([_entry(place, context) for place in places], ensure_ascii=False),
-        boxes=tuple(place for place in places if isinstance(place, Box)),
-        points=tuple(place for place in places if isinstance(place, Point)),
+        text=json.dumps([_entry(shape, context) for shape in shapes], ensure_ascii=False),
+        boxes=tuple(shape for shape in shapes if isinstance(shape, Box)),
+        points=tuple(shape for shape in shapes if isinstance(shape, Point)),
         data=[data for _, data in found],
         notes=mapper.notes(),
     )
 
 
-def _is_nowhere(values: Sequence[float], label: str) -> bool:
-    """Whether a place only fills the form of an answer: "none" at a box without area."""
+def _is_placeholder(values: Sequence[float], label: str) -> bool:
+    """Whether an item only fills in the form: "none" at a box without area."""
     flat = len(values) == 4 and (values[0] == values[2] or values[1] == values[3])
     return flat and says_none(label)
 
 
 def _names(find: str) -> tuple[str, ...]:
-    """The names in ``find``, each once, in one line and without quotes: they go between quotes."""
-    parts = _BETWEEN_NAMES.split(well_formed(find))
+    """The names in ``find``, each once, in one line and without double quotes, which the prompt
+    puts around them."""
+    parts = _NAME_SEPARATOR.split(well_formed(find))
     names = (" ".join(part.split()).strip(" .\"'“”") for part in parts)
     return tuple(dict.fromkeys(name.replace('"', "'") for name in names if name))
 
@@ -113,10 +112,10 @@ def _question(names: Sequence[str]) -> str:
     return f'Locate every instance that belongs to the following categories: "{", ".join(names)}".'
 
 
-def _entry(place: Box | Point, context: ReplyContext) -> dict[str, Any]:
-    if isinstance(place, Box):
-        return {"bbox_2d": list(coordinates.whole_box(place)), "label": place.label}
+def _entry(shape: Box | Point, context: ReplyContext) -> dict[str, Any]:
+    if isinstance(shape, Box):
+        return {"bbox_2d": list(coordinates.integer_box(shape)), "label": shape.label}
     return {
-        "point_2d": list(coordinates.whole_point(place, context.image_size)),
-        "label": place.label,
+        "point_2d": list(coordinates.integer_point(shape, context.image_size)),
+        "label": shape.label,
     }

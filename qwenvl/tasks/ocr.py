@@ -1,4 +1,4 @@
-"""Reads text: plain, as a document, or line by line with boxes."""
+"""OCR: reads the text in a picture as plain text, as a document, or as lines with boxes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .. import coordinates
 from ..errors import BadOption, UnreadableReply
 from ..replies import (
     STILL_THINKING,
-    answer_of,
-    has_lines,
-    is_absent,
+    extract_answer,
+    has_text_lines,
+    is_null,
     loose_json,
     markup,
     read_items,
     strip_fence,
 )
-from ..replies.bbox import MOST_PLACES, numbers
+from ..replies.bbox import MAX_ITEMS, parse_numbers
 from ..types import Box, ReplyContext, Result, Task
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
@@ -31,10 +31,10 @@ OUTPUTS: Mapping[str, str] = MappingProxyType(
         "lines": "Spotting all the text in the image with line-level, and output in JSON format.",
     }
 )
-"""Forms of the answer, and the makers' own words that ask for each."""
+"""Output formats, each with the model makers' own prompt."""
 
 _LENGTHS = {"plain": 4096, "markdown": 8192, "html": 8192, "lines": 8192}
-"""Tokens: a dense page in tags, or with the place of each line, takes about twice its words."""
+"""Tokens: a dense page in HTML, or with a box for each line, takes about twice its text."""
 
 LANGUAGES = (
     "auto", "English", "Chinese", "Traditional Chinese", "Japanese", "Korean", "Arabic", "Hebrew",
@@ -42,9 +42,9 @@ LANGUAGES = (
     "German", "French", "Spanish", "Portuguese", "Italian", "Dutch", "Polish", "Czech", "Romanian",
     "Hungarian", "Swedish", "Danish", "Norwegian", "Finnish", "Latin",
 )  # fmt: skip
-"""Languages to offer. ``ocr`` takes any other name too."""
+"""Languages to offer; ``ocr`` takes any other name too."""
 
-# A denial speaks of the picture and stands on one line; "no letters of credit" was read.
+# A denial mentions the picture and is one line; "no letters of credit" is text that was read.
 _WORDS = r"(?:\w+ )?(?:text|words|writing|letters|characters)"
 _SOME_TEXT = rf"{_WORDS}(?:,? (?:or|and) {_WORDS})?"
 _IMAGE = r"(?:the|this) (?:image|picture|photo|page|document)"
@@ -62,31 +62,33 @@ _NO_TEXT = re.compile(
     r"(?:[.!,;。！，；].*)?",
     re.IGNORECASE,
 )
-# Words alone may be on a sign, unless the answer had to be JSON or HTML.
+# Such words alone may be on a sign, unless the answer had to be JSON or HTML.
 _BARE = re.compile(rf"(?:none|no {_WORDS})[.!]?", re.IGNORECASE)
-# Longer answers that begin like this are texts that were read.
+# Longer answers that begin like this are text that was read.
 _NO_TEXT_LENGTH = 300
 _HTML_FENCE = re.compile(r"```html?[ \t]*\n", re.IGNORECASE)
-# The head of an olmOCR page: lines of key and value between two rules.
-_HEAD = re.compile(r"---[ \t]*\r?\n((?:[a-z_]{1,40}[ \t]*:[^\n]*\n)+)(?:---[ \t]*(?:\r?\n|\Z)|\Z)")
-_HEAD_KEYS = frozenset(
+# The front matter of an olmOCR page: ``key: value`` lines between two rules.
+_FRONT_MATTER = re.compile(
+    r"---[ \t]*\r?\n((?:[a-z_]{1,40}[ \t]*:[^\n]*\n)+)(?:---[ \t]*(?:\r?\n|\Z)|\Z)"
+)
+_FRONT_MATTER_KEYS = frozenset(
     ("primary_language", "is_rotation_valid", "rotation_correction", "is_table", "is_diagram")
 )
 _SCALARS = {"true": True, "false": False, "null": None, "none": None, "": None}
-_PLACED = re.compile(r"<!--([^<>()]{0,60})\(([^<>()]{1,100})\)\s*-->")
+_BOX_COMMENT = re.compile(r"<!--([^<>()]{0,60})\(([^<>()]{1,100})\)\s*-->")
 
 
 def ocr(output: str = "plain", language: str = "auto") -> Task:
-    """A request to read all text. ``output`` is a key of ``OUTPUTS``:
+    """The task to read all text. ``output`` is a key of ``OUTPUTS``:
 
-    ``plain``: the words, in lines. ``markdown``: a document; comments that say where its pictures
-    are come in pixels, and those places as boxes. ``html``: a document whose ``data-bbox`` are in
-    pixels, with a box for each block (``label``: its words, or its class or element where it has
-    none) and a list of ``{bbox_2d, kind, text, html}`` in ``data``. ``lines``: a box for each
-    line with its words as ``label``; ``text`` holds the lines in the order of the reply.
+    ``plain``: text in lines. ``markdown``: a document; the coordinates in the comments at its
+    pictures are in pixels, and are boxes too. ``html``: a document whose ``data-bbox`` are in
+    pixels, with a box for each block (``label``: its text, or else its class or element) and a
+    list of ``{bbox_2d, kind, text, html}`` in ``data``. ``lines``: a box for each line with its
+    text as ``label``; ``text`` holds the lines in the order of the reply.
 
-    ``language``: a hint in words, any; ``auto`` gives none. A picture without text gives "" and no
-    boxes. Raises ``BadOption``.
+    ``language``: any language as a hint; ``auto`` gives none. A picture without text gives "" and
+    no boxes. Raises ``BadOption``.
     """
     if output not in OUTPUTS:
         raise BadOption(f"There is no output {output!r}. Choose one of {', '.join(OUTPUTS)}.")
@@ -102,13 +104,13 @@ def ocr(output: str = "plain", language: str = "auto") -> Task:
 
 
 def read_any(text: str, context: ReplyContext) -> Result:
-    """Reads a reply of whichever output. Raises ``UnreadableReply``."""
-    answer = answer_of(text)
+    """Parses a reply in any of the output formats. Raises ``UnreadableReply``."""
+    answer = extract_answer(text)
     if "data-bbox" in answer:
         return _read_html(text, context)
     if (page := _page(answer)) is not None:
         return page
-    if _is_empty_json(answer) or has_lines(answer):
+    if _is_empty_json(answer) or has_text_lines(answer):
         return _read_lines(text, context)
     return _read_markdown(text, context)
 
@@ -118,21 +120,21 @@ def _is_empty_json(answer: str) -> bool:
 
 
 def _page(answer: str) -> Result | None:
-    """A page as olmOCR writes it: its text with what the page is like, as JSON (``natural_text``)
-    or behind a head of ``key: value`` lines. None for any other answer."""
+    """A page in olmOCR's formats, text with metadata: JSON (``natural_text``), or text after front
+    matter. None for any other answer."""
     answer = strip_fence(answer)
     if answer.startswith("{") and '"natural_text"' in answer:
         page = loose_json.members(answer)
         if "natural_text" in page:
             return Result(text=str(page.pop("natural_text") or ""), data=page)
-    head = _HEAD.match(answer)
-    if head is None:
+    front_matter = _FRONT_MATTER.match(answer)
+    if front_matter is None:
         return None
-    rows = (row.partition(":") for row in head[1].splitlines())
+    rows = (row.partition(":") for row in front_matter[1].splitlines())
     page = {key.strip(): _scalar(value.strip()) for key, _, value in rows}
-    if not _HEAD_KEYS & page.keys():
+    if not _FRONT_MATTER_KEYS & page.keys():
         return None
-    return Result(text=answer[head.end() :].strip(), data=page)
+    return Result(text=answer[front_matter.end() :].strip(), data=page)
 
 
 def _scalar(text: str) -> Any:
@@ -151,10 +153,10 @@ def _read_lines(text: str, context: ReplyContext) -> Result:
     answer = _answer(text)
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
-    context = _as_declared(answer, context)[0]
-    lost: list[str] = []
-    items = read_items(text, "lines", lost=lost)
-    mapper = coordinates.Mapper(context, lost)
+    context = _with_declared_size(answer, context)[0]
+    unusable: list[str] = []
+    items = read_items(text, "lines", unusable=unusable)
+    mapper = coordinates.PixelMapper(context, unusable)
     found = []
     for item in items:
         if item.box and (box := mapper.box(item.box, item.text)):
@@ -167,7 +169,7 @@ def _read_lines(text: str, context: ReplyContext) -> Result:
         data=[
             {
                 **item.data,
-                "bbox_2d": list(coordinates.whole_box(box)),
+                "bbox_2d": list(coordinates.integer_box(box)),
                 "text": item.text,
                 **mapper.data(item.box or ()),
             }
@@ -183,23 +185,25 @@ def _read_markdown(text: str, context: ReplyContext) -> Result:
         return Result(text="")
     if (page := _page(answer)) is not None:
         return page
-    context, answer = _as_declared(answer, context)
-    mapper = coordinates.Mapper(context)
+    context, answer = _with_declared_size(answer, context)
+    mapper = coordinates.PixelMapper(context)
     boxes: list[Box] = []
 
     def in_pixels(comment: re.Match[str]) -> str:
-        values = numbers(comment[2])
-        if len(values) != 4:  # a comment of the page's own
+        values = parse_numbers(comment[2])
+        if len(values) != 4:  # a comment of the page itself
             return comment[0]
-        if mapper.count >= MOST_PLACES:
+        if mapper.count >= MAX_ITEMS:
             return ""
         box = mapper.box(values, comment[1].strip().lower())
         if box is None:
             return ""
         boxes.append(box)
-        return f"<!--{comment[1]}({', '.join(map(str, coordinates.whole_box(box)))}) -->"
+        return f"<!--{comment[1]}({', '.join(map(str, coordinates.integer_box(box)))}) -->"
 
-    document = _PLACED.sub(in_pixels, markup.without_cut_tag(strip_fence(answer), context.cut))
+    document = _BOX_COMMENT.sub(
+        in_pixels, markup.strip_unfinished_tag(strip_fence(answer), context.cut)
+    )
     return Result(text=_in_pixels(document, context), boxes=tuple(boxes), notes=mapper.notes())
 
 
@@ -207,8 +211,8 @@ def _read_html(text: str, context: ReplyContext) -> Result:
     answer = _answer(text)
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
-    context, answer = _as_declared(answer, context)
-    document = markup.without_cut_tag(_without_html_fence(answer), context.cut)
+    context, answer = _with_declared_size(answer, context)
+    document = markup.strip_unfinished_tag(_without_html_fence(answer), context.cut)
     if not markup.has_tags(document):
         raise UnreadableReply(
             "The model did not answer in HTML. Choose the output plain, which takes any words. It "
@@ -216,18 +220,18 @@ def _read_html(text: str, context: ReplyContext) -> Result:
             text,
         )
 
-    mapper = coordinates.Mapper(context)
+    mapper = coordinates.PixelMapper(context)
     placed = [
         (block, mapper.box(block.box, block.label))
         for block in markup.blocks(document)
-        if not is_absent(block.box)
+        if not is_null(block.box)
     ]
     return Result(
         text=_in_pixels(document, context),
         boxes=tuple(box for _, box in placed if box),
         data=[
             {
-                "bbox_2d": list(coordinates.whole_box(box)),
+                "bbox_2d": list(coordinates.integer_box(box)),
                 "kind": block.kind,
                 "text": block.text,
                 "html": block.html.strip(),
@@ -241,7 +245,7 @@ def _read_html(text: str, context: ReplyContext) -> Result:
 
 
 def _without_html_fence(answer: str) -> str:
-    """What stands in the fence of an HTML document; the page itself may hold fences."""
+    """The content of an HTML document's code fence; the page itself may contain fences."""
     opening = _HTML_FENCE.search(answer)
     if opening is None:
         return answer
@@ -259,17 +263,17 @@ _READERS: Mapping[str, Callable[[str, ReplyContext], Result]] = {
 
 
 def _answer(text: str) -> str:
-    """The answer in ``text``; empty is an answer, but not where the thought was never ended."""
-    answer = answer_of(text)
+    """The answer in ``text``; it may be empty, unless the thinking never ended."""
+    answer = extract_answer(text)
     if not answer and text.lstrip().startswith("<think>"):
         raise UnreadableReply(STILL_THINKING, text)
     return answer
 
 
 def _says_no_text(answer: str, bare: bool = False) -> bool:
-    """Whether the model says that it read nothing. ``bare``: one or two words are enough.
+    """Whether the model says that there is no text. ``bare``: one or two words are enough.
 
-    What is in capitals was read: models speak in sentences.
+    Capitals are text that was read: a model's own sentences are not in capitals.
     """
     if len(answer) > _NO_TEXT_LENGTH:
         return False
@@ -278,17 +282,17 @@ def _says_no_text(answer: str, bare: bool = False) -> bool:
     return not answer.isupper() and _NO_TEXT.fullmatch(answer.replace("’", "'")) is not None
 
 
-def _as_declared(answer: str, context: ReplyContext) -> tuple[ReplyContext, str]:
-    """The picture as the reply says that it saw it, and the rest of the reply."""
+def _with_declared_size(answer: str, context: ReplyContext) -> tuple[ReplyContext, str]:
+    """``context`` with the input size that the reply declares, if any; the rest of the reply."""
     size, rest = markup.declared_size(answer)
     return (replace(context, input_size=size) if size else context), rest
 
 
 def _in_pixels(document: str, context: ReplyContext) -> str:
-    """``document`` with each ``data-bbox`` in pixels of the picture, less those that are none."""
+    """``document`` with each ``data-bbox`` in pixels of the picture; invalid ones are removed."""
 
     def in_pixels(values: tuple[float, ...]) -> str:
         box = coordinates.to_box(values, context) if len(values) == 4 else None
-        return " ".join(map(str, coordinates.whole_box(box))) if box else ""
+        return " ".join(map(str, coordinates.integer_box(box))) if box else ""
 
-    return markup.replace_boxes(document, in_pixels)
+    return markup.rewrite_boxes(document, in_pixels)

@@ -96,7 +96,7 @@ def test_whatever_is_written_a_box_lies_in_its_picture(
     if box is not None:
         assert 0 <= box.x1 < box.x2 <= width
         assert 0 <= box.y1 < box.y2 <= height
-        x1, y1, x2, y2 = coordinates.whole_box(box)
+        x1, y1, x2, y2 = coordinates.integer_box(box)
         assert 0 <= x1 <= box.x1 < box.x2 <= x2 <= width and x1 < x2
         assert 0 <= y1 <= box.y1 < box.y2 <= y2 <= height and y1 < y2
         middle = coordinates.centre(box)
@@ -113,7 +113,7 @@ def test_whatever_is_written_a_point_lies_in_its_picture(
     point = coordinates.to_point(values, context)
     if point is not None:
         assert 0 <= point.x <= width and 0 <= point.y <= height
-        x, y = coordinates.whole_point(point, context.image_size)
+        x, y = coordinates.integer_point(point, context.image_size)
         assert 0 <= x < width and 0 <= y < height
 
 
@@ -178,7 +178,7 @@ def test_to_box(context: ReplyContext, values: tuple, expected: tuple | None) ->
     ],
 )
 def test_how_far_a_place_lies_outside(context: ReplyContext, values: tuple, share: float) -> None:
-    assert coordinates.outside(values, context) == pytest.approx(share)
+    assert coordinates.overshoot(values, context) == pytest.approx(share)
 
 
 def test_a_point_far_outside_is_none_and_a_near_one_is_clamped() -> None:
@@ -195,11 +195,11 @@ def test_a_box_of_fractions_may_reach_a_little_over_the_edge() -> None:
 def test_no_box_is_lost_in_silence(
     data: st.DataObject, context: ReplyContext, rows: list[tuple]
 ) -> None:
-    mapper = coordinates.Mapper(context)
+    mapper = coordinates.PixelMapper(context)
     boxes = [mapper.box(row, "it") for row in rows]
     lost = boxes.count(None)
-    assert bool(lost) == bool(mapper.lost())
-    far = [coordinates.outside(row, context) > coordinates.FAR_OUT for row in rows]
+    assert bool(lost) == bool(mapper.unmapped())
+    far = [coordinates.overshoot(row, context) > coordinates.EDGE_TOLERANCE for row in rows]
     assert bool(mapper.notes()) == bool(lost or any(far))
 
 
@@ -212,5 +212,5 @@ def test_the_picture_alone_decides_where_its_box_is() -> None:
 def test_points() -> None:
     assert coordinates.to_point((500, 1000), context_of(RELATIVE), "a") == Point(100, 100, "a")
     assert coordinates.to_point((math.nan, 5), context_of(RELATIVE)) is None
-    assert coordinates.whole_point(Point(200, 99.9), (100, 200)) == (199, 99)
+    assert coordinates.integer_point(Point(200, 99.9), (100, 200)) == (199, 99)
     assert coordinates.centre(Box(0, 10, 5, 20, "b")) == Point(2.5, 15, "b")

@@ -321,9 +321,9 @@ SOMETHING = {
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in SOMETHING.items()])
 def test_a_cut_reply_is_never_nothing_unless_the_whole_one_is(text: str) -> None:
     for end in range(1, len(text) + 1):
-        for want in ("boxes", "points", "lines"):
+        for expected in ("boxes", "points", "lines"):
             try:
-                found = read_items(text[:end], want, ("cat",))
+                found = read_items(text[:end], expected, ("cat",))
             except UnreadableReply:
                 continue
             assert found, text[:end]
@@ -768,7 +768,7 @@ def test_anything_else_is_unreadable(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "asked", "none"),
+    ("text", "names", "none"),
     [
         ("There are no cats, but there is a dog.", ("cat",), True),
         ("There are no cats, but there is a dog.", ("cat", "dog"), False),
@@ -802,13 +802,13 @@ def test_anything_else_is_unreadable(text: str) -> None:
     ],
 )
 def test_what_was_asked_for_decides_whether_words_deny_it(
-    text: str, asked: tuple[str, ...], none: bool
+    text: str, names: tuple[str, ...], none: bool
 ) -> None:
-    assert replies.says_none(text, asked) is none
+    assert replies.says_none(text, names) is none
 
 
 @pytest.mark.parametrize(
-    ("text", "want", "message"),
+    ("text", "expected", "message"),
     [
         pytest.param('{"point_2d": [4, 8]}', "boxes", "points", id="points for boxes"),
         pytest.param('{"bbox_3d": [1, 2, 3, 4, 5, 6, 7, 8, 9]}', "boxes", "3-D", id="3-D"),
@@ -817,9 +817,11 @@ def test_what_was_asked_for_decides_whether_words_deny_it(
         pytest.param("a cat " * 200, "points", "holds no points", id="prose"),
     ],
 )
-def test_the_error_says_what_came_instead(text: str, want: replies.Want, message: str) -> None:
+def test_the_error_says_what_came_instead(
+    text: str, expected: replies.Expected, message: str
+) -> None:
     with pytest.raises(UnreadableReply, match=message) as caught:
-        read_items(text, want)
+        read_items(text, expected)
     assert len(str(caught.value)) < 600
 
 
@@ -863,10 +865,10 @@ def test_tags_of_thoughts_in_a_label_are_its_words() -> None:
     ],
 )
 def test_what_is_broken_beside_a_box_is_named(first: str) -> None:
-    lost: list[str] = []
+    unusable: list[str] = []
     text = f'[{{{first}, "label": "cat"}}, {TWO}]'
-    assert [item.box for item in read_items(text, lost=lost)] == [DOG]
-    assert lost == ["cat"]
+    assert [item.box for item in read_items(text, unusable=unusable)] == [DOG]
+    assert unusable == ["cat"]
 
 
 def test_calls_are_no_labels() -> None:
@@ -956,15 +958,15 @@ SCRAPS = st.sampled_from(
     st.text() | st.lists(SCRAPS, max_size=40).map("".join),
     st.sampled_from(["boxes", "points", "lines"]),
 )
-def test_any_text_is_read_or_refused(text: str, want: replies.Want) -> None:
+def test_any_text_is_read_or_refused(text: str, expected: replies.Expected) -> None:
     try:
-        items = read_items(text, want, ("cat",))
+        items = read_items(text, expected, ("cat",))
     except UnreadableReply as error:
         assert error.raw == text
         return
     for item in items:
         place = item.box or item.point or ()
-        assert len(place) in (2, 4) or (want == "lines" and item.text)
+        assert len(place) in (2, 4) or (expected == "lines" and item.text)
         assert all(abs(number) < 10**9 for number in place)
         item.label.encode()
 
