@@ -85,16 +85,16 @@ class ModelHandle:
         """
         batches = _pictures(questions)
         with self._leased() as backend:
-            asks = [
-                self._ask(backend, question, picture)
+            queries = [
+                self._query(backend, question, picture)
                 for question, batch in zip(questions, batches, strict=True)
                 for picture in batch
             ]
-            will_think = [run.will_think(backend, ask.task, ask.thinking) for ask in asks]
+            will_think = [run.will_think(backend, query.task, query.thinking) for query in queries]
             results = iter(
                 run.answer_all(
                     backend,
-                    asks,
+                    queries,
                     observer=host.NodeWatch({at for at, thinks in enumerate(will_think) if thinks}),
                     report=report,
                     advice=_ADVICE,
@@ -102,13 +102,13 @@ class ModelHandle:
             )
         return [[next(results) for _ in batch] for batch in batches]
 
-    def _ask(self, backend: Backend, question: Question, picture: Any) -> run.Ask:
+    def _query(self, backend: Backend, question: Question, picture: Any) -> run.Query:
         own = run.sampling_for(backend, question.task, question.thinking)
         least = backend.family.patch_factor**2
         low, high = self._bounds(
             picture.shape[-2:], question.longest_side, (least, backend.max_pixels)
         )
-        return run.Ask(
+        return run.Query(
             question.task,
             picture,
             sampling=dataclasses.replace(own, **question.sampling),

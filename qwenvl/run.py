@@ -1,4 +1,4 @@
-"""One road from pictures and a task to results: ask, answer, read."""
+"""Runner: queries (a task about a picture) to requests, through a backend, to parsed results."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def sampling_for(backend: Backend, task: Task, thinking: bool | None = None) -> Sampling:
-    """How ``task`` is answered where the caller set nothing.
+    """The default sampling for ``task``.
 
-    Reading and finding are greedy without penalties. Free text takes the makers' values for the
-    family; so does anything that begins with a thought, since greedy thoughts tend to circle.
+    OCR and grounding are greedy without penalties. Free text uses the model makers' values for the
+    family; so does any reply that begins with thinking, since greedy thinking tends to loop.
     """
     if will_think(backend, task, thinking):
         base = backend.family.thinking_sampling
@@ -33,27 +33,27 @@ def sampling_for(backend: Backend, task: Task, thinking: bool | None = None) -> 
 
 
 def will_think(backend: Backend, task: Task, thinking: bool | None = None) -> bool:
-    """Whether the replies to ``task`` begin with a thought. Raises ``BadOption`` where the model
-    cannot do as wished."""
-    return backend.thinks(_wish(backend, task, thinking))
+    """Whether replies to ``task`` begin with thinking. Raises ``BadOption`` if the model cannot do
+    what ``thinking`` asks for."""
+    return backend.thinks(_resolve_thinking(backend, task, thinking))
 
 
-def _wish(backend: Backend, task: Task, thinking: bool | None) -> bool | None:
-    """Reading and finding gain nothing from a thought: who has the choice answers at once."""
+def _resolve_thinking(backend: Backend, task: Task, thinking: bool | None) -> bool | None:
+    """OCR and grounding gain nothing from thinking, so it is off by default if it can be."""
     if thinking is not None or not task.greedy:
         return thinking
     try:
         return backend.thinks(False)
-    except BadOption:  # this one always thinks
+    except BadOption:  # this model always thinks
         return None
 
 
 @dataclass(frozen=True, eq=False)
-class Ask:
-    """One task about one picture (uint8 ``[3, H, W]``). ``sampling``: None for that of
-    ``sampling_for``. The bounds on pixels, ``thinking`` and ``may_shrink`` are those of
-    ``Request``. ``keep_unreadable``: what cannot be read or answered gives a result with
-    ``error`` and what text there is, and no exception."""
+class Query:
+    """One task about one picture (uint8 ``[3, H, W]``). ``sampling``: None for ``sampling_for``.
+    The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
+    ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
+    its text, instead of an exception."""
 
     task: Task
     picture: Tensor
@@ -72,37 +72,37 @@ def answer(
     pictures: Sequence[Tensor],
     *,
     observer: Observer | None = None,
-    **how: Any,
+    **settings: Any,
 ) -> list[Result]:
-    """``answer_all`` for one task about each of ``pictures``. ``how``: the other fields of
-    ``Ask``, the same for all."""
-    return answer_all(backend, [Ask(task, picture, **how) for picture in pictures], observer)
+    """``answer_all`` for one task about each of ``pictures``. ``settings``: the other fields of
+    ``Query``, the same for all."""
+    return answer_all(backend, [Query(task, picture, **settings) for picture in pictures], observer)
 
 
 def answer_all(
     backend: Backend,
-    asks: Sequence[Ask],
+    queries: Sequence[Query],
     observer: Observer | None = None,
     report: Callable[[Sequence[Result]], object] | None = None,
     advice: str = "",
 ) -> list[Result]:
-    """Asks everything in one batched run.
+    """Answers all queries in one batched run.
 
-    One result each, in order, boxes in pixels of its own picture. After all are answered, raises
-    ``OutOfMemory`` for pictures that memory did not suffice for and ``UnreadableReply`` for
-    replies that could not be read, naming the pictures; before that, ``report`` is called with
-    the results, those without an answer among them. ``advice``: a sentence for these errors on
-    how the caller's other answers can be kept.
+    Returns one result for each, in order, with boxes in pixels of its own picture. After the run,
+    raises ``OutOfMemory`` for pictures that did not fit in memory and ``UnreadableReply`` for
+    replies that could not be parsed, naming the pictures; before that, ``report`` is called with
+    all results, including the failed ones. ``advice``: a sentence added to these errors, on how
+    to keep the other answers.
     """
-    requests = [_request(backend, ask) for ask in asks]
+    requests = [_request(backend, query) for query in queries]
     responses = backend.generate(requests, observer) if requests else []
-    results = [_read(backend, *pair) for pair in zip(asks, requests, responses, strict=True)]
+    results = [_parse(backend, *pair) for pair in zip(queries, requests, responses, strict=True)]
     for number, result in enumerate(results, 1):
         if result.notes:
             log.warning("Picture %d of %d: %s", number, len(results), " ".join(result.notes))
     try:
-        _raise_unanswered(asks, responses, advice)
-        _raise_unreadable(asks, results, advice)
+        _raise_unanswered(queries, responses, advice)
+        _raise_unreadable(queries, results, advice)
     except QwenVLError:
         if report:
             report(results)
@@ -110,65 +110,72 @@ def answer_all(
     return results
 
 
-def answer_each(backend: Backend, asks: Sequence[Ask], each: Callable[[int, Result], None]) -> None:
-    """As ``answer_all``, with ``each(index, result)`` for every result as soon as it is there, in
-    any order. Failures are results with ``error``; telling of notes is the caller's. What ``each``
-    raises ends the run and comes out of here unchanged."""
-    requests = [_request(backend, ask) for ask in asks]
+def answer_each(
+    backend: Backend, queries: Sequence[Query], on_result: Callable[[int, Result], None]
+) -> None:
+    """As ``answer_all``, with ``on_result(index, result)`` called as soon as each result is there,
+    in any order. Failures are results with ``error``; notes are not logged. What ``on_result``
+    raises ends the run and reaches the caller unchanged."""
+    requests = [_request(backend, query) for query in queries]
     if requests:
-        backend.generate(requests, _Reading(backend, asks, requests, each))
+        backend.generate(requests, _ResultReader(backend, queries, requests, on_result))
 
 
-class _Reading(Observer):
-    """Reads each reply when it is there."""
+class _ResultReader(Observer):
+    """Parses each reply as soon as it is finished."""
 
     def __init__(
         self,
         backend: Backend,
-        asks: Sequence[Ask],
+        queries: Sequence[Query],
         requests: Sequence[Request],
-        each: Callable[[int, Result], None],
+        on_result: Callable[[int, Result], None],
     ):
-        self._backend, self._asks, self._requests, self._each = backend, asks, requests, each
+        self._backend, self._queries, self._requests, self._on_result = (
+            backend,
+            queries,
+            requests,
+            on_result,
+        )
 
     def done(self, index: int, response: Response) -> None:
-        ask, request = self._asks[index], self._requests[index]
-        self._each(index, _read(self._backend, ask, request, response))
+        query, request = self._queries[index], self._requests[index]
+        self._on_result(index, _parse(self._backend, query, request, response))
 
 
-def _request(backend: Backend, ask: Ask) -> Request:
+def _request(backend: Backend, query: Query) -> Request:
     return Request(
-        images=(ask.picture,),
-        prompt=ask.task.prompt,
-        system=ask.system or ask.task.system,
-        sampling=ask.sampling or sampling_for(backend, ask.task, ask.thinking),
-        min_pixels=ask.min_pixels,
-        max_pixels=ask.max_pixels,
-        thinking=_wish(backend, ask.task, ask.thinking),
-        may_shrink=ask.may_shrink,
+        images=(query.picture,),
+        prompt=query.task.prompt,
+        system=query.system or query.task.system,
+        sampling=query.sampling or sampling_for(backend, query.task, query.thinking),
+        min_pixels=query.min_pixels,
+        max_pixels=query.max_pixels,
+        thinking=_resolve_thinking(backend, query.task, query.thinking),
+        may_shrink=query.may_shrink,
     )
 
 
-def _read(backend: Backend, ask: Ask, request: Request, response: Response) -> Result:
+def _parse(backend: Backend, query: Query, request: Request, response: Response) -> Result:
     if response.error:
         return Result(text="", finish_reason="error", error=str(response.error))
-    height, width = ask.picture.shape[-2:]
+    height, width = query.picture.shape[-2:]
     cut = response.finish_reason != "stop"
     context = ReplyContext(backend.family, (height, width), response.input_sizes[0], cut)
     try:
-        result = ask.task.parse(response.text, context)
+        result = query.task.parse(response.text, context)
     except UnreadableReply as error:
         result = Result(text=error.raw, error=str(error))
     return dataclasses.replace(
         result,
         thinking=response.thinking,
         finish_reason=response.finish_reason,
-        notes=(*_early_end(request, response), *result.notes),
+        notes=(*_end_notes(request, response), *result.notes),
     )
 
 
-def _early_end(request: Request, response: Response) -> tuple[str, ...]:
-    """The note of a reply that did not come to its own end."""
+def _end_notes(request: Request, response: Response) -> tuple[str, ...]:
+    """Notes on a reply that the model did not end itself."""
     if response.notes:
         return response.notes
     if response.finish_reason == "length":
@@ -179,36 +186,36 @@ def _early_end(request: Request, response: Response) -> tuple[str, ...]:
     return ()
 
 
-def _raise_unanswered(asks: Sequence[Ask], responses: Sequence[Response], advice: str) -> None:
+def _raise_unanswered(queries: Sequence[Query], responses: Sequence[Response], advice: str) -> None:
     failed = [
         (number, response.error)
-        for number, (ask, response) in enumerate(zip(asks, responses, strict=True), 1)
-        if response.error and not ask.keep_unreadable
+        for number, (query, response) in enumerate(zip(queries, responses, strict=True), 1)
+        if response.error and not query.keep_unreadable
     ]
     if failed:
-        which = _which([number for number, _ in failed], len(responses)).capitalize()
+        which = _numbered([number for number, _ in failed], len(responses)).capitalize()
         error = failed[0][1]
-        raise type(error)(_joined(f"{which}: {error}", advice)) from error
+        raise type(error)(_join(f"{which}: {error}", advice)) from error
 
 
-def _raise_unreadable(asks: Sequence[Ask], results: Sequence[Result], advice: str) -> None:
+def _raise_unreadable(queries: Sequence[Query], results: Sequence[Result], advice: str) -> None:
     failed = [
         (number, result)
-        for number, (ask, result) in enumerate(zip(asks, results, strict=True), 1)
-        if result.error and not ask.keep_unreadable
+        for number, (query, result) in enumerate(zip(queries, results, strict=True), 1)
+        if result.error and not query.keep_unreadable
     ]
     if not failed:
         return
-    which, first = _which([number for number, _ in failed], len(results)), failed[0][1]
-    said = f"The reply for {which} could not be read. {first.error}"
-    raise UnreadableReply(_joined(said, *first.notes, advice), first.text)
+    which, first = _numbered([number for number, _ in failed], len(results)), failed[0][1]
+    message = f"The reply for {which} could not be read. {first.error}"
+    raise UnreadableReply(_join(message, *first.notes, advice), first.text)
 
 
-def _joined(*sentences: str) -> str:
+def _join(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _which(numbers: Sequence[int], count: int) -> str:
-    shown = ", ".join(str(number) for number in numbers[:8])
+def _numbered(numbers: Sequence[int], count: int) -> str:
+    listed = ", ".join(str(number) for number in numbers[:8])
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-    return f"picture{'s' if len(numbers) > 1 else ''} {shown}{more} of {count}"
+    return f"picture{'s' if len(numbers) > 1 else ''} {listed}{more} of {count}"

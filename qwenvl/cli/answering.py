@@ -64,7 +64,7 @@ def _answer(options: argparse.Namespace, task: Task) -> int:
             given = {name: value for name, value in given.items() if value is not None}
             sampling = dataclasses.replace(own, **given)
             for portion in portions:
-                accepted = _ask(backend, task, portion, sampling, results, options)
+                accepted = _answer_portion(backend, task, portion, sampling, results, options)
                 if not (accepted or results.answered or results.unreadable):
                     break  # the options allow no request, and will not for later images
     except QwenVLError as error:
@@ -81,7 +81,7 @@ def _answer(options: argparse.Namespace, task: Task) -> int:
     return UNREADABLE if results.unreadable else 0
 
 
-def _ask(
+def _answer_portion(
     backend: Backend,
     task: Task,
     portion: Portion,
@@ -93,12 +93,12 @@ def _ask(
     refused the requests as a whole."""
     from .. import run
 
-    asks = {}
+    queries = {}
     for number, image in portion.items():
         if isinstance(image, BadImage):
             results.put(number, Result("", finish_reason="error", error=str(image)))
         else:
-            asks[number] = run.Ask(
+            queries[number] = run.Query(
                 task,
                 image,
                 system=options.system,
@@ -107,10 +107,12 @@ def _ask(
                 max_pixels=options.max_pixels or None,
                 thinking=options.thinking,
             )
-    numbers = list(asks)
+    numbers = list(queries)
     try:
         run.answer_each(
-            backend, list(asks.values()), lambda index, result: results.put(numbers[index], result)
+            backend,
+            list(queries.values()),
+            lambda index, result: results.put(numbers[index], result),
         )
     except (BadOption, BadImage) as error:
         for number in numbers:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.run import Ask, answer, answer_all, sampling_for
+from qwen_vl_suite.qwenvl.run import Query, answer, answer_all, sampling_for
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.types import Box, Request, Response, Result, Sampling
@@ -131,8 +131,8 @@ def test_each_ask_has_its_own_task_picture_and_settings() -> None:
     found = answer_all(
         backend,
         [
-            Ask(describe(prompt="What is it?"), pictures(1)[0], sampling=Sampling(seed=7)),
-            Ask(ground("cat"), pictures(1, 50, 60)[0], max_pixels=5000),
+            Query(describe(prompt="What is it?"), pictures(1)[0], sampling=Sampling(seed=7)),
+            Query(ground("cat"), pictures(1, 50, 60)[0], max_pixels=5000),
         ],
     )
     assert found[0].text == "a cat" and found[1].boxes
@@ -143,9 +143,9 @@ def test_each_ask_has_its_own_task_picture_and_settings() -> None:
 
 def test_results_are_reported_before_an_error_is_raised() -> None:
     told: list[Sequence[Result]] = []
-    asks = [Ask(ground("cat"), picture) for picture in pictures(2)]
+    queries = [Query(ground("cat"), picture) for picture in pictures(2)]
     with pytest.raises(UnreadableReply, match=r"picture 2 of 2.* Do this instead\.$"):
-        answer_all(Scripted(BOX, "?"), asks, report=told.append, advice="Do this instead.")
+        answer_all(Scripted(BOX, "?"), queries, report=told.append, advice="Do this instead.")
     ((whole, bad),) = told
     assert whole.boxes and not whole.error and bad.error
 
