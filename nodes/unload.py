@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.model_cache import CACHE
 from . import sockets
-from .model import OFFLOAD, UNLOAD, ModelHandle, put_away
+from .model import OFFLOAD, UNLOAD, ModelHandle, apply_after_use
 
 
 class Unload(io.ComfyNode):
@@ -48,5 +48,5 @@ class Unload(io.ComfyNode):
         cls, after: Any, where_to: str = UNLOAD, model: ModelHandle | None = None
     ) -> io.NodeOutput:
         for backend in CACHE.loaded(model.spec if model else None):
-            put_away(backend, where_to)
+            apply_after_use(backend, where_to)
         return io.NodeOutput(after)

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import threading
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -49,6 +50,10 @@ class _Entry:
         return self.backend.done() and self.backend.exception() is None
 
 
+class Reference:
+    """Keeps a model wanted; see ``ModelCache.reference``."""
+
+
 class ModelCache:
     """One model for each ``LocalSpec``, checkpoints compared by their real path. Thread-safe.
 
@@ -65,6 +70,9 @@ class ModelCache:
         self.memory: Memory | None = None
         self._load = load
         self._discarded: deque[LocalSpec] = deque()
+        self._references: weakref.WeakValueDictionary[LocalSpec, Reference] = (
+            weakref.WeakValueDictionary()
+        )
         self._lock = threading.Lock()  # guards all below; never held while a model loads or closes
         self._entries: OrderedDict[LocalSpec, _Entry] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
@@ -101,6 +109,20 @@ class ModelCache:
         inside this cache: where the cache is busy, whoever is in it unloads when he leaves."""
         self._discarded.append(_key(spec))
         self._sweep()
+
+    def reference(self, spec: LocalSpec) -> Reference:
+        """A reference to the model of ``spec``, which it neither loads nor locks: when the last
+        one is garbage-collected, the model is unloaded."""
+        key = _key(spec)
+        found = self._references.get(key)
+        if found is None:
+            found = self._references.setdefault(key, Reference())
+            weakref.finalize(found, self._dereference, key).atexit = False
+        return found
+
+    def _dereference(self, key: LocalSpec) -> None:
+        if key not in self._references:
+            self.discard(key)
 
     def clear(self) -> None:
         """Closes all models, those in use when they are no longer."""

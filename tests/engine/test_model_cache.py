@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -217,6 +218,28 @@ def test_discard_waits_for_those_who_use_it(loader):
         cache.discard(A)
         assert not backend.closed
     assert backend.closed
+
+
+def test_dropping_the_last_reference_unloads(loader, tmp_path):
+    real, link = tmp_path / "model", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    cache = ModelCache(loader)
+    references = [cache.reference(LocalSpec(str(path))) for path in (real, link, real)]
+    backend = cache.get(LocalSpec(str(real)))
+    while references:
+        assert not backend.closed
+        references.pop()
+        gc.collect()
+    assert backend.closed
+
+
+def test_a_reference_loads_nothing_and_unloads_no_other_model(loader):
+    cache = ModelCache(loader)
+    other = cache.get(B)
+    cache.reference(A)
+    gc.collect()
+    assert loader.loads == [B] and not other.closed
 
 
 def test_what_is_loaded_can_be_listed(loader):

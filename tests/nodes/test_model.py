@@ -1,4 +1,4 @@
-"""A model stays loaded for as long as something in the graph holds it, and no longer."""
+"""Model handles: a model stays loaded as long as the graph holds a handle, and no longer."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.types import LocalSpec
 
 
-def settled() -> int:
-    """How many models are loaded once nothing but the test holds any."""
+def models_loaded() -> int:
+    """How many models are loaded after garbage collection."""
     gc.collect()
     return model_module.CACHE.stats().models
 
@@ -27,25 +27,25 @@ def use(model: Any, pictures: Any) -> None:
     model.answer([Question(model, describe("short"), pictures, {})])
 
 
-def test_the_last_handle_takes_the_model_along(scripted: Any, pictures: Any) -> None:
+def test_dropping_the_last_handle_unloads_the_model(scripted: Any, pictures: Any) -> None:
     model, backend = scripted("one", "two", "three")
     use(model, pictures)
-    assert settled() == 1
+    assert models_loaded() == 1
     del model
-    assert settled() == 0
+    assert models_loaded() == 0
     assert backend.replies == [], "the backend was not closed"
 
 
-def test_another_handle_of_equal_settings_keeps_it(scripted: Any, pictures: Any) -> None:
+def test_another_handle_of_an_equal_spec_keeps_it_loaded(scripted: Any, pictures: Any) -> None:
     model, _ = scripted("one", "two", "three")
     use(model, pictures)
     other = dataclasses.replace(model, max_pixels=100_000)
     del model
-    assert settled() == 1
+    assert models_loaded() == 1
     use(other, pictures)
     assert model_module.CACHE.stats().misses == 1, "loaded once for both"
     del other
-    assert settled() == 0
+    assert models_loaded() == 0
 
 
 def test_a_handle_that_was_never_used_unloads_nothing(scripted: Any, pictures: Any) -> None:
@@ -53,14 +53,14 @@ def test_a_handle_that_was_never_used_unloads_nothing(scripted: Any, pictures: A
     unused, _ = scripted("one")
     use(used, pictures)
     del unused
-    assert settled() == 1
+    assert models_loaded() == 1
     use(used, pictures)
 
 
 @pytest.mark.parametrize(
     ("after_use", "place"), [("keep", "device"), ("offload to RAM", "ram"), ("unload", "disk")]
 )
-def test_what_becomes_of_the_weights_after_use(
+def test_after_use_decides_where_the_weights_are(
     scripted: Any, pictures: Any, after_use: str, place: str
 ) -> None:
     model, backend = scripted("one", "two", "three")
@@ -70,7 +70,7 @@ def test_what_becomes_of_the_weights_after_use(
     assert backend.place == "device", "and it can be used again"
 
 
-def test_weights_are_put_away_after_an_error_too(scripted: Any, pictures: Any) -> None:
+def test_after_use_applies_after_an_error_too(scripted: Any, pictures: Any) -> None:
     model, backend = scripted("It is over there, I think.")
     with pytest.raises(UnreadableReply):
         handle = dataclasses.replace(model, after_use="unload")
@@ -78,7 +78,7 @@ def test_weights_are_put_away_after_an_error_too(scripted: Any, pictures: Any) -
     assert backend.place == "disk"
 
 
-def test_a_node_frees_one_model_or_all(
+def test_unload_frees_one_model_or_all(
     run_node: Callable[..., Any], scripted: Any, pictures: Any
 ) -> None:
     first, one = scripted("one", "two", "three")

@@ -13,7 +13,7 @@ import pytest
 from disk import CONFIG, PROCESSOR, files, safetensors, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl.checkpoints import inspection, integrity, library
+from qwen_vl_suite.qwenvl.checkpoints import inspection, integrity
 from qwen_vl_suite.qwenvl.checkpoints.files import readable_size
 from qwen_vl_suite.qwenvl.checkpoints.safetensors_header import read_header, tensor_names
 from qwen_vl_suite.qwenvl.errors import (
@@ -611,14 +611,3 @@ def test_tensor_names_leaves_metadata_out(tmp_path):
 )
 def test_sizes_for_people(nbytes, text):
     assert readable_size(nbytes) == text
-
-
-def test_the_catalogue_is_sound():
-    rows = library.CATALOGUE
-    assert len(rows) == len({entry.name for entry in rows.values()})
-    for repo_id, entry in rows.items():
-        assert repo_id == entry.repo_id and repo_id.startswith("Qwen/")
-        assert entry.model_type in FAMILIES
-        assert 10**9 < entry.nbytes < 10**12
-        if repo_id.endswith("-FP8"):
-            assert entry.nbytes < rows[repo_id.removesuffix("-FP8")].nbytes
