@@ -1,4 +1,4 @@
-"""Which models are offered, and how a name in a workflow is found again."""
+"""The Loader: which models it offers, how a saved name is resolved, and what its handle holds."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def put(root: Path) -> Callable[..., Path]:
-    """``put("group/name")`` is a whole checkpoint there; ``cut=True`` lacks its weights."""
+    """``put("group/name")`` makes a whole checkpoint; ``incomplete=True`` one without weights."""
 
-    def make(name: str, cut: bool = False) -> Path:
+    def make(name: str, incomplete: bool = False) -> Path:
         folder = root / name
         shutil.copytree(library.BUNDLED, folder)
-        if cut:
+        if incomplete:
             (folder / "model.safetensors").unlink()
         return folder
 
@@ -58,16 +58,16 @@ def test_the_shared_folder_is_registered_without_on_load(nodes: Any) -> None:
     assert str(home) in folder_paths.get_folder_paths("LLM")
 
 
-def test_choices_put_what_is_here_first_and_the_catalogue_last(put: Any) -> None:
+def test_models_on_disk_are_offered_first_and_the_catalogue_last(put: Any) -> None:
     put("Qwen-VL/mine")
-    put("half", cut=True)
+    put("half", incomplete=True)
     offered = host.model_library().choices()
     assert offered[:3] == ["Qwen-VL/mine", "nano (bundled demo)", "half (incomplete)"]
     assert f"{CATALOGUED} (download, 8.9 GB)" in offered[3:]
     assert len(offered) == 3 + len(library.CATALOGUE)
 
 
-def test_what_is_here_is_not_offered_for_download(put: Any) -> None:
+def test_models_on_disk_are_not_offered_for_download(put: Any) -> None:
     put("Qwen-VL/Qwen3-VL-4B-Instruct")
     assert "Qwen-VL/Qwen3-VL-4B-Instruct" in host.model_library().choices()
     assert not [
@@ -88,10 +88,12 @@ def test_without_models_the_bundled_one_comes_first(root: Path, nodes: Any) -> N
         pytest.param("Qwen-VL\\Qwen3-VL-4B-Instruct", id="saved on Windows"),
         pytest.param("Qwen3-VL-4B-Instruct", id="saved where it lay at the root"),
         pytest.param(f"{CATALOGUED} (download, 8.9 GB)", id="saved before the download"),
-        pytest.param("Qwen-VL/Qwen3-VL-4B-Instruct (incomplete)", id="saved when it was cut"),
+        pytest.param(
+            "Qwen-VL/Qwen3-VL-4B-Instruct (incomplete)", id="saved while it was incomplete"
+        ),
     ],
 )
-def test_a_choice_survives_moves_and_downloads(put: Any, choice: str) -> None:
+def test_a_saved_choice_survives_moves_and_downloads(put: Any, choice: str) -> None:
     folder = put("Qwen-VL/Qwen3-VL-4B-Instruct")
     assert host.model_library().locate(choice) == folder
 
@@ -107,22 +109,22 @@ def test_a_download_goes_into_the_shared_folder(root: Path) -> None:
     assert place == library.Download(CATALOGUED, root / "Qwen-VL")
 
 
-def test_a_cut_download_is_completed_where_it_lies(put: Any, root: Path) -> None:
-    put("Qwen3-VL-4B-Instruct", cut=True)
+def test_an_incomplete_download_is_completed_where_it_lies(put: Any, root: Path) -> None:
+    put("Qwen3-VL-4B-Instruct", incomplete=True)
     assert host.model_library().locate("Qwen3-VL-4B-Instruct (incomplete)") == library.Download(
         CATALOGUED, root
     )
 
 
-def test_a_cut_checkpoint_of_ones_own_is_named_as_such(
+def test_an_incomplete_checkpoint_outside_the_catalogue_is_an_error(
     put: Any, run_node: Callable[..., Any]
 ) -> None:
-    put("mine", cut=True)
+    put("mine", incomplete=True)
     with pytest.raises(IncompleteCheckpoint, match=r"model\.safetensors"):
         run_node("QVL_Loader", model="mine (incomplete)")
 
 
-def test_what_cannot_be_loaded_is_offered_last_and_says_why(
+def test_what_cannot_be_loaded_is_offered_late_and_says_why(
     put: Any, run_node: Callable[..., Any]
 ) -> None:
     folder = put("Qwen3-VL-4B-Instruct")
@@ -134,14 +136,14 @@ def test_what_cannot_be_loaded_is_offered_last_and_says_why(
         run_node("QVL_Loader", model=choice)
 
 
-def test_a_model_that_is_nowhere(root: Path) -> None:
+def test_an_unknown_model(root: Path) -> None:
     with pytest.raises(CheckpointNotFound, match="Did you mean Qwen/Qwen3-VL-4B-Instruct"):
         host.model_library().locate("Qwen/Qwen3-VL-4B-Instrukt")
     with pytest.raises(CheckpointNotFound, match="Choose another model"):
         host.model_library().locate("zzz")
 
 
-def test_bring_downloads_with_progress_and_can_be_stopped(
+def test_a_download_shows_progress_and_can_be_interrupted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
@@ -159,7 +161,7 @@ def test_bring_downloads_with_progress_and_can_be_stopped(
     assert asked["check"] is host.check_interrupt
 
 
-def test_a_download_tells_the_page_where_it_is_and_does_not_flood_it(
+def test_the_progress_of_a_download_reaches_the_page_at_a_bounded_rate(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
@@ -180,9 +182,7 @@ def test_a_download_tells_the_page_where_it_is_and_does_not_flood_it(
     assert 50 < len(told) < 1000
 
 
-def test_loader_hands_out_equal_handles_for_equal_settings(
-    root: Path, run_node: Callable[..., Any]
-) -> None:
+def test_equal_settings_give_equal_handles(root: Path, run_node: Callable[..., Any]) -> None:
     (first,) = run_node("QVL_Loader", model="nano (bundled demo)")
     (second,) = run_node("QVL_Loader", model="nano")
     assert first == second
@@ -190,7 +190,7 @@ def test_loader_hands_out_equal_handles_for_equal_settings(
     assert (first.min_pixels, first.max_pixels) == (None, None)
 
 
-def test_every_loader_widget_is_in_the_handle(root: Path, run_node: Callable[..., Any]) -> None:
+def test_every_widget_reaches_the_handle(root: Path, run_node: Callable[..., Any]) -> None:
     (handle,) = run_node(
         "QVL_Loader",
         model="nano",
@@ -205,7 +205,7 @@ def test_every_loader_widget_is_in_the_handle(root: Path, run_node: Callable[...
     assert (handle.min_pixels, handle.max_pixels) == (4096, 65536)
 
 
-def test_validation_speaks_before_the_run(root: Path, nodes: Any) -> None:
+def test_validation_reports_before_the_run(root: Path, nodes: Any) -> None:
     validate = nodes["QVL_Loader"].validate_inputs
     assert validate(model=f"{CATALOGUED} (download, 8.9 GB)", device="auto") is True
     assert validate() is True
@@ -221,7 +221,7 @@ def test_a_model_that_is_no_name_is_refused_before_the_run(nodes: Any, model: An
 @pytest.mark.parametrize(
     "widgets", [{"model": None}, {"model": 7}, {"model": "nano", "device": None}], ids=str
 )
-def test_a_widget_that_holds_nothing_is_an_error_that_says_so(
+def test_a_widget_without_a_value_is_reported(
     run_node: Callable[..., Any], widgets: dict[str, Any]
 ) -> None:
     with pytest.raises(QwenVLError, match=r"is (None|7)"):

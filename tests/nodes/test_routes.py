@@ -1,4 +1,4 @@
-"""What the Loader's page is told of a model before it is loaded."""
+"""The Loader's panel: the memory forecast of its widgets, and the HTTP route that serves it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import folder_paths
 import pytest
 import torch
-from qwen_vl_suite.nodes import forecast as subject
+from qwen_vl_suite.nodes import forecast as node_forecast
 from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.forecast import forecast
 from qwen_vl_suite.nodes.host import machine, routes
@@ -47,7 +47,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelCache]:
         return SimpleNamespace(place="disk", nbytes=0, close=lambda: None)
 
     found = ModelCache(load)
-    monkeypatch.setattr(subject, "CACHE", found)
+    monkeypatch.setattr(node_forecast, "CACHE", found)
     yield found
     found.clear()
 
@@ -71,7 +71,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def told(model: str, **widgets: str) -> dict[str, Any]:
+def forecast_of(model: str, **widgets: str) -> dict[str, Any]:
     return forecast({"model": model, "device": "cpu", **widgets})
 
 
@@ -85,81 +85,82 @@ def put(folder: Path, without: str = "", **config: Any) -> Path:
     return folder
 
 
-def test_what_is_here_is_told_with_the_memory_it_will_take(memory: Machine) -> None:
-    found = told(NANO, precision="fp32")
+def test_the_forecast_of_a_model_on_disk(memory: Machine) -> None:
+    found = forecast_of(NANO, precision="fp32")
     assert (found["name"], found["availability"], found["loaded"]) == ("nano", "here", "")
     spec = LocalSpec(str(library.BUNDLED), "fp32", device="cpu")
     assert found["weights"] == footprint.estimated_bytes(library.BUNDLED, spec)
     assert found["fits"] == "now"
     assert (found["device"], found["free"], found["total"]) == ("cpu", 1000 * GB, 1000 * GB)
-    assert told(NANO, precision="bf16")["weights"] < found["weights"]
-    assert told(NANO, quantization="4bit")["weights"] < told(NANO, quantization="8bit")["weights"]
+    assert forecast_of(NANO, precision="bf16")["weights"] < found["weights"]
+    assert (
+        forecast_of(NANO, quantization="4bit")["weights"]
+        < forecast_of(NANO, quantization="8bit")["weights"]
+    )
 
 
-def test_a_loaded_model_is_told_where_it_is_and_measured(
-    cache: ModelCache, memory: Machine
-) -> None:
+def test_the_forecast_of_a_loaded_model(cache: ModelCache, memory: Machine) -> None:
     spec = LocalSpec(str(library.BUNDLED), "auto", "none", "sdpa", "cpu")
     backend: Any = cache.get(spec)
-    assert told(NANO, attention="sdpa")["loaded"] == ""  # opened, but only on disk
+    assert forecast_of(NANO, attention="sdpa")["loaded"] == ""  # opened, but only on disk
     backend.place, backend.nbytes = "device", 12345
     memory.here = 0  # it is there already
-    found = told(NANO, attention="sdpa")
+    found = forecast_of(NANO, attention="sdpa")
     assert (found["loaded"], found["weights"], found["fits"]) == ("device", 12345, "now")
     backend.place = "ram"
-    found = told(NANO, attention="sdpa")
+    found = forecast_of(NANO, attention="sdpa")
     assert (found["loaded"], found["fits"]) == ("ram", "no")
-    assert told(NANO, attention="eager")["loaded"] == ""  # another model, by its settings
+    assert forecast_of(NANO, attention="eager")["loaded"] == ""  # another model, by its settings
 
 
 @pytest.mark.parametrize(
     ("free", "movable", "fits", "lighter"),
     [
-        pytest.param(80, 0, "now", "", id="room enough"),
-        pytest.param(5, 75, "after others", "", id="once others moved out"),
-        pytest.param(67, 0, "no", "8bit", id="the weights alone leave none for the work"),
+        pytest.param(80, 0, "now", "", id="enough free"),
+        pytest.param(5, 75, "after others", "", id="once others are moved out"),
+        pytest.param(67, 0, "no", "8bit", id="the weights alone leave no room for the work"),
         pytest.param(30, 10, "no", "8bit", id="8bit would fit"),
         pytest.param(20, 5, "no", "4bit", id="only 4bit would"),
         pytest.param(10, 0, "no", "", id="nothing would"),
     ],
 )
-def test_what_does_not_fit_and_what_would(
+def test_whether_it_fits_and_what_would(
     root: Path, memory: Machine, free: int, movable: int, fits: str, lighter: str
 ) -> None:
     memory.here, memory.movable = free * GB, movable * GB
-    found = told("Qwen/Qwen3-VL-32B-Instruct", precision="bf16")
+    found = forecast_of("Qwen/Qwen3-VL-32B-Instruct", precision="bf16")
     assert (found["fits"], found["lighter"]) == (fits, lighter)
 
 
-def test_a_split_model_has_the_room_of_all_cards(
+def test_a_split_model_has_the_memory_of_all_cards(
     root: Path, memory: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     memory.here, memory.movable, memory.total = 20 * GB, 3 * GB, 24 * GB
-    found = told("Qwen/Qwen3-VL-32B-Instruct", device="split")
+    found = forecast_of("Qwen/Qwen3-VL-32B-Instruct", device="split")
     assert (found["device"], found["fits"]) == ("3 × cuda", "after others")
     assert [found[key] // GB for key in ("free", "movable", "total")] == [60, 9, 72]
 
 
-def test_no_quantization_is_advised_that_would_be_refused(root: Path, memory: Machine) -> None:
+def test_only_possible_quantizations_are_suggested(root: Path, memory: Machine) -> None:
     memory.here = 0
-    assert told(NANO)["lighter"] == ""
+    assert forecast_of(NANO)["lighter"] == ""
     memory.here = 50 * GB
-    assert told("Qwen/Qwen3-VL-30B-A3B-Instruct", precision="bf16")["lighter"] == ""
+    assert forecast_of("Qwen/Qwen3-VL-30B-A3B-Instruct", precision="bf16")["lighter"] == ""
     for name in ("Qwen/Qwen3-VL-30B-A3B-Instruct", "Qwen/Qwen3-VL-4B-Instruct-FP8"):
         with pytest.raises(BadOption, match=r"4bit is not for .* none"):
-            told(name, quantization="4bit")
+            forecast_of(name, quantization="4bit")
     put(root / "mixture", text_config={"num_experts": 8})
     put(root / "packed", quantization_config={"quant_method": "hqq"})
     for name in ("mixture", "packed"):
         with pytest.raises(BadOption, match=r"mixture of experts|quantised already"):
-            told(name, quantization="8bit")
+            forecast_of(name, quantization="8bit")
 
 
-def test_a_download_is_told_by_size_less_what_came(root: Path, memory: Machine) -> None:
+def test_the_forecast_of_a_download(root: Path, memory: Machine) -> None:
     name = "Qwen/Qwen3-VL-4B-Instruct"
-    found = told(f"{name} (download, 8.9 GB)", precision="bf16")
+    found = forecast_of(f"{name} (download, 8.9 GB)", precision="bf16")
     assert (found["name"], found["availability"]) == ("Qwen3-VL-4B-Instruct", "download")
     assert found["to_download"] == library.CATALOGUE[name].nbytes
     assert not found["partial"] and abs(found["weights"] - 8.9 * GB) < 0.1 * GB
@@ -167,13 +168,13 @@ def test_a_download_is_told_by_size_less_what_came(root: Path, memory: Machine) 
     folder.mkdir(parents=True)
     for file, size in (("model-00001-of-00002.safetensors", 3000), ("b.safetensors.part", 500)):
         (folder / file).write_bytes(bytes(size))
-    part = told(name)
+    part = forecast_of(name)
     assert part["partial"] and part["to_download"] == found["to_download"] - 3500
 
 
-def test_an_incomplete_model_of_ones_own_says_what_it_lacks(root: Path, memory: Machine) -> None:
+def test_the_forecast_of_an_incomplete_model(root: Path, memory: Machine) -> None:
     put(root / "mine", without="model.safetensors")
-    found = told("mine (incomplete)")
+    found = forecast_of("mine (incomplete)")
     assert (found["availability"], found["weights"]) == ("incomplete", None)
     assert found["problem"] == "model.safetensors is missing"
 
@@ -193,7 +194,7 @@ def test_an_incomplete_model_of_ones_own_says_what_it_lacks(root: Path, memory: 
     ],
     ids=str,
 )
-def test_bad_settings_are_refused_in_the_engines_words(
+def test_bad_settings_are_refused_with_the_engines_errors(
     root: Path, widgets: dict[str, str], message: str
 ) -> None:
     with pytest.raises(BadOption, match=message) as caught:
@@ -201,11 +202,11 @@ def test_bad_settings_are_refused_in_the_engines_words(
     assert str(root.parent) not in str(caught.value)
 
 
-def test_no_word_names_a_folder_of_this_machine(root: Path, memory: Machine) -> None:
+def test_no_folder_of_this_machine_is_sent(root: Path, memory: Machine) -> None:
     put(root / "cut", without="tokenizer.json")
     (root / "cut" / "model.safetensors").unlink()
     (root / "cut" / "model.safetensors").symlink_to(root / "gone")
-    for found in (told("cut"), told(NANO), told("Qwen/Qwen3.5-2B")):
+    for found in (forecast_of("cut"), forecast_of(NANO), forecast_of("Qwen/Qwen3.5-2B")):
         assert str(root.parent) not in json.dumps(found)
         assert str(library.BUNDLED.parents[1]) not in json.dumps(found)
 
@@ -215,14 +216,14 @@ def test_no_weight_is_read(root: Path, memory: Machine, cache: ModelCache) -> No
     file = folder / "model.safetensors"
     length = int.from_bytes(file.read_bytes()[:8], "little")
     size = file.stat().st_size
-    with file.open("r+b") as content:  # all its numbers gone, and none of them missed
+    with file.open("r+b") as content:  # zeros in place of all weights
         content.truncate(8 + length)
         content.truncate(size)
-    assert told("large")["weights"] == told(NANO)["weights"]
+    assert forecast_of("large")["weights"] == forecast_of(NANO)["weights"]
     assert cache.stats().models == 0
 
 
-def test_only_models_that_have_another_place_are_movable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_models_with_another_device_are_movable(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, card = torch.device("cpu"), torch.device("cuda", 0)
 
     def loaded(device: torch.device, offload: torch.device, size: int) -> Any:
@@ -273,12 +274,12 @@ def test_the_route_is_registered_once_and_answers(server: Server, memory: Machin
     for _ in range(2):
         host.serve("/qwen_vl/model", forecast)
     status, body = server.ask("/qwen_vl/model", model=NANO, device="cpu")
-    assert (status, body) == (200, told(NANO))
+    assert (status, body) == (200, forecast_of(NANO))
     status, body = server.ask("/qwen_vl/model", model="zzz")
     assert status == 400 and "no model 'zzz'" in body["error"]
 
 
-def test_what_is_no_fault_of_the_question_stays_an_error(server: Server) -> None:
+def test_a_bug_is_not_turned_into_a_bad_request(server: Server) -> None:
     def broken(query: Mapping[str, str]) -> Mapping[str, Any]:
         raise RuntimeError("a bug")
 
@@ -287,7 +288,7 @@ def test_what_is_no_fault_of_the_question_stays_an_error(server: Server) -> None
         server.ask("/broken")
 
 
-def test_a_slow_disk_does_not_hold_up_the_server() -> None:
+def test_a_slow_disk_does_not_block_the_server() -> None:
     disk = threading.Event()
 
     def slow(query: Mapping[str, str]) -> Mapping[str, Any]:

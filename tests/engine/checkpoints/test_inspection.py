@@ -1,3 +1,5 @@
+"""Inspection: damaged, incomplete and unsupported checkpoints are reported, and nothing else is."""
+
 from __future__ import annotations
 
 import errno
@@ -116,7 +118,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("contents", "faults"), DAMAGES.values(), ids=DAMAGES)
-def test_every_fault_is_named_with_its_file(tmp_path, contents, faults):
+def test_every_fault_is_reported_with_its_file(tmp_path, contents, faults):
     folder = write(tmp_path / "m", contents)
     with pytest.raises(IncompleteCheckpoint) as caught:
         inspection.require_complete(folder)
@@ -126,7 +128,7 @@ def test_every_fault_is_named_with_its_file(tmp_path, contents, faults):
     assert "only these files are fetched" in str(caught.value)
 
 
-def test_a_damage_that_is_mended_is_seen_at_once(tmp_path):
+def test_a_repaired_file_is_noticed_at_once(tmp_path):
     folder = write(tmp_path, {**files(), SECOND: CUT})
     assert SECOND in inspection.inspect(folder).problem
     write(folder, {SECOND: files()[SECOND]})
@@ -148,13 +150,13 @@ ALTERNATIVES = {
 
 
 @pytest.mark.parametrize("contents", ALTERNATIVES.values(), ids=ALTERNATIVES)
-def test_other_complete_forms(tmp_path, contents):
+def test_other_forms_of_complete_checkpoints(tmp_path, contents):
     assert inspection.require_complete(write(tmp_path, contents)).problem == ""
 
 
 LORA = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "Qwen/Base-7B"}).encode()
 ADAPTER = {"adapter_config.json": LORA, "adapter_model.safetensors": safetensors({"lora_A": 8})}
-FOREIGN = {
+OTHER_FORMATS = {
     "pickle": ({"pytorch_model.bin": b"\x80"}, "only safetensors"),
     "gguf": ({"Qwen3-VL-Q4_K_M.gguf": b"GGUF"}, "GGUF"),
     "onnx": ({"model.onnx": b""}, "ONNX"),
@@ -167,8 +169,8 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize(("weights", "word"), FOREIGN.values(), ids=FOREIGN)
-def test_weights_of_another_form_are_refused_by_name(tmp_path, weights, word):
+@pytest.mark.parametrize(("weights", "word"), OTHER_FORMATS.values(), ids=OTHER_FORMATS)
+def test_weights_of_another_format_are_refused_by_name(tmp_path, weights, word):
     folder = write(tmp_path / "root" / "m", {**without(FIRST, SECOND, INDEX), **weights})
     with pytest.raises(UnsupportedModel, match=word):
         inspection.require_complete(folder)
@@ -177,7 +179,7 @@ def test_weights_of_another_form_are_refused_by_name(tmp_path, weights, word):
 
 
 def with_settings(file, **changes):
-    """A whole checkpoint with other settings in one of its JSON files."""
+    """A whole checkpoint with changed settings in one of its JSON files."""
     contents = files()
     found = json.loads(contents.get(file, b"{}"))
     return {**contents, file: json.dumps({**found, **changes}).encode()}
@@ -195,17 +197,20 @@ def of_type(dtype, more=()):
     return {**whole, **dict(more)}
 
 
-SEEING = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}
-SAME = {**PROCESSOR, "size": {"shortest_edge": 4096, "longest_edge": 65536}}
+VISION = {"patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2}
+PROCESSOR_SETTINGS = {**PROCESSOR, "size": {"shortest_edge": 4096, "longest_edge": 65536}}
 
 
-def prepared(**changes):
-    """A whole checkpoint whose pictures are prepared otherwise."""
-    contents = with_settings("config.json", vision_config=SEEING)
-    return {**contents, "preprocessor_config.json": json.dumps({**SAME, **changes}).encode()}
+def with_processor(**changes):
+    """A whole checkpoint with other settings of the image processor."""
+    contents = with_settings("config.json", vision_config=VISION)
+    return {
+        **contents,
+        "preprocessor_config.json": json.dumps({**PROCESSOR_SETTINGS, **changes}).encode(),
+    }
 
 
-UNSOUND = {
+INVALID = {
     "whole weights and an adapter": ({**files(), **ADAPTER}, "a model and an adapter"),
     "MLX by config": (with_settings("config.json", quantization={"bits": 4}), "MLX"),
     "ModelOpt": (quantised(quant_method="modelopt"), "NVIDIA ModelOpt"),
@@ -232,29 +237,29 @@ UNSOUND = {
         {**without("preprocessor_config.json"), "processor_config.json": b"{}"},
         "no part for pictures",
     ),
-    "patch_size 0": (prepared(patch_size=0), "patch_size is 0"),
-    "patch_size is text": (prepared(patch_size="16"), "patch_size is '16'"),
-    "patch_size of another": (prepared(patch_size=14), "is 14.*is 16.*another model"),
-    "patch_size is endless": (prepared(patch_size=10**30), "patch_size is 1000"),
+    "patch_size 0": (with_processor(patch_size=0), "patch_size is 0"),
+    "patch_size is text": (with_processor(patch_size="16"), "patch_size is '16'"),
+    "patch_size of another": (with_processor(patch_size=14), "is 14.*is 16.*another model"),
+    "patch_size is endless": (with_processor(patch_size=10**30), "patch_size is 1000"),
     "patch_size of another than its family": (
         with_settings("preprocessor_config.json", patch_size=14),
         "is 14.*is 16.*another model",
     ),
-    "merge_size 0": (prepared(merge_size=0), "merge_size is 0"),
-    "merge_size of another": (prepared(merge_size=4), "another model"),
-    "temporal_patch_size of another": (prepared(temporal_patch_size=1), "another model"),
-    "size is a number": (prepared(size=5), "size is 5"),
-    "pixels are text": (prepared(max_pixels="many"), "max_pixels is 'many'"),
-    "pixels below zero": (prepared(min_pixels=-1), "min_pixels is -1"),
-    "pixels in no order": (prepared(min_pixels=9999, max_pixels=99), "smallest picture"),
-    "mean of two": (prepared(image_mean=[0, 0]), "image_mean"),
-    "std of zero": (prepared(image_std=[1, 0, 1]), "image_std"),
-    "mean is text": (prepared(image_mean="abc"), "image_mean"),
+    "merge_size 0": (with_processor(merge_size=0), "merge_size is 0"),
+    "merge_size of another": (with_processor(merge_size=4), "another model"),
+    "temporal_patch_size of another": (with_processor(temporal_patch_size=1), "another model"),
+    "size is a number": (with_processor(size=5), "size is 5"),
+    "pixels are text": (with_processor(max_pixels="many"), "max_pixels is 'many'"),
+    "pixels below zero": (with_processor(min_pixels=-1), "min_pixels is -1"),
+    "pixels in no order": (with_processor(min_pixels=9999, max_pixels=99), "smallest picture"),
+    "mean of two": (with_processor(image_mean=[0, 0]), "image_mean"),
+    "std of zero": (with_processor(image_std=[1, 0, 1]), "image_std"),
+    "mean is text": (with_processor(image_mean="abc"), "image_mean"),
 }
 
 
-@pytest.mark.parametrize(("contents", "words"), UNSOUND.values(), ids=UNSOUND)
-def test_what_could_only_answer_wrongly_is_refused(tmp_path, contents, words):
+@pytest.mark.parametrize(("contents", "words"), INVALID.values(), ids=INVALID)
+def test_inconsistent_checkpoints_are_refused(tmp_path, contents, words):
     folder = write(tmp_path / "root" / "m", contents)
     (listed,) = inspection.scan([tmp_path / "root"])
     assert re.search(words, listed.problem)
@@ -262,9 +267,9 @@ def test_what_could_only_answer_wrongly_is_refused(tmp_path, contents, words):
         inspection.require_complete(folder)
 
 
-SOUND = {
-    "prepared as the model sees": prepared(),
-    "older spelling": prepared(size=None, min_pixels=3136, max_pixels=50176),
+VALID = {
+    "processor and vision tower agree": with_processor(),
+    "older spelling": with_processor(size=None, min_pixels=3136, max_pixels=50176),
     "int8 that is told": of_type(
         "I8", [("config.json", quantised(quant_method="bitsandbytes")["config.json"])]
     ),
@@ -278,18 +283,18 @@ SOUND = {
 }
 
 
-@pytest.mark.parametrize("contents", SOUND.values(), ids=SOUND)
-def test_what_is_sound_is_not_refused(tmp_path, contents):
+@pytest.mark.parametrize("contents", VALID.values(), ids=VALID)
+def test_valid_checkpoints_are_not_refused(tmp_path, contents):
     assert inspection.require_complete(write(tmp_path / "m", contents)).problem == ""
 
 
-STRAY = {"model.safetensors": safetensors({"a.weight": 64, "b.weight": 16, "c.weight": 128})}
-CHOICES = {
+SINGLE_FILE = {"model.safetensors": safetensors({"a.weight": 64, "b.weight": 16, "c.weight": 128})}
+WEIGHT_FILES = {
     "shards alone": (files(), INDEX, ""),
     "single alone": (files(sharded=False), "model.safetensors", ""),
-    "a leftover index": ({**without(FIRST, SECOND), **STRAY}, "model.safetensors", ""),
+    "a leftover index": ({**without(FIRST, SECOND), **SINGLE_FILE}, "model.safetensors", ""),
     "a cut leftover index": (
-        {**without(FIRST, SECOND), **STRAY, INDEX: b'{"weight_map'},
+        {**without(FIRST, SECOND), **SINGLE_FILE, INDEX: b'{"weight_map'},
         "model.safetensors",
         "",
     ),
@@ -299,16 +304,28 @@ CHOICES = {
         INDEX,
         "",
     ),
-    "both whole": ({**files(), **STRAY}, INDEX, "which of the two is meant"),
-    "shards without index": ({**without(INDEX), **STRAY}, "model.safetensors", "which of the two"),
-    "shards with a cut index": ({**files(), **STRAY, INDEX: b"{"}, INDEX, "index.json is unread"),
-    "half of the shards": ({**without(FIRST), **STRAY}, INDEX, f"{FIRST} is missing .if model"),
-    "a cut shard": ({**files(), **STRAY, SECOND: CUT}, INDEX, f"{SECOND} is cut off"),
+    "both whole": ({**files(), **SINGLE_FILE}, INDEX, "which of the two is meant"),
+    "shards without index": (
+        {**without(INDEX), **SINGLE_FILE},
+        "model.safetensors",
+        "which of the two",
+    ),
+    "shards with a cut index": (
+        {**files(), **SINGLE_FILE, INDEX: b"{"},
+        INDEX,
+        "index.json is unread",
+    ),
+    "half of the shards": (
+        {**without(FIRST), **SINGLE_FILE},
+        INDEX,
+        f"{FIRST} is missing .if model",
+    ),
+    "a cut shard": ({**files(), **SINGLE_FILE, SECOND: CUT}, INDEX, f"{SECOND} is cut off"),
 }
 
 
-@pytest.mark.parametrize(("contents", "entry", "words"), CHOICES.values(), ids=CHOICES)
-def test_what_is_checked_is_what_is_chosen(tmp_path, contents, entry, words):
+@pytest.mark.parametrize(("contents", "entry", "words"), WEIGHT_FILES.values(), ids=WEIGHT_FILES)
+def test_the_weights_that_are_checked_are_those_that_are_loaded(tmp_path, contents, entry, words):
     folder = write(tmp_path / "m", contents)
     chosen = integrity.find_weight_files(folder, {file: len(c) for file, c in contents.items()})
     assert chosen.entry == entry
@@ -322,7 +339,7 @@ def test_what_is_checked_is_what_is_chosen(tmp_path, contents, entry, words):
         assert {weight.name for weight in footprint.weights(folder)} == set(chosen.tensors)
 
 
-def test_a_text_encoder_is_named(tmp_path):
+def test_a_text_encoder_is_recognised(tmp_path):
     contents = without("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json")
     found = inspection.inspect(write(tmp_path, contents))
     assert "text encoders of image generators" in found.problem
@@ -338,12 +355,12 @@ def test_adapters_and_ggufs_without_config_are_listed(tmp_path):
     assert len(found) == 2
 
 
-def test_a_lone_gguf_says_gguf_rather_than_missing_files(tmp_path):
+def test_a_lone_gguf_is_reported_as_such_and_not_as_incomplete(tmp_path):
     with pytest.raises(UnsupportedModel, match="GGUF"):
         inspection.require_complete(write(tmp_path, {"model.gguf": b"GGUF"}))
 
 
-def test_pickles_beside_safetensors_do_no_harm(tmp_path):
+def test_pickles_beside_safetensors_are_ignored(tmp_path):
     folder = write(tmp_path, {**files(), "pytorch_model.bin": b"\x80"})
     assert inspection.require_complete(folder).problem == ""
 
@@ -357,7 +374,7 @@ def test_a_text_model_is_refused_and_not_listed(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["Qwen/Qwen3-VL-4B-Instruct", "nothing", ""])
-def test_no_folder_is_not_taken_for_anything_else(tmp_path, monkeypatch, path):
+def test_a_path_that_is_no_folder_is_not_found(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     if path == "":
         path = tmp_path / "file.safetensors"
@@ -387,7 +404,7 @@ def test_scan_finds_both_depths_of_all_roots(tmp_path):
     assert found["broken"].family is None and "config.json" in found["broken"].problem
 
 
-def test_scan_survives_links(tmp_path):
+def test_scan_survives_symlinks(tmp_path):
     root = tmp_path / "root"
     real = write(tmp_path / "elsewhere" / "model", files())
     root.mkdir()
@@ -399,7 +416,7 @@ def test_scan_survives_links(tmp_path):
     assert inspection.scan([root])[0].problem == ""
 
 
-def test_a_blob_that_is_gone_is_missing(tmp_path):
+def test_a_dangling_symlink_is_a_missing_file(tmp_path):
     folder = write(tmp_path / "m", without(FIRST))
     (folder / FIRST).symlink_to(tmp_path / "blob")
     assert inspection.inspect(folder).missing == (FIRST,)
@@ -446,7 +463,7 @@ def link_to_device(path):
     "put", [make_pipe, make_socket, link_to_itself, link_to_device, Path.mkdir]
 )
 @pytest.mark.parametrize("name", [*sorted(files()), "model.safetensors", "adapter_config.json"])
-def test_what_is_no_file_is_never_opened(tmp_path, monkeypatch, name, put):
+def test_only_regular_files_are_opened(tmp_path, monkeypatch, name, put):
     monkeypatch.chdir(tmp_path)
     folder = write(tmp_path / "m", without(name))
     put(folder / name)
@@ -481,7 +498,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_a_header_that_cannot_be_is_damage(tmp_path, header):
+def test_an_impossible_header_is_damage(tmp_path, header):
     weights = len(header).to_bytes(8, "little") + header + bytes(8)
     write(tmp_path / "m", {**files(sharded=False), "model.safetensors": weights})
     (found,) = inspection.scan([tmp_path])
@@ -502,7 +519,7 @@ ODD_JSON = {
 
 @pytest.mark.parametrize("content", ODD_JSON.values(), ids=ODD_JSON)
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", INDEX])
-def test_json_that_cannot_be_read_is_told(tmp_path, name, content):
+def test_unreadable_json_is_reported(tmp_path, name, content):
     write(tmp_path / "m", {**files(), name: content})
     write(tmp_path / "whole", files())
     found = {c.name: c for c in inspection.scan([tmp_path])}
@@ -583,7 +600,7 @@ def test_only_headers_are_read(tmp_path, monkeypatch):
     assert sum(read) < 20_000
 
 
-def test_a_folder_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
+def test_an_unchanged_folder_is_not_read_again(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
         integrity,
@@ -600,7 +617,7 @@ def test_a_folder_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
     assert len(read) == 4
 
 
-def test_tensor_names_leaves_metadata_out(tmp_path):
+def test_tensor_names_leave_metadata_out(tmp_path):
     path = write(tmp_path, {"m.safetensors": safetensors({"a": 2, "b": 4})}) / "m.safetensors"
     assert tensor_names(path) == {"a", "b"}
 
@@ -609,5 +626,5 @@ def test_tensor_names_leaves_metadata_out(tmp_path):
     ("nbytes", "text"),
     [(0, "0 B"), (812, "812 B"), (999_499, "999.5 kB"), (8.9e9, "8.9 GB"), (2e12, "2.0 TB")],
 )
-def test_sizes_for_people(nbytes, text):
+def test_readable_sizes(nbytes, text):
     assert readable_size(nbytes) == text

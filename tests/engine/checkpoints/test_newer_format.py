@@ -1,4 +1,5 @@
-"""Checkpoints saved by transformers 5 answer alike under both releases, or say what to do."""
+"""Forward compatibility: checkpoints saved by transformers 5 load alike under both releases, or the
+error says what to do."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def text_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_theta(folder: Path, target: Path) -> Path:
-    """A copy of ``folder`` with positions of its own, under the names of both releases."""
+    """A copy of ``folder`` with a RoPE theta of its own, under the names of both releases."""
     shutil.copytree(folder, target)
 
     def change(config: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ def with_theta(folder: Path, target: Path) -> Path:
 
 
 def as_release_5(folder: Path, target: Path) -> Path:
-    """The same under the names of release 5 alone."""
+    """The same settings under the names of release 5 alone."""
     shutil.copytree(folder, target)
 
     def change(config: dict[str, Any]) -> None:
@@ -58,13 +59,13 @@ def as_release_5(folder: Path, target: Path) -> Path:
             part.pop("torch_dtype", None)
         config.pop("rope_parameters", None)
         config["transformers_version"] = "5.99.0"
-        seeing = config.get("thinker_config", config)["vision_config"]
-        seeing["rope_parameters"] = {"rope_theta": 10_000.0, "rope_type": "axial"}
+        vision = config.get("thinker_config", config)["vision_config"]
+        vision["rope_parameters"] = {"rope_theta": 10_000.0, "rope_type": "axial"}
 
     edit(target / "config.json", change)
     edit(
         target / "tokenizer_config.json",
-        lambda said: said.update(
+        lambda settings: settings.update(
             tokenizer_class="TokenizersBackend", extra_special_tokens=["<|box_start|>"]
         ),
     )
@@ -91,7 +92,7 @@ SHARED = ["qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen3_vl"]
 
 
 @pytest.mark.parametrize("model_type", SHARED)
-def test_settings_of_release_5_say_the_same(checkpoint, tmp_path, model_type: str) -> None:
+def test_settings_of_release_5_give_the_same_model(checkpoint, tmp_path, model_type: str) -> None:
     both = with_theta(checkpoint(model_type), tmp_path / "both")
     fresh = as_release_5(both, tmp_path / "5")
     assert not torch.equal(logits(load(checkpoint(model_type))), logits(load(both)))
@@ -104,7 +105,7 @@ def test_settings_of_release_5_say_the_same(checkpoint, tmp_path, model_type: st
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_vl"])
-def test_tied_tables_of_release_5_stay_tied(checkpoint, tmp_path, model_type: str) -> None:
+def test_tied_embeddings_of_release_5_stay_tied(checkpoint, tmp_path, model_type: str) -> None:
     folder = as_release_5(with_theta(checkpoint(model_type), tmp_path / "both"), tmp_path / "5")
 
     def tie(config: dict[str, Any]) -> None:
@@ -119,7 +120,7 @@ def test_tied_tables_of_release_5_stay_tied(checkpoint, tmp_path, model_type: st
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
-def test_what_an_old_release_has_no_words_for_is_told(checkpoint, tmp_path, monkeypatch) -> None:
+def test_what_an_old_release_cannot_express_is_reported(checkpoint, tmp_path, monkeypatch) -> None:
     folder = as_release_5(with_theta(checkpoint("qwen3_vl"), tmp_path / "b"), tmp_path / "5")
     edit(
         folder / "config.json", lambda c: c["vision_config"]["rope_parameters"].update(rope_theta=1)
@@ -145,7 +146,7 @@ def drop_a_tensor(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_what_fails_of_a_newer_release_asks_for_an_update(checkpoint, tmp_path, damage) -> None:
+def test_a_failure_on_a_newer_checkpoint_asks_for_an_update(checkpoint, tmp_path, damage) -> None:
     folder = shutil.copytree(checkpoint("qwen3_vl"), tmp_path / "m")
     edit(folder / "config.json", lambda config: config.update(transformers_version="99.1"))
     damage(folder)
@@ -156,13 +157,13 @@ def test_what_fails_of_a_newer_release_asks_for_an_update(checkpoint, tmp_path, 
 VERSIONS = [("5.1", True), ("4.57.9", False), ("4.57.0", False), ("4.0", False), ("", False)]
 
 
-@pytest.mark.parametrize(("said", "result"), [*VERSIONS, ("a word", False), (5, False)])
-def test_what_is_newer(tmp_path, said: object, result: bool) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"transformers_version": said}))
+@pytest.mark.parametrize(("version", "result"), [*VERSIONS, ("a word", False), (5, False)])
+def test_is_newer(tmp_path, version: object, result: bool) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"transformers_version": version}))
     assert newer_format.is_newer(tmp_path, "4.57.6") is result
 
 
-def test_nothing_stays_under_a_new_name() -> None:
+def test_no_name_of_release_5_is_left() -> None:
     rope = {
         "rope_theta": 7.0,
         "rope_type": "default",
@@ -179,7 +180,7 @@ def test_nothing_stays_under_a_new_name() -> None:
         "partial_rotary_factor": 1,
         "rope_scaling": {"rope_type": "default", "mrope_section": [1]},
     }
-    assert "rope_parameters" in config["text_config"], "what was given is left as it was"
+    assert "rope_parameters" in config["text_config"], "the argument is not changed"
 
 
 assert set(SHARED) < set(tiny.CONFIGS)

@@ -19,7 +19,9 @@ GB = 10**9
 LARGE = "Qwen/Qwen3-VL-32B-Instruct"
 
 
-def told(place: Path | Download, free: int = 1000, movable: int = 0, **spec: str) -> Forecast:
+def forecast_of(
+    place: Path | Download, free: int = 1000, movable: int = 0, **spec: str
+) -> Forecast:
     """The forecast with so many GB ``free`` and ``movable``."""
     path = "" if isinstance(place, Download) else str(place)
     memory = DeviceMemory("cpu", free * GB, movable * GB, 1000 * GB)
@@ -27,7 +29,7 @@ def told(place: Path | Download, free: int = 1000, movable: int = 0, **spec: str
 
 
 def test_a_checkpoint_on_disk() -> None:
-    found = told(BUNDLED, precision="fp32")
+    found = forecast_of(BUNDLED, precision="fp32")
     assert (found.name, found.availability, found.loaded, found.fits) == ("nano", "here", "", "now")
     spec = LocalSpec(str(BUNDLED), "fp32", device="cpu")
     assert found.weights == footprint.estimated_bytes(BUNDLED, spec)
@@ -60,25 +62,25 @@ def test_a_loaded_model_is_measured_and_fits_where_it_is(
     ],
 )
 def test_what_fits(tmp_path: Path, free: int, movable: int, fits: str, lighter: str) -> None:
-    found = told(Download(LARGE, tmp_path), free, movable, precision="bf16")
+    found = forecast_of(Download(LARGE, tmp_path), free, movable, precision="bf16")
     assert (found.fits, found.lighter) == (fits, lighter)
 
 
 def test_a_download_is_reduced_by_what_is_here(tmp_path: Path) -> None:
     place = Download(LARGE, tmp_path)
-    found = told(place)
+    found = forecast_of(place)
     assert (found.name, found.availability) == ("Qwen3-VL-32B-Instruct", "download")
     assert (found.partial, found.to_download) == (False, CATALOGUE[LARGE].nbytes)
     place.folder.mkdir()
     (place.folder / "model-00001-of-00014.safetensors.part").write_bytes(bytes(500))
-    found = told(place)
+    found = forecast_of(place)
     assert (found.partial, found.to_download) == (True, CATALOGUE[LARGE].nbytes - 500)
 
 
 def test_an_incomplete_checkpoint_says_what_it_lacks(tmp_path: Path) -> None:
     folder = shutil.copytree(BUNDLED, tmp_path / "mine")
     (folder / "model.safetensors").unlink()
-    found = told(folder)
+    found = forecast_of(folder)
     assert (found.name, found.availability, found.weights) == ("mine", "incomplete", None)
     assert found.problem == "model.safetensors is missing"
 
@@ -87,9 +89,9 @@ def test_what_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     folder = shutil.copytree(BUNDLED, tmp_path / "mine")
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(UnsupportedModel, match=r"mine: .*a model and an adapter"):
-        told(folder)
+        forecast_of(folder)
     with pytest.raises(Unavailable, match=r"4bit is not for FP8 editions"):
-        told(Download(f"{LARGE}-FP8", tmp_path), quantization="4bit")
+        forecast_of(Download(f"{LARGE}-FP8", tmp_path), quantization="4bit")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_what_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
 )
 def test_options_outside_their_set_are_refused(option: dict[str, str], message: str) -> None:
     with pytest.raises(BadOption, match=message):
-        told(BUNDLED, **option)
+        forecast_of(BUNDLED, **option)
 
 
 # Counted from the shapes of the real models, as ``estimated_bytes`` counts them, in GB.
