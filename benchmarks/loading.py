@@ -193,7 +193,7 @@ def load_here(folder: Path, precision: str) -> Load:
     import torch
     from qwen_vl_suite.qwenvl import families, types
     from qwen_vl_suite.qwenvl.checkpoints import files, library
-    from qwen_vl_suite.qwenvl.models import devices, loading
+    from qwen_vl_suite.qwenvl.models import loading, model_tensors
 
     def load(path: Path) -> Any:
         spec = types.LocalSpec(str(path), precision=precision, device="cpu")
@@ -212,7 +212,9 @@ def load_here(folder: Path, precision: str) -> Load:
         parameter.data.view(-1).view(torch.uint8)[::4096].max()
     touched = time.perf_counter()
     peak, anonymous = watch.stop()
-    return Load(devices.model_bytes(model), peak, anonymous, loaded - started, touched - started)
+    return Load(
+        model_tensors.model_bytes(model), peak, anonymous, loaded - started, touched - started
+    )
 
 
 def load_apart(folder: Path, precision: str) -> Load:

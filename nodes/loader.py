@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..qwenvl.errors import CheckpointNotFound
-from ..qwenvl.models import loading
+from ..qwenvl.models.attention import ATTENTIONS
+from ..qwenvl.models.precision import PRECISIONS
+from ..qwenvl.models.quantization import QUANTIZATIONS
 from ..qwenvl.types import LocalSpec
 from . import host, sockets
 from .model import AFTER_USE, KEEP, ModelHandle
@@ -34,7 +36,7 @@ class Loader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "quantization",
-                    options=list(loading.QUANTIZATIONS),
+                    options=list(QUANTIZATIONS),
                     default="none",
                     tooltip="4bit needs about a quarter of the memory, 8bit half, at some loss of "
                     "detail (bitsandbytes); not for mixtures of experts. FP8, AWQ and GPTQ "
@@ -42,7 +44,7 @@ class Loader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(loading.PRECISIONS),
+                    options=list(PRECISIONS),
                     default="auto",
                     tooltip="Number type of the weights. auto: bf16 on cards that compute it, else "
                     "fp16; fp32 on the CPU.",
@@ -50,7 +52,7 @@ class Loader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "attention",
-                    options=list(loading.ATTENTIONS),
+                    options=list(ATTENTIONS),
                     default="auto",
                     tooltip="auto: flash attention 2 where it is installed and can run, else sdpa "
                     "(eager on Apple's MPS). Any other wish is met or refused, never replaced.",

@@ -61,7 +61,8 @@ def estimated_bytes(path: Path, spec: LocalSpec) -> int:
     Buffers are left out, and what a processor packs for itself. Raises ``IncompleteCheckpoint``
     where a file is missing or cut off, and as for loading ``BadOption`` and ``Unavailable``.
     """
-    from .devices import SPLIT, pick_device, pick_dtype
+    from .devices import SPLIT, pick_device
+    from .precision import pick_dtype
 
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
     config = read_settings(path, "config.json")
@@ -83,7 +84,8 @@ def expected_bytes(entry: CatalogueEntry, spec: LocalSpec) -> int:
     """About what the weights of a catalogue entry will occupy once it is here, loaded as ``spec``
     says: within a tenth for the dense editions, too much for Qwen2.5-Omni, whose speaking half is
     not loaded. Raises as ``estimated_bytes`` for ``BadOption`` and ``Unavailable``."""
-    from .devices import pick_device, pick_dtype
+    from .devices import pick_device
+    from .precision import pick_dtype
 
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
     if entry.name.endswith("-FP8"):

@@ -15,15 +15,19 @@ from ..checkpoints.library import Download, name_of
 from ..errors import BadOption, QwenVLError, Unavailable, UnsupportedModel
 from ..families import FAMILIES, family_of
 from ..types import LocalSpec
-from . import footprint, loading
+from . import footprint
+from .attention import ATTENTIONS
+from .loading import check_runnable
+from .precision import PRECISIONS
+from .quantization import QUANTIZATIONS, check_quantization
 
 _WORK = 10**9
 """Bytes that answering about one image of a usual size takes beside the weights, at least."""
 
 _OPTIONS: Mapping[str, Collection[str]] = {
-    "quantization": loading.QUANTIZATIONS,
-    "precision": loading.PRECISIONS,
-    "attention": loading.ATTENTIONS,
+    "quantization": QUANTIZATIONS,
+    "precision": PRECISIONS,
+    "attention": ATTENTIONS,
 }
 
 Fits = Literal["now", "after others", "no"]
@@ -100,7 +104,7 @@ def forecast(
 
 def _of_download(place: Download, spec: LocalSpec, known: dict[str, Any]) -> Forecast:
     entry = CATALOGUE[place.repo_id]
-    loading.check_runnable(Path(entry.name), spec, FAMILIES[entry.model_type])
+    check_runnable(Path(entry.name), spec, FAMILIES[entry.model_type])
     here = place.bytes_here
     known |= {"name": entry.name, "availability": "download", "partial": here > 0}
     known["to_download"] = max(0, entry.nbytes - here)
@@ -116,12 +120,12 @@ def _of_folder(path: Path, spec: LocalSpec, known: dict[str, Any]) -> Forecast:
     if found.problem:
         raise UnsupportedModel(f"{name_of(path)}: {found.problem}")
     config = read_settings(path, "config.json")
-    loading.check_runnable(path, spec, family_of(config))
+    check_runnable(path, spec, family_of(config))
     return _judge(known, spec, lambda wish: _checkpoint_bytes(path, config, wish))
 
 
 def _checkpoint_bytes(path: Path, config: Mapping[str, Any], spec: LocalSpec) -> int:
-    loading.check_quantization(path, spec, config)
+    check_quantization(path, spec, config)
     return footprint.estimated_bytes(path, spec)
 
 
@@ -152,7 +156,7 @@ def _needed(weights: int) -> int:
 
 def _lighter(spec: LocalSpec, size: _Size, room: int) -> str:
     """The first stronger quantization that fits into ``room`` bytes; empty if none does."""
-    stronger = loading.QUANTIZATIONS[loading.QUANTIZATIONS.index(spec.quantization) + 1 :]
+    stronger = QUANTIZATIONS[QUANTIZATIONS.index(spec.quantization) + 1 :]
     for quantization in stronger:
         try:
             weights = size(dataclasses.replace(spec, quantization=quantization))

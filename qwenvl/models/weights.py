@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from .devices import mapped_bytes, model_bytes, move
 from .load_progress import Progress
+from .model_tensors import mapped_bytes, model_bytes, move
 
 Place = Literal["disk", "ram", "device"]
 RAM = torch.device("cpu")

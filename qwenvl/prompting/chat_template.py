@@ -13,6 +13,7 @@ from ..errors import BadOption, IncompleteCheckpoint, UnsupportedModel
 from ..types import Family, Request
 from ..unicode import well_formed
 from .template_sandbox import SandboxedTemplate
+from .tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,6 @@ class ChatTemplate:
     @classmethod
     def load(cls, path: Path, family: Family, trust_remote_code: bool = False) -> ChatTemplate:
         """Reads tokenizer, template and end-of-text tokens from the checkpoint in ``path``."""
-        from ..models.loading import load_tokenizer
-
         tokenizer = load_tokenizer(path, trust_remote_code)
         if not tokenizer.chat_template:
             tokenizer.chat_template = _legacy_template(path) or _plain_template(path, family)

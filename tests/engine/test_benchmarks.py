@@ -197,7 +197,7 @@ def test_weights_made_in_place_answer_as_a_loaded_model_does(
 
 def test_weights_quantised_in_place_are_those_that_loading_makes(checkpoint: Callable[..., Path]):
     from qwen_vl_suite.qwenvl import families
-    from qwen_vl_suite.qwenvl.models import loading
+    from qwen_vl_suite.qwenvl.models import loading, quantization
 
     path = checkpoint("qwen3_vl")
     family = families.FAMILIES["qwen3_vl"]
@@ -209,7 +209,7 @@ def test_weights_quantised_in_place_are_those_that_loading_makes(checkpoint: Cal
         )
         for quantization in ("none", "4bit")
     )
-    models.quantise(whole, loading._bitsandbytes("4bit", torch.float32))
+    models.quantise(whole, quantization.bitsandbytes_config("4bit", torch.float32))
     kinds = [{n: type(m) for n, m in model.named_modules()} for model in (whole, wanted)]
     assert kinds[0] == kinds[1]
     ids = torch.arange(20)[None]

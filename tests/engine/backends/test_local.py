@@ -24,7 +24,8 @@ from qwen_vl_suite.qwenvl.errors import (
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.media.image_processor import ImageProcessor
-from qwen_vl_suite.qwenvl.models.loading import pick_attention, pick_dtype
+from qwen_vl_suite.qwenvl.models.attention import pick_attention
+from qwen_vl_suite.qwenvl.models.precision import pick_dtype
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.prompting.chat_template import ChatTemplate
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling, Turn

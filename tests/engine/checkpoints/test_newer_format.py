@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from qwen_vl_suite.qwenvl.checkpoints import newer_format
+from qwen_vl_suite.qwenvl.checkpoints import newer_format, transformers_version
 from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.families import family_of
@@ -125,8 +125,8 @@ def test_what_an_old_release_cannot_express_is_reported(checkpoint, tmp_path, mo
     edit(
         folder / "config.json", lambda c: c["vision_config"]["rope_parameters"].update(rope_theta=1)
     )
-    monkeypatch.setattr(loading, "is_older", lambda version: version == "5")
-    monkeypatch.setattr(loading, "_transformers_version", lambda: "4.57.6")
+    monkeypatch.setattr(transformers_version, "is_older", lambda version: version == "5")
+    monkeypatch.setattr(transformers_version, "installed", lambda: "4.57.6")
     with pytest.raises(UnsupportedModel, match=r"saved by transformers 5.99.0.*4.57.6.*-U"):
         load(folder)
 

@@ -19,8 +19,8 @@ from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.speculative import mtp
 from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.inference.speculative.mtp import FORESEEN, MTPDraft
-from qwen_vl_suite.qwenvl.models.devices import model_bytes
 from qwen_vl_suite.qwenvl.models.footprint import estimated_bytes
+from qwen_vl_suite.qwenvl.models.model_tensors import model_bytes
 from qwen_vl_suite.qwenvl.models.patches import mtp_head
 from qwen_vl_suite.qwenvl.types import LocalSpec
 

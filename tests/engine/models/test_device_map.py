@@ -10,7 +10,7 @@ import torch
 from qwen_vl_suite.qwenvl.backends import local
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import Unavailable
-from qwen_vl_suite.qwenvl.models import devices, loading
+from qwen_vl_suite.qwenvl.models import devices, loading, precision
 from qwen_vl_suite.qwenvl.models.device_map import balanced_device_map
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
 
@@ -176,4 +176,4 @@ def test_the_weakest_device_decides_what_all_compute_in(checkpoint, monkeypatch)
     )
     places = devices.pick_devices("split")
     assert devices.pick_device("split") == places[0] == torch.device("cuda:0")
-    assert devices.pick_dtype("auto", devices.least_capable(places)) is torch.float16
+    assert precision.pick_dtype("auto", devices.least_capable(places)) is torch.float16

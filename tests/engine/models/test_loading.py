@@ -16,8 +16,8 @@ from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.errors import IncompleteCheckpoint, Unavailable
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.models import loading
-from qwen_vl_suite.qwenvl.models.devices import mapped_bytes, model_bytes, move
 from qwen_vl_suite.qwenvl.models.footprint import estimated_bytes
+from qwen_vl_suite.qwenvl.models.model_tensors import mapped_bytes, model_bytes, move
 from qwen_vl_suite.qwenvl.models.weights import Weights
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
 from safetensors.torch import load_file, save_file

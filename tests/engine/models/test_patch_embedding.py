@@ -10,7 +10,7 @@ from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
 from qwen_vl_suite.qwenvl.families import family_of
 from qwen_vl_suite.qwenvl.models import loading
-from qwen_vl_suite.qwenvl.models.devices import model_bytes
+from qwen_vl_suite.qwenvl.models.model_tensors import model_bytes
 from qwen_vl_suite.qwenvl.models.patches import patch_embedding
 from qwen_vl_suite.qwenvl.models.patches.patch_embedding import PatchEmbedding
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling

@@ -6,8 +6,9 @@ import gc
 import threading
 
 import pytest
+from qwen_vl_suite.qwenvl import garbage_collection
 from qwen_vl_suite.qwenvl.errors import IncompleteCheckpoint
-from qwen_vl_suite.qwenvl.models import garbage_collection, loading
+from qwen_vl_suite.qwenvl.prompting.tokenizer import load_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -60,5 +61,5 @@ def test_it_rests_until_the_last_thread_is_through():
 
 def test_a_tokenizer_that_fails_leaves_it_on(tmp_path):
     with pytest.raises(IncompleteCheckpoint):
-        loading.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     assert gc.isenabled()

@@ -1,0 +1,64 @@
+"""Attention implementation: which of transformers' a model uses on a device."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+
+from ..errors import BadOption, Unavailable
+
+ATTENTIONS = (
+    "auto",
+    "sdpa",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flex_attention",
+    "eager",
+)
+_FLASH_PACKAGES = {
+    "flash_attention_2": "flash_attn",
+    "flash_attention_3": "flash_attn_interface",
+    "flash_attention_4": "flash_attn.cute",
+}
+
+
+def pick_attention(attention: str, device: torch.device, dtype: torch.dtype) -> str:
+    """transformers' ``attn_implementation`` for one of ``ATTENTIONS``.
+
+    ``auto``: flash attention 2 where it is installed and can run, eager on MPS (sdpa fails there
+    with these models), else sdpa. Any other one is used as it is; raises ``Unavailable`` where it
+    cannot run, and ``BadOption``.
+    """
+    if attention not in ATTENTIONS:
+        raise BadOption(f"attention is {attention!r}; use one of {', '.join(ATTENTIONS)}.")
+    if attention == "auto":
+        if device.type == "mps":
+            return "eager"
+        return "sdpa" if _flash_problem("flash_attention_2", device, dtype) else "flash_attention_2"
+    if attention in _FLASH_PACKAGES and (problem := _flash_problem(attention, device, dtype)):
+        raise Unavailable(f"{attention} was asked for, but {problem}. Choose auto or sdpa.")
+    return attention
+
+
+def _flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why this flash attention cannot run; empty where it can."""
+    if device.type != "cuda":
+        return f"it runs on CUDA devices only, and the model goes to {device.type}"
+    minimum = (9, 0) if name != "flash_attention_2" else (8, 0)
+    if torch.cuda.get_device_capability(device) < minimum:
+        return f"it needs compute capability {minimum[0]}.{minimum[1]} or newer"
+    if dtype not in (torch.bfloat16, torch.float16):
+        return "it computes in bf16 or fp16 only"
+    try:
+        # A build for another torch is found like any other and fails only here.
+        importlib.import_module(_FLASH_PACKAGES[name])
+    except Exception as error:
+        return f"its package cannot be imported ({error})"
+    if name == "flash_attention_2":
+        from transformers.utils import is_flash_attn_2_available
+
+        if not is_flash_attn_2_available():
+            return "transformers finds the installed flash_attn too old"
+    return ""

@@ -1,0 +1,88 @@
+"""Quantization: 8-bit and 4-bit weights by bitsandbytes, and checkpoints quantised already."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints import transformers_version
+from ..errors import BadOption, Unavailable, UnsupportedModel
+from ..types import LocalSpec
+
+QUANTIZATIONS = ("none", "8bit", "4bit")
+# Quantising the vision tower costs detail of the images and saves little: it is a small share.
+_KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
+
+
+def check_quantization(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -> None:
+    """Raises ``BadOption``, ``Unavailable`` or ``UnsupportedModel`` where the checkpoint ``path``
+    with this ``config.json`` cannot be loaded in ``spec.quantization`` here."""
+    quantization = spec.quantization
+    if quantization not in QUANTIZATIONS:
+        raise BadOption(f"quantization is {quantization!r}; use one of {', '.join(QUANTIZATIONS)}.")
+    if own := config.get("quantization_config"):
+        _check_own_quantization(own, spec)
+    elif quantization != "none":
+        _refuse_experts(path, spec, config)
+        if not _installed("bitsandbytes") or not _installed("accelerate"):
+            raise Unavailable(
+                f"{quantization} was asked for, but the packages bitsandbytes and accelerate are "
+                "not both installed. Install them with: pip install bitsandbytes accelerate"
+            )
+
+
+def bitsandbytes_config(quantization: str, dtype: torch.dtype) -> Any:
+    """transformers' ``quantization_config`` for ``8bit`` or ``4bit``; 4-bit weights compute in
+    ``dtype``."""
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_WHOLE)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=_KEPT_WHOLE,
+    )
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _refuse_experts(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -> None:
+    """bitsandbytes replaces linear layers; the experts, nearly all of a mixture's weights, are
+    plain tensors and would silently stay as large as they are."""
+    text = config.get("text_config")
+    # Newer releases write the number under a name of their own.
+    names = ("num_experts", "num_local_experts")
+    if isinstance(text, Mapping) and any(text.get(name) for name in names):
+        raise Unavailable(
+            f"{path.name} is a mixture of experts, and bitsandbytes cannot quantise experts: in "
+            f"{spec.quantization} it would need nearly as much memory as without. Set quantization "
+            "to none and choose the model's FP8 edition, or a dense model."
+        )
+
+
+def _check_own_quantization(own: Any, spec: LocalSpec) -> None:
+    """``own``: the ``quantization_config`` in the checkpoint's ``config.json``."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    name = Path(spec.checkpoint).name
+    method = str(own.get("quant_method")) if isinstance(own, Mapping) else repr(own)
+    if spec.quantization != "none":
+        raise BadOption(
+            f"{name} is quantised already ({method}); it cannot be loaded in {spec.quantization} "
+            "on top. Set quantization to none."
+        )
+    # transformers only warns of a method it does not know, and takes packed weights for plain.
+    if method not in AUTO_QUANTIZATION_CONFIG_MAPPING and method != "bitsandbytes":
+        raise UnsupportedModel(
+            f"{name} is quantised with {method!r}, which transformers "
+            f"{transformers_version.installed()} cannot read. Update transformers, or choose the "
+            "unquantised checkpoint with 4bit."
+        )
