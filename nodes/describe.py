@@ -1,4 +1,4 @@
-"""Pictures to words: captions, tags, prompts, or the answer to a question of one's own."""
+"""Describe node: captions, tags, prompts, or the answer to a prompt of one's own."""
 
 from __future__ import annotations
 

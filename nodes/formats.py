@@ -1,4 +1,4 @@
-"""BOUNDING_BOX dicts in the shapes that other packs read. Pure functions and one table of them."""
+"""Box formats: BOUNDING_BOX dicts in the formats of other packs. Pure functions and a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..qwenvl.types import Size
 from .sockets import Frame
 
-# Attribute for attribute what Impact Pack's nodes read from a segment.
+# The attributes that Impact Pack's nodes read from a segment.
 Seg = namedtuple(
     "Seg",
     "cropped_image cropped_mask confidence crop_region bbox label control_net_wrapper",
@@ -29,7 +29,7 @@ def xywh(box: Mapping[str, Any]) -> tuple[int, int, int, int]:
     return box["x"], box["y"], box["width"], box["height"]
 
 
-def corners(box: Mapping[str, Any], size: Size) -> list[float]:
+def corner_fractions(box: Mapping[str, Any], size: Size) -> list[float]:
     """The four corners, clockwise from the top left, as x, y fractions of the picture."""
     left, top, right, bottom = xyxy(box)
     height, width = size
@@ -42,19 +42,19 @@ def thousandths(box: Mapping[str, Any], size: Size) -> list[int]:
     left, top, right, bottom = xyxy(box)
     height, width = size
     return [
-        round(value * 1000 / whole)
-        for value, whole in ((top, height), (left, width), (bottom, height), (right, width))
+        round(value * 1000 / side)
+        for value, side in ((top, height), (left, width), (bottom, height), (right, width))
     ]
 
 
-def seg(box: Mapping[str, Any], size: Size, around: float) -> Seg:
-    """One Impact Pack segment: the box filled, in a crop ``around`` times its size."""
+def seg(box: Mapping[str, Any], size: Size, crop_factor: float) -> Seg:
+    """One Impact Pack segment: the box filled, in a crop ``crop_factor`` times its size."""
     import numpy as np
 
     height, width = size
     left, top, right, bottom = xyxy(box)
-    extra_x = round(box["width"] * (around - 1) / 2)
-    extra_y = round(box["height"] * (around - 1) / 2)
+    extra_x = round(box["width"] * (crop_factor - 1) / 2)
+    extra_y = round(box["height"] * (crop_factor - 1) / 2)
     crop = (
         max(0, left - extra_x),
         max(0, top - extra_y),
@@ -68,19 +68,23 @@ def seg(box: Mapping[str, Any], size: Size, around: float) -> Seg:
     return Seg(None, filled, confidence, crop, (left, top, right, bottom), box.get("label", ""))
 
 
-def nested(batch: Sequence[Frame], size: Size, around: float) -> list[list[list[int]]]:
+def nested_xyxy(batch: Sequence[Frame], size: Size, crop_factor: float) -> list[list[list[int]]]:
     return [[xyxy(box) for box in frame] for frame in batch]
 
 
-def flat(batch: Sequence[Frame], size: Size, around: float) -> list[list[int]]:
+def flat_xyxy(batch: Sequence[Frame], size: Size, crop_factor: float) -> list[list[int]]:
     return [xyxy(box) for box in batch[0]]
 
 
-def tuples(batch: Sequence[Frame], size: Size, around: float) -> list[tuple[int, int, int, int]]:
+def xywh_tuples(
+    batch: Sequence[Frame], size: Size, crop_factor: float
+) -> list[tuple[int, int, int, int]]:
     return [xywh(box) for frame in batch for box in frame]
 
 
-def florence_phrases(batch: Sequence[Frame], size: Size, around: float) -> list[dict[str, Any]]:
+def florence_phrases(
+    batch: Sequence[Frame], size: Size, crop_factor: float
+) -> list[dict[str, Any]]:
     return [
         {
             "bboxes": [xyxy(box) for box in frame],
@@ -90,26 +94,26 @@ def florence_phrases(batch: Sequence[Frame], size: Size, around: float) -> list[
     ]
 
 
-def florence_lines(batch: Sequence[Frame], size: Size, around: float) -> list[dict[str, Any]]:
+def florence_lines(batch: Sequence[Frame], size: Size, crop_factor: float) -> list[dict[str, Any]]:
     return [
-        {"label": box.get("label", ""), "box": corners(box, size)}
+        {"label": box.get("label", ""), "box": corner_fractions(box, size)}
         for frame in batch
         for box in frame
     ]
 
 
-def impact(batch: Sequence[Frame], size: Size, around: float) -> list[tuple[Size, list[Seg]]]:
-    return [(size, [seg(box, size, around) for box in frame]) for frame in batch]
+def impact(batch: Sequence[Frame], size: Size, crop_factor: float) -> list[tuple[Size, list[Seg]]]:
+    return [(size, [seg(box, size, crop_factor) for box in frame]) for frame in batch]
 
 
-def ideogram(batch: Sequence[Frame], size: Size, around: float) -> list[str]:
+def ideogram(batch: Sequence[Frame], size: Size, crop_factor: float) -> list[str]:
     return [json.dumps([thousandths(box, size) for box in frame]) for frame in batch]
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One output of the converter. ``convert(boxes per picture, size, crop factor)`` gives what
-    goes out, or where ``per_picture`` a list with one such for each picture."""
+    """One output of the converter. ``convert(boxes per picture, size, crop factor)`` returns its
+    value, or a list with one for each picture if ``per_picture``."""
 
     name: str
     socket: str
@@ -119,10 +123,14 @@ class Format:
 
 
 FORMATS = (
-    Format("sam2", "BBOX", "SAM2 on pictures: per picture a list of [x1, y1, x2, y2].", nested),
-    Format("sam2_video", "BBOX", "SAM2 on video: the first picture's [x1, y1, x2, y2].", flat),
-    Format("xywh", "BBOX", "KJNodes, Easy-Use: (x, y, width, height) of all pictures.", tuples),
-    Format("florence2", "JSON", "Florence-2 detection: per picture [x1, y1, x2, y2].", nested),
+    Format(
+        "sam2", "BBOX", "SAM2 on pictures: per picture a list of [x1, y1, x2, y2].", nested_xyxy
+    ),
+    Format("sam2_video", "BBOX", "SAM2 on video: the first picture's [x1, y1, x2, y2].", flat_xyxy),
+    Format(
+        "xywh", "BBOX", "KJNodes, Easy-Use: (x, y, width, height) of all pictures.", xywh_tuples
+    ),
+    Format("florence2", "JSON", "Florence-2 detection: per picture [x1, y1, x2, y2].", nested_xyxy),
     Format(
         "florence2_phrases",
         "JSON",

@@ -1,4 +1,4 @@
-"""Finds things that are named in words: boxes, points and masks."""
+"""Grounding node: finds named things as boxes, points and masks."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Grounding(io.ComfyNode):
         )
         answers = answer_all(questions, draw=True)
         results = [result for found in answers for result in found]
-        seen = pictures(questions)
+        all_pictures = pictures(questions)
         pairs = list(zip((question.images for question in questions), answers, strict=True))
         return io.NodeOutput(
             [sockets.found_json(result) for result in results],
@@ -102,10 +102,10 @@ class Grounding(io.ComfyNode):
             [sockets.annotated(*pair, host.check_interrupt) for pair in pairs],
             [
                 sockets.points_json(result, picture.shape[:2])
-                for result, picture in zip(results, seen, strict=True)
+                for result, picture in zip(results, all_pictures, strict=True)
             ],
             [sockets.masks(*pair) for pair in pairs],
-            ui=host.shown(results, seen),
+            ui=host.shown(results, all_pictures),
         )
 
 

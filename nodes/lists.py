@@ -1,7 +1,7 @@
-"""Inputs that come as lists, dealt out to the calls that ComfyUI itself would make.
+"""List inputs: the calls that ComfyUI's own list mapping would make.
 
-A node that takes its lists whole can answer all of them in one run. What it gives must be what
-ComfyUI's own mapping would have given, call by call.
+A node with ``is_input_list`` can answer all of them in one batched run; its outputs must be those
+that ComfyUI's own mapping would have given, call by call.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 def mapped(function: Callable[..., T], *values: Any) -> list[T]:
-    """``function`` called once for each item of the longest list in ``values``; shorter lists
-    repeat their last item. A dynamic choice is a dict of such lists; what is no list holds for all
-    calls. Where one of the lists is empty, there are no calls."""
+    """Calls ``function`` once for each item of the longest list in ``values``; shorter lists repeat
+    their last item. A dynamic combo is a dict of such lists; other values are passed to all calls.
+    If a list is empty, there are no calls."""
     counts = [len(found) for value in values for found in _lists(value)]
     calls = range(0 if 0 in counts else max(counts, default=1))
     return [function(*(_item(value, number) for value in values)) for number in calls]

@@ -1,4 +1,4 @@
-"""Pictures of pages, signs and screens to text, with the lines' boxes where they are asked for."""
+"""OCR node: pictures of pages, signs and screens to text, with boxes of lines or blocks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr
 from . import host, lists, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
-# Longest side in pixels. Pages scanned at 300 dpi make these models repeat themselves; 1288 is
-# what olmOCR was tuned with.
+# Longest side in pixels. On pages scanned at 300 dpi these models repeat themselves; 1288 is what
+# olmOCR was fine-tuned with.
 PAGE_SIZES = {
     "longest side 1024 px": 1024,
     "longest side 1288 px (olmOCR)": 1288,

@@ -1,4 +1,4 @@
-"""Keeps some of the boxes that were found: by clicking, by label, size, order and number."""
+"""Pick Boxes node: selects boxes by clicking, label, size, order and number."""
 
 from __future__ import annotations
 
@@ -173,29 +173,29 @@ class PickBoxes(io.ComfyNode):
 
         lists.mapped(pick, bboxes, images, rules, index, when_empty, off)
         kept = [boxes for call in calls for boxes in call.kept]
-        seen = images is not None and all(call.images is not None for call in calls)
+        has_images = images is not None and all(call.images is not None for call in calls)
         return io.NodeOutput(
             [call.kept for call in calls],
             [box for call in calls for box in call.singles()],
-            [call.mask() for call in calls] if seen else _no_images("mask"),
+            [call.mask() for call in calls] if has_images else _no_images("mask"),
             [picking.labels(boxes) for boxes in kept],
             [len(boxes) for boxes in kept],
-            *(_crops(calls) if seen else [_no_images("crops")] * 2),
+            *(_crops(calls) if has_images else [_no_images("crops")] * 2),
             ui=host.picked(
                 [_engine_boxes(frame) for call in calls for frame in call.frames],
-                [item.left_out for call in calls for item in call.picked],
-                [one for call in calls for one in call.images] if seen else None,
+                [item.filtered_out for call in calls for item in call.picked],
+                [one for call in calls for one in call.images] if has_images else None,
             ),
         )
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What is kept of one IMAGE, or of boxes without one. ``first``: the number of its first
-    picture among those of all calls."""
+    """The boxes kept for one IMAGE, or without one. ``first``: the number of its first picture
+    among those of all calls."""
 
     frames: Sequence[sockets.Frame]
-    picked: Sequence[picking.Picked]
+    picked: Sequence[picking.Selection]
     images: Any
     size: Size
     first: int
@@ -223,11 +223,11 @@ class _Call:
 
     @property
     def kept(self) -> list[list[dict[str, Any]]]:
-        """The boxes that stay of each picture."""
+        """The kept boxes of each picture."""
         return [item.boxes for item in self.picked]
 
     def singles(self) -> list[Any]:
-        """The ``box`` of each picture, or what stops the nodes that would take it."""
+        """The ``box`` output of each picture, or a blocker for the nodes connected to it."""
         found = [self._single(number, boxes) for number, boxes in enumerate(self.kept, self.first)]
         if len(found) == 1:
             return found
@@ -237,7 +237,7 @@ class _Call:
         if box := picking.single(kept, self.index):
             return box
         if self.when_empty == WHOLE and self.images is not None:
-            return picking.whole(self.size)
+            return picking.whole_picture(self.size)
         cure = "Connect images, so that the whole picture is known."
         return host.blocked(
             f"Picture {number + 1} has no box with index {self.index}: {len(kept)} were kept. "
@@ -249,15 +249,15 @@ class _Call:
         return sockets.masks(self.images, boxes)
 
     def crops(self) -> Iterator[tuple[Any, str]]:
-        """A picture and its label for each kept box."""
-        instead = [picking.whole(self.size)] if self.when_empty == WHOLE else []
+        """A crop and its label for each kept box."""
+        instead = [picking.whole_picture(self.size)] if self.when_empty == WHOLE else []
         for picture, boxes in zip(self.images, self.kept, strict=True):
             for box in boxes or instead:
                 yield picking.crop(picture, box), sockets.label_of(box)
 
 
 def _crops(calls: Sequence[_Call]) -> tuple[Any, Any]:
-    """The outputs ``crops`` and ``crop_labels``, or what stops the nodes that would take them."""
+    """The outputs ``crops`` and ``crop_labels``, or blockers for the nodes connected to them."""
     pairs = [pair for call in calls for pair in call.crops()]
     if not pairs:
         stop = host.blocked(f"No box was kept, so there is no crop. {_LOOSEN}")
@@ -274,9 +274,9 @@ def _engine_boxes(boxes: sockets.Frame) -> tuple[Box, ...]:
 
 
 class _OneOfBatch(dict[str, int]):
-    """The ``box`` of one picture of a batch. A node that takes it beside the whole batch, as core's
-    crop does, is called with all pictures for each box and would give B times B crops, nearly all
-    at another picture's box; here it stops when it reads the box."""
+    """The ``box`` of one picture of a batch. A node that takes it together with the whole batch, as
+    core's crop does, is called with all pictures for each box and would make B times B crops,
+    nearly all with another picture's box; reading this box there raises an error instead."""
 
     def get(self, name: str, default: Any = None) -> Any:
         _refuse_whole_batch()

@@ -1,6 +1,6 @@
-"""Which boxes of a picture are kept, in which order, and how far around them. Pure functions.
+"""Box selection: filtering, sorting and padding of boxes. Pure functions.
 
-A box is a BOUNDING_BOX dict of whole pixels inside its picture, as ``sockets.frames`` gives it.
+A box is a BOUNDING_BOX dict in whole pixels inside its picture, as ``sockets.frames`` returns it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 BoundingBox = Mapping[str, Any]
 ENDLESS: Size = (sys.maxsize, sys.maxsize)
-"""The size of a picture that is not there: nothing is cut at its edges."""
+"""The size to assume without a picture: nothing is clipped."""
 Identity = tuple[int, int, int, int, str]
-"""x, y, width, height and label: what makes a box the same box in another run."""
+"""x, y, width, height and label, which identify a box across runs."""
 
 
 def _score(box: BoundingBox) -> float:
@@ -42,15 +42,15 @@ ORDERS: Mapping[str, Callable[[BoundingBox], float]] = {
     "largest first": lambda box: -box["width"] * box["height"],
     "best score first": lambda box: -_score(box),
 }
-"""Sort keys. Boxes that are equal in one keep the order in which they were found."""
+"""Sort keys. Sorting is stable: boxes with equal keys keep their order."""
 
 PIXELS, PERCENT = "px", "% of the box"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which boxes stay. ``labels``: names with commas between, ``*`` for any text, upper and lower
-    case alike; empty for all. ``max_count``: a picture, the first in order; 0 for no limit.
+    """Which boxes are kept. ``labels``: comma-separated, ``*`` for any text, case-insensitive;
+    empty for all. ``max_count``: most boxes of a picture, the first in order; 0 for no limit.
     ``min_size``: pixels of the shorter side. ``padding``: added on every side, in ``unit``."""
 
     labels: str = ""
@@ -62,12 +62,12 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Picked:
-    """``boxes``: what stays of one picture, padded. ``left_out``: places in its list of the boxes
-    that the rule left out, other than those a person switched off."""
+class Selection:
+    """The selection in one picture. ``boxes``: those kept, padded. ``filtered_out``: indices of the
+    boxes that the rule removed, without those that the user switched off."""
 
     boxes: list[dict[str, Any]]
-    left_out: set[int]
+    filtered_out: set[int]
 
 
 def identity(box: BoundingBox) -> Identity:
@@ -79,39 +79,40 @@ def engine_box(box: BoundingBox) -> Box:
     return Box(x, y, x + box["width"], y + box["height"], label_of(box), box.get("score"))
 
 
-def pick(frames: Sequence[Frame], rule: Rule, off: str, size: Size, first: int = 0) -> list[Picked]:
-    """One entry a picture, in order. ``off``: the widget (see ``switched_off``, whose error this
-    raises). ``size``: of the pictures, ``ENDLESS`` where there are none. ``first``: number of the
-    first one."""
+def pick(
+    frames: Sequence[Frame], rule: Rule, off: str, size: Size, first: int = 0
+) -> list[Selection]:
+    """One entry for each picture, in order. ``off``: the widget (see ``switched_off``, whose error
+    this raises). ``size``: of the pictures, or ``ENDLESS``. ``first``: number of the first one."""
     switched = switched_off(off)
     picked = []
     for number, frame in enumerate(frames, first):
-        off_here = switched.get(number, set())
-        places = chosen(frame, rule, off_here)
-        on = {place for place, box in enumerate(frame) if identity(box) not in off_here}
-        boxes = [padded(frame[place], rule, size) for place in places]
-        picked.append(Picked(boxes, on.difference(places)))
+        switched_off_here = switched.get(number, set())
+        kept = selected(frame, rule, switched_off_here)
+        on = {i for i, box in enumerate(frame) if identity(box) not in switched_off_here}
+        boxes = [padded(frame[index], rule, size) for index in kept]
+        picked.append(Selection(boxes, on.difference(kept)))
     return picked
 
 
-def chosen(frame: Frame, rule: Rule, off: Collection[Identity] = ()) -> list[int]:
-    """Places in ``frame`` of the boxes that stay, in the rule's order. A box in ``off`` that is
-    not in the frame changes nothing."""
+def selected(frame: Frame, rule: Rule, off: Collection[Identity] = ()) -> list[int]:
+    """Indices in ``frame`` of the boxes to keep, in the rule's order. A box in ``off`` that is not
+    in the frame has no effect."""
     names = _patterns(rule.labels)
-    stay = [
-        place
-        for place, box in enumerate(frame)
+    kept = [
+        index
+        for index, box in enumerate(frame)
         if identity(box) not in off
         and min(box["width"], box["height"]) >= rule.min_size
         and (not names or any(name.match(label_of(box).casefold()) for name in names))
     ]
     order = ORDERS[choice("order", rule.order, ORDERS)]
-    stay.sort(key=lambda place: order(frame[place]))
-    return stay[: rule.max_count or None]
+    kept.sort(key=lambda index: order(frame[index]))
+    return kept[: rule.max_count or None]
 
 
 def padded(box: BoundingBox, rule: Rule, size: Size) -> dict[str, Any]:
-    """The box enlarged by the rule's padding and cut at the picture's edges."""
+    """The box enlarged by the rule's padding and clipped to the picture."""
     height, width = size
     share = rule.unit == PERCENT
     extra_x = round(box["width"] * rule.padding / 100) if share else rule.padding
@@ -123,33 +124,34 @@ def padded(box: BoundingBox, rule: Rule, size: Size) -> dict[str, Any]:
 
 
 def single(kept: Frame, index: int) -> dict[str, int] | None:
-    """Place and size of the box at ``index`` (negative: from the end); None if there is none."""
+    """The box at ``index`` (negative: from the end), without its label; None if there is none."""
     if not -len(kept) <= index < len(kept):
         return None
     return {name: kept[index][name] for name in ("x", "y", "width", "height")}
 
 
-def whole(size: Size) -> dict[str, int]:
-    """The box that is all of a picture."""
+def whole_picture(size: Size) -> dict[str, int]:
+    """The box that covers the whole picture."""
     return {"x": 0, "y": 0, "width": size[1], "height": size[0]}
 
 
 def crop(picture: Tensor, box: BoundingBox) -> Tensor:
-    """IMAGE ``[1, height, width, C]``: what is inside ``box`` of a picture ``[H, W, C]``."""
+    """IMAGE ``[1, height, width, C]``: the crop of a picture ``[H, W, C]`` at ``box``."""
     left, top = box["x"], box["y"]
     return picture[None, top : top + box["height"], left : left + box["width"]].clone()
 
 
 def labels(kept: Frame) -> str:
-    """The boxes' labels, with commas between; boxes without one are passed over."""
+    """The boxes' labels, comma-separated; boxes without one are skipped."""
     return ", ".join(label_of(box) for box in kept if label_of(box))
 
 
 def switched_off(text: str) -> dict[int, set[Identity]]:
-    """By number of the picture, counted from 0, the boxes in the widget ``off``: a JSON list of
-    ``{"picture", "x", "y", "width", "height", "label"}``. Raises ``BadOption`` for other text."""
+    """The boxes in the widget ``off``, by the number of their picture, from 0. The widget holds a
+    JSON list of ``{"picture", "x", "y", "width", "height", "label"}``. Raises ``BadOption`` for
+    other text."""
     found: dict[int, set[Identity]] = {}
-    if text.strip() in ("", "None"):  # as ComfyUI spells a widget that holds nothing
+    if text.strip() in ("", "None"):  # ComfyUI sends "None" for an empty widget
         return found
     try:
         for box in json.loads(text) or []:
@@ -164,5 +166,5 @@ def switched_off(text: str) -> dict[int, set[Identity]]:
 
 def _patterns(labels: str) -> list[re.Pattern[str]]:
     names = (name.strip().casefold() for name in re.split(r"[,\n]", words(labels)))
-    # Brackets are letters here, not a choice of letters.
+    # Brackets are literal, not fnmatch's character sets.
     return [re.compile(fnmatch.translate(name.replace("[", "[[]"))) for name in names if name]

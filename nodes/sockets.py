@@ -1,4 +1,4 @@
-"""Socket types, and results in the shapes that travel on them. Pure functions."""
+"""Socket types, shared inputs and outputs, and conversion of results to them. Pure functions."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ Model = io.Custom("QWEN_VL")
 BoundingBoxes = io.Custom("BOUNDING_BOX")
 
 ADVANCED: Mapping[str, Any] = {"optional": True, "extra_dict": {"advanced": True}}
-"""Arguments of an input that the front end folds away and that a caller may leave out. Spelt so
-that every ComfyUI with V3 takes it."""
+"""Arguments of an advanced, optional input, in a form that every ComfyUI with V3 accepts."""
 
 Frame = Sequence[Mapping[str, Any]]
 """The BOUNDING_BOX dicts of one picture."""
 
 
 def schema(**fields: Any) -> io.Schema:
-    """An ``io.Schema`` in the pack's category, less what this ComfyUI does not know yet."""
+    """An ``io.Schema`` in the pack's category, without fields that this ComfyUI does not know."""
     known = {field.name for field in dataclasses.fields(io.Schema)}
     fields = {"category": "Qwen-VL", **fields}
     return io.Schema(**{name: value for name, value in fields.items() if name in known})
 
 
 def max_new_tokens(top: int) -> io.Int.Input:
-    """The length limit of nodes whose sampling is fixed."""
+    """The max_new_tokens widget of nodes with fixed sampling."""
     return io.Int.Input(
         "max_new_tokens",
         default=0,
@@ -50,7 +49,7 @@ def max_new_tokens(top: int) -> io.Int.Input:
 
 
 def length(max_new_tokens: int) -> dict[str, int]:
-    """The field of ``Sampling`` that the widget sets: none for 0, the task's own length."""
+    """The ``Sampling`` field that the widget sets: none for 0, which keeps the task's default."""
     return {"max_new_tokens": max_new_tokens} if max_new_tokens else {}
 
 
@@ -58,7 +57,7 @@ STOP = "stop"
 
 
 def unreadable() -> io.Combo.Input:
-    """What to do with a reply that is not in the form asked for."""
+    """The when_unreadable widget."""
     return io.Combo.Input(
         "when_unreadable",
         options=[STOP, "keep going"],
@@ -70,7 +69,7 @@ def unreadable() -> io.Combo.Input:
 
 
 def hidden_parts() -> io.Mask.Input:
-    """What of the pictures the model is not to see."""
+    """The mask input: transparent parts, which the model does not see."""
     return io.Mask.Input(
         "mask",
         optional=True,
@@ -80,12 +79,12 @@ def hidden_parts() -> io.Mask.Input:
 
 
 def without_hidden(image: Any, mask: Any) -> Any:
-    """``image`` (IMAGE) with an alpha channel where ``mask`` (MASK, 1: hidden) says that something
-    is hidden, so that it is laid on white. As in ComfyUI, a mask of another size is stretched, and
-    fewer masks than pictures are repeated. Raises ``BadOption`` for a mask of NaN or infinity."""
+    """``image`` (IMAGE) with ``mask`` (MASK, 1: hidden) as an alpha channel, so that hidden parts
+    become white. As in ComfyUI, a mask of another size is stretched, and fewer masks than pictures
+    are repeated. Raises ``BadOption`` for a mask with NaN or infinity."""
     fit = getattr(image, "ndim", 0) == 4 and 0 not in image.shape and image.shape[-1] in (1, 3, 4)
     if mask is None or not fit or not mask.any():
-        return image  # what is wrong with one that does not fit, the engine says
+        return image  # the engine raises the error for an invalid one
     import torch
 
     if not torch.isfinite(mask).all():
@@ -101,20 +100,19 @@ def without_hidden(image: Any, mask: Any) -> Any:
 
 
 def words(value: Any) -> str:
-    """The text of an input, which may have come from any node."""
+    """A text input's value as valid text, from whatever node it comes."""
     return "" if value is None else well_formed(str(value))
 
 
 def choice(name: str, value: Any, options: Collection[str]) -> str:
-    """``value``, which may have come from any node. Raises ``BadOption`` for none of
-    ``options``."""
+    """Validates a combo input's value. Raises ``BadOption`` if it is not one of ``options``."""
     if not isinstance(value, str) or value not in options:
         raise BadOption(f"{name} is {value!r}. Choose one of: {', '.join(options)}.")
     return value
 
 
 def box_outputs() -> list[io.Output]:
-    """The outputs of every node that gives boxes: of each IMAGE one, as it came."""
+    """The outputs of every node that finds boxes: one of each for every IMAGE."""
     return [
         BoundingBoxes.Output(
             "bboxes",
@@ -130,9 +128,8 @@ def box_outputs() -> list[io.Output]:
 
 
 def bounding_box(box: Box, text: str = "") -> dict[str, Any]:
-    """One BOUNDING_BOX dict: the least whole pixels that hold the box, inside the picture and at
-    least 1 by 1. ``score`` is there only where one was computed. ``text``: the words in the box,
-    where it is there for its words."""
+    """One BOUNDING_BOX dict in whole pixels, rounded outwards, inside the picture and at least 1 by
+    1. ``score`` is present only if it was computed. ``text``: the text in the box, for OCR."""
     x1, y1, x2, y2 = coordinates.integer_box(box)
     found = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "label": box.label}
     if box.score is not None:
@@ -141,27 +138,27 @@ def bounding_box(box: Box, text: str = "") -> dict[str, Any]:
 
 
 def _metadata(label: str, text: str = "") -> dict[str, Any]:
-    """What core's own nodes read of a box, and keep: its kind, words, description, colours."""
+    """The ``metadata`` that core's own nodes read: type, text, description, palette."""
     kind, label = ("text", "") if text else ("obj", label)
     return {"type": kind, "text": text, "desc": label, "palette": []}
 
 
 def bounding_boxes(results: Sequence[Result], read: bool = False) -> list[list[dict[str, Any]]]:
-    """BOUNDING_BOX of a batch: per picture, in order, a list of dicts (empty: nothing found).
-    ``read``: whether the boxes are of text that was read."""
+    """BOUNDING_BOX of a batch: for each picture, in order, a list of dicts (empty: nothing found).
+    ``read``: whether the boxes are of text from OCR."""
     return [
         [
             bounding_box(box, text)
             for box, text in zip(
-                result.boxes, _words(result) if read else [""] * len(result.boxes), strict=True
+                result.boxes, _texts(result) if read else [""] * len(result.boxes), strict=True
             )
         ]
         for result in results
     ]
 
 
-def _words(result: Result) -> list[str]:
-    """The words in each box of a text that was read; empty for boxes of other things."""
+def _texts(result: Result) -> list[str]:
+    """The text in each box of an OCR result; "" for other boxes."""
     blocks = result.data if isinstance(result.data, list) else []
     if len(blocks) != len(result.boxes):
         return [""] * len(result.boxes)
@@ -169,10 +166,10 @@ def _words(result: Result) -> list[str]:
 
 
 def found_json(result: Result) -> str:
-    """What was found in one picture, as JSON: a list, in pixels of the picture.
+    """The boxes or points of one picture as a JSON list, in its pixels.
 
-    An unreadable reply that the user chose to go on past is an object instead, with the reply in
-    it, so that it is not taken for "nothing found".
+    An unreadable reply that the user chose to keep is an object with the raw reply instead, so
+    that it is not mistaken for "nothing found".
     """
     if result.error:
         return json.dumps({"unreadable": result.text}, ensure_ascii=False)
@@ -180,15 +177,15 @@ def found_json(result: Result) -> str:
 
 
 def points_json(result: Result, size: Size) -> str:
-    """``[{"x", "y"}, ...]`` as segmentation nodes read it: the points, or the boxes' middles."""
+    """``[{"x", "y"}, ...]`` as segmentation nodes read it: the points, or the boxes' centres."""
     points = result.points or [coordinates.centre(box) for box in result.boxes]
-    places = [coordinates.integer_point(point, size) for point in points]
-    return json.dumps([{"x": x, "y": y} for x, y in places])
+    pixels = [coordinates.integer_point(point, size) for point in points]
+    return json.dumps([{"x": x, "y": y} for x, y in pixels])
 
 
 def batch_of(value: Any) -> list[Any]:
-    """BOUNDING_BOX as any node sends it, as a list for each picture. One box and one flat list are
-    those of a single picture. Raises ``BadOption`` for what is no list of boxes."""
+    """Any node's BOUNDING_BOX value as a list for each picture. One box, or one flat list, belongs
+    to a single picture. Raises ``BadOption`` for anything but lists of boxes."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if value is None:
         return [[]]
@@ -205,12 +202,12 @@ def batch_of(value: Any) -> list[Any]:
 
 
 def frames(value: Any, count: int, size: Size) -> list[Frame]:
-    """BOUNDING_BOX as any node sends it, as lists of whole boxes inside ``count`` pictures, with
-    ``label`` and ``metadata`` where either of them says what is in the box.
+    """Any node's BOUNDING_BOX value as lists of boxes in whole pixels inside ``count`` pictures,
+    with both ``label`` and ``metadata`` if either holds a label.
 
-    One dict or one flat list holds for every picture, as in ComfyUI's own nodes; four numbers are
-    x, y, width and height. What lies outside the picture is cut off. Raises ``BadOption`` for what
-    is no box, and where lists and pictures do not pair.
+    One dict or one flat list applies to every picture, as in ComfyUI's own nodes; four numbers are
+    x, y, width and height. Boxes are clipped to the picture. Raises ``BadOption`` for invalid
+    boxes, and if the numbers of lists and pictures differ.
     """
     batch = batch_of(value)
     if len(batch) == 1:
@@ -220,7 +217,7 @@ def frames(value: Any, count: int, size: Size) -> list[Frame]:
             f"There are boxes for {len(batch)} pictures, but {count} pictures. Connect the IMAGE "
             "that the boxes were found in."
         )
-    return [[whole for box in frame if (whole := _whole(box, size))] for frame in batch]
+    return [[clipped for box in frame if (clipped := _clipped(box, size))] for frame in batch]
 
 
 def _is_box(value: Any) -> bool:
@@ -237,67 +234,70 @@ def _no_boxes(value: Any, why: str = "") -> BadOption:
     return BadOption(f"The bboxes hold {shown}. {why}.")
 
 
-def _whole(box: Any, size: Size) -> dict[str, Any] | None:
-    """``box`` as whole pixels inside the picture; None where nothing of it is."""
+def _clipped(box: Any, size: Size) -> dict[str, Any] | None:
+    """``box`` in whole pixels, clipped to the picture; None if it lies outside."""
     if not _is_box(box):
         raise _no_boxes(box)
     if not isinstance(box, Mapping):
         box = dict(zip(_SIDES, box, strict=True))
-    x, y, wide, high = (_number(box, name) for name in _SIDES)
+    x, y, box_width, box_height = (_coordinate(box, name) for name in _SIDES)
     height, width = size
-    left, top = max(0, math.floor(min(x, x + wide))), max(0, math.floor(min(y, y + high)))
+    left, top = (
+        max(0, math.floor(min(x, x + box_width))),
+        max(0, math.floor(min(y, y + box_height))),
+    )
     right, bottom = (
-        min(width, math.ceil(max(x, x + wide))),
-        min(height, math.ceil(max(y, y + high))),
+        min(width, math.ceil(max(x, x + box_width))),
+        min(height, math.ceil(max(y, y + box_height))),
     )
     if right <= left or bottom <= top:
         return None
-    place = {"x": left, "y": top, "width": right - left, "height": bottom - top}
-    return {**_with_label(box), **place}
+    area = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    return {**_with_label(box), **area}
 
 
 _SIDES = ("x", "y", "width", "height")
-_MOST = 1e15  # pixels; a larger number is no place in a picture, and not exact as a float
+_MAX_COORDINATE = 1e15  # pixels; larger than any picture, and not exact as a float
 
 
-def _number(box: Mapping[str, Any], name: str) -> float:
+def _coordinate(box: Mapping[str, Any], name: str) -> float:
     try:
         number = float(box[name])
     except (KeyError, TypeError, ValueError, OverflowError):
         number = math.nan
-    if not abs(number) <= _MOST:
+    if not abs(number) <= _MAX_COORDINATE:
         raise _no_boxes(dict(box), f"Its {name} must be a number of pixels")
     return number
 
 
 def _with_label(box: Mapping[str, Any]) -> dict[str, Any]:
-    """The box with its label where ours and core's nodes look for it, and a score or none."""
+    """The box with its label for both our nodes and core's, and without an invalid score."""
     found, label = dict(box), label_of(box)
     score = found.get("score", 0)
     if not isinstance(score, numbers.Real) or not math.isfinite(score):
         del found["score"]
     if label:
-        known = box.get("metadata")
-        known = known if isinstance(known, Mapping) else {}
-        own = {} if known.get("desc") or known.get("text") else {"desc": label}
-        found.update(label=label, metadata={**_metadata(""), **known, **own})
+        metadata = box.get("metadata")
+        metadata = metadata if isinstance(metadata, Mapping) else {}
+        own = {} if metadata.get("desc") or metadata.get("text") else {"desc": label}
+        found.update(label=label, metadata={**_metadata(""), **metadata, **own})
     return found
 
 
 def label_of(box: Mapping[str, Any]) -> str:
-    """What is in a box: its ``label``, or what core's ``metadata`` says of it; "" if nothing."""
+    """A box's ``label``, or else the one in core's ``metadata``; "" if it has none."""
     if label := box.get("label"):
         return well_formed(str(label))
-    known = box.get("metadata")
-    known = known if isinstance(known, Mapping) else {}
-    names = ("text", "desc", "name") if known.get("type") == "text" else ("desc", "name", "text")
-    return next((well_formed(str(known[name])) for name in names if known.get(name)), "")
+    metadata = box.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    names = ("text", "desc", "name") if metadata.get("type") == "text" else ("desc", "name", "text")
+    return next((well_formed(str(metadata[name])) for name in names if metadata.get(name)), "")
 
 
 def annotated(
     image: Any, results: Sequence[Result], check: Callable[[], None] | None = None
 ) -> Any:
-    """IMAGE ``[B, H, W, 3]``: the pictures with what was found drawn on them. ``check`` is called
+    """IMAGE ``[B, H, W, 3]``: the pictures with boxes and points drawn on them. ``check`` is called
     before each item; what it raises reaches the caller."""
     pairs = zip(images.pictures(image), results, strict=True)
     return images.to_image(

@@ -1,4 +1,4 @@
-"""The engine's errors, worded for the person at the graph: what is wrong, the value, what to do.
+"""Exceptions of the engine, worded for the user: what is wrong, with what value, what to do.
 
 ::
 
@@ -9,11 +9,11 @@
     │   ├── UnsupportedModel        this model_type cannot be loaded here
     │   ├── RemoteCodeRefused       needs Python from the checkpoint, which was not allowed
     │   └── DownloadError           the hub did not give the files
-    ├── BadOption                   a value outside what it may be (also a ValueError)
-    ├── BadImage                    a picture no model can be given (also a ValueError)
+    ├── BadOption                   an option's value is invalid (also a ValueError)
+    ├── BadImage                    a picture that no model can take (also a ValueError)
     ├── NumericalError              the model computed NaN instead of an answer
     ├── OutOfMemory                 weights or a request are too large for the free memory
-    ├── Unavailable                 a wish this machine cannot meet (attention, quantization, ...)
+    ├── Unavailable                 something this machine lacks (attention, quantization, ...)
     └── UnreadableReply             the model answered, but not in the form asked for
 """
 
@@ -23,8 +23,8 @@ from .unicode import well_formed
 
 
 class QwenVLError(Exception):
-    """Base of all errors that the engine raises on purpose. Its words can be printed and saved,
-    whatever they quote."""
+    """Base of all errors that the engine raises on purpose. The message is valid Unicode, whatever
+    it quotes."""
 
     def __init__(self, message: str = ""):
         super().__init__(well_formed(message))
@@ -35,7 +35,7 @@ class CheckpointError(QwenVLError):
 
 
 class CheckpointNotFound(CheckpointError):
-    """No folder with a ``config.json`` stands where one was named."""
+    """There is no folder with a ``config.json`` under the given name."""
 
 
 class IncompleteCheckpoint(CheckpointError):
@@ -47,15 +47,15 @@ class IncompleteCheckpoint(CheckpointError):
 
 
 class UnsupportedModel(CheckpointError):
-    """The checkpoint is sound, but nothing here can run it."""
+    """The checkpoint is intact, but the engine cannot run it."""
 
 
 class RemoteCodeRefused(CheckpointError):
-    """The checkpoint brings its own Python code, and nobody allowed it to run."""
+    """The checkpoint needs its own Python code, which the user has not allowed."""
 
 
 class DownloadError(CheckpointError):
-    """A download failed or was refused. What already came is kept for the next try."""
+    """A download failed or was refused. Files that are complete are kept for the next try."""
 
 
 class BadOption(QwenVLError, ValueError):
@@ -63,15 +63,15 @@ class BadOption(QwenVLError, ValueError):
 
 
 class BadImage(QwenVLError, ValueError):
-    """A picture has a shape, type or content that no model can be given."""
+    """A picture has a shape, type or content that no model can take."""
 
 
 class Unavailable(QwenVLError):
-    """An explicit wish (attention, quantization, precision, device) cannot be met here."""
+    """An explicit choice (attention, quantization, precision, device) is not possible here."""
 
 
 class NumericalError(QwenVLError, ArithmeticError):
-    """The model's numbers overflowed; whatever it would write is noise."""
+    """The model's values overflowed, so that its output would be noise."""
 
 
 class OutOfMemory(QwenVLError):

@@ -1,4 +1,4 @@
-"""One row for each model generation, found by ``model_type`` in ``config.json``.
+"""Model families: one row for each model generation, found by ``model_type`` in ``config.json``.
 
 Fine-tunes (olmOCR, RolmOCR, QvQ, R1-Onevision, ...) carry the ``model_type`` of what they were
 tuned from and need no row. Sampling values are the makers' own, from the model cards.
@@ -15,7 +15,7 @@ from .types import Family, Sampling
 
 _INSTRUCT = Sampling(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5)
 _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
-# The older generations ship with temperatures of 0.01 and less: greedy in all but name.
+# The older generations ship with temperatures of 0.01 and less, which is greedy in effect.
 _QWEN2 = Sampling()
 
 FAMILIES: Mapping[str, Family] = {
@@ -116,11 +116,11 @@ DEFAULT = Family(
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The row for a parsed ``config.json``.
+    """The family of a parsed ``config.json``.
 
-    A ``model_type`` without a row gets the default row under its own name, if the config shows
-    Qwen's way of taking pictures; ``is_default`` tells. Raises ``UnsupportedModel`` where there is
-    no ``model_type``, nothing that sees, or another maker's model.
+    A ``model_type`` without a row gets the default row under its own name, if the config takes
+    pictures as Qwen's do; ``is_default`` tells. Raises ``UnsupportedModel`` if there is no
+    ``model_type``, no vision tower, or the model is another maker's.
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
@@ -136,7 +136,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
             f"model_type {model_type!r} has no vision tower in its config.json: it reads text "
             "only. Choose a vision-language checkpoint (a name with VL, or Qwen3.5 and newer)."
         )
-    # What all generations since Qwen2-VL have in common, and other makers' models have not.
+    # What all generations since Qwen2-VL have in common and other makers' models lack.
     if "spatial_merge_size" not in vision or "vision_start_token_id" not in config:
         raise UnsupportedModel(
             f"model_type {model_type!r} is not a Qwen vision-language model: it takes pictures in "
@@ -148,5 +148,5 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def is_default(family: Family) -> bool:
-    """Whether ``family`` came from the default row: its box convention is then a guess."""
+    """Whether ``family`` came from the default row; its coordinate space is then a guess."""
     return family.model_type not in FAMILIES

@@ -1,8 +1,7 @@
-"""The values that travel from a question to an answer.
+"""Value types of the engine: specs, sampling, requests, responses, boxes, results, families, tasks.
 
-Everything here is a frozen dataclass of plain values, so it can be compared, hashed (where it
-holds no picture), logged and stored. Standard library only: tasks and parsers are usable
-without torch.
+Frozen dataclasses of plain values, which can be compared, hashed (unless they hold pictures),
+logged and stored. Standard library only: tasks and reply parsers work without torch.
 """
 
 from __future__ import annotations
@@ -19,28 +18,29 @@ Size = tuple[int, int]
 
 CoordinateSpace = Literal["relative", "absolute"]
 """``relative``: 0-1000 of the picture's width and height. ``absolute``: pixels of the resized
-picture that the model saw."""
+picture, the model's input."""
 
 FinishReason = Literal["stop", "length", "repetition", "error"]
 """``stop``: the model ended its answer. ``length``: ``max_new_tokens`` was reached.
-``repetition``: the answer fell into a loop, was cut, and one period of the loop was kept.
+``repetition``: the answer fell into a loop and was cut, with one period of the loop kept.
 ``error``: there is no answer."""
 
 
 THINKING_TOKENS = 4096
-"""Room for a thought where the caller set none."""
+"""Default limit of thinking tokens."""
 
 
 @dataclass(frozen=True)
 class LocalSpec:
-    """Which weights, loaded how. The whole key of the model cache: equal specs are one model.
+    """A local model: which checkpoint, loaded how. The key of the model cache: equal specs are one
+    loaded model.
 
     ``checkpoint`` is a folder that holds ``config.json``. ``precision``: ``auto``, ``bf16``,
     ``fp16``, ``fp32``. ``quantization``: ``none``, ``8bit``, ``4bit`` (bitsandbytes).
     ``attention``: ``auto`` or one of transformers' ``attn_implementation`` names. ``device``:
     ``auto``, a torch device such as ``cuda:1``, or ``split``: all CUDA devices, each with a part
-    of the model. ``trust_remote_code`` runs Python that comes with the checkpoint; it is off
-    unless the user asked for it by name.
+    of the model. ``trust_remote_code`` runs Python code that comes with the checkpoint; off unless
+    the user turned it on.
     """
 
     checkpoint: str
@@ -53,14 +53,14 @@ class LocalSpec:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. ``temperature`` 0 is greedy: the likeliest token, no chance.
+    """Sampling parameters. ``temperature`` 0 is greedy decoding.
 
-    ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch those filters off. ``repetition_penalty`` 1
-    and ``presence_penalty`` 0 change nothing. ``presence_penalty`` is subtracted once from the
-    logit of every token already written (the OpenAI definition). ``max_thinking_tokens`` bounds
-    the thought of a thinking model, apart from the answer (None: 4096).
-    Equal ``seed`` gives equal text, whatever else is in the batch; in half precision rounding may,
-    rarely, still tip a choice when the batch around a request changes.
+    ``top_k`` 0, ``top_p`` 1, ``min_p`` 0, ``repetition_penalty`` 1 and ``presence_penalty`` 0 have
+    no effect. ``presence_penalty`` is subtracted once from the logit of every token that was
+    generated before (the OpenAI definition). ``max_thinking_tokens`` limits the thinking of a
+    thinking model, apart from the answer (None: 4096).
+    Equal ``seed`` gives equal text, whatever else is in the batch; in half precision, rounding may
+    rarely change a token when the batch around a request changes.
     """
 
     max_new_tokens: int = 1024
@@ -104,13 +104,13 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Everything that decides one answer.
+    """One prompt with everything that determines its answer.
 
-    ``images``: uint8 RGB tensors ``[3, H, W]`` (see ``images.pictures``), shown before the first
-    words so that questions about one picture share a prefix. ``min_pixels``/``max_pixels``
-    bound the area of each resized picture; None keeps the checkpoint's own bound.
-    ``thinking``: True or False asks a switchable model to think or not, None leaves its default.
-    ``may_shrink`` allows to show the pictures with ever fewer pixels where memory does not suffice.
+    ``images``: uint8 RGB tensors ``[3, H, W]`` (see ``images.pictures``), placed before the text
+    so that questions about one picture share a prefix. ``min_pixels``/``max_pixels`` bound the
+    area of each resized picture; None keeps the checkpoint's own bound. ``thinking``: True or
+    False turns a switchable model's thinking on or off, None keeps its default. ``may_shrink``:
+    resize the pictures to fewer pixels, step by step, if memory does not suffice.
     """
 
     images: tuple[Any, ...] = ()
@@ -135,9 +135,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class Response:
-    """What a model wrote. ``input_sizes``: the size the model saw of each picture of the request,
-    which some families' boxes are in. ``error``: why there is no answer to this one request, while
-    others of its batch were answered. ``notes``: what a person should know of how it ended."""
+    """The generated text of one request. ``input_sizes``: the resized size of each of its
+    pictures, in whose pixels some families write boxes. ``error``: why this request has no answer,
+    while others of its batch were answered. ``notes``: what the user should know about its end."""
 
     text: str
     thinking: str = ""
@@ -151,8 +151,8 @@ class Response:
 @dataclass(frozen=True)
 class Box:
     """A rectangle in pixels of the original picture, x to the right and y down, inside the
-    picture, ``x1 < x2`` and ``y1 < y2``. ``score`` is None unless one was really computed.
-    ``label`` can be drawn and saved whatever it was made of (see ``unicode.well_formed``)."""
+    picture, ``x1 < x2`` and ``y1 < y2``. ``score`` is None unless one was computed. ``label`` is
+    always valid Unicode (see ``unicode.well_formed``)."""
 
     x1: float
     y1: float
@@ -167,7 +167,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Point:
-    """A place in pixels of the original picture, inside the picture."""
+    """A point in pixels of the original picture, inside the picture."""
 
     x: float
     y: float
@@ -179,12 +179,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Result:
-    """One answer, read. ``text`` is what a person wants to see; ``data`` what a program wants
-    (parsed JSON, document blocks, ...). No boxes means that nothing was found; a reply that
-    could not be read raises ``errors.UnreadableReply`` instead. ``error`` is set only where a
-    caller asked to go on past unreadable replies (``run.answer``); ``text`` is then the raw
-    reply. ``notes``: what a person should know of this answer, a sentence each (it was cut at
-    ``max_new_tokens``; boxes reached outside the picture)."""
+    """A parsed reply. ``text`` is for people, ``data`` for programs (parsed JSON, document blocks,
+    ...). No boxes means that nothing was found; an unreadable reply raises
+    ``errors.UnreadableReply`` instead. ``error`` is set only if the caller asked to keep
+    unreadable replies (``run.Query``); ``text`` is then the raw reply. ``notes``: what the user
+    should know about this answer, a sentence each (it was cut at ``max_new_tokens``; boxes
+    reached outside the picture)."""
 
     text: str
     boxes: tuple[Box, ...] = ()
@@ -198,14 +198,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Family:
-    """What the engine must know of one ``model_type`` and cannot read from its files.
+    """A model family: what the engine must know of a ``model_type`` beyond its files.
 
-    ``model_type`` as in ``config.json``. ``coordinates``: the space of boxes in replies.
-    ``patch_factor``: side in pixels of what becomes one token (patch times merge).
-    ``transformers_class``: None lets ``AutoModelForImageTextToText`` choose.
-    ``since``: the first transformers release that has the class. ``sampling`` and
-    ``thinking_sampling``: the makers' values for free text about pictures. Whether a checkpoint
-    thinks is its chat template's word, not the family's.
+    ``model_type`` as in ``config.json``. ``coordinates``: the coordinate space of its replies.
+    ``patch_factor``: side in pixels of the square that becomes one token (patch times merge).
+    ``transformers_class``: None lets ``AutoModelForImageTextToText`` choose. ``since``: the first
+    transformers release with that class. ``sampling`` and ``thinking_sampling``: the model makers'
+    values for free text about pictures. Whether a checkpoint thinks is decided by its chat
+    template, not by its family.
     """
 
     model_type: str
@@ -224,9 +224,9 @@ class Family:
 
 @dataclass(frozen=True)
 class ReplyContext:
-    """What a reply's reader must know of the picture: the family that answered, the original
-    ``image_size`` and the ``input_size`` the model saw, both (height, width) in pixels. ``cut``:
-    the reply is known to have been cut off (``finish_reason`` other than stop)."""
+    """What parsing a reply depends on besides its text: the family of the model, the original
+    ``image_size`` and the resized ``input_size``, both (height, width) in pixels. ``cut``: the
+    reply is known to have been cut off (``finish_reason`` other than stop)."""
 
     family: Family
     image_size: Size
@@ -236,11 +236,11 @@ class ReplyContext:
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of question: the words to ask, and how to read the reply.
+    """A task: a prompt, and a parser of the replies to it.
 
     ``parse(text, context)`` turns a reply's text (thinking already split off) into a ``Result`` and
-    raises ``errors.UnreadableReply``. ``greedy`` tasks need the likeliest answer (reading,
-    finding); others use the family's own sampling. ``max_new_tokens`` is the task's default.
+    raises ``errors.UnreadableReply``. ``greedy`` tasks (OCR, grounding) are decoded greedily;
+    others use the family's sampling. ``max_new_tokens`` is the task's default.
     """
 
     name: str

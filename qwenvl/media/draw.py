@@ -1,4 +1,4 @@
-"""Boxes and points drawn on pictures, and as masks."""
+"""Annotation drawing: boxes and points drawn on pictures, and masks of boxes."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def annotate(
 ) -> Tensor:
     """A copy of ``picture`` (uint8 ``[3, H, W]``) with every box and point drawn and labelled.
 
-    Lines and letters grow with the picture. Labels stay inside it and, where there is room, off
-    each other; one too long for the picture is cut with an ellipsis, and one whose letters are in
-    no font here is drawn as its number in the list, from 1. ``check`` is called before each item;
-    what it raises reaches the caller.
+    Line width and text size scale with the picture. Labels stay inside it and, if there is room,
+    do not overlap. A label too long for the picture is cut with an ellipsis; one that no font can
+    draw is replaced by its number in the list, from 1. ``check`` is called before each item; what
+    it raises reaches the caller.
     """
     import torch
     from PIL import Image, ImageDraw
@@ -75,22 +75,22 @@ def annotate(
         if check is not None:
             check()
         pen.mark(item)
-    # Last, so that no line crosses a word.
+    # Labels last, so that no line crosses a text.
     for item, number in zip(items, (*range(len(boxes)), *range(len(points))), strict=True):
         if check is not None:
             check()
         pen.label(item, number + 1)
-    if pen.unwritten:
+    if pen.undrawable:
         log.info(
             "No font here has all letters of %r: such labels are drawn as numbers in the list.",
-            pen.unwritten[0],
+            pen.undrawable[0],
         )
     drawn = torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8)
     return drawn.view(height, width, 3).movedim(-1, 0).contiguous()
 
 
 class _Pen:
-    """Draws on one picture and remembers where words already stand."""
+    """Draws on one picture and records which pixels labels occupy."""
 
     def __init__(self, draw: Any, width: int, height: int):
         import torch
@@ -100,9 +100,9 @@ class _Pen:
         self.line = max(1, round(longest / 320))
         self.text_size = max(10, round(longest / 42))
         self.taken = torch.zeros(height, width, dtype=torch.bool)
-        self.unwritten: list[str] = []
+        self.undrawable: list[str] = []
 
-    def around(self, item: Box | Point) -> Rectangle:
+    def extent(self, item: Box | Point) -> Rectangle:
         """The pixels an item covers when drawn: left, top, right, bottom."""
         if isinstance(item, Box):
             left, top = math.floor(item.x1), math.floor(item.y1)
@@ -112,11 +112,11 @@ class _Pen:
         return x - reach, y - reach, x + reach, y + reach
 
     def mark(self, item: Box | Point) -> None:
-        place, hue = self.around(item), colour(item.label)
+        extent, hue = self.extent(item), colour(item.label)
         if isinstance(item, Box):
-            self.draw.rectangle(place, outline=hue, width=self.line)
+            self.draw.rectangle(extent, outline=hue, width=self.line)
         else:
-            self.draw.ellipse(place, fill=hue, outline="white", width=self.line)
+            self.draw.ellipse(extent, fill=hue, outline="white", width=self.line)
 
     def label(self, item: Box | Point, number: int) -> None:
         if not item.label.strip():
@@ -125,11 +125,11 @@ class _Pen:
         room = self.width - 2 * pad
         line = text_rendering.line(item.label, self.text_size, room)
         if line is None:
-            self.unwritten.append(item.label)
+            self.undrawable.append(item.label)
             line = text_rendering.line(str(number), self.text_size, room)
             assert line is not None, "our own font has digits"
         wide, high = math.ceil(line.width) + 2 * pad, self.text_size + 2 * pad
-        spot = self._spot(self.around(item), wide, high)
+        spot = self._label_position(self.extent(item), wide, high)
         left, top, right, bottom = spot
         self.taken[top : bottom + 1, left : right + 1] = True
         ground = colour(item.label)
@@ -137,19 +137,19 @@ class _Pen:
         ink = "black" if _brightness(ground) > 140 else "white"
         line.draw(self.draw, left + pad, (top + bottom) / 2, ink)
 
-    def _spot(self, anchor: Rectangle, wide: int, high: int) -> Rectangle:
-        """Above the item, below it, or inside it: the first place that is free of other words,
-        and better one that does not hide the item."""
+    def _label_position(self, anchor: Rectangle, wide: int, high: int) -> Rectangle:
+        """Where to put a label: above the item, below it, or inside it; the first position that
+        is free of other labels, preferably one that does not cover the item."""
         left, top, right, bottom = anchor
         tries = ((left, top - high), (left, bottom + 1), (left, top), (right - wide, bottom - high))
-        places = [self._inside(x, y, wide, high) for x, y in tries]
+        positions = [self._inside(x, y, wide, high) for x, y in tries]
         return min(
-            places,
-            key=lambda place: (self._is_taken(place), _overlap(place, anchor)),
+            positions,
+            key=lambda position: (self._is_taken(position), _overlap(position, anchor)),
         )
 
-    def _is_taken(self, place: Rectangle) -> bool:
-        left, top, right, bottom = place
+    def _is_taken(self, area: Rectangle) -> bool:
+        left, top, right, bottom = area
         return bool(self.taken[top : bottom + 1, left : right + 1].any())
 
     def _inside(self, x: int, y: int, wide: int, high: int) -> Rectangle:

@@ -1,4 +1,4 @@
-"""Picture files to pixels, through Pillow. No other code of the pack opens one."""
+"""Image files: decoding to pixels through Pillow. No other code of the pack opens one."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI", "DDS",
     "PCX", "TGA",
 )  # fmt: skip
-"""What is read, in the order in which it is tried; TGA comes last, since it has no mark of its own.
-Pillow's others are left out: some run programs (EPS), some are hardly ever pictures (GRIB, HDF5).
+"""Formats that are read, in the order in which they are tried; TGA is last, since it has no
+signature. Pillow's others are left out: some run programs (EPS), some are hardly ever pictures
+(GRIB, HDF5).
 """
 
-MOST_PIXELS = 178_956_970
-"""Of a picture. Pillow's own bound, which other code of the process may have lifted."""
+MAX_PIXELS = 178_956_970
+"""Most pixels of a picture: Pillow's own bound, which other code of the process may have lifted."""
 
-MOST_BYTES = 1 << 30
-"""Of a file; a device would be read for ever."""
+MAX_BYTES = 1 << 30
+"""Longest file; a device file would never end."""
 
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339  # tags of EXIF and TIFF
 _SIGNED, _FLOATS = 2, 3  # sample formats
@@ -35,12 +36,12 @@ _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def decode(path: str | Path) -> Any:
-    """The first picture of a file, turned as its EXIF says, as a numpy array: uint8 ``[H, W, 3]``,
-    or ``[H, W, 4]`` where parts may be transparent, or float32 ``[H, W]``, 0-1, of grey that is
-    deeper than 8 bits.
+    """Decodes the first picture of a file, with EXIF orientation applied, to a numpy array: uint8
+    ``[H, W, 3]``, ``[H, W, 4]`` if it may be transparent, or float32 ``[H, W]``, 0-1, for grey of
+    more than 8 bits.
 
-    Where the pixels are whole, damaged metadata costs the metadata only: the picture is not turned
-    then. Raises ``BadImage``, which names the file, for everything else.
+    Damaged metadata beside intact pixels is ignored, and then the picture is not rotated. Raises
+    ``BadImage``, which names the file, for everything else.
     """
     try:
         data = _content(Path(path))
@@ -49,23 +50,23 @@ def decode(path: str | Path) -> Any:
         except BadImage:
             raise
         except Exception as error:
-            return _rescued(data, path, error)
-    # Pillow's decoders raise whatever befalls them, from SyntaxError to MemoryError.
+            return _recovered(data, path, error)
+    # Pillow's decoders raise all kinds of exceptions, from SyntaxError to MemoryError.
     except Exception as error:
-        raise BadImage(f"{path} cannot be read as a picture: {_why(error)}") from error
+        raise BadImage(f"{path} cannot be read as a picture: {_reason(error)}") from error
 
 
 def _content(path: Path) -> bytes:
     if path.is_dir():
         raise BadImage(f"it is a folder. Name the pictures in it, such as {path / '*.png'}.")
     with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise BadImage(f"it is longer than {MOST_BYTES >> 20} MiB, the most that is read.")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"it is longer than {MAX_BYTES >> 20} MiB, the most that is read.")
     return data
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
@@ -78,7 +79,7 @@ def _why(error: Exception) -> str:
 
 
 def _too_large(size: str) -> str:
-    return f"at most {MOST_PIXELS // 10**6} million pixels are read, and it has {size}. Shrink it."
+    return f"at most {MAX_PIXELS // 10**6} million pixels are read, and it has {size}. Shrink it."
 
 
 def _decoded(data: bytes, path: str | Path) -> Any:
@@ -90,31 +91,31 @@ def _decoded(data: bytes, path: str | Path) -> Any:
     with Image.open(BytesIO(data), formats=known) as opened:
         file: Any = opened
         width, height = file.size
-        if width * height > MOST_PIXELS:
+        if width * height > MAX_PIXELS:
             raise BadImage(_too_large(f"{width}x{height}"))
         if file.format == "TIFF":
             _check_samples(file.tag_v2)
             orientation = _orientation(file, path)
-            # Left to itself a TIFF turns while it loads, and fails there if its EXIF is damaged.
+            # By default Pillow rotates a TIFF in load(), which fails if its EXIF is damaged.
             file.getexif = Image.Exif
             file.load()
         else:
-            file.load()  # some have their EXIF behind the pixels
+            file.load()  # some formats have their EXIF after the pixels
             orientation = _orientation(file, path)
-        pixels = _grey(file) if file.mode[0] in "IF" else np.array(_coloured(file))
-    return _turned(pixels, orientation)
+        pixels = _grey(file) if file.mode[0] in "IF" else np.array(_rgb_or_rgba(file))
+    return _upright(pixels, orientation)
 
 
 def _orientation(file: Any, path: str | Path) -> Any:
     try:
         return file.getexif().get(_ORIENTATION)
-    except Exception as error:  # as decoders do, its readers raise whatever befalls them
+    except Exception as error:  # EXIF readers, too, raise all kinds of exceptions
         log.warning("%s is read as it lies, its EXIF is damaged: %s", path, error)
         return None
 
 
-def _turned(pixels: Any, orientation: Any) -> Any:
-    """Upright, by the number that EXIF gives to how the camera was held."""
+def _upright(pixels: Any, orientation: Any) -> Any:
+    """``pixels`` with the EXIF orientation (1-8) applied."""
     import numpy as np
 
     if orientation in (5, 6, 7, 8):
@@ -126,9 +127,9 @@ def _turned(pixels: Any, orientation: Any) -> Any:
     return np.ascontiguousarray(pixels)
 
 
-def _coloured(file: Any) -> Any:
-    """An RGB or RGBA picture of 8 bits."""
-    if file.mode in ("La", "RGBa"):  # colours that alpha is multiplied into already
+def _rgb_or_rgba(file: Any) -> Any:
+    """The picture converted to 8-bit RGB or RGBA."""
+    if file.mode in ("La", "RGBa"):  # premultiplied alpha
         file = file.convert(file.mode.upper())
     has_alpha = "A" in file.getbands() or "transparency" in file.info
     if file.mode == "P" and file.palette:
@@ -168,15 +169,15 @@ def _grey(file: Any) -> Any:
     return 1 - values if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else values
 
 
-def _rescued(data: bytes, path: str | Path, error: Exception) -> Any:
-    """The pixels of a file that made ``error``, if all of them are there. Raises ``error``."""
+def _recovered(data: bytes, path: str | Path, error: Exception) -> Any:
+    """The pixels of a file that failed with ``error``, if all of them are there; else raises it."""
     import numpy as np
 
     bare = _without_metadata(data)
     if bare.startswith(_JPEG):
-        bare = bare.rstrip(b"\xff")  # half of an end
-        # A decoder makes up what is missing before an end. Where that depends on what stands
-        # before the end, pixels are missing; else no more than the mark of the end was.
+        bare = bare.rstrip(b"\xff")  # half an end marker
+        # The decoder invents missing pixels from the bytes before the end marker. If the result
+        # depends on these bytes, pixels are missing; else only the marker was.
         found, other = (_decoded(bare + more + _JPEG_END, path) for more in (b"", b"\x5a" * 64))
         if not np.array_equal(found, other):
             raise error
@@ -189,7 +190,7 @@ def _rescued(data: bytes, path: str | Path, error: Exception) -> Any:
 
 
 def _without_metadata(data: bytes) -> bytes:
-    """The file with what its pixels need, where its kind is known; else as it is."""
+    """The file reduced to what its pixels need, if its format is known; else unchanged."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return data[:8] + b"".join(_png_chunks(data))
     if data.startswith(_JPEG):
@@ -198,7 +199,7 @@ def _without_metadata(data: bytes) -> bytes:
         chunks = b"WEBP" + b"".join(_webp_chunks(data))
         return data[:4] + struct.pack("<I", len(chunks)) + chunks
     if data[4:8] == b"ftyp":
-        # The entry of an AVIF's EXIF in its list of items becomes one of a kind that nobody reads.
+        # Renames the item type of an AVIF's EXIF to one that no reader knows.
         return re.sub(rb"(infe[\x02\x03].{7,9})Exif", rb"\1none", data, flags=re.DOTALL)
     return data
 
@@ -214,8 +215,8 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[bytes]:
-    """All but application segments, of which only those of JFIF and Adobe say how colours are
-    meant, and comments."""
+    """All segments except comments and application segments; of these, only JFIF's and Adobe's,
+    which define the colours."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         marker, length = struct.unpack_from(">xBH", data, at)
@@ -232,7 +233,7 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
         kind, length = struct.unpack_from("<4sI", data, at)
         end = at + 8 + length + length % 2
         chunk = data[at:end]
-        if kind == b"VP8X" and len(chunk) > 8:  # flags: of what is left, alpha and animation
+        if kind == b"VP8X" and len(chunk) > 8:  # flags: keeps alpha and animation
             chunk = chunk[:8] + bytes((chunk[8] & 0b10010,)) + chunk[9:]
         if kind not in (b"EXIF", b"XMP ", b"ICCP"):
             yield chunk

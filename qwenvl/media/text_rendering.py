@@ -1,7 +1,7 @@
-"""Single lines of text, set in the fonts that come with the pack.
+"""Text rendering: single lines in the bundled fonts, with fallback for each character.
 
-The first font that has a letter draws it, so that a label of several scripts is whole; the
-system's fonts stand in for scripts that ours lack.
+The first font that has a character draws it, so that labels may mix scripts; system fonts are the
+fallback for scripts that the bundled ones lack.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-LONGEST = 256
-"""Characters. No label of more fits on a picture: its letters are a 42nd of the picture's longer
-side in size, and the narrowest advance by a fifth of that."""
+MAX_LENGTH = 256
+"""Longest text in characters. No longer label fits on a picture: the text size is a 42nd of the
+picture's longer side, and the narrowest characters are a fifth of that wide."""
 
 FOLDER = Path(__file__).with_name("fonts")
-_OURS = tuple(
+_BUNDLED = tuple(
     str(FOLDER / f"{name}.ttf")
     for name in (
         "WenQuanYiMicroHei",
@@ -30,7 +30,7 @@ _OURS = tuple(
         "NotoSansThai",
     )
 )
-# What Linux, Windows and macOS ship for many scripts at once.
+# Fonts of Linux, Windows and macOS that cover many scripts.
 _SYSTEM = (
     "NotoSansCJK-Regular.ttc",
     "DejaVuSans.ttf",
@@ -41,8 +41,8 @@ _SYSTEM = (
     "LeelawUI.ttf",
     "Arial Unicode.ttf",
 )
-# Written from right to left, or with letters that change beside others: readable only where
-# Pillow can lay them out, for which it needs Raqm.
+# Right-to-left scripts, and scripts with contextual letter forms: they need complex text layout,
+# which Pillow does through Raqm.
 _NEEDS_LAYOUT = re.compile(
     r"[\u0590-\u0dff\u0f00-\u109f\u1780-\u17ff\u1800-\u18af\ufb1d-\ufdff\ufe70-\ufefc]"
 )
@@ -51,19 +51,19 @@ _NO_CHARACTER = "\U0010ffff"
 _PROBE = 16
 
 Run = tuple[str, str]
-"""A font and the text that it draws."""
+"""A font's file name and the text that it draws."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """Text set in ``size`` pixels. ``width`` in pixels."""
+    """A laid-out line of text. ``size`` and ``width`` in pixels."""
 
     runs: tuple[Run, ...]
     size: int
     width: float
 
     def draw(self, canvas: Any, x: float, y: float, ink: str) -> None:
-        """On an ``ImageDraw``, from ``x``, with the middle of the letters at ``y``."""
+        """Draws it on an ``ImageDraw``, from ``x``, vertically centred at ``y``."""
         baseline = y + 0.35 * self.size
         for name, text in self.runs:
             font = _font(name, self.size)
@@ -72,31 +72,31 @@ class Line:
 
 
 def line(text: str, size: int, room: float) -> Line | None:
-    """``text`` on one line at most ``room`` pixels wide, cut with an ellipsis where it is longer.
+    """Lays ``text`` out in one line of at most ``room`` pixels, truncated with an ellipsis.
 
-    Symbols that no font has are left out. None where nothing is left to draw, or where a letter
-    or digit is in no font, so that a word would stand there with holes.
+    Symbols that no font has are left out. None if nothing is left to draw, or if a letter or digit
+    is in no font, since the word would have gaps.
     """
     text = _drawable(text)
     if not text:
         return None
-    whole = _set(text, size)
-    if whole.width <= room:
-        return whole
+    full = _lay_out(text, size)
+    if full.width <= room:
+        return full
 
-    def beginning(length: int) -> Line:
-        return _set(text[:length].rstrip() + "…", size)
+    def truncated(length: int) -> Line:
+        return _lay_out(text[:length].rstrip() + "…", size)
 
-    fitting = bisect_right(range(len(text)), room, key=lambda length: beginning(length).width)
-    return beginning(max(0, fitting - 1))
+    fitting = bisect_right(range(len(text)), room, key=lambda length: truncated(length).width)
+    return truncated(max(0, fitting - 1))
 
 
 def _drawable(text: str) -> str:
     text = " ".join(text.split())
-    # Before anything is measured: what comes later cannot be seen.
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + "…"
-    # Half of a surrogate pair is no character, and no font draws it.
+    # Truncated before anything is measured: the rest could not be drawn anyway.
+    if len(text) > MAX_LENGTH:
+        text = text[:MAX_LENGTH] + "…"
+    # A lone surrogate is not a character, and no font has it.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     kept = [""]
     for char in unicodedata.normalize("NFC", text):
@@ -108,23 +108,23 @@ def _drawable(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def _set(text: str, size: int) -> Line:
+def _lay_out(text: str, size: int) -> Line:
     runs = list(_runs(text))
-    # Within a run Raqm orders the letters; a line that begins from the right has its runs so too.
+    # Raqm orders the characters within a run; a right-to-left line has its runs reversed too.
     if next(filter(None, map(_direction, text)), "") in ("R", "AL"):
         runs.reverse()
     return Line(tuple(runs), size, sum(_font(name, size).getlength(part) for name, part in runs))
 
 
 def _direction(char: str) -> str:
-    """The bidirectional class of a letter; empty for what takes its neighbours' direction."""
+    """The bidirectional class of a letter; "" for neutral characters."""
     kind = unicodedata.bidirectional(char)
     return kind if kind in ("L", "R", "AL") else ""
 
 
 def _runs(text: str) -> Iterator[Run]:
-    """A run goes on as long as its font has the letters: fewer seams, and blanks and full stops
-    of the same design as the words."""
+    """Splits ``text`` into runs, each as long as its font has the characters: fewer seams, and
+    spaces and punctuation in the font of the words."""
     font, part = "", ""
     for char in text:
         if part and (char == " " or char in _JOINERS or _has(font, char)):
@@ -132,18 +132,18 @@ def _runs(text: str) -> Iterator[Run]:
             continue
         if part:
             yield font, part
-        font, part = _font_for(char) or _OURS[0], char
+        font, part = _font_for(char) or _BUNDLED[0], char
     yield font, part
 
 
 @lru_cache(maxsize=1 << 14)
 def _font_for(char: str) -> str | None:
-    return next((name for name in (*_OURS, *_SYSTEM) if _has(name, char)), None)
+    return next((name for name in (*_BUNDLED, *_SYSTEM) if _has(name, char)), None)
 
 
 @lru_cache(maxsize=1 << 16)
 def _has(name: str, char: str) -> bool:
-    """Whether a font has a glyph of ``char`` that can be seen."""
+    """Whether a font has a visible glyph for ``char``."""
     from PIL import features
 
     if _NEEDS_LAYOUT.match(char) and not features.check("raqm"):
@@ -151,19 +151,18 @@ def _has(name: str, char: str) -> bool:
     font = _font(name, _PROBE)
     if font is None:
         return False
-    seen = bytes(font.getmask(char))
-    return any(seen) and seen != bytes(font.getmask(_NO_CHARACTER))
+    glyph = bytes(font.getmask(char))
+    return any(glyph) and glyph != bytes(font.getmask(_NO_CHARACTER))
 
 
 @lru_cache(maxsize=64)
 def _font(name: str, size: int) -> Any:
-    """The font, or None where this system has not got it. Ours are there: for them raises
-    ``OSError``."""
+    """The font, or None if this system has not got it. Raises ``OSError`` for a bundled one."""
     from PIL import ImageFont
 
     try:
         return ImageFont.truetype(name, size)
     except OSError:
-        if name in _OURS:
+        if name in _BUNDLED:
             raise
         return None

@@ -1,8 +1,8 @@
-"""Replies that nobody would write, by the thousand: ``python tests/engine/fuzz_replies.py``.
+"""Fuzzing of the reply parsers: ``python tests/engine/fuzz_replies.py``.
 
-Every text is read by every task: it must come back as a result that can be saved (valid Unicode,
-JSON without NaN, boxes inside the picture) or as ``UnreadableReply``. Then growth: hostile texts
-from a kilobyte to a megabyte must take time in proportion to their length.
+Every task parses every text, which must give a valid result (valid Unicode, JSON without NaN, boxes
+inside the picture) or ``UnreadableReply``. Then growth: the time for hostile texts from a kilobyte
+to a megabyte must be linear in their length.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.tasks.ocr import OUTPUTS, ocr, read_any
 from qwen_vl_suite.qwenvl.types import ReplyContext, Result, Task
 
-# Whole pieces of replies and scraps of them, from which texts are put together.
+# Fragments of replies, from which texts are put together.
 PIECES = (
     '{"bbox_2d": [10, 20, 300, 400], "label": "cat"}', '[{"bbox_2d": [1, 2, 3, 4], "label": "',
     '"}]', "```json\n", "```", '{"point_2d": [5, 6]}', '{"x": 1, "y": 2, "w": 3, "h": 4}',
@@ -58,22 +58,22 @@ TASKS: Mapping[str, Callable[[], Task]] = {
 
 
 def texts(count: int, seed: int) -> Iterator[str]:
-    """Texts of up to 40 pieces, some of them with a character lost, doubled or changed."""
-    chance = random.Random(seed)
+    """Texts of up to 40 fragments, some with a character removed, doubled or replaced."""
+    rng = random.Random(seed)
     for _ in range(count):
-        text = "".join(chance.choices(PIECES, k=chance.randint(1, 40)))
-        for _ in range(chance.choice((0, 0, 1, 3))):
-            at = chance.randrange(len(text) or 1)
+        text = "".join(rng.choices(PIECES, k=rng.randint(1, 40)))
+        for _ in range(rng.choice((0, 0, 1, 3))):
+            at = rng.randrange(len(text) or 1)
             text = (
                 text[:at]
-                + chance.choice(("", text[at : at + 1] * 2, chance.choice(PIECES)))
+                + rng.choice(("", text[at : at + 1] * 2, rng.choice(PIECES)))
                 + text[at + 1 :]
             )
         yield text
 
 
 def check(text: str, context: ReplyContext) -> None:
-    """Reads ``text`` in every way; fails on anything but a sound result or ``UnreadableReply``."""
+    """Parses ``text`` in every way; fails on anything but a valid result or ``UnreadableReply``."""
     readers = [task().parse for task in TASKS.values()]
     for read in (*readers, read_any):
         try:
@@ -125,7 +125,7 @@ STRETCHED = (
 
 
 def seconds(text: str, context: ReplyContext) -> dict[str, float]:
-    """Processor time of each task on ``text``."""
+    """CPU time that each task takes to parse ``text``."""
     took = {}
     for name, task in TASKS.items():
         parse = task().parse
@@ -137,7 +137,7 @@ def seconds(text: str, context: ReplyContext) -> dict[str, float]:
 
 
 def stretched(scrap: str | tuple[str, str, str], size: int) -> str:
-    """A text of ``size`` characters of a scrap, or of a run between a beginning and an end."""
+    """A text of ``size`` characters: a repeated fragment, or a run between a start and an end."""
     if isinstance(scrap, str):
         return scrap * (size // len(scrap))
     start, run, end = scrap
@@ -145,8 +145,8 @@ def stretched(scrap: str | tuple[str, str, str], size: int) -> str:
 
 
 def measure_growth(sizes: tuple[int, ...], limit: float) -> int:
-    """Prints what grows faster than its length, or takes more than ``limit`` seconds at a
-    megabyte; returns how many."""
+    """Prints the texts whose time grows faster than their length, or exceeds ``limit`` seconds at
+    a megabyte; returns how many."""
     context = ReplyContext(FAMILIES["qwen3_vl"], (800, 600), (800, 600))
     bad, slowest = 0, (0.0, "", "")
     for scrap in (*HOSTILE, *STRETCHED):

@@ -1,4 +1,4 @@
-"""Boxes drawn in a picture, told as each family would, come back where they were."""
+"""Coordinate mapping: boxes in each family's coordinates map back to the original pixels."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ RELATIVE, ABSOLUTE = FAMILIES["qwen3_vl"], FAMILIES["qwen2_5_vl"]
 
 
 def scale(context: ReplyContext) -> tuple[int, int]:
-    """How long the picture's width and height are in what the family writes."""
+    """The picture's width and height in the family's coordinate space."""
     if context.family.coordinates == "relative":
         return 1000, 1000
     return context.input_size[1], context.input_size[0]
 
 
 def written(x: float, y: float, context: ReplyContext) -> tuple[int, int]:
-    """Pixels of the original, as the family writes them: whole numbers of its own space."""
+    """Pixels of the original in the family's coordinate space, as whole numbers."""
     (height, width), (across, down) = context.image_size, scale(context)
     return round(x / width * across), round(y / height * down)
 
 
 def unit(context: ReplyContext) -> tuple[float, float]:
-    """One step of the family's space in pixels of the original."""
+    """One unit of the family's coordinate space in pixels of the original."""
     (height, width), (across, down) = context.image_size, scale(context)
     return width / across, height / down
 
 
 @st.composite
 def contexts(draw: st.DrawFn) -> ReplyContext:
-    """A picture, and what a model saw of it: each side in whole patches, shrunk or enlarged."""
+    """A picture size and an input size: each side in whole patches, smaller or larger."""
     family = draw(st.sampled_from(EVERY_FAMILY))
     sides = st.integers(1, 8000)
     height, width = draw(st.tuples(sides, sides) | st.sampled_from([(200, 8000), (1, 1)]))
@@ -53,7 +53,7 @@ def spans(draw: st.DrawFn, length: float) -> tuple[float, float]:
 
 
 @given(st.data(), contexts())
-def test_a_box_comes_back_within_one_unit(data: st.DataObject, context: ReplyContext) -> None:
+def test_a_box_round_trips_within_one_unit(data: st.DataObject, context: ReplyContext) -> None:
     height, width = context.image_size
     (x1, x2), (y1, y2) = data.draw(spans(width)), data.draw(spans(height))
     values = (*written(x1, y1, context), *written(x2, y2, context))
@@ -68,7 +68,7 @@ def test_a_box_comes_back_within_one_unit(data: st.DataObject, context: ReplyCon
 
 
 @given(st.data(), contexts())
-def test_a_point_comes_back_within_one_unit(data: st.DataObject, context: ReplyContext) -> None:
+def test_a_point_round_trips_within_one_unit(data: st.DataObject, context: ReplyContext) -> None:
     height, width = context.image_size
     x, y = data.draw(st.floats(0, width)), data.draw(st.floats(0, height))
     point = coordinates.to_point(written(x, y, context), context, "nose")
@@ -79,7 +79,7 @@ def test_a_point_comes_back_within_one_unit(data: st.DataObject, context: ReplyC
 
 
 @given(st.data(), contexts())
-def test_the_whole_picture_is_the_whole_picture(data: st.DataObject, context: ReplyContext) -> None:
+def test_the_whole_picture_maps_to_itself(data: st.DataObject, context: ReplyContext) -> None:
     height, width = context.image_size
     assert coordinates.to_box((0, 0, *scale(context)), context) == Box(0, 0, width, height)
 
@@ -88,7 +88,7 @@ numbers = st.one_of(st.integers(), st.floats(), st.integers(-50, 1100), st.just(
 
 
 @given(contexts(), st.tuples(numbers, numbers, numbers, numbers))
-def test_whatever_is_written_a_box_lies_in_its_picture(
+def test_any_box_lies_inside_its_picture(
     context: ReplyContext, values: tuple[float, float, float, float]
 ) -> None:
     height, width = context.image_size
@@ -106,7 +106,7 @@ def test_whatever_is_written_a_box_lies_in_its_picture(
 
 
 @given(contexts(), st.tuples(numbers, numbers))
-def test_whatever_is_written_a_point_lies_in_its_picture(
+def test_any_point_lies_inside_its_picture(
     context: ReplyContext, values: tuple[float, float]
 ) -> None:
     height, width = context.image_size
@@ -177,7 +177,7 @@ def test_to_box(context: ReplyContext, values: tuple, expected: tuple | None) ->
         pytest.param(context_of(RELATIVE), (math.nan, 0), math.inf, id="NaN"),
     ],
 )
-def test_how_far_a_place_lies_outside(context: ReplyContext, values: tuple, share: float) -> None:
+def test_overshoot(context: ReplyContext, values: tuple, share: float) -> None:
     assert coordinates.overshoot(values, context) == pytest.approx(share)
 
 
@@ -186,13 +186,13 @@ def test_a_point_far_outside_is_none_and_a_near_one_is_clamped() -> None:
     assert coordinates.to_point((1021, 5), context_of(RELATIVE)) is None
 
 
-def test_a_box_of_fractions_may_reach_a_little_over_the_edge() -> None:
+def test_a_box_of_fractions_may_exceed_the_edge_a_little() -> None:
     box = coordinates.to_box((0.5, 0.5, 1.01, 1.0), context_of(RELATIVE))
     assert box == Box(100, 50, 200, 100)
 
 
 @given(st.data(), contexts(), st.lists(st.tuples(numbers, numbers, numbers, numbers), max_size=5))
-def test_no_box_is_lost_in_silence(
+def test_every_box_that_is_dropped_or_clamped_is_reported(
     data: st.DataObject, context: ReplyContext, rows: list[tuple]
 ) -> None:
     mapper = coordinates.PixelMapper(context)
@@ -203,7 +203,7 @@ def test_no_box_is_lost_in_silence(
     assert bool(mapper.notes()) == bool(lost or any(far))
 
 
-def test_the_picture_alone_decides_where_its_box_is() -> None:
+def test_mapping_depends_on_the_picture_alone() -> None:
     wide, tall = context_of(RELATIVE, (200, 8000)), context_of(RELATIVE, (8000, 200))
     assert coordinates.to_box((500, 500, 1000, 1000), wide) == Box(4000, 100, 8000, 200)
     assert coordinates.to_box((500, 500, 1000, 1000), tall) == Box(100, 4000, 200, 8000)

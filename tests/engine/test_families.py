@@ -1,4 +1,4 @@
-"""The table of families, and how a checkpoint finds its row."""
+"""Model families: the table, and how a checkpoint's row is found."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SPACES = {
 }
 
 
-def test_every_family_has_its_row_and_every_row_is_listed_here() -> None:
+def test_every_row_is_covered_by_these_tests() -> None:
     assert {name: (row.coordinates, row.patch_factor) for name, row in FAMILIES.items()} == SPACES
 
 
 @pytest.mark.parametrize("model_type", SPACES)
-def test_a_checkpoint_finds_its_row_by_model_type(model_type: str) -> None:
+def test_the_row_is_found_by_model_type(model_type: str) -> None:
     family = family_of({"model_type": model_type, "_name_or_path": "somebody/fine-tune"})
     assert family is FAMILIES[model_type] and not is_default(family)
 
 
-def test_an_unknown_type_that_sees_gets_the_default_under_its_own_name() -> None:
+def test_an_unknown_vision_model_gets_the_default_row_under_its_own_name() -> None:
     like_qwen = {"vision_config": {"spatial_merge_size": 2}, "vision_start_token_id": 5}
     family = family_of({"model_type": "qwen9_vl", **like_qwen})
     assert is_default(family)
@@ -45,7 +45,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_see_is_refused(case: str) -> None:
+def test_configs_without_a_qwen_vision_tower_are_refused(case: str) -> None:
     config, said = REFUSED[case]
     with pytest.raises(UnsupportedModel, match=said):
         family_of(config)

@@ -1,4 +1,4 @@
-"""From pictures and a task to results, over a backend that says what it is told to say."""
+"""Runner: from queries to results, with a backend of given replies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qwen_vl_suite.qwenvl.types import Box, Request, Response, Result, Sampling
 
 
 class Scripted:
-    """Answers the n-th picture with the n-th text."""
+    """A backend that answers the n-th request with the n-th text."""
 
     def __init__(
         self, *texts: str, family: str = "qwen3_vl", thinks: bool | str = False, **response
@@ -52,14 +52,15 @@ IN_PIXELS = {
 
 
 @pytest.mark.parametrize("family", IN_PIXELS)
-def test_boxes_are_pixels_of_the_original_whatever_the_family(family: str) -> None:
+def test_boxes_are_in_pixels_of_the_original_for_every_family(family: str) -> None:
     (found,) = answer(Scripted(BOX, family=family), ground("cat"), pictures(1))
-    got, want = found.boxes[0], IN_PIXELS[family]
-    assert got.label == want.label
-    assert (got.x1, got.y1, got.x2, got.y2) == pytest.approx((want.x1, want.y1, want.x2, want.y2))
+    got, expected = found.boxes[0], IN_PIXELS[family]
+    assert got.label == expected.label
+    corners = (expected.x1, expected.y1, expected.x2, expected.y2)
+    assert (got.x1, got.y1, got.x2, got.y2) == pytest.approx(corners)
 
 
-def test_one_result_a_picture_in_order_from_one_call() -> None:
+def test_one_result_per_picture_in_order_from_one_batched_run() -> None:
     backend = Scripted("one", "two", "three")
     found = answer(backend, describe("short"), pictures(3), system="be kind")
     assert [result.text for result in found] == ["one", "two", "three"]
@@ -67,25 +68,25 @@ def test_one_result_a_picture_in_order_from_one_call() -> None:
     assert {request.system for request in backend.asked} == {"be kind"}
 
 
-def test_thought_and_ending_reach_the_result() -> None:
+def test_thinking_and_finish_reason_reach_the_result() -> None:
     backend = Scripted("one", thinking="hm", finish_reason="repetition")
     (found,) = answer(backend, describe(), pictures(1))
     assert (found.thinking, found.finish_reason) == ("hm", "repetition")
 
 
-def test_unreadable_replies_are_named_after_all_are_answered() -> None:
+def test_unreadable_replies_raise_after_the_run_and_name_the_pictures() -> None:
     backend = Scripted(BOX, "gibberish", BOX, "more gibberish")
     with pytest.raises(UnreadableReply, match="pictures 2, 4 of 4") as caught:
         answer(backend, ground("cat"), pictures(4))
     assert caught.value.raw == "gibberish"
 
 
-def test_a_reply_that_was_cut_says_so() -> None:
+def test_the_error_of_a_cut_reply_names_max_new_tokens() -> None:
     with pytest.raises(UnreadableReply, match="max_new_tokens"):
         answer(Scripted("gibberish", finish_reason="length"), ground("cat"), pictures(1))
 
 
-def test_going_on_past_unreadable_replies_loses_nothing() -> None:
+def test_keep_unreadable_keeps_every_reply() -> None:
     found = answer(Scripted(BOX, "gibberish"), ground("cat"), pictures(2), keep_unreadable=True)
     assert found[0].boxes and not found[0].error
     assert not found[1].boxes and found[1].error and found[1].text == "gibberish"
@@ -96,7 +97,7 @@ def test_nothing_found_is_empty_and_no_error() -> None:
     assert found.boxes == () and not found.error
 
 
-def test_each_task_is_sampled_as_it_should_be() -> None:
+def test_default_sampling_of_each_task() -> None:
     plain, thoughtful, always = Scripted(), Scripted(thinks=True), Scripted(thinks="always")
     family = FAMILIES["qwen3_vl"]
     assert sampling_for(plain, ground("cat")).temperature == 0
@@ -109,7 +110,7 @@ def test_each_task_is_sampled_as_it_should_be() -> None:
     assert sampling_for(thoughtful, describe()).top_p == 0.95
 
 
-def test_reading_and_finding_do_not_think_where_there_is_a_choice() -> None:
+def test_ocr_and_grounding_turn_switchable_thinking_off() -> None:
     for thinks, expected in ((True, False), ("always", None), (False, False)):
         backend = Scripted(BOX, thinks=thinks)
         answer(backend, ground("cat"), pictures(1))
@@ -119,14 +120,14 @@ def test_reading_and_finding_do_not_think_where_there_is_a_choice() -> None:
     assert backend.asked[0].thinking is None
 
 
-def test_the_callers_sampling_is_taken_as_it_is() -> None:
+def test_the_callers_sampling_is_used_unchanged() -> None:
     backend = Scripted("x")
     mine = Sampling(max_new_tokens=7, temperature=0.3, seed=9)
     answer(backend, describe(), pictures(1), sampling=mine)
     assert backend.asked[0].sampling == mine
 
 
-def test_each_ask_has_its_own_task_picture_and_settings() -> None:
+def test_each_query_has_its_own_task_picture_and_settings() -> None:
     backend = Scripted("a cat", BOX)
     found = answer_all(
         backend,
@@ -142,13 +143,13 @@ def test_each_ask_has_its_own_task_picture_and_settings() -> None:
 
 
 def test_results_are_reported_before_an_error_is_raised() -> None:
-    told: list[Sequence[Result]] = []
+    reported: list[Sequence[Result]] = []
     queries = [Query(ground("cat"), picture) for picture in pictures(2)]
     with pytest.raises(UnreadableReply, match=r"picture 2 of 2.* Do this instead\.$"):
-        answer_all(Scripted(BOX, "?"), queries, report=told.append, advice="Do this instead.")
-    ((whole, bad),) = told
+        answer_all(Scripted(BOX, "?"), queries, report=reported.append, advice="Do this instead.")
+    ((whole, bad),) = reported
     assert whole.boxes and not whole.error and bad.error
 
 
-def test_nothing_asked_is_nothing_answered() -> None:
+def test_no_queries_give_no_results() -> None:
     assert answer_all(Scripted(), []) == []

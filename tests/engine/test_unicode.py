@@ -1,4 +1,4 @@
-"""Text from outside can hold halves of characters; nothing that is made of it may fail for that."""
+"""Text from outside may hold lone surrogates, and nothing made of it may fail because of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ANY = st.text(st.characters(codec=None, categories=None), max_size=20)
 
 
 @given(ANY)
-def test_any_text_can_be_encoded_and_stays_what_it_was_where_it_could(text):
+def test_any_text_becomes_encodable_and_valid_text_is_unchanged(text):
     made = well_formed(text)
     made.encode()
     assert well_formed(made) == made
@@ -64,11 +64,11 @@ ASKED = {
 
 
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_half_a_character_can_be_asked_with(template, asked):
+def test_a_prompt_may_hold_a_lone_surrogate(template, asked):
     assert template.encode(asked(HALF), []) == template.encode(asked(WHOLE), [])
 
 
-def test_what_was_asked_for_becomes_a_label_that_can_be_drawn_and_saved():
+def test_a_name_with_a_lone_surrogate_becomes_a_valid_label():
     context = ReplyContext(FAMILIES["qwen3_vl"], (100, 200), (100, 200))
     result = ground.ground(HALF).parse("[[100, 200, 300, 400]]", context)
     assert [box.label for box in result.boxes] == [WHOLE]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from qwen_vl_suite.nodes import host, picking
 from qwen_vl_suite.nodes.host import overlay
-from qwen_vl_suite.nodes.picking import Rule, chosen, identity, padded
+from qwen_vl_suite.nodes.picking import Rule, selected, identity, padded
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.types import Box, Point, Result
 
@@ -70,7 +70,7 @@ rules = st.builds(
 def test_filtering_never_invents_a_box_and_keeps_ties_in_order(
     found: list[dict[str, Any]], rule: Rule, data: Any
 ) -> None:
-    places = chosen(found, rule)
+    places = selected(found, rule)
     assert len(set(places)) == len(places) and set(places) <= set(range(len(found)))
     assert len(places) <= (rule.max_count or len(found))
     key = picking.ORDERS[rule.order]
@@ -84,9 +84,9 @@ def test_a_switched_off_box_matches_only_itself(
 ) -> None:
     unlimited = Rule(rule.labels, rule.order, 0, rule.min_size)
     gone = {identity(item) for item in others}
-    kept = chosen(found, unlimited, gone)
+    kept = selected(found, unlimited, gone)
     assert kept == [
-        place for place in chosen(found, unlimited) if identity(found[place]) not in gone
+        place for place in selected(found, unlimited) if identity(found[place]) not in gone
     ]
 
 

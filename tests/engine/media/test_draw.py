@@ -18,7 +18,7 @@ def changed(picture: torch.Tensor) -> torch.Tensor:
     return (picture != 128).any(0)
 
 
-def test_a_box_is_outlined_in_its_colour_where_it_lies() -> None:
+def test_a_box_is_outlined_in_the_colour_of_its_label() -> None:
     drawn = draw.annotate(grey(100, 200), [Box(20, 30, 120, 80)])
     expected = torch.tensor(draw.colour(""), dtype=torch.uint8)
     for y, x in ((30, 20), (30, 119), (79, 20), (79, 119), (55, 20), (30, 70)):
@@ -29,7 +29,7 @@ def test_a_box_is_outlined_in_its_colour_where_it_lies() -> None:
     assert not changed(drawn)[40:70, 30:110].any()
 
 
-def test_the_picture_given_is_left_alone() -> None:
+def test_the_input_picture_is_not_modified() -> None:
     picture = grey(50, 50)
     drawn = draw.annotate(picture, [Box(5, 5, 30, 30, "cat")], [Point(40, 40)])
     assert not changed(picture).any()
@@ -37,7 +37,7 @@ def test_the_picture_given_is_left_alone() -> None:
     assert drawn.dtype == torch.uint8
 
 
-def test_every_label_is_drawn_and_none_hides_another() -> None:
+def test_labels_do_not_overlap() -> None:
     boxes = [Box(50, 100, 150, 200, label) for label in ("cat", "dog", "bird")]
     drawn = draw.annotate(grey(400, 400), boxes)
     for label in ("cat", "dog", "bird"):
@@ -60,21 +60,21 @@ def test_every_label_is_drawn_and_none_hides_another() -> None:
         "\u200d",
     ],
 )
-def test_any_label_is_drawn_without_fail(label: str) -> None:
+def test_any_label_can_be_drawn(label: str) -> None:
     edge = [Box(0, 0, 10, 10, label), Box(190, 90, 200, 100, label)]
     drawn = draw.annotate(grey(100, 200), edge, [Point(199, 99, label), Point(0, 0, label)])
     assert changed(drawn).any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2), (3000, 20)])
-def test_any_size_is_drawn_without_fail(size: tuple[int, int]) -> None:
+def test_any_picture_size_can_be_drawn_on(size: tuple[int, int]) -> None:
     height, width = size
     drawn = draw.annotate(grey(*size), [Box(0, 0, width, height, "all")], [Point(0, 0, "p")])
     assert drawn.shape == (3, height, width)
     assert changed(drawn).any()
 
 
-def test_lines_grow_with_the_picture() -> None:
+def test_line_width_scales_with_the_picture() -> None:
     def thickness(side: int) -> int:
         drawn = draw.annotate(grey(side, side), [Box(0, 0, side, side)])
         return int(changed(drawn)[side // 2, : side // 2].sum())
@@ -82,7 +82,7 @@ def test_lines_grow_with_the_picture() -> None:
     assert thickness(2000) > thickness(200) >= 1
 
 
-def test_a_point_is_marked_around_its_place() -> None:
+def test_a_point_is_marked_at_its_coordinates() -> None:
     drawn = draw.annotate(grey(100, 100), [], [Point(60.5, 20.2, "tip")])
     assert tuple(drawn[:, 20, 60].tolist()) == draw.colour("tip")
 
@@ -105,7 +105,7 @@ def test_mask_of_nothing_is_empty() -> None:
 
 
 @pytest.mark.parametrize("place", [(0, 0), (199, 0), (0, 99), (199, 99), (100, 50)])
-def test_a_label_does_not_hide_its_point(place: tuple[int, int]) -> None:
+def test_a_label_does_not_cover_its_point(place: tuple[int, int]) -> None:
     x, y = place
     drawn = draw.annotate(grey(100, 200), [], [Point(x, y, "here")])
     ring = drawn[:, max(0, y - 3) : y + 4, max(0, x - 3) : x + 4]
@@ -125,7 +125,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def ink(text: str, room: int = 600) -> bytes | None:
-    """The pixels of a line; None where it cannot be set."""
+    """The pixels of a rendered line; None if it cannot be rendered."""
     canvas = Image.new("L", (room, 40))
     line = text_rendering.line(text, 20, room)
     if line is not None:
@@ -155,17 +155,17 @@ LAID_OUT = {
 
 
 @pytest.mark.parametrize(("label", "near"), SCRIPTS.values(), ids=SCRIPTS)
-def test_labels_can_be_read_without_a_font_of_the_system(
+def test_labels_are_legible_without_system_fonts(
     bare: pytest.MonkeyPatch, label: str, near: str
 ) -> None:
-    """A letter more or another letter can be seen: no empty squares, no gaps."""
+    """Every additional or different character changes the pixels: no missing glyphs."""
     assert None not in {ink(label), ink(near)}
     assert len({ink(label), ink(near), ink(label[:-1])}) == 3
 
 
 @pytest.mark.skipif(not features.check("raqm"), reason="this Pillow cannot lay these scripts out")
 @pytest.mark.parametrize(("label", "near"), LAID_OUT.values(), ids=LAID_OUT)
-def test_scripts_that_need_layout_can_be_read_too(
+def test_scripts_with_complex_layout_are_legible(
     bare: pytest.MonkeyPatch, label: str, near: str
 ) -> None:
     assert None not in {ink(label), ink(near)}
@@ -173,17 +173,17 @@ def test_scripts_that_need_layout_can_be_read_too(
 
 
 @pytest.mark.skipif(not features.check("raqm"), reason="this Pillow cannot lay these scripts out")
-def test_a_line_from_right_to_left_begins_at_the_right(bare: pytest.MonkeyPatch) -> None:
+def test_a_right_to_left_line_begins_at_the_right(bare: pytest.MonkeyPatch) -> None:
     line = text_rendering.line("قطة cat", 20, 600)
     assert line is not None
     assert [text.strip() for _, text in line.runs] == ["cat", "قطة"]
 
 
 @pytest.mark.parametrize("label", ["አማርኛ", "cat አ", "🙂🙂", "\x00\x07"])
-def test_what_no_font_can_write_is_drawn_as_its_number_in_the_list(
+def test_a_label_that_no_font_has_is_drawn_as_its_number(
     bare: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, label: str
 ) -> None:
-    bare.setattr(text_rendering, "_OURS", text_rendering._OURS[:1])
+    bare.setattr(text_rendering, "_BUNDLED", text_rendering._BUNDLED[:1])
     bare.setattr(draw, "colour", lambda label: (1, 2, 3))
 
     def drawn(label: str) -> list[torch.Tensor]:
@@ -196,7 +196,7 @@ def test_what_no_font_can_write_is_drawn_as_its_number_in_the_list(
     assert [record.args for record in caplog.records] == [(label,)] * 2
 
 
-def test_arabic_is_a_number_where_pillow_cannot_lay_it_out(bare: pytest.MonkeyPatch) -> None:
+def test_arabic_is_drawn_as_its_number_without_raqm(bare: pytest.MonkeyPatch) -> None:
     bare.setattr(features, "check", lambda name: False)
     assert ink("قطة") is None
     assert ink("लाल") is None
@@ -207,10 +207,10 @@ def test_symbols_that_no_font_has_are_left_out(bare: pytest.MonkeyPatch) -> None
     assert ink("cat 🐱\u200d🐈 here") == ink("cat here") is not None
 
 
-def test_a_font_of_the_system_stands_in_for_a_script_that_ours_lack(
+def test_system_fonts_are_the_fallback_for_missing_scripts(
     bare: pytest.MonkeyPatch,
 ) -> None:
-    bare.setattr(text_rendering, "_OURS", text_rendering._OURS[:1])
+    bare.setattr(text_rendering, "_BUNDLED", text_rendering._BUNDLED[:1])
     assert ink("ไทย") is None
     text_rendering._font_for.cache_clear()
     bare.setattr(
@@ -219,14 +219,14 @@ def test_a_font_of_the_system_stands_in_for_a_script_that_ours_lack(
     assert ink("ไทย") is not None
 
 
-def test_a_label_too_long_ends_with_an_ellipsis_inside_the_picture() -> None:
+def test_a_long_label_is_truncated_with_an_ellipsis() -> None:
     for label in ("long label " * 9, "长的标签" * 20, "i" * 10_000, "l" * 200, "\u0301" * 10_000):
         line = text_rendering.line("x" + label, 10, 200)
         assert line is not None and line.width <= 200
         assert line.runs[-1][1].endswith("…")
 
 
-def test_drawing_a_label_costs_the_same_however_long_it_is(
+def test_the_cost_of_a_label_does_not_grow_with_its_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     measured = []
@@ -248,7 +248,7 @@ def test_drawing_a_label_costs_the_same_however_long_it_is(
     assert costs[0] < 10_000
 
 
-def test_finding_room_for_a_label_costs_the_same_however_many_there_are(
+def test_the_cost_of_placing_a_label_does_not_grow_with_their_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compared = []
@@ -263,7 +263,7 @@ def test_finding_room_for_a_label_costs_the_same_however_many_there_are(
     assert cost(200) <= 2 * cost(100)
 
 
-def test_drawing_can_be_stopped_between_two_items() -> None:
+def test_drawing_can_be_interrupted_between_items() -> None:
     class Stop(BaseException):
         pass
 

@@ -1,4 +1,4 @@
-"""Files of all sorts: the right pixels, or an error that names the file, and nothing else."""
+"""Image files of every kind: the right pixels, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, features
 from qwen_vl_suite.qwenvl.errors import BadImage
 from qwen_vl_suite.qwenvl.media import image_files, images
 
-# Pillow warns of damage that it reads past.
+# Pillow warns about damage that it ignores.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,7 +37,7 @@ def saved(picture: Image.Image, form: str, **how) -> bytes:
     return file.getvalue()
 
 
-def turned_by(orientation: int) -> Image.Exif:
+def with_orientation(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010E] = "made by hand"
@@ -61,7 +61,7 @@ def three(grey: np.ndarray) -> np.ndarray:
 
 
 def tiff(values: np.ndarray, **tags: int) -> bytes:
-    """A TIFF written by hand of kinds that Pillow reads and does not write."""
+    """A TIFF of a kind that Pillow can read but not write."""
     names = {"bits": 258, "photometric": 262, "orientation": 274, "form": 339, "exif": 0x8769}
     bits = tags.get("bits", values.dtype.itemsize * 8)
     found = {256: values.shape[1], 257: values.shape[0], 258: bits, 259: 1, 262: 1, 273: 8,
@@ -77,7 +77,7 @@ def tiff(values: np.ndarray, **tags: int) -> bytes:
 
 
 def twelve_bits(values: np.ndarray) -> bytes:
-    """Pairs of 12 bits in 3 bytes, as a TIFF."""
+    """A TIFF with two 12-bit samples in 3 bytes."""
     pairs = values.reshape(-1, 2).astype(np.uint32)
     whole = pairs[:, 0] << 12 | pairs[:, 1]
     packed = np.stack([whole >> 16, whole >> 8 & 255, whole & 255], -1).astype(np.uint8)
@@ -176,7 +176,7 @@ def test_lossy_pixels_are_close(read, case):
     assert np.abs(read(CLOSE[case]()).astype(int)[..., :2] - smooth).mean() < 16
 
 
-def test_lab_is_read_as_colours(read):
+def test_lab_is_converted_to_rgb(read):
     lab = Image.merge("LAB", (L, Image.new("L", L.size, 128), Image.new("L", L.size, 128)))
     found = read(saved(lab, "TIFF")).astype(int)
     assert np.ptp(found, axis=-1).max() < 12, "neutral"
@@ -208,7 +208,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_read_right_is_refused_by_name(read, case):
+def test_unsupported_files_are_refused_by_name(read, case):
     content, said = REFUSED[case]
     with pytest.raises(BadImage, match=rf"picture\.bin.*{said}"):
         read(content)
@@ -223,10 +223,10 @@ def test_programs_are_never_run(read, monkeypatch):
             read(saved(RGB, "EPS"), name)
 
 
-def test_one_place_opens_picture_files():
+def test_only_one_module_opens_image_files():
     sources = [ROOT / "demo.py", *(ROOT / "qwenvl").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
     found = [path.name for path in sources if "Image.open(" in path.read_text(encoding="utf-8")]
-    assert found == ["picture_files.py"]
+    assert found == ["image_files.py"]
 
 
 MISSING = {
@@ -238,20 +238,20 @@ MISSING = {
 
 
 @pytest.mark.parametrize("case", MISSING)
-def test_what_is_no_file_is_said(tmp_path, case):
+def test_paths_that_are_no_files_are_refused_with_the_reason(tmp_path, case):
     path, said = MISSING[case]
     with pytest.raises(BadImage, match=said):
         images.read(path(tmp_path))
 
 
-def test_a_file_without_end_is_given_up(read, monkeypatch):
-    monkeypatch.setattr(image_files, "MOST_BYTES", 1 << 20)
+def test_an_endless_file_is_refused(read, monkeypatch):
+    monkeypatch.setattr(image_files, "MAX_BYTES", 1 << 20)
     with pytest.raises(BadImage, match="longer than 1 MiB"):
         read(bytes(2 << 20))
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A head that promises much, and next to no pixels."""
+    """A PNG whose header declares this size, with almost no data."""
     head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\0\0\0"
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(map(chunk, *zip(*chunks, strict=True)))
@@ -265,7 +265,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 @pytest.mark.parametrize("bound", [None, Image.MAX_IMAGE_PIXELS], ids=["lifted", "Pillow's"])
 @pytest.mark.parametrize("content", [png_of(20_000, 20_000), b"P6 20000 20000 255\n"],
                          ids=["PNG", "PPM"])  # fmt: skip
-def test_pictures_that_would_fill_memory_are_refused(read, monkeypatch, bound, content):
+def test_decompression_bombs_are_refused(read, monkeypatch, bound, content):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", bound)
     with pytest.raises(BadImage, match=r"at most 178 million pixels"):
         read(content)
@@ -273,7 +273,7 @@ def test_pictures_that_would_fill_memory_are_refused(read, monkeypatch, bound, c
 
 SIDES = {1: [1, 2, 3, 4], 2: [2, 1, 4, 3], 3: [4, 3, 2, 1], 4: [3, 4, 1, 2],
          5: [1, 3, 2, 4], 6: [3, 1, 4, 2], 7: [4, 2, 3, 1], 8: [2, 4, 1, 3]}  # fmt: skip
-"""The corners of an upright picture, row by row, by orientation."""
+"""The corners of the upright picture, row by row, for each orientation."""
 CORNERS = np.kron(np.array([[1, 2], [3, 4]]), np.ones((15, 20))).astype(np.uint8) * 50
 QUARTERS = Image.fromarray(CORNERS)
 
@@ -282,8 +282,8 @@ QUARTERS = Image.fromarray(CORNERS)
     "form", ["JPEG", "PNG", "WEBP", "TIFF", pytest.param("AVIF", marks=NO_AVIF)]
 )
 @pytest.mark.parametrize("orientation", SIDES)
-def test_exif_turns(read, form, orientation):
-    found = read(saved(QUARTERS.convert("RGB"), form, exif=turned_by(orientation)))
+def test_exif_orientation_is_applied(read, form, orientation):
+    found = read(saved(QUARTERS.convert("RGB"), form, exif=with_orientation(orientation)))
     corners = [found[y, x, 1] / 50 for y in (2, -3) for x in (2, -3)]
     assert [round(float(corner)) for corner in corners] == SIDES[orientation]
     assert found.shape == ((40, 30, 3) if orientation > 4 else (30, 40, 3))
@@ -320,8 +320,8 @@ EXIF_DAMAGE = {
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("damage", EXIF_DAMAGE.values(), ids=EXIF_DAMAGE)
-def test_damaged_exif_costs_no_pixels(read, form, damage):
-    whole = saved(RGB, form, exif=turned_by(1))
+def test_damaged_exif_does_not_lose_the_pixels(read, form, damage):
+    whole = saved(RGB, form, exif=with_orientation(1))
     content = damage(whole)
     if form == "PNG":  # its chunks have checksums
         start = content.index(b"eXIf")
@@ -332,8 +332,8 @@ def test_damaged_exif_costs_no_pixels(read, form, damage):
 
 
 @NO_AVIF
-def test_damaged_exif_of_an_avif_costs_no_pixels(read):
-    whole = saved(RGB, "AVIF", exif=turned_by(6))
+def test_damaged_exif_of_an_avif_does_not_lose_the_pixels(read):
+    whole = saved(RGB, "AVIF", exif=with_orientation(6))
     found = read(EXIF_DAMAGE["no TIFF"](whole))
     np.testing.assert_array_equal(found, read(whole), "its turn does not stand in its EXIF")
 
@@ -352,8 +352,8 @@ METADATA_DAMAGE = {
     "GIF without an end": saved(PALETTE, "GIF")[:-1],
     "JPEG without an end": saved(RGB, "JPEG")[:-2],
     "JPEG with half an end": saved(RGB, "JPEG")[:-1],
-    "WEBP cut within its EXIF": saved(RGB, "WEBP", exif=turned_by(1))[:-20],
-    "JPEG, an EXIF longer than the file says": saved(RGB, "JPEG", exif=turned_by(1)).replace(
+    "WEBP cut within its EXIF": saved(RGB, "WEBP", exif=with_orientation(1))[:-20],
+    "JPEG, an EXIF longer than the file says": saved(RGB, "JPEG", exif=with_orientation(1)).replace(
         b"Exif\0\0MM", b"Exif\0\0ZZ"
     ),
     "JPEG, frames listed wrongly": saved(RGB, "MPO", save_all=True, append_images=[SECOND]).replace(
@@ -363,19 +363,19 @@ METADATA_DAMAGE = {
 
 
 @pytest.mark.parametrize("case", METADATA_DAMAGE)
-def test_damage_beside_the_pixels_costs_no_pixels(read, case):
+def test_damage_outside_the_pixel_data_does_not_lose_the_pixels(read, case):
     found = read(METADATA_DAMAGE[case])
     expected = np.asarray(PALETTE.convert("RGB")) if "GIF" in case else COLOURS
     assert np.abs(found.astype(int)[..., :2] - expected[..., :2]).mean() < 12
 
 
 @pytest.mark.parametrize("exif", [4, 0x7FFFFFFF], ids=["no directory", "outside"])
-def test_a_tiff_is_turned_though_the_rest_of_its_exif_is_damaged(read, exif):
+def test_a_tiffs_orientation_is_applied_though_its_exif_is_damaged(read, exif):
     found = read(tiff(GREY, orientation=6, exif=exif))
     np.testing.assert_array_equal(found, three(np.rot90(GREY, -1)))
 
 
-def test_that_a_picture_may_lie_on_its_side_is_said(read, caplog):
+def test_an_unreadable_orientation_is_logged(read, caplog):
     with caplog.at_level(logging.WARNING):
         read(saved(RGB, "WEBP", exif=b"Exif\0\0garbage!"))
     assert "picture.bin" in caplog.text and "EXIF" in caplog.text
@@ -397,14 +397,14 @@ ANY_ERROR = [
 
 
 @pytest.mark.parametrize("error", ANY_ERROR, ids=lambda error: type(error).__name__)
-def test_whatever_a_decoder_raises_names_the_file(read, monkeypatch, error):
+def test_any_exception_of_a_decoder_becomes_an_error_that_names_the_file(read, monkeypatch, error):
     monkeypatch.setattr(ImageFile.ImageFile, "load", raising(error))
     with pytest.raises(BadImage, match=r"picture\.bin cannot be read as a picture: \S"):
         read(saved(RGB, "PNG"))
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_a_stop_is_no_damage(read, monkeypatch, stop):
+def test_an_interrupt_is_not_taken_for_damage(read, monkeypatch, stop):
     monkeypatch.setattr(ImageFile.ImageFile, "load", raising(stop()))
     with pytest.raises(stop):
         read(saved(RGB, "PNG"))
@@ -415,7 +415,11 @@ def samples() -> Iterator[bytes]:
     Image.init()
     for form in sorted(Image.SAVE):
         for mode in ("RGB", "RGBA", "LA", "L", "P", "1", "CMYK", "I", "I;16", "F", "LAB"):
-            how = {"exif": turned_by(6)} if form in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF") else {}
+            how = (
+                {"exif": with_orientation(6)}
+                if form in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")
+                else {}
+            )
             try:
                 picture = Image.fromarray(DEEP) if mode == "I;16" else RGB.convert(mode)
                 yield saved(picture, form, **how)
@@ -452,7 +456,7 @@ def test_a_damaged_file_is_a_picture_or_an_error_that_names_it(tmp_path, content
     path = tmp_path / "picture.bin"
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image_files, "MOST_PIXELS", 1_000_000)
+        patch.setattr(image_files, "MAX_PIXELS", 1_000_000)
         patch.setattr(Image, "MAX_IMAGE_PIXELS", 500_000)
         try:
             picture = images.read(path)

@@ -28,7 +28,7 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("case", ACCEPTED, ids=str)
-def test_every_kind_of_image_becomes_rgb8(case: str) -> None:
+def test_every_kind_of_image_becomes_8_bit_rgb(case: str) -> None:
     image, level = ACCEPTED[case]
     made = images.pictures(image)
     assert len(made) == 2
@@ -46,18 +46,18 @@ def test_floats_are_rounded_to_the_nearest_level(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 9.0, -9.0], ids=str)
-def test_one_bad_value_anywhere_is_enough(bad: float) -> None:
+def test_a_single_bad_value_anywhere_is_refused(bad: float) -> None:
     image = noise(700, 900)
     image[0, 600, 800, 1] = bad
     with pytest.raises(BadImage, match="Picture 1"):
         images.pictures(image)
 
 
-def test_one_picture_without_a_batch_is_a_batch_of_one() -> None:
+def test_an_image_without_a_batch_axis_is_a_batch_of_one() -> None:
     assert len(images.pictures(torch.zeros(4, 5, 3))) == 1
 
 
-def test_every_picture_of_a_batch_comes_in_order() -> None:
+def test_pictures_of_a_batch_stay_in_order() -> None:
     batch = torch.arange(4).view(4, 1, 1, 1).expand(4, 3, 3, 3) / 255
     assert [int(p[0, 0, 0]) for p in images.pictures(batch)] == [0, 1, 2, 3]
     torch.testing.assert_close(images.to_image(images.pictures(batch)), batch.contiguous())
@@ -79,7 +79,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
-def test_what_is_no_picture_is_refused_by_name(case: str) -> None:
+def test_invalid_images_are_refused_with_the_reason(case: str) -> None:
     image, said = REFUSED[case]
     with pytest.raises(BadImage, match=said):
         images.pictures(image)

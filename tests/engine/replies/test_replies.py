@@ -1,4 +1,4 @@
-"""Every shape that models answer in, whole, decorated, broken and cut off."""
+"""Reply reader: every form of reply, intact, with prose around it, broken and cut off."""
 
 from __future__ import annotations
 
@@ -290,14 +290,16 @@ def test_labels(members: str, label: str) -> None:
 
 
 @pytest.mark.parametrize(("whole", "last"), [pytest.param(*c, id=name) for name, c in CUT.items()])
-def test_what_is_cut_off_is_left_out_and_what_is_whole_is_kept(whole: str, last: str) -> None:
+def test_complete_items_of_a_cut_reply_are_kept_and_the_cut_one_is_not(
+    whole: str, last: str
+) -> None:
     for end in range(len(last)):
         assert boxes(whole + last[:end]) == [(CAT, "cat")], last[:end]
     assert boxes(whole + last) == BOTH
 
 
 @pytest.mark.parametrize("cut", range(1, len(ONE)))
-def test_the_only_box_cut_off_is_no_box(cut: int) -> None:
+def test_a_single_cut_off_box_is_no_box(cut: int) -> None:
     for one in (ONE, ONE.replace("20", "0").replace("cat", "none, n/a")):
         for start in ("", "[", '{"objects": [', "```json\n[\n"):
             with pytest.raises(UnreadableReply):
@@ -319,7 +321,7 @@ SOMETHING = {
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in SOMETHING.items()])
-def test_a_cut_reply_is_never_nothing_unless_the_whole_one_is(text: str) -> None:
+def test_a_cut_reply_is_never_empty_unless_the_full_one_is(text: str) -> None:
     for end in range(1, len(text) + 1):
         for expected in ("boxes", "points", "lines"):
             try:
@@ -426,7 +428,7 @@ FORMS_OF_A_BOX = {
 @pytest.mark.parametrize(
     "text", [pytest.param(text, id=name) for name, text in FORMS_OF_A_BOX.items()]
 )
-def test_every_form_of_a_box_is_that_box_and_no_corner_is_a_point(text: str) -> None:
+def test_every_form_of_a_box_is_read_as_that_box_and_never_as_points(text: str) -> None:
     assert boxes(text) == [(CAT, "cat")]
     found = read_items(text, "points")
     assert [(item.box, item.label) for item in found] == [(CAT, "cat")]
@@ -447,7 +449,7 @@ def test_every_form_of_a_box_is_that_box_and_no_corner_is_a_point(text: str) -> 
         "Corner: (10, 20), width: 290, height: 38",
     ],
 )
-def test_a_corner_of_a_box_in_words_is_no_point(text: str) -> None:
+def test_a_corner_in_prose_is_no_point(text: str) -> None:
     with pytest.raises(UnreadableReply):
         read_items(text, "points")
 
@@ -487,7 +489,7 @@ def test_a_corner_of_a_box_in_words_is_no_point(text: str) -> None:
         ('"label": "a 12", "b" and c", "color": "red"', 'a 12", "b" and c'),
     ],
 )
-def test_the_name_of_a_thing_is_no_id(members: str, label: str) -> None:
+def test_a_label_is_preferred_to_an_id(members: str, label: str) -> None:
     for text in (
         f'[{{"bbox_2d": [10, 20, 300, 400], {members}}}]',
         f'[{{{members}, "bbox_2d": [10, 20, 300, 400]}}]',
@@ -514,7 +516,7 @@ def test_the_name_of_a_thing_is_no_id(members: str, label: str) -> None:
         '{"note": "at (5,6),(7,8)", "label": "cat"}',
     ],
 )
-def test_numbers_that_tell_of_something_else_are_no_box(text: str) -> None:
+def test_numbers_that_are_no_coordinates_are_no_box(text: str) -> None:
     with pytest.raises(UnreadableReply):
         read_items(text)
 
@@ -561,14 +563,14 @@ BACKSLASHES = {
 
 @pytest.mark.parametrize(("written", "meant"), BACKSLASHES.items())
 @pytest.mark.parametrize("end", ["}", ", }", ",, }"], ids=["sound", "mended", "repaired"])
-def test_backslashes_that_were_not_doubled_stay(written: str, meant: str, end: str) -> None:
+def test_single_backslashes_are_kept(written: str, meant: str, end: str) -> None:
     text = f'[{{"bbox_2d": [10, 20, 300, 400], "label": "{written}", "note": "{written}"{end}]'
     (item,) = read_items(text)
     assert (item.label, item.data["note"]) == (meant, meant)
 
 
 @given(st.text())
-def test_whatever_was_written_as_json_is_read_as_it_was(text: str) -> None:
+def test_valid_json_round_trips(text: str) -> None:
     told = json.dumps([{"bbox_2d": [1, 2, 3, 4], "note": text}])
     meant = json.loads(told, object_pairs_hook=dict)[0]["note"]
     meant = meant.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -578,12 +580,12 @@ def test_whatever_was_written_as_json_is_read_as_it_was(text: str) -> None:
         assert value.value[0]["note"] == meant
 
 
-def test_whole_boxes_of_a_cut_list_of_boxes_are_kept() -> None:
+def test_complete_boxes_of_a_cut_list_are_kept() -> None:
     assert boxes("[[10, 20, 300, 400], [500, 600, 700, 84") == [(CAT, "")]
     assert boxes('{"bbox_2d": [[10, 20, 300, 400], [500, 600, 700, 84') == [(CAT, "")]
 
 
-def test_a_broken_item_leaves_its_neighbours_alone() -> None:
+def test_a_broken_item_does_not_affect_its_neighbours() -> None:
     items = [f'{{"bbox_2d": [1, 2, 3, {k}], "label": "{k}"}}' for k in range(10, 20)]
     items[4] = '{"bbox_2d": [1, 2, 3, "label": }'
     found = boxes(f"[{', '.join(items)}]")
@@ -676,7 +678,7 @@ def test_a_corner_of_a_cut_box_is_no_point(text: str) -> None:
         assert [(item.box, item.point) for item in found] == [((100, 200, 300, 400), None)]
 
 
-def test_a_score_that_is_in_the_list_is_kept() -> None:
+def test_a_fifth_number_is_the_score() -> None:
     text = '{"cat": [[10, 20, 300, 400, 0.9], [500, 600, 700, 845, 0.5]]}'
     assert read_items(text) == [
         Item(CAT, None, "cat", {"score": 0.9}),
@@ -686,7 +688,7 @@ def test_a_score_that_is_in_the_list_is_kept() -> None:
         read_items("[10, 20, 300, 400, 500]")
 
 
-def test_lines_keep_words_that_have_no_box() -> None:
+def test_text_lines_without_a_box_are_kept() -> None:
     text = """{"lines": [{"bbox_2d": null, "text_content": "A"}, {"text": "B", "font": {"size": 9}},
         {"bbox_2d": [1, 2, 3, 4], "label": "C"}, {"bbox_2d": [], "label": "D"}], "text": "A B"}"""
     found = read_items(text, "lines")
@@ -697,7 +699,7 @@ def test_lines_keep_words_that_have_no_box() -> None:
     assert read_items('[{"bbox_2d": null}]', "lines") == []
 
 
-def test_a_point_and_a_box_of_one_thing_are_one_item() -> None:
+def test_a_point_and_a_box_of_one_object_are_one_item() -> None:
     text = '{"bbox_2d": [10, 20, 300, 400], "point_2d": [100, 200], "label": "cat", "age": 3}'
     assert read_items(text) == [Item(CAT, (100, 200), "cat", {"label": "cat", "age": 3})]
 
@@ -756,7 +758,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("text", NONE)
-def test_nothing_found_is_empty(text: str) -> None:
+def test_nothing_found_is_an_empty_list(text: str) -> None:
     assert read_items(text) == []
 
 
@@ -801,7 +803,7 @@ def test_anything_else_is_unreadable(text: str) -> None:
         ("图中没有猫，只有一只狗。", ("猫", "狗"), False),
     ],
 )
-def test_what_was_asked_for_decides_whether_words_deny_it(
+def test_absence_depends_on_the_names_asked_for(
     text: str, names: tuple[str, ...], none: bool
 ) -> None:
     assert replies.says_none(text, names) is none
@@ -817,7 +819,7 @@ def test_what_was_asked_for_decides_whether_words_deny_it(
         pytest.param("a cat " * 200, "points", "holds no points", id="prose"),
     ],
 )
-def test_the_error_says_what_came_instead(
+def test_the_error_says_what_the_reply_holds_instead(
     text: str, expected: replies.Expected, message: str
 ) -> None:
     with pytest.raises(UnreadableReply, match=message) as caught:
@@ -848,7 +850,7 @@ def test_split_thinking(text: str, inside: bool, thinking: str, answer: str) -> 
     assert replies.split_thinking(text, inside) == (thinking, answer)
 
 
-def test_tags_of_thoughts_in_a_label_are_its_words() -> None:
+def test_thinking_tags_in_a_label_are_text() -> None:
     label = "The tag </think> ends <think>"
     text = json.dumps([{"bbox_2d": CAT, "label": label}, {"bbox_2d": DOG, "label": "dog"}])
     assert boxes(text) == [(CAT, label), (DOG, "dog")]
@@ -864,19 +866,19 @@ def test_tags_of_thoughts_in_a_label_are_its_words() -> None:
         '"point_2d": [10, 20]',
     ],
 )
-def test_what_is_broken_beside_a_box_is_named(first: str) -> None:
+def test_broken_items_beside_a_box_are_reported(first: str) -> None:
     unusable: list[str] = []
     text = f'[{{{first}, "label": "cat"}}, {TWO}]'
     assert [item.box for item in read_items(text, unusable=unusable)] == [DOG]
     assert unusable == ["cat"]
 
 
-def test_calls_are_no_labels() -> None:
+def test_function_calls_are_no_labels() -> None:
     for text in ("pyautogui.click(155, 210)", "click(x=155, y=210)", "click(155, 210)"):
         assert points(text) == [((155, 210), "")]
 
 
-def test_a_reply_that_says_how_its_numbers_stand_is_read_so() -> None:
+def test_a_stated_coordinate_order_is_followed() -> None:
     for text in (
         "[x, y, w, h]: [10, 20, 290, 380]",
         "[ymin, xmin, ymax, xmax]: [20, 10, 400, 300]",
@@ -884,14 +886,14 @@ def test_a_reply_that_says_how_its_numbers_stand_is_read_so() -> None:
         assert boxes(text) == [(CAT, "")]
 
 
-def test_minus_one_is_nowhere() -> None:
+def test_minus_one_is_a_placeholder_for_none() -> None:
     for text in ('{"thought": "no", "result": [-1, -1]}', "(-1, -1)", "<point>-1 -1</point>"):
         assert read_items(text, "points") == []
     text = '[{"point_2d": [-1, -1], "label": "a"}, {"point_2d": [5, 6], "label": "b"}]'
     assert points(text) == [((5, 6), "b")]
 
 
-def test_boxes_in_a_thought_do_not_count() -> None:
+def test_boxes_in_the_thinking_do_not_count() -> None:
     thought = '<think>Perhaps [{"bbox_2d": [1, 2, 3, 4], "label": "owl"}]?</think>'
     assert boxes(f"{thought}\n{ONE}") == [(CAT, "cat")]
 
@@ -935,7 +937,7 @@ def test_blocks_of_a_document() -> None:
     assert markup.blocks(DOCUMENT)[1].html == "one<br/>two <b>three</b>"
 
 
-def test_the_size_a_document_declares() -> None:
+def test_the_declared_size_of_a_document() -> None:
     assert markup.declared_size("1540 1008\n```html\n<p>") == ((1540, 1008), "```html\n<p>")
     for text in ("1540 1008", "1540 1008\nTotal", "0 0\n<p>", "<p>1 2\n<b>"):
         assert markup.declared_size(text) == (None, text)
@@ -958,7 +960,7 @@ SCRAPS = st.sampled_from(
     st.text() | st.lists(SCRAPS, max_size=40).map("".join),
     st.sampled_from(["boxes", "points", "lines"]),
 )
-def test_any_text_is_read_or_refused(text: str, expected: replies.Expected) -> None:
+def test_any_text_is_parsed_or_unreadable(text: str, expected: replies.Expected) -> None:
     try:
         items = read_items(text, expected, ("cat",))
     except UnreadableReply as error:
@@ -976,7 +978,7 @@ def test_any_text_is_read_or_refused(text: str, expected: replies.Expected) -> N
     st.lists(st.tuples(*[st.integers(0, 1000)] * 4, st.text(max_size=20)), min_size=1, max_size=6),
     st.data(),
 )
-def test_a_cut_reply_gives_only_boxes_that_are_in_it(
+def test_a_cut_reply_gives_only_boxes_of_the_full_one(
     rows: list[tuple], data: st.DataObject
 ) -> None:
     told = [{"bbox_2d": list(row[:4]), "label": row[4]} for row in rows]
@@ -1022,7 +1024,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
-def test_long_hostile_texts_are_read_or_refused_soon(text: str) -> None:
+def test_long_hostile_texts_are_parsed_or_unreadable_quickly(text: str) -> None:
     # Quadratic time in any reader would be minutes here, and too deep a recursion an error.
     try:
         found = len(read_items(text))
@@ -1031,7 +1033,7 @@ def test_long_hostile_texts_are_read_or_refused_soon(text: str) -> None:
     assert found in (0, 1, 2)
 
 
-def test_a_long_reply_is_read_whole() -> None:
+def test_a_long_reply_is_read_to_its_end() -> None:
     items = ",\n".join(
         f'{{"bbox_2d": [1, 2, 3, {k}], "text_content": "line {k}",}}' for k in range(2000)
     )
@@ -1039,7 +1041,7 @@ def test_a_long_reply_is_read_whole() -> None:
     assert [item.label for item in found] == [f"line {k}" for k in range(2000)]
 
 
-def test_values_tell_what_they_were_members_of() -> None:
+def test_values_know_the_key_they_were_under() -> None:
     found = loose_json.values('x [1] {"a": 2} {"k": [3], "cut": "')
     assert [(value.value, value.start, value.key) for value in found] == [
         ([1], 2, None),

@@ -1,4 +1,4 @@
-"""What is asked, and how the answers are read, from the raw reply to pixels."""
+"""Tasks: their prompts, and parsing from the raw reply to results in pixels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CONTEXT_25 = ReplyContext(FAMILIES["qwen2_5_vl"], (766, 507), (1540, 1008))
 # Describe
 
 
-def test_a_prompt_of_ones_own_takes_the_place_of_the_style() -> None:
+def test_a_custom_prompt_replaces_the_style() -> None:
     own = describe("tags", "  How many cats?\n", system="Count.")
     assert (own.prompt, own.system, own.greedy) == ("How many cats?", "Count.", False)
     assert own.parse("```\n1, 1\n```", CONTEXT).text == "```\n1, 1\n```"
     assert describe("tags", "   ").prompt == STYLES["tags"]
 
 
-def test_styles_ask_different_things() -> None:
+def test_styles_have_different_prompts() -> None:
     assert len(set(STYLES.values())) == len(STYLES)
     assert describe().prompt == STYLES["detailed"]
     with pytest.raises(BadOption, match=r"'poem'.*short, detailed"):
@@ -123,13 +123,13 @@ def test_descriptions(style: str, reply: str, text: str) -> None:
 
 @pytest.mark.parametrize("reply", ["", " \n", "```\n```", '""'])
 @pytest.mark.parametrize("style", ["short", "tags"])
-def test_no_description_is_an_empty_text_with_a_note(style: str, reply: str) -> None:
+def test_an_empty_description_has_a_note(style: str, reply: str) -> None:
     result = describe(style).parse(reply, CONTEXT)
     assert (result.text, result.notes) == ("", ("The model answered nothing.",))
 
 
 @pytest.mark.parametrize("style", ["short", "tags"])
-def test_a_thought_without_an_answer_is_an_error(style: str) -> None:
+def test_thinking_without_an_answer_is_an_error(style: str) -> None:
     with pytest.raises(UnreadableReply, match="still thinking") as caught:
         describe(style).parse("<think>hm", CONTEXT)
     assert caught.value.raw == "<think>hm"
@@ -154,7 +154,7 @@ def test_a_thought_without_an_answer_is_an_error(style: str) -> None:
         pytest.param("person with a hat.", "Locate person with a hat in the image. Rep", id="long"),
     ],
 )
-def test_questions(find: str, question: str) -> None:
+def test_grounding_prompts(find: str, question: str) -> None:
     prompt = ground(find).prompt
     assert prompt.startswith("Locate ") and question in prompt
     assert prompt.endswith(" Report bbox coordinates in JSON format.")
@@ -187,7 +187,7 @@ REPLY = """```json
 CAT, DOG = Box(200, 100, 600, 200, "cat"), Box(1000, 0, 2000, 499.5, "dog")
 
 
-def test_boxes_are_in_pixels_once_each_and_none_without_area() -> None:
+def test_boxes_are_in_pixels_without_duplicates_or_empty_ones() -> None:
     result = ground("cat, dog").parse(REPLY, CONTEXT)
     assert result.boxes == (CAT, DOG) and result.points == ()
     told = [
@@ -198,14 +198,14 @@ def test_boxes_are_in_pixels_once_each_and_none_without_area() -> None:
     assert result.data == [{"color": "black", **told[0]}, told[1]]
 
 
-def test_boxes_of_a_family_that_writes_pixels() -> None:
+def test_boxes_of_a_family_with_absolute_coordinates() -> None:
     result = ground("cat").parse(
         '[{"bbox_2d": [504, 770, 1008, 1540], "label": "cat"}]', CONTEXT_25
     )
     assert result.boxes == (Box(253.5, 383, 507, 766, "cat"),)
 
 
-def test_every_family_says_the_same_box_in_its_own_words() -> None:
+def test_the_same_box_in_every_familys_coordinates() -> None:
     for family in FAMILIES.values():
         context = ReplyContext(family, (500, 2000), (250, 1000))
         values = "100,200,300,400" if family.coordinates == "relative" else "100,50,300,100"
@@ -223,7 +223,7 @@ def test_max_count_keeps_the_first() -> None:
     assert len(ground("cat, dog", max_count=9).parse(REPLY, CONTEXT).boxes) == 2
 
 
-def test_the_only_name_asked_for_labels_what_has_none() -> None:
+def test_a_single_name_labels_items_without_a_label() -> None:
     reply = "[100, 200, 300, 400]"
     assert ground("red cat").parse(reply, CONTEXT).boxes[0].label == "red cat"
     assert ground("cat, dog").parse(reply, CONTEXT).boxes[0].label == ""
@@ -237,7 +237,7 @@ def test_points() -> None:
     assert json.loads(result.text) == [{"point_2d": [1000, 499], "label": "nose"}]
 
 
-def test_boxes_become_their_middles_where_points_were_asked_for() -> None:
+def test_boxes_become_their_centres_when_points_are_asked_for() -> None:
     result = ground("cat, dog", "points").parse(REPLY, CONTEXT)
     assert result.points == (
         Point(400, 150, "cat"),
@@ -263,7 +263,7 @@ def test_nothing_found(kind: str) -> None:
             task.parse(reply, CONTEXT)
 
 
-def test_a_score_that_the_model_wrote_is_data_and_no_score() -> None:
+def test_a_score_written_by_the_model_is_data_only() -> None:
     result = ground("cat").parse(
         '[{"bbox_2d": [100, 200, 300, 400, 0.9], "label": "cat"}]', CONTEXT
     )
@@ -281,7 +281,7 @@ def test_a_score_that_the_model_wrote_is_data_and_no_score() -> None:
         '[{"bbox_2d": [-1, -1, -1, -1], "label": "cat"}]',
     ],
 )
-def test_a_place_that_says_nowhere_is_nothing_found(reply: str, kind: str) -> None:
+def test_placeholder_coordinates_are_nothing_found(reply: str, kind: str) -> None:
     result = ground("cat", kind).parse(reply, CONTEXT)
     assert (result.text, result.boxes, result.points, result.notes) == ("[]", (), (), ())
 
@@ -291,7 +291,7 @@ OVER = '{"bbox_2d": [500, 500, 1500, 1010], "label": "over"}'
 NEAR = '{"bbox_2d": [500, 500, 1015, 990], "label": "near"}'
 
 
-def test_a_box_that_reaches_outside_is_cut_and_said() -> None:
+def test_a_box_beyond_the_edge_is_clamped_with_a_note() -> None:
     result = ground("it").parse(f"[{OVER}, {NEAR}]", CONTEXT)
     assert result.boxes == (Box(1000, 250, 2000, 500, "over"), Box(1000, 250, 2000, 495, "near"))
     assert [entry.get("outside") for entry in result.data] == [0.5, None]
@@ -300,7 +300,7 @@ def test_a_box_that_reaches_outside_is_cut_and_said() -> None:
     assert ground("it").parse(f"[{NEAR}]", CONTEXT).notes == ()
 
 
-def test_a_box_outside_is_named_and_the_others_stay() -> None:
+def test_a_box_outside_is_reported_and_the_others_are_kept() -> None:
     result = ground("it").parse(f"[{OUTSIDE}, {NEAR}]", CONTEXT)
     assert [box.label for box in result.boxes] == ["near"]
     assert any("far [1920, 100, 2400, 300]" in note for note in result.notes)
@@ -322,7 +322,7 @@ def test_a_box_outside_is_named_and_the_others_stay() -> None:
         ("boxes", '{"bbox_2d": [-90, 5, -1, 90]}', "scale"),
     ],
 )
-def test_places_that_cannot_be_mapped_are_unreadable_and_not_nothing(
+def test_coordinates_that_cannot_be_mapped_are_unreadable_rather_than_empty(
     kind: str, reply: str, reason: str
 ) -> None:
     with pytest.raises(UnreadableReply, match=reason) as caught:
@@ -330,12 +330,12 @@ def test_places_that_cannot_be_mapped_are_unreadable_and_not_nothing(
     assert caught.value.raw == reply
 
 
-def test_pixels_outside_of_what_the_model_saw_are_unreadable() -> None:
+def test_pixels_outside_the_models_input_are_unreadable() -> None:
     with pytest.raises(UnreadableReply, match="pixels of 1008x1540"):
         ground("it").parse('[{"bbox_2d": [1100, 5, 1200, 90]}]', CONTEXT_25)
 
 
-def test_lines_outside_are_unreadable_and_a_document_keeps_its_words() -> None:
+def test_lines_outside_are_unreadable_but_a_document_keeps_its_text() -> None:
     outside = '[{"bbox_2d": [1920, 100, 2400, 300], "text_content": "TOTAL"}]'
     with pytest.raises(UnreadableReply, match=r"TOTAL .1920"):
         ocr("lines").parse(outside, CONTEXT)
@@ -351,7 +351,7 @@ def test_lines_outside_are_unreadable_and_a_document_keeps_its_words() -> None:
     assert marked.text == "A\n<!-- Image (1000, 250, 2000, 450) -->" and len(marked.notes) == 1
 
 
-def test_numbers_that_are_no_json_become_null() -> None:
+def test_non_finite_numbers_become_null() -> None:
     reply = '[{"bbox_2d": [1, 2, 3, 4], "a": 1e999, "b": [NaN, -1e999], "c": 1.5,}]'
     data = ground("it").parse(reply, CONTEXT).data
     assert json.loads(json.dumps(data, allow_nan=False))[0] | {"a": None} == data[0]
@@ -361,7 +361,7 @@ def test_numbers_that_are_no_json_become_null() -> None:
 # OCR
 
 
-def test_the_makers_own_words_ask() -> None:
+def test_ocr_prompts_are_the_model_makers() -> None:
     assert {name: ocr(name).prompt for name in OUTPUTS} == {
         "plain": "Read all the text in the image.",
         "markdown": "qwenvl markdown",
@@ -439,7 +439,7 @@ def test_lines() -> None:
     assert tagged.boxes == result.boxes
 
 
-def test_lines_without_a_box_keep_their_words() -> None:
+def test_lines_without_a_box_keep_their_text() -> None:
     reply = """[{"bbox_2d": null, "text_content": "A"}, {"text_content": "B"},
         {"bbox_2d": [100, 200, 300, 400], "text_content": "TOTAL"}]"""
     result = ocr("lines").parse(reply, CONTEXT)
@@ -451,7 +451,7 @@ def test_lines_without_a_box_keep_their_words() -> None:
     "reply",
     ['[{"bbox_2d": [562, 0, 8', "There is no text messaging while driving.\nFINE $200", "NO TURNS"],
 )
-def test_lines_that_cannot_be_read_are_no_empty_page(reply: str) -> None:
+def test_unreadable_lines_are_no_empty_page(reply: str) -> None:
     with pytest.raises(UnreadableReply, match="no lines"):
         ocr("lines").parse(reply, CONTEXT)
 
@@ -492,7 +492,7 @@ def test_html() -> None:
 
 
 @pytest.mark.parametrize("length", range(1, 46))
-def test_a_tag_that_is_cut_off_leaves_no_place_in_the_models_space(length: int) -> None:
+def test_a_cut_off_tag_leaves_no_coordinates_in_the_models_space(length: int) -> None:
     cut = '\n<div class="text" data-bbox="100 200 300 400">'[:length]
     result = ocr("html").parse(f'<p data-bbox="5 5 50 50">a</p>{cut}', CUT)
     assert result.text == '<p data-bbox="10 2 100 25">a</p>'
@@ -501,7 +501,7 @@ def test_a_tag_that_is_cut_off_leaves_no_place_in_the_models_space(length: int) 
         assert ocr("markdown").parse("a\n<!-- Image (100, 2"[: 1 + end], CUT).text == "a"
 
 
-def test_a_document_may_hold_fences() -> None:
+def test_a_document_may_contain_code_fences() -> None:
     page = '<p data-bbox="5 5 50 50">use ```x``` here</p>\n<p data-bbox="5 5 50 60">b</p>'
     assert [b.label for b in ocr("html").parse(f"```html\n{page}\n```", CONTEXT).boxes] == [
         "use ```x``` here",
@@ -509,12 +509,12 @@ def test_a_document_may_hold_fences() -> None:
     ]
 
 
-def test_lines_may_come_behind_a_sentence() -> None:
+def test_lines_may_follow_a_sentence() -> None:
     for reply in (f"Here they are:\n```json\n{LINES}\n```", f"{LINES}<|im_end|>"):
         assert read_any(reply, CONTEXT).text == "TOTAL\n5,00"
 
 
-def test_html_in_the_size_that_it_declares() -> None:
+def test_html_in_its_declared_size() -> None:
     # The size in the reply, not that of the request, is what its boxes are in.
     context = ReplyContext(CONTEXT_25.family, CONTEXT_25.image_size, (28, 28))
     reply = '1540 1008\n```html\n<p data-bbox="504 770 1008 1540">a</p>\n```'
@@ -542,7 +542,7 @@ def test_html_in_the_size_that_it_declares() -> None:
         "<title> by <author>, <address>",
     ],
 )
-def test_angle_brackets_that_are_no_tags_are_words(words: str) -> None:
+def test_angle_brackets_that_are_no_tags_are_text(words: str) -> None:
     for output in ("plain", "markdown"):
         assert ocr(output).parse(words, CONTEXT).text == words
     page = f'<div class="text" data-bbox="5 5 50 50">{words}</div>'
@@ -556,13 +556,13 @@ def test_angle_brackets_that_are_no_tags_are_words(words: str) -> None:
 
 
 @pytest.mark.parametrize("tail", ["x<y", "a <b and the rest of the page", "vec<int", "List<String"])
-def test_a_reply_that_was_cut_loses_only_a_tag(tail: str) -> None:
+def test_a_cut_reply_loses_only_its_unfinished_tag(tail: str) -> None:
     assert ocr("markdown").parse(f"one\n{tail}", CUT).text == f"one\n{tail}"
     for tag in ("<", "<t", "<td", "</td", '<td class="a', "<td cla", "<!-- Image", "<br/"):
         assert ocr("markdown").parse(f"one\n{tag}", CUT).text == "one"
 
 
-def test_words_are_no_html() -> None:
+def test_prose_is_no_html() -> None:
     with pytest.raises(UnreadableReply, match="output plain"):
         ocr("html").parse("TOTAL 5,00", CONTEXT)
     assert ocr("html").parse("No text found.", CONTEXT).text == ""
@@ -570,7 +570,7 @@ def test_words_are_no_html() -> None:
     assert ocr("html").parse("<html><body></body></html>", CONTEXT).boxes == ()
 
 
-def test_markdown_with_placed_pictures() -> None:
+def test_markdown_with_pictures_and_their_boxes() -> None:
     reply = "```markdown\n# A\n<!-- Image (100, 200, 300, 400) -->\n<!-- note -->\n| a |\n```"
     result = ocr("markdown").parse(reply, CONTEXT)
     assert result.text == "# A\n<!-- Image (200, 100, 600, 200) -->\n<!-- note -->\n| a |"
@@ -578,7 +578,7 @@ def test_markdown_with_placed_pictures() -> None:
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_a_thought_that_never_ends_is_no_empty_page(output: str) -> None:
+def test_thinking_that_never_ends_is_no_empty_page(output: str) -> None:
     with pytest.raises(UnreadableReply, match="thinking"):
         ocr(output).parse("<think>Let me read", CONTEXT)
 
@@ -643,13 +643,13 @@ def test_a_thought_that_never_ends_is_no_empty_page(output: str) -> None:
         ),
     ],
 )
-def test_a_reply_of_any_output(reply: str, text: str | None, labels: list[str]) -> None:
+def test_read_any_recognises_every_output(reply: str, text: str | None, labels: list[str]) -> None:
     result = read_any(reply, CONTEXT)
     assert text is None or result.text == text
     assert [box.label for box in result.boxes] == labels
 
 
-def test_the_head_of_a_page_is_data() -> None:
+def test_front_matter_is_data() -> None:
     head = "---\nprimary_language: en\nis_table: False\nrotation_correction: 90\n---\nA"
     for output in ("plain", "markdown"):
         result = ocr(output).parse(head, CONTEXT)
