@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from qwen_vl_suite.nodes import host, picking
 from qwen_vl_suite.nodes.host import overlay
-from qwen_vl_suite.nodes.picking import Rule, selected, identity, padded
+from qwen_vl_suite.nodes.picking import Rule, identity, padded, selected
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.types import Box, Point, Result
 
