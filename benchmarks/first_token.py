@@ -231,14 +231,14 @@ def here(folder: str, precision: str, host: str, device: str) -> dict[str, float
 
     with CACHE.lease(spec()) as backend:
         mark()
-        backend.bring(0, Observer())
+        backend.load_weights(0, Observer())
         mark()
         backend.generate([first])
         mark()
         backend.generate([other])
         mark()
     with CACHE.lease(spec()) as backend:
-        backend.bring(0, Observer())
+        backend.load_weights(0, Observer())
     mark()
     names = ("open", "weights", "answer", "again", "second_loader")
     steps = dict(zip(names, (b - a for a, b in itertools.pairwise(marks)), strict=True))

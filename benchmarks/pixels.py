@@ -35,12 +35,12 @@ def pixels(name: str, wanted: float | None, on: str, count: int, side: int) -> F
     """IMAGE to what the model takes, on its device and in its type (bf16 on a card), against the
     official processor by way of PIL."""
     from PIL import Image
-    from qwen_vl_suite.qwenvl.backends.local import preprocessing
+    from qwen_vl_suite.qwenvl.backends.local import load_image_processor
     from qwen_vl_suite.qwenvl.media import images
     from transformers import AutoImageProcessor
 
     folder, device = models.small_files(), torch.device(on)
-    processor, rule = AutoImageProcessor.from_pretrained(folder), preprocessing(folder)
+    processor, rule = AutoImageProcessor.from_pretrained(folder), load_image_processor(folder)
     image, dtype = _batch(count, side), _dtype(device)
 
     def ours() -> torch.Tensor:

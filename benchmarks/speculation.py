@@ -89,15 +89,15 @@ def cost_of_verifying(
     from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 
     backend = model.backend
-    decoder = ModelRunner(backend.model, backend.chat_template.image_token_id, 2)
-    read, position = decoder.read(list(range(100, 300)), [])
-    slots = SlotCache(decoder.device)
-    slots.add([read.cache], [read.length], [300])
+    runner = ModelRunner(backend.model, backend.chat_template.image_token_id, 2)
+    prefill, position = runner.prefill(list(range(100, 300)), [])
+    kv_cache = SlotCache(runner.device)
+    kv_cache.add([prefill.cache], [prefill.length], [300])
 
     def work(index: int) -> None:
-        slots.make_room(lengths[index])
+        kv_cache.reserve(lengths[index])
         tokens = torch.full((1, lengths[index]), 105)
-        decoder.step(slots, tokens, torch.tensor([position]))
+        runner.step(kv_cache, tokens, torch.tensor([position]))
 
     work(0)
     return grown(name, wanted, "tokens", lengths, work, repeats=12)

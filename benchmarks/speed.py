@@ -55,7 +55,7 @@ def answered(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
     made = backend.response
 
     def response(row: Any, prompt: Any) -> Any:
-        said[row.index] = list(row.ids)
+        said[row.index] = list(row.output_ids)
         return made(row, prompt)
 
     backend.response = response

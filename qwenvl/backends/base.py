@@ -28,12 +28,12 @@ class Backend(Protocol):
 
     @property
     def max_pixels(self) -> int:
-        """The most pixels the checkpoint's own settings let the model see of one picture."""
+        """The most pixels of one image that the checkpoint's own settings let the model see."""
         ...
 
     def thinks(self, wish: bool | None = None) -> bool:
-        """Whether an answer will begin with a thought, given the caller's wish (None: the
-        model's own way). Raises ``BadOption`` where the model cannot do as wished."""
+        """Whether an answer begins with a thought, given the caller's wish (None: the model's
+        default). Raises ``BadOption`` where the model cannot do as wished."""
         ...
 
     def generate(
@@ -43,7 +43,7 @@ class Backend(Protocol):
         ...
 
     def offload(self) -> None:
-        """Moves the weights from their device to RAM, from where the next request fetches them."""
+        """Moves the weights from their device to RAM; the next request brings them back."""
         ...
 
     def release(self) -> None:
@@ -51,5 +51,5 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Releases the weights for good. A closed backend refuses further work."""
+        """Releases the weights for good. A closed backend refuses further requests."""
         ...

@@ -1,4 +1,4 @@
-"""Runs checkpoints through transformers, which is imported only when a model is loaded."""
+"""Local backend: runs checkpoints through transformers, imported only when a model is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..checkpoints import inspection
 from ..checkpoints.files import read_settings, readable_size
 from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
 from ..families import family_of, is_default
-from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed
+from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed, token_need
 from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
 from ..inference.sequence import Row
@@ -29,14 +29,14 @@ from ..models.loading import check_runnable, load_model
 from ..models.memory import MEMORY_LOCK, Memory, acquired, is_out_of_memory
 from ..models.weights import RAM, Place, Weights
 from ..observer import Observer
-from ..prompting.chat_template import OPEN_THOUGHT, ChatTemplate
+from ..prompting.chat_template import THINK_START, ChatTemplate
 from ..prompting.prompt import Prompt, context_length
 from ..replies import split_thinking
 from ..types import Family, LocalSpec, Request, Response, Usage
 
 log = logging.getLogger(__name__)
 
-_READING = threading.Lock()
+_LOADING = threading.Lock()
 
 
 def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
@@ -47,24 +47,24 @@ def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBacke
     """
     path = Path(spec.checkpoint)
     state = inspection.fingerprint(path)
-    template, family, rule, context = _small_files(path, spec)
+    template, family, processor, context = _read_small_files(path, spec)
 
     def read(progress: Progress | None) -> Any:
         # One at a time in a process: transformers changes process-wide settings while it loads.
-        with _READING:
+        with _LOADING:
             return load_model(path, spec, backend.family, progress)
 
     weights = Weights(read, _expected_shares(path, spec))
-    backend = LocalBackend(weights, template, family, rule, memory or Memory(), context)
+    backend = LocalBackend(weights, template, family, processor, memory or Memory(), context)
     backend.watch_files(spec, state)
     return backend
 
 
-def _small_files(
+def _read_small_files(
     path: Path, spec: LocalSpec
 ) -> tuple[ChatTemplate, Family, ImageProcessor, int | None]:
-    """What a checkpoint is asked with: first, since what is wrong with it should not be told after
-    minutes of loading."""
+    """Everything but the weights, with the context length. Read first, since what is wrong with it
+    should not be told after minutes of loading."""
     inspection.require_complete(path)
     config = read_settings(path, "config.json")
     family = family_of(config)
@@ -72,7 +72,7 @@ def _small_files(
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
     check_runnable(path, spec, family)
     template = ChatTemplate.load(path, family, spec.trust_remote_code)
-    return template, family, preprocessing(path), context_length(config)
+    return template, family, load_image_processor(path), context_length(config)
 
 
 def _expected_shares(path: Path, spec: LocalSpec) -> dict[torch.device, int]:
@@ -85,13 +85,14 @@ def load(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
     """As ``open_checkpoint``, with the weights read. Raises as it does, and ``Unavailable`` for an
     explicit precision, quantization or attention this machine lacks."""
     backend = open_checkpoint(spec, memory)
-    backend.bring(0, Observer())
+    backend.load_weights(0, Observer())
     return backend
 
 
-def preprocessing(path: Path) -> ImageProcessor:
-    """How the checkpoint in ``path`` wants its pictures. Newer files keep it inside
-    ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file says it."""
+def load_image_processor(path: Path) -> ImageProcessor:
+    """The image processor of the checkpoint in ``path``, from ``preprocessor_config.json`` or, in
+    newer checkpoints, ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file
+    describes one."""
     name = "preprocessor_config.json"
     if (path / name).is_file():
         found: Any = read_settings(path, name)
@@ -109,60 +110,60 @@ def preprocessing(path: Path) -> ImageProcessor:
 
 
 class LocalBackend:
-    """One checkpoint. Calls queue behind a lock; see ``backend.Backend``. ``context``: tokens that
-    the model can have before it (None: not known)."""
+    """One checkpoint, as a ``backends.base.Backend``. Calls queue behind a lock.
+    ``context_length``: of the model, in tokens (None: unknown)."""
 
     def __init__(
         self,
         weights: Weights,
-        template: ChatTemplate,
+        chat_template: ChatTemplate,
         family: Family,
-        preprocessing: ImageProcessor,
+        image_processor: ImageProcessor,
         memory: Memory,
-        context: int | None = None,
-        budget: BatchLimits | None = None,
+        context_length: int | None = None,
+        batch_limits: BatchLimits | None = None,
     ):
         self.weights = weights
         self.prefix_cache = PrefixCache()
         weights.attach(self.prefix_cache)
-        self.chat_template = template
+        self.chat_template = chat_template
         self.family = family
-        self.image_processor = preprocessing
+        self.image_processor = image_processor
         self.memory = memory
-        self.context = context
-        self.batch_limits = budget or BatchLimits()
-        # What was measured of guessing stays true from call to call: that by what stood before,
-        # and that by heads of the model's own.
+        self.context_length = context_length
+        self.batch_limits = batch_limits or BatchLimits()
+        # What was measured of drafts stays true from call to call.
         self.adaptive_lookup, self.adaptive_mtp = AdaptiveSpeculation(), AdaptiveSpeculation()
-        self._costs: MemoryModel | None = None
+        self._memory_model: MemoryModel | None = None
         self._closed = False
         # Of the call that is being served; others wait for it without MEMORY_LOCK.
         self._turn = threading.RLock()
-        self._watched: tuple[LocalSpec, object] | None = None
+        self._files: tuple[LocalSpec, object] | None = None
 
     def watch_files(self, spec: LocalSpec, state: object) -> None:
-        """From now on a change of the checkpoint's files, which were as in ``state`` (see
-        ``checkpoints.state``) when they were read, has them read again before the next answer."""
-        self._watched = spec, state
+        """From now on the checkpoint is read again before an answer if its files are no longer in
+        ``state`` (see ``inspection.fingerprint``)."""
+        self._files = spec, state
 
     def _refresh(self, observer: Observer) -> None:
         """Reads the checkpoint again where its files have changed. Raises ``CheckpointError`` where
         they cannot be used any more."""
-        if self._watched is None:
+        if self._files is None:
             return
-        spec, before = self._watched
+        spec, before = self._files
         path = Path(spec.checkpoint)
         if (now := inspection.fingerprint(path)) in (before, None):
             return
         with acquired(self._turn, observer.check), acquired(MEMORY_LOCK, observer.check):
-            if self._watched != (spec, before):  # another thread was quicker
+            if self._files != (spec, before):  # another thread was quicker
                 return
             log.info("%s has changed on disk and is read again.", path.name)
             self.release()
-            fresh = _small_files(path, spec)
-            self.chat_template, self.family, self.image_processor, self.context = fresh
-            self._costs = None
-            self._watched = spec, now
+            template, family, processor, context = _read_small_files(path, spec)
+            self.chat_template, self.family = template, family
+            self.image_processor, self.context_length = processor, context
+            self._memory_model = None
+            self._files = spec, now
 
     @property
     def model(self) -> Any:
@@ -200,16 +201,15 @@ class LocalBackend:
             self.memory.forget(self.weights)
 
     def thinks(self, wish: bool | None = None) -> bool:
-        """Whether an answer will begin with a thought, given the caller's wish. Raises
-        ``BadOption`` where the model cannot do as wished."""
+        """See ``Backend.thinks``."""
         return self.chat_template.thinks(wish)
 
     def generate(
         self, requests: Sequence[Request], observer: Observer | None = None
     ) -> list[Response]:
-        """See ``backend.Backend.generate``. A request that cannot be asked (``BadOption``,
-        ``BadImage``) has the error in its response; where there is no other, or an option lies
-        outside its range, that is raised before any work is done. Raises what loading raises."""
+        """See ``Backend.generate``. A request that cannot be asked (``BadOption``, ``BadImage``)
+        has the error in its response; where there is no other, or an option lies outside its range,
+        that is raised before any work is done. Raises what loading raises."""
         observer = observer or Observer()
         for request in requests:
             request.sampling.validate()
@@ -219,27 +219,27 @@ class LocalBackend:
             return []
         observer.check()
         with acquired(self._turn, observer.check):
-            costs = self.bring(0, observer)
+            memory_model = self.load_weights(0, observer)
             nothing = TokenNeed(0, 0)
             needs = [
-                prompts[index].need if index in prompts else nothing
+                token_need(prompts[index]) if index in prompts else nothing
                 for index in range(len(requests))
             ]
             observer.start([need.prompt for need in needs], [need.answer for need in needs])
             for index, response in refused.items():
                 observer.done(index, response)
-            answered = Scheduler(self, prompts, costs, observer).responses() | refused
-        return [answered[index] for index in range(len(requests))]
+            responses = Scheduler(self, prompts, memory_model, observer).responses() | refused
+        return [responses[index] for index in range(len(requests))]
 
     def _prompts(
         self, requests: Sequence[Request]
     ) -> tuple[dict[int, Prompt], dict[int, Response]]:
-        """By the number of the request: what can be asked, and the answers to the others."""
+        """By the index of the request: prompts, and the responses of requests that were refused."""
         prompts: dict[int, Prompt] = {}
         refused: dict[int, QwenVLError] = {}
         for index, request in enumerate(requests):
             try:
-                prompts[index] = Prompt(request, self)
+                prompts[index] = self.prompt(request)
             except (BadOption, BadImage) as error:
                 refused[index] = error
         if refused and not prompts:
@@ -249,21 +249,25 @@ class LocalBackend:
             for index, error in refused.items()
         }
 
-    def bring(self, work: int, observer: Observer) -> MemoryModel:
-        """Gets the weights onto their device, with room for ``work`` bytes beside them as far as
-        that can be had, and tells what answering takes. Raises ``OutOfMemory`` for weights that do
-        not fit, and what loading raises."""
-        with self.computing(work, observer):
-            self._costs = self._costs or MemoryModel.of(self.model)
-            return self._costs
+    def prompt(self, request: Request) -> Prompt:
+        """Raises ``BadOption`` and ``BadImage``, see ``Prompt``."""
+        return Prompt(request, self.chat_template, self.image_processor, self.context_length)
+
+    def load_weights(self, nbytes: int, observer: Observer) -> MemoryModel:
+        """Gets the weights onto their device, with room for ``nbytes`` beside them as far as that
+        can be had, and tells what inference takes. Raises ``OutOfMemory`` for weights that do not
+        fit, and what loading raises."""
+        with self.on_device(nbytes, observer):
+            self._memory_model = self._memory_model or MemoryModel.from_model(self.model)
+            return self._memory_model
 
     @contextmanager
-    def computing(self, work: int, observer: Observer) -> Iterator[None]:
-        """The weights are on their device while the block runs, brought as by ``bring``."""
+    def on_device(self, nbytes: int, observer: Observer) -> Iterator[None]:
+        """The weights are on their device while the block runs, loaded as by ``load_weights``."""
         while True:
             with acquired(self._turn, observer.check), acquired(MEMORY_LOCK, observer.check):
-                self._fetch(work, observer)
-                self.weights.lock.acquire()  # others can only be moving them, if anybody
+                self._load(nbytes, observer)
+                self.weights.lock.acquire()  # at most held by somebody who moves them
             try:
                 self._check_open()
                 if self.weights.place == "device":  # nobody has moved them out in between
@@ -272,24 +276,24 @@ class LocalBackend:
             finally:
                 self.weights.lock.release()
 
-    def _fetch(self, work: int, observer: Observer) -> None:
+    def _load(self, nbytes: int, observer: Observer) -> None:
         self._check_open()
         if self.weights.place == "disk":
             observer.loading(0, 1)  # importing the libraries alone takes seconds
         try:
             self._check_ram()
-            self.memory.bring(self.weights, work, observer.loading)
+            self.memory.bring(self.weights, nbytes, observer.loading)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            told = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
         else:
             return
         self.recover_memory()
         raise OutOfMemory(
             f"The weights need {readable_size(self.weights.size)} on {self.device}, and only "
             f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
-            f"8bit in the Loader, or a smaller model. ({told})"
+            f"8bit in the Loader, or a smaller model. ({reason})"
         )
 
     def _check_open(self) -> None:
@@ -298,15 +302,15 @@ class LocalBackend:
             raise QwenVLError("This model was unloaded while requests were waiting.")
 
     def _check_ram(self) -> None:
-        """Nothing is raised where a processor's memory runs out: the kernel ends the process."""
+        """Raises where a CPU's memory would not suffice: the kernel would end the process."""
         weights = self.weights
         reads = weights.place == "disk" and self.device.type == "cpu"
         if reads and weights.size > self.memory.free(RAM):
             raise MemoryError("RAM does not suffice")
 
     def recover_memory(self) -> None:
-        """After memory ran out: gives back all that is not in use. Who makes room at this moment
-        may wait for the very weights that this thread computes with: he is not waited for."""
+        """After memory ran out: gives back all that is not in use. Does not wait for a thread that
+        is making room: it may wait for the very weights that this thread computes with."""
         if MEMORY_LOCK.acquire(blocking=False):
             try:
                 self.memory.evict_others(self.weights)
@@ -317,22 +321,20 @@ class LocalBackend:
             self.memory.empty_cache()
 
     def response(self, row: Row, prompt: Prompt) -> Response:
-        close = self.chat_template.think_end_ids
-        cut = row.thought if prompt.thinking else 0
-        thought, answer = row.ids[:cut], row.ids[cut:]
-        if cut and tuple(thought[-len(close) :]) == close:
-            thought = thought[: -len(close)]
-        thinking, text = (
-            self.chat_template.decode(thought).strip(),
-            self.chat_template.decode(answer).strip(),
-        )
-        if text.startswith(OPEN_THOUGHT):  # as some fine-tunes do of their own accord
+        """The answer of a finished row, its thought split off."""
+        template, think_end = self.chat_template, self.chat_template.think_end_ids
+        cut = row.thought_length if prompt.thinking else 0
+        thought, answer = row.output_ids[:cut], row.output_ids[cut:]
+        if cut and tuple(thought[-len(think_end) :]) == think_end:
+            thought = thought[: -len(think_end)]
+        thinking, text = template.decode(thought).strip(), template.decode(answer).strip()
+        if text.startswith(THINK_START):  # some fine-tunes think unasked
             thinking, text = split_thinking(text)
         return Response(
             text=text,
             thinking=thinking,
             finish_reason=row.finish_reason or "length",
             input_sizes=prompt.input_sizes,
-            usage=Usage(len(prompt.ids), sum(prompt.image_tokens), len(row.ids)),
+            usage=Usage(len(prompt.ids), sum(prompt.image_tokens), len(row.output_ids)),
             notes=prompt.notes if row.finish_reason == "length" else (),
         )

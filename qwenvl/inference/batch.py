@@ -1,8 +1,8 @@
-"""Rows that decode together, round by round: one more token for each, all on the device.
+"""Batch: rows that decode together, one more token for each at every step, all on the device.
 
-A round reads nothing back before it begins: its tokens go from one round into the next on the
-device. So on CUDA the host can be one round behind, taking note of tokens while the next ones are
-computed, and a round can be captured once and launched as a whole from then on.
+A decode step reads nothing back before it begins: its tokens go from one step into the next on the
+device. So on CUDA the host can lag a step behind, taking note of tokens while the next ones are
+computed, and a step can be captured in a CUDA graph and replayed from then on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..media import image_processor
+from ..media.image_processor import pinned
 from ..models.patches import mtp_head
 from .cuda_graphs import CudaGraphs
 from .model_runner import ModelRunner, Prefill
@@ -26,268 +26,274 @@ from .speculative.verify import MAX_DRAFT_TOKENS, accepted_tokens
 
 @dataclass(frozen=True)
 class NewRow:
-    """A row that is about to join: its prompt as read, how it chooses, its first token and where
-    that stands for the rotary embedding. ``reach``: tokens that it can get to, prompt included.
-    ``draft``: what the model's heads know of it, if it has any."""
+    """A row that is about to join: its ``prefill``, its sampler, its first ``token`` and the M-RoPE
+    ``position`` of that. ``max_length``: tokens that it can grow to, prompt included.
+    ``mtp_draft``: drafts by the model's MTP head, if it has one."""
 
-    read: Prefill
-    choices: Sampler
+    prefill: Prefill
+    sampler: Sampler
     token: int
     position: int
-    reach: int
-    draft: MTPDraft | None = None
+    max_length: int
+    mtp_draft: MTPDraft | None = None
 
 
 @dataclass(frozen=True)
 class StepPolicy:
-    """How rounds go on a device. ``lag``: rounds that may be under way while the host takes note
-    of an earlier one. ``fixed``: slots have room for their whole reach, and attention looks at a
-    width that changes rarely, so that tensors stay where they are. ``idle``: share of slots that
-    may stand empty before the others move together. ``captured`` runs a round."""
+    """How steps run on a device. ``lag``: steps that may be in flight while the host takes note of
+    an earlier one. ``static``: slots have room in advance and attention widths change rarely, so
+    that tensors stay where they are. ``max_free``: share of slots that may be free before the batch
+    is compacted. ``graphs`` captures and replays steps."""
 
     lag: int = 0
-    fixed: bool = False
-    idle: float = 0.25
-    captured: CudaGraphs | None = None
+    static: bool = False
+    max_free: float = 0.25
+    graphs: CudaGraphs | None = None
 
 
-def step_policy(decoder: ModelRunner) -> StepPolicy:
-    """On one CUDA device the host stays out of the way; elsewhere it waits for every round."""
-    if decoder.device.type != "cuda" or decoder.is_split:
+def step_policy(runner: ModelRunner) -> StepPolicy:
+    """On one CUDA device the host stays out of the way; elsewhere it waits for every step."""
+    if runner.device.type != "cuda" or runner.is_split:
         return StepPolicy()
     return StepPolicy(
-        lag=1, fixed=True, idle=0.5, captured=CudaGraphs(decoder.device, decoder.model)
+        lag=1, static=True, max_free=0.5, graphs=CudaGraphs(runner.device, runner.model)
     )
 
 
 class Batch:
-    """The rows of a batch on their way. Places of rows are those of ``slots``."""
+    """Rows in the slots of a ``kv_cache``. Free slots take part in steps; their tokens mean
+    nothing."""
 
-    def __init__(self, decoder: ModelRunner):
-        self.pace = step_policy(decoder)
-        self.typical = True  # whether the last pass took as long as most will
-        self._decoder = decoder
+    def __init__(self, runner: ModelRunner):
+        self.policy = step_policy(runner)
+        self.steady = True  # whether the last pass took as long as most will
+        self._runner = runner
         self.clear()
 
     def clear(self) -> None:
-        """No rows; what is under way is of no interest."""
-        self.slots = self._decoder.slots(self.pace.fixed)
-        self._choices: Any = None
-        self._tokens = torch.empty(0, dtype=torch.long, device=self._decoder.device)
-        self._positions = self._given = self._ahead = self._said = self._tokens
-        self._under_way: deque[_Fetched] = deque()
-        self._owed: list[int] = []
-        self._draft: MTPDraft | None = None
-        self._states = torch.empty(0)
-        self._forget()
+        """Drops all rows and what is in flight."""
+        self.kv_cache = self._runner.new_kv_cache(self.policy.static)
+        self._sampler: Any = None
+        self._tokens = torch.empty(0, dtype=torch.long, device=self._runner.device)
+        self._positions = self._sampled = self._drafts = self._targets = self._tokens
+        self._in_flight: deque[_HostCopy] = deque()
+        self._deferred: list[int] = []
+        self._mtp_draft: MTPDraft | None = None
+        self._hidden = torch.empty(0)
+        self._forget_graphs()
 
-    def end(self) -> None:
-        """There are no more rounds. What was captured goes now and not with an error's frames:
-        other captures may use the same memory."""
-        self._under_way.clear()
-        self._forget()
+    def close(self) -> None:
+        """No more steps. Graphs go now and not with an error's frames: other captures may use the
+        same memory."""
+        self._in_flight.clear()
+        self._forget_graphs()
 
-    def add(self, starts: Sequence[NewRow]) -> None:
-        """Adds rows below the others."""
-        self._settle()
-        self.slots.add(
-            [start.read.cache for start in starts],
-            [start.read.length for start in starts],
-            [start.reach for start in starts],
+    def add(self, rows: Sequence[NewRow]) -> None:
+        """Adds slots for ``rows``."""
+        self._commit_deferred()
+        self.kv_cache.add(
+            [row.prefill.cache for row in rows],
+            [row.prefill.length for row in rows],
+            [row.max_length for row in rows],
         )
-        first, *others = [start.choices for start in starts]
-        if self._choices is None:
-            self._choices = first
+        first, *others = [row.sampler for row in rows]
+        if self._sampler is None:
+            self._sampler = first
         else:
             others = [first, *others]
-        self._choices.add(others)
-        self._follow(starts[0])
-        device = self._decoder.device
-        tokens = torch.tensor([start.token for start in starts], device=device)
-        positions = torch.tensor([start.position for start in starts], device=device)
-        self._move(torch.cat([self._tokens, tokens]), torch.cat([self._positions, positions]))
+        self._sampler.add(others)
+        self._set_mtp_draft(rows[0])
+        device = self._runner.device
+        tokens = torch.tensor([row.token for row in rows], device=device)
+        positions = torch.tensor([row.position for row in rows], device=device)
+        self._set_inputs(torch.cat([self._tokens, tokens]), torch.cat([self._positions, positions]))
 
-    def replace(self, place: int, start: NewRow) -> None:
-        """Gives the place of a row that has left to another."""
-        self._settle()
-        if self.slots.replace(place, start.read.cache, start.read.length, start.reach):
-            self._forget()
-        self._choices.replace(place, start.choices)
-        self._follow(start)
-        self._tokens[place], self._positions[place] = start.token, start.position
+    def replace(self, slot: int, row: NewRow) -> None:
+        """Gives a free slot to ``row``."""
+        self._commit_deferred()
+        prefill = row.prefill
+        if self.kv_cache.replace(slot, prefill.cache, prefill.length, row.max_length):
+            self._forget_graphs()
+        self._sampler.replace(slot, row.sampler)
+        self._set_mtp_draft(row)
+        self._tokens[slot], self._positions[slot] = row.token, row.position
 
-    def keep(self, places: Sequence[int]) -> None:
-        """Only the rows at ``places``, in this order."""
-        self._settle()
-        self.slots.keep(places)
-        self._choices.keep(places)
-        at = torch.tensor(places, device=self._decoder.device)
-        self._move(self._tokens[at], self._positions[at])
+    def keep(self, slots: Sequence[int]) -> None:
+        """Drops all slots but ``slots``, which then have this order."""
+        self._commit_deferred()
+        self.kv_cache.keep(slots)
+        self._sampler.keep(slots)
+        at = torch.tensor(slots, device=self._runner.device)
+        self._set_inputs(self._tokens[at], self._positions[at])
 
-    def leave(self, place: int) -> None:
-        """The row there is finished; its slot stands empty."""
-        if self.slots.open == [place]:
-            self._owed = []
-        self.slots.leave(place)
+    def free(self, slot: int) -> None:
+        """The row of ``slot`` is finished."""
+        if self.kv_cache.active == [slot]:
+            self._deferred = []
+        self.kv_cache.free(slot)
 
-    def end_thought(self, place: int) -> None:
-        """The row there shall close its thought."""
-        self._choices.end_thought(place)
-
-    def _move(self, tokens: Tensor, positions: Tensor) -> None:
-        self._tokens, self._positions = tokens, positions
-        self._given = tokens.clone()
-        self._forget()
-
-    def _forget(self) -> None:
-        """Tensors are no longer where they were captured."""
-        if self.pace.captured:
-            self.pace.captured.forget()
+    def close_thought(self, slot: int) -> None:
+        """The row of ``slot`` closes its thought with its next tokens."""
+        self._sampler.close_thought(slot)
 
     def launch(self) -> None:
-        """Starts the next round."""
-        self._settle()
-        if self.slots.make_room():
-            self._forget()
-        self._choices.prepare()
-        self._run((self.slots.width, self.foresees, *self._choices.kind), self._round)
-        self.slots.advance()
-        if self._draft:
-            self._draft.note(self._states[:1].clone(), self._tokens.clone())
-        self._under_way.append(_Fetched(self._given))
+        """Starts the next decode step."""
+        self._commit_deferred()
+        if self.kv_cache.reserve():
+            self._forget_graphs()
+        self._sampler.prepare()
+        key = (self.kv_cache.width, self.has_mtp_draft, *self._sampler.graph_key)
+        self._run(key, self._decode_step)
+        self.kv_cache.advance()
+        if self._mtp_draft:
+            self._mtp_draft.append(self._hidden[:1].clone(), self._tokens.clone())
+        self._in_flight.append(_HostCopy(self._sampled))
 
-    def collect(self, all_of_them: bool = False) -> list[int] | None:
-        """The tokens of the oldest round, one a place, -1 where the model's numbers were none;
-        None while the host need not take note of it yet, or where nothing is under way."""
-        if len(self._under_way) <= (0 if all_of_them else self.pace.lag):
+    def collect(self, drain: bool = False) -> list[int] | None:
+        """The tokens of the oldest step in flight, one a slot, -1 where the logits were not finite.
+        None where nothing is in flight, or, unless ``drain``, no more than the policy's lag."""
+        if len(self._in_flight) <= (0 if drain else self.policy.lag):
             return None
-        return self._under_way.popleft().tokens()
+        return self._in_flight.popleft().tokens()
 
     @property
-    def can_check(self) -> bool:
-        """Whether guesses can be checked: it needs caches that can forget the wrong ones. States
-        of linear attention only go back to before a check, which is enough for a single row."""
-        return self.slots.can_forget or len(self.slots.open) == 1
+    def can_verify(self) -> bool:
+        """Whether drafts can be verified: the caches must be able to drop rejected tokens. States
+        of linear attention only go back to before a verification, which is enough for one row."""
+        return self.kv_cache.can_roll_back or len(self.kv_cache.active) == 1
 
     @property
-    def owes(self) -> bool:
-        """Whether a row has gained tokens that its states have not taken in. They are the first
-        tokens of its next check, be there guesses or not; all other ways cost a pass."""
-        return bool(self._owed)
+    def has_deferred(self) -> bool:
+        """Whether a row has accepted tokens that its states do not contain. They become the first
+        tokens of its next verification, with or without drafts; any other way costs a pass."""
+        return bool(self._deferred)
 
     @property
-    def foresees(self) -> bool:
-        """Whether the model has heads that guess for the row there is: one that was alone from
-        its beginning."""
-        return self._draft is not None
+    def has_mtp_draft(self) -> bool:
+        """Whether the model's MTP head drafts for the only row: one that was alone from its
+        beginning."""
+        return self._mtp_draft is not None
 
-    def foresee(self) -> list[list[int]]:
-        """What the heads guess. All earlier rounds have been collected."""
-        assert self._draft is not None
-        return [self._draft.guess()]
+    def draft_by_mtp(self) -> list[list[int]]:
+        """The MTP head's drafts, one list a slot. All earlier steps have been collected."""
+        assert self._mtp_draft is not None
+        return [self._mtp_draft.draft()]
 
-    def check(self, guesses: Sequence[Sequence[int]]) -> list[list[int]]:
-        """A round of several tokens: what each row gains by its guess, one token at least. For
-        rows that take the likeliest token; all earlier rounds have been collected."""
-        if not self.slots.can_forget:
-            return self._check_single(guesses)
-        # All of one length: a captured step has but one, and few tokens cost no more than some.
-        said = self._pass([[*guess, *[0] * (MAX_DRAFT_TOKENS - len(guess))] for guess in guesses])
-        gained = [accepted_tokens(guess, row) for guess, row in zip(guesses, said, strict=True)]
-        self._advance(gained)
-        return gained
+    def verify(self, drafts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """One pass over each row's draft: the tokens that it gets by that, at least one. For greedy
+        rows; all earlier steps have been collected."""
+        if not self.kv_cache.can_roll_back:
+            return self._verify_single(drafts)
+        # All of one length: a captured step has one shape, and a few more tokens cost nothing.
+        padded = [[*draft, *[0] * (MAX_DRAFT_TOKENS - len(draft))] for draft in drafts]
+        targets = self._forward(padded)
+        accepted = [accepted_tokens(*pair) for pair in zip(drafts, targets, strict=True)]
+        self._advance(accepted)
+        return accepted
 
-    def _check_single(self, guesses: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Where states cannot forget. After a wrong guess they are as before the check, and the
-        row owes them what it has gained: the next check passes that again, before new guesses. So
-        a wrong guess costs no pass of its own."""
-        (place,) = self.slots.open
-        owed, guess = self._owed, list(guesses[place])[: MAX_DRAFT_TOKENS - len(self._owed)]
-        said = self._pass(self._only(place, [*owed, *guess]))[place]
-        tokens = accepted_tokens(guess, said[len(owed) :])
-        if self._draft:
-            states = self._states[len(owed) : len(owed) + len(tokens)].clone()
-            self._draft.note(states, torch.tensor(tokens, device=states.device).clamp(min=0))
-        if len(tokens) > len(guess):
-            self._owed = []
-            self._advance(self._only(place, [*owed, *tokens], [0]))
+    def _verify_single(self, drafts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """With states that cannot roll back. Where a draft token is rejected, they are restored to
+        before the pass, and the row's accepted tokens are deferred: the next verification runs them
+        again, before new drafts. So a rejection costs no pass of its own."""
+        (slot,) = self.kv_cache.active
+        deferred = self._deferred
+        draft = list(drafts[slot])[: MAX_DRAFT_TOKENS - len(deferred)]
+        targets = self._forward(self._only(slot, [*deferred, *draft]))[slot]
+        tokens = accepted_tokens(draft, targets[len(deferred) :])
+        if self._mtp_draft:
+            hidden = self._hidden[len(deferred) : len(deferred) + len(tokens)].clone()
+            self._mtp_draft.append(hidden, torch.tensor(tokens, device=hidden.device).clamp(min=0))
+        if len(tokens) > len(draft):
+            self._deferred = []
+            self._advance(self._only(slot, [*deferred, *tokens], [0]))
         else:
-            self.slots.restore_states()
-            self._owed = [*owed, *tokens]
-        return self._only(place, tokens, [0])
+            self.kv_cache.restore_states()
+            self._deferred = [*deferred, *tokens]
+        return self._only(slot, tokens, [0])
 
-    def _settle(self) -> None:
-        """Pays what a row owes, for rounds that are no checks."""
-        if self._owed:
-            (place,) = self.slots.open
-            owed, self._owed = self._owed, []
-            self._pass(self._only(place, owed[:-1]))
-            self._advance(self._only(place, owed, [0]))
+    def _commit_deferred(self) -> None:
+        """Runs deferred tokens, before anything that is not a verification."""
+        if self._deferred:
+            (slot,) = self.kv_cache.active
+            deferred, self._deferred = self._deferred, []
+            self._forward(self._only(slot, deferred[:-1]))
+            self._advance(self._only(slot, deferred, [0]))
 
     def _only(
-        self, place: int, tokens: list[int], others: list[int] | None = None
+        self, slot: int, tokens: list[int], others: list[int] | None = None
     ) -> list[list[int]]:
-        """``tokens`` for the row at ``place``, ``others`` (else as many zeros) for the rest."""
+        """``tokens`` for ``slot``, ``others`` (else as many zeros) for the free ones."""
         others = [0] * len(tokens) if others is None else others
-        return [tokens if at == place else others for at in range(len(self.slots))]
+        return [tokens if at == slot else others for at in range(len(self.kv_cache))]
 
-    def _pass(self, ahead: list[list[int]]) -> list[list[int]]:
-        """What the model says behind each row's last token and behind each of ``ahead``, equally
-        many a row."""
-        rows, self._new = len(ahead), len(ahead[0])
-        if len(self._ahead) != rows:
-            self._ahead = self._tokens.new_empty(rows, MAX_DRAFT_TOKENS)
-            self._said = self._tokens.new_empty(rows, 1 + MAX_DRAFT_TOKENS)
-        self._ahead[:, : self._new] = torch.tensor(ahead, dtype=torch.long)
-        if self.slots.make_room(1 + self._new):
-            self._forget()
-        self._run(("check", self.slots.width, self.foresees, self._new), self._check)
-        return self._said[:, : 1 + self._new].tolist()
+    def _forward(self, drafts: list[list[int]]) -> list[list[int]]:
+        """The model's greedy token behind each row's last token and behind each of its ``drafts``,
+        equally many a row."""
+        rows, self._draft_length = len(drafts), len(drafts[0])
+        if len(self._drafts) != rows:
+            self._drafts = self._tokens.new_empty(rows, MAX_DRAFT_TOKENS)
+            self._targets = self._tokens.new_empty(rows, 1 + MAX_DRAFT_TOKENS)
+        self._drafts[:, : self._draft_length] = torch.tensor(drafts, dtype=torch.long)
+        if self.kv_cache.reserve(1 + self._draft_length):
+            self._forget_graphs()
+        key = ("verify", self.kv_cache.width, self.has_mtp_draft, self._draft_length)
+        self._run(key, self._verify_step)
+        return self._targets[:, : 1 + self._draft_length].tolist()
 
-    def _advance(self, gained: Sequence[Sequence[int]]) -> None:
-        counts = [len(tokens) for tokens in gained]
-        self.slots.advance_by(counts)
+    def _advance(self, accepted: Sequence[Sequence[int]]) -> None:
+        counts = [len(tokens) for tokens in accepted]
+        self.kv_cache.advance_by(counts)
         self._positions.add_(torch.tensor(counts).to(self._positions.device))
-        self._tokens.copy_(torch.tensor([max(tokens[-1], 0) for tokens in gained]))
+        self._tokens.copy_(torch.tensor([max(tokens[-1], 0) for tokens in accepted]))
 
-    def _check(self) -> None:
-        if not self.slots.can_forget:
-            self.slots.keep_states()
-        tokens = torch.cat([self._tokens[:, None], self._ahead[:, : self._new]], 1)
-        logits = self._decoder.step(self.slots, tokens, self._positions)
-        self._said[:, : 1 + self._new] = self._choices.likeliest(logits)
-        self._take_states(1 + self._new)
+    def _decode_step(self) -> None:
+        logits = self._runner.step(self.kv_cache, self._tokens[:, None], self._positions)
+        self._take_hidden(1)
+        sampled = self._sampler.sample(logits[:, -1])
+        self._sampled.copy_(sampled)
+        self._tokens.copy_(sampled.clamp(min=0))  # a row with NaN must not stop the others
+        self._positions.add_(1)
+        self.kv_cache.device_lengths.add_(1)
 
-    def _follow(self, start: NewRow) -> None:
-        """A row that is alone from its beginning can be guessed for by the model's heads."""
-        self._draft = start.draft if len(self.slots) == 1 else None
-        if self._draft and not len(self._states):
-            self._states = self._draft.states(1 + MAX_DRAFT_TOKENS)
-
-    def _take_states(self, new: int) -> None:
-        """What heads heard, for the draft of the single row, if there is one."""
-        if listening := mtp_head.of(self._decoder.model):
-            states = listening.pop_hidden_states()
-            if self._draft:
-                self._states[:new] = states[0]
+    def _verify_step(self) -> None:
+        if not self.kv_cache.can_roll_back:
+            self.kv_cache.save_states()
+        tokens = torch.cat([self._tokens[:, None], self._drafts[:, : self._draft_length]], 1)
+        logits = self._runner.step(self.kv_cache, tokens, self._positions)
+        self._targets[:, : 1 + self._draft_length] = self._sampler.greedy(logits)
+        self._take_hidden(1 + self._draft_length)
 
     def _run(self, key: Hashable, step: Callable[[], None]) -> None:
-        if self.pace.captured:
-            self.typical = self.pace.captured.run(key, step)
+        if self.policy.graphs:
+            self.steady = self.policy.graphs.run(key, step)
         else:
             step()
 
-    def _round(self) -> None:
-        logits = self._decoder.step(self.slots, self._tokens[:, None], self._positions)
-        self._take_states(1)
-        chosen = self._choices.choose(logits[:, -1])
-        self._given.copy_(chosen)
-        self._tokens.copy_(chosen.clamp(min=0))  # a row of bad numbers must not stop the others
-        self._positions.add_(1)
-        self.slots.places.add_(1)
+    def _set_inputs(self, tokens: Tensor, positions: Tensor) -> None:
+        self._tokens, self._positions = tokens, positions
+        self._sampled = tokens.clone()
+        self._forget_graphs()
+
+    def _forget_graphs(self) -> None:
+        """Tensors are no longer where steps were captured with them."""
+        if self.policy.graphs:
+            self.policy.graphs.forget()
+
+    def _set_mtp_draft(self, row: NewRow) -> None:
+        """The MTP head drafts for a row that is alone from its beginning."""
+        self._mtp_draft = row.mtp_draft if len(self.kv_cache) == 1 else None
+        if self._mtp_draft and not len(self._hidden):
+            self._hidden = self._mtp_draft.new_hidden_states(1 + MAX_DRAFT_TOKENS)
+
+    def _take_hidden(self, new: int) -> None:
+        """The hidden states of the pass, for the MTP draft of the single row, if there is one."""
+        if head := mtp_head.of(self._runner.model):
+            states = head.pop_hidden_states()
+            if self._mtp_draft:
+                self._hidden[:new] = states[0]
 
 
-class _Fetched:
+class _HostCopy:
     """Tokens on their way to the host."""
 
     def __init__(self, tokens: Tensor):
@@ -295,7 +301,7 @@ class _Fetched:
         if not tokens.is_cuda:
             self._tokens = tokens.clone()
             return
-        self._tokens = image_processor.pinned(torch.empty_like(tokens, device="cpu"), tokens.device)
+        self._tokens = pinned(torch.empty_like(tokens, device="cpu"), tokens.device)
         self._tokens.copy_(tokens, non_blocking=True)
         self._event = torch.cuda.Event()
         self._event.record(torch.cuda.current_stream(tokens.device))

@@ -1,7 +1,7 @@
-"""A step on CUDA, launched as a whole.
+"""CUDA graphs: a decode step captured once and replayed in one launch.
 
-A model's step is a thousand small kernels; launching them one by one from Python takes several
-times as long as they run. A captured step is one launch.
+A step is a thousand small kernels; launching them one by one from Python takes several times as
+long as they run.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from ..models.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
-_EAGER = 2
-"""Runs before a step is captured: they do real work, set up what cannot be while capturing, and
-show whether the step waits for the device. A short answer is over before a capture would pay."""
+_WARMUP_RUNS = 2
+"""Eager runs before a step is captured: they do real work, set up what cannot be set up during a
+capture, and show whether the step synchronises with the device. A short answer is over before a
+capture would pay."""
 
-_REFUSED: weakref.WeakSet[Any] = weakref.WeakSet()
+_DISABLED: weakref.WeakSet[Any] = weakref.WeakSet()
 """Models whose steps cannot be captured. A capture that fails leaves torch's allocator in a bad
 state, so it is not tried twice, and not at all where it is known to fail."""
 
-_CAPTURING = threading.Lock()
+_CAPTURE_LOCK = threading.Lock()
 """Of captures under way at once, torch lets some fail, and with them whatever comes after; and what
-another thread launches on the stream of captures meanwhile would become part of the graph."""
+another thread launches on the capture stream meanwhile would become part of the graph."""
 
 
 class CudaGraphs:
-    """Steps of ``model`` of fixed shapes on tensors that stay where they are, by a key that names
-    the shapes. ``forget`` when a tensor has moved."""
+    """Graphs of ``model``'s steps, by a key that names their shapes. Their tensors must stay where
+    they are: ``forget`` when one has moved."""
 
     def __init__(self, device: torch.device, model: Any):
         self._device, self._model = device, model
@@ -46,35 +47,35 @@ class CudaGraphs:
         self._pool: Any = None  # graphs run one at a time and can share their memory
 
     @property
-    def possible(self) -> bool:
-        return self._model not in _REFUSED
+    def enabled(self) -> bool:
+        return self._model not in _DISABLED
 
     def run(self, key: Hashable, step: Callable[[], None]) -> bool:
-        """One ``step``. It must not read from the device, nor leave a tensor that it made, nor
-        depend on anything of the host that changes while ``key`` does not. False where it took
-        longer than it will the next time."""
-        if not self.possible:
+        """Runs one ``step``, eagerly or as a graph. It must not read from the device, nor leave a
+        tensor that it made, nor depend on anything of the host that changes while ``key`` does not.
+        False where it took longer than it will the next time."""
+        if not self.enabled:
             step()
             return True
         self._runs[key] += 1
-        if self._runs[key] < _EAGER:
+        if self._runs[key] < _WARMUP_RUNS:
             step()
-        elif self._runs[key] == _EAGER:
-            if self._waits(step):
-                self._refuse("it waits for the device")
+        elif self._runs[key] == _WARMUP_RUNS:
+            if self._synchronizes(step):
+                self._disable("it waits for the device")
         elif graph := self._graphs.get(key):
             self._replay(graph)
         else:
             self._capture(key, step)
-        return self._runs[key] > _EAGER + 1
+        return self._runs[key] > _WARMUP_RUNS + 1
 
     def forget(self) -> None:
         self._graphs.clear()
         self._runs.clear()
         self._pool = None
 
-    def _refuse(self, why: object) -> None:
-        _REFUSED.add(self._model)
+    def _disable(self, why: object) -> None:
+        _DISABLED.add(self._model)
         self.forget()
         log.info("Steps of this model are launched one kernel at a time: %s", why)
 
@@ -83,45 +84,46 @@ class CudaGraphs:
             self._graphs[key] = self._record(step)
         except RuntimeError as error:
             # Memory that suffices for the step may not suffice for its graph as well.
-            self._refuse("no memory is left for more" if is_out_of_memory(error) else error)
+            self._disable("no memory is left for more" if is_out_of_memory(error) else error)
             step()
         else:
             self._replay(self._graphs[key])
 
-    def _waits(self, step: Callable[[], None]) -> bool:
+    def _synchronizes(self, step: Callable[[], None]) -> bool:
         """Runs ``step``, and tells whether it waited for the device, as some kernels do (those of
-        8-bit weights, say). Where it will be captured: what libraries set up for a stream must not
+        8-bit weights, say). On the capture stream: what libraries set up for a stream must not
         become part of a graph."""
         before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            with warnings.catch_warnings(record=True) as told, self._aside():
+            with warnings.catch_warnings(record=True) as caught, self._on_capture_stream():
                 warnings.simplefilter("always")
                 step()
         finally:
             torch.cuda.set_sync_debug_mode(before)
-        return any("synchronizing" in str(warning.message) for warning in told)
+        return any("synchronizing" in str(warning.message) for warning in caught)
 
     @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """On the stream of captures, behind all that was launched before, and before the rest."""
-        ours, theirs = _stream(self._device), torch.cuda.current_stream(self._device)
-        with _CAPTURING:
-            ours.wait_stream(theirs)
+    def _on_capture_stream(self) -> Iterator[None]:
+        """Behind everything that was launched before the block, and before what is launched
+        after."""
+        capture, current = _capture_stream(self._device), torch.cuda.current_stream(self._device)
+        with _CAPTURE_LOCK:
+            capture.wait_stream(current)
             try:
-                with torch.cuda.stream(ours):
+                with torch.cuda.stream(capture):
                     yield
             finally:
-                theirs.wait_stream(ours)
+                current.wait_stream(capture)
 
     def _record(self, step: Callable[[], None]) -> Any:
         graph = torch.cuda.CUDAGraph()
-        with _CAPTURING, torch.cuda.device(self._device):
+        with _CAPTURE_LOCK, torch.cuda.device(self._device):
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             torch.cuda.synchronize()
             # Not torch.cuda.graph: it empties torch's caches every time, keeps one stream for all
             # devices, and stays on it where a capture fails.
-            with torch.cuda.stream(_stream(self._device)):
+            with torch.cuda.stream(_capture_stream(self._device)):
                 try:
                     # Other threads of the process may use the device meanwhile.
                     graph.capture_begin(self._pool, capture_error_mode="thread_local")
@@ -129,14 +131,14 @@ class CudaGraphs:
                         step()
                     finally:
                         graph.capture_end()
-                except BaseException:  # a host's stop, say
-                    self._unwind()
+                except BaseException:  # a host's interrupt, say
+                    self._end_allocation_to_pool()
                     raise
         return graph
 
-    def _unwind(self) -> None:
-        """After a capture that failed, torch up to 2.11 would take all memory for that of a graph
-        that is still recorded, and give none of it back."""
+    def _end_allocation_to_pool(self) -> None:
+        """After a capture that failed, torch up to 2.11 would go on allocating from the graph's
+        pool, and give none of that memory back."""
         # A newer one has ended it, and may have no such function.
         with suppress(RuntimeError, AttributeError):
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
@@ -147,6 +149,6 @@ class CudaGraphs:
 
 
 @cache
-def _stream(device: torch.device) -> Any:
+def _capture_stream(device: torch.device) -> Any:
     """Where steps on ``device`` are captured: one for all, for each keeps memory of its own."""
     return torch.cuda.Stream(device)

@@ -1,9 +1,10 @@
-"""The caches of rows that decode together, each row with a length of its own.
+"""KV cache in slots: the caches of rows that decode together, each with a length of its own.
 
-Every row has a slot: its keys and values lie from the slot's beginning, and a new token's go
-where the row ends. So a row can leave and another take its place at any time, without moving the
-others, and nothing is copied but what a step adds. (Growing caches copy everything at every
-token.) Layers of linear attention keep a state of fixed size instead, one for each slot.
+Every row has a slot: its keys and values start at the slot's beginning, and a new token's are
+written where the row ends. So a row can leave and another take its slot at any time, without moving
+the others, and a step copies nothing but what it adds. (transformers' growing caches copy
+everything at every token.) Layers of linear attention keep a state of fixed size instead, one for
+each slot.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 
-GRAIN = 256
-"""Tokens; slots grow in such steps."""
-AHEAD = 1024
-"""Tokens that fixed slots have room for ahead of their rows: an answer may end long before its
-limit."""
+BLOCK_TOKENS = 256
+"""Slots grow by multiples of this."""
+HEADROOM_TOKENS = 1024
+"""Tokens that static slots have room for beyond what is needed now: an answer may end long before
+its limit."""
 
 
 @dataclass
-class SlotEnds:
-    """Where the rows end during a step: ``places`` ``[slots, new]`` of the new tokens, ``rows``
-    ``[slots, 1]`` the numbers of the slots, ``width`` of the keys that are looked at. Known to the
-    layers, which must not know the slots: a circle would keep all their memory until somebody
-    collects it."""
+class StepIndices:
+    """Where a step writes: ``slots`` ``[slots, 1]`` the numbers of the slots, ``positions``
+    ``[slots, new]`` of the new tokens in them; and the attention ``width``. Known to the layers,
+    which must not know the cache: a reference circle would keep all their memory until a garbage
+    collection."""
 
-    rows: Tensor
-    places: Tensor
+    slots: Tensor
+    positions: Tensor
     width: int = 0
 
 
@@ -45,74 +46,78 @@ def _slot_layer() -> Any:
     class SlotLayer(DynamicLayer):
         """Keys and values ``[slots, heads, capacity, dim]`` of one layer."""
 
-        def __init__(self, ends: SlotEnds):
+        def __init__(self, step: StepIndices):
             super().__init__()
-            self.ends = ends
+            self.step = step
             self.is_initialized = True
 
         def update(
             self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
         ) -> tuple[Tensor, Tensor]:
-            """Takes new tokens for every slot; gives keys and values up to the longest row."""
-            # Of a model on several devices each layer's keys are where the layer is.
-            rows, places = (at.to(self.keys.device) for at in (self.ends.rows, self.ends.places))
-            width = self.ends.width
-            self.keys[rows, :, places] = key_states.transpose(1, 2)
-            self.values[rows, :, places] = value_states.transpose(1, 2)
+            """Writes new tokens of every slot; gives keys and values up to the longest row."""
+            # In a model on several devices each layer's keys are where the layer is.
+            slots = self.step.slots.to(self.keys.device)
+            positions = self.step.positions.to(self.keys.device)
+            width = self.step.width
+            self.keys[slots, :, positions] = key_states.transpose(1, 2)
+            self.values[slots, :, positions] = value_states.transpose(1, 2)
             return self.keys[:, :, :width], self.values[:, :, :width]
 
         def get_seq_length(self, *_: Any) -> int:
-            return self.ends.width - self.ends.places.shape[1]
+            return self.step.width - self.step.positions.shape[1]
 
     return SlotLayer
 
 
 class SlotCache:
-    """Caches of as many rows as were put in. ``lengths``: tokens of each, the ones that are decoded
-    next not counted; ``places`` the same on the device. ``width``: keys that the next step looks
-    at, those that no row can see included.
+    """KV cache of as many rows as were added. ``lengths``: cached tokens of each row, those that
+    are decoded next not counted; ``device_lengths`` the same on the device. ``width``: keys that
+    the next step attends over, those included that no row may see.
 
-    ``fixed``: slots have room for what their rows can get to or for ``AHEAD`` tokens more, and
-    widths change in steps of ``GRAIN``, so that most steps are alike and no tensor moves.
-    Otherwise both grow as the rows do. ``new``: tokens a row that the next step adds."""
+    ``static``: slots have room for their rows' maximum lengths or for ``HEADROOM_TOKENS`` more than
+    is needed now, and widths change in steps of ``BLOCK_TOKENS``, so that most steps have equal
+    shapes and no tensor moves. Otherwise both grow as the rows do. ``new_tokens``: tokens a row
+    that the next step adds."""
 
-    def __init__(self, device: torch.device, fixed: bool = False):
-        self.new = 1
+    def __init__(self, device: torch.device, static: bool = False):
+        self.new_tokens = 1
         self.lengths: list[int] = []
         self.cache: Any = None
-        self.places = torch.empty(0, dtype=torch.long, device=device)
-        self._fixed = fixed
-        self._reaches: list[int] = []
-        self._nowhere = self.places
-        self._ends = SlotEnds(self._nowhere, self._nowhere)
+        self.device_lengths = torch.empty(0, dtype=torch.long, device=device)
+        self._static = static
+        self._max_lengths: list[int] = []
+        self._no_indices = self.device_lengths
+        self._step = StepIndices(self._no_indices, self._no_indices)
         self._layers: list[Any] = []
-        self._kept: list[Tensor] = []
+        self._saved_states: list[Tensor] = []
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of keys, and so of what they are compared with."""
+        """Of keys, and so of queries."""
         return next(layer.keys.dtype for layer in self._layers if not _is_linear(layer))
 
     @property
     def width(self) -> int:
-        longest = max(self.lengths) + self.new
-        return _rounded(longest) if self._fixed else longest
+        longest = max(self.lengths) + self.new_tokens
+        return _round_up(longest) if self._static else longest
 
-    def add(self, caches: Sequence[Any], lengths: Sequence[int], reaches: Sequence[int]) -> None:
-        """Adds rows below the others, given their caches of one row each, which are emptied on the
-        way: there need not be room for both. ``reaches``: the lengths they can get to."""
+    def add(
+        self, caches: Sequence[Any], lengths: Sequence[int], max_lengths: Sequence[int]
+    ) -> None:
+        """Adds slots for new rows, given their caches of one row each, which are emptied on the
+        way: there need not be room for both. ``max_lengths``: what the rows can grow to."""
         if not self._layers:
             from transformers.cache_utils import Cache
 
-            self._layers = [self._like(layer) for layer in caches[0].layers]
+            self._layers = [self._new_layer(layer) for layer in caches[0].layers]
             self.cache = Cache(layers=self._layers)
         self.lengths += lengths
-        self._reaches += reaches
-        self._place()
-        capacity = self._capacity(self._least)
+        self._max_lengths += max_lengths
+        self._copy_lengths()
+        capacity = self._capacity(self._required)
         for index, layer in enumerate(self._layers):
             new = [cache.layers[index] for cache in caches]
             if not _is_linear(layer):
@@ -123,130 +128,130 @@ class SlotCache:
             else:
                 _stack_states(layer, new)
 
-    def replace(self, place: int, cache: Any, length: int, reach: int) -> bool:
-        """Gives the slot of a row that has left to another one. True where tensors had to move."""
-        self.lengths[place], self._reaches[place] = length, reach
-        self.places[place] = length
+    def replace(self, slot: int, cache: Any, length: int, max_length: int) -> bool:
+        """Gives a free slot to a new row. True where tensors had to move."""
+        self.lengths[slot], self._max_lengths[slot] = length, max_length
+        self.device_lengths[slot] = length
         moved = self._grow()
         for layer, part in zip(self._layers, cache.layers, strict=True):
             if not _is_linear(layer):
                 for held, new in ((layer.keys, part.keys), (layer.values, part.values)):
-                    held[place, :, :length] = new[0]
-                    held[place, :, length:] = 0  # whatever an empty slot has computed
+                    held[slot, :, :length] = new[0]
+                    held[slot, :, length:] = 0  # a free slot takes part in steps, and may hold NaN
             else:
-                _replace_state(layer, place, part)
+                _replace_state(layer, slot, part)
         return moved
 
-    def leave(self, place: int) -> None:
-        """The row at ``place`` has left; its slot stands empty."""
-        self.lengths[place] = self._reaches[place] = 0
-        self.places[place] = 0
+    def free(self, slot: int) -> None:
+        """The row of ``slot`` is finished."""
+        self.lengths[slot] = self._max_lengths[slot] = 0
+        self.device_lengths[slot] = 0
 
-    def keep(self, places: Sequence[int]) -> None:
-        """Only the rows at ``places``, in this order."""
-        self.lengths = [self.lengths[place] for place in places]
-        self._reaches = [self._reaches[place] for place in places]
-        self._place()
-        capacity = self._capacity(self._least)
+    def keep(self, slots: Sequence[int]) -> None:
+        """Drops all slots but ``slots``, which then have this order."""
+        self.lengths = [self.lengths[slot] for slot in slots]
+        self._max_lengths = [self._max_lengths[slot] for slot in slots]
+        self._copy_lengths()
+        capacity = self._capacity(self._required)
         for layer in self._layers:
             if not _is_linear(layer):
-                layer.keys = layer.keys[:, :, :capacity][places]
-                layer.values = layer.values[:, :, :capacity][places]
+                layer.keys = layer.keys[:, :, :capacity][slots]
+                layer.values = layer.values[:, :, :capacity][slots]
             else:
-                _select_states(layer, places)
+                _select_states(layer, slots)
 
-    def make_room(self, new: int = 1) -> bool:
-        """For ``new`` more tokens a row. True where tensors had to move."""
-        self.new = new
+    def reserve(self, new_tokens: int = 1) -> bool:
+        """Makes room for ``new_tokens`` more a row. True where tensors had to move."""
+        self.new_tokens = new_tokens
         return self._grow()
 
-    def growth(self, new: int = 1) -> int:
-        """Bytes that ``make_room`` would take at its worst moment, beside what is there: layers
-        grow one after the other."""
-        least = max(self.lengths) + new
+    def growth_bytes(self, new_tokens: int = 1) -> int:
+        """Bytes that ``reserve`` would take at its worst moment, beside those held: layers grow one
+        after the other."""
+        required = max(self.lengths) + new_tokens
         layers = [layer for layer in self._layers if not _is_linear(layer)]
-        if layers[0].keys.shape[2] >= least:
+        if layers[0].keys.shape[2] >= required:
             return 0
-        capacity = self._capacity(least)
+        capacity = self._capacity(required)
         held = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
         grown = [tensor.nbytes // tensor.shape[2] * capacity for tensor in held]
         return sum(grown) + max(grown) - sum(tensor.nbytes for tensor in held)
 
-    def visible(self) -> Tensor:
-        """Which keys the new tokens may look at, bool ``[slots, new, width]``: those of their own
-        row up to themselves. Tells the layers where the new ones go."""
-        ends, device = self._ends, self.places.device
-        ends.width = self.width
-        ends.places = self.places[:, None] + torch.arange(self.new, device=device)
-        ends.rows = torch.arange(len(self.lengths), device=device)[:, None]
-        return torch.arange(ends.width, device=device) <= ends.places[:, :, None]
+    def begin_step(self) -> Tensor:
+        """Tells the layers where the step's tokens go. Gives which keys these may attend to, bool
+        ``[slots, new, width]``: those of their own row up to themselves."""
+        step, device = self._step, self.device_lengths.device
+        step.width = self.width
+        step.positions = self.device_lengths[:, None] + torch.arange(self.new_tokens, device=device)
+        step.slots = torch.arange(len(self.lengths), device=device)[:, None]
+        return torch.arange(step.width, device=device) <= step.positions[:, :, None]
 
-    def step_over(self) -> None:
-        """Lets go of what the layers were told: of a captured step nothing may live on, for where
-        it lay belongs to its graph."""
-        self._ends.rows = self._ends.places = self._nowhere
+    def end_step(self) -> None:
+        """Drops the step's indices: no tensor of a captured step may outlive it, since its memory
+        belongs to the graph."""
+        self._step.slots = self._step.positions = self._no_indices
 
     def advance(self) -> None:
-        """After a step of one token a row, which has moved ``places`` itself."""
+        """After a step of one token a row, which has advanced ``device_lengths`` itself."""
         self.lengths = [length + 1 for length in self.lengths]
-
-    @property
-    def open(self) -> list[int]:
-        """Places of the rows that have not left."""
-        return [place for place, reach in enumerate(self._reaches) if reach]
-
-    @property
-    def can_forget(self) -> bool:
-        """Whether a step's last tokens can be taken back by not counting them. States of linear
-        attention have no way back but to what was kept of them."""
-        return not any(_is_linear(layer) for layer in self._layers)
-
-    def keep_states(self) -> None:
-        """Copies the states of linear attention, for ``restore_states``."""
-        states = self._states()
-        if [state.shape for state in states] != [copy.shape for copy in self._kept]:
-            self._kept = [torch.empty_like(state) for state in states]
-        for copy, state in zip(self._kept, states, strict=True):
-            copy.copy_(state)
-
-    def restore_states(self) -> None:
-        """Back to how the states were at the last ``keep_states``."""
-        for copy, state in zip(self._kept, self._states(), strict=True):
-            state.copy_(copy)
-
-    def _states(self) -> list[Tensor]:
-        linear = [layer for layer in self._layers if _is_linear(layer)]
-        return [state for layer in linear for state in held_states(layer)]
 
     def advance_by(self, counts: Sequence[int]) -> None:
         """After a step of which each row keeps only its first ``counts`` tokens."""
         pairs = zip(self.lengths, counts, strict=True)
         self.lengths = [length + count for length, count in pairs]
-        self.places.copy_(torch.tensor(self.lengths))
+        self.device_lengths.copy_(torch.tensor(self.lengths))
 
-    def _place(self) -> None:
-        self.places = torch.tensor(self.lengths, device=self.places.device)
+    @property
+    def active(self) -> list[int]:
+        """Slots that are not free."""
+        return [slot for slot, length in enumerate(self._max_lengths) if length]
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether a step's last tokens can be taken back by not counting them. States of linear
+        attention can only go back to a saved copy."""
+        return not any(_is_linear(layer) for layer in self._layers)
+
+    def save_states(self) -> None:
+        """Copies the states of linear attention, for ``restore_states``."""
+        states = self._states()
+        if [state.shape for state in states] != [copy.shape for copy in self._saved_states]:
+            self._saved_states = [torch.empty_like(state) for state in states]
+        for copy, state in zip(self._saved_states, states, strict=True):
+            copy.copy_(state)
+
+    def restore_states(self) -> None:
+        """Back to the states at the last ``save_states``."""
+        for copy, state in zip(self._saved_states, self._states(), strict=True):
+            state.copy_(copy)
+
+    def _states(self) -> list[Tensor]:
+        linear = [layer for layer in self._layers if _is_linear(layer)]
+        return [state for layer in linear for state in linear_states(layer)]
+
+    def _copy_lengths(self) -> None:
+        self.device_lengths = torch.tensor(self.lengths, device=self.device_lengths.device)
 
     def _grow(self) -> bool:
         moved = False
         for layer in self._layers:
-            if not _is_linear(layer) and layer.keys.shape[2] < self._least:
-                capacity = self._capacity(self._least)
+            if not _is_linear(layer) and layer.keys.shape[2] < self._required:
+                capacity = self._capacity(self._required)
                 layer.keys = _stacked(layer.keys, [], capacity)
                 layer.values = _stacked(layer.values, [], capacity)
                 moved = True
         return moved
 
     @property
-    def _least(self) -> int:
-        return max(self.lengths) + self.new
+    def _required(self) -> int:
+        return max(self.lengths) + self.new_tokens
 
-    def _capacity(self, least: int) -> int:
-        if not self._fixed:
-            return _rounded(least)
-        return _rounded(max(least, min(max(self._reaches), least + AHEAD)))
+    def _capacity(self, required: int) -> int:
+        if not self._static:
+            return _round_up(required)
+        return _round_up(max(required, min(max(self._max_lengths), required + HEADROOM_TOKENS)))
 
-    def _like(self, layer: Any) -> Any:
+    def _new_layer(self, layer: Any) -> Any:
         kind = type(layer).__name__
         if kind not in ("DynamicLayer", "LinearAttentionLayer"):
             raise UnsupportedModel(
@@ -254,24 +259,24 @@ class SlotCache:
                 "would answer wrongly. A newer version of Qwen-VL Suite may know it."
             )
         if not _is_linear(layer):
-            return _slot_layer()(self._ends)
+            return _slot_layer()(self._step)
         made = type(layer)()
         made.has_previous_state = dict(layer.has_previous_state)
         return made
 
 
-def _rounded(length: int) -> int:
-    return -(-length // GRAIN) * GRAIN
+def linear_states(layer: Any) -> list[Tensor]:
+    """What a layer of linear attention has in place of keys and values."""
+    states = (*layer.conv_states.values(), *layer.recurrent_states.values())
+    return [state for state in states if state is not None]
+
+
+def _round_up(length: int) -> int:
+    return -(-length // BLOCK_TOKENS) * BLOCK_TOKENS
 
 
 def _is_linear(layer: Any) -> bool:
     return hasattr(layer, "recurrent_states")
-
-
-def held_states(layer: Any) -> list[Tensor]:
-    """What a layer of linear attention has in place of keys and values."""
-    states = (*layer.conv_states.values(), *layer.recurrent_states.values())
-    return [state for state in states if state is not None]
 
 
 def _stacked(held: Tensor | None, new: Sequence[Tensor], capacity: int) -> Tensor:
@@ -301,16 +306,16 @@ def _stack_states(layer: Any, new: Sequence[Any]) -> None:
     layer.dtype, layer.device = new[0].dtype, new[0].device
 
 
-def _replace_state(layer: Any, place: int, part: Any) -> None:
+def _replace_state(layer: Any, slot: int, part: Any) -> None:
     for name in ("conv_states", "recurrent_states"):
         for index, state in getattr(layer, name).items():
             if state is not None:
-                state[place] = getattr(part, name)[index][0]
+                state[slot] = getattr(part, name)[index][0]
 
 
-def _select_states(layer: Any, places: Sequence[int]) -> None:
+def _select_states(layer: Any, slots: Sequence[int]) -> None:
     for name in ("conv_states", "recurrent_states"):
         held = getattr(layer, name)
         for index, state in held.items():
             if state is not None:
-                held[index] = state[torch.tensor(places, device=state.device)]
+                held[index] = state[torch.tensor(slots, device=state.device)]

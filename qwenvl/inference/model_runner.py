@@ -1,8 +1,7 @@
-"""Runs a model token by token: a prompt is read once, then rows decode together.
+"""Model runner: the forward passes of one model, prefill of a prompt and decode steps of a batch.
 
-``generate`` of transformers takes a batch from its first token to its last. Here every row is on
-its own way: it can join when another leaves, and begin behind a part of its prompt that was read
-before.
+``generate`` of transformers takes a batch from its first token to its last. Here every row goes its
+own way: it can join when another leaves, and start behind a prefix that was prefilled before.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..models.patches import patch_embedding
-from .kv_cache import held_states
+from .kv_cache import SlotCache, linear_states
 from .mrope import rope_positions
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """The beginning of a prompt, as the model knows it once it has read it: its ``cache`` (one
-    row), its ``length`` in tokens, and ``logits`` ``[V]`` for the token behind it."""
+    """A prefilled prompt or prefix: its KV ``cache`` (one row), its ``length`` in tokens, and the
+    ``logits`` ``[V]`` of the token behind it."""
 
     cache: Any
     length: int
@@ -38,7 +37,7 @@ class Prefill:
         return held + self.logits.nbytes
 
     def to(self, device: torch.device) -> Prefill:
-        cache = copied(self.cache)
+        cache = copy_cache(self.cache)
         for layer in cache.layers:
             if hasattr(layer, "recurrent_states"):
                 for states in (layer.conv_states, layer.recurrent_states):
@@ -52,7 +51,7 @@ class Prefill:
 
 @dataclass(frozen=True)
 class VisionFeatures:
-    """A picture as the vision tower gave it: whatever form that has in the model's family."""
+    """An image as the vision tower encoded it, in whatever form the model's family has."""
 
     features: Any
 
@@ -68,26 +67,26 @@ class VisionFeatures:
 
 @dataclass
 class ImageInput:
-    """A picture of a prompt: its ``grid`` in patches, and either its patches (see
-    ``ImageProcessor.pixel_values``) or what was seen of it before; ``keep`` is called with what is
-    seen of it now."""
+    """An image of a prompt: its ``grid`` in patches, and either its patches (see
+    ``ImageProcessor.pixel_values``) or its ``features`` where they are known; ``on_encoded`` is
+    called with them once the vision tower has made them."""
 
     grid: tuple[int, int, int]
-    pixels: Tensor | None
-    look: VisionFeatures | None
-    keep: Callable[[VisionFeatures], None]
+    pixel_values: Tensor | None
+    features: VisionFeatures | None
+    on_encoded: Callable[[VisionFeatures], None]
 
 
 class ModelRunner:
-    """The forward passes of one loaded model. ``image_id`` stands for a picture's tokens in a
-    prompt, ``merge`` patches a side for one of them."""
+    """Forward passes of a loaded model. ``image_token_id`` stands for an image's tokens in a
+    prompt, ``merge_size`` patches a side for one of them."""
 
-    def __init__(self, model: Any, image_token_id: int, merge: int):
-        self.model, self.image_token_id, self.merge = model, image_token_id, merge
+    def __init__(self, model: Any, image_token_id: int, merge_size: int):
+        self.model, self.image_token_id, self.merge_size = model, image_token_id, merge_size
         accepted = inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._text_config = model.config.get_text_config()
-        # A token's attention needs its own mask: flash attention has no form for that which could
+        # Decode steps need a mask for each row: flash attention has no form for that which could
         # be captured, and is no faster for a single token.
         own = self._text_config._attn_implementation
         self._attention = "eager" if own == "eager" else "sdpa"
@@ -102,56 +101,56 @@ class ModelRunner:
         return next(self.model.parameters()).device
 
     @property
-    def sight(self) -> Tensor:
-        """On the device and of the type that ``read`` takes pixels in."""
+    def vision_weight(self) -> Tensor:
+        """A weight on the device and of the dtype that ``prefill`` takes pixel values in."""
         return patch_embedding.of(self.model).still
 
-    def read(
+    def prefill(
         self,
         ids: Sequence[int],
         grids: Sequence[tuple[int, int, int]],
-        pictures: Sequence[ImageInput] = (),
-        behind: Prefill | None = None,
+        images: Sequence[ImageInput] = (),
+        prefix: Prefill | None = None,
     ) -> tuple[Prefill, int]:
-        """Reads the prompt ``ids``, whose pictures have ``grids``, from where ``behind`` ended, and
-        there are no ``pictures`` after that place, or from the beginning. ``behind`` itself is left
-        as it was. Gives also the position of the next token."""
+        """Runs the prompt ``ids``, whose images have ``grids``, from its beginning, or from the end
+        of ``prefix``, with no image behind that; ``prefix`` is not changed. Gives also the M-RoPE
+        position of the next token."""
         from transformers import DynamicCache
 
-        start = behind.length if behind else 0
-        cache = copied(behind.cache) if behind else DynamicCache(config=self._text_config)
-        positions, following = rope_positions(ids, self.image_token_id, grids, self.merge)
+        start = prefix.length if prefix else 0
+        cache = copy_cache(prefix.cache) if prefix else DynamicCache(config=self._text_config)
+        positions, next_position = rope_positions(ids, self.image_token_id, grids, self.merge_size)
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([ids[start:]], device=self.device),
             "position_ids": positions[:, None, start:].to(self.device),
         }
-        if pictures:
-            inputs["pixel_values"] = self.sight.new_empty(0)  # they are looked at one by one
+        if images:
+            # The images' own values go through ``_encoding``, one image after the other.
+            inputs["pixel_values"] = self.vision_weight.new_empty(0)
             inputs["image_grid_thw"] = torch.tensor(grids, device=self.device)
-        with self._seeing(pictures):
+        with self._encoding(images):
             out = self.model(**inputs, past_key_values=cache, use_cache=True, **self._last_only)
-        return Prefill(cache, len(ids), out.logits[0, -1].clone()), following
+        return Prefill(cache, len(ids), out.logits[0, -1].clone()), next_position
 
     @contextmanager
-    def _seeing(self, pictures: Sequence[ImageInput]) -> Iterator[None]:
-        """The vision tower looks at ``pictures`` one by one, and only at those of which nothing is
-        known yet, whatever pixels it is given."""
-        if not pictures:
+    def _encoding(self, images: Sequence[ImageInput]) -> Iterator[None]:
+        """The vision tower gives the features of ``images``, whatever pixel values it is called
+        with. It encodes one image at a time, and only those without known features."""
+        if not images:
             yield
             return
         tower = next(m for m in self.model.modules() if hasattr(m, "patch_embed"))
-        looks, held = tower.forward, vars(tower).get("forward")
+        encode, held = tower.forward, vars(tower).get("forward")
 
-        def forward(_pixels: Tensor, grid_thw: Tensor, **options: Any) -> Any:
-            for picture in pictures:
-                if picture.look is None:
-                    grid = torch.tensor([picture.grid], device=grid_thw.device)
-                    picture.look = VisionFeatures(
-                        _needed(looks(picture.pixels, grid_thw=grid, **options))
-                    )
-                    picture.pixels = None
-                    picture.keep(picture.look)
-            return _joined([picture.look.features for picture in pictures if picture.look])
+        def forward(_pixel_values: Tensor, grid_thw: Tensor, **options: Any) -> Any:
+            for image in images:
+                if image.features is None:
+                    grid = torch.tensor([image.grid], device=grid_thw.device)
+                    encoded = encode(image.pixel_values, grid_thw=grid, **options)
+                    image.features = VisionFeatures(_without_patches(encoded))
+                    image.pixel_values = None
+                    image.on_encoded(image.features)
+            return _concatenated([image.features.features for image in images if image.features])
 
         tower.forward = forward
         try:
@@ -161,36 +160,34 @@ class ModelRunner:
             if held is not None:
                 tower.forward = held
 
-    def slots(self, fixed: bool = False) -> Any:
-        """An empty set of slots for rows that decode together; see ``SlotCache``."""
-        from .kv_cache import SlotCache
+    def new_kv_cache(self, static: bool = False) -> SlotCache:
+        """An empty KV cache for rows that decode together."""
+        return SlotCache(self.device, static)
 
-        return SlotCache(self.device, fixed)
-
-    def step(self, slots: Any, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Logits ``[slots, new, V]`` behind each of the new ``tokens`` ``[slots, new]``, the first
-        of which stands at ``positions`` ``[slots]``. Waits for nothing on the device."""
-        visible = slots.visible()
-        ahead = torch.arange(tokens.shape[1], device=self.device)
-        with self._attending():
+    def step(self, kv_cache: SlotCache, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Logits ``[slots, new, V]`` behind each of the ``tokens`` ``[slots, new]``, the first of
+        which has the M-RoPE position ``positions`` ``[slots]``. Does not wait for the device."""
+        visible = kv_cache.begin_step()
+        offsets = torch.arange(tokens.shape[1], device=self.device)
+        with self._decode_attention():
             out = self.model(
                 input_ids=tokens,
-                position_ids=(positions[:, None] + ahead).expand(3, -1, -1),
-                attention_mask=self.mask(visible, slots.dtype)[:, None],
-                past_key_values=slots.cache,
+                position_ids=(positions[:, None] + offsets).expand(3, -1, -1),
+                attention_mask=self.additive_mask(visible, kv_cache.dtype)[:, None],
+                past_key_values=kv_cache.cache,
                 use_cache=True,
             )
-        slots.step_over()
+        kv_cache.end_step()
         return out.logits
 
-    def mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
-        """``visible``, which keys each query may look at, as what attention in ``dtype`` adds.
-        (sdpa would take it as it is, and make these numbers of it anew in every layer.)"""
+    def additive_mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
+        """``visible``, which keys each query may attend to, as what attention in ``dtype`` adds.
+        (sdpa takes booleans too, and converts them anew in every layer.)"""
         blocked = -torch.inf if self._attention == "sdpa" else torch.finfo(dtype).min
         return torch.where(visible, 0.0, blocked).to(dtype)
 
     @contextmanager
-    def _attending(self) -> Iterator[None]:
+    def _decode_attention(self) -> Iterator[None]:
         config, own = self._text_config, self._text_config._attn_implementation
         config._attn_implementation = self._attention
         try:
@@ -200,9 +197,9 @@ class ModelRunner:
 
 
 @contextmanager
-def stoppable(model: nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Calls ``check`` before every layer of ``model`` while the block runs, so that a stop need
-    not wait for a pass over large pictures."""
+def interruptible(model: nn.Module, check: Callable[[], None]) -> Iterator[None]:
+    """Calls ``check`` before every layer of ``model`` while the block runs, so that an interrupt
+    need not wait for a pass over large images."""
 
     def before(_module: nn.Module, _inputs: object) -> None:
         check()
@@ -216,9 +213,9 @@ def stoppable(model: nn.Module, check: Callable[[], None]) -> Iterator[None]:
             hook.remove()
 
 
-def copied(cache: Any) -> Any:
-    """A cache that can grow without changing the first: keys and values are replaced when they
-    grow and can be shared, states are written to and cannot."""
+def copy_cache(cache: Any) -> Any:
+    """A cache that can grow without changing the first. Keys and values are replaced when they grow
+    and can be shared; states of linear attention are written to and are copied."""
     made = copy.copy(cache)
     made.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in made.layers:
@@ -235,16 +232,16 @@ def copied(cache: Any) -> Any:
     return made
 
 
-def _needed(features: Any) -> Any:
-    """Without the patches before they became tokens, which nobody uses."""
+def _without_patches(features: Any) -> Any:
+    """Drops the tower's states before patches are merged into tokens, which nothing uses."""
     if getattr(features, "pooler_output", None) is not None:
         features.last_hidden_state = None
     return features
 
 
-def _joined(features: Sequence[Any]) -> Any:
-    """What the tower would have given for all pictures at once. A new container each time: models
-    put other things into it."""
+def _concatenated(features: Sequence[Any]) -> Any:
+    """What the tower would give for all images at once. A new container each time: models add to
+    it."""
 
     def join(*parts: Any) -> Any:
         if not isinstance(parts[0], Tensor):
@@ -256,5 +253,5 @@ def _joined(features: Sequence[Any]) -> Any:
 
 def _tensors(layer: Any) -> list[Tensor]:
     if hasattr(layer, "recurrent_states"):
-        return held_states(layer)
+        return linear_states(layer)
     return [layer.keys, layer.values]

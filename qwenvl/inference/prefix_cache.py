@@ -1,8 +1,8 @@
-"""What a model has seen, so that it need not look again.
+"""Prefix cache of KV states and vision features, keyed by content.
 
-Several questions about one picture share everything up to the picture's end, or at least the
-picture. What the model knows at these places is kept, bounded in bytes, the part used longest ago
-leaving first.
+Questions about one image share everything up to the image's end, or at least the image. Prefilled
+prefixes and vision features are kept in a bounded number of bytes, least recently used evicted
+first.
 """
 
 from __future__ import annotations
@@ -17,79 +17,81 @@ from torch import Tensor
 
 from .model_runner import Prefill, VisionFeatures
 
-MOST = 1 << 30
-"""Bytes that are kept at most."""
+MAX_BYTES = 1 << 30
+"""Capacity of a cache."""
 
 
-def digest(picture: Tensor) -> bytes:
-    """Equal for equal pixels (uint8 ``[3, H, W]``) alone: of all of them, not of a sample."""
-    # Channels last, as ``images`` lays pictures out: then nothing is copied.
-    flat = picture.movedim(0, -1).contiguous().cpu().view(-1).numpy()
-    return hashlib.blake2b(flat.data, digest_size=16).digest() + repr(picture.shape).encode()
+def image_digest(image: Tensor) -> bytes:
+    """Equal for equal pixels (uint8 ``[3, H, W]``) only: of all of them, not of a sample."""
+    # Channels last, as ``media`` lays images out: then nothing is copied.
+    flat = image.movedim(0, -1).contiguous().cpu().view(-1).numpy()
+    return hashlib.blake2b(flat.data, digest_size=16).digest() + repr(image.shape).encode()
+
+
+def prefix_key(
+    ids: Sequence[int], digests: Sequence[bytes], sizes: Sequence[tuple[int, int]]
+) -> Hashable:
+    """Of a prefix: its tokens, and for each of its images the content and the input size."""
+    return tuple(ids), tuple(digests), tuple(sizes)
 
 
 class PrefixCache:
-    """Beginnings of prompts and pictures, by what they are made of, up to ``most`` bytes of them;
-    ``nbytes``: what is kept now. Lives and moves with a model's weights. An entry is measured once,
-    when it comes: what a call costs does not grow with the number of entries."""
+    """LRU cache of at most ``max_bytes``; ``nbytes``: bytes held now. Lives and moves with a
+    model's weights. An entry is measured once, when it is put in: the cost of a call does not grow
+    with the number of entries."""
 
-    def __init__(self, most: int = MOST):
-        self.most = most
+    def __init__(self, max_bytes: int = MAX_BYTES):
+        self.max_bytes = max_bytes
         self.nbytes = 0
         self.hits = self.misses = 0
-        self._kept: OrderedDict[Hashable, tuple[Prefill | VisionFeatures, int]] = OrderedDict()
-        self._parked: set[Hashable] = set()
+        self._entries: OrderedDict[Hashable, tuple[Prefill | VisionFeatures, int]] = OrderedDict()
+        self._offloaded: set[Hashable] = set()
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept
+        return key in self._entries
 
     def get(self, key: Hashable, device: torch.device) -> Any:
-        """What is known of ``key``, or None; fetched to ``device`` if it was parked."""
-        if key not in self._kept:
+        """The entry of ``key``, or None; moved back to ``device`` if it was offloaded."""
+        if key not in self._entries:
             self.misses += 1
             return None
         self.hits += 1
-        known, nbytes = self._kept[key]
-        self._kept.move_to_end(key)
-        if key in self._parked:
-            known = known.to(device)
-            self._kept[key] = known, nbytes
-            self._parked.discard(key)
-        return known
+        entry, nbytes = self._entries[key]
+        self._entries.move_to_end(key)
+        if key in self._offloaded:
+            entry = entry.to(device)
+            self._entries[key] = entry, nbytes
+            self._offloaded.discard(key)
+        return entry
 
-    def put(self, key: Hashable, known: Prefill | VisionFeatures) -> None:
-        nbytes = known.nbytes
-        if nbytes > self.most:
+    def put(self, key: Hashable, entry: Prefill | VisionFeatures) -> None:
+        """Adds ``entry`` unless it alone exceeds the capacity."""
+        nbytes = entry.nbytes
+        if nbytes > self.max_bytes:
             return
-        self._drop(key)
-        self._kept[key] = known, nbytes
+        self._evict(key)
+        self._entries[key] = entry, nbytes
         self.nbytes += nbytes
-        self.limit(self.most)
+        self.limit(self.max_bytes)
 
-    def limit(self, most: int) -> None:
-        """From now on at most ``most`` bytes."""
-        self.most = most
-        while self.nbytes > most:
-            self._drop(next(iter(self._kept)))
+    def limit(self, max_bytes: int) -> None:
+        """Sets the capacity, and evicts what exceeds it."""
+        self.max_bytes = max_bytes
+        while self.nbytes > max_bytes:
+            self._evict(next(iter(self._entries)))
 
     def offload(self) -> None:
-        """All to RAM, from where each is fetched when it is asked for."""
-        for key, (known, nbytes) in self._kept.items():
-            self._kept[key] = known.to(torch.device("cpu")), nbytes
-        self._parked = set(self._kept)
+        """Moves all entries to RAM, from where ``get`` brings each back."""
+        for key, (entry, nbytes) in self._entries.items():
+            self._entries[key] = entry.to(torch.device("cpu")), nbytes
+        self._offloaded = set(self._entries)
 
     def clear(self) -> None:
-        self._kept.clear()
-        self._parked.clear()
+        self._entries.clear()
+        self._offloaded.clear()
         self.nbytes = 0
 
-    def _drop(self, key: Hashable) -> None:
-        _, nbytes = self._kept.pop(key, (None, 0))
+    def _evict(self, key: Hashable) -> None:
+        _, nbytes = self._entries.pop(key, (None, 0))
         self.nbytes -= nbytes
-        self._parked.discard(key)
-
-
-def key(ids: Sequence[int], digests: Sequence[bytes], sizes: Sequence[tuple[int, int]]) -> Hashable:
-    """Of a beginning: its tokens, and for each of its pictures the content and the size in which
-    the model sees it."""
-    return tuple(ids), tuple(digests), tuple(sizes)
+        self._offloaded.discard(key)

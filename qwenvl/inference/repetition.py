@@ -1,9 +1,9 @@
-"""Loops: an answer that says the same again and again until its tokens are used up.
+"""Repetition detection: whether an answer is in a loop that would go on until its token limit.
 
-Pages hold runs too: blank rows of a table, dots that lead to a page's number, boxes to tick. What
-tells them apart is that a loop never ends, so the question is how long to wait. As long as a page
-can go on: some hundred lines where the text comes in lines, more tokens for rows and blanks than
-for words, and less for words without an end of a line, which no page repeats for long.
+Pages have runs too: blank table rows, leader dots, check boxes. A loop differs in that it never
+ends, so the question is how long to wait: as long as a page can go on. That is some hundred lines
+where the text comes in lines, more tokens for rows and blanks than for words, and fewer for words
+without a line's end, which no page repeats for long.
 """
 
 from __future__ import annotations
@@ -13,73 +13,73 @@ from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 
-_LONGEST = 1024  # tokens of a turn that is looked for
-_TURNS = 6  # equal turns that a loop has at least
-_TOKENS = 768  # ... and tokens
-_LINES = 128  # ... and lines, a page having less ...
-_WORDS = 2048  # ... but no more tokens than these where the lines hold words,
-_ROWS = 10_240  # ... and these where they are rows of a table, or mostly blanks
+_MAX_PERIOD = 1024  # tokens of a turn that is looked for
+_MIN_TURNS = 6  # equal turns that a loop has at least
+_MIN_TOKENS = 768  # ... and tokens
+_MIN_LINES = 128  # ... and lines, a page having fewer ...
+_MAX_WORD_TOKENS = 2048  # ... but no more tokens than these where the lines hold words,
+_MAX_ROW_TOKENS = 10_240  # ... and these where they are table rows, or mostly blanks
 
 _ROW_END = re.compile(r"</tr>")
 _LINE_END = re.compile(r"(?:(?:\n|</(?:li|p|div)>|<br\s*/?>|\\\\)[ \t]*)+")
 _CELL = re.compile(r"</?t[dhr]\b|[|\t&]")
 _MARKUP = re.compile(r"<[^<>]*>|&\w+;|\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
-# The same box or place again is no second thing.
-_PLACE = re.compile(r"bbox|point_2d|<\|?box|<point")
+# The same box or point twice is never meant as two things.
+_COORDINATES = re.compile(r"bbox|point_2d|<\|?box|<point")
 
 
 def loop_start(ids: Sequence[int], decode: Decode | None = None) -> int | None:
-    """Where a loop at the end of ``ids`` should be cut so that one turn of it stays, or None.
-    ``decode`` gives the text of tokens; without it, what kind of text repeats is guessed from how
-    many of its tokens differ."""
+    """The index to cut ``ids`` at so that one turn of the loop at their end stays; None where there
+    is no loop. ``decode`` gives the text of tokens; without it, the kind of text that repeats is
+    guessed from how many of its tokens differ."""
     period = _period(ids)
     if period is None:
         return None
-    start = _run(ids, period)
+    start = _repetition_start(ids, period)
     if len(ids) - start < _allowance(ids[len(ids) - period :], decode):
         return None
     return start + period
 
 
 def _period(ids: Sequence[int]) -> int | None:
-    """The shortest turn whose repetition the end of ``ids`` is, as far as loops go at least."""
+    """The shortest turn that the end of ``ids`` repeats often enough for a loop."""
     length = len(ids)
-    for period in range(1, min(_LONGEST, length // _TURNS) + 1):
+    for period in range(1, min(_MAX_PERIOD, length // _MIN_TURNS) + 1):
         if ids[-1] != ids[-1 - period]:
             continue
-        needed = max(_TOKENS, _TURNS * period)
+        needed = max(_MIN_TOKENS, _MIN_TURNS * period)
         if needed <= length and ids[length - needed + period :] == ids[length - needed : -period]:
             return period
     return None
 
 
-def _run(ids: Sequence[int], period: int) -> int:
+def _repetition_start(ids: Sequence[int], period: int) -> int:
     """Where the repetition begins that ``ids`` ends with."""
-    place = len(ids) - 1
-    while place >= period and ids[place] == ids[place - period]:
-        place -= 1
-    return place + 1 - period
+    index = len(ids) - 1
+    while index >= period and ids[index] == ids[index - period]:
+        index -= 1
+    return index + 1 - period
 
 
 def _allowance(turn: Sequence[int], decode: Decode | None) -> int:
     """Tokens that repetitions of ``turn`` may go on for."""
     if decode is None:
-        variety = len(set(turn)) / len(turn)  # rows say little with many tokens
+        variety = len(set(turn)) / len(turn)  # blank rows spend many tokens on few distinct ones
         lines, blank = int(variety <= 1 / 2), variety <= 1 / 4
     else:
-        lines, blank = _read(decode([*turn, *turn]))  # a turn begins anywhere, even amid a tag
+        lines, blank = _layout(decode([*turn, *turn]))  # a turn may begin inside a tag
     if not lines:
-        return _TOKENS
-    return min(_LINES * len(turn) // lines, _ROWS if blank else _WORDS)
+        return _MIN_TOKENS
+    return min(_MIN_LINES * len(turn) // lines, _MAX_ROW_TOKENS if blank else _MAX_WORD_TOKENS)
 
 
-def _read(twice: str) -> tuple[int, bool]:
-    """Of the text of a turn, written twice: its lines (0 where it is no part of a page that is
-    laid out in lines), and whether they are rows of a table or mostly blanks."""
-    if _PLACE.search(twice):
+def _layout(doubled: str) -> tuple[int, bool]:
+    """Of a turn's text, given twice in a row: its lines (0 where it is not page text laid out in
+    lines), and whether they are table rows or mostly blanks."""
+    if _COORDINATES.search(doubled):
         return 0, False
-    ends = _ROW_END.findall(twice) or _LINE_END.findall(twice)
-    bare = _MARKUP.sub("", twice)
+    ends = _ROW_END.findall(doubled) or _LINE_END.findall(doubled)
+    bare = _MARKUP.sub("", doubled)
     letters = sum(map(len, _WORD.findall(bare)))
-    return (len(ends) + 1) // 2, bool(_CELL.search(twice)) or 4 * letters <= len(bare)
+    return (len(ends) + 1) // 2, bool(_CELL.search(doubled)) or 4 * letters <= len(bare)

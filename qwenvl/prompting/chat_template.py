@@ -1,4 +1,4 @@
-"""Requests into tokens: the chat template, the pictures' places, and back to text."""
+"""Chat template: a request into token ids with room for its images, and token ids into text."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _CHATML = """\
 {% endfor -%}
 {%- if add_generation_prompt -%}<|im_start|>assistant
 {% endif -%}"""
-"""The form all Qwen families share, for fine-tunes uploaded without their template."""
+"""ChatML, the form all Qwen families share, for fine-tunes uploaded without their template."""
 
-_ENDS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
-"""Of a turn, of a text, and of whatever stood before the next turn."""
+_END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
+"""End of a turn, end of a text, and the start of a next turn."""
 
-OPEN_THOUGHT, CLOSE_THOUGHT = "<think>", "</think>"
+THINK_START, THINK_END = "<think>", "</think>"
 
 
 class ChatTemplate:
-    """A checkpoint's tokenizer and chat template."""
+    """A checkpoint's tokenizer and chat template. ``eos_ids``: tokens that end an answer."""
 
     def __init__(self, tokenizer: Any, family: Family, eos_ids: frozenset[int]):
         self.tokenizer = tokenizer
-        self._template = SandboxedTemplate(_source(tokenizer))
+        self._template = SandboxedTemplate(_template_source(tokenizer))
         self.family = family
         self.eos_ids = eos_ids
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(family.image_token)
@@ -53,27 +53,27 @@ class ChatTemplate:
             )
         pad = tokenizer.pad_token_id
         self.pad_id: int = pad if pad is not None else min(eos_ids)
-        self.think_end_ids = tuple(tokenizer.encode(CLOSE_THOUGHT, add_special_tokens=False))
+        self.think_end_ids = tuple(tokenizer.encode(THINK_END, add_special_tokens=False))
         self._special = sorted(
             (token for token in tokenizer.get_added_vocab() if token.startswith("<")),
             key=len,
             reverse=True,
         )
-        self._can_think = {wish: self._renders_thought(wish) for wish in (None, True, False)}
+        self._thinks = {wish: self._ends_in_thought(wish) for wish in (None, True, False)}
 
     @classmethod
     def load(cls, path: Path, family: Family, trust_remote_code: bool = False) -> ChatTemplate:
         """Reads tokenizer, template and end-of-text tokens from the checkpoint in ``path``."""
         tokenizer = load_tokenizer(path, trust_remote_code)
         if not tokenizer.chat_template:
-            tokenizer.chat_template = _legacy_template(path) or _plain_template(path, family)
+            tokenizer.chat_template = _template_from_json(path) or _chatml_template(path, family)
         _check_tokens(path, family, tokenizer)
         return cls(tokenizer, family, _eos_ids(path, tokenizer))
 
     def thinks(self, wish: bool | None) -> bool:
-        """Whether a prompt with this wish ends inside a thought. Raises ``BadOption`` where
-        the template has no such choice."""
-        can = self._can_think
+        """Whether a prompt rendered with this wish (None: the default) ends inside a thought.
+        Raises ``BadOption`` where the template has no such choice."""
+        can = self._thinks
         if wish is not None and can[True] == can[False] and can[wish] != wish:
             raise BadOption(
                 "This checkpoint cannot think before it answers: set thinking to the model's "
@@ -84,9 +84,9 @@ class ChatTemplate:
             )
         return can[wish]
 
-    def _renders_thought(self, wish: bool | None) -> bool:
+    def _ends_in_thought(self, wish: bool | None) -> bool:
         text = self._render([{"role": "user", "content": "."}], wish)
-        return text.rstrip().endswith(OPEN_THOUGHT)
+        return text.rstrip().endswith(THINK_START)
 
     def _render(self, messages: list[dict[str, Any]], thinking: bool | None) -> str:
         extra = {} if thinking is None else {"enable_thinking": thinking}
@@ -100,8 +100,8 @@ class ChatTemplate:
         )
 
     def encode(self, request: Request, image_tokens: Sequence[int]) -> list[int]:
-        """Token ids of the whole prompt; each picture's place is as many image tokens long as
-        ``image_tokens`` says. Pictures stand before the first words."""
+        """Token ids of the whole prompt, with as many image tokens for each image as
+        ``image_tokens`` says. Images stand before the first words."""
         text = self._render(self._messages(request), request.thinking)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         if ids.count(self.image_token_id) != len(image_tokens):
@@ -111,27 +111,27 @@ class ChatTemplate:
                 "chat_template.jinja by the original model's."
             )
         counts = iter(image_tokens)
-        spread: list[int] = []
+        expanded: list[int] = []
         for token in ids:
-            spread.extend([token] * next(counts) if token == self.image_token_id else [token])
-        return spread
+            expanded.extend([token] * next(counts) if token == self.image_token_id else [token])
+        return expanded
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
         if request.system:
-            messages.append({"role": "system", "content": self._plain(request.system)})
+            messages.append({"role": "system", "content": self._escaped(request.system)})
         turns = [(turn.role, turn.text) for turn in request.history]
-        for place, (role, text) in enumerate([*turns, ("user", request.prompt)]):
-            content: Any = self._plain(text)
-            if place == 0 and request.images:
-                pictures = [{"type": "image"} for _ in request.images]
-                content = [*pictures, {"type": "text", "text": content}]
+        for number, (role, text) in enumerate([*turns, ("user", request.prompt)]):
+            content: Any = self._escaped(text)
+            if number == 0 and request.images:
+                images = [{"type": "image"} for _ in request.images]
+                content = [*images, {"type": "text", "text": content}]
             messages.append({"role": role, "content": content})
         return messages
 
-    def _plain(self, text: str) -> str:
-        """User text that a tokenizer takes, and in which no piece can be taken for a control token
-        of the model."""
+    def _escaped(self, text: str) -> str:
+        """User text as well-formed Unicode, with control tokens broken up so that the tokenizer
+        reads them as text."""
         text = well_formed(text)
         for token in self._special:
             if token in text:
@@ -139,14 +139,14 @@ class ChatTemplate:
         return text
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``, grounding tags kept: some families write boxes with them."""
+        """Text of ``ids`` with special tokens: some families write boxes with them."""
         return self.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
 
-def _source(tokenizer: Any) -> str:
-    """Of the template that the tokenizer brings; of several, the one for plain conversations."""
+def _template_source(tokenizer: Any) -> str:
+    """The tokenizer's template; of several, the one without tools."""
     try:
         source = tokenizer.get_chat_template()
     except ValueError as error:
@@ -159,7 +159,7 @@ def _source(tokenizer: Any) -> str:
     return source
 
 
-def _legacy_template(path: Path) -> str | None:
+def _template_from_json(path: Path) -> str | None:
     file = path / "chat_template.json"
     if not file.is_file():
         return None
@@ -167,7 +167,7 @@ def _legacy_template(path: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _plain_template(path: Path, family: Family) -> str:
+def _chatml_template(path: Path, family: Family) -> str:
     log.warning("%s has no chat template; the form common to all Qwen models is used.", path.name)
     return (
         _CHATML.replace("@START@", family.vision_start)
@@ -177,8 +177,8 @@ def _plain_template(path: Path, family: Family) -> str:
 
 
 def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:
-    """Raises ``IncompleteCheckpoint`` where the tokenizer is not the one that the model was made
-    with: pictures would stand in the wrong places, or nowhere."""
+    """Raises ``IncompleteCheckpoint`` where the tokenizer is not the one that the model was
+    trained with: images would stand in the wrong places, or nowhere."""
     config = config_checks.thinker_config(read_settings(path, "config.json"))
     names = {"image_token_id": family.image_token, "vision_start_token_id": family.vision_start}
     for name, token in names.items():
@@ -201,19 +201,19 @@ def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:
 
 
 def _eos_ids(path: Path, tokenizer: Any) -> frozenset[int]:
-    """End tokens: those that the checkpoint names, and those that its tokenizer has, since many a
-    fine-tune names but one and runs on past the others into a turn that it makes up."""
+    """EOS tokens: those that the checkpoint names and those that its tokenizer has, since many a
+    fine-tune names only one, and runs on past the others into a made-up turn."""
     special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.get_added_vocab()}
-    found = _named_ends(path, "generation_config.json")
-    found = found or _named_ends(path, "config.json") & special
-    for token in (tokenizer.eos_token, *_ENDS):
+    found = _configured_eos_ids(path, "generation_config.json")
+    found = found or _configured_eos_ids(path, "config.json") & special
+    for token in (tokenizer.eos_token, *_END_TOKENS):
         number = tokenizer.convert_tokens_to_ids(token) if token else None
         if number is not None and number != tokenizer.unk_token_id:
             found.add(number)
     return frozenset(found)
 
 
-def _named_ends(path: Path, name: str) -> set[int]:
+def _configured_eos_ids(path: Path, name: str) -> set[int]:
     if not (path / name).is_file():
         return set()
     config = read_settings(path, name)

@@ -1,61 +1,60 @@
-"""Requests made into tokens, and what answering them will take."""
+"""Prompt: a request rendered by the chat template into token ids, its images still pixels."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BadOption
-from ..inference.memory_model import TokenNeed
-from ..inference.sequence import Row
+from ..media.image_processor import ImageProcessor
 from ..types import THINKING_TOKENS, Request, Sampling
+from .chat_template import ChatTemplate
 
-if TYPE_CHECKING:
-    from ..backends.local import LocalBackend
+_MIN_IMAGE_TOKENS = 64  # an image is not shrunk below this for want of memory
 
-_LEAST_TOKENS = 64  # a picture is not shrunk below this many tokens for want of memory
-
-
-# How a rotary embedding is stretched over more tokens than it was trained on: by its ``factor``.
-_STRETCHED = ("yarn", "linear", "dynamic")
+_SCALED_ROPE = ("yarn", "linear", "dynamic")
+"""RoPE types that stretch the embedding over more tokens than were trained on, by ``factor``."""
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:
-    """Tokens that a model can have before it, prompt and answer together, by its ``config.json``;
-    None where that does not say it."""
+    """Context length in tokens, prompt and answer together, by a model's ``config.json``; None
+    where that does not say it."""
     config = config.get("thinker_config") or config
     text = {**config, **(config.get("text_config") or {})}
     longest = text.get("max_position_embeddings")
     if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:
         return None
     rope = text.get("rope_parameters") or text.get("rope_scaling")
-    if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) not in _STRETCHED:
+    if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) not in _SCALED_ROPE:
         return longest
     factor, trained = rope.get("factor"), rope.get("original_max_position_embeddings") or longest
     if not isinstance(factor, (int, float)) or not isinstance(trained, int):
         return longest
-    return max(longest, int(trained * factor))  # some configs count the stretching in
+    return max(longest, int(trained * factor))  # some configs count the scaling in
 
 
 class Prompt:
-    """A request made into tokens, its pictures still pictures. Raises ``BadImage`` for a picture
-    that no model can be given, and ``BadOption`` for a prompt beyond the model's context."""
+    """``request`` as token ids ``ids``, with ``grids`` and ``input_sizes`` of its images.
+    ``context``: the model's context length (None: unknown). Raises ``BadImage`` for an image that
+    no model can be given, and ``BadOption`` for a prompt that fills the context."""
 
-    def __init__(self, request: Request, backend: LocalBackend):
-        self.request = request
-        self.image_processor = backend.image_processor.bounded(
-            request.min_pixels, request.max_pixels
-        )
+    def __init__(
+        self,
+        request: Request,
+        chat_template: ChatTemplate,
+        image_processor: ImageProcessor,
+        context: int | None = None,
+    ):
+        self.request, self.chat_template, self.context = request, chat_template, context
+        self._unbounded = image_processor
+        self.image_processor = image_processor.bounded(request.min_pixels, request.max_pixels)
         self.image_tokens = [self.image_processor.tokens(image) for image in request.images]
         self.input_sizes = tuple(self.image_processor.input_size(i) for i in request.images)
-        self.chat_template = backend.chat_template
-        self.thinking = backend.thinks(request.thinking)
-        self.ids = self.chat_template.encode(request, self.image_tokens)
+        self.thinking = chat_template.thinks(request.thinking)
+        self.ids = chat_template.encode(request, self.image_tokens)
         self.grids = [self.image_processor.grid(image) for image in request.images]
-        self._backend = backend
-        context = backend.context
         if context is not None and len(self.ids) >= context:
             raise BadOption(
                 f"The prompt is {len(self.ids)} tokens long ({sum(self.image_tokens)} of them "
@@ -64,18 +63,12 @@ class Prompt:
             )
 
     @cached_property
-    def need(self) -> TokenNeed:
-        opening = self.opening
-        words = len(self.ids) - opening if opening else 0
-        return TokenNeed(len(self.ids), self.row(0).longest, sum(self.image_tokens), words)
-
-    @cached_property
     def sampling(self) -> Sampling:
         """The request's, its limits such that the answer ends within the model's context."""
-        asked, context = self.request.sampling, self._backend.context
-        if context is None:
+        asked = self.request.sampling
+        if self.context is None:
             return asked
-        left = context - len(self.ids)
+        left = self.context - len(self.ids)
         thought = 0
         if self.thinking:
             left -= len(self.chat_template.think_end_ids)
@@ -96,41 +89,30 @@ class Prompt:
             return ()
         return (
             f"The reply was cut at {limit} tokens: with its prompt of {len(self.ids)} it fills "
-            f"this model's context of {self._backend.context}. Shorten the prompt, or show smaller "
+            f"this model's context of {self.context}. Shorten the prompt, or show smaller "
             "pictures.",
         )
 
     @property
     def nbytes(self) -> int:
-        """Of its pictures."""
+        """Of its images."""
         return sum(image.nbytes for image in self.request.images)
 
+    @property
+    def image_prefix(self) -> int:
+        """Length in tokens of the prefix that ends with the last image: what questions about it
+        have in common; 0 without images."""
+        image_id = self.chat_template.image_token_id
+        places = [place for place, token in enumerate(self.ids) if token == image_id]
+        return places[-1] + 2 if places else 0  # the vision end token included
+
     def shrunk(self) -> Prompt | None:
-        """The same with half the pixels; None where the request does not allow that or there is
-        little left to see."""
-        if not self.request.may_shrink or max(self.image_tokens, default=0) < 2 * _LEAST_TOKENS:
+        """The same with half the pixels; None where the request does not allow that or too little
+        would be left to see."""
+        if not self.request.may_shrink or max(self.image_tokens, default=0) < 2 * _MIN_IMAGE_TOKENS:
             return None
         most = max(height * width for height, width in self.input_sizes) // 2
         least = self.request.min_pixels
         low = None if least is None else min(least, most)
         smaller = dataclasses.replace(self.request, min_pixels=low, max_pixels=most)
-        return Prompt(smaller, self._backend)
-
-    @property
-    def opening(self) -> int:
-        """Tokens up to the end of the last picture: what questions about it have in common."""
-        image_id = self.chat_template.image_token_id
-        places = [place for place, token in enumerate(self.ids) if token == image_id]
-        return places[-1] + 2 if places else 0
-
-    def row(self, index: int) -> Row:
-        image_token_id = self.chat_template.image_token_id
-        return Row(
-            index=index,
-            sampling=self.sampling,
-            prompt_ids=[token for token in self.ids if token != image_token_id],
-            eos_ids=self.chat_template.eos_ids,
-            think_end_ids=self.chat_template.think_end_ids,
-            thinking=self.thinking,
-            decode=self.chat_template.decode,
-        )
+        return Prompt(smaller, self.chat_template, self._unbounded, self.context)

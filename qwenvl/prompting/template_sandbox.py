@@ -1,8 +1,8 @@
-"""Chat templates, run within bounds.
+"""Template sandbox: Jinja chat templates with limits on their steps and output.
 
-A template is a small program that comes with a checkpoint. Jinja's sandbox keeps it from the
-system, not from running for ever or filling the memory: here its steps and the length of what it
-makes are counted. What the template of a real model needs is far below these bounds.
+A chat template is a small program that comes with a checkpoint. Jinja's sandbox keeps it from the
+system, but not from running forever or filling the memory: here its steps and the length of what it
+makes are counted. Templates of real models stay far below these limits.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 from ..errors import UnsupportedModel
 
-STEPS = 1_000_000
-"""Rounds of loops, calls and operations; a long conversation takes some thousands."""
-OWN_WORDS = 200_000
-"""Characters that a template may write of its own, whatever it is given."""
-_WIDE = re.compile(r"%[^a-zA-Z%]*(\d{5}|\*)")  # of a field that `%` fills
+MAX_STEPS = 1_000_000
+"""Loop iterations, calls and operations; a long conversation takes some thousands."""
+MAX_OWN_CHARACTERS = 200_000
+"""Characters that a template may write of its own, beside those of the messages."""
+_WIDE_FIELD = re.compile(r"%[^a-zA-Z%]*(\d{5}|\*)")  # of the `%` operator
 
 
 class SandboxedTemplate:
@@ -30,35 +30,35 @@ class SandboxedTemplate:
             self._environment = _environment()
             self._template = self._environment.from_string(source)
         except Exception as error:  # the parser raises more than its own errors
-            raise _fails(error) from error
+            raise _error(error) from error
 
     def render(self, **values: Any) -> str:
         """The text for ``values``. Raises ``UnsupportedModel`` where the template raises anything,
-        or goes beyond the bounds."""
-        bounds = self._environment.bounds
-        bounds.steps, bounds.most = STEPS, OWN_WORDS + 8 * _characters(values)
+        or goes beyond the limits."""
+        limits = self._environment.limits
+        limits.steps, limits.max_length = MAX_STEPS, MAX_OWN_CHARACTERS + 8 * _characters(values)
         pieces: list[str] = []
         length = 0
         try:
             for piece in self._template.generate(**values):
                 length += len(piece)
-                bounds.fits(length)
+                limits.check_length(length)
                 pieces.append(piece)
         except Exception as error:  # a program may raise anything
-            raise _fails(error) from error
+            raise _error(error) from error
         return "".join(pieces)
 
 
-def _fails(error: Exception) -> UnsupportedModel:
-    told = str(error)[:500] or type(error).__name__
+def _error(error: Exception) -> UnsupportedModel:
+    message = str(error)[:500] or type(error).__name__
     return UnsupportedModel(
-        f"The chat template of this checkpoint fails: {told}. Replace chat_template.jinja by the "
-        "original model's."
+        f"The chat template of this checkpoint fails: {message}. Replace chat_template.jinja by "
+        "the original model's."
     )
 
 
 def _characters(value: Any) -> int:
-    """Of all texts in messages and the like."""
+    """Characters of all texts in messages and the like."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
@@ -66,29 +66,30 @@ def _characters(value: Any) -> int:
     return sum(map(_characters, value)) if isinstance(value, (list, tuple)) else 0
 
 
-class _TooMuch(Exception):
-    """A template goes beyond its bounds."""
+class _LimitExceeded(Exception):
+    """A template goes beyond its limits."""
 
 
-class _Bounds(threading.local):
+class _Limits(threading.local):
     """What one run of a template, which stays in one thread, may still do."""
 
-    steps = STEPS
-    most = OWN_WORDS
+    steps = MAX_STEPS
+    max_length = MAX_OWN_CHARACTERS
 
     def step(self) -> None:
         self.steps -= 1
         if self.steps < 0:
-            raise _TooMuch(f"it does not end within {STEPS} steps")
+            raise _LimitExceeded(f"it does not end within {MAX_STEPS} steps")
 
-    def fits(self, length: int) -> None:
-        if length > self.most:
-            raise _TooMuch(f"it makes more than {self.most} characters")
+    def check_length(self, length: int) -> None:
+        if length > self.max_length:
+            raise _LimitExceeded(f"it makes more than {self.max_length} characters")
 
 
 @cache
 def _environment() -> Any:
-    """One that counts, with all that transformers lets a template use and nothing else."""
+    """A Jinja environment that counts, with all that transformers lets a template use and nothing
+    else."""
     from jinja2 import nodes
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.visitor import NodeTransformer
@@ -100,45 +101,45 @@ def _environment() -> Any:
         return made
 
     class Counted(NodeTransformer):
-        """Has loops and joined texts go through the environment, as calls and operators do."""
+        """Routes loops and concatenation through the environment, as calls and operators are."""
 
         def visit_For(self, node: nodes.For) -> nodes.Node:
             self.generic_visit(node)
             assert isinstance(node.iter, nodes.Expr)
-            node.iter = call("each", node, node.iter)
+            node.iter = call("iterate", node, node.iter)
             return node
 
         def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
             self.generic_visit(node)
-            return call("joined", node, *node.nodes)
+            return call("concatenate", node, *node.nodes)
 
     class Environment(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"+", "*", "**", "%"})
-        bounds = _Bounds()
+        limits = _Limits()
 
         def _parse(self, *source: Any) -> nodes.Template:
             return Counted().visit(super()._parse(*source))
 
-        def each(self, items: Iterable[Any]) -> Iterator[Any]:
+        def iterate(self, items: Iterable[Any]) -> Iterator[Any]:
             for item in items:
-                self.bounds.step()
+                self.limits.step()
                 yield item
 
-        def joined(self, *parts: Any) -> str:
+        def concatenate(self, *parts: Any) -> str:
             texts = [str(part) for part in parts]
-            self.bounds.fits(sum(map(len, texts)))
+            self.limits.check_length(sum(map(len, texts)))
             return "".join(texts)
 
         def call(self, context: Any, called: Any, *args: Any, **kwargs: Any) -> Any:
-            self.bounds.step()
+            self.limits.step()
             for value in args:
                 if isinstance(value, int):
-                    self.bounds.fits(value)
+                    self.limits.check_length(value)
             return super().call(context, called, *args, **kwargs)
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            self.bounds.step()
-            self.bounds.fits(_length(operator, left, right))
+            self.limits.step()
+            self.limits.check_length(_result_length(operator, left, right))
             return super().call_binop(context, operator, left, right)
 
     theirs = _compile_jinja_template("").environment
@@ -149,8 +150,8 @@ def _environment() -> Any:
     return made
 
 
-def _length(operator: str, left: Any, right: Any) -> int:
-    """Of what an operator makes, at most; numbers count by their digits."""
+def _result_length(operator: str, left: Any, right: Any) -> int:
+    """Upper bound of the length of what an operator makes; numbers count by their digits."""
     sizes = [len(side) for side in (left, right) if isinstance(side, (str, list, tuple))]
     numbers = [side for side in (left, right) if isinstance(side, int)]
     if operator == "+":
@@ -161,6 +162,6 @@ def _length(operator: str, left: Any, right: Any) -> int:
         return sum(number.bit_length() for number in numbers) // 3
     if operator == "**" and len(numbers) == 2:
         return left.bit_length() * max(0, right)
-    if operator == "%" and isinstance(left, str) and _WIDE.search(left):
-        raise _TooMuch(f"it formats {left[:80]!r}")
+    if operator == "%" and isinstance(left, str) and _WIDE_FIELD.search(left):
+        raise _LimitExceeded(f"it formats {left[:80]!r}")
     return 0

@@ -1,4 +1,4 @@
-"""Requests for the tests of inference, and what watches how they are answered."""
+"""Requests for the tests of inference, and counters of the steps that answer them."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ class Never(AdaptiveSpeculation):
 
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
-    """Rounds that were launched, and rounds that checked guesses with the tokens they gave."""
-    counts = {"launches": 0, "checks": 0, "gained": 0}
-    launch, check = Batch.launch, Batch.check
+    """Decode steps, verifications, and the tokens that verifications gave."""
+    counts = {"launches": 0, "verifications": 0, "tokens": 0}
+    launch, verify = Batch.launch, Batch.verify
 
-    def launching(self: Batch) -> None:
+    def counted_launch(self: Batch) -> None:
         counts["launches"] += 1
         launch(self)
 
-    def checking(self: Batch, guesses: Any) -> Any:
-        gained = check(self, guesses)
-        counts["checks"] += 1
-        counts["gained"] += sum(map(len, gained))
-        return gained
+    def counted_verify(self: Batch, drafts: Any) -> Any:
+        accepted = verify(self, drafts)
+        counts["verifications"] += 1
+        counts["tokens"] += sum(map(len, accepted))
+        return accepted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Batch, "launch", launching)
-        patch.setattr(Batch, "check", checking)
+        patch.setattr(Batch, "launch", counted_launch)
+        patch.setattr(Batch, "verify", counted_verify)
         yield counts
 
 
-def row_ids(subject: Any, question: Request) -> list[int]:
+def generated_ids(subject: Any, question: Request) -> list[int]:
     found: list[int] = []
     made = subject.response
 
     def response(row: Any, prompt: Any) -> Any:
-        found.extend(row.ids)
+        found.extend(row.output_ids)
         return made(row, prompt)
 
     subject.response = response

@@ -23,14 +23,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``checkpoint("qwen3_vl")`` is a folder; skips where transformers is too old to have it."""
     root = tmp_path_factory.mktemp("checkpoints")
 
-    def made(model_type: str, thinking: str = "", heads: bool = False) -> Path:
+    def made(model_type: str, thinking: str = "", mtp: bool = False) -> Path:
         if not tiny.available(model_type):
             import transformers
 
             pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
-        folder = root / f"{model_type}{thinking}{'-heads' * heads}"
+        folder = root / f"{model_type}{thinking}{'-mtp' * mtp}"
         # Written once: models that are loaded from it see when their files change.
-        return folder if folder.exists() else tiny.make(model_type, folder, thinking, heads=heads)
+        return folder if folder.exists() else tiny.make(model_type, folder, thinking, mtp=mtp)
 
     return made
 
@@ -40,8 +40,8 @@ def backend(checkpoint: Callable[..., Path]) -> Callable[..., LocalBackend]:
     """``backend("qwen3_vl")`` is a loaded tiny model, fp32, on the CPU."""
 
     @cache
-    def loaded(model_type: str, thinking: str = "", heads: bool = False) -> LocalBackend:
-        return load(LocalSpec(str(checkpoint(model_type, thinking, heads)), device="cpu"))
+    def loaded(model_type: str, thinking: str = "", mtp: bool = False) -> LocalBackend:
+        return load(LocalSpec(str(checkpoint(model_type, thinking, mtp)), device="cpu"))
 
     return loaded
 
@@ -49,5 +49,5 @@ def backend(checkpoint: Callable[..., Path]) -> Callable[..., LocalBackend]:
 @pytest.fixture(params=["as on the CPU", "as on CUDA"])
 def step_policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "as on CUDA":
-        made = StepPolicy(lag=1, fixed=True, idle=0.5, captured=FakeCudaGraphs())
+        made = StepPolicy(lag=1, static=True, max_free=0.5, graphs=FakeCudaGraphs())
         monkeypatch.setattr(batch, "step_policy", lambda _: made)

@@ -1,7 +1,7 @@
-"""A CUDA graph for machines without one: records a step's operations and plays them again.
+"""Fake CUDA graphs for the CPU: record a step's operations and replay them.
 
-As there, what the host decided while recording stays decided, and only tensors that live outside
-the step carry anything from one run to the next. What a capture would refuse, this refuses.
+As with real graphs, what the host decided during the capture is fixed, and only tensors that live
+outside the step carry anything from one run to the next. What a capture would refuse is refused.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ REFUSED = {
 
 
 class FakeGraph(TorchDispatchMode):
-    """``record(step)`` runs nothing that lasts: the tensors a step writes to are put back."""
+    """``record(step)`` has no lasting effect: the tensors that the step writes to are restored."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._played: list[tuple[Any, Any, Any, Any]] = []
+        self._operations: list[tuple[Any, Any, Any, Any]] = []
         self._before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def record(self, step: Callable[[], None]) -> FakeGraph:
@@ -51,17 +51,17 @@ class FakeGraph(TorchDispatchMode):
                 whole = value if value._base is None else value._base
                 self._before.setdefault(id(whole), (whole, whole.clone()))
         out = func(*args, **kwargs)
-        self._played.append((func, args, kwargs, out))
+        self._operations.append((func, args, kwargs, out))
         return out
 
     def replay(self) -> None:
         made: dict[int, torch.Tensor] = {}
 
-        def now(tensor: torch.Tensor) -> torch.Tensor:
+        def current(tensor: torch.Tensor) -> torch.Tensor:
             return made.get(id(tensor), tensor)
 
-        for func, args, kwargs, out in self._played:
-            args, kwargs = tree_map_only(torch.Tensor, now, (args, kwargs))
+        for func, args, kwargs, out in self._operations:
+            args, kwargs = tree_map_only(torch.Tensor, current, (args, kwargs))
             fresh = func(*args, **kwargs)
             olds = out if isinstance(out, (tuple, list)) else [out]
             news = fresh if isinstance(fresh, (tuple, list)) else [fresh]
@@ -71,17 +71,17 @@ class FakeGraph(TorchDispatchMode):
 
 
 class Model:
-    """Nothing of it but itself is looked at."""
+    """Stands for a model; only its identity counts."""
 
 
 class FakeCudaGraphs(CudaGraphs):
-    """``CudaGraphs`` with tapes for graphs."""
+    """``CudaGraphs`` that capture fake graphs."""
 
     def __init__(self) -> None:
         super().__init__(torch.device("cpu"), Model())
         self.captures = self.replays = 0
 
-    def _waits(self, step: Callable[[], None]) -> bool:
+    def _synchronizes(self, step: Callable[[], None]) -> bool:
         step()
         return False
 

@@ -1,4 +1,4 @@
-"""A host that stops what is going on."""
+"""A host's interrupts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from qwen_vl_suite.qwenvl.observer import Observer
 
 
 class Interrupt(BaseException):
-    """As hosts raise it: no ``Exception``, so that nobody catches it by accident."""
+    """As hosts raise it: not an ``Exception``, so that nothing catches it by accident."""
 
 
 class InterruptAt(Observer):
-    """Stops when it is asked for the ``checks``-th time whether to go on."""
+    """Raises at the ``checks``-th check."""
 
     def __init__(self, checks: int):
         self._left = checks

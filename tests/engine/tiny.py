@@ -197,11 +197,11 @@ def make(
     thinking: str = "",
     seed: int = 3,
     config: dict[str, Any] | None = None,
-    heads: bool = False,
+    mtp: bool = False,
 ) -> Path:
     """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always"
-    or "switch", by the chat template. ``config``: other shapes than the tiny ones. ``heads``: with
-    the ``mtp.*`` that Qwen3.5 brings to guess several tokens at once."""
+    or "switch", by the chat template. ``config``: other shapes than the tiny ones. ``mtp``: with
+    the MTP head (``mtp.*``) of Qwen3.5 checkpoints."""
     import torch
     import transformers
 
@@ -249,7 +249,7 @@ def make(
     model.save_pretrained(folder)
     if omni:
         _as_omni(folder)
-    if heads:
+    if mtp:
         _add_heads(folder, model)
     made.chat_template = (
         TEMPLATE.replace("START", start)

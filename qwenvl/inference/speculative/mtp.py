@@ -1,4 +1,4 @@
-"""Multi-token prediction by the model's own MTP head: drafts for a row that is alone."""
+"""MTP drafts (multi-token prediction) by the model's own MTP head, for a row that is alone."""
 
 from __future__ import annotations
 
@@ -15,73 +15,73 @@ from ...models.patches.mtp_head import MTP_CONTEXT, MTPHead
 if TYPE_CHECKING:
     from ..model_runner import ModelRunner
 
-FORESEEN = 3
+DRAFT_TOKENS = 3
 """Tokens drafted at once; the makers advise 2 to 4."""
 
 
 class MTPDraft:
-    """What the heads know of one row: the states of its tokens with the tokens behind them, and
-    their own keys and values. Where the row's beginning is missing, guesses are a little worse."""
+    """Drafting state of one row: hidden states of its tokens, each with the token that followed,
+    and the head's own KV cache. Where the row's beginning is missing, drafts are a little worse."""
 
-    def __init__(self, decoder: ModelRunner, head: MTPHead):
+    def __init__(self, runner: ModelRunner, head: MTPHead):
         from transformers import DynamicCache
 
-        self._decoder, self._mtp = decoder, head
-        self._embed = decoder.model.get_input_embeddings()
-        self._rotary = decoder.model.get_decoder().rotary_emb
-        self._head = decoder.model.get_output_embeddings()
+        self._runner, self._head = runner, head
+        self._embed = runner.model.get_input_embeddings()
+        self._rotary = runner.model.get_decoder().rotary_emb
+        self._output = runner.model.get_output_embeddings()
         self._new: deque[tuple[Tensor, Tensor]] = deque(maxlen=MTP_CONTEXT)
         self._cache: Any = DynamicCache()
 
-    def note(self, hidden: Tensor, tokens: Tensor) -> None:
-        """The model made ``hidden`` ``[n, size]`` of tokens that were followed by ``tokens``
-        ``[n]``. Of what nobody asks for guesses behind, the oldest is let go."""
+    def append(self, hidden: Tensor, tokens: Tensor) -> None:
+        """Adds the model's ``hidden`` states ``[n, size]`` of tokens that were followed by
+        ``tokens`` ``[n]``. Until the next draft only the newest are kept."""
         self._new.append((hidden, tokens))
 
-    def states(self, count: int) -> Tensor:
-        """Room for so many."""
-        return self._mtp.fc.weight.new_empty(count, self._mtp.fc.out_features)
+    def new_hidden_states(self, count: int) -> Tensor:
+        """Uninitialised hidden states ``[count, size]``."""
+        return self._head.fc.weight.new_empty(count, self._head.fc.out_features)
 
-    def guess(self, count: int = FORESEEN) -> list[int]:
-        """The tokens that may come next."""
+    def draft(self, count: int = DRAFT_TOKENS) -> list[int]:
+        """The next ``count`` tokens as the head predicts them, one from the other."""
         hidden, tokens = (torch.cat(part)[None] for part in zip(*self._new, strict=True))
         self._new.clear()
-        hidden = self._pass(hidden, tokens)
+        hidden = self._forward(hidden, tokens)
         length = self._cache.get_seq_length()
-        guessed = [self._likeliest(hidden)]
-        while len(guessed) < count:
-            hidden = self._pass(hidden[:, -1:], guessed[-1])
-            guessed.append(self._likeliest(hidden))
-        # What it made of guesses goes: the model may say otherwise.
+        drafted = [self._greedy(hidden)]
+        while len(drafted) < count:
+            hidden = self._forward(hidden[:, -1:], drafted[-1])
+            drafted.append(self._greedy(hidden))
+        # The cache of drafted tokens goes: the model may reject them.
         (layer,) = self._cache.layers
         layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
-        return torch.cat(guessed, 1)[0].tolist()
+        return torch.cat(drafted, 1)[0].tolist()
 
-    def _likeliest(self, hidden: Tensor) -> Tensor:
-        return self._head(hidden[:, -1:]).argmax(-1)
+    def _greedy(self, hidden: Tensor) -> Tensor:
+        return self._output(hidden[:, -1:]).argmax(-1)
 
-    def _pass(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+    def _forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         past, new = self._cache.get_seq_length(), tokens.shape[1]
-        # All are words, one behind the other: only their distances count.
-        places = torch.arange(past, past + new, device=tokens.device)
-        visible = torch.arange(past + new, device=tokens.device) <= places[:, None]
-        return self._mtp(
+        # Text positions, one behind the other: only their distances count.
+        positions = torch.arange(past, past + new, device=tokens.device)
+        visible = torch.arange(past + new, device=tokens.device) <= positions[:, None]
+        return self._head(
             hidden,
             self._embed(tokens),
-            position_embeddings=self._rotary(hidden, places.expand(3, 1, -1)),
-            attention_mask=self._decoder.mask(visible, hidden.dtype)[None, None],
+            position_embeddings=self._rotary(hidden, positions.expand(3, 1, -1)),
+            attention_mask=self._runner.additive_mask(visible, hidden.dtype)[None, None],
             past_key_values=self._cache,
             use_cache=True,
         )
 
 
-def draft(decoder: ModelRunner, ids: Sequence[int], token: int) -> MTPDraft | None:
-    """For a row whose prompt ``ids`` the model has just read to its end, and which goes on with
-    ``token``; None where the model has no heads."""
-    head = mtp_head.of(decoder.model)
+def new_draft(runner: ModelRunner, ids: Sequence[int], token: int) -> MTPDraft | None:
+    """For a row whose prompt ``ids`` was just prefilled to its end, and which goes on with
+    ``token``; None where the model has no MTP head."""
+    head = mtp_head.of(runner.model)
     if head is None:
         return None
-    made, states = MTPDraft(decoder, head), head.pop_hidden_states()
-    following = torch.tensor([*ids, token][-states.shape[1] :], device=states.device)
-    made.note(states[0], following)
-    return made
+    draft, hidden = MTPDraft(runner, head), head.pop_hidden_states()
+    following = torch.tensor([*ids, token][-hidden.shape[1] :], device=hidden.device)
+    draft.append(hidden[0], following)
+    return draft

@@ -1,4 +1,4 @@
-"""Work ahead of its time: in order, bounded, its errors told, and never left running."""
+"""Prefetch: in order, bounded, errors raised on take, and no thread left running."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from qwen_vl_suite.qwenvl.inference import prefetch, prefix_cache, scheduler
+from qwen_vl_suite.qwenvl.inference import prefetch, prefill, prefix_cache
 from qwen_vl_suite.qwenvl.inference.prefetch import Prefetcher
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 
 FAMILY_NAMES = list(tiny.CONFIGS)
-SOON = 10.0
+TIMEOUT = 10.0
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if "qwenvl-ahead" in thread.name]
+    return [thread.name for thread in threading.enumerate() if "qwenvl-prefetch" in thread.name]
 
 
-class Works:
-    """Work that tells what it did where. What is in ``held`` waits to be let go."""
+class Work:
+    """Work that records its indices and threads. That of the ``held`` indices waits for ``go``."""
 
     def __init__(self, *held: int):
         self.done: list[tuple[int, bool]] = []
@@ -43,98 +43,98 @@ class Works:
         return index * 10
 
     @property
-    def elsewhere(self) -> list[int]:
-        return [index for index, here in self.done if not here]
+    def in_thread(self) -> list[int]:
+        return [index for index, in_main in self.done if not in_main]
 
 
-def until(told: Callable[[], bool]) -> None:
-    end = time.monotonic() + SOON
-    while not told():
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
 
 
-def nothing() -> None: ...
+def no_check() -> None: ...
 
 
-def test_what_is_wanted_is_done_before_it_is_asked_for_and_once() -> None:
-    work = Works()
+def test_scheduled_work_is_done_before_it_is_taken_and_once() -> None:
+    work = Work()
     subject = Prefetcher(work, lambda _: 1, threaded=True)
-    subject.want([3, 1, 2])
-    until(lambda: work.elsewhere == [3, 1, 2])
-    subject.want([1, 2])
-    assert [subject.take(index, nothing) for index in (3, 1, 2)] == [30, 10, 20]
-    assert subject.take(3, nothing) == 30, "what was taken is not kept"
+    subject.schedule([3, 1, 2])
+    wait_until(lambda: work.in_thread == [3, 1, 2])
+    subject.schedule([1, 2])
+    assert [subject.take(index, no_check) for index in (3, 1, 2)] == [30, 10, 20]
+    assert subject.take(3, no_check) == 30, "what was taken is not kept"
     assert work.done == [(3, False), (1, False), (2, False), (3, True)]
     subject.close()
     assert not threads()
 
 
-def test_only_so_many_bytes_wait() -> None:
-    work = Works()
-    subject = Prefetcher(work, lambda index: index, threaded=True, most=10)
-    subject.want([4, 5, 2, 1])
-    until(lambda: work.elsewhere == [4, 5])
-    assert subject.take(4, nothing) == 40
-    subject.want([5, 2, 1])
-    until(lambda: work.elsewhere == [4, 5, 2, 1])
+def test_results_that_wait_are_bounded_in_bytes() -> None:
+    work = Work()
+    subject = Prefetcher(work, lambda index: index, threaded=True, max_bytes=10)
+    subject.schedule([4, 5, 2, 1])
+    wait_until(lambda: work.in_thread == [4, 5])
+    assert subject.take(4, no_check) == 40
+    subject.schedule([5, 2, 1])
+    wait_until(lambda: work.in_thread == [4, 5, 2, 1])
     subject.close()
 
 
-def test_a_long_line_is_not_looked_through() -> None:
-    work = Works()
+def test_a_long_queue_is_not_walked() -> None:
+    work = Work()
     subject = Prefetcher(work, lambda _: 0, threaded=True)
-    subject.want(iter(range(10**12)))
-    until(lambda: work.elsewhere == list(range(prefetch._NEXT)))
+    subject.schedule(iter(range(10**12)))
+    wait_until(lambda: work.in_thread == list(range(prefetch._WINDOW)))
     subject.close()
 
 
-def test_without_a_thread_all_is_done_when_asked_for() -> None:
-    work = Works()
+def test_without_a_thread_work_is_done_when_taken() -> None:
+    work = Work()
     subject = Prefetcher(work, lambda _: 1, threaded=False)
-    subject.want([1, 2])
+    subject.schedule([1, 2])
     assert not work.done and not threads()
-    assert subject.take(2, nothing) == 20 and work.done == [(2, True)]
+    assert subject.take(2, no_check) == 20 and work.done == [(2, True)]
     subject.close()
 
 
-def test_who_asks_for_what_only_waits_does_it() -> None:
-    work = Works(1)
+def test_queued_work_is_done_by_who_takes_it() -> None:
+    work = Work(1)
     subject = Prefetcher(work, lambda _: 1, threaded=True)
-    subject.want([1, 2])
-    assert work.begun.wait(SOON)
-    assert subject.take(2, nothing) == 20 and work.done == [(2, True)]
+    subject.schedule([1, 2])
+    assert work.begun.wait(TIMEOUT)
+    assert subject.take(2, no_check) == 20 and work.done == [(2, True)]
     work.go.set()
-    assert subject.take(1, nothing) == 10
+    assert subject.take(1, no_check) == 10
     subject.close()
 
 
-def test_an_error_is_raised_where_the_result_is_asked_for() -> None:
-    work = Works()
+def test_an_error_is_raised_on_take() -> None:
+    work = Work()
     subject = Prefetcher(work, lambda _: 1, threaded=True)
-    subject.want([1, -1, 2])
-    until(lambda: len(work.elsewhere) == 3)
-    assert subject.take(1, nothing) == 10
+    subject.schedule([1, -1, 2])
+    wait_until(lambda: len(work.in_thread) == 3)
+    assert subject.take(1, no_check) == 10
     with pytest.raises(ValueError, match="-1"):
-        subject.take(-1, nothing)
-    assert subject.take(2, nothing) == 20
+        subject.take(-1, no_check)
+    assert subject.take(2, no_check) == 20
     subject.close()
 
 
-def test_closing_ends_what_runs_and_what_waits() -> None:
-    work = Works(1)
+def test_close_stops_running_and_queued_work() -> None:
+    work = Work(1)
     subject = Prefetcher(work, lambda _: 1, threaded=True)
-    subject.want([1, 2])
-    assert work.begun.wait(SOON) and threads()
+    subject.schedule([1, 2])
+    assert work.begun.wait(TIMEOUT) and threads()
     subject.close()
     assert not work.done and not threads()
 
 
-def test_work_done_here_is_stopped_by_the_one_who_asks() -> None:
+def test_work_done_on_take_is_stopped_by_its_check() -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
-    subject = Prefetcher(Works(1), lambda _: 1, threaded=False)
+    subject = Prefetcher(Work(1), lambda _: 1, threaded=False)
     with pytest.raises(KeyboardInterrupt):
         subject.take(1, stop)
     subject.close()
@@ -159,36 +159,36 @@ def requests() -> list[Request]:
 
 @pytest.fixture
 def digested(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Pictures are prepared ahead, as for a device that is not the processor; tells of each
-    whether it was."""
-    told: list[bool] = []
-    digest = prefix_cache.digest
+    """Images are prepared in a thread, as for a device other than the CPU. Gives for each digest
+    whether it was computed there."""
+    in_thread: list[bool] = []
+    digest = prefix_cache.image_digest
 
-    def telling(image: torch.Tensor) -> bytes:
-        told.append(threading.current_thread() is not threading.main_thread())
+    def recording(image: torch.Tensor) -> bytes:
+        in_thread.append(threading.current_thread() is not threading.main_thread())
         return digest(image)
 
     def threaded(work: Any, size: Any, _: bool) -> Prefetcher[Any]:
         return Prefetcher(work, size, threaded=True)
 
-    monkeypatch.setattr(prefix_cache, "digest", telling)
-    monkeypatch.setattr(scheduler, "Prefetcher", threaded)
-    return told
+    monkeypatch.setattr(prefix_cache, "image_digest", recording)
+    monkeypatch.setattr(prefill, "Prefetcher", threaded)
+    return in_thread
 
 
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
-def test_answers_are_the_same(backend, request, model_type: str) -> None:
+def test_prefetch_does_not_change_answers(backend, request, model_type: str) -> None:
     subject = backend(model_type)
     subject.prefix_cache.clear()
     expected = subject.generate(requests())
-    told = request.getfixturevalue("digested")
+    in_thread = request.getfixturevalue("digested")
     subject.prefix_cache.clear()
     assert subject.generate(requests()) == expected
-    assert any(told) and not threads()
-    assert subject.generate(requests()) == expected, "what was seen is found again"
+    assert any(in_thread) and not threads()
+    assert subject.generate(requests()) == expected, "from the prefix cache"
 
 
-def test_a_picture_shown_often_is_digested_once(backend, digested: list[bool]) -> None:
+def test_an_image_of_several_requests_is_digested_once(backend, digested: list[bool]) -> None:
     shown = picture(70)
     asked = [Request((shown,), words, sampling=Sampling(2)) for words in ("a", "b", "c")]
     subject = backend("qwen3_vl")
@@ -199,24 +199,24 @@ def test_a_picture_shown_often_is_digested_once(backend, digested: list[bool]) -
 
 
 def test_an_interrupt_leaves_no_thread(backend, digested: list[bool]) -> None:
-    class Stop(Observer):
+    class Interrupting(Observer):
         def token(self, index: int, text: str) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        backend("qwen3_vl").generate(requests(), Stop())
+        backend("qwen3_vl").generate(requests(), Interrupting())
     assert digested and not threads()
 
 
-def test_what_fails_ahead_is_told(backend, monkeypatch, digested: list[bool]) -> None:
-    digest = prefix_cache.digest
+def test_an_error_in_the_thread_is_raised(backend, monkeypatch, digested: list[bool]) -> None:
+    digest = prefix_cache.image_digest
 
     def fails(image: torch.Tensor) -> bytes:
         if image.shape[-1] == 100:
             raise ValueError("this one")
         return digest(image)
 
-    monkeypatch.setattr(prefix_cache, "digest", fails)
+    monkeypatch.setattr(prefix_cache, "image_digest", fails)
     with pytest.raises(ValueError, match="this one"):
         backend("qwen3_vl").generate(requests())
     assert not threads()

@@ -1,4 +1,5 @@
-"""Guesses: what they are made of, when they are made, and that they never change an answer."""
+"""Speculative decoding by prompt lookup: drafts, when they are made, and that they never change an
+answer."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from asking import Always, Never, ask, counted, picture, row_ids
+from asking import Always, Never, ask, counted, generated_ids, picture
 from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.errors import NumericalError
@@ -21,12 +22,13 @@ from qwen_vl_suite.qwenvl.inference.sequence import Row
 from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.inference.speculative.prompt_lookup import PromptLookup
 from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS, accepted_tokens
+from qwen_vl_suite.qwenvl.inference.stopping import append_token
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 
 TOKENS = st.lists(st.integers(0, 4), max_size=60)
 
 
-def test_what_followed_the_last_time_is_guessed() -> None:
+def test_what_followed_the_last_occurrence_is_drafted() -> None:
     lookup = PromptLookup([1, 2, 3, 4, 1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 1, 2])
     assert lookup.draft() == [5, 6, 7, 8, 9, 10][:MAX_DRAFT_TOKENS]
     lookup.extend([3])
@@ -36,7 +38,7 @@ def test_what_followed_the_last_time_is_guessed() -> None:
 
 
 @given(TOKENS, TOKENS)
-def test_a_guess_is_from_what_was_written(first: list[int], second: list[int]) -> None:
+def test_a_draft_follows_the_last_equal_ngram(first: list[int], second: list[int]) -> None:
     lookup = PromptLookup(first)
     lookup.extend(second)
     said, guess = first + second, PromptLookup(first + second).draft()
@@ -47,28 +49,28 @@ def test_a_guess_is_from_what_was_written(first: list[int], second: list[int]) -
 
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), min_size=7, max_size=7))
-def test_a_row_gains_what_the_model_would_have_said(guess: list[int], said: list[int]) -> None:
-    gained = accepted_tokens(guess, said)
-    assert gained == said[: len(gained)] and gained
-    assert gained[:-1] == guess[: len(gained) - 1]
-    assert len(gained) == 1 + len(guess) or gained[-1] != guess[len(gained) - 1]
+def test_accepted_tokens_are_those_of_the_model(draft: list[int], target: list[int]) -> None:
+    accepted = accepted_tokens(draft, target)
+    assert accepted == target[: len(accepted)] and accepted
+    assert accepted[:-1] == draft[: len(accepted) - 1]
+    assert len(accepted) == 1 + len(draft) or accepted[-1] != draft[len(accepted) - 1]
 
 
-def test_guessing_stops_where_it_does_not_pay_and_is_tried_again() -> None:
-    worth = AdaptiveSpeculation()
-    assert not worth.pays, "nothing to compare with"
-    worth.record_decode(0.010)
+def test_speculation_pauses_where_it_does_not_pay_and_is_tried_again() -> None:
+    speculation = AdaptiveSpeculation()
+    assert not speculation.pays, "nothing to compare with"
+    speculation.record_decode(0.010)
     for _ in range(20):
-        assert worth.pays
-        worth.record_verify(0.015, 2.0)
+        assert speculation.pays
+        speculation.record_verify(0.015, 2.0)
     for _ in range(20):
-        worth.record_verify(0.030, 1.5)
-    assert not worth.pays
-    rounds_without = 0
-    while not worth.pays:
-        worth.record_decode(0.010)
-        rounds_without += 1
-    assert 10 < rounds_without < 1000
+        speculation.record_verify(0.030, 1.5)
+    assert not speculation.pays
+    steps_without = 0
+    while not speculation.pays:
+        speculation.record_decode(0.010)
+        steps_without += 1
+    assert 10 < steps_without < 1000
 
 
 LINEAR = ("qwen3_5", "qwen3_5_moe")
@@ -80,7 +82,7 @@ REQUESTS = [
 ]
 
 
-def quiet(backend: Any, model_type: str) -> Any:
+def fresh(backend: Any, model_type: str) -> Any:
     subject = backend(model_type)
     subject.prefix_cache.clear()
     subject.batch_limits, subject.adaptive_lookup = BatchLimits(), AdaptiveSpeculation()
@@ -89,124 +91,124 @@ def quiet(backend: Any, model_type: str) -> Any:
 
 @pytest.mark.usefixtures("step_policy")
 @pytest.mark.parametrize("model_type", list(tiny.CONFIGS))
-def test_guesses_never_change_an_answer(
+def test_drafts_never_change_an_answer(
     backend: Any, model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guesses that are right, wrong, and right up to a place, for one row and for several."""
-    subject = quiet(backend, model_type)
+    """Drafts that are right, wrong, and right up to a token, for one row and for several."""
+    subject = fresh(backend, model_type)
     subject.adaptive_lookup = Never()
     alone = [subject.generate([question])[0] for question in REQUESTS]
-    said = {question.prompt: row_ids(subject, question) for question in REQUESTS}
+    said = {question.prompt: generated_ids(subject, question) for question in REQUESTS}
     subject.adaptive_lookup = Always()
     draw = random.Random(5)
 
-    def prompted(self: Any) -> list[int]:
-        done = len(self.row.ids)
+    def partly_right(self: Any) -> list[int]:
+        done = len(self.row.output_ids)
         guess = said[self.prompt.request.prompt][done : done + MAX_DRAFT_TOKENS]
         wrong = draw.randrange(MAX_DRAFT_TOKENS + 1)
         return [*guess[:wrong], *(100 + draw.randrange(100) for _ in guess[wrong:])]
 
-    monkeypatch.setattr(ActiveRequest, "draft", prompted)
+    monkeypatch.setattr(ActiveRequest, "draft", partly_right)
     for rows in (1, 2, 4):
         subject.batch_limits = BatchLimits(rows=rows)
         with counted() as counts:
             assert subject.generate(REQUESTS) == alone, f"{rows} at once"
-        # Of several rows with linear attention only the last is guessed for, where it is alone.
+        # Of several rows with linear attention only the last one, once alone, gets drafts.
         least = 2 if model_type not in LINEAR or rows == 1 else 1.5
-        assert counts["gained"] > least * counts["checks"] > 0
+        assert counts["tokens"] > least * counts["verifications"] > 0
 
 
 @pytest.mark.usefixtures("step_policy")
 @pytest.mark.parametrize("model_type", ["qwen3_vl", *LINEAR])
-def test_what_a_row_owes_is_paid_before_others_join(backend: Any, model_type: str) -> None:
-    """A check that was wrong, then plain rounds, a row beside it, and a check again."""
-    decoder = ModelRunner(backend(model_type).model, -1, 2)
+def test_deferred_tokens_are_committed_before_others_join(backend: Any, model_type: str) -> None:
+    """A rejected draft, then decode steps, a row beside it, and a verification again."""
+    runner = ModelRunner(backend(model_type).model, -1, 2)
 
     def start(*ids: int) -> NewRow:
-        read, position = decoder.read(ids, [], None)
+        prefilled, position = runner.prefill(ids, [], None)
         row = Row(0, Sampling(60), list(ids), frozenset(), ())
-        choices = Sampler([row], decoder.device, len(read.logits))
-        return NewRow(read, choices, int(read.logits.argmax()), position, 60)
+        sampler = Sampler([row], runner.device, len(prefilled.logits))
+        return NewRow(prefilled, sampler, int(prefilled.logits.argmax()), position, 60)
 
     def launched(subject: Batch, times: int) -> list[list[int]]:
         for _ in range(times):
             subject.launch()
-        return [subject.collect(all_of_them=True) or [] for _ in range(times)]
+        return [subject.collect(drain=True) or [] for _ in range(times)]
 
     with torch.no_grad():
-        plain = Batch(decoder)
+        plain = Batch(runner)
         plain.add([start(101, 102, 103)])
         said = [tokens[0] for tokens in launched(plain, 24)]
         plain.clear()
         plain.add([start(104, 105)])
         other = [tokens[0] for tokens in launched(plain, 6)]
 
-        subject = Batch(decoder)
+        subject = Batch(runner)
         subject.add([start(101, 102, 103)])
         for done in (0, 3):
             wrong = [*said[done : done + 2], (said[done + 2] + 1) % 300, 7]
-            assert subject.check([wrong]) == [said[done : done + 3]]
-            assert subject.owes == (model_type in LINEAR)
+            assert subject.verify([wrong]) == [said[done : done + 3]]
+            assert subject.has_deferred == (model_type in LINEAR)
         assert launched(subject, 2) == [[token] for token in said[6:8]]
-        assert subject.check([[(said[8] + 1) % 300]]) == [[said[8]]]
+        assert subject.verify([[(said[8] + 1) % 300]]) == [[said[8]]]
         subject.add([start(104, 105)])
         assert launched(subject, 6) == [list(pair) for pair in zip(said[9:15], other, strict=True)]
-        subject.leave(1)
-        assert subject.can_check
-        assert subject.check([said[15:17], []])[0] == said[15:18]
-        assert subject.check([[(said[18] + 1) % 300], []])[0] == [said[18]]
+        subject.free(1)
+        assert subject.can_verify
+        assert subject.verify([said[15:17], []])[0] == said[15:18]
+        assert subject.verify([[(said[18] + 1) % 300], []])[0] == [said[18]]
         subject.keep([0])
-        assert subject.check([[]]) == [[said[19]]] and not subject.owes
+        assert subject.verify([[]]) == [[said[19]]] and not subject.has_deferred
         assert launched(subject, 4) == [[token] for token in said[20:24]]
 
 
-def test_rows_that_sample_are_not_guessed(backend: Any) -> None:
-    subject = quiet(backend, "qwen3_vl")
+def test_sampled_rows_get_no_drafts(backend: Any) -> None:
+    subject = fresh(backend, "qwen3_vl")
     subject.adaptive_lookup = Always()
     with counted() as counts:
         subject.generate([ask("warm", picture(64, 64), temperature=1.0, seed=2, tokens=40)])
         subject.generate([ask("again", picture(64, 64), repetition_penalty=1.1, tokens=40)])
-    assert counts["launches"] and not counts["checks"]
+    assert counts["launches"] and not counts["verifications"]
 
 
-def test_an_answer_that_repeats_itself_takes_fewer_passes(backend: Any) -> None:
-    """Tiny models turn in circles by themselves."""
-    subject = quiet(backend, "qwen3_vl")
+def test_a_repetitive_answer_takes_fewer_passes(backend: Any) -> None:
+    """Tiny models repeat themselves anyway."""
+    subject = fresh(backend, "qwen3_vl")
     asked = [ask(str(n), picture(64, 64, n), tokens=100) for n in range(12)]
     subject.chat_template.eos_ids, kept = frozenset(), subject.chat_template.eos_ids
     try:
         with counted() as plain:
             subject.adaptive_lookup = Never()
-            calm = [subject.generate([question])[0] for question in asked]
-        with counted() as guessed:
+            expected = [subject.generate([question])[0] for question in asked]
+        with counted() as speculative:
             subject.adaptive_lookup = Always()
-            assert [subject.generate([question])[0] for question in asked] == calm
+            assert [subject.generate([question])[0] for question in asked] == expected
     finally:
         subject.chat_template.eos_ids = kept
-    assert guessed["launches"] + guessed["checks"] < plain["launches"]
+    assert speculative["launches"] + speculative["verifications"] < plain["launches"]
 
 
-def test_guesses_go_as_far_as_the_answer_may_whatever_was_thought() -> None:
+def test_drafts_are_no_longer_than_the_rest_of_the_answer_whatever_the_thought() -> None:
     row = Row(0, Sampling(8), [], frozenset({99}), (7,), thinking=True)
     for token in [*[1, 2, 3] * 20, 7, 1, 2]:
-        row.accept(token)
-    running = ActiveRequest(row, None, None)  # type: ignore[arg-type]
-    assert len(running.draft()) == 4, "six are left, this one and that behind it not guessed"
+        append_token(row, token)
+    active = ActiveRequest(row, None, None)  # type: ignore[arg-type]
+    assert len(active.draft()) == 4, "six are left, of which the next is the model's own"
     for token in [3, 1, 2]:
-        row.accept(token)
-    assert len(running.draft()) == 2
+        append_token(row, token)
+    assert len(active.draft()) == 2
 
 
-def test_bad_numbers_are_told_from_a_check_too(backend: Any) -> None:
-    subject = quiet(backend, "qwen3_vl")
+def test_nan_logits_in_a_verification_raise_too(backend: Any) -> None:
+    subject = fresh(backend, "qwen3_vl")
     subject.adaptive_lookup = Always()
 
-    def spoil(_module: Any, _args: Any, out: Any) -> None:
+    def fill_with_nan(_module: Any, _args: Any, out: Any) -> None:
         if out.logits.shape[1] > 1:
             out.logits.fill_(torch.nan)
 
     question = Request((picture(64, 64),), "again again again again", sampling=Sampling(60))
-    hook = subject.model.register_forward_hook(spoil)
+    hook = subject.model.register_forward_hook(fill_with_nan)
     try:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(NumericalError):
             patch.setattr(PromptLookup, "draft", lambda _: [101, 102])

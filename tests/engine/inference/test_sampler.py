@@ -1,4 +1,4 @@
-"""Choosing the next token of every row of a batch: no model needed."""
+"""Sampler: the next token of every row of a batch. No model needed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.errors import NumericalError
-from qwen_vl_suite.qwenvl.inference.sampler import DRAWS, Sampler, checked
+from qwen_vl_suite.qwenvl.inference.sampler import BUFFERED_NUMBERS, Sampler, check_finite
 from qwen_vl_suite.qwenvl.inference.sequence import Row
+from qwen_vl_suite.qwenvl.inference.stopping import append_token
 from qwen_vl_suite.qwenvl.types import Sampling
 
 EOS, CLOSE = 0, (8, 9)
@@ -23,22 +24,22 @@ def row(thinking: bool = False, index: int = 0, **sampling: Any) -> Row:
     return Row(index, Sampling(**sampling), [1, 2], frozenset({EOS}), CLOSE, thinking)
 
 
-class Chooser:
-    """A row alone, with what it needs to choose."""
+class SingleRow:
+    """A row alone with its sampler."""
 
-    def __init__(self, thinking: bool = False, written: Sequence[int] = (), **sampling: Any):
+    def __init__(self, thinking: bool = False, generated: Sequence[int] = (), **sampling: Any):
         self.row = row(thinking, **sampling)
-        self.run(*written)
-        self.choices = Sampler([self.row], CPU, VOCABULARY)
+        self.run(*generated)
+        self.sampler = Sampler([self.row], CPU, VOCABULARY)
 
-    def choose(self, values: torch.Tensor) -> int:
-        self.choices.prepare()
-        return int(self.choices.choose(values[None]))
+    def sample(self, values: torch.Tensor) -> int:
+        self.sampler.prepare()
+        return int(self.sampler.sample(values[None]))
 
     def run(self, *tokens: int) -> None:
         for token in tokens:
             if self.row.finish_reason is None:
-                self.row.accept(token)
+                append_token(self.row, token)
 
 
 def batch(*rows: Row) -> Sampler:
@@ -47,9 +48,9 @@ def batch(*rows: Row) -> Sampler:
     return first
 
 
-def take(choices: Sampler, scores: torch.Tensor) -> list[int]:
-    choices.prepare()
-    return choices.choose(scores).tolist()
+def take(sampler: Sampler, scores: torch.Tensor) -> list[int]:
+    sampler.prepare()
+    return sampler.sample(scores).tolist()
 
 
 def logits(**high: float) -> torch.Tensor:
@@ -64,8 +65,8 @@ def draws(count: int, values: torch.Tensor, **sampling: Any) -> Counter[int]:
     return Counter(take(Sampler(rows, CPU, VOCABULARY), values.repeat(count, 1)))
 
 
-def test_greedy_takes_the_likeliest() -> None:
-    assert Chooser().choose(logits(t3=1.0, t5=2.0)) == 5
+def test_greedy_takes_the_likeliest_token() -> None:
+    assert SingleRow().sample(logits(t3=1.0, t5=2.0)) == 5
 
 
 def test_sampling_follows_the_probabilities() -> None:
@@ -96,93 +97,93 @@ def test_filters(case: str) -> None:
 
 def test_equal_seeds_draw_equal_tokens_and_others_do_not() -> None:
     def text(seed: int) -> list[int]:
-        subject = Chooser(temperature=1.0, seed=seed)
-        return [subject.choose(torch.zeros(20)) for _ in range(20)]
+        subject = SingleRow(temperature=1.0, seed=seed)
+        return [subject.sample(torch.zeros(20)) for _ in range(20)]
 
     assert text(7) == text(7)
     assert text(7) != text(8)
 
 
-def test_presence_penalty_is_subtracted_once_for_what_was_written() -> None:
-    subject = Chooser(presence_penalty=1.5)
-    assert subject.choose(logits(t3=2.0, t4=1.0)) == 3
+def test_presence_penalty_is_subtracted_once_for_generated_tokens() -> None:
+    subject = SingleRow(presence_penalty=1.5)
+    assert subject.sample(logits(t3=2.0, t4=1.0)) == 3
     subject.run(3, 3)
-    assert subject.choose(logits(t3=2.0, t4=1.0)) == 4, "2.0 - 1.5 is below 1.0"
-    assert subject.choose(logits(t3=2.6, t4=1.0)) == 3, "written twice, penalised once"
+    assert subject.sample(logits(t3=2.0, t4=1.0)) == 4, "2.0 - 1.5 is below 1.0"
+    assert subject.sample(logits(t3=2.6, t4=1.0)) == 3, "generated twice, penalised once"
 
 
-def test_presence_penalty_counts_what_came_before_its_first_use() -> None:
-    subject = Chooser(presence_penalty=1.5, written=[3])
-    assert subject.choose(logits(t3=2.0, t4=1.0)) == 4
+def test_presence_penalty_counts_tokens_generated_before_the_sampler() -> None:
+    subject = SingleRow(presence_penalty=1.5, generated=[3])
+    assert subject.sample(logits(t3=2.0, t4=1.0)) == 4
 
 
-def test_repetition_penalty_makes_seen_tokens_less_likely_on_both_sides_of_zero() -> None:
-    subject = Chooser(repetition_penalty=2.0)
-    assert subject.choose(logits(t1=1.9, t4=1.0)) == 4, "token 1 is in the prompt"
+def test_repetition_penalty_makes_present_tokens_less_likely_on_both_sides_of_zero() -> None:
+    subject = SingleRow(repetition_penalty=2.0)
+    assert subject.sample(logits(t1=1.9, t4=1.0)) == 4, "token 1 is in the prompt"
     values = torch.full((20,), -5.0)
     values[2], values[4] = -1.0, -1.5
-    assert Chooser(repetition_penalty=2.0).choose(values) == 4
+    assert SingleRow(repetition_penalty=2.0).sample(values) == 4
 
 
-def test_thinking_has_its_own_budget_and_is_closed() -> None:
-    subject = Chooser(thinking=True, max_new_tokens=2, max_thinking_tokens=3)
-    longest, taken = subject.row.longest, []
+def test_thinking_has_its_own_limit_and_is_closed() -> None:
+    subject = SingleRow(thinking=True, max_new_tokens=2, max_thinking_tokens=3)
+    longest, taken = subject.row.max_output, []
     while subject.row.finish_reason is None:
-        taken.append(subject.choose(logits(t5=1.0)))
+        taken.append(subject.sample(logits(t5=1.0)))
         subject.run(taken[-1])
     assert taken == [5, 5, 5, *CLOSE, 5, 5]
-    assert (subject.row.thought, subject.row.finish_reason) == (5, "length")
+    assert (subject.row.thought_length, subject.row.finish_reason) == (5, "length")
     assert len(taken) == longest
 
 
-def test_an_end_inside_a_thought_ends_the_thought_only() -> None:
-    subject = Chooser(thinking=True)
-    taken = [subject.choose(logits(t0=1.0)) for _ in range(2)]
+def test_an_end_token_inside_a_thought_closes_the_thought_only() -> None:
+    subject = SingleRow(thinking=True)
+    taken = [subject.sample(logits(t0=1.0)) for _ in range(2)]
     assert taken == list(CLOSE)
     subject.run(*taken)
     assert subject.row.thinking is False
-    assert subject.choose(logits(t0=1.0)) == EOS
+    assert subject.sample(logits(t0=1.0)) == EOS
 
 
 def test_a_thought_that_the_model_closes_is_not_closed_again() -> None:
-    subject = Chooser(thinking=True, max_thinking_tokens=4)
-    said = [5, CLOSE[0], *CLOSE, 5, 5, 5]
-    assert [subject.choose(logits(**{f"t{token}": 1.0})) for token in said] == said
+    subject = SingleRow(thinking=True, max_thinking_tokens=4)
+    tokens_drawn = [5, CLOSE[0], *CLOSE, 5, 5, 5]
+    assert [subject.sample(logits(**{f"t{token}": 1.0})) for token in tokens_drawn] == tokens_drawn
 
 
-def test_a_budget_of_no_thought_closes_at_once() -> None:
-    assert Chooser(thinking=True, max_thinking_tokens=0).choose(logits(t5=1.0)) == CLOSE[0]
+def test_a_thinking_limit_of_zero_closes_at_once() -> None:
+    assert SingleRow(thinking=True, max_thinking_tokens=0).sample(logits(t5=1.0)) == CLOSE[0]
 
 
-def test_a_thought_can_be_ended_from_without() -> None:
-    subject = Chooser(thinking=True)
-    assert subject.choose(logits(t5=1.0)) == 5
-    subject.choices.end_thought(0)
-    assert [subject.choose(logits(t5=1.0)) for _ in range(3)] == [*CLOSE, 5]
+def test_a_thought_can_be_closed_from_outside() -> None:
+    subject = SingleRow(thinking=True)
+    assert subject.sample(logits(t5=1.0)) == 5
+    subject.sampler.close_thought(0)
+    assert [subject.sample(logits(t5=1.0)) for _ in range(3)] == [*CLOSE, 5]
 
 
-def test_the_answer_behind_a_circling_thought_is_whole() -> None:
-    subject = Chooser(thinking=True, max_thinking_tokens=10_000, max_new_tokens=5)
+def test_the_answer_behind_a_repeating_thought_is_whole() -> None:
+    subject = SingleRow(thinking=True, max_thinking_tokens=10_000, max_new_tokens=5)
     for token in [5, 6] * 1000:
         subject.run(token)
-        if subject.row.circling:
+        if subject.row.thought_repeats:
             break
-    thought = len(subject.row.ids)
+    thought = len(subject.row.output_ids)
     assert 768 <= thought < 800
     subject.run(*CLOSE, 11, 12, 13, 14, 15)
-    assert subject.row.ids[subject.row.thought :] == [11, 12, 13, 14, 15]
-    assert subject.row.thought == thought + len(CLOSE)
+    assert subject.row.output_ids[subject.row.thought_length :] == [11, 12, 13, 14, 15]
+    assert subject.row.thought_length == thought + len(CLOSE)
     assert subject.row.finish_reason == "length"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_none_are_not_taken_for_an_answer(bad: float) -> None:
+def test_logits_that_are_not_finite_raise(bad: float) -> None:
     scores = torch.zeros(2, VOCABULARY)
     scores[1] = bad
     tokens = take(batch(row(), row(temperature=1.0)), scores)
     assert tokens == [0, -1]
     with pytest.raises(NumericalError, match="bf16"):
-        checked(tokens)
+        check_finite(tokens)
 
 
 SAMPLINGS = st.fixed_dictionaries(
@@ -205,48 +206,52 @@ SAMPLINGS = st.fixed_dictionaries(
     data=st.data(),
 )
 @settings(max_examples=60, deadline=None)
-def test_who_comes_and_goes_beside_a_row_changes_nothing_for_it(
+def test_a_row_is_not_changed_by_rows_that_join_and_leave(
     given: list[tuple[dict[str, Any], bool]], rounds: int, data: st.DataObject
 ) -> None:
-    """Each row against itself alone, while others join, leave and move."""
+    """Each row against itself alone, while others join, leave and change slots."""
     generator = torch.Generator().manual_seed(rounds)
     scores = torch.randn(rounds, VOCABULARY, generator=generator) * 3
     alone = []
     for sampling, thinking in given:
-        subject = Chooser(thinking, **sampling)
-        alone.append([subject.choose(scores[turn]) for turn in range(rounds)])
+        subject = SingleRow(thinking, **sampling)
+        alone.append([subject.sample(scores[turn]) for turn in range(rounds)])
 
-    company = batch(*(row(thinking, **sampling) for sampling, thinking in given))
-    who, turns = list(range(len(given))), [0] * len(given)
+    rows_together = batch(*(row(thinking, **sampling) for sampling, thinking in given))
+    which, turns = list(range(len(given))), [0] * len(given)
     for _ in range(rounds):
-        tokens = take(company, torch.stack([scores[turn] for turn in turns]))
+        tokens = take(rows_together, torch.stack([scores[turn] for turn in turns]))
         for place, token in enumerate(tokens):
-            assert token == alone[who[place]][turns[place]]
+            assert token == alone[which[place]][turns[place]]
         turns = [turn + 1 for turn in turns]
-        for place in range(len(who)):
+        for place in range(len(which)):
             if turns[place] == rounds or data.draw(st.booleans()):  # another takes its place
-                who[place] = data.draw(st.integers(0, len(given) - 1))
-                sampling, thinking = given[who[place]]
-                company.replace(place, batch(row(thinking, **sampling)))
+                which[place] = data.draw(st.integers(0, len(given) - 1))
+                sampling, thinking = given[which[place]]
+                rows_together.replace(place, batch(row(thinking, **sampling)))
                 turns[place] = 0
-        order = data.draw(st.permutations(range(len(who))))
+        order = data.draw(st.permutations(range(len(which))))
         order = order[: data.draw(st.integers(1, len(order)))]
-        company.keep(order)
-        who, turns = [who[place] for place in order], [turns[place] for place in order]
+        rows_together.keep(order)
+        which, turns = [which[place] for place in order], [turns[place] for place in order]
 
 
-def test_whole_numbers_do_not_make_their_followers_whole() -> None:
-    company = batch(row(temperature=1, top_p=0, seed=1))
-    company.replace(0, batch(row(temperature=0.7, top_p=0.95, seed=2)))
+def test_integer_parameters_do_not_round_those_of_the_next_row() -> None:
+    rows_together = batch(row(temperature=1, top_p=0, seed=1))
+    rows_together.replace(0, batch(row(temperature=0.7, top_p=0.95, seed=2)))
     scores = torch.linspace(-1, 1, VOCABULARY)
-    alone = Chooser(temperature=0.7, top_p=0.95, seed=2)
+    alone = SingleRow(temperature=0.7, top_p=0.95, seed=2)
     for _ in range(20):
-        assert take(company, scores[None]) == [alone.choose(scores)]
+        assert take(rows_together, scores[None]) == [alone.sample(scores)]
 
 
 def test_random_numbers_never_run_out() -> None:
     flat = torch.zeros(1, VOCABULARY)
     alone = Sampler([row(temperature=1.0, seed=3)], CPU, VOCABULARY)
-    said = [take(alone, flat)[0] for _ in range(3 * DRAWS)]
-    assert said[:DRAWS] != said[DRAWS : 2 * DRAWS] != said[2 * DRAWS :]
-    assert len(set(said)) == VOCABULARY
+    tokens_drawn = [take(alone, flat)[0] for _ in range(3 * BUFFERED_NUMBERS)]
+    assert (
+        tokens_drawn[:BUFFERED_NUMBERS]
+        != tokens_drawn[BUFFERED_NUMBERS : 2 * BUFFERED_NUMBERS]
+        != tokens_drawn[2 * BUFFERED_NUMBERS :]
+    )
+    assert len(set(tokens_drawn)) == VOCABULARY

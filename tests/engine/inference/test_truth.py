@@ -1,6 +1,6 @@
-"""The same tokens as the plain road, whatever is done to be fast.
+"""Equal to transformers: the tokens of its ``generate``, whatever the scheduler does to be fast.
 
-Plain is: a model of its own straight from transformers, the official processor, ``generate``, one
+The reference is a model of its own straight from transformers with the official processor, one
 request after the other. In float32, for every family and for the bundled model.
 """
 
@@ -47,7 +47,7 @@ def scene(seed: int) -> torch.Tensor:
 
 
 def questions(name: str) -> list[Request]:
-    """Unlike in pictures, words and length; the first picture is asked about three times."""
+    """Different in images, prompts and length; three are about the first image."""
     show: Callable[[int], torch.Tensor] = scene
     if name != "nano":
         show = {0: noise(150, 200), 1: noise(64, 64), 2: noise(90, 130)}.__getitem__
@@ -63,7 +63,7 @@ def questions(name: str) -> list[Request]:
     ]
 
 
-class Plain:
+class Reference:
     def __init__(self, folder: Path, template: Any):
         from transformers import AutoImageProcessor
 
@@ -109,14 +109,14 @@ class Plain:
 
 
 class Subject:
-    """A model, what it is asked, and what the plain road says to that."""
+    """A model, requests to it, and the reference's tokens."""
 
     def __init__(self, name: str, folder: Path):
         self.name = name
         self.backend: LocalBackend = load(LocalSpec(str(folder), device="cpu"))
-        plain = Plain(folder, self.backend.chat_template)
-        self.asked = questions(name)
-        self.said = [plain(request) for request in self.asked]
+        reference = Reference(folder, self.backend.chat_template)
+        self.requests = questions(name)
+        self.expected = [reference(request) for request in self.requests]
 
     def fresh(self) -> Subject:
         self.backend.prefix_cache.clear()
@@ -131,7 +131,7 @@ class Subject:
         made = self.backend.response
 
         def response(row: Any, prompt: Any) -> Any:
-            found[row.index] = list(row.ids)
+            found[row.index] = list(row.output_ids)
             return made(row, prompt)
 
         self.backend.response = response  # type: ignore[method-assign]
@@ -152,90 +152,92 @@ def subject(request: pytest.FixtureRequest, subjects: Callable[[str], Subject]) 
     return subjects(request.param).fresh()
 
 
-def test_the_questions_show_something(subject: Subject) -> None:
-    assert len({tuple(said) for said in subject.said}) > 4
-    assert sum(map(len, subject.said)) > 40
+def test_the_requests_have_different_answers(subject: Subject) -> None:
+    assert len({tuple(tokens) for tokens in subject.expected}) > 4
+    assert sum(map(len, subject.expected)) > 40
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [3, 0, 5, 2, 6, 1, 4]])
 @pytest.mark.parametrize("rows", [1, 2, 32])
-def test_in_any_order_and_company(subject: Subject, order: list[int], rows: int) -> None:
-    """With few rows, the places of finished ones are taken by those that wait."""
+def test_in_any_order_and_batch(subject: Subject, order: list[int], rows: int) -> None:
+    """With few slots, those of finished rows are taken by waiting requests."""
     subject.backend.batch_limits = BatchLimits(rows=rows)
-    said = subject.tokens([subject.asked[place] for place in order])
-    assert said == [subject.said[place] for place in order]
+    tokens = subject.tokens([subject.requests[place] for place in order])
+    assert tokens == [subject.expected[place] for place in order]
 
 
-def test_behind_what_was_seen_before(subject: Subject) -> None:
+def test_with_a_filled_prefix_cache(subject: Subject) -> None:
     for _ in range(2):
-        assert [subject.tokens([asked])[0] for asked in subject.asked] == subject.said
+        assert [subject.tokens([asked])[0] for asked in subject.requests] == subject.expected
     assert subject.backend.prefix_cache.hits >= 6
 
 
-@pytest.mark.parametrize("most", [0, 20_000, 200_000])
-def test_when_what_was_seen_is_forgotten(
-    subject: Subject, most: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("max_bytes", [0, 20_000, 200_000])
+def test_with_a_small_prefix_cache(
+    subject: Subject, max_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefix_cache, "MOST", most)
+    monkeypatch.setattr(prefix_cache, "MAX_BYTES", max_bytes)
     for _ in range(2):
-        assert subject.tokens(subject.asked) == subject.said
-        assert subject.backend.prefix_cache.nbytes <= most
+        assert subject.tokens(subject.requests) == subject.expected
+        assert subject.backend.prefix_cache.nbytes <= max_bytes
 
 
-def test_when_the_model_leaves_in_between(subject: Subject) -> None:
+def test_with_offloads_and_releases_in_between(subject: Subject) -> None:
     backend = subject.backend
-    for leave in (backend.offload, backend.release, backend.prefix_cache.offload):
-        assert subject.tokens(subject.asked) == subject.said
-        leave()
-    assert subject.tokens(subject.asked) == subject.said
+    for move_out in (backend.offload, backend.release, backend.prefix_cache.offload):
+        assert subject.tokens(subject.requests) == subject.expected
+        move_out()
+    assert subject.tokens(subject.requests) == subject.expected
 
 
 def test_with_interrupts_in_between(subject: Subject) -> None:
     for checks in (2, 9, 20, 31):
         with pytest.raises(Interrupt):
-            subject.tokens(subject.asked, InterruptAt(checks))
-        assert subject.tokens(subject.asked[:4]) == subject.said[:4]
+            subject.tokens(subject.requests, InterruptAt(checks))
+        assert subject.tokens(subject.requests[:4]) == subject.expected[:4]
 
 
 def test_when_two_models_take_turns(subjects: Callable[[str], Subject]) -> None:
     both = [subjects(name).fresh() for name in ("nano", "qwen3_vl")]
     for place in range(7):
         for subject in both:
-            assert subject.tokens([subject.asked[place]])[0] == subject.said[place]
+            assert subject.tokens([subject.requests[place]])[0] == subject.expected[place]
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_with_guesses_that_are_half_right(
+def test_with_drafts_that_are_half_right(
     subject: Subject, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half_right(self: Any) -> list[int]:
-        done = len(self.row.ids)
-        right = subject.said[self.row.index][done : done + MAX_DRAFT_TOKENS - done % 4]
-        return [*right, 105, 106][: min(MAX_DRAFT_TOKENS, self.row.longest - done - 1)]
+        done = len(self.row.output_ids)
+        right = subject.expected[self.row.index][done : done + MAX_DRAFT_TOKENS - done % 4]
+        return [*right, 105, 106][: min(MAX_DRAFT_TOKENS, self.row.max_output - done - 1)]
 
     monkeypatch.setattr(ActiveRequest, "draft", half_right)
     monkeypatch.setattr(AdaptiveSpeculation, "pays", True)
     subject.backend.batch_limits = BatchLimits(rows=rows)
-    assert subject.tokens(subject.asked) == subject.said
+    assert subject.tokens(subject.requests) == subject.expected
 
 
 @pytest.mark.parametrize("rows", [1, 3, 32])
-def test_as_rounds_go_on_cuda(subject: Subject, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_steps_as_on_cuda(
+    subject: Subject, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = FakeCudaGraphs()
-    step_policy = StepPolicy(lag=1, fixed=True, idle=0.5, captured=made)
+    step_policy = StepPolicy(lag=1, static=True, max_free=0.5, graphs=made)
     monkeypatch.setattr(batch, "step_policy", lambda _: step_policy)
     subject.backend.batch_limits = BatchLimits(rows=rows)
-    assert subject.tokens(subject.asked) == subject.said
+    assert subject.tokens(subject.requests) == subject.expected
     assert made.replays
 
 
-def test_a_seed_gives_its_text_in_any_company(subject: Subject) -> None:
-    warm = [
+def test_a_seed_gives_its_text_in_any_batch(subject: Subject) -> None:
+    sampled = [
         Request(asked.images, asked.prompt, sampling=Sampling(20, temperature=1.0, seed=place))
-        for place, asked in enumerate(subject.asked)
+        for place, asked in enumerate(subject.requests)
     ]
-    alone = [subject.tokens([request])[0] for request in warm]
-    assert alone != subject.said
+    alone = [subject.tokens([request])[0] for request in sampled]
+    assert alone != subject.expected
     for rows in (2, 32):
         subject.fresh().backend.batch_limits = BatchLimits(rows=rows)
-        assert subject.tokens([*subject.asked, *warm[::-1]])[len(warm) :][::-1] == alone
+        assert subject.tokens([*subject.requests, *sampled[::-1]])[len(sampled) :][::-1] == alone

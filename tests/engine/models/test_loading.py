@@ -114,7 +114,7 @@ def sharded(folder: Path, target: Path) -> Path:
 @pytest.mark.parametrize("with_heads", [False, True])
 @pytest.mark.parametrize("left", ["nothing", "a cut single file", "a leftover index"])
 def test_what_is_checked_is_what_is_loaded(checkpoint, tmp_path, left: str, with_heads) -> None:
-    folder = checkpoint("qwen3_5", heads=True) if with_heads else checkpoint("qwen3_vl")
+    folder = checkpoint("qwen3_5", mtp=True) if with_heads else checkpoint("qwen3_vl")
     target = tmp_path / "m"
     if left == "a leftover index":
         shutil.copytree(folder, target)

@@ -22,14 +22,19 @@ from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl import run
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load, open_checkpoint
 from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory, QwenVLError
-from qwen_vl_suite.qwenvl.inference.memory_model import MemoryModel, TokenNeed, out_of_memory_error
+from qwen_vl_suite.qwenvl.inference.memory_model import (
+    MemoryModel,
+    TokenNeed,
+    out_of_memory_error,
+    token_need,
+)
 from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
 from qwen_vl_suite.qwenvl.models import ram
 from qwen_vl_suite.qwenvl.models import weights as weights_module
 from qwen_vl_suite.qwenvl.models.memory import Memory, is_out_of_memory
 from qwen_vl_suite.qwenvl.models.weights import Weights
 from qwen_vl_suite.qwenvl.observer import Observer
-from qwen_vl_suite.qwenvl.prompting.prompt import Prompt, context_length
+from qwen_vl_suite.qwenvl.prompting.prompt import context_length
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Response, Sampling
 
@@ -244,8 +249,8 @@ def test_the_budget_keeps_batches_small_before_memory_runs_out(
 ) -> None:
     asked = requests(8)
     calm = subject.generate(asked)
-    need = Prompt(asked[0], subject).need
-    costs = MemoryModel.of(subject.model)
+    need = token_need(subject.prompt(asked[0]))
+    costs = MemoryModel.from_model(subject.model)
     subject.memory.room = int(costs.peak_bytes([need] * 3) / 0.85)
     subject.memory.asked.clear()
     with refusing(subject, 10**9) as passes:
@@ -523,7 +528,9 @@ def test_the_error_says_what_would_fit(need: TokenNeed, free: int, advice: str) 
 def test_states_that_are_copied_for_checks_count(rows: int, states: int) -> None:
     """A row that is alone has its states twice, and so has an empty slot beside it."""
     state = 1_000_000
-    costs = MemoryModel(cache=0, state=state, prompt=0, mask=0, scores=0, image=0, look=0, row=0)
+    costs = MemoryModel(
+        kv=0, linear_state=state, prefill=0, mask=0, scores=0, vision=0, features=0, logits=0
+    )
     assert costs.peak_bytes([TokenNeed(10, 10)] * rows) == pytest.approx(1.2 * states * state)
 
 
@@ -552,7 +559,7 @@ def test_the_costs_are_neither_short_nor_wasteful(
     asked = requests(count, side)
     responses = subject.generate(asked)  # what is made once is not counted
     needs = [TokenNeed(r.usage.prompt_tokens, 12, r.usage.image_tokens) for r in responses]
-    expected = MemoryModel.of(subject.model).peak_bytes(needs)
+    expected = MemoryModel.from_model(subject.model).peak_bytes(needs)
     most = measured(subject, asked)
     assert most <= expected
     assert expected <= 4 * most
@@ -566,9 +573,9 @@ def test_the_costs_of_long_prompts_are_neither_short_nor_wasteful(
     subject: LocalBackend = backend(model_type)
     asked = Request((picture(64),) * pictures, "no " * 1000, sampling=Sampling(max_new_tokens=1))
     subject.generate([asked])
-    need = Prompt(asked, subject).need
+    need = token_need(subject.prompt(asked))
     assert need.prompt > 3000
-    expected = MemoryModel.of(subject.model).peak_bytes([need])
+    expected = MemoryModel.from_model(subject.model).peak_bytes([need])
     most = measured(subject, [asked])
     assert most <= expected
     assert expected <= 4 * most
@@ -608,7 +615,7 @@ def test_an_answer_ends_with_the_context_and_says_so(
     asked = Request((picture(64),), "why?", sampling=Sampling(max_new_tokens=64))
     (calm,) = subject.generate([asked])
     assert calm.finish_reason == "length" and calm.notes == ()
-    monkeypatch.setattr(subject, "context", calm.usage.prompt_tokens + 40)
+    monkeypatch.setattr(subject, "context_length", calm.usage.prompt_tokens + 40)
     (cut,) = subject.generate([asked])
     fits = dataclasses.replace(asked, sampling=Sampling(5, max_thinking_tokens=5))
     (within,) = subject.generate([fits])
@@ -694,8 +701,8 @@ def test_on_a_processor_nothing_is_begun_that_does_not_fit(checkpoint: Any) -> N
     asked = requests(2)
     calm = subject.generate(asked)
     asked.insert(1, Request(asked[0].images, "no " * 1000, sampling=GREEDY))
-    needs = [dataclasses.replace(Prompt(each, subject).need, answer=1) for each in asked]
-    costs = MemoryModel.of(subject.model)
+    needs = [dataclasses.replace(token_need(subject.prompt(each)), answer=1) for each in asked]
+    costs = MemoryModel.from_model(subject.model)
     memory = subject.memory
     assert isinstance(memory, Ram)
     memory.room = int(costs.peak_bytes([needs[1]]) * 0.99)

@@ -1,11 +1,11 @@
-"""Chat templates: what real ones use works, and none can hang, fill the memory or raise."""
+"""Template sandbox: what real chat templates use works, and none can hang or fill the memory."""
 
 from __future__ import annotations
 
 import pytest
 import tiny
 from qwen_vl_suite.qwenvl.errors import UnsupportedModel
-from qwen_vl_suite.qwenvl.prompting.template_sandbox import OWN_WORDS, SandboxedTemplate
+from qwen_vl_suite.qwenvl.prompting.template_sandbox import MAX_OWN_CHARACTERS, SandboxedTemplate
 
 GROW = "{% set n = namespace(x='xx') %}{% for i in range(99) %}{% set n.x = GROWN %}{% endfor %}"
 LOOP = "{% for a in range(99999) %}"
@@ -41,23 +41,23 @@ RAISING = {
 
 
 @pytest.mark.parametrize("source", [*ENDLESS.values(), *RAISING.values()], ids=[*ENDLESS, *RAISING])
-def test_a_template_that_cannot_be_used_is_refused(source: str) -> None:
+def test_a_template_that_fails_or_exceeds_the_limits_is_refused(source: str) -> None:
     with pytest.raises(UnsupportedModel, match="chat template of this checkpoint fails"):
         SandboxedTemplate(source).render(messages=[{"role": "user", "content": "."}])
 
 
-def test_a_refusal_is_no_longer_than_can_be_read() -> None:
+def test_the_error_text_is_bounded() -> None:
     with pytest.raises(UnsupportedModel) as caught:
         SandboxedTemplate("{{ raise_exception('x' * 100000) }}").render()
     assert len(str(caught.value)) < 1000
 
 
-def test_long_texts_of_others_are_no_fault_of_the_template() -> None:
-    words = "word " * OWN_WORDS
+def test_long_messages_do_not_count_against_the_template() -> None:
+    words = "word " * MAX_OWN_CHARACTERS
     assert SandboxedTemplate("{{ t }}").render(t=words) == words
 
 
-def test_one_run_does_not_take_from_the_next() -> None:
+def test_every_run_has_its_own_limits() -> None:
     template = SandboxedTemplate(
         "{% for a in range(9000) %}{% for b in range(99) %}{% endfor %}{% endfor %}"
     )
@@ -78,7 +78,7 @@ REAL = (
     "source", [REAL, tiny.TEMPLATE, tiny.SWITCH], ids=["all", "tiny", "switch"]
 )
 @pytest.mark.parametrize("thinking", [True, False])
-def test_templates_give_what_transformers_makes_of_them(source: str, thinking: bool) -> None:
+def test_templates_render_as_in_transformers(source: str, thinking: bool) -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = source
     turns = [("user", "Hi"), ("assistant", "yes <b>"), ("user", "and?")]

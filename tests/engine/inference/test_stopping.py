@@ -1,4 +1,4 @@
-"""Knowing when to stop, and planning batches: no model needed."""
+"""Stopping: end tokens, token limits and repetition. No model needed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl.errors import BadOption
-from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits, TokenNeed
 from qwen_vl_suite.qwenvl.inference.repetition import loop_start
-from qwen_vl_suite.qwenvl.inference.sequence import Detokenizer, Row
+from qwen_vl_suite.qwenvl.inference.sequence import Row
+from qwen_vl_suite.qwenvl.inference.stopping import append_token
 from qwen_vl_suite.qwenvl.types import Sampling
 
 EOS, CLOSE = 0, (8, 9)
@@ -21,46 +20,49 @@ def row(thinking: bool = False, index: int = 0, **sampling) -> Row:
     return Row(index, Sampling(**sampling), [1, 2], frozenset({EOS}), CLOSE, thinking)
 
 
-def run(subject: Row, *tokens: int) -> Row:
+def append(subject: Row, *tokens: int) -> Row:
     for token in tokens:
         if subject.finish_reason is None:
-            subject.accept(token)
+            append_token(subject, token)
     return subject
 
 
-def test_the_end_token_ends_and_is_not_text() -> None:
-    subject = run(row(), 3, EOS)
-    assert (subject.ids, subject.finish_reason) == ([3], "stop")
+def test_an_end_token_finishes_the_row_and_is_not_part_of_its_output() -> None:
+    subject = append(row(), 3, EOS)
+    assert (subject.output_ids, subject.finish_reason) == ([3], "stop")
 
 
-def test_max_new_tokens_is_kept_to_the_token() -> None:
-    subject = run(row(max_new_tokens=3), 3, 4, 5, 6)
-    assert (subject.ids, subject.finish_reason) == ([3, 4, 5], "length")
+def test_max_new_tokens_is_exact() -> None:
+    subject = append(row(max_new_tokens=3), 3, 4, 5, 6)
+    assert (subject.output_ids, subject.finish_reason) == ([3, 4, 5], "length")
 
 
-def test_a_thought_that_ends_by_itself_leaves_the_whole_answer() -> None:
-    subject = run(row(thinking=True, max_new_tokens=2, max_thinking_tokens=9), 5, *CLOSE, 6, 7)
-    assert (subject.ids[subject.thought :], subject.finish_reason) == ([6, 7], "length")
+def test_a_closed_thought_leaves_the_whole_limit_to_the_answer() -> None:
+    subject = append(row(thinking=True, max_new_tokens=2, max_thinking_tokens=9), 5, *CLOSE, 6, 7)
+    assert (subject.output_ids[subject.thought_length :], subject.finish_reason) == (
+        [6, 7],
+        "length",
+    )
 
 
-def test_a_loop_is_cut_to_one_turn_and_named() -> None:
+def test_a_loop_is_cut_to_one_turn_with_finish_reason_repetition() -> None:
     turn = list(range(1, 8))
-    subject = run(row(max_new_tokens=10_000), 15, 16, *turn * 200)
+    subject = append(row(max_new_tokens=10_000), 15, 16, *turn * 200)
     assert subject.finish_reason == "repetition"
-    assert subject.ids == [15, 16, *turn]
+    assert subject.output_ids == [15, 16, *turn]
 
 
 @given(
     head=st.lists(st.integers(0, 3), max_size=40),
     turn=st.lists(st.integers(0, 9), min_size=1, max_size=40),
 )
-def test_any_exact_loop_is_found(head: list[int], turn: list[int]) -> None:
+def test_any_exact_loop_is_detected(head: list[int], turn: list[int]) -> None:
     turns = max(128, 800 // len(turn) + 1)  # as many as of any kind of turn
     kept = loop_start([*head, *turn * turns])
     assert kept is not None and kept <= len(head) + len(turn)
 
 
-NOT_LOOPS = {
+NO_LOOPS = {
     "short": [5] * 700,
     "few turns": list(range(200)) * 5,
     "counting": list(range(500)),
@@ -68,9 +70,9 @@ NOT_LOOPS = {
 }
 
 
-@pytest.mark.parametrize("case", NOT_LOOPS, ids=str)
-def test_what_is_no_loop_is_left_alone(case: str) -> None:
-    assert loop_start(NOT_LOOPS[case]) is None
+@pytest.mark.parametrize("case", NO_LOOPS, ids=str)
+def test_other_repetition_is_no_loop(case: str) -> None:
+    assert loop_start(NO_LOOPS[case]) is None
 
 
 _PIECE = re.compile(
@@ -78,7 +80,7 @@ _PIECE = re.compile(
 )
 
 
-class Words:
+class Tokenizer:
     """Splits text about as Qwen's tokenizers do: words, single digits, runs of signs."""
 
     def __init__(self) -> None:
@@ -97,15 +99,17 @@ class Words:
         return "".join(self._pieces[number - 100] for number in ids)
 
 
-def written(head: str, *parts: str, decodes: bool = True, limit: int = 20_000) -> tuple[Row, str]:
-    """A row that has written ``head`` and ``parts``, as far as it was let, and its text."""
-    words = Words()
-    ids = words.encode(head + "".join(parts))
+def generate(
+    head: str, *parts: str, with_text: bool = True, limit: int = 20_000
+) -> tuple[Row, str]:
+    """A row that generates ``head`` and ``parts`` until it is finished, and its text."""
+    tokenizer = Tokenizer()
+    ids = tokenizer.encode(head + "".join(parts))
     subject = Row(0, Sampling(max_new_tokens=limit), [1], frozenset({EOS}))
-    if decodes:
-        subject.decode = words.decode
-    run(subject, *ids)
-    return subject, words.decode(subject.ids)
+    if with_text:
+        subject.decode = tokenizer.decode
+    append(subject, *ids)
+    return subject, tokenizer.decode(subject.output_ids)
 
 
 def _row(kind: str, cells: Sequence[str]) -> str:
@@ -135,12 +139,12 @@ END = "\nTotal 8.00, to be paid by 1 May. Signed: A. Person\n"
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kind", ["html", "html in lines", "markdown", "latex", "csv", "tsv"])
-def test_equal_rows_of_a_table_end_no_page(kind: str, cell: str) -> None:
+def test_equal_table_rows_are_no_loop(kind: str, cell: str) -> None:
     for columns in (1, 4, 10):
         for rows in (7, 13, 80):
             body = _row(kind, [CELLS[cell]] * columns)
             head = _row(kind, ["Item"] * columns) + _row(kind, ["Paper"] * columns)
-            subject, text = written(head, body * rows, END)
+            subject, text = generate(head, body * rows, END)
             assert (subject.finish_reason, text[-len(END) :]) == (None, END), (columns, rows)
 
 
@@ -167,12 +171,12 @@ RUNS = {
 
 
 @pytest.mark.parametrize("case", RUNS)
-def test_runs_that_pages_have_end_no_page(case: str) -> None:
-    subject, text = written("Form 12\n", RUNS[case], END)
+def test_runs_that_pages_have_are_no_loop(case: str) -> None:
+    subject, text = generate("Form 12\n", RUNS[case], END)
     assert (subject.finish_reason, text) == (None, f"Form 12\n{RUNS[case]}{END}")
 
 
-_LONG = " ".join(f"{word}ly" for word in "abcdefghijklmnopqrstuvwxyz" * 8) + ". "
+_PARAGRAPH = " ".join(f"{word}ly" for word in "abcdefghijklmnopqrstuvwxyz" * 8) + ". "
 LOOPS = {
     # what repeats: the most tokens until it is cut
     "a word": ("very ", 800),
@@ -180,7 +184,7 @@ LOOPS = {
     "a sentence": ("The cat sits on the mat. ", 800),
     "a sentence in Chinese": ("图片中有一只猫坐在桌子上。", 800),
     "a sentence in lines": ("- The quick brown fox jumps over the dog.\n", 1600),
-    "a paragraph": (_LONG, 1700),
+    "a paragraph": (_PARAGRAPH, 1700),
     "a box": ('{"bbox_2d": [512, 340, 530, 352], "label": "apple"},\n', 800),
     "a place": ('{"point_2d": [512, 340], "label": "apple"},\n', 800),
     "boxes in turns": (
@@ -198,70 +202,27 @@ LOOPS = {
 
 
 @pytest.mark.parametrize("case", LOOPS)
-def test_loops_are_cut_to_one_turn_before_they_cost_much(case: str) -> None:
+def test_loops_are_cut_to_one_turn_within_few_tokens(case: str) -> None:
     turn, most = LOOPS[case]
     head = "On this page: "
-    subject, text = written(head, turn * (2 + 40_000 // len(turn)))
+    subject, text = generate(head, turn * (2 + 40_000 // len(turn)))
     assert subject.finish_reason == "repetition"
     assert text.startswith(head + turn[:-1]) and len(text) <= len(head) + 2 * len(turn) + 8
-    words = Words()
-    ids = words.encode(head + turn * (2 + 40_000 // len(turn)))
-    kept = [loop_start(ids[:length], words.decode) is not None for length in range(0, most, 16)]
+    tokenizer = Tokenizer()
+    ids = tokenizer.encode(head + turn * (2 + 40_000 // len(turn)))
+    kept = [loop_start(ids[:length], tokenizer.decode) is not None for length in range(0, most, 16)]
     assert any(kept), "it goes on for longer"
 
 
 @pytest.mark.parametrize("case", ["a sentence", "a box", "blank rows", "rows of dashes", "cells"])
-def test_loops_are_cut_where_their_text_is_not_known(case: str) -> None:
+def test_loops_are_cut_without_a_detokenizer(case: str) -> None:
     turn, _ = LOOPS[case]
-    subject, _ = written("On this page: ", turn * 3000, decodes=False, limit=4096)
+    subject, _ = generate("On this page: ", turn * 3000, with_text=False, limit=4096)
     assert subject.finish_reason == "repetition"
 
 
 @pytest.mark.parametrize("columns", [1, 4, 10])
-def test_blank_rows_end_no_page_where_their_text_is_not_known(columns: int) -> None:
+def test_blank_rows_are_no_loop_without_a_detokenizer(columns: int) -> None:
     body = _row("html", [""] * columns) * 40
-    subject, text = written("<table>", body, END, decodes=False)
+    subject, text = generate("<table>", body, END, with_text=False)
     assert (subject.finish_reason, text[-len(END) :]) == (None, END)
-
-
-@given(
-    sizes=st.lists(st.tuples(st.integers(1, 500), st.integers(1, 500)), min_size=1, max_size=12),
-    rows=st.integers(1, 8),
-    nbytes=st.none() | st.integers(1, 5000),
-)
-def test_a_budget_holds_what_is_within_all_its_bounds(sizes, rows, nbytes) -> None:
-    needs = [TokenNeed(prompt, answer) for prompt, answer in sizes]
-
-    def work(batch: Sequence[TokenNeed]) -> int:
-        return sum(need.prompt for need in batch)
-
-    fits = len(needs) <= rows and (nbytes is None or work(needs) <= nbytes)
-    assert BatchLimits(rows, nbytes).admit(needs, work) == fits
-
-
-@given(st.text(max_size=60), st.integers(1, 5))
-def test_streamed_pieces_add_up_to_the_text_and_hold_no_half_characters(text: str, _n) -> None:
-    data = list(text.encode())
-    stream = Detokenizer(lambda ids: bytes(ids).decode(errors="replace"))
-    pieces = [stream.grow(data[:end]) for end in range(1, len(data) + 1)]
-    assert "".join(pieces) == text or "\ufffd" in text
-    assert "\ufffd" not in "".join(pieces) or "\ufffd" in text
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_new_tokens", 0),
-        ("temperature", -0.1),
-        ("top_p", 1.5),
-        ("top_k", -1),
-        ("min_p", 2),
-        ("repetition_penalty", 0),
-        ("presence_penalty", 3),
-        ("max_thinking_tokens", -1),
-        ("temperature", float("nan")),
-    ],
-)
-def test_values_out_of_range_are_named(name: str, value: float) -> None:
-    with pytest.raises(BadOption, match=name):
-        Sampling(**{name: value}).validate()

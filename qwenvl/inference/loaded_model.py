@@ -1,0 +1,55 @@
+"""Loaded model: what the scheduler needs of a local checkpoint; the local backend is one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+
+from ..media.image_processor import ImageProcessor
+from ..models.memory import Memory
+from ..models.weights import Weights
+from ..observer import Observer
+from ..prompting.chat_template import ChatTemplate
+from ..prompting.prompt import Prompt
+from ..types import Family, Response
+from .memory_model import BatchLimits
+from .prefix_cache import PrefixCache
+from .sequence import Row
+from .speculative.adaptive import AdaptiveSpeculation
+
+
+class LoadedModel(Protocol):
+    """A transformers model with its weights, tokenizer and image processor, and the memory around
+    it. ``adaptive_lookup`` and ``adaptive_mtp`` keep what was measured of prompt lookup and of the
+    MTP head from call to call."""
+
+    batch_limits: BatchLimits
+    adaptive_lookup: AdaptiveSpeculation
+    adaptive_mtp: AdaptiveSpeculation
+    chat_template: ChatTemplate
+    image_processor: ImageProcessor
+    family: Family
+    memory: Memory
+    prefix_cache: PrefixCache
+    weights: Weights
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def on_device(self, nbytes: int, observer: Observer) -> AbstractContextManager[None]:
+        """The weights are on their device while the block runs, with room for ``nbytes`` beside
+        them as far as that can be had."""
+        ...
+
+    def recover_memory(self) -> None:
+        """After memory ran out: gives back all that is not in use."""
+        ...
+
+    def response(self, row: Row, prompt: Prompt) -> Response:
+        """The answer of a finished row."""
+        ...

@@ -1,0 +1,105 @@
+"""Prefix cache: keys, eviction and bytes. No model needed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from qwen_vl_suite.qwenvl.inference import prefix_cache
+from qwen_vl_suite.qwenvl.inference.model_runner import Prefill, VisionFeatures
+from qwen_vl_suite.qwenvl.inference.prefix_cache import PrefixCache, image_digest
+
+
+def entry(nbytes: int) -> Prefill:
+    class Layer:
+        keys = torch.zeros(nbytes // 2, dtype=torch.uint8)
+        values = torch.zeros(nbytes // 2, dtype=torch.uint8)
+
+    return Prefill(type("Cache", (), {"layers": [Layer()]})(), 1, torch.zeros(0))
+
+
+def test_the_least_recently_used_entry_is_evicted_first() -> None:
+    cache, cpu = PrefixCache(max_bytes=100), torch.device("cpu")
+    for name in "abc":
+        cache.put(name, entry(40))
+        cache.get("a", cpu)
+    assert cache.nbytes == 80
+    assert [cache.get(name, cpu) is not None for name in "abc"] == [True, False, True]
+    cache.put("large", entry(200))
+    assert cache.get("large", cpu) is None and cache.nbytes == 80, "it would evict all others"
+
+
+@pytest.mark.parametrize("entries", [10, 1000])
+def test_an_entry_is_measured_once_whatever_the_number_of_entries(entries: int) -> None:
+    measured: list[int] = []
+
+    class Counted(VisionFeatures):
+        @property
+        def nbytes(self) -> int:
+            measured.append(1)
+            return 10
+
+        def to(self, device: torch.device) -> Counted:
+            return self
+
+    cache, cpu = PrefixCache(max_bytes=10 * entries), torch.device("cpu")
+    for name in range(3 * entries):
+        cache.put(name, Counted(None))
+        cache.get(name, cpu)
+    cache.limit(10 * entries - 5)
+    cache.offload()
+    assert len(measured) == 3 * entries
+    assert cache.nbytes == 10 * (entries - 1)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["put", "get", "limit", "offload", "clear"]), st.integers(0, 60)),
+        max_size=60,
+    )
+)
+def test_the_bytes_of_entries_are_counted_exactly(steps: list[tuple[str, int]]) -> None:
+    cache, cpu = PrefixCache(max_bytes=100), torch.device("cpu")
+    sizes: dict[int, int] = {}
+    for step, number in steps:
+        if step == "put":
+            cache.put(number % 5, VisionFeatures(torch.zeros(number, dtype=torch.uint8)))
+            sizes |= {number % 5: number} if number <= cache.max_bytes else {}
+        elif step == "get":
+            cache.get(number % 5, cpu)
+        elif step == "limit":
+            cache.limit(number)
+        else:
+            getattr(cache, step)()
+        assert cache.nbytes == sum(size for key, size in sizes.items() if key in cache)
+        assert cache.nbytes <= cache.max_bytes
+
+
+@given(
+    data=st.binary(min_size=12, max_size=12),
+    place=st.integers(0, 11),
+    change=st.integers(1, 255),
+)
+def test_the_digest_covers_every_pixel(data: bytes, place: int, change: int) -> None:
+    shown = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(3, 2, 2)
+    other = shown.clone()
+    other.view(-1)[place] ^= change
+    assert (
+        image_digest(shown)
+        == image_digest(shown.clone())
+        == image_digest(shown.transpose(1, 2).transpose(1, 2))
+    )
+    assert image_digest(shown) != image_digest(other)
+    assert image_digest(shown) != image_digest(shown.view(3, 1, 4))
+
+
+def test_keys_tell_prefixes_apart() -> None:
+    whole = prefix_cache.prefix_key([1, 2], [b"a"], [(32, 32)])
+    assert whole == prefix_cache.prefix_key((1, 2), (b"a",), ((32, 32),))
+    others = [
+        prefix_cache.prefix_key([1, 3], [b"a"], [(32, 32)]),
+        prefix_cache.prefix_key([1, 2], [b"b"], [(32, 32)]),
+        prefix_cache.prefix_key([1, 2], [b"a"], [(32, 64)]),
+    ]
+    assert whole not in others and len(set(others)) == 3
