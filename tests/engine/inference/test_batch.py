@@ -73,11 +73,11 @@ def test_replayed_steps_give_the_same_tokens(
     fresh: Any, model_type: str, request: pytest.FixtureRequest
 ) -> None:
     subject = fresh(model_type)
-    locked = [subject.generate([question])[0] for question in REQUESTS]
+    alone = [subject.generate([question])[0] for question in REQUESTS]
     graphs: list[FakeCudaGraphs] = request.getfixturevalue("cuda_policy")
     for rows in (1, 3, 9):
         subject.batch_limits = BatchLimits(rows=rows)
-        assert subject.generate(REQUESTS) == locked, f"{rows} at once"
+        assert subject.generate(REQUESTS) == alone, f"{rows} at once"
     assert sum(one.captures for one in graphs) > 0
     assert sum(one.replays for one in graphs) > 10
     assert all(one.enabled for one in graphs), "a step of this family cannot be captured"

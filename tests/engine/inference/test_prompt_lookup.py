@@ -41,11 +41,11 @@ def test_what_followed_the_last_occurrence_is_drafted() -> None:
 def test_a_draft_follows_the_last_equal_ngram(first: list[int], second: list[int]) -> None:
     lookup = PromptLookup(first)
     lookup.extend(second)
-    said, guess = first + second, PromptLookup(first + second).draft()
-    assert lookup.draft() == guess and len(guess) <= MAX_DRAFT_TOKENS
-    places = [at for at in range(2, len(said)) if said[at - 2 : at] == said[-2:]]
-    expected = said[places[-1] :][:MAX_DRAFT_TOKENS] if len(said) > 1 and places else []
-    assert guess == expected
+    ids, draft = first + second, PromptLookup(first + second).draft()
+    assert lookup.draft() == draft and len(draft) <= MAX_DRAFT_TOKENS
+    places = [at for at in range(2, len(ids)) if ids[at - 2 : at] == ids[-2:]]
+    expected = ids[places[-1] :][:MAX_DRAFT_TOKENS] if len(ids) > 1 and places else []
+    assert draft == expected
 
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), min_size=7, max_size=7))
@@ -98,15 +98,15 @@ def test_drafts_never_change_an_answer(
     subject = fresh(backend, model_type)
     subject.adaptive_lookup = Never()
     alone = [subject.generate([question])[0] for question in REQUESTS]
-    said = {question.prompt: generated_ids(subject, question) for question in REQUESTS}
+    answers = {question.prompt: generated_ids(subject, question) for question in REQUESTS}
     subject.adaptive_lookup = Always()
     draw = random.Random(5)
 
     def partly_right(self: Any) -> list[int]:
         done = len(self.row.output_ids)
-        guess = said[self.prompt.request.prompt][done : done + MAX_DRAFT_TOKENS]
+        right = answers[self.prompt.request.prompt][done : done + MAX_DRAFT_TOKENS]
         wrong = draw.randrange(MAX_DRAFT_TOKENS + 1)
-        return [*guess[:wrong], *(100 + draw.randrange(100) for _ in guess[wrong:])]
+        return [*right[:wrong], *(100 + draw.randrange(100) for _ in right[wrong:])]
 
     monkeypatch.setattr(ActiveRequest, "draft", partly_right)
     for rows in (1, 2, 4):
@@ -138,7 +138,7 @@ def test_deferred_tokens_are_committed_before_others_join(backend: Any, model_ty
     with torch.no_grad():
         plain = Batch(runner)
         plain.add([start(101, 102, 103)])
-        said = [tokens[0] for tokens in launched(plain, 24)]
+        answer = [tokens[0] for tokens in launched(plain, 24)]
         plain.clear()
         plain.add([start(104, 105)])
         other = [tokens[0] for tokens in launched(plain, 6)]
@@ -146,20 +146,22 @@ def test_deferred_tokens_are_committed_before_others_join(backend: Any, model_ty
         subject = Batch(runner)
         subject.add([start(101, 102, 103)])
         for done in (0, 3):
-            wrong = [*said[done : done + 2], (said[done + 2] + 1) % 300, 7]
-            assert subject.verify([wrong]) == [said[done : done + 3]]
+            wrong = [*answer[done : done + 2], (answer[done + 2] + 1) % 300, 7]
+            assert subject.verify([wrong]) == [answer[done : done + 3]]
             assert subject.has_deferred == (model_type in LINEAR)
-        assert launched(subject, 2) == [[token] for token in said[6:8]]
-        assert subject.verify([[(said[8] + 1) % 300]]) == [[said[8]]]
+        assert launched(subject, 2) == [[token] for token in answer[6:8]]
+        assert subject.verify([[(answer[8] + 1) % 300]]) == [[answer[8]]]
         subject.add([start(104, 105)])
-        assert launched(subject, 6) == [list(pair) for pair in zip(said[9:15], other, strict=True)]
+        assert launched(subject, 6) == [
+            list(pair) for pair in zip(answer[9:15], other, strict=True)
+        ]
         subject.free(1)
         assert subject.can_verify
-        assert subject.verify([said[15:17], []])[0] == said[15:18]
-        assert subject.verify([[(said[18] + 1) % 300], []])[0] == [said[18]]
+        assert subject.verify([answer[15:17], []])[0] == answer[15:18]
+        assert subject.verify([[(answer[18] + 1) % 300], []])[0] == [answer[18]]
         subject.keep([0])
-        assert subject.verify([[]]) == [[said[19]]] and not subject.has_deferred
-        assert launched(subject, 4) == [[token] for token in said[20:24]]
+        assert subject.verify([[]]) == [[answer[19]]] and not subject.has_deferred
+        assert launched(subject, 4) == [[token] for token in answer[20:24]]
 
 
 def test_sampled_rows_get_no_drafts(backend: Any) -> None:
