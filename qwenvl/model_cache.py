@@ -1,4 +1,4 @@
-"""Loaded models, shared by everybody in the process who asks for the same one."""
+"""Model cache: loaded models, shared by all callers in the process that ask for the same one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CacheStats:
 
 @dataclass(eq=False)
 class _Entry:
-    """``backend`` is resolved once, for all who wait. ``leases``: how many use it right now."""
+    """``backend`` is resolved once, for all who wait. ``leases``: how many use it now."""
 
     backend: Future[Backend] = field(default_factory=Future)
     leases: int = 0
@@ -55,13 +55,14 @@ class Reference:
 
 
 class ModelCache:
-    """One model for each ``LocalSpec``, checkpoints compared by their real path. Thread-safe.
+    """Model cache, one model for each ``LocalSpec``; checkpoints are compared by their real path.
+    Thread-safe.
 
-    Who asks for a model that is being opened waits for that; who asks for another that is open
-    does not wait. ``memory`` is what models are to ask for room (None: torch alone).
+    A caller waits for a model that is being opened, and not for the opening of others. ``memory``:
+    where models ask for room (None: torch alone).
 
-    With ``max_bytes`` the models used longest ago are closed once all together occupy more,
-    except those in use and the one used last. A model is measured when its use ends, so for a
+    With ``max_bytes`` the least recently used models are evicted once all together occupy more,
+    except those in use and the last one used. A model is measured when its use ends, so for a
     while there must be room for it as well.
     """
 
@@ -105,8 +106,8 @@ class ModelCache:
         return entry is not None
 
     def discard(self, spec: LocalSpec) -> None:
-        """As ``unload``, for finalizers, which may run at any point of any thread, even one that is
-        inside this cache: where the cache is busy, whoever is in it unloads when he leaves."""
+        """As ``unload``, for finalizers, which may run at any point of any thread, even one that
+        holds this cache's lock: where the lock is held, its holder unloads after releasing it."""
         self._discarded.append(_key(spec))
         self._sweep()
 
@@ -157,7 +158,7 @@ class ModelCache:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Unloads what was discarded, unless somebody is inside; he sweeps when he leaves."""
+        """Unloads what was discarded, unless the lock is held; its holder does it afterwards."""
         while self._discarded and self._lock.acquire(blocking=False):
             try:
                 _, idle = self._take(self._discarded.popleft())
@@ -168,7 +169,7 @@ class ModelCache:
             _close(idle)
 
     def _take(self, spec: LocalSpec) -> tuple[_Entry | None, list[_Entry]]:
-        """Takes a model out; the second part is what can be closed at once."""
+        """Removes a model; the second part is what can be closed at once."""
         entry = self._entries.pop(_key(spec), None)
         if entry is not None:
             log.info("Unloading %s", spec.checkpoint)
@@ -204,7 +205,7 @@ class ModelCache:
         _close(idle)
 
     def _surplus(self) -> list[_Entry]:
-        """Takes out what must go for ``max_bytes``, the longest unused first."""
+        """Removes what must be evicted for ``max_bytes``, the least recently used first."""
         if self.max_bytes is None:
             return []
         loaded = [(key, entry) for key, entry in self._entries.items() if entry.loaded]
@@ -218,7 +219,7 @@ class ModelCache:
         return surplus
 
     def _drop(self, entries: list[_Entry]) -> list[_Entry]:
-        """Marks entries that left the cache; returns those that nobody uses any more."""
+        """Marks entries as removed; returns those without a lease."""
         for entry in entries:
             entry.dropped = True
         return [entry for entry in entries if not entry.leases and entry.loaded]

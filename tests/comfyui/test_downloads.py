@@ -67,8 +67,8 @@ def test_a_stopped_download_keeps_what_came_and_the_next_run_completes_it(
         assert not (folder / WEIGHTS).exists()
 
         hub.pace = 0
-        hub.asked.clear()
+        hub.requested.clear()
         outputs = server.finished(page.run(graph))["outputs"]
-    assert [(name, where) for name, where, _ in hub.asked] == [(WEIGHTS, f"bytes={came}-")]
+    assert [(name, where) for name, where, _ in hub.requested] == [(WEIGHTS, f"bytes={came}-")]
     assert {name: (folder / name).read_bytes() for name in offered} == offered
     assert outputs["show"]["text"][0]

@@ -1,4 +1,5 @@
-"""A hub on loopback that speaks as much of Hugging Face and ModelScope as a download needs."""
+"""A model hub on loopback: as much of the interfaces of Hugging Face and ModelScope as a download
+needs."""
 
 from __future__ import annotations
 
@@ -17,27 +18,28 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """``cuts``: how many bytes of a file to send before the connection breaks, one entry for each
-    time; ``stalls``: the same before it falls silent. ``pace``: seconds for every 64 kB.
-    ``status``: answers by path instead of content. ``asked``: (file, range, token) of every file
-    that was asked for. ``cdn`` sends files from another host name, as the real hubs do, and
-    ``moved`` the listing too. ``logins``: (host name, token) of every request. ``commit``: the
-    revision of what there is now."""
+    """``cuts``: bytes of a file to send before the connection breaks, one entry for each request;
+    ``stalls``: the same before it stalls. ``pace``: seconds for every 64 kB. ``status``: HTTP
+    status codes by path, instead of content. ``requested``: (file, range, token) of every file
+    request. ``cdn`` sends files from another host name, as the real hubs do, and
+    ``redirects_listing`` the listing too. ``logins``: (host name, token) of every request.
+    ``substitutes``: other content by path; ``corrupt_once``: files whose next response is damaged.
+    ``commit``: the current revision."""
 
     repos: dict[str, dict[str, bytes]]
     cuts: dict[str, list[int]] = field(default_factory=dict)
     stalls: dict[str, list[int]] = field(default_factory=dict)
     pace: float = 0.0
     status: dict[str, list[int]] = field(default_factory=dict)
-    asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    requested: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     token: str | None = None
     ranges: bool = True
     cdn: bool = False
-    moved: bool = False
+    redirects_listing: bool = False
     commit: str = COMMIT
     logins: list[tuple[str, str | None]] = field(default_factory=list)
-    lies: dict[str, bytes] = field(default_factory=dict)
-    wrong_once: set[str] = field(default_factory=set)
+    substitutes: dict[str, bytes] = field(default_factory=dict)
+    corrupt_once: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Hub:
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -60,9 +62,9 @@ class Hub:
         return f"http://127.0.0.1:{self.port}"
 
     def files(self) -> list[str]:
-        """Names of the files asked for since the last call, in order."""
-        names = [name for name, _, _ in self.asked]
-        self.asked.clear()
+        """Names of the files requested since the last call, in order."""
+        names = [name for name, _, _ in self.requested]
+        self.requested.clear()
         return names
 
 
@@ -70,7 +72,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address) -> None:
-        """A client that cancelled is no error here."""
+        """A client that disconnects is no error here."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -98,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._file(repo, "/".join(rest[at + 2 :]))
 
     def _listing(self, repo, form) -> None:
-        if self.hub.moved and str(self.headers["Host"]).startswith("127."):
+        if self.hub.redirects_listing and str(self.headers["Host"]).startswith("127."):
             return self._send(302, location=f"http://localhost:{self.hub.port}{self.path}")
         if (statuses := self.hub.status.get("listing")) and (status := statuses.pop(0)) != 200:
             return self._send(status)
@@ -130,14 +132,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, repo: str, name: str) -> None:
         host = str(self.headers["Host"])
         if self.hub.cdn and host.startswith("127."):
-            self.hub.asked.append((name, self.headers["Range"], self.headers["Authorization"]))
+            self.hub.requested.append((name, self.headers["Range"], self.headers["Authorization"]))
             return self._send(302, location=f"http://localhost:{self.hub.port}{self.path}")
-        self.hub.asked.append((name, self.headers["Range"], self.headers["Authorization"]))
+        self.hub.requested.append((name, self.headers["Range"], self.headers["Authorization"]))
         if (statuses := self.hub.status.get(name)) and (status := statuses.pop(0)) != 200:
             return self._send(status)
-        content = self.hub.lies.get(name, self.hub.repos[repo][name])
-        if name in self.hub.wrong_once:
-            self.hub.wrong_once.discard(name)
+        content = self.hub.substitutes.get(name, self.hub.repos[repo][name])
+        if name in self.hub.corrupt_once:
+            self.hub.corrupt_once.discard(name)
             content = content[:-1] + bytes([content[-1] ^ 1])
         start = 0
         if self.headers["Range"] and self.hub.ranges:
@@ -145,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         cut, stall = _next(self.hub.cuts, name), _next(self.hub.stalls, name)
         self._send(206 if start else 200, content[start:], cut=cut if stall is None else stall)
         if stall is not None:
-            self.connection.recv(1)  # returns when the other side has gone
+            self.connection.recv(1)  # returns when the client has closed the connection
 
     def _send(
         self, status: int, body: bytes = b"", *, cut: int | None = None, location: str = ""
@@ -162,5 +164,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or cut is not None
 
 
-def _next(wishes: Mapping[str, list[int]], name: str) -> int | None:
-    return wishes[name].pop(0) if wishes.get(name) else None
+def _next(values: Mapping[str, list[int]], name: str) -> int | None:
+    return values[name].pop(0) if values.get(name) else None

@@ -96,7 +96,7 @@ def test_a_broken_connection_is_resumed_at_once(hub, get, source):
     hub.cuts[BIG] = [15 * transfer.CHUNK, 8 * transfer.CHUNK]
     folder = get(source)
     assert (folder / BIG).read_bytes() == contents()[BIG]
-    asked = [range for name, range, _ in hub.asked if name == BIG]
+    asked = [range for name, range, _ in hub.requested if name == BIG]
     assert asked == [None, f"bytes={15 * transfer.CHUNK}-", f"bytes={23 * transfer.CHUNK}-"]
 
 
@@ -117,9 +117,9 @@ def test_a_dead_connection_is_an_error_and_the_next_call_resumes(hub, get, tmp_p
 def test_a_truncated_file_is_resumed_not_fetched_whole(hub, get):
     shard = get() / BIG
     shard.write_bytes(contents()[BIG][:2_500_000])
-    hub.asked.clear()
+    hub.requested.clear()
     get()
-    assert [(name, range) for name, range, _ in hub.asked] == [(BIG, "bytes=2500000-")]
+    assert [(name, range) for name, range, _ in hub.requested] == [(BIG, "bytes=2500000-")]
     assert shard.read_bytes() == contents()[BIG]
 
 
@@ -141,7 +141,7 @@ def test_a_broken_shard_is_fetched_alone(hub, get, damage):
 
 
 def test_a_file_that_arrives_damaged_never_gets_its_final_name(hub, get, tmp_path):
-    hub.wrong_once.add(BIG)
+    hub.corrupt_once.add(BIG)
     with pytest.raises(DownloadError, match=f"{BIG}.*arrived damaged"):
         get()
     assert not (tmp_path / "models" / "Tiny-VL" / BIG).exists()
@@ -158,7 +158,7 @@ def test_a_hub_without_ranges_sends_the_whole_file_again(hub, get):
 
 
 def test_a_hub_that_sends_more_than_announced_is_refused(hub, get, tmp_path):
-    hub.lies["tokenizer.json"] = b"{" * 10_000_000
+    hub.substitutes["tokenizer.json"] = b"{" * 10_000_000
     with pytest.raises(DownloadError, match=r"more of tokenizer\.json"):
         get()
     part = tmp_path / "models" / "Tiny-VL" / "tokenizer.json.part"
@@ -197,9 +197,9 @@ def test_a_cancelled_download_keeps_what_arrived(hub, get, tmp_path, kind):
     part = tmp_path / "models" / "Tiny-VL" / (BIG + ".part")
     came = part.stat().st_size
     assert 1_000_000 < came < len(contents()[BIG])
-    hub.asked.clear()
+    hub.requested.clear()
     get()
-    assert [(name, range) for name, range, _ in hub.asked] == [(BIG, f"bytes={came}-")]
+    assert [(name, range) for name, range, _ in hub.requested] == [(BIG, f"bytes={came}-")]
 
 
 def test_a_stalled_connection_is_retried(hub, get, monkeypatch):
@@ -207,7 +207,7 @@ def test_a_stalled_connection_is_retried(hub, get, monkeypatch):
     hub.stalls[BIG] = [1_000_000]
     folder = get()
     assert (folder / BIG).read_bytes() == contents()[BIG]
-    asked = [where for name, where, _ in hub.asked if name == BIG]
+    asked = [where for name, where, _ in hub.requested if name == BIG]
     assert asked[0] is None and 900_000 < int(asked[1].removeprefix("bytes=")[:-1]) <= 1_000_000
 
 
@@ -267,7 +267,7 @@ def test_a_token_is_sent_to_its_hub_only(hub, get, source):
     folder = get(source, token=SECRET)
     assert (folder / BIG).read_bytes() == contents()[BIG]
     first, second = (
-        {token for name, _, token in hub.asked[at::2]} for at in (0, 1)
+        {token for name, _, token in hub.requested[at::2]} for at in (0, 1)
     )  # requests alternate between the hub and the CDN
     assert (first, second) == ({f"Bearer {SECRET}"}, {None})
 
@@ -287,7 +287,7 @@ def test_the_stored_login_is_not_sent_to_a_mirror(hub, get, monkeypatch, source)
 def test_a_named_mirror_gets_the_login_and_redirects_do_not(hub, get, monkeypatch, source):
     monkeypatch.setenv(LOGINS[source], SECRET)
     monkeypatch.setenv("QVL_TOKEN_HOST", "example.com, 127.0.0.1")
-    hub.cdn = hub.moved = True
+    hub.cdn = hub.redirects_listing = True
     get(source)
     assert set(hub.logins) == {("127.0.0.1", f"Bearer {SECRET}"), ("localhost", None)}
 
@@ -356,7 +356,7 @@ def test_without_an_endpoint_the_librarys_own_is_used(hub, tmp_path):
 def test_the_librarys_offline_switch_is_respected(hub, tmp_path):
     said = download_in_a_new_process(tmp_path, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE" in said
-    assert hub.asked == []
+    assert hub.requested == []
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,15 @@ class Scripted:
         pass
 
 
+@pytest.fixture(autouse=True)
+def cache(monkeypatch):
+    """A model cache of this test's own."""
+    found = model_cache.ModelCache(model_cache._load)
+    monkeypatch.setattr(model_cache, "CACHE", found)
+    yield
+    found.clear()
+
+
 @pytest.fixture
 def model(monkeypatch):
     """``model("reply")`` scripts the backend of every command."""
