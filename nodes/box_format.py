@@ -1,4 +1,4 @@
-"""BOUNDING_BOX for the packs that read boxes in another shape."""
+"""Box Format node: converts BOUNDING_BOX to the box formats of other packs."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ class Describe(io.ComfyNode):
         return io.NodeOutput(
             [result.text for result in results],
             [result.thinking for result in results],
-            ui=host.shown(results),
+            ui=host.results_ui(results),
         )
 
 

@@ -1,4 +1,4 @@
-"""Pictures that come with the pack, for trying its nodes on."""
+"""Example Picture node: the pictures that come with the pack, for trying its nodes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ExamplePicture(io.ComfyNode):
 
 
 def _file(picture: str) -> Path:
-    """Where it lies. Raises ``BadOption`` for any other name, a path among them."""
+    """Path of the picture. Raises ``BadOption`` for any other name, such as a path."""
     if picture not in names():
         raise BadOption(f"There is no example picture {picture!r}: choose {', '.join(names())}.")
     return FOLDER / f"{picture}.png"

@@ -1,4 +1,4 @@
-"""The one list of this pack's nodes."""
+"""The pack's ComfyUI extension: the list of its nodes, and what is set up at start."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def nodes() -> list[type[io.ComfyNode]]:
 class QwenVLSuite(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         try:
-            # Not in on_load, which ComfyUI calls from 0.14 on only.
+            # Not in on_load, which only ComfyUI 0.14 and later calls.
             host.register_folders()
             CACHE.memory = host.manager()
-            host.serve("/qwen_vl/model", forecast.forecast)
+            host.serve_json("/qwen_vl/model", forecast.forecast)
             return nodes()
         except Exception:
-            # Some hosts swallow what an extension raises, and the nodes would just be absent.
+            # Some hosts swallow the exception, and the nodes would just be missing.
             log.exception("Qwen-VL Suite could not load its nodes")
             raise

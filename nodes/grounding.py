@@ -105,7 +105,7 @@ class Grounding(io.ComfyNode):
                 for result, picture in zip(results, all_pictures, strict=True)
             ],
             [sockets.masks(*pair) for pair in pairs],
-            ui=host.shown(results, all_pictures),
+            ui=host.results_ui(results, all_pictures),
         )
 
 

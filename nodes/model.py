@@ -81,7 +81,7 @@ class ModelHandle:
                 run.answer_all(
                     backend,
                     queries,
-                    observer=host.NodeWatch(thinking),
+                    observer=host.NodeObserver(thinking),
                     report=report,
                     advice=_ADVICE,
                 )
@@ -152,7 +152,7 @@ def answer_all(questions: Sequence[Question], draw: bool = False) -> list[list[R
         own = [questions[index] for index in indices]
 
         def report(results: Sequence[Result], own: Sequence[Question] = own) -> None:
-            host.report(results, pictures(own) if draw else None)
+            host.send_results(results, pictures(own) if draw else None)
 
         answers.update(zip(indices, model.answer(own, report), strict=True))
     return [answers[index] for index in range(len(questions))]

@@ -116,7 +116,7 @@ class OCR(io.ComfyNode):
                 sockets.annotated(question.images, found, host.check_interrupt)
                 for question, found in zip(questions, answers, strict=True)
             ],
-            ui=host.shown(results, pictures(questions) if placed else None),
+            ui=host.results_ui(results, pictures(questions) if placed else None),
         )
 
 

@@ -181,7 +181,7 @@ class PickBoxes(io.ComfyNode):
             [picking.labels(boxes) for boxes in kept],
             [len(boxes) for boxes in kept],
             *(_crops(calls) if has_images else [_no_images("crops")] * 2),
-            ui=host.picked(
+            ui=host.picked_boxes_ui(
                 [_engine_boxes(frame) for call in calls for frame in call.frames],
                 [item.filtered_out for call in calls for item in call.picked],
                 [one for call in calls for one in call.images] if has_images else None,
@@ -239,7 +239,7 @@ class _Call:
         if self.when_empty == WHOLE and self.images is not None:
             return picking.whole_picture(self.size)
         cure = "Connect images, so that the whole picture is known."
-        return host.blocked(
+        return host.execution_blocker(
             f"Picture {number + 1} has no box with index {self.index}: {len(kept)} were kept. "
             f"{cure if self.when_empty == WHOLE else _LOOSEN}"
         )
@@ -260,13 +260,15 @@ def _crops(calls: Sequence[_Call]) -> tuple[Any, Any]:
     """The outputs ``crops`` and ``crop_labels``, or blockers for the nodes connected to them."""
     pairs = [pair for call in calls for pair in call.crops()]
     if not pairs:
-        stop = host.blocked(f"No box was kept, so there is no crop. {_LOOSEN}")
+        stop = host.execution_blocker(f"No box was kept, so there is no crop. {_LOOSEN}")
         return stop, stop
     return [crop for crop, _ in pairs], [label for _, label in pairs]
 
 
 def _no_images(output: str) -> Any:
-    return host.blocked(f"The output {output} of Qwen-VL Pick Boxes needs images connected.")
+    return host.execution_blocker(
+        f"The output {output} of Qwen-VL Pick Boxes needs images connected."
+    )
 
 
 def _engine_boxes(boxes: sockets.Frame) -> tuple[Box, ...]:

@@ -1,4 +1,4 @@
-"""Frees a model's memory at a chosen place of the graph."""
+"""Unload node: frees a model's memory at a chosen point of the graph."""
 
 from __future__ import annotations
 

@@ -1,37 +1,37 @@
-"""The only room that talks to ComfyUI itself: folders, devices, memory, progress, pages.
+"""The host: everything that talks to ComfyUI itself, such as folders, devices, memory, progress
+and the page.
 
-Each part of ComfyUI is fetched by itself and when it is needed, so that one that is missing (an
-older release, a runtime without a server) costs only what it was for.
+Each part of ComfyUI is imported on its own and only when it is needed, so that a missing one (an
+older release, a runtime without a server) costs only the feature that uses it.
 """
 
 from .folders import FOLDER_KEY, download_folder, model_library, model_roots, register_folders
-from .graph import blocked, pairs_with_whole_batch
+from .graph import execution_blocker, pairs_with_whole_batch
 from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
-from .page import live, picked, report, shown
-from .progress import Bar, DownloadProgress, NodeWatch, check_interrupt
-from .routes import serve
+from .page import picked_boxes_ui, results_ui, send_live, send_results
+from .progress import DownloadProgress, NodeObserver, check_interrupt
+from .routes import serve_json
 
 __all__ = [
     "FOLDER_KEY",
-    "Bar",
     "DownloadProgress",
-    "NodeWatch",
-    "blocked",
+    "NodeObserver",
     "check_interrupt",
     "device",
     "devices",
     "download_folder",
-    "live",
+    "execution_blocker",
     "manager",
     "model_library",
     "model_roots",
     "movable_memory",
     "pairs_with_whole_batch",
-    "picked",
+    "picked_boxes_ui",
     "register_folders",
-    "report",
-    "serve",
-    "shown",
+    "results_ui",
+    "send_live",
+    "send_results",
+    "serve_json",
     "total_memory",
 ]

@@ -1,4 +1,4 @@
-"""ComfyUI's model folders."""
+"""Model folders: where checkpoints are looked for and downloaded to."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import os
 from pathlib import Path
 
 from ...qwenvl.checkpoints.library import ModelLibrary
-from .parts import part
+from .optional_import import optional_import
 
 FOLDER_KEY = "LLM"
-"""The name under which packs of this kind share their model folders."""
+"""ComfyUI's folder name that packs with language models share."""
 
-_SHARED = "Qwen-VL"  # below a model folder; where the most used pack of this kind downloads to
+_DOWNLOADS = "Qwen-VL"  # below a model folder; where other Qwen-VL packs download to as well
 
 
 def register_folders() -> None:
-    """Makes ``models/LLM`` known to ComfyUI, next to any that ``extra_model_paths.yaml`` names."""
-    if folder_paths := part("folder_paths"):
-        home = os.path.join(folder_paths.models_dir, FOLDER_KEY)
-        folder_paths.add_model_folder_path(FOLDER_KEY, home)
+    """Registers ``models/LLM`` with ComfyUI, beside any that ``extra_model_paths.yaml`` names."""
+    if folder_paths := optional_import("folder_paths"):
+        default = os.path.join(folder_paths.models_dir, FOLDER_KEY)
+        folder_paths.add_model_folder_path(FOLDER_KEY, default)
 
 
 def model_roots() -> list[Path]:
     """Every folder that holds checkpoints; empty outside ComfyUI or before registration."""
-    folder_paths = part("folder_paths")
+    folder_paths = optional_import("folder_paths")
     if folder_paths is None or FOLDER_KEY not in folder_paths.folder_names_and_paths:
         return []
     return [Path(root) for root in folder_paths.get_folder_paths(FOLDER_KEY)]
 
 
 def download_folder() -> Path:
-    """Where a downloaded checkpoint's folder goes, shared with other packs."""
+    """Where the folder of a downloaded checkpoint goes, shared with other packs."""
     roots = model_roots()
-    return (roots[0] if roots else Path("models") / FOLDER_KEY) / _SHARED
+    return (roots[0] if roots else Path("models") / FOLDER_KEY) / _DOWNLOADS
 
 
 def model_library() -> ModelLibrary:

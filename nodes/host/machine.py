@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .parts import part
+from .optional_import import optional_import
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +25,13 @@ def devices() -> list[str]:
 
 def device(wish: str) -> str:
     """``auto`` as ComfyUI means it (so ``--cpu`` holds here too); any other wish as it is."""
-    get_torch_device = part("comfy.model_management", "get_torch_device")
+    get_torch_device = optional_import("comfy.model_management", "get_torch_device")
     return str(get_torch_device()) if wish == "auto" and get_torch_device else wish
 
 
 def total_memory(device: torch.device) -> int:
     """Bytes of memory that ``device`` has."""
-    if total := part("comfy.model_management", "get_total_memory"):
+    if total := optional_import("comfy.model_management", "get_total_memory"):
         return int(total(device))
     import psutil
 
@@ -40,7 +40,7 @@ def total_memory(device: torch.device) -> int:
 
 def movable_memory(device: torch.device) -> int:
     """Bytes of models on ``device`` that ComfyUI can move elsewhere to make room."""
-    loaded = part("comfy.model_management", "current_loaded_models") or []
+    loaded = optional_import("comfy.model_management", "current_loaded_models") or []
     # A copy, since runs change the list meanwhile; it holds its models weakly.
     models = [item.model for item in list(loaded) if item.device == device]
     return sum(

@@ -18,14 +18,17 @@ import torch
 from ...qwenvl.models.load_progress import Progress
 from ...qwenvl.models.memory import Memory
 from ...qwenvl.models.weights import Weights
-from .parts import part
+from .optional_import import optional_import
 
 log = logging.getLogger(__name__)
 
 
 def manager() -> Memory | None:
     """Room as ComfyUI gives it; None outside a ComfyUI that manages memory."""
-    management, patcher = part("comfy.model_management"), part("comfy.model_patcher")
+    management, patcher = (
+        optional_import("comfy.model_management"),
+        optional_import("comfy.model_patcher"),
+    )
     whole = hasattr(management, "load_models_gpu") and hasattr(
         getattr(patcher, "ModelPatcher", None), "loaded_size"
     )
@@ -93,8 +96,8 @@ class QwenVL(torch.nn.Module):
 @cache
 def _patcher_class() -> type:
     """Made late: the base class is ComfyUI's."""
-    base: Any = part("comfy.model_patcher", "ModelPatcher")
-    management = part("comfy.model_management")
+    base: Any = optional_import("comfy.model_patcher", "ModelPatcher")
+    management = optional_import("comfy.model_management")
 
     class WeightsPatcher(base):
         """The share of a model on one device, for ComfyUI to bring and to evict."""

@@ -1,4 +1,4 @@
-"""What the page draws over a picture: boxes, points, and a small copy of the picture itself."""
+"""Overlays: the boxes and points that the page draws over a picture, and a thumbnail of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...qwenvl.errors import BadImage
 from ...qwenvl.media import draw, images
 from ...qwenvl.media.image_processor import resize
 from ...qwenvl.types import Box, Point
-from .parts import part
+from .optional_import import optional_import
 
-_LONGEST = 1024  # pixels of a copy's longer side
-_MOST = 32  # copies a batch; further pictures show their boxes on an empty ground
-_FOLDER = "qwen_vl"  # below ComfyUI's temporary folder, which it empties itself
+_MAX_SIDE = 1024  # pixels of a thumbnail's longer side
+_MAX_COUNT = 32  # thumbnails a batch; further pictures show their boxes on an empty ground
+_FOLDER = "qwen_vl"  # below ComfyUI's temporary folder, which ComfyUI empties itself
 
 log = logging.getLogger(__name__)
 
@@ -27,31 +27,34 @@ def overlay(
     images: Any, boxes: Sequence[Sequence[Box]], points: Sequence[Sequence[Point]] = ()
 ) -> list[dict[str, Any]]:
     """One entry a picture: ``size`` (height, width), ``boxes`` and ``points`` in its pixels with
-    their colours, and ``picture``, where ComfyUI serves a copy of it (None: nowhere).
+    their colours, and ``picture``, where ComfyUI serves a thumbnail (None: nowhere).
 
     ``images``: an IMAGE ``[B, H, W, C]``, or a list of pictures ``[H, W, C]`` that may differ in
-    size. Where they are None, the size is what the boxes span.
+    size. Where they are None, the size is the extent of the boxes.
     """
     points = points or [()] * len(boxes)
     pictures = [None] * len(boxes) if images is None else images
     return [
         {
-            "size": _span(frame) if picture is None else list(picture.shape[:2]),
-            "boxes": [_box(box) for box in frame],
-            "points": [_point(point) for point in spots],
-            "picture": None if picture is None or number >= _MOST else _copy(picture),
+            "size": _extent(picture_boxes) if picture is None else list(picture.shape[:2]),
+            "boxes": [_box(box) for box in picture_boxes],
+            "points": [_point(point) for point in picture_points],
+            "picture": None if picture is None or index >= _MAX_COUNT else _thumbnail(picture),
         }
-        for number, (picture, frame, spots) in enumerate(zip(pictures, boxes, points, strict=True))
+        for index, (picture, picture_boxes, picture_points) in enumerate(
+            zip(pictures, boxes, points, strict=True)
+        )
     ]
 
 
-def _span(frame: Sequence[Box]) -> list[int]:
-    edges = [coordinates.integer_box(box) for box in frame]
+def _extent(boxes: Sequence[Box]) -> list[int]:
+    """(height, width) of the smallest picture that holds ``boxes``."""
+    edges = [coordinates.integer_box(box) for box in boxes]
     return [max((y2 for *_, y2 in edges), default=1), max((x2 for _, _, x2, _ in edges), default=1)]
 
 
 def _box(box: Box) -> dict[str, Any]:
-    """In the whole pixels of BOUNDING_BOX, so that the page knows a box by its numbers."""
+    """In the whole pixels of BOUNDING_BOX, by which the page identifies a box."""
     x1, y1, x2, y2 = coordinates.integer_box(box)
     found = {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "label": box.label}
     score = {} if box.score is None else {"score": box.score}
@@ -66,14 +69,14 @@ def _css(label: str) -> str:
     return "rgb({}, {}, {})".format(*draw.colour(label))
 
 
-def _copy(picture: Any) -> dict[str, str] | None:
+def _thumbnail(picture: Any) -> dict[str, str] | None:
     """A small JPEG of one picture ``[H, W, C]`` in ComfyUI's temporary folder.
 
-    Its name is made from its content: nodes and runs that show the same picture share one file,
-    which the page need not fetch again, and no two pictures share one.
+    Named by a hash of its content: nodes and runs that show the same picture share one file, which
+    the page need not fetch again.
     """
-    folder = part("folder_paths", "get_temp_directory")
-    # ComfyUI makes the folder when it starts; where there is none, no page looks at nodes.
+    folder = optional_import("folder_paths", "get_temp_directory")
+    # ComfyUI creates the folder when it starts; where there is none, there is no page either.
     if folder is None or not (temporary := Path(folder())).is_dir():
         return None
     try:
@@ -92,13 +95,12 @@ def _copy(picture: Any) -> dict[str, str] | None:
 def _jpeg(picture: Any) -> bytes:
     from PIL import Image
 
-    longest = max(picture.shape[:2])
-    # Of large pictures only every nth pixel is read: a copy to look at needs no more.
-    step = max(1, longest // _LONGEST)
+    # Of large pictures only every nth pixel is read: a thumbnail needs no more.
+    step = max(1, max(picture.shape[:2]) // _MAX_SIDE)
     pixels = images.pictures(picture[::step, ::step])[0]
     height, width = pixels.shape[-2:]
-    shrink = min(1.0, _LONGEST / max(height, width))
-    small = resize(pixels, (max(1, round(height * shrink)), max(1, round(width * shrink))))
+    scale = min(1.0, _MAX_SIDE / max(height, width))
+    small = resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))
     file = BytesIO()
     Image.fromarray(small.movedim(0, -1).contiguous().cpu().numpy()).save(file, "JPEG", quality=85)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""The bar of the node that runs now, its live text, and the stop button."""
+"""Progress and interrupt: the progress bar and live text of the running node, the stop button."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from ...qwenvl.replies import split_thinking
 from ...qwenvl.types import Response
 from . import page
 from .live_text import LiveText
-from .parts import part
+from .optional_import import optional_import
 
 _STEPS = 1000  # of the progress bar, and of each picture's share in it
-_STATUS_INTERVAL = 0.2  # seconds between two lines
-_LOADING_STEPS = 200  # of them, where weights must be read first
+_LOADING_STEPS = 200  # of these, where weights must be read first
+_STATUS_INTERVAL = 0.2  # seconds between two status lines
 
 
 def check_interrupt() -> None:
-    """Raises ComfyUI's interrupt if the person pressed stop."""
+    """Raises ComfyUI's interrupt exception if the user pressed stop."""
     name = "throw_exception_if_processing_interrupted"
-    if stop_if_asked := part("comfy.model_management", name):
-        stop_if_asked()
+    if raise_if_interrupted := optional_import("comfy.model_management", name):
+        raise_if_interrupted()
 
 
-class Bar:
-    """The progress bar of the node that runs now; ComfyUI itself limits how often it is sent."""
+class ProgressBar:
+    """The progress bar of the running node; ComfyUI itself limits how often it is sent."""
 
     def __init__(self, total: int):
-        progress_bar = part("comfy.utils", "ProgressBar")
+        progress_bar = optional_import("comfy.utils", "ProgressBar")
         self._bar = progress_bar(total) if progress_bar else None
 
     def set(self, value: int, total: int | None = None) -> None:
@@ -37,7 +37,7 @@ class Bar:
 
 
 class StatusLine:
-    """What the node that runs now is at, on its page; lines that come too fast are left out."""
+    """A status line on the page of the running node; lines that come too fast are dropped."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -45,54 +45,54 @@ class StatusLine:
     def show(self, text: str) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _STATUS_INTERVAL
-            page.live(status=text)
+            page.send_live(status=text)
 
 
 class DownloadProgress:
-    """``progress`` of a download (see ``checkpoints.library``), shown in the node that runs now."""
+    """``progress`` of a download (see ``checkpoints.library``), shown in the running node."""
 
     def __init__(self, repo_id: str):
-        self._repo_id, self._bar, self._line = repo_id, Bar(1), StatusLine()
+        self._repo_id, self._bar, self._status = repo_id, ProgressBar(1), StatusLine()
 
     def __call__(self, done: int, total: int, file: str) -> None:
         self._bar.set(done, total)
         size = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
-        self._line.show(f"Downloading {self._repo_id}: {size} ({file})")
+        self._status.show(f"Downloading {self._repo_id}: {size} ({file})")
 
 
-class NodeWatch(Observer):
-    """Shows a run in its node: one bar over reading the weights and all pictures, and the words
-    as they come. The bar is full when the last picture is answered, and not before.
+class NodeObserver(Observer):
+    """Shows a run in its node: one progress bar over reading the weights and all pictures, and the
+    live text. The bar is full when the last picture is answered, and not before.
 
-    ``thinking``: the numbers of the answers that begin with a thought, which is shown apart.
+    ``thinking``: indices of the answers that begin with thinking, which is shown apart.
     """
 
     def __init__(self, thinking: Collection[int] = ()) -> None:
         self._thinking = thinking
-        self._bar = Bar(_STEPS)
-        self._loaded = 0  # steps of the bar
+        self._bar = ProgressBar(_STEPS)
+        self._loading_steps = 0  # of the bar, done so far
         self._limits: list[int] = []
         self._tokens: list[int] = []
         self._texts: list[str] = []
-        self._open: set[int] = set()
+        self._unfinished: set[int] = set()
         self._steps: list[int] = []
-        self._live = LiveText(0)
+        self._live_text = LiveText(0)
 
     def loading(self, done: int, total: int) -> None:
         check_interrupt()
-        if not self._loaded:
-            page.live(status="Loading the model")
-        self._loaded = max(1, _LOADING_STEPS * done // max(1, total))
-        self._bar.set(self._loaded)
+        if not self._loading_steps:
+            page.send_live(status="Loading the model")
+        self._loading_steps = max(1, _LOADING_STEPS * done // max(1, total))
+        self._bar.set(self._loading_steps)
 
     def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
         count = len(max_new_tokens)
         self._limits = [max(1, limit) for limit in max_new_tokens]
         self._tokens, self._steps = [0] * count, [0] * count
         self._texts = [""] * count
-        self._open = set(range(count))
-        self._live = LiveText(count)
-        self._live.looking()
+        self._unfinished = set(range(count))
+        self._live_text = LiveText(count)
+        self._live_text.start()
 
     def restart(self, index: int) -> None:
         self._tokens[index] = 0
@@ -101,24 +101,24 @@ class NodeWatch(Observer):
     def token(self, index: int, text: str) -> None:
         self._tokens[index] += 1
         self._texts[index] += text
-        self._advance(index, _STEPS * self._tokens[index] // self._limits[index])
-        if self._live.is_due:
-            # A later batch holds later pictures: the first one that has words is being written.
-            written = min((place for place in self._open if self._tokens[place]), default=index)
-            self._live.show(
-                written, *split_thinking(self._texts[written], written in self._thinking)
-            )
+        self._set_steps(index, _STEPS * self._tokens[index] // self._limits[index])
+        if self._live_text.is_due:
+            # Several answers grow at a time: that of the first picture among them is shown.
+            first = min((at for at in self._unfinished if self._tokens[at]), default=index)
+            thinking, answer = split_thinking(self._texts[first], first in self._thinking)
+            self._live_text.update(first, thinking, answer)
 
     def done(self, index: int, response: Response) -> None:
-        self._open.discard(index)
-        self._advance(index, _STEPS)
-        self._live.finish(index, response)
+        self._unfinished.discard(index)
+        self._set_steps(index, _STEPS)
+        self._live_text.finish(index, response)
 
     def check(self) -> None:
         check_interrupt()
 
-    def _advance(self, index: int, steps: int) -> None:
-        """A finished picture counts whole, an open one by the share of its limit it has used."""
-        self._steps[index] = min(_STEPS - (index in self._open), steps)
-        answered = (_STEPS - self._loaded) * sum(self._steps) // (_STEPS * len(self._steps))
-        self._bar.set(self._loaded + answered)
+    def _set_steps(self, index: int, steps: int) -> None:
+        """A finished picture counts as a whole, any other by the share of its limit used."""
+        self._steps[index] = min(_STEPS - (index in self._unfinished), steps)
+        total = _STEPS * len(self._steps)
+        answering = (_STEPS - self._loading_steps) * sum(self._steps) // total
+        self._bar.set(self._loading_steps + answering)

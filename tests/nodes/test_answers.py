@@ -339,7 +339,7 @@ def test_what_was_answered_is_shown_before_the_error(
     run_node: Run, scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Any] = []
-    monkeypatch.setattr(host, "report", lambda *given: shown.append(given))
+    monkeypatch.setattr(host, "send_results", lambda *given: shown.append(given))
     model, _ = scripted(BOXES.format("cat"), "The weather is fine today, is it?", "None found.")
     images = [picture(100, 200), picture(60, 40), picture(300, 100)]
     with pytest.raises(UnreadableReply, match=r"picture 2 of 3.*when_unreadable to keep going"):

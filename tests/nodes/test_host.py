@@ -52,7 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def sent(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[dict[str, Any]]:
     """Every live message that was sent."""
     messages: list[dict[str, Any]] = []
-    monkeypatch.setattr(page, "live", lambda **news: messages.append(news))
+    monkeypatch.setattr(page, "send_live", lambda **news: messages.append(news))
     return messages
 
 
@@ -75,7 +75,7 @@ def read(messages: list[dict[str, Any]]) -> str:
 def test_the_bar_only_grows_and_is_full_with_the_last_answer(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]]
 ) -> None:
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     watch.start([10, 10], [4, 4])
     watch.token(0, "a")
     watch.token(1, "b")
@@ -89,7 +89,7 @@ def test_the_bar_only_grows_and_is_full_with_the_last_answer(
 def test_an_answer_at_its_limit_is_not_done_until_it_is(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]]
 ) -> None:
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     watch.start([10], [2])
     for _ in range(5):
         watch.token(0, "a")
@@ -99,7 +99,7 @@ def test_an_answer_at_its_limit_is_not_done_until_it_is(
 def test_reading_the_weights_and_answering_share_one_bar(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]]
 ) -> None:
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     for done in range(5):
         watch.loading(done, 4)
     watch.start([10], [4])
@@ -115,7 +115,7 @@ def test_reading_the_weights_and_answering_share_one_bar(
 def test_an_answer_that_begins_anew_takes_its_share_of_the_bar_back(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]]
 ) -> None:
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     watch.start([10], [4])
     watch.token(0, "a")
     watch.token(0, "b")
@@ -127,7 +127,7 @@ def test_an_answer_that_begins_anew_takes_its_share_of_the_bar_back(
 def test_words_go_on_where_the_last_message_ended(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     watch.start([10], [9])
     for word in ("Hel", "lo", " ", "you"):
         clock.now += 1
@@ -141,7 +141,7 @@ def test_words_go_on_where_the_last_message_ended(
 def test_words_wait_for_a_tenth_of_a_second(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     watch.start([10], [99])
     for letter in "abcdefghij":
         clock.now += 1 / 64
@@ -156,7 +156,7 @@ def test_live_text_is_that_of_the_first_picture_being_answered(
         clock.now += 1
         watch.token(index, text)
 
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     watch.start([10, 10, 10], [9, 9, 9])
     token(1, "Bye")
     token(0, "Hel")
@@ -173,7 +173,7 @@ def test_live_text_is_that_of_the_first_picture_being_answered(
 def test_a_thought_is_shown_apart_from_the_text(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
-    watch = host.NodeWatch(thinking={0})
+    watch = host.NodeObserver(thinking={0})
     watch.start([10], [9])
     for text in ("A red", " thing?</think>", "An apple"):
         clock.now += 1
@@ -187,7 +187,7 @@ def test_a_thought_is_shown_apart_from_the_text(
 def test_a_text_that_changes_is_sent_whole(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     watch.start([10], [9])
     watch.token(0, "Hel")
     watch.restart(0)
@@ -199,7 +199,7 @@ def test_a_text_that_changes_is_sent_whole(
 def test_a_long_answer_stays_cheap_and_a_page_that_joins_late_catches_up(
     bar: list[tuple[int, int]], sent: list[dict[str, Any]], clock: Clock
 ) -> None:
-    watch = host.NodeWatch()
+    watch = host.NodeObserver()
     watch.start([10], [16384])
     for number in range(16384):
         clock.now += 0.02
@@ -217,8 +217,8 @@ def test_a_long_answer_stays_cheap_and_a_page_that_joins_late_catches_up(
 def test_results_are_shown_before_an_error(sent: list[dict[str, Any]]) -> None:
     cut = Result("A red", finish_reason="length", notes=("The reply was cut at 3 tokens.",))
     results = [cut, Result("nonsense", error="The reply is no JSON.")]
-    host.report(results)
-    assert sent == [{"results": host.shown(results)["qwen_vl"]}]
+    host.send_results(results)
+    assert sent == [{"results": host.results_ui(results)["qwen_vl"]}]
     first, second = sent[0]["results"]
     assert (first["text"], first["notes"]) == ("A red", ["The reply was cut at 3 tokens."])
     assert (second["text"], second["error"]) == ("nonsense", "The reply is no JSON.")
@@ -238,12 +238,12 @@ def test_stop_ends_a_run_within_a_token(
 def test_a_host_without_a_part_loses_only_that_part(monkeypatch: pytest.MonkeyPatch) -> None:
     absent: Callable[..., None] = lambda module, name="": None  # noqa: E731
     for module in (folders, machine, memory, page, progress):
-        monkeypatch.setattr(module, "part", absent)
+        monkeypatch.setattr(module, "optional_import", absent)
     host.register_folders()
     host.check_interrupt()
-    host.live(text="x")
+    host.send_live(text="x")
     assert host.manager() is None
-    host.Bar(3).set(1)
+    progress.ProgressBar(3).set(1)
     assert host.model_roots() == []
     assert host.device("auto") == "auto"
     assert host.device("cuda:1") == "cuda:1"
@@ -309,5 +309,5 @@ def test_a_box_a_picture_and_the_whole_batch_are_seen_to_meet(
         "NODE_CLASS_MAPPINGS": KINDS,
         "is_link": lambda value: isinstance(value, list),
     }
-    monkeypatch.setattr(graph, "part", lambda _, name: parts[name])
+    monkeypatch.setattr(graph, "optional_import", lambda _, name: parts[name])
     assert host.pairs_with_whole_batch("QVL_Pick", 1) is expected

@@ -175,7 +175,7 @@ def test_the_progress_of_a_download_reaches_the_page_at_a_bounded_rate(
         return folder
 
     monkeypatch.setattr(library, "download", download)
-    monkeypatch.setattr(page, "live", lambda **news: told.append(news["status"]))
+    monkeypatch.setattr(page, "send_live", lambda **news: told.append(news["status"]))
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
     bring(CATALOGUED, "huggingface")
     assert "0.00 of 6.55 GB (model.safetensors)" in told[0] and "6.5" in told[-1]

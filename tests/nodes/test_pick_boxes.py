@@ -172,7 +172,7 @@ def test_one_crop_a_kept_box_of_all_pictures_in_order(
 def test_a_picture_without_a_box_has_no_crop_or_is_one(
     run_node: Run, monkeypatch: pytest.MonkeyPatch, pictures: torch.Tensor
 ) -> None:
-    monkeypatch.setattr(host, "blocked", lambda message: message)
+    monkeypatch.setattr(host, "execution_blocker", lambda message: message)
     given = {"images": pictures[:2]}
     *_, crops, names = run_node("QVL_PickBoxes", bboxes=[[], [DOG]], **given)
     assert [tuple(found.shape) for found in crops] == [(1, 20, 20, 3)] and names == ["dog"]
@@ -262,7 +262,7 @@ def test_text_in_off_that_is_no_choice_is_refused(run_node: Run, text: str) -> N
 def test_what_is_not_there_stops_only_the_nodes_that_take_it(
     run_node: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "blocked", lambda message: message)
+    monkeypatch.setattr(host, "execution_blocker", lambda message: message)
     (bboxes,), single, mask, _, _, crops, _ = run_node("QVL_PickBoxes", bboxes=[[CAT], []], index=1)
     assert bboxes == [[CAT], []]
     assert single[0].startswith("Picture 1 has no box with index 1: 1 were kept.")
@@ -278,14 +278,14 @@ def test_what_is_not_there_stops_only_the_nodes_that_take_it(
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """ComfyUI's temporary folder."""
-    monkeypatch.setattr(overlay, "part", lambda *_: lambda: str(tmp_path))
+    monkeypatch.setattr(overlay, "optional_import", lambda *_: lambda: str(tmp_path))
     return tmp_path
 
 
 def test_the_page_gets_boxes_points_and_a_copy_of_each_picture(temporary: Path) -> None:
     image = torch.rand(2, 1500, 600, 3, generator=torch.Generator().manual_seed(0))
     found = Result("", (Box(1.5, 2, 30, 40.2, "cat", 0.5), Box(0, 0, 9, 9, "dog")))
-    first, second = host.shown([found, Result("", points=(Point(3, 4.5, "tip"),))], image)[
+    first, second = host.results_ui([found, Result("", points=(Point(3, 4.5, "tip"),))], image)[
         "qwen_vl"
     ]
     assert first["size"] == [1500, 600]
@@ -304,20 +304,20 @@ def test_the_page_gets_boxes_points_and_a_copy_of_each_picture(temporary: Path) 
 
 def test_equal_pictures_share_a_copy_and_long_batches_stop_copying(temporary: Path) -> None:
     image = torch.zeros(40, 8, 8, 3)
-    entries = host.shown([Result("", (Box(0, 0, 4, 4),))] * 40, image)["qwen_vl"]
+    entries = host.results_ui([Result("", (Box(0, 0, 4, 4),))] * 40, image)["qwen_vl"]
     assert len(list(temporary.rglob("*.jpg"))) == 1
     assert [entry["picture"] is None for entry in entries] == [False] * 32 + [True] * 8
 
 
 def test_a_list_of_pictures_counts_as_one_batch(temporary: Path) -> None:
     pictures = [torch.zeros(8, 8 + number % 3, 3) for number in range(40)]
-    entries = host.shown([Result("", (Box(0, 0, 4, 4),))] * 40, pictures)["qwen_vl"]
+    entries = host.results_ui([Result("", (Box(0, 0, 4, 4),))] * 40, pictures)["qwen_vl"]
     assert [entry["picture"] is None for entry in entries] == [False] * 32 + [True] * 8
     assert [entry["size"] for entry in entries[:3]] == [[8, 8], [8, 9], [8, 10]]
 
 
 def test_a_picture_in_which_nothing_was_found_is_shown_too(temporary: Path) -> None:
-    (entry,) = host.shown([Result("[]")], torch.zeros(1, 8, 8, 3))["qwen_vl"]
+    (entry,) = host.results_ui([Result("[]")], torch.zeros(1, 8, 8, 3))["qwen_vl"]
     assert entry["boxes"] == [] and entry["size"] == [8, 8]
     assert (temporary / "qwen_vl" / entry["picture"]["filename"]).is_file()
 
@@ -325,15 +325,15 @@ def test_a_picture_in_which_nothing_was_found_is_shown_too(temporary: Path) -> N
 def test_pictures_of_different_sizes(temporary: Path) -> None:
     pictures = [torch.zeros(8, 6, 3), torch.ones(4, 12, 3)]
     found = [Result("", (Box(0, 0, 4, 4),)), Result("")]
-    entries = host.shown(found, pictures)["qwen_vl"]
+    entries = host.results_ui(found, pictures)["qwen_vl"]
     assert [entry["size"] for entry in entries] == [[8, 6], [4, 12]]
     assert len({entry["picture"]["filename"] for entry in entries}) == 2
 
 
 def test_no_copy_where_no_page_looks(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image, found = torch.zeros(1, 8, 8, 3), Result("", (Box(0, 0, 4, 4),))
-    monkeypatch.setattr(overlay, "part", lambda *_: None)
-    (entry,) = host.shown([found], image)["qwen_vl"]
+    monkeypatch.setattr(overlay, "optional_import", lambda *_: None)
+    (entry,) = host.results_ui([found], image)["qwen_vl"]
     assert entry["boxes"] and entry["picture"] is None
     assert not list(temporary.rglob("*"))
 
@@ -345,7 +345,7 @@ def test_a_full_disk_costs_only_the_copy(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    (entry,) = host.shown([Result("", (Box(0, 0, 4, 4),))], torch.zeros(1, 8, 8, 3))["qwen_vl"]
+    (entry,) = host.results_ui([Result("", (Box(0, 0, 4, 4),))], torch.zeros(1, 8, 8, 3))["qwen_vl"]
     assert entry["picture"] is None
     assert "No space left" in caplog.text
 

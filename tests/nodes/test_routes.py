@@ -233,7 +233,7 @@ def test_only_models_with_another_device_are_movable(monkeypatch: pytest.MonkeyP
     gone = SimpleNamespace(device=card, model=None)
     models = [loaded(card, cpu, 1), gone, loaded(card, card, 2), loaded(cpu, cpu, 4)]
     found = {("comfy.model_management", "current_loaded_models"): [*models, loaded(card, cpu, 8)]}
-    monkeypatch.setattr(machine, "part", lambda *name: found.get(name))
+    monkeypatch.setattr(machine, "optional_import", lambda *name: found.get(name))
     assert machine.movable_memory(card) == 9
     assert machine.movable_memory(cpu) == 0
     assert machine.total_memory(cpu) > 0
@@ -265,14 +265,14 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     found = Server()
     parts = {"server": found, "aiohttp.web": found}
-    monkeypatch.setattr(routes, "part", lambda module, name="": parts[module])
-    monkeypatch.setattr(routes, "_served", set())
+    monkeypatch.setattr(routes, "optional_import", lambda module, name="": parts[module])
+    monkeypatch.setattr(routes, "_registered", set())
     return found
 
 
 def test_the_route_is_registered_once_and_answers(server: Server, memory: Machine) -> None:
     for _ in range(2):
-        host.serve("/qwen_vl/model", forecast)
+        host.serve_json("/qwen_vl/model", forecast)
     status, body = server.ask("/qwen_vl/model", model=NANO, device="cpu")
     assert (status, body) == (200, forecast_of(NANO))
     status, body = server.ask("/qwen_vl/model", model="zzz")
@@ -283,7 +283,7 @@ def test_a_bug_is_not_turned_into_a_bad_request(server: Server) -> None:
     def broken(query: Mapping[str, str]) -> Mapping[str, Any]:
         raise RuntimeError("a bug")
 
-    host.serve("/broken", broken)
+    host.serve_json("/broken", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         server.ask("/broken")
 
@@ -307,10 +307,10 @@ def test_a_slow_disk_does_not_block_the_server() -> None:
 
 
 def test_a_host_without_a_server_has_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "part", lambda module, name="": None)
-    monkeypatch.setattr(routes, "_served", set())
-    host.serve("/qwen_vl/model", forecast)
-    assert not routes._served
+    monkeypatch.setattr(routes, "optional_import", lambda module, name="": None)
+    monkeypatch.setattr(routes, "_registered", set())
+    host.serve_json("/qwen_vl/model", forecast)
+    assert not routes._registered
 
 
 def test_the_pack_registers_it_when_it_starts(
