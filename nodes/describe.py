@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.tasks.describe import STYLES, describe
 from ..qwenvl.types import THINKING_TOKENS
-from . import host, lists, sockets
+from . import host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all
 
 THINKING = {"model default": None, "on": True, "off": False}
@@ -59,6 +59,7 @@ class Describe(io.ComfyNode):
             description="Describes each picture of a batch, or answers your question about it. One "
             "text a picture, in order.",
             search_aliases=["caption", "image to text", "interrogate", "tagger", "vqa", "ask"],
+            panels=panels.answer(height=150),
             is_output_node=True,
             is_input_list=True,
             inputs=[

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.errors import BadOption
 from ..qwenvl.media import images
-from . import sockets
+from . import panels, sockets
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows" / "pictures"
 
@@ -27,6 +27,7 @@ class ExamplePicture(io.ComfyNode):
             description="A picture that comes with the pack and that the bundled demo model "
             "understands: plain shapes, printed words. For pictures of your own use Load Image.",
             search_aliases=["demo image", "sample image", "test picture", "nano"],
+            panels=panels.ERRORS | panels.example_picture("picture"),
             inputs=[
                 io.Combo.Input(
                     "picture",

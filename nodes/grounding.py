@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl.tasks.ground import KINDS, ground
-from . import host, lists, sockets
+from . import host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
 
@@ -20,6 +20,7 @@ class Grounding(io.ComfyNode):
             description="Finds what you name in each picture of a batch and gives boxes or points "
             "that ComfyUI's crop, draw and SAM nodes take as they are.",
             search_aliases=["detect", "locate", "find object", "bbox", "point", "segment", "sam"],
+            panels=panels.answer(height=110) | panels.boxes(),
             is_output_node=True,
             is_input_list=True,
             inputs=[

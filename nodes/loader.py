@@ -9,7 +9,7 @@ from ..qwenvl.models.attention import ATTENTIONS
 from ..qwenvl.models.precision import PRECISIONS
 from ..qwenvl.models.quantization import QUANTIZATIONS
 from ..qwenvl.types import LocalSpec
-from . import host, sockets
+from . import host, panels, sockets
 from .model import AFTER_USE, KEEP, ModelHandle
 
 SOURCES = ["huggingface", "modelscope"]
@@ -26,6 +26,7 @@ class Loader(io.ComfyNode):
             description="Chooses a Qwen vision-language model, downloads it if it is not here yet, "
             "and hands it to the other Qwen-VL nodes. Nodes with equal settings share one model.",
             search_aliases=["load qwen", "qwen vl", "vlm", "vision language model", "qwen3-vl"],
+            panels=panels.model(["model", "quantization", "precision", "attention", "device"]),
             inputs=[
                 io.Combo.Input(
                     "model",

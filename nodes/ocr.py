@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr
-from . import host, lists, sockets
+from . import host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
 # Longest side in pixels. On pages scanned at 300 dpi these models repeat themselves; 1288 is what
@@ -31,6 +31,7 @@ class OCR(io.ComfyNode):
             description="Reads the text in each picture of a batch: plain, as Markdown or HTML, or "
             "line by line with boxes.",
             search_aliases=["read text", "text recognition", "document", "markdown", "scan"],
+            panels=panels.answer(height=110) | panels.boxes(),
             is_output_node=True,
             is_input_list=True,
             inputs=[

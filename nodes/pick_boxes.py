@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Result, Size
-from . import host, lists, picking, sockets
+from . import host, lists, panels, picking, sockets
 
 STOP, WHOLE = "stop", "whole picture"
 _NODE = "QVL_PickBoxes"
@@ -27,6 +27,7 @@ class PickBoxes(io.ComfyNode):
             description="Keeps some of the boxes that were found: click them on or off in the "
             "picture, here or in the node that found them, or choose by label, size and order.",
             search_aliases=["filter boxes", "select bbox", "bbox to crop", "choose box", "pick"],
+            panels=panels.box_selection("off"),
             is_output_node=True,
             is_input_list=True,
             inputs=[

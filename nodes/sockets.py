@@ -16,6 +16,7 @@ from ..qwenvl.errors import BadOption
 from ..qwenvl.media import draw, images
 from ..qwenvl.types import Box, Result, Size
 from ..qwenvl.unicode import well_formed
+from .panels import ERRORS, Panels, declare
 
 Model = io.Custom("QWEN_VL")
 # By name rather than ``io.BoundingBox``, which older ComfyUI lacks and which would show a widget.
@@ -28,8 +29,10 @@ Frame = Sequence[Mapping[str, Any]]
 """The BOUNDING_BOX dicts of one picture."""
 
 
-def schema(**fields: Any) -> io.Schema:
-    """An ``io.Schema`` in the pack's category, without fields that this ComfyUI does not know."""
+def schema(panels: Panels = ERRORS, **fields: Any) -> io.Schema:
+    """An ``io.Schema`` in the pack's category, without the fields that this ComfyUI does not know
+    yet. ``panels``: what the page shows inside the node."""
+    declare(panels, fields["inputs"])
     known = {field.name for field in dataclasses.fields(io.Schema)}
     fields = {"category": "Qwen-VL", **fields}
     return io.Schema(**{name: value for name, value in fields.items() if name in known})

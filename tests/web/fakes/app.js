@@ -1,8 +1,19 @@
 // The part of ComfyUI's scripts/app.js that web/ uses: a graph without a canvas, whose DOM widgets
-// lie on the page as they lie over the legacy canvas.
+// lie on the page as they lie over the legacy canvas. Node types are those of the pack itself, and
+// are registered when the first node is made, which is after all extensions have been loaded.
+
+const nodeDefs = await (await fetch("/object_info")).json();
 
 const extensions = [];
 const hook = (name, ...values) => extensions.forEach((extension) => extension[name]?.(...values));
+
+let registered = false;
+
+function registerNodeTypes() {
+  if (registered) return;
+  registered = true;
+  for (const nodeDef of Object.values(nodeDefs)) hook("beforeRegisterNodeDef", class {}, nodeDef);
+}
 
 class Graph {
   constructor(id) {
@@ -11,6 +22,7 @@ class Graph {
   }
 
   add(id, comfyClass, subgraph) {
+    registerNodeTypes();
     const node = new Node(id, comfyClass, subgraph);
     node.graph = this;
     this.nodes.push(node);
@@ -39,7 +51,9 @@ class Node {
 
   constructor(id, comfyClass, subgraph) {
     Object.assign(this, { id, comfyClass, subgraph });
-    if (comfyClass === "QVL_PickBoxes") this.widgets.push({ name: "off", value: "", options: {} });
+    if (nodeDefs[comfyClass]?.input.optional?.off) {
+      this.widgets.push({ name: "off", value: "", options: {} });
+    }
   }
 
   computeSize() {

@@ -34,7 +34,7 @@ class View:
             """async (at) => {
               const { BoxView } = await import(at + "box_view.js");
               const style = document.createElement("link");
-              Object.assign(style, { rel: "stylesheet", href: at + "boxes.css" });
+              Object.assign(style, { rel: "stylesheet", href: at + "box_view.css" });
               const sheet = new Promise((done) => (style.onload = done));
               document.head.append(style);
               await sheet;
@@ -49,7 +49,7 @@ class View:
                 },
                 onTurn: (index) => view.show(view.entries, index),
                 urlOf: (picture) => picture,
-                onAdd: () => off.add("added"),
+                onHint: () => off.add("added"),
               });
               view.element.style = "width: 400px; height: 300px";
               document.body.append(view.element);
@@ -238,7 +238,7 @@ def test_nothing_to_show_takes_no_room(view: View) -> None:
 
 def choice(page: Any, script: str, *values: Any) -> Any:
     return page.evaluate(
-        f"async (values) => {{ const c = await import('{AT}box_choice.js'); {script} }}", values
+        f"async (values) => {{ const c = await import('{AT}box_selection.js'); {script} }}", values
     )
 
 
@@ -247,7 +247,7 @@ def test_the_text_of_a_choice_is_what_the_node_reads(bare: Any) -> None:
 
     script = """
       const entries = [c.entryOf(1, values[0]), c.entryOf(0, values[1]), c.entryOf(0, values[0])];
-      const write = (list) => c.writeChoice(new Map(list.map((e) => [c.keyOf(e), e])));
+      const write = (list) => c.formatSelection(new Map(list.map((e) => [c.keyOf(e), e])));
       return [write(entries), write(entries.reverse()), write([])];
     """
     text, same, empty = choice(bare, script, CAT, DOG)
@@ -255,19 +255,23 @@ def test_the_text_of_a_choice_is_what_the_node_reads(bare: Any) -> None:
     assert empty == ""
     cat, dog = (20, 10, 80, 40, "cat"), (150, 60, 50, 40, "dog")
     assert picking.switched_off(text) == {0: {cat, dog}, 1: {cat}}
-    again = choice(bare, "return c.writeChoice(c.readChoice(values[0]));", text)
+    again = choice(bare, "return c.formatSelection(c.parseSelection(values[0]));", text)
     assert again == text
 
 
 @pytest.mark.parametrize("text", ["", "[", "7", "null", '[["a"]]'])
 def test_text_that_is_no_choice_counts_as_none(bare: Any, text: str) -> None:
-    sizes = (
-        "const m = c.readChoice(values[0]); return [...m.values()].filter((e) => 'x' in e).length;"
-    )
-    assert choice(bare, sizes, text) == 0
+    count = """
+      const boxes = [...c.parseSelection(values[0]).values()];
+      return boxes.filter((entry) => "x" in entry).length;
+    """
+    assert choice(bare, count, text) == 0
 
 
-GRAPH = """
+GRAPH = f"""
+  const links = await import('{AT}links.js');
+"""
+GRAPH += """
   // graph(links, nodes): links [from, slot, to, slot]; a node has as many slots as it needs.
   const graph = (nodes, links, more = {}) => {
     const made = { nodes: [], links: new Map(), ...more };
@@ -286,7 +290,8 @@ GRAPH = """
   const finder = () => ({ outputs: [{ name: "found", links: [] }, { name: "bboxes", links: [] }] });
   const picker = () => ({ goal: true, inputs: [{ name: "images" }, { name: "bboxes" }] });
   const wanted = (node, input) => node.goal && input.name === "bboxes";
-  const ids = (node, root) => c.reached(node, "bboxes", wanted, root).map((n) => n.id).sort();
+  const ids = (node, root) =>
+    links.reachedNodes(node, "bboxes", wanted, root).map((n) => n.id).sort();
 """
 
 
@@ -330,7 +335,7 @@ def test_the_page_writes_what_json_readers_elsewhere_read(bare: Any) -> None:
     label = "“quoted” \\ 文字 \n"
     script = """
       const e = c.entryOf(0, values[0]);
-      return c.writeChoice(new Map([[c.keyOf(e), e]]));
+      return c.formatSelection(new Map([[c.keyOf(e), e]]));
     """
     (found,) = json.loads(choice(bare, script, {**CAT, "label": label}))
     assert found == {"picture": 0, "x": 20, "y": 10, "width": 80, "height": 40, "label": label}

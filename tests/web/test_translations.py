@@ -26,9 +26,10 @@ STARTED = """async ([locale, texts, model]) => {
       }
     },
   });
-  await import("/extensions/qwen-vl-suite/look.js");
-  await import("/extensions/qwen-vl-suite/boxes.js");
-  await import("/extensions/qwen-vl-suite/loader.js");
+  await import("/extensions/qwen-vl-suite/node_appearance.js");
+  await import("/extensions/qwen-vl-suite/answer_panel.js");
+  await import("/extensions/qwen-vl-suite/box_panel.js");
+  await import("/extensions/qwen-vl-suite/model_panel.js");
   globalThis.test = { app };
 }"""
 
@@ -65,11 +66,11 @@ def test_a_sentence_with_values_is_found_by_its_words(bare: Any) -> None:
     start(bare, "zh")
     said = bare.evaluate(
         """async () => {
-          const { say } = await import("/extensions/qwen-vl-suite/words.js");
+          const { translate } = await import("/extensions/qwen-vl-suite/translate.js");
           return [
-            say("Looking at 12 pictures"),
-            say("{on} of {all} on", { on: 1, all: 3 }),
-            say("Nothing of ours (at all) {here}"),
+            translate("Looking at 12 pictures"),
+            translate("{on} of {all} on", { on: 1, all: 3 }),
+            translate("Nothing of ours (at all) {here}"),
           ];
         }"""
     )
@@ -134,7 +135,7 @@ def test_choices_that_bring_inputs_do_not_take_height_away(bare: Any) -> None:
 
 def test_every_word_of_the_panels_is_translated_and_no_other() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "web").glob("*.js"))
-    said = set(re.findall(r"""\bsay\(\s*"([^"]+)\"""", code))
+    said = set(re.findall(r"""\btranslate\(\s*"([^"]+)\"""", code))
     assert len(said) > 20
     for language in LANGUAGES:
         known = main(language)["qwenVlSuite"]["panels"]

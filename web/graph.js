@@ -1,10 +1,7 @@
-/** Which node of the page a message of the server is about. */
+/** The graph on the page: its nodes by execution id, and which workflow a run belongs to. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-
-/** Whether it is a node of this pack. */
-export const isOurs = (node) => String(node.comfyClass).startsWith("QVL_");
 
 /**
  * Every node of the workflow on the page with the id that it runs under: "12:5" is node 5 of the
@@ -22,8 +19,8 @@ export function nodeAt(executionId) {
   return null;
 }
 
-/** Where ComfyUI keeps a node's output on the page: `app.nodeOutputs[outputPlace(node)]`. */
-export function outputPlace(node) {
+/** Where ComfyUI keeps a node's output on the page: `app.nodeOutputs[outputKey(node)]`. */
+export function outputKey(node) {
   return node.graph === app.rootGraph ? `${node.id}` : `${node.graph.id}:${node.id}`;
 }
 
@@ -31,14 +28,14 @@ const workflows = new Map(); // promises of workflow ids, by prompt id
 
 /**
  * The id of the workflow that a run was queued from, which need not be in the tab on view.
- * Runs that nobody knows the workflow of are taken to be of that one.
+ * A run of unknown origin is taken to be of the workflow on view.
  */
 export async function workflowOf(promptId) {
-  if (!workflows.has(promptId)) workflows.set(promptId, askWorkflow(promptId));
+  if (!workflows.has(promptId)) workflows.set(promptId, fetchWorkflow(promptId));
   return (await workflows.get(promptId)) ?? app.rootGraph.id;
 }
 
-async function askWorkflow(promptId) {
+async function fetchWorkflow(promptId) {
   try {
     const response = await api.fetchApi(`/jobs/${encodeURIComponent(promptId)}`);
     return response.ok ? (await response.json()).workflow_id : null;

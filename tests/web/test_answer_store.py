@@ -19,7 +19,8 @@ class Workflow:
             """async () => {
               const { api } = await import("/scripts/api.js");
               const { app } = await import("/scripts/app.js");
-              await import("/extensions/qwen-vl-suite/boxes.js");
+              await import("/extensions/qwen-vl-suite/answer_panel.js");
+              await import("/extensions/qwen-vl-suite/box_panel.js");
               api.workflows = { run: "one", elsewhere: "two" };
               globalThis.test = { api, app };
             }"""

@@ -17,18 +17,18 @@ class Panel:
         page.evaluate(
             """async () => {
               const at = "/extensions/qwen-vl-suite/";
-              const { Answer } = await import(at + "answer.js");
-              const { TextPanel } = await import(at + "text_panel.js");
+              const { AnswerState } = await import(at + "answer_state.js");
+              const { AnswerView } = await import(at + "answer_view.js");
               const style = document.createElement("link");
-              Object.assign(style, { rel: "stylesheet", href: at + "text_panel.css" });
+              Object.assign(style, { rel: "stylesheet", href: at + "answer_view.css" });
               const sheet = new Promise((done) => (style.onload = done));
               document.head.append(style);
               await sheet;
-              const panel = new TextPanel((answer, index) => {
-                answer.turn(index);
+              const panel = new AnswerView((answer, index) => {
+                answer.show(index);
                 panel.draw(answer);
               });
-              const answer = new Answer();
+              const answer = new AnswerState();
               panel.element.style = "width: 320px; height: 170px";
               document.body.append(panel.element);
               globalThis.test = { panel, answer };
@@ -36,7 +36,9 @@ class Panel:
         )
 
     def hear(self, **message: Any) -> None:
-        self.page.evaluate("(m) => { test.answer.hear(m); test.panel.draw(test.answer); }", message)
+        self.page.evaluate(
+            "(m) => { test.answer.receive(m); test.panel.draw(test.answer); }", message
+        )
 
     def words(self, text: str, index: int = 0, count: int = 1, part: int = 0, **more: Any) -> None:
         message = {"index": index, "count": count, "part": part, "text": text, "thinking": ""}
@@ -291,7 +293,7 @@ def test_only_what_goes_on_is_announced(panel: Panel) -> None:
           const seen = new MutationObserver((list) => (changes += list.length));
           seen.observe(spoken, { childList: true, characterData: true, subtree: true });
           for (let part = 1; part < 20; part++) {
-            test.answer.hear({ index: 0, count: 2, part, text: " more", thinking: "" });
+            test.answer.receive({ index: 0, count: 2, part, text: " more", thinking: "" });
             test.panel.draw(test.answer);
           }
           await new Promise(requestAnimationFrame);

@@ -66,7 +66,7 @@ class Loader:
                 test.refreshed = (test.refreshed ?? 0) + 1;
                 hooks.forEach((one) => one.refreshComboInNodes?.({}));
               };
-              await import("/extensions/qwen-vl-suite/loader.js");
+              await import("/extensions/qwen-vl-suite/model_panel.js");
               test.node = app.rootGraph.add(5, "QVL_Loader");
               app.rootGraph.add(6, "QVL_Describe");
             }""",

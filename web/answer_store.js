@@ -1,135 +1,138 @@
-/** What the nodes of the page answered: as it is written, and as it was at the end. */
+/**
+ * Store of all answers, by workflow and node: it listens to ComfyUI's events and tells the panels
+ * that watch a node. Answers outlast the nodes of the page, which undo and a change of tabs replace.
+ */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { Answer } from "./answer.js";
-import { nodeAt, nodesById, outputPlace, workflowOf } from "./nodes.js";
+import { AnswerState } from "./answer_state.js";
+import { nodeAt, nodesById, outputKey, workflowOf } from "./graph.js";
 
-const KEY = "qwen_vl"; // of a node's output
-const LIVE = "qwen_vl.live";
+const UI_KEY = "qwen_vl"; // in a node's output
+const LIVE_EVENT = "qwen_vl.live";
 
-const views = new WeakMap(); // by node; a node is made anew by undo and by changing tabs
-const answers = new Map(); // by workflow and execution id, so that they outlast the nodes
+const watchers = new WeakMap(); // functions by node
+const answers = new Map(); // by workflow and execution id
 
-/** From now on calls `draw(answer)` whenever there is something new to show of `node`. */
+/** From now on calls `draw(answer)` whenever the answer of `node` has changed. */
 export function watch(node, draw) {
-  views.set(node, [...(views.get(node) ?? []), draw]);
+  watchers.set(node, [...(watchers.get(node) ?? []), draw]);
 }
 
-/** Shows picture `index` in all that shows `answer`. */
-export function turn(answer, index) {
-  answer.turn(index);
-  draw(answer);
+/** Shows picture `index` in all panels that show `answer`. */
+export function showPicture(answer, index) {
+  answer.show(index);
+  notify(answer);
 }
 
 function answerAt(workflow, id) {
   const key = `${workflow} ${id}`;
-  if (!answers.has(key)) answers.set(key, Object.assign(new Answer(), { workflow, id }));
+  if (!answers.has(key)) answers.set(key, Object.assign(new AnswerState(), { workflow, id }));
   return answers.get(key);
 }
 
-function draw(answer) {
+function notify(answer) {
   const node = answer.workflow === app.rootGraph.id && nodeAt(answer.id);
-  for (const view of views.get(node) ?? []) view(answer);
+  for (const draw of watchers.get(node) ?? []) draw(answer);
 }
 
 async function onLive({ detail }) {
   const answer = answerAt(await workflowOf(detail.prompt_id), detail.node);
   answer.prompt = detail.prompt_id;
-  answer.hear(detail);
-  draw(answer);
+  answer.receive(detail);
+  notify(answer);
 }
 
 async function onExecuted({ detail }) {
-  const results = resultsOf(detail.output);
+  const results = resultsIn(detail.output);
   if (!results) return;
   const id = detail.display_node || detail.node;
   const answer = answerAt(await workflowOf(detail.prompt_id), id);
   finish(answer, results);
-  if (answer.workflow !== app.rootGraph.id) forgetForeign(id, answer.results);
+  if (answer.workflow !== app.rootGraph.id) removeForeignOutput(id, answer.results);
 }
 
-function resultsOf(output) {
-  const results = output?.[KEY];
+function resultsIn(output) {
+  const results = output?.[UI_KEY];
   return Array.isArray(results) ? results : null;
 }
 
 function finish(answer, results) {
   answer.results = JSON.stringify(results);
   answer.finish(results);
-  draw(answer);
+  notify(answer);
 }
 
-/** ComfyUI files every output under the tab on view, also that of a run from another tab. */
-function forgetForeign(id, results) {
+/** ComfyUI stores each output with the tab on view, also that of a run from another tab. */
+function removeForeignOutput(id, results) {
   const node = nodeAt(id);
-  const place = node && outputPlace(node);
-  const filed = JSON.stringify(app.nodeOutputs[place]?.[KEY]); // a copy in newer front ends
-  if (filed === results) delete app.nodeOutputs[place];
+  const key = node && outputKey(node);
+  const stored = JSON.stringify(app.nodeOutputs[key]?.[UI_KEY]); // a copy in newer front ends
+  if (stored === results) delete app.nodeOutputs[key];
 }
 
 async function onStart({ detail }) {
   const workflow = await workflowOf(detail.prompt_id);
   for (const answer of answers.values()) {
     if (answer.workflow !== workflow || !answer.error) continue;
-    answer.forgive();
-    draw(answer);
+    answer.clearError();
+    notify(answer);
   }
 }
 
-/** The end of all that still runs; after the words that are still waiting for their workflow. */
+/** Ends all answers of a run. Waits for its workflow, as the live messages before this one do. */
 async function endAll(outcome, { prompt_id }) {
   await workflowOf(prompt_id);
   for (const answer of answers.values()) {
     if (!answer.running || answer.prompt !== prompt_id) continue;
     answer.end(outcome);
-    draw(answer);
+    notify(answer);
   }
 }
 
-/** The node that failed shows why: ComfyUI itself says so only where one asks for it. */
+/** The node that failed shows the reason: ComfyUI itself does so only on request. */
 async function onError({ detail }) {
   const id = String(detail.node_id);
   const failed = answerAt(await workflowOf(detail.prompt_id), id);
   if (!failed.running || failed.prompt !== detail.prompt_id) failed.begin();
   failed.end("failed", (detail.exception_message ?? "").trim());
-  draw(failed);
+  notify(failed);
   await endAll("failed", detail);
 }
 
-/** Nothing is queued any more: what still seems to run lost its end with a server that went down. */
+/** The queue is empty: what still counts as running lost its end when a server went down. */
 function onStatus({ detail }) {
   if (detail?.exec_info?.queue_remaining !== 0) return;
   for (const answer of answers.values()) {
     if (!answer.running) continue;
     answer.end("stopped");
-    draw(answer);
+    notify(answer);
   }
 }
 
-/** Outputs that ComfyUI has anew: of a tab, or of a run that was opened from the history. */
+/** ComfyUI has loaded outputs: of a tab, or of a run that was opened from the history. */
 function onOutputs(outputs) {
   for (const [id, node] of nodesById()) {
-    const results = views.has(node) && resultsOf(outputs[outputPlace(node)]);
+    const results = watchers.has(node) && resultsIn(outputs[outputKey(node)]);
     if (!results) continue;
     const answer = answerAt(app.rootGraph.id, id);
-    // What is known already may be older than the words of a run that goes on or was stopped.
+    // Known results may be older than the words of a run that is going on or was stopped.
     if (!answer.running && answer.results !== JSON.stringify(results)) finish(answer, results);
   }
 }
 
 app.registerExtension({
-  name: "qwenvlsuite.answers",
+  name: "qwenvlsuite.answer_store",
   setup() {
     api.addEventListener("execution_start", onStart);
-    api.addEventListener(LIVE, onLive);
+    api.addEventListener(LIVE_EVENT, onLive);
     api.addEventListener("executed", onExecuted);
     api.addEventListener("execution_interrupted", ({ detail }) => endAll("stopped", detail));
     api.addEventListener("execution_error", onError);
     api.addEventListener("status", onStatus);
   },
   afterConfigureGraph() {
-    for (const answer of answers.values()) draw(answer);
+    for (const answer of answers.values()) notify(answer);
   },
   onNodeOutputsUpdated: onOutputs,
 });
