@@ -83,6 +83,7 @@ for (const name of ["processMouseWheel", "processMouseDown", "processMouseMove",
 }
 
 export const app = {
+  nodeDefs, // those registered when the first node is made
   rootGraph: new Graph("one"),
   nodeOutputs: {},
   canvas,
