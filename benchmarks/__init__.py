@@ -1,4 +1,4 @@
-"""Measurements that are compared side by side, never tests: `python -m benchmarks.<name> --json`.
+"""Benchmarks: side-by-side measurements, never tests: `python -m benchmarks NAME --json`.
 
 The pack is loaded by path, as ComfyUI does.
 """
@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def load_pack() -> ModuleType:
-    """The pack under an identifier name. The root leaves ``sys.path``, where the folder ``nodes``
-    would stand in front of ComfyUI's own module of that name."""
+    """Imports the pack as ``qwen_vl_suite``. The root leaves ``sys.path``, where its folder ``nodes``
+    would shadow ComfyUI's own module of that name."""
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     spec = importlib.util.spec_from_file_location(
         "qwen_vl_suite", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME --json`: one figure a line; without a name, all of them."""
+"""Runs benchmarks: `python -m benchmarks NAME --json`, one figure a line; without a name, all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(known):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    unequal = []
+    failures = []
     with contextlib.ExitStack() as stack:
         if options.save:
             options.save.parent.mkdir(parents=True, exist_ok=True)
@@ -33,28 +33,28 @@ def main() -> None:
         for key in options.names or known:
             try:
                 found = measured(known[key])
-            except AssertionError as error:  # the others are still worth measuring
-                unequal.append(f"{key}: {error}")
+            except AssertionError as error:  # the others are still measured
+                failures.append(f"{key}: {error}")
                 continue
             line = json.dumps(record(key, found), ensure_ascii=False)
             print(line if options.json else found.line(), flush=True)
             if options.save:
                 print(line, file=file, flush=True)
-    if unequal:
-        sys.exit("\n".join(["No figure where the results are not equal:", *unequal]))
+    if failures:
+        sys.exit("\n".join(["No figure where the results are not equal:", *failures]))
 
 
 def measured(benchmark: Any) -> Any:
     from .figures import Missing
 
-    if benchmark.hindrance:
+    if benchmark.obstacle:
         told = (benchmark.name, benchmark.wanted, benchmark.at_most)
-        return Missing(*told, benchmark.hindrance)
+        return Missing(*told, benchmark.obstacle)
     return benchmark.run(benchmark.name, benchmark.wanted)
 
 
 def record(key: str, found: Any) -> dict[str, Any]:
-    """A line of results."""
+    """A line of the results file."""
     from .figures import KINDS, machine
 
     kind = next(kind for kind, cls in KINDS.items() if isinstance(found, cls))

@@ -1,4 +1,4 @@
-"""Word after word for a single request, which is bound by reading all weights for each."""
+"""Decode steps of a single request, which are bound by memory bandwidth: each reads all weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from .figures import Figure, figure
 from .models import Model
 
 
-def floor(name: str, wanted: float | None, model: Model, tokens: int, repeats: int = 3) -> Figure:
-    """Seconds for a token against those that reading the language model's weights once takes."""
+def bandwidth_floor(
+    name: str, wanted: float | None, model: Model, tokens: int, repeats: int = 3
+) -> Figure:
+    """Seconds per token against the time to read the language model's weights once."""
     device = model.backend.device
     bandwidth = memory_bandwidth(device)
-    nbytes = bytes_a_token(model.backend.model)
+    nbytes = bytes_per_token(model.backend.model)
     least = nbytes / bandwidth
-    token = decoder(model, tokens)
+    token = decode_timer(model, tokens)
     token()
     return figure(
         name,
@@ -29,8 +31,8 @@ def floor(name: str, wanted: float | None, model: Model, tokens: int, repeats: i
     )
 
 
-def reader(model: Model, side: int) -> Callable[[], float]:
-    """Tells how long the first token about a new picture takes."""
+def prefill_timer(model: Model, side: int) -> Callable[[], float]:
+    """Measures the seconds to the first token about a new image, a square of ``side`` pixels."""
     asked = speed.questions(1, side, 1)
 
     def seconds() -> float:
@@ -40,12 +42,12 @@ def reader(model: Model, side: int) -> Callable[[], float]:
     return seconds
 
 
-def decoder(model: Model, tokens: int) -> Callable[[], float]:
-    """Tells how long one token behind the first takes. What comes before is known already."""
+def decode_timer(model: Model, tokens: int) -> Callable[[], float]:
+    """Measures the seconds of one decode step. The prompt comes from the prefix cache."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
     def asked(count: int) -> list[Any]:
-        # Drawn at random: the likeliest tokens of random weights soon turn in circles.
+        # Sampled: greedy decoding with random weights soon repeats itself.
         sampling = Sampling(count, temperature=1.0, seed=5)
         return [Request((speed.picture(256, 0),), "What is it?", sampling=sampling)]
 
@@ -57,8 +59,8 @@ def decoder(model: Model, tokens: int) -> Callable[[], float]:
     return seconds
 
 
-def alone(work: Callable[[], float]) -> Callable[[], float]:
-    """The same on one thread."""
+def single_threaded(work: Callable[[], float]) -> Callable[[], float]:
+    """``work`` on one thread."""
 
     def seconds() -> float:
         before = torch.get_num_threads()
@@ -71,7 +73,7 @@ def alone(work: Callable[[], float]) -> Callable[[], float]:
     return seconds
 
 
-def in_turns(
+def alternating(
     name: str,
     wanted: float | None,
     ours: Callable[[], float],
@@ -79,45 +81,45 @@ def in_turns(
     note: str = "",
     repeats: int = 3,
 ) -> Figure:
-    """Both tell their seconds. The first turn is not counted."""
+    """Compares two functions that return seconds, run in turns. The first turn is not counted."""
     ours(), theirs()
     return figure(name, [(ours(), theirs()) for _ in range(repeats)], wanted, note)
 
 
 def _seconds(model: Model, asked: list[Any]) -> float:
     start = time.perf_counter()
-    said = speed.answered(model.backend, asked)
+    replies = speed.generated_ids(model.backend, asked)
     spent = time.perf_counter() - start
-    assert [len(ids) for ids in said] == [request.sampling.max_new_tokens for request in asked]
+    assert [len(ids) for ids in replies] == [request.sampling.max_new_tokens for request in asked]
     return spent
 
 
-def bytes_a_token(model: Any) -> int:
-    """Bytes of weights that decoding a token reads: all of the language model's but the table of
-    embeddings, of which it reads a row, unless the head is that table too."""
+def bytes_per_token(model: Any) -> int:
+    """Bytes of weights that a decode step reads: all of the language model's but the embeddings,
+    of which it reads one row, unless ``lm_head`` shares them."""
     read = [*model.model.language_model.layers.parameters(), model.lm_head.weight]
     return sum(weight.nbytes for weight in read)
 
 
 def memory_bandwidth(device: torch.device, nbytes: int = 1 << 30) -> float:
-    """Bytes that ``device`` moves in a second at best: a large copy, which reads and writes, or a
-    sum, which only reads."""
+    """Bytes per second that ``device`` moves at best: the faster of a large copy, which reads and
+    writes, and a large sum, which only reads."""
     source = torch.zeros(nbytes // 4, device=device)
     target = torch.empty_like(source)
 
     def rate(work: Callable[[], Any], moved: int) -> float:
         times = []
         for _ in range(6):
-            _settle(device)
+            _synchronize(device)
             start = time.perf_counter()
             work()
-            _settle(device)
+            _synchronize(device)
             times.append(time.perf_counter() - start)
         return moved / min(times)
 
     return max(rate(lambda: target.copy_(source), 2 * nbytes), rate(source.sum, nbytes))
 
 
-def _settle(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""What is measured: two ways to the same result in turns in one process, and how costs grow."""
+"""Figures: ratios of two ways to the same result, run in turns, and how costs grow."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """``ours`` and ``theirs``: median seconds. ``spread``: of the ratio, from the slowest pair to
-    the fastest. ``wanted``: the ratio to reach; None where a figure only informs."""
+    """A ratio. ``ours`` and ``theirs``: median seconds; ``spread``: lowest and highest ratio of a
+    single pair of turns; ``wanted``: the ratio to reach, None where the figure only informs."""
 
     name: str
     ours: float
@@ -36,9 +36,9 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """``seconds`` for each of ``sizes``, which are numbers of ``of``. ``exponent``: of the power
-    law through them, 1 where twice as much costs twice as much. ``wanted``: the largest exponent
-    that will do; None where it only informs."""
+    """Growth of a cost: ``seconds`` by ``sizes``, which count ``of``. ``exponent``: of the power
+    law through them, 1 where twice the size costs twice as much; ``wanted``: the largest acceptable
+    exponent, None where the figure only informs."""
 
     name: str
     of: str
@@ -57,8 +57,8 @@ class Growth:
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """Something that could not be measured, and ``why``. ``at_most``: as of a ``Growth``, less
-    than what is ``wanted`` would be better."""
+    """A figure that could not be measured, and ``why``. ``at_most``: ``wanted`` is an upper limit,
+    as of a ``Growth``."""
 
     name: str
     wanted: float | None
@@ -80,21 +80,23 @@ def compare(
     wanted: float | None,
     repeats: int = 5,
     note: str = "",
-    alike: Callable[[Any, Any], str] | None = None,
+    agreement: Callable[[Any, Any], str] | None = None,
     warm_up: Callable[[], Any] | None = None,
 ) -> Figure:
-    """Raises ``AssertionError`` where the two do not give the same: a ratio means nothing then.
-    ``alike``: for ways that cannot give the same; tells how far they do, and the figure's note
-    says it. The first turn of each is not counted, unless a ``warm_up`` came before: for what
-    takes long, of which a little warms as well."""
+    """Times ``ours`` against ``theirs``, in turns.
+
+    Raises ``AssertionError`` where their results differ: a ratio means nothing then. Where they
+    cannot be equal, ``agreement`` describes how far they are, for the figure's note. The first turn
+    is not counted, unless there is a ``warm_up``, which is shorter for what takes long.
+    """
     if warm_up:
         warm_up()
     turns = [_turn(ours, theirs)]
     mine, others = turns[0][1]
-    if alike is None:
+    if agreement is None:
         assert mine == others, f"{name}: {mine!r} is not {others!r}"
     else:
-        note = f"{note}; {alike(mine, others)}"
+        note = f"{note}; {agreement(mine, others)}"
     turns += [_turn(ours, theirs) for _ in range(repeats - bool(warm_up))]
     pairs = [seconds for seconds, _ in turns]
     return figure(name, pairs if warm_up else pairs[1:], wanted, note)
@@ -103,7 +105,7 @@ def compare(
 def _turn(
     ours: Callable[[], Any], theirs: Callable[[], Any]
 ) -> tuple[tuple[float, float], tuple[Any, Any]]:
-    """Seconds of both, and results of both."""
+    """The seconds of both, and their results."""
     start = time.perf_counter()
     mine = ours()
     between = time.perf_counter()
@@ -114,13 +116,13 @@ def _turn(
 def figure(
     name: str, pairs: Sequence[tuple[float, float]], wanted: float | None, note: str
 ) -> Figure:
-    """From seconds of ours and of theirs, a pair for each turn."""
-    ratios = [slow / quick for quick, slow in pairs]
-    quick, slow = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return Figure(name, quick, slow, slow / quick, (min(ratios), max(ratios)), wanted, note)
+    """A figure from the seconds of ours and theirs, a pair for each turn."""
+    ratios = [theirs / ours for ours, theirs in pairs]
+    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return Figure(name, ours, theirs, theirs / ours, (min(ratios), max(ratios)), wanted, note)
 
 
-def grown(
+def measure_growth(
     name: str,
     wanted: float | None,
     of: str,
@@ -128,14 +130,14 @@ def grown(
     work: Callable[[int], Any],
     repeats: int = 3,
 ) -> Growth:
-    """What ``work(i)`` costs for each of ``sizes``: the least of several times, in turns."""
+    """Times ``work(i)`` for each of ``sizes``: the minimum of several runs, in turns."""
     times = [[_seconds(lambda i=i: work(i)) for i in range(len(sizes))] for _ in range(repeats)]
     seconds = [min(of_size) for of_size in zip(*times, strict=True)]
     return Growth(name, of, sizes, seconds, exponent(sizes, seconds), wanted)
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """Of a power law through the points, by least squares of the logarithms."""
+    """The exponent of a power law through the points, by least squares of the logarithms."""
     xs, ys = [math.log(x) for x in sizes], [math.log(y) for y in seconds]
     mx, my = statistics.mean(xs), statistics.mean(ys)
     return sum((x - mx) * (y - my) for x, y in zip(xs, ys, strict=True)) / sum(
@@ -143,9 +145,9 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     )
 
 
-def alike(mine: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> str:
-    """How much of two sets of answers, token by token, is equal before the first difference:
-    behind it the two are answers to different texts."""
+def agreement(mine: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> str:
+    """How much of two sets of answers is equal, counted in tokens before the first difference:
+    after it the two continue different texts."""
     same = total = whole = 0
     for one, other in zip(mine, others, strict=True):
         ends = next(
@@ -179,7 +181,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The model's name, which Python tells on some systems only."""
+    """The processor's name, which Python knows on some systems only."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""From the first request to its first token, in a process that never answered before.
+"""Cold start: from the first request to its first token, in a fresh process.
 
 The weight files are in the system's cache and everything else is cold. Each start is a process of
 its own, which holds one of three things when the request comes: torch alone, what ComfyUI 0.24
@@ -64,7 +64,7 @@ HOSTS = {
 
 
 def first_token() -> Iterator[dict[str, Any]]:
-    """A line for every case and host; seconds are medians."""
+    """A line for each case and host; seconds are medians."""
     for name, precisions in CASES.items():
         for precision, host in itertools.product(precisions, HOSTS):
             read, runs = _starts(name, precision, host, "cpu")
@@ -77,9 +77,9 @@ def first_token() -> Iterator[dict[str, Any]]:
             }
 
 
-def added(name: str, wanted: float | None, case: str) -> Figure:
-    """What the first request takes longer than the next, against reading the weights' bytes, on
-    the processor, in a ComfyUI that is up."""
+def first_request_overhead(name: str, wanted: float | None, case: str) -> Figure:
+    """Extra seconds of the first request over the second, against reading the weights' bytes: on
+    the CPU, with what a running ComfyUI has imported."""
     read, runs = _starts(case, "bf16", "comfyui", "cpu")
     total, again, second = (
         statistics.median(run[key] for run in runs) for key in ("total", "again", "second_loader")
@@ -92,7 +92,8 @@ def added(name: str, wanted: float | None, case: str) -> Figure:
 
 
 def start(name: str, wanted: float | None, case: str, device: str) -> Figure:
-    """The first token against reading the weights' bytes, in a ComfyUI that is up."""
+    """Seconds to the first token against reading the weights' bytes, with what a running ComfyUI
+    has imported."""
     read, runs = _starts(case, "bf16", "comfyui", device)
     again = statistics.median(run["again"] for run in runs)
     note = f"{again:.2f} s for the next picture's"
@@ -103,18 +104,18 @@ def start(name: str, wanted: float | None, case: str, device: str) -> Figure:
 def _starts(
     case: str, precision: str, host: str, device: str
 ) -> tuple[float, list[dict[str, float]]]:
-    """Seconds of reading the weights' bytes, the least of several, and of several starts."""
+    """Seconds of reading the weights' bytes, the minimum of several, and of several starts."""
     with tempfile.TemporaryDirectory(prefix="first-token-") as compiled:
         folder = _checkpoint(case)
         options = (precision, host, device, compiled)
-        _apart(folder, *options)  # compiles what is imported
-        runs = [_apart(folder, *options) for _ in range(REPEATS)]
+        _start_in_subprocess(folder, *options)  # compiles what is imported
+        runs = [_start_in_subprocess(folder, *options) for _ in range(REPEATS)]
         return min(loading.read_seconds(folder) for _ in range(REPEATS)), runs
 
 
 @cache
 def _checkpoint(case: str) -> Path:
-    """There until the process ends."""
+    """The checkpoint's folder, deleted when the process ends."""
     if case == "nano":
         return ROOT / "nano" / "checkpoint"
     folder = Path(tempfile.mkdtemp(prefix="first-token-"))
@@ -185,16 +186,18 @@ def _tokenizer() -> Any:
     return made
 
 
-def _apart(folder: Path, precision: str, host: str, device: str, compiled: str) -> dict[str, float]:
+def _start_in_subprocess(
+    folder: Path, precision: str, host: str, device: str, compiled: str
+) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.first_token", str(folder), precision, host, device]
-    # Whatever the surroundings say of compiled files, and without leaving any.
+    # Compiled files are used whatever the environment says, and none is left behind.
     env = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
     env["PYTHONPYCACHEPREFIX"] = compiled
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=env)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _be_host(host: str) -> None:
+def _import_as_host(host: str) -> None:
     for number in range(1 + list(HOSTS).index(host)):
         for name in list(HOSTS.values())[number]:
             module, _, attribute = name.partition(":")
@@ -203,11 +206,11 @@ def _be_host(host: str) -> None:
                 getattr(found, attribute)
 
 
-def here(folder: str, precision: str, host: str, device: str) -> dict[str, float]:
+def measure_start(folder: str, precision: str, host: str, device: str) -> dict[str, float]:
     """Seconds of one start in this process: ``open`` (the files are checked, the tokenizer is
     loaded), ``weights`` (the class is imported, the weights are read) and ``answer`` make up
     ``total``. Then ``again``, another picture, and ``second_loader``, which asks for the same."""
-    _be_host(host)
+    _import_as_host(host)
     load_pack()
     import torch
     from qwen_vl_suite.qwenvl.model_cache import CACHE
@@ -247,5 +250,5 @@ def here(folder: str, precision: str, host: str, device: str) -> dict[str, float
 
 if __name__ == "__main__":
     # With a folder, a type, a host and a device: one start, in this process. Else all.
-    for line in [here(*sys.argv[1:])] if sys.argv[1:] else first_token():
+    for line in [measure_start(*sys.argv[1:])] if sys.argv[1:] else first_token():
         print(json.dumps(line), flush=True)

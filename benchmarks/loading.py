@@ -1,4 +1,4 @@
-"""Peak memory and time of loading: `python -m benchmarks.loading --json`.
+"""Loading: peak memory and time, `python -m benchmarks.loading --json`.
 
 Writes checkpoints of random weights in the shape of Qwen3-VL (1.3 to 1.5 GB, several shards) to a
 temporary folder and loads them on the CPU, each load in a process of its own. Memory is what the
@@ -81,9 +81,9 @@ CASES = (
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """One load in a fresh process. Bytes; ``peak`` in all, ``peak_anonymous`` without mapped
-    files. ``seconds``: until the model is there; ``seconds_touched``: until every weight was
-    looked at once."""
+    """One load in a fresh process. Sizes in bytes: ``peak`` in all, ``peak_anonymous`` without
+    mapped files. ``seconds``: until the model is loaded; ``seconds_touched``: until every weight
+    was read once."""
 
     weights: int
     peak: int
@@ -115,7 +115,7 @@ def make(folder: Path, config: dict[str, Any], stored: str) -> None:
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes as the hub's files have them."""
+    """Names and shapes of tensors as in published checkpoints."""
     import torch
     import transformers
 
@@ -149,7 +149,7 @@ def write(path: Path, shapes: dict[str, tuple[int, ...]], dtype: str, some: byte
 
 
 def read_seconds(folder: Path) -> float:
-    """How long it takes to read the weights' bytes and do nothing with them."""
+    """Seconds to read the weights' bytes and do nothing with them."""
     buffer = bytearray(1 << 24)
     started = time.perf_counter()
     for file in sorted(folder.glob("*.safetensors")):
@@ -160,24 +160,24 @@ def read_seconds(folder: Path) -> float:
 
 
 class Peak(threading.Thread):
-    """Watches this process's memory, from the moment it is made, every few milliseconds."""
+    """Peak memory of this process since this was created, sampled every few milliseconds."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._base = self._peak = _memory()
 
     def run(self) -> None:
-        while not self._over.wait(0.003):
-            self._look()
+        while not self._stopped.wait(0.003):
+            self._sample()
 
     def stop(self) -> tuple[int, int]:
-        """Bytes above the beginning: in all, and without mapped files."""
-        self._look()
-        self._over.set()
+        """Peak bytes above the start: in all, and without mapped files."""
+        self._sample()
+        self._stopped.set()
         return self._peak[0] - self._base[0], self._peak[1] - self._base[1]
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         now = _memory()
         self._peak = max(self._peak[0], now[0]), max(self._peak[1], now[1])
 
@@ -187,7 +187,7 @@ def _memory() -> tuple[int, int]:
     return tuple(1024 * int(fields[name].split()[0]) for name in ("VmRSS", "RssAnon"))  # type: ignore[return-value]
 
 
-def load_here(folder: Path, precision: str) -> Load:
+def load_in_process(folder: Path, precision: str) -> Load:
     """Loads in this process, which must not have loaded a big model before."""
     pack = load_pack()
     import torch
@@ -217,7 +217,7 @@ def load_here(folder: Path, precision: str) -> Load:
     )
 
 
-def load_apart(folder: Path, precision: str) -> Load:
+def load_in_subprocess(folder: Path, precision: str) -> Load:
     """``load_here`` in a process of its own, the best times and the highest peaks of several."""
     command = [sys.executable, "-m", "benchmarks.loading", "--one", str(folder), precision]
     runs = []
@@ -249,7 +249,7 @@ def measure() -> dict[str, Any]:
             make(folder, SHAPES[shape], stored)
             size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
             read = min(read_seconds(folder) for _ in range(REPEATS))
-            load = load_apart(folder, precision)
+            load = load_in_subprocess(folder, precision)
         found["cases"].append(
             {
                 "case": f"{shape}, {stored} to {precision}",
@@ -272,7 +272,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         folder, precision = options.one
-        print(json.dumps(dataclasses.asdict(load_here(Path(folder), precision))))
+        print(json.dumps(dataclasses.asdict(load_in_process(Path(folder), precision))))
         return
     found = measure()
     if options.json:

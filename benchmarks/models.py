@@ -1,5 +1,5 @@
-"""Models of random weights in the shapes of real ones: small ones for a processor, whose
-checkpoints are written and loaded, and full ones for a graphics card, made where they compute."""
+"""Benchmark models: random weights in real architectures. Small ones for the CPU are written as
+checkpoints and loaded; full-size ones for a GPU are created on it."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def _full(text: dict[str, Any], vision: dict[str, Any], tied: bool) -> dict[str,
     }
 
 
-_SMALLER_EYE = {
+_SMALL_TOWER = {
     "depth": 24,
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "deepstack_visual_indexes": [5, 11, 17],
 }
-_LARGER_EYE = {
+_LARGE_TOWER = {
     "depth": 27,
     "hidden_size": 1152,
     "intermediate_size": 4304,
@@ -105,7 +105,7 @@ FULL: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 28,
             "num_attention_heads": 16,
         },
-        _SMALLER_EYE,
+        _SMALL_TOWER,
         tied=True,
     ),
     "4B": _full(
@@ -115,7 +115,7 @@ FULL: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 36,
             "num_attention_heads": 32,
         },
-        _SMALLER_EYE,
+        _SMALL_TOWER,
         tied=True,
     ),
     "8B": _full(
@@ -125,7 +125,7 @@ FULL: dict[str, dict[str, Any]] = {
             "num_hidden_layers": 36,
             "num_attention_heads": 32,
         },
-        _LARGER_EYE,
+        _LARGE_TOWER,
         tied=False,
     ),
 }
@@ -153,7 +153,7 @@ def write(model_type: str, config: dict[str, Any] | None) -> Path:
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     folder = root / model_type
     tiny.make(model_type, folder, config=config)
-    # Pictures as large as real checkpoints take them.
+    # Image sizes of real checkpoints.
     rule = json.loads((folder / "preprocessor_config.json").read_text())
     rule["size"] = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
     (folder / "preprocessor_config.json").write_text(json.dumps(rule))
@@ -163,7 +163,7 @@ def write(model_type: str, config: dict[str, Any] | None) -> Path:
 @cache
 def small(model_type: str, precision: str = "fp32", device: str = "cpu") -> Model:
     """One of ``SHAPES``, the same each time."""
-    return opened(small_files(model_type), device=device, precision=precision)
+    return open_model(small_files(model_type), device=device, precision=precision)
 
 
 @cache
@@ -176,7 +176,7 @@ def full(size: str, quantization: str = "none", device: str = "cuda") -> Model:
     """One of ``FULL`` in bf16, a fresh one each time: it leaves memory when nobody holds it."""
     folder = _full_files()
     with _instead_of_reading(FULL[size], device):
-        return opened(folder, device=device, precision="bf16", quantization=quantization)
+        return open_model(folder, device=device, precision="bf16", quantization=quantization)
 
 
 @cache
@@ -185,7 +185,7 @@ def _full_files() -> Path:
     return write("qwen3_vl", None)
 
 
-def opened(folder: Path, **settings: str) -> Model:
+def open_model(folder: Path, **settings: str) -> Model:
     """A checkpoint, loaded with ``settings`` of its ``LocalSpec``."""
     from qwen_vl_suite.qwenvl.backends.local import load
     from qwen_vl_suite.qwenvl.types import LocalSpec
@@ -196,9 +196,9 @@ def opened(folder: Path, **settings: str) -> Model:
 
 
 @contextmanager
-def as_published(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, ``model`` computes with the library's own norms and linear layers in place of our
-    quicker ones. It keeps our patch embedding."""
+def without_patches(model: torch.nn.Module) -> Iterator[None]:
+    """While the block runs, ``model`` computes with the library's own norms and linear layers, but
+    keeps our patch embedding."""
     quick = [part for part in model.modules() if type(part).__name__.startswith("Quick")]
     kinds = [type(part) for part in quick]
     for part in quick:
@@ -212,14 +212,14 @@ def as_published(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _instead_of_reading(shape: dict[str, Any], device: str) -> Iterator[None]:
-    """Inside, what is loaded are random weights of ``shape``, made on ``device``: writing 17 GB to
-    files and reading them again would only cost time."""
+    """While the block runs, loading creates random weights of ``shape`` on ``device``: writing
+    17 GB to files and reading them again would only cost time."""
     from qwen_vl_suite.qwenvl.models import loading
 
     def made(_cls: Any, path: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        model = created(path, shape, device, options["dtype"], options["attn_implementation"])
+        model = random_model(path, shape, device, options["dtype"], options["attn_implementation"])
         if "quantization_config" in options:
-            quantise(model, options["quantization_config"])
+            quantize_in_place(model, options["quantization_config"])
         return model, {"missing_keys": []}
 
     read, loading._from_pretrained = loading._from_pretrained, made
@@ -229,7 +229,7 @@ def _instead_of_reading(shape: dict[str, Any], device: str) -> Iterator[None]:
         loading._from_pretrained = read
 
 
-def created(
+def random_model(
     path: Path, shape: dict[str, Any], device: str, dtype: torch.dtype, attention: str
 ) -> Any:
     """A model of ``shape`` with normal random weights, and the special tokens of ``path``."""
@@ -252,9 +252,9 @@ def created(
     return model
 
 
-def quantise(model: Any, config: Any) -> None:
-    """Linear layers in 4 bits, in place, those that ``config`` names left out: as bitsandbytes
-    has them after loading."""
+def quantize_in_place(model: Any, config: Any) -> None:
+    """Quantizes linear layers to 4 bits in place, except those that ``config`` skips: as loading
+    with bitsandbytes does."""
     import bitsandbytes
 
     skipped = tuple(config.llm_int8_skip_modules)

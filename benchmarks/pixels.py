@@ -1,4 +1,4 @@
-"""What is done to a picture before the model's first layer, and that layer."""
+"""Image preprocessing, and the patch embedding."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import torch
 
 from . import models
-from .figures import Figure, Growth, compare, grown
+from .figures import Figure, Growth, compare, measure_growth
 
 
-def _settle(made: torch.Tensor) -> torch.Tensor:
-    if made.is_cuda:
-        torch.cuda.synchronize(made.device)
-    return made
+def _synchronized(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return tensor
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    """The one that models have there."""
+    """The dtype that models have on ``device``."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
@@ -27,12 +27,12 @@ def _batch(count: int, side: int) -> torch.Tensor:
 
 
 def _twice(rows: torch.Tensor) -> torch.Tensor:
-    """Every channel's frame a second time behind the first, as the official processor has them."""
+    """Repeats each channel's frame, as the official processor does for still images."""
     return rows.view(len(rows), 3, 1, -1).expand(-1, -1, 2, -1).flatten(1)
 
 
 def pixels(name: str, wanted: float | None, on: str, count: int, side: int) -> Figure:
-    """IMAGE to what the model takes, on its device and in its type (bf16 on a card), against the
+    """IMAGE to pixel values on the model's device and in its dtype (bf16 on a GPU), against the
     official processor by way of PIL."""
     from PIL import Image
     from qwen_vl_suite.qwenvl.backends.local import load_image_processor
@@ -44,14 +44,14 @@ def pixels(name: str, wanted: float | None, on: str, count: int, side: int) -> F
     image, dtype = _batch(count, side), _dtype(device)
 
     def ours() -> torch.Tensor:
-        return _settle(rule.pixel_values(images.pictures(image), device, dtype))
+        return _synchronized(rule.pixel_values(images.pictures(image), device, dtype))
 
     def theirs() -> torch.Tensor:
         files = [Image.fromarray((one.numpy() * 255).round().astype("uint8")) for one in image]
         made = processor(images=files, return_tensors="pt")["pixel_values"]
-        return _settle(made.to(device, dtype))
+        return _synchronized(made.to(device, dtype))
 
-    # A card may round a level of the 256 the other way, which in -1..1 is 0.008.
+    # A GPU may round one of the 256 levels the other way, which in -1..1 is 0.008.
     assert torch.allclose(_twice(ours()), theirs(), atol=1e-6 if on == "cpu" else 0.02)
     return compare(
         name,
@@ -63,7 +63,7 @@ def pixels(name: str, wanted: float | None, on: str, count: int, side: int) -> F
 
 
 def pixels_growth(name: str, wanted: float | None, on: str, sides: Sequence[int]) -> Growth:
-    """Cost of a picture's way to the model as its pixels grow."""
+    """Cost of preprocessing by number of pixels."""
     from qwen_vl_suite.qwenvl.media import image_processor, images
 
     rule = image_processor.ImageProcessor(patch_size=16, max_pixels=2**24)
@@ -71,16 +71,16 @@ def pixels_growth(name: str, wanted: float | None, on: str, sides: Sequence[int]
     made = [_batch(1, side) for side in sides]
 
     def work(index: int) -> None:
-        _settle(rule.pixel_values(images.pictures(made[index]), device))
+        _synchronized(rule.pixel_values(images.pictures(made[index]), device))
 
     work(0)
-    return grown(name, wanted, "pixels", [side * side for side in sides], work, repeats=5)
+    return measure_growth(name, wanted, "pixels", [side * side for side in sides], work, repeats=5)
 
 
 @torch.no_grad()
 def patch_embedding(name: str, wanted: float | None, on: str, count: int, side: int) -> Figure:
-    """The vision tower's first layer in the width of real models, from one frame of each picture
-    against a convolution over two equal ones."""
+    """The patch embedding in the width of real models, from one frame per image, against a
+    convolution over two equal frames."""
     from qwen_vl_suite.qwenvl.models.patches.patch_embedding import PatchEmbedding
 
     device = torch.device(on)
@@ -92,10 +92,10 @@ def patch_embedding(name: str, wanted: float | None, on: str, count: int, side: 
     doubled = _twice(rows)
 
     def ours() -> torch.Tensor:
-        return _settle(quick(rows))
+        return _synchronized(quick(rows))
 
     def theirs() -> torch.Tensor:
-        return _settle(layer(doubled.view(-1, 3, *kernel)).view(len(doubled), -1))
+        return _synchronized(layer(doubled.view(-1, 3, *kernel)).view(len(doubled), -1))
 
     tolerance = 1e-5 if dtype is torch.float32 else 0.05
     assert torch.allclose(ours(), theirs(), atol=tolerance)

@@ -1,4 +1,4 @@
-"""All that is measured, and how much is wanted of it."""
+"""Benchmark plan: every benchmark, and the figure it is to reach."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import psutil
 import torch
 
 from . import decoding, first_token, pixels, speculation, speed
-from .decoding import alone, decoder, reader
+from .decoding import single_threaded, decode_timer, prefill_timer
 from .models import full, small
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """``run(name, wanted)`` gives one of ``figures.KINDS``. ``wanted``: see there; ``at_most``: of
-    an exponent. ``card``: it needs a CUDA device; ``nbytes``: it writes a checkpoint so large, and
-    keeps it in the system's cache."""
+    """One benchmark. ``run(name, wanted)`` returns one of ``figures.KINDS``, which define
+    ``wanted``. ``at_most``: ``wanted`` is an upper limit, of an exponent. ``card``: it needs a CUDA device;
+    ``nbytes``: size of a checkpoint that it writes and keeps in the system's cache."""
 
     key: str
     name: str
@@ -31,7 +31,7 @@ class Benchmark:
     nbytes: int = 0
 
     @property
-    def hindrance(self) -> str:
+    def obstacle(self) -> str:
         """Why it cannot run here; empty where it can."""
         if self.card and not torch.cuda.is_available():
             return "there is no CUDA device"
@@ -42,7 +42,7 @@ class Benchmark:
 
 
 def plan() -> dict[str, Benchmark]:
-    """By ``key``, in the order in which they run."""
+    """Benchmarks by ``key``, in the order in which they run."""
     parts = (
         _batches,
         _questions,
@@ -140,16 +140,16 @@ def _pictures() -> Iterator[Benchmark]:
 
 
 def _processor() -> Iterator[Benchmark]:
-    """Decoding alone, and what the defaults on a processor are chosen by."""
+    """Single requests on a processor, by which its defaults are chosen."""
     for key, what, timed in (
-        ("first", "first token about a 512×512 picture", lambda model: reader(model, 512)),
-        ("later", "a later token of one request", lambda model: decoder(model, 32)),
+        ("first", "first token about a 512×512 picture", lambda model: prefill_timer(model, 512)),
+        ("later", "a later token of one request", lambda model: decode_timer(model, 32)),
     ):
         yield Benchmark(
             f"fp32-{key}",
             f"{what}, fp32 against bf16",
             None,
-            lambda name, wanted, timed=timed: decoding.in_turns(
+            lambda name, wanted, timed=timed: decoding.alternating(
                 name,
                 wanted,
                 timed(small("qwen3_vl", "fp32")),
@@ -161,25 +161,26 @@ def _processor() -> Iterator[Benchmark]:
             f"threads-{key}",
             f"{what}, all threads against one",
             None,
-            lambda name, wanted, timed=timed: decoding.in_turns(
-                name, wanted, timed(small("qwen3_vl")), alone(timed(small("qwen3_vl")))
+            lambda name, wanted, timed=timed: decoding.alternating(
+                name, wanted, timed(small("qwen3_vl")), single_threaded(timed(small("qwen3_vl")))
             ),
         )
     for key, kind, title in (
-        ("guessing", "qwen3_vl", "Qwen3-VL"),
-        ("guessing-linear", "qwen3_5", "Qwen3.5"),
+        ("prompt-lookup", "qwen3_vl", "Qwen3-VL"),
+        ("prompt-lookup-linear", "qwen3_5", "Qwen3.5"),
     ):
         yield Benchmark(
             key,
-            f"a list of 3 boxes as grounding writes it, with guesses against without, {title}",
+            "a list of 3 boxes as grounding writes it, with prompt lookup against without, "
+            f"{title}",
             1,
             lambda name, wanted, kind=kind: speculation.prompt_lookup(
                 name, wanted, small(kind), boxes=3
             ),
         )
     yield Benchmark(
-        "check",
-        "a pass over 1 to 17 tokens of one request, as guesses are checked",
+        "verify",
+        "a pass over 1 to 17 tokens of one request, as drafts are verified",
         None,
         lambda name, wanted: speculation.cost_of_verifying(
             name, wanted, small("qwen3_vl"), lengths=[1, 2, 3, 5, 9, 17]
@@ -190,7 +191,7 @@ def _processor() -> Iterator[Benchmark]:
         "floor",
         "a later token of one request against reading the weights once",
         None,
-        lambda name, wanted: decoding.floor(name, wanted, small("qwen3_vl"), tokens=32),
+        lambda name, wanted: decoding.bandwidth_floor(name, wanted, small("qwen3_vl"), tokens=32),
     )
 
 
@@ -201,7 +202,7 @@ def _starts() -> Iterator[Benchmark]:
         "what the first request takes longer than the second, against reading the weights' bytes, "
         "Qwen3-VL 8B in bf16",
         0.77,
-        lambda name, wanted: first_token.added(name, wanted, "8B"),
+        lambda name, wanted: first_token.first_request_overhead(name, wanted, "8B"),
         nbytes=20_000_000_000,
     )
     yield Benchmark(
@@ -275,18 +276,18 @@ def _card_decoding() -> Iterator[Benchmark]:
         "card-floor",
         "a later token of one request against reading the weights once, Qwen3-VL 8B in bf16",
         0.75,
-        lambda name, wanted: decoding.floor(name, wanted, full("8B"), tokens=256),
+        lambda name, wanted: decoding.bandwidth_floor(name, wanted, full("8B"), tokens=256),
         card=True,
     )
     yield Benchmark(
         "card-4bit",
         "a later token of one request, Qwen3-VL 8B in 4 bits against bf16",
         2,
-        lambda name, wanted: decoding.in_turns(
+        lambda name, wanted: decoding.alternating(
             name,
             wanted,
-            decoder(full("8B", "4bit"), 256),
-            decoder(full("8B"), 256),
+            decode_timer(full("8B", "4bit"), 256),
+            decode_timer(full("8B"), 256),
             note="other numbers, so not always the same words",
         ),
         card=True,

@@ -1,5 +1,5 @@
-"""Results made readable: `python -m benchmarks.report RESULTS` writes a table and plots beside the
-results, `--docs` renews the page in docs/ with them.
+"""Report of benchmark results: `python -m benchmarks.report RESULTS` writes a table
+and plots beside the results, `--docs` renews the page in docs/ with them.
 
 On the page a result stays until its benchmark is measured again: figures of a graphics card are
 measured elsewhere, and at another time, than those of a processor.
@@ -29,8 +29,8 @@ def read(path: Path) -> list[Line]:
 
 
 def merged(old: Sequence[Line], new: Sequence[Line]) -> list[Line]:
-    """``old`` with what ``new`` measured. What could not be measured replaces nothing but its
-    like."""
+    """``old`` results replaced by ``new`` ones. A missing figure replaces only another missing
+    one."""
     found = {line["benchmark"]: line for line in old}
     for line in new:
         before = found.get(line["benchmark"])
@@ -80,7 +80,7 @@ def _row(line: Line) -> str:
 
 
 def reached(line: Line) -> bool:
-    """Whether a line with something ``wanted`` has it."""
+    """Whether a line with a ``wanted`` figure reached it."""
     if line["kind"] == "growth":
         return line["exponent"] <= line["wanted"]
     return line["ratio"] >= line["wanted"]
@@ -108,14 +108,14 @@ def _seconds(value: float) -> str:
 
 
 def page(text: str, lines: Iterable[Line]) -> str:
-    """The page ``text`` with tables of ``lines`` between its marks."""
+    """The page ``text`` with tables of ``lines`` between its markers."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{tables(lines)}\n\n{END}{after}"
 
 
 def plots(lines: Sequence[Line], folder: Path) -> list[Path]:
-    """Writes ``ratios.svg`` and ``growth.svg``, as far as there is something to show."""
+    """Writes ``ratios.svg`` and ``growth.svg``, each if it has something to show."""
     made = []
     if ratios := [line for line in lines if line["kind"] == "ratio"]:
         made.append(_saved(_bars(ratios), folder / "ratios.svg"))
@@ -152,18 +152,18 @@ def _saved(figure: Any, path: Path) -> Path:
 
 
 def _bars(lines: Sequence[Line]) -> Any:
-    """Ratios as bars with their spread; a stroke where it is wanted to be."""
+    """Ratios as bars with their spread, and a stroke at the wanted ratio."""
     figure, (axis,) = _figure(1, 10, 1 + 0.42 * len(lines))
-    for place, line in enumerate(lines):
+    for y, line in enumerate(lines):
         ratio, (low, high) = line["ratio"], line["spread"]
         wanted = line["wanted"]
         colour = "#9a9a9a" if wanted is None else "#3a76af" if reached(line) else "#c5523f"
-        axis.barh(place, ratio - 1, left=1, color=colour, height=0.6)
-        axis.plot([low, high], [place, place], color="black", linewidth=1.2)
+        axis.barh(y, ratio - 1, left=1, color=colour, height=0.6)
+        axis.plot([low, high], [y, y], color="black", linewidth=1.2)
         if wanted is not None:
-            axis.plot([wanted] * 2, [place - 0.42, place + 0.42], color="black", linewidth=2.5)
+            axis.plot([wanted] * 2, [y - 0.42, y + 0.42], color="black", linewidth=2.5)
         end = max(ratio, high, wanted or 0, 1)
-        axis.text(end * 1.06, place, _ratio(ratio), va="center", fontsize=9)
+        axis.text(end * 1.06, y, _ratio(ratio), va="center", fontsize=9)
     axis.set_yticks(range(len(lines)), [line["name"] for line in lines], fontsize=9)
     axis.set_xscale("log")
     low, high = axis.get_xlim()
@@ -181,7 +181,7 @@ def _bars(lines: Sequence[Line]) -> Any:
 
 
 def _powers(lines: Sequence[Line]) -> Any:
-    """Costs by size, both in logarithms, where a power law is a line and its exponent the slope."""
+    """Costs by size on logarithmic axes, where a power law is a line and its exponent the slope."""
     kinds = list(dict.fromkeys(line["of"] for line in lines))
     figure, axes = _figure(len(kinds), 5.2 * len(kinds), 4.2)
     for axis, kind in zip(axes, kinds, strict=True):

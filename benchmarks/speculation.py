@@ -1,4 +1,4 @@
-"""Prompt lookup: a list of boxes as real models write them, with guesses and without."""
+"""Speculative decoding: prompt lookup on a list of boxes, and the cost of verifying drafts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from .figures import Figure, Growth, compare, grown
+from .figures import Figure, Growth, compare, measure_growth
 from .models import Model
-from .speed import answered, picture
+from .speed import generated_ids, picture
 
 
 def _boxes(count: int) -> str:
@@ -24,9 +24,10 @@ def _boxes(count: int) -> str:
 
 
 @contextmanager
-def _saying(backend: Any, words: str) -> Iterator[int]:
-    """The model computes all that it always does, and then says ``words``, of so many tokens:
-    random weights would say nothing that repeats as real answers do."""
+def _scripted_output(backend: Any, words: str) -> Iterator[int]:
+    """Makes the model generate ``words``; yields their number of tokens. It computes all that it
+    always does, then the logits are overwritten: random weights would write nothing that repeats as
+    real answers do."""
     script = backend.chat_template.tokenizer.encode(words, add_special_tokens=False)
     begins: list[int] = []
 
@@ -46,7 +47,7 @@ def _saying(backend: Any, words: str) -> Iterator[int]:
 
 
 def prompt_lookup(name: str, wanted: float | None, model: Model, boxes: int) -> Figure:
-    """A list of boxes, greedy, alone: the answer that grounding and reading give."""
+    """Greedy decoding of a single request whose answer is a list of boxes, as in grounding."""
     from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
@@ -60,10 +61,10 @@ def prompt_lookup(name: str, wanted: float | None, model: Model, boxes: int) -> 
 
     def answer(worth: AdaptiveSpeculation) -> list[list[int]]:
         backend.adaptive_lookup = worth
-        return answered(backend, [asked])
+        return generated_ids(backend, [asked])
 
     try:
-        with _saying(backend, words) as length:
+        with _scripted_output(backend, words) as length:
             asked = Request((picture(256, 0),), "Locate every animal.", sampling=Sampling(length))
             learnt = AdaptiveSpeculation()
             figure = compare(
@@ -72,7 +73,7 @@ def prompt_lookup(name: str, wanted: float | None, model: Model, boxes: int) -> 
                 lambda: answer(Never()),
                 wanted=wanted,
                 repeats=2,
-                note="guesses by prompt lookup against none; what the model says is scripted",
+                note="decoding with prompt lookup against without; what the model says is scripted",
             )
             assert backend.chat_template.decode(answer(learnt)[0]).strip() == words.strip()
     finally:
@@ -84,7 +85,7 @@ def prompt_lookup(name: str, wanted: float | None, model: Model, boxes: int) -> 
 def cost_of_verifying(
     name: str, wanted: float | None, model: Model, lengths: Sequence[int]
 ) -> Growth:
-    """A pass over some tokens of one row at once."""
+    """Cost of a forward pass over several tokens of one row."""
     from qwen_vl_suite.qwenvl.inference.kv_cache import SlotCache
     from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 
@@ -100,4 +101,4 @@ def cost_of_verifying(
         runner.step(kv_cache, tokens, torch.tensor([position]))
 
     work(0)
-    return grown(name, wanted, "tokens", lengths, work, repeats=12)
+    return measure_growth(name, wanted, "tokens", lengths, work, repeats=12)

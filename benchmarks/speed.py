@@ -1,4 +1,4 @@
-"""Answering: many pictures at once, many questions about one picture, and how costs grow."""
+"""Whole requests: batches of images, several questions about one image, and how costs grow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from . import figures
 from .figures import Figure, Growth, compare
-from .models import Model, as_published
+from .models import Model, without_patches
 
 
 def picture(side: int, seed: int) -> torch.Tensor:
@@ -20,16 +20,19 @@ def picture(side: int, seed: int) -> torch.Tensor:
     return smooth[0].mul(255).to(torch.uint8)
 
 
-class Plain:
-    """One request after the other through plain ``generate`` with the official processor."""
+class PlainGenerate:
+    """The baseline: one request after another by transformers' ``generate`` and the official
+    processor."""
 
     def __init__(self, model: Model):
         from transformers import AutoImageProcessor
 
         self.model, self.chat_template = model.backend.model, model.backend.chat_template
         self.processor = AutoImageProcessor.from_pretrained(model.folder)
-        # Releases before 5 find the pictures' places themselves.
-        self.told = "mm_token_type_ids" in inspect.signature(self.model.forward).parameters
+        # Releases before 5 find the image tokens themselves.
+        self.takes_token_types = (
+            "mm_token_type_ids" in inspect.signature(self.model.forward).parameters
+        )
 
     @torch.no_grad()
     def ask(self, request: Any) -> list[int]:
@@ -37,9 +40,9 @@ class Plain:
         tokens = [int(grid.prod()) // 4 for grid in pixels["image_grid_thw"]]
         ids = torch.tensor([self.chat_template.encode(request, tokens)])
         inputs = {**pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if self.told:
+        if self.takes_token_types:
             inputs["mm_token_type_ids"] = (ids == self.chat_template.image_token_id).long()
-        with as_published(self.model):
+        with without_patches(self.model):
             out = self.model.generate(
                 **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},
                 max_new_tokens=request.sampling.max_new_tokens,
@@ -49,13 +52,13 @@ class Plain:
         return out[0, ids.shape[1] :].tolist()
 
 
-def answered(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
-    """What the model answers, token by token: texts may hide differences."""
-    said: dict[int, list[int]] = {}
+def generated_ids(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
+    """The generated token ids of each request: texts may hide differences."""
+    replies: dict[int, list[int]] = {}
     made = backend.response
 
     def response(row: Any, prompt: Any) -> Any:
-        said[row.index] = list(row.output_ids)
+        replies[row.index] = list(row.output_ids)
         return made(row, prompt)
 
     backend.response = response
@@ -63,11 +66,11 @@ def answered(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
         backend.generate(requests)
     finally:
         del backend.response
-    return [said[index] for index in range(len(requests))]
+    return [replies[index] for index in range(len(requests))]
 
 
 def questions(count: int, side: int, tokens: int) -> list[Any]:
-    """The same question about ``count`` pictures."""
+    """The same question about each of ``count`` images."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
     return [
@@ -79,20 +82,20 @@ def questions(count: int, side: int, tokens: int) -> list[Any]:
 def batch(
     name: str, wanted: float | None, model: Model, pictures: int, side: int, tokens: int
 ) -> Figure:
-    """Many pictures at once against one by one."""
-    backend, plain = model.backend, Plain(model)
+    """A batch of images against one request after another."""
+    backend, plain = model.backend, PlainGenerate(model)
     asked = questions(pictures, side, tokens)
 
     def ours() -> list[list[int]]:
-        backend.prefix_cache.clear()  # every picture is new
-        return answered(backend, asked)
+        backend.prefix_cache.clear()  # every image is new
+        return generated_ids(backend, asked)
 
     def theirs() -> list[list[int]]:
         return [plain.ask(request) for request in asked]
 
     def warm_up() -> None:
         for request in questions(1, side, 4):
-            answered(backend, [request])
+            generated_ids(backend, [request])
             plain.ask(request)
 
     return compare(
@@ -103,13 +106,13 @@ def batch(
         repeats=2 if model.backend.device.type == "cpu" else 3,
         warm_up=warm_up,
         note="against plain generate with the official processor, one by one",
-        # In half precision rounding tips words when the shapes of a batch change.
-        alike=None if model.exact else figures.alike,
+        # In half precision, rounding changes tokens when the shape of a batch changes.
+        agreement=None if model.exact else figures.agreement,
     )
 
 
 def second_question(name: str, wanted: float | None, model: Model, side: int) -> Figure:
-    """The first token of another answer about a picture that was already looked at."""
+    """The first token of a second question about an image that is in the prefix cache."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
     backend, shown = model.backend, picture(side, 0)
@@ -117,11 +120,11 @@ def second_question(name: str, wanted: float | None, model: Model, side: int) ->
     second = Request((shown,), "Where is it?", sampling=Sampling(1))
 
     def ours() -> list[list[int]]:
-        return answered(backend, [second])
+        return generated_ids(backend, [second])
 
     def theirs() -> list[list[int]]:
         backend.prefix_cache.clear()
-        return answered(backend, [second])
+        return generated_ids(backend, [second])
 
     backend.prefix_cache.clear()
     backend.generate([first])
@@ -131,8 +134,8 @@ def second_question(name: str, wanted: float | None, model: Model, side: int) ->
 def three_tasks(
     name: str, wanted: float | None, model: Model, side: int, tokens: int, together: bool
 ) -> Figure:
-    """Describe, read and find on one picture, against three separate runs. ``together``: asked at
-    once, and not one after the other as three nodes do."""
+    """Three tasks on one image, against three separate runs. ``together``: as one batch, not one
+    after another as three nodes do."""
     from qwen_vl_suite.qwenvl.tasks.describe import describe
     from qwen_vl_suite.qwenvl.tasks.ground import ground
     from qwen_vl_suite.qwenvl.tasks.ocr import ocr
@@ -147,15 +150,15 @@ def three_tasks(
     def ours() -> list[list[int]]:
         backend.prefix_cache.clear()
         if together:
-            return answered(backend, asked)
-        return [answered(backend, [request])[0] for request in asked]
+            return generated_ids(backend, asked)
+        return [generated_ids(backend, [request])[0] for request in asked]
 
     def theirs() -> list[list[int]]:
-        said = []
+        replies = []
         for request in asked:
             backend.prefix_cache.clear()
-            said += answered(backend, [request])
-        return said
+            replies += generated_ids(backend, [request])
+        return replies
 
     return compare(
         name,
@@ -163,7 +166,7 @@ def three_tasks(
         theirs,
         wanted=wanted,
         repeats=2,
-        warm_up=lambda: answered(backend, questions(1, side, 4)),
+        warm_up=lambda: generated_ids(backend, questions(1, side, 4)),
         note="against three separate runs",
     )
 
@@ -171,7 +174,7 @@ def three_tasks(
 def batch_growth(
     name: str, wanted: float | None, model: Model, counts: Sequence[int], side: int, tokens: int
 ) -> Growth:
-    """Cost of a batch as it grows."""
+    """Cost of a batch by number of images."""
     asked = [questions(count, side, tokens) for count in counts]
 
     def work(index: int) -> None:
@@ -180,11 +183,11 @@ def batch_growth(
 
     work(0)
     repeats = 1 if model.backend.device.type == "cpu" else 2
-    return figures.grown(name, wanted, "pictures", counts, work, repeats)
+    return figures.measure_growth(name, wanted, "pictures", counts, work, repeats)
 
 
 def picture_growth(name: str, wanted: float | None, model: Model, sides: Sequence[int]) -> Growth:
-    """Cost of the first token as a picture's pixels grow."""
+    """Cost of the first token by number of pixels."""
     asked = [questions(1, side, 1) for side in sides]
 
     def work(index: int) -> None:
@@ -192,4 +195,4 @@ def picture_growth(name: str, wanted: float | None, model: Model, sides: Sequenc
         model.backend.generate(asked[index])
 
     work(0)
-    return figures.grown(name, wanted, "pixels", [side * side for side in sides], work)
+    return figures.measure_growth(name, wanted, "pixels", [side * side for side in sides], work)

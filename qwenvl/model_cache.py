@@ -1,4 +1,4 @@
-"""Model cache: loaded models, shared by all callers in the process that ask for the same one."""
+"""Model cache: one backend per model specification, shared by the whole process."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ Load = Callable[[LocalSpec], Backend]
 
 @dataclass(frozen=True)
 class CacheStats:
-    """``hits`` and ``misses`` count requests, ``evictions`` models that made room for others.
-    ``bytes``: what the ``models`` that are loaded now occupy, as they themselves measure it."""
+    """Statistics of a model cache. ``hits`` and ``misses`` count leases, ``evictions``
+    models closed for ``max_bytes``. ``models``: how many are open now; ``bytes``: what they
+    occupy, as they measure it."""
 
     hits: int
     misses: int
@@ -39,14 +40,15 @@ class CacheStats:
 
 @dataclass(eq=False)
 class _Entry:
-    """``backend`` is resolved once, for all who wait. ``leases``: how many use it now."""
+    """``backend`` is resolved once, for all threads that wait. ``leases``: current users.
+    ``removed``: it left the cache, and is closed when its last lease ends."""
 
     backend: Future[Backend] = field(default_factory=Future)
     leases: int = 0
-    dropped: bool = False
+    removed: bool = False
 
     @property
-    def loaded(self) -> bool:
+    def is_open(self) -> bool:
         return self.backend.done() and self.backend.exception() is None
 
 
@@ -55,15 +57,14 @@ class Reference:
 
 
 class ModelCache:
-    """Model cache, one model for each ``LocalSpec``; checkpoints are compared by their real path.
-    Thread-safe.
+    """LRU cache of models by ``LocalSpec``, checkpoints compared by their real path. Thread-safe.
 
-    A caller waits for a model that is being opened, and not for the opening of others. ``memory``:
-    where models ask for room (None: torch alone).
+    A request for a model that is being opened waits for it; one for another open model does not.
+    ``memory``: the memory manager of the models (None: torch alone).
 
-    With ``max_bytes`` the least recently used models are evicted once all together occupy more,
-    except those in use and the last one used. A model is measured when its use ends, so for a
-    while there must be room for it as well.
+    With ``max_bytes``, the least recently used models are evicted once all together occupy more,
+    except leased ones and the most recently used one. A model is measured when its lease ends, so
+    until then there must be room for it as well.
     """
 
     def __init__(self, load: Load, max_bytes: int | None = None):
@@ -74,7 +75,8 @@ class ModelCache:
         self._references: weakref.WeakValueDictionary[LocalSpec, Reference] = (
             weakref.WeakValueDictionary()
         )
-        self._lock = threading.Lock()  # guards all below; never held while a model loads or closes
+        # Guards all below; never held while a model loads or closes.
+        self._lock = threading.Lock()
         self._entries: OrderedDict[LocalSpec, _Entry] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
 
@@ -82,15 +84,15 @@ class ModelCache:
     def lease(self, spec: LocalSpec) -> Iterator[Backend]:
         """The model of ``spec``, which is neither evicted nor closed while the block runs.
 
-        What loading raises reaches everyone who waited for it and is not remembered.
+        What opening raises reaches every thread that waited for it, and is not cached.
         """
-        entry, is_new = self._enter(spec)
+        entry, is_new = self._acquire(spec)
         try:
             if is_new:
-                self._resolve(spec, entry)
+                self._open(spec, entry)
             yield entry.backend.result()
         finally:
-            self._leave(entry)
+            self._release(entry)
 
     def get(self, spec: LocalSpec) -> Backend:
         """The model of ``spec``. It can be closed at any later time by ``unload``, ``clear`` or
@@ -99,17 +101,17 @@ class ModelCache:
             return backend
 
     def unload(self, spec: LocalSpec) -> bool:
-        """Closes the model of ``spec`` once nobody leases it. Tells whether there was one."""
+        """Closes the model of ``spec`` once its last lease ends. Returns whether there was one."""
         with self._locked():
-            entry, idle = self._take(spec)
+            entry, idle = self._remove(spec)
         _close(idle)
         return entry is not None
 
     def discard(self, spec: LocalSpec) -> None:
         """As ``unload``, for finalizers, which may run at any point of any thread, even one that
-        holds this cache's lock: where the lock is held, its holder unloads after releasing it."""
+        holds this cache's lock: the thread that holds it then unloads as it lets go."""
         self._discarded.append(_key(spec))
-        self._sweep()
+        self._unload_discarded()
 
     def reference(self, spec: LocalSpec) -> Reference:
         """A reference to the model of ``spec``, which it neither loads nor locks: when the last
@@ -126,28 +128,27 @@ class ModelCache:
             self.discard(key)
 
     def clear(self) -> None:
-        """Closes all models, those in use when they are no longer."""
+        """Closes all models, leased ones when their last lease ends."""
         with self._locked():
-            idle = self._drop(list(self._entries.values()))
+            idle = self._mark_removed(list(self._entries.values()))
             self._entries.clear()
         _close(idle)
 
     def loaded(self, spec: LocalSpec | None = None) -> list[Backend]:
-        """The models that are open now, the one used last at the end; only that of ``spec`` if one
-        is given."""
+        """The open models, the most recently used one last; of ``spec`` only, if one is given."""
         only = _key(spec) if spec else None
         with self._locked():
             return [
                 entry.backend.result()
                 for key, entry in self._entries.items()
-                if entry.loaded and only in (None, key)
+                if entry.is_open and only in (None, key)
             ]
 
     def stats(self) -> CacheStats:
         with self._locked():
-            loaded = [entry for entry in self._entries.values() if entry.loaded]
-            nbytes = sum(entry.backend.result().nbytes for entry in loaded)
-            return CacheStats(self._hits, self._misses, self._evictions, nbytes, len(loaded))
+            opened = [entry for entry in self._entries.values() if entry.is_open]
+            nbytes = sum(entry.backend.result().nbytes for entry in opened)
+            return CacheStats(self._hits, self._misses, self._evictions, nbytes, len(opened))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -155,27 +156,27 @@ class ModelCache:
             with self._lock:
                 yield
         finally:
-            self._sweep()
+            self._unload_discarded()
 
-    def _sweep(self) -> None:
-        """Unloads what was discarded, unless the lock is held; its holder does it afterwards."""
+    def _unload_discarded(self) -> None:
+        """Unloads what was discarded, unless another thread holds the lock, which then does it."""
         while self._discarded and self._lock.acquire(blocking=False):
             try:
-                _, idle = self._take(self._discarded.popleft())
-            except IndexError:  # another thread was quicker
+                _, idle = self._remove(self._discarded.popleft())
+            except IndexError:  # another thread was faster
                 idle = []
             finally:
                 self._lock.release()
             _close(idle)
 
-    def _take(self, spec: LocalSpec) -> tuple[_Entry | None, list[_Entry]]:
+    def _remove(self, spec: LocalSpec) -> tuple[_Entry | None, list[_Entry]]:
         """Removes a model; the second part is what can be closed at once."""
         entry = self._entries.pop(_key(spec), None)
         if entry is not None:
             log.info("Unloading %s", spec.checkpoint)
-        return entry, self._drop([entry] if entry else [])
+        return entry, self._mark_removed([entry] if entry else [])
 
-    def _enter(self, spec: LocalSpec) -> tuple[_Entry, bool]:
+    def _acquire(self, spec: LocalSpec) -> tuple[_Entry, bool]:
         key = _key(spec)
         with self._locked():
             is_new = key not in self._entries
@@ -186,7 +187,7 @@ class ModelCache:
             self._misses += is_new
         return entry, is_new
 
-    def _resolve(self, spec: LocalSpec, entry: _Entry) -> None:
+    def _open(self, spec: LocalSpec, entry: _Entry) -> None:
         try:
             backend = self._load(spec)
         except BaseException as error:  # a host's interrupt too must not leave others waiting
@@ -197,32 +198,32 @@ class ModelCache:
         else:
             entry.backend.set_result(backend)
 
-    def _leave(self, entry: _Entry) -> None:
+    def _release(self, entry: _Entry) -> None:
         with self._locked():
             entry.leases -= 1
-            idle = [entry] if entry.dropped and not entry.leases and entry.loaded else []
-            idle += self._drop(self._surplus())
+            idle = [entry] if entry.removed and not entry.leases and entry.is_open else []
+            idle += self._mark_removed(self._evict())
         _close(idle)
 
-    def _surplus(self) -> list[_Entry]:
-        """Removes what must be evicted for ``max_bytes``, the least recently used first."""
+    def _evict(self) -> list[_Entry]:
+        """Removes what exceeds ``max_bytes``, the least recently used first."""
         if self.max_bytes is None:
             return []
-        loaded = [(key, entry) for key, entry in self._entries.items() if entry.loaded]
-        nbytes = sum(entry.backend.result().nbytes for _, entry in loaded)
-        surplus = []
-        for key, entry in loaded[:-1]:
+        opened = [(key, entry) for key, entry in self._entries.items() if entry.is_open]
+        nbytes = sum(entry.backend.result().nbytes for _, entry in opened)
+        evicted = []
+        for key, entry in opened[:-1]:
             if nbytes > self.max_bytes and not entry.leases:
                 nbytes -= entry.backend.result().nbytes
-                surplus.append(self._entries.pop(key))
-        self._evictions += len(surplus)
-        return surplus
+                evicted.append(self._entries.pop(key))
+        self._evictions += len(evicted)
+        return evicted
 
-    def _drop(self, entries: list[_Entry]) -> list[_Entry]:
-        """Marks entries as removed; returns those without a lease."""
+    def _mark_removed(self, entries: list[_Entry]) -> list[_Entry]:
+        """Marks entries that left the cache; returns those that are not leased."""
         for entry in entries:
-            entry.dropped = True
-        return [entry for entry in entries if not entry.leases and entry.loaded]
+            entry.removed = True
+        return [entry for entry in entries if not entry.leases and entry.is_open]
 
 
 def _key(spec: LocalSpec) -> LocalSpec:
@@ -242,4 +243,4 @@ def _load(spec: LocalSpec) -> Backend:
 
 
 CACHE = ModelCache(_load)
-"""The process's own."""
+"""The cache of this process."""

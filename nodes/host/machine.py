@@ -1,4 +1,4 @@
-"""Which devices this machine has, and which of them ComfyUI uses."""
+"""Devices of this machine and their memory, as ComfyUI uses them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def devices() -> list[str]:
-    """``auto``, the accelerators that torch sees here, ``split`` where there are several, and
-    ``cpu``."""
+    """Device names to choose from: ``auto``, the accelerators that torch sees, ``split`` where
+    there are several, and ``cpu``."""
     import torch
 
     found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -23,10 +23,11 @@ def devices() -> list[str]:
     return ["auto", *found, "cpu"]
 
 
-def device(wish: str) -> str:
-    """``auto`` as ComfyUI means it (so ``--cpu`` holds here too); any other wish as it is."""
+def device(name: str) -> str:
+    """The device that ``auto`` means to ComfyUI (so ``--cpu`` holds here too); any other name as it
+    is."""
     get_torch_device = optional_import("comfy.model_management", "get_torch_device")
-    return str(get_torch_device()) if wish == "auto" and get_torch_device else wish
+    return str(get_torch_device()) if name == "auto" and get_torch_device else name
 
 
 def total_memory(device: torch.device) -> int:
@@ -39,7 +40,7 @@ def total_memory(device: torch.device) -> int:
 
 
 def movable_memory(device: torch.device) -> int:
-    """Bytes of models on ``device`` that ComfyUI can move elsewhere to make room."""
+    """Bytes of models on ``device`` that ComfyUI can offload to make room."""
     loaded = optional_import("comfy.model_management", "current_loaded_models") or []
     # A copy, since runs change the list meanwhile; it holds its models weakly.
     models = [item.model for item in list(loaded) if item.device == device]

@@ -1,4 +1,4 @@
-"""One model over several devices: which part goes where."""
+"""Device map: spreads one model over several devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..checkpoints.files import readable_size
 from ..errors import Unavailable
 
 _TOWERS = ("visual", "audio_tower")
-_WORK = 0.2  # the share of a device's free memory that is left for the KV cache and pictures
+_RESERVED = 0.2  # of a device's free memory: left for the KV cache and activations
 
 
 def balanced_device_map(
@@ -20,49 +20,50 @@ def balanced_device_map(
     free: Mapping[Any, int],
     size: Callable[[str, torch.nn.Parameter], float],
 ) -> dict[str, Any]:
-    """A ``device_map`` (part of ``model``: device) that spreads ``model`` over the devices of
-    ``free``, which holds their free bytes, in the order in which they work.
+    """A ``device_map`` (module or tensor name: device) that spreads ``model`` over the devices of
+    ``free``, which holds their free bytes, in the order in which the model runs through them.
 
-    Every device is filled to the same share, a fifth of it left for work. What sees pictures
-    stands on the first device, decoder layers are never torn, tied weights stay together.
-    ``model`` may be on the meta device: ``size`` tells a parameter's bytes, once loaded, from its
-    name and shape. Raises ``Unavailable`` where the model does not fit.
+    All devices are filled to the same share, a fifth of each reserved. The vision tower stays on
+    the first device, decoder layers stay whole, and tied weights stay together. ``model`` may be
+    on the meta device: ``size`` tells a parameter's bytes, once loaded, from its name and shape.
+    Raises ``Unavailable`` where the model does not fit.
     """
-    parts: list[_Part] = []
-    owner: dict[int, int] = {}  # of each parameter the part that holds it first
-    for name, weights in _parts(model):
-        own = {key: weight for key, weight in weights.items() if id(weight) not in owner}
-        like = owner[id(next(iter(weights.values())))] if weights and not own else None
-        owner |= dict.fromkeys(map(id, own.values()), len(parts))
-        parts.append(_Part(name, sum(size(*item) for item in own.items()), like))
-    room = {device: (1 - _WORK) * nbytes for device, nbytes in free.items()}
-    found, low, high = _fill(parts, room), 0.0, 1.0
-    if found is None:
-        raise Unavailable(_shortage(parts, room))
+    blocks: list[_Block] = []
+    owners: dict[int, int] = {}  # parameter id: index of the first block that holds it
+    for name, weights in _named_blocks(model):
+        own = {key: weight for key, weight in weights.items() if id(weight) not in owners}
+        tied_to = owners[id(next(iter(weights.values())))] if weights and not own else None
+        owners |= dict.fromkeys(map(id, own.values()), len(blocks))
+        blocks.append(_Block(name, sum(size(*item) for item in own.items()), tied_to))
+    usable = {device: (1 - _RESERVED) * nbytes for device, nbytes in free.items()}
+    best, low, high = _fill(blocks, usable), 0.0, 1.0
+    if best is None:
+        raise Unavailable(_shortage(blocks, usable))
     while high - low > 0.001:
-        middle = (low + high) / 2
-        fits = _fill(parts, {device: middle * nbytes for device, nbytes in room.items()})
-        found, low, high = (fits, low, middle) if fits else (found, middle, high)
-    return found
+        share = (low + high) / 2
+        fitting = _fill(blocks, {device: share * nbytes for device, nbytes in usable.items()})
+        best, low, high = (fitting, low, share) if fitting else (best, share, high)
+    return best
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What goes to one device whole. ``like``: the number of the part that holds its weights."""
+class _Block:
+    """What goes to one device as a whole. ``tied_to``: index of the block that holds its
+    weights."""
 
     name: str
     nbytes: float
-    like: int | None
+    tied_to: int | None
 
     @property
     def is_tower(self) -> bool:
         return self.name.rpartition(".")[2] in _TOWERS
 
 
-def _parts(
+def _named_blocks(
     module: torch.nn.Module, prefix: str = ""
 ) -> Iterator[tuple[str, dict[str, torch.nn.Parameter]]]:
-    """Names and weights of the parts, in the order of work."""
+    """Names and parameters of the blocks, in the order in which the model runs them."""
     for name, weight in module.named_parameters(recurse=False):
         yield prefix + name, {prefix + name: weight}
     for name, _ in module.named_buffers(recurse=False):
@@ -72,41 +73,41 @@ def _parts(
         if is_layer or name in _TOWERS:
             yield prefix + name, dict(child.named_parameters(prefix + name))
         else:
-            yield from _parts(child, f"{prefix}{name}.")
+            yield from _named_blocks(child, f"{prefix}{name}.")
 
 
-def _shortage(parts: list[_Part], room: Mapping[Any, float]) -> str:
-    need, there, eyes, first = (
+def _shortage(blocks: list[_Block], usable: Mapping[Any, float]) -> str:
+    needed, available, towers, first = (
         readable_size(nbytes)
         for nbytes in (
-            sum(part.nbytes for part in parts),
-            sum(room.values()),
-            sum(part.nbytes for part in parts if part.is_tower),
-            next(iter(room.values())),
+            sum(block.nbytes for block in blocks),
+            sum(usable.values()),
+            sum(block.nbytes for block in blocks if block.is_tower),
+            next(iter(usable.values())),
         )
     )
     return (
-        f"The model needs {need}, of which what sees pictures, {eyes}, must be on the first "
-        f"device. {len(room)} devices have room for {there} beside their work, the first for "
+        f"The model needs {needed}, of which what sees pictures, {towers}, must be on the first "
+        f"device. {len(usable)} devices have room for {available} beside their work, the first for "
         f"{first}. Free memory there, or choose 8bit or 4bit."
     )
 
 
-def _fill(parts: list[_Part], room: Mapping[Any, float]) -> dict[str, Any] | None:
-    """Fills one device after another; None where ``room`` is too small."""
-    devices = list(room)
-    found: dict[str, Any] = {}
-    at, used = 0, 0.0
-    for part in parts:
-        if part.like is not None:
-            found[part.name] = found[parts[part.like].name]
-        elif not part.nbytes:  # tables that all layers share are made where the work begins
-            found[part.name] = devices[0]
+def _fill(blocks: list[_Block], usable: Mapping[Any, float]) -> dict[str, Any] | None:
+    """Fills one device after another; None where ``usable`` bytes do not suffice."""
+    devices = list(usable)
+    placed: dict[str, Any] = {}
+    index, used = 0, 0.0
+    for block in blocks:
+        if block.tied_to is not None:
+            placed[block.name] = placed[blocks[block.tied_to].name]
+        elif not block.nbytes:  # buffers that all layers share are made on the first device
+            placed[block.name] = devices[0]
         else:
-            while used + part.nbytes > room[devices[at]]:
-                at, used = at + 1, 0.0
-                if at == len(devices) or part.is_tower:
+            while used + block.nbytes > usable[devices[index]]:
+                index, used = index + 1, 0.0
+                if index == len(devices) or block.is_tower:
                     return None
-            found[part.name] = devices[at]
-            used += part.nbytes
-    return found
+            placed[block.name] = devices[index]
+            used += block.nbytes
+    return placed

@@ -1,4 +1,4 @@
-"""What a model will occupy once it is loaded, told from its files' headers: no weight is read."""
+"""Footprint: bytes that a model will occupy once it is loaded, from its files' headers alone."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..checkpoints.tensors import FLOAT_DTYPES, MTP_PREFIX, NOT_LOADED_PREFIXES
 from ..types import LocalSpec
 
 MTP_MODEL_TYPES = ("qwen3_5", "qwen3_5_moe")
-"""Model types whose heads are loaded, beside the model itself."""
-# What is no linear layer, or is not to be quantised (see ``loading``), by a part of its name.
+"""Model types whose MTP head is loaded beside the model itself."""
+# Parts of the names of weights that are no linear layer or stay whole; see ``quantization``.
 _KEPT_WHOLE = {"visual", "lm_head", "embed_tokens", "audio_bos_eos_token"}
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor in a checkpoint: its name there, the format's name of its type (``BF16``), its
-    shape, and its bytes on disk."""
+    """A tensor in a checkpoint. ``dtype``: as safetensors headers name it (``BF16``); ``nbytes``:
+    on disk."""
 
     name: str
     dtype: str
@@ -36,13 +36,13 @@ class Weight:
 
     @property
     def copies(self) -> float:
-        """How often it will stand in memory: ``patch_embedding`` adds a sum over the frames."""
+        """Copies in memory: ``patch_embedding`` adds a sum over the frames."""
         frames = self.shape[2] if self.name.endswith("patch_embed.proj.weight") else 0
         return 1 + 1 / frames if frames else 1
 
 
 def weights(path: Path) -> Iterator[Weight]:
-    """The tensors of the checkpoint ``path`` that a loaded model takes, without its heads.
+    """The tensors of the checkpoint ``path`` that a loaded model takes, without its MTP head.
 
     Raises ``IncompleteCheckpoint`` where a file is missing or cut off.
     """
@@ -58,7 +58,7 @@ def _tensors(path: Path) -> Iterator[Weight]:
 def estimated_bytes(path: Path, spec: LocalSpec) -> int:
     """Bytes that the weights of the checkpoint ``path`` will occupy, loaded as ``spec`` says.
 
-    Buffers are left out, and what a processor packs for itself. Raises ``IncompleteCheckpoint``
+    Buffers are left out, and copies that the CPU repacks. Raises ``IncompleteCheckpoint``
     where a file is missing or cut off, and as for loading ``BadOption`` and ``Unavailable``.
     """
     from .devices import SPLIT, pick_device
@@ -66,12 +66,12 @@ def estimated_bytes(path: Path, spec: LocalSpec) -> int:
 
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
     config = read_settings(path, "config.json")
-    tied, heads = _tied(config), 0
+    tied, mtp_bytes = _is_tied(config), 0
     if config.get("model_type") in MTP_MODEL_TYPES and spec.device != SPLIT:
         parts = [weight for weight in _tensors(path) if weight.name.startswith(MTP_PREFIX)]
         if all(weight.dtype in FLOAT_DTYPES for weight in parts):  # others are not used
-            heads = sum(weight.numel * itemsize for weight in parts)
-    return heads + sum(
+            mtp_bytes = sum(weight.numel * itemsize for weight in parts)
+    return mtp_bytes + sum(
         int(weight.copies * weight.nbytes)
         if config.get("quantization_config")
         else loaded_bytes(weight, itemsize, spec.quantization)
@@ -90,22 +90,22 @@ def expected_bytes(entry: CatalogueEntry, spec: LocalSpec) -> int:
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
     if entry.name.endswith("-FP8"):
         return entry.nbytes
-    numbers = entry.nbytes / 2  # the catalogue counts bf16
-    # The vision tower and the embeddings stay whole; small models share one table for both ends.
-    whole = min(numbers / 2, 0.75e9 if numbers < 6e9 else 2e9)
+    parameters = entry.nbytes / 2  # the catalogue counts bf16
+    # Not quantised: the vision tower and the embeddings, which small models share with lm_head.
+    whole = min(parameters / 2, 0.75e9 if parameters < 6e9 else 2e9)
     each = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}.get(spec.quantization, float(itemsize))
-    return round(whole * itemsize + (numbers - whole) * each)
+    return round(whole * itemsize + (parameters - whole) * each)
 
 
-def _tied(config: Mapping[str, Any]) -> bool:
-    """Whether the last layer is the first one's table, whatever the file holds."""
+def _is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether ``lm_head`` shares the embeddings' weight, whatever the file holds."""
     text = config.get("text_config") or {}
     return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
 
 
 def loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
-    """Bytes of ``weight`` once it is loaded. ``itemsize``: those of a number that is not
-    quantised. ``quantization``: as in ``LocalSpec``."""
+    """Bytes of ``weight`` once it is loaded. ``itemsize``: bytes of a number that is not
+    quantised; ``quantization``: as in ``LocalSpec``."""
     if weight.dtype not in FLOAT_DTYPES:
         return weight.nbytes
     linear = weight.name.endswith(".weight") and len(weight.shape) == 2

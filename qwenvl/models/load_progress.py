@@ -1,7 +1,4 @@
-"""Hears of a checkpoint's loading while transformers is at it, and can stop it.
-
-Like ``loading`` this imports transformers inside functions.
-"""
+"""Load progress: reports each tensor while transformers loads a checkpoint, and can stop it."""
 
 from __future__ import annotations
 
@@ -16,22 +13,22 @@ from typing import Any
 from .footprint import weights
 
 Progress = Callable[[int, int], None]
-"""``progress(done, total)``: so many of so many tensors are loaded. What it raises ends loading."""
+"""``progress(done, total)``: tensors loaded so far, and in all. What it raises ends loading."""
 
 
 def load_with_progress(load: Callable[[], Any], progress: Progress | None, path: Path) -> Any:
-    """``load()``, which has transformers load the checkpoint ``path``, and of which ``progress``
-    hears: before each tensor, and once at the end.
+    """Returns ``load()``, which has transformers load the checkpoint ``path``, and calls
+    ``progress`` before each tensor and once at the end.
 
-    What ``progress`` raises, an interrupt too, ends loading at once and comes out of here
-    unchanged. What is changed in transformers meanwhile is changed back before this returns; only
-    one such call may run at a time.
+    What ``progress`` raises, an interrupt too, ends loading at once and is raised unchanged.
+    transformers is hooked meanwhile and restored before this returns, so only one such call may
+    run at a time.
     """
     if progress is None:
         return load()
     raised: BaseException | None = None
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         nonlocal raised
         if raised is None:
             try:
@@ -45,49 +42,49 @@ def load_with_progress(load: Callable[[], Any], progress: Progress | None, path:
 
     hooked = hasattr(logging, "set_tqdm_hook")
     try:
-        with _told_by_bars(tell) if hooked else _told_by_reads(tell, path):
+        with _hooked_bars(report) if hooked else _hooked_reads(report, path):
             return load()
     except _Stop as stop:
-        # Whoever keeps the error would keep the loader's frames, and in them half a model.
+        # The error would keep the loader's frames alive, and with them half a model.
         traceback.clear_frames(stop.__traceback__)
     assert raised is not None
     raise raised
 
 
 class _Stop(BaseException):
-    """Takes the loader down past everybody who catches ``Exception``."""
+    """Ends the loader: passes every ``except Exception``."""
 
 
 @contextmanager
-def _told_by_bars(tell: Progress) -> Iterator[None]:
-    """Through the hook into transformers' own progress bars."""
+def _hooked_bars(report: Progress) -> Iterator[None]:
+    """Reports through transformers' own hook into its progress bars."""
     from transformers.utils import logging
 
     thread = threading.get_ident()
 
     def hook(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        shown = bar(*args, **options)
+        created = bar(*args, **options)
         if threading.get_ident() != thread or not (args and hasattr(args[0], "__len__")):
-            return shown
-        return each(shown, len(args[0]))
+            return created
+        return each(created, len(args[0]))
 
     def each(items: Any, total: int) -> Iterator[Any]:
         for done, item in enumerate(items):
-            tell(done, total)
+            report(done, total)
             yield item
-        tell(total, total)
+        report(total, total)
 
-    before = logging.set_tqdm_hook(hook)
+    previous = logging.set_tqdm_hook(hook)
     try:
         yield
     finally:
-        logging.set_tqdm_hook(before)
+        logging.set_tqdm_hook(previous)
 
 
 @contextmanager
-def _told_by_reads(tell: Progress, path: Path) -> Iterator[None]:
-    """For releases without that hook, whose bars count whole files: through the reader of files
-    that their loader uses."""
+def _hooked_reads(report: Progress, path: Path) -> Iterator[None]:
+    """Reports through ``safe_open``, for releases without that hook, whose bars count whole
+    files."""
     from transformers import modeling_utils
 
     total = sum(1 for _ in weights(path))
@@ -96,28 +93,28 @@ def _told_by_reads(tell: Progress, path: Path) -> Iterator[None]:
     thread = threading.get_ident()
     safe_open = modeling_utils.safe_open
 
-    def read() -> None:
+    def before_read() -> None:
         with lock:  # the first releases of 5 read in several threads
-            tell(min(next(done), total), total)
+            report(min(next(done), total), total)
 
-    def counted(*args: Any, **options: Any) -> Any:
+    def counting_open(*args: Any, **options: Any) -> Any:
         file = safe_open(*args, **options)
-        return _Counted(file, read) if threading.get_ident() == thread else file
+        return _Counted(file, before_read) if threading.get_ident() == thread else file
 
-    modeling_utils.safe_open = counted
+    modeling_utils.safe_open = counting_open
     try:
         yield
     finally:
         modeling_utils.safe_open = safe_open
-    tell(total, total)
+    report(total, total)
 
 
 class _Counted:
-    """A safetensors file, or a tensor in one: calls ``tell`` whenever data is about to be read."""
+    """A safetensors file, or a tensor in one, that calls ``before_read`` whenever data is read."""
 
-    def __init__(self, inner: Any, tell: Callable[[], None]):
+    def __init__(self, inner: Any, before_read: Callable[[], None]):
         self._inner = inner
-        self._tell = tell
+        self._before_read = before_read
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -130,8 +127,8 @@ class _Counted:
         self._inner.__exit__(*error)
 
     def get_slice(self, name: str) -> _Counted:
-        return _Counted(self._inner.get_slice(name), self._tell)
+        return _Counted(self._inner.get_slice(name), self._before_read)
 
     def __getitem__(self, index: Any) -> Any:
-        self._tell()
+        self._before_read()
         return self._inner[index]

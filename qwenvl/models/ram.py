@@ -1,4 +1,7 @@
-"""How much RAM this process can still take. Beyond that nothing is raised: the kernel ends it."""
+"""Available RAM of this process, container limits included.
+
+A process that takes more gets no error: the kernel kills it.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,21 @@ from pathlib import Path
 
 _MOUNT = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
-# Of version 2 and version 1: where groups lie, and the files that tell of each.
-_UNIFIED = ("", "memory.max", "memory.current", "inactive_file")
-_LEGACY = ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+# For cgroups of version 2 and of version 1: the folder of the groups, the files with limit and
+# usage, and the field of ``memory.stat`` with the file cache that can be reclaimed.
+_VERSION_2 = ("", "memory.max", "memory.current", "inactive_file")
+_VERSION_1 = ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def available() -> int:
     """Bytes: what the machine has free, and no more than the limits of its containers leave."""
     import psutil
 
-    return min([psutil.virtual_memory().available, *_left_in_groups()])
+    return min([psutil.virtual_memory().available, *_left_in_cgroups()])
 
 
-def _left_in_groups() -> Iterator[int]:
-    """What each of Linux' control groups that this process is in leaves it."""
+def _left_in_cgroups() -> Iterator[int]:
+    """Bytes that each of the Linux cgroups of this process leaves it."""
     try:
         lines = _MEMBERSHIP.read_text().splitlines()
     except OSError:  # another system
@@ -29,24 +33,24 @@ def _left_in_groups() -> Iterator[int]:
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        mount, *files = _LEGACY if controllers else _UNIFIED
+        mount, *names = _VERSION_1 if controllers else _VERSION_2
         root = _MOUNT / mount
         group = root / path.strip("/")
         for folder in (group, *group.parents):
             if folder == _MOUNT.parent:
                 break
-            left = _left(folder, *files)
+            left = _left(folder, *names)
             if left is not None:
                 yield left
 
 
-def _left(group: Path, limit: str, usage: str, cached: str) -> int | None:
-    """None where a group has no limit. What it has cached of files goes when it is needed."""
+def _left(group: Path, limit_file: str, usage_file: str, reclaimable_field: str) -> int | None:
+    """Bytes that ``group`` leaves; None where it has no limit."""
     try:
-        most = int((group / limit).read_text())
-        used = int((group / usage).read_text())
+        limit = int((group / limit_file).read_text())
+        usage = int((group / usage_file).read_text())
         words = (group / "memory.stat").read_text().split()
     except (OSError, ValueError):  # no such group here, or "max"
         return None
-    numbers = dict(zip(words[::2], words[1::2], strict=False))
-    return max(0, most - used + int(numbers.get(cached, 0)))
+    fields = dict(zip(words[::2], words[1::2], strict=False))
+    return max(0, limit - usage + int(fields.get(reclaimable_field, 0)))

@@ -147,7 +147,7 @@ def test_no_figure_where_results_differ():
 def test_how_far_answers_are_alike_is_told_in_the_figure():
     mine, others = [[1, 2, 3, 4], [1, 2, 3, 4]], [[1, 2, 3, 4], [1, 9, 3, 4]]
     figure = figures.compare(
-        "name", lambda: mine, lambda: others, wanted=2, note="bf16", alike=figures.alike
+        "name", lambda: mine, lambda: others, wanted=2, note="bf16", agreement=figures.agreement
     )
     assert figure.note == (
         "bf16; 1 of 2 answers are equal, 62 % of the tokens come before a first difference"
@@ -163,14 +163,16 @@ def test_an_exponent_is_that_of_the_power_law(power: float):
 def test_growth_takes_the_best_of_several_times(monkeypatch: pytest.MonkeyPatch):
     clock = Clock(monkeypatch)
     costs = {0: clock.takes(1, 9), 1: clock.takes(50, 10)}
-    growth = figures.grown("name", 1.1, "pixels", [1, 10], lambda index: costs[index](), repeats=2)
+    growth = figures.measure_growth(
+        "name", 1.1, "pixels", [1, 10], lambda index: costs[index](), repeats=2
+    )
     assert growth == figures.Growth("name", "pixels", [1, 10], [1, 10], pytest.approx(1.0), 1.1)
 
 
 @pytest.mark.parametrize("size", models.FULL)
 def test_full_shapes_have_the_weights_of_the_real_models(size: str, tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
-    model = models.created(tmp_path, models.FULL[size], "meta", torch.bfloat16, "sdpa")
+    model = models.random_model(tmp_path, models.FULL[size], "meta", torch.bfloat16, "sdpa")
     nbytes = sum(weight.nbytes for weight in model.parameters())
     real = CATALOGUE[f"Qwen/Qwen3-VL-{size}-Instruct"].nbytes
     assert nbytes == pytest.approx(real, abs=5e7)  # which are rounded to 0.1 GB
@@ -178,7 +180,7 @@ def test_full_shapes_have_the_weights_of_the_real_models(size: str, tmp_path: Pa
 
 @pytest.fixture
 def tiny_model(checkpoint: Callable[..., Path]) -> models.Model:
-    return models.opened(checkpoint("qwen3_vl"), device="cpu", precision="fp32")
+    return models.open_model(checkpoint("qwen3_vl"), device="cpu", precision="fp32")
 
 
 def test_weights_made_in_place_answer_as_a_loaded_model_does(
@@ -191,7 +193,7 @@ def test_weights_made_in_place_answer_as_a_loaded_model_does(
     assert weights["lm_head.weight"].dtype == torch.bfloat16 and not model.exact
     assert weights["lm_head.weight"].float().std() == pytest.approx(0.02, rel=0.05)
     # Its answers have the length that was asked for.
-    (said,) = speed.answered(model.backend, speed.questions(1, 64, 6))
+    (said,) = speed.generated_ids(model.backend, speed.questions(1, 64, 6))
     assert len(said) == 6
 
 
@@ -209,7 +211,7 @@ def test_weights_quantised_in_place_are_those_that_loading_makes(checkpoint: Cal
         )
         for quantization in ("none", "4bit")
     )
-    models.quantise(whole, quantization.bitsandbytes_config("4bit", torch.float32))
+    models.quantize_in_place(whole, quantization.bitsandbytes_config("4bit", torch.float32))
     kinds = [{n: type(m) for n, m in model.named_modules()} for model in (whole, wanted)]
     assert kinds[0] == kinds[1]
     ids = torch.arange(20)[None]
@@ -231,8 +233,8 @@ def test_batches_and_questions_are_measured_after_they_were_equal(tiny_model: mo
 def test_a_batch_with_one_wrong_token_has_no_figure(
     monkeypatch: pytest.MonkeyPatch, tiny_model: models.Model
 ):
-    ask = speed.Plain.ask
-    monkeypatch.setattr(speed.Plain, "ask", lambda *of: [*ask(*of)[:-1], -1])
+    ask = speed.PlainGenerate.ask
+    monkeypatch.setattr(speed.PlainGenerate, "ask", lambda *of: [*ask(*of)[:-1], -1])
     with pytest.raises(AssertionError, match="batch"):
         speed.batch("batch", None, tiny_model, pictures=2, side=64, tokens=3)
 
@@ -260,7 +262,7 @@ def test_a_token_reads_all_of_the_language_model_but_unused_embeddings(tiny_mode
     rest = sum(weight.nbytes for weight in model.model.language_model.parameters())
     assert embeddings is not model.lm_head.weight
     expected = rest - embeddings.nbytes - norm.nbytes + model.lm_head.weight.nbytes
-    assert decoding.bytes_a_token(model) == expected
+    assert decoding.bytes_per_token(model) == expected
 
 
 def test_decoding_is_measured_without_the_prompt(
@@ -273,7 +275,7 @@ def test_decoding_is_measured_without_the_prompt(
         return 10 + 0.5 * spent[-1]
 
     monkeypatch.setattr(decoding, "_seconds", seconds)
-    assert decoding.decoder(tiny_model, 20)() == 0.5
+    assert decoding.decode_timer(tiny_model, 20)() == 0.5
     assert sorted(spent) == [1, 21]
 
 
@@ -281,7 +283,7 @@ def test_one_thread_is_for_the_work_alone():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert decoding.alone(torch.get_num_threads)() == 1
+        assert decoding.single_threaded(torch.get_num_threads)() == 1
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -301,7 +303,7 @@ def test_what_needs_much_room_is_not_begun_without_it(monkeypatch: pytest.Monkey
     row = plan.plan()["start"]
     assert not row.card and row.nbytes > 17e9
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda _: MagicMock(free=10**9))
-    assert "20 GB of memory" in row.hindrance
+    assert "20 GB of memory" in row.obstacle
     assert command.record(row.key, command.measured(row))["kind"] == "missing"
 
 
@@ -312,7 +314,7 @@ def test_plain_sides_have_the_librarys_layers(checkpoint, monkeypatch: pytest.Mo
     norms.apply(model)
     kinds = [type(part) for part in model.modules()]
     assert {kind.__name__[:5] for kind in kinds} >= {"Quick"}
-    with models.as_published(model):
+    with models.without_patches(model):
         theirs = {type(part).__name__ for part in model.modules()}
         assert "Linear" in theirs and not any(name.startswith("Quick") for name in theirs)
     assert [type(part) for part in model.modules()] == kinds

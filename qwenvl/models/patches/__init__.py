@@ -1,1 +1,1 @@
-"""Patches: modules of the library replaced by faster ones that compute the same."""
+"""Patches: changes to the modules of the library's models that compute the same, faster."""

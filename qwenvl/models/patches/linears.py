@@ -1,4 +1,4 @@
-"""Linear layers on a processor, by the quicker of the two libraries that torch brings.
+"""Patch: linear layers on a processor, by the quicker of the two libraries that torch brings.
 
 In float32 torch computes them with MKL. For one row that gains nothing from more threads on some
 processors (an AMD EPYC, say), and reads the weights at a fraction of the memory's speed; decoding

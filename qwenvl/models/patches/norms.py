@@ -1,7 +1,10 @@
-"""RMS norms in one kernel each, where launching kernels is what a step costs.
+"""Patch: RMS norms of transformers' models computed by torch's fused kernel.
 
-The models write their norms out, six to ten operations each, and an 8B model has 145 of them: on a
-graphics card nearly half of all kernels of a step. torch has the whole as one.
+The models write a norm out as six to ten operations, and an 8B model has 145 norms: on a GPU
+nearly half of all kernels of a decode step. ``torch.nn.functional.rms_norm`` is one kernel with
+the same formula. A norm is replaced only where a trial in float32 gives the same as one of
+``_FORMULAS``. In half precision the fused kernel rounds once, at its end; the written-out norm also
+in between.
 """
 
 from __future__ import annotations
@@ -17,74 +20,71 @@ from torch.nn.functional import rms_norm, silu
 
 
 def applies(device: torch.device) -> bool:
-    """Whether the kernel is there; without it (torch before 2.9, processors) torch takes as many
-    steps as the models do."""
+    """Whether ``device`` has the fused kernel. Without it (torch before 2.9, the CPU) torch
+    takes as many operations as the models do."""
     if device.type != "cuda" or not hasattr(torch.ops.aten, "_fused_rms_norm"):
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key("aten::_fused_rms_norm", "CUDA")
 
 
 def apply(model: nn.Module) -> None:
-    """Lets every RMS norm of ``model`` that is known here take the short way.
-
-    Known is one of transformers' own that computes the same as one of ``_FORMS``. In half
-    precision the short way rounds once, at its end; the long way also in between.
-    """
-    quick: dict[type, type] = {}
+    """Replaces every RMS norm of transformers' own in ``model`` that computes one of
+    ``_FORMULAS``."""
+    fused: dict[type, type] = {}
     for module in model.modules():
         kind = type(module)
-        # One that accelerate has wrapped, to move what comes in, keeps the long way.
+        # A norm that accelerate has wrapped, to move its inputs, stays as it is.
         if "RMSNorm" not in kind.__name__ or "forward" in vars(module):
             continue
-        if kind not in quick:
-            written_out = kind.__module__.startswith("transformers.")
-            quick[kind] = _quick(kind, _form(module) if written_out else None)
-        module.__class__ = quick[kind]
+        if kind not in fused:
+            is_official = kind.__module__.startswith("transformers.")
+            fused[kind] = _fused(kind, _formula(module) if is_official else None)
+        module.__class__ = fused[kind]
 
 
 def _plain(norm: Any, x: Tensor) -> Tensor:
     return rms_norm(x, norm.weight.shape, norm.weight, _epsilon(norm))
 
 
-def _one_more(norm: Any, x: Tensor) -> Tensor:
-    """Weights around zero, as Qwen3.5 has them."""
+def _around_one(norm: Any, x: Tensor) -> Tensor:
+    """With weights around zero, to which one is added, as in Qwen3.5."""
     scale = 1.0 + norm.weight.float()
     return rms_norm(x.float(), scale.shape, scale, _epsilon(norm)).type_as(x)
 
 
 def _gated(norm: Any, x: Tensor, gate: Tensor) -> Tensor:
-    """Behind Qwen3.5's linear attention."""
+    """With a gate, as behind Qwen3.5's linear attention."""
     return (_plain(norm, x) * silu(gate.float())).to(x.dtype)
 
 
-_FORMS: tuple[Callable[..., Tensor], ...] = (_plain, _one_more, _gated)
+_FORMULAS: tuple[Callable[..., Tensor], ...] = (_plain, _around_one, _gated)
 
 
 def _epsilon(norm: Any) -> float:
     return norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
 
 
-def _form(norm: Any) -> Callable[..., Tensor] | None:
-    """Which of ``_FORMS`` computes what ``norm`` computes; None if none does."""
+def _formula(norm: Any) -> Callable[..., Tensor] | None:
+    """The one of ``_FORMULAS`` that computes what ``norm`` computes, or None."""
     trial = copy.deepcopy(norm).float().cpu()
     trial.weight.data = torch.linspace(0.5, 1.5, len(trial.weight))
     inputs = [torch.linspace(-3, 2, len(trial.weight)), torch.linspace(-1, 4, len(trial.weight))]
-    for form in _FORMS:
-        taken = len(inspect.signature(form).parameters) - 1
-        if taken == len(inspect.signature(trial.forward).parameters):
-            wanted, got = trial(*inputs[:taken]), form(trial, *inputs[:taken])
-            if torch.allclose(wanted, got, rtol=1e-5, atol=1e-6):
-                return form
+    for formula in _FORMULAS:
+        count = len(inspect.signature(formula).parameters) - 1
+        if count == len(inspect.signature(trial.forward).parameters):
+            expected, actual = trial(*inputs[:count]), formula(trial, *inputs[:count])
+            if torch.allclose(expected, actual, rtol=1e-5, atol=1e-6):
+                return formula
     return None
 
 
-def _quick(kind: Any, form: Callable[..., Tensor] | None) -> type:
-    if form is None:
+def _fused(kind: Any, formula: Callable[..., Tensor] | None) -> type:
+    if formula is None:
         return kind
 
-    def forward(self: Any, x: Tensor, *more: Tensor) -> Tensor:
+    def forward(self: Any, x: Tensor, *gate: Tensor) -> Tensor:
         if x.dtype != self.weight.dtype:  # torch has no kernel for mixed types
-            return kind.forward(self, x, *more)
-        return form(self, x, *more)
+            return kind.forward(self, x, *gate)
+        return formula(self, x, *gate)
 
     return type(f"Quick{kind.__name__}", (kind,), {"forward": forward})

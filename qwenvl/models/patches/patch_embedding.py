@@ -1,8 +1,8 @@
-"""The vision tower's first layer, for still pictures that come once and not twice.
+"""Patch: the patch embedding of the vision tower, for images given as one frame instead of two.
 
-Every model since Qwen2-VL looks at two frames at a time, and the official processors show a still
-picture as two equal frames. A layer that is linear in both gives the same for one frame with the
-sum of their weights, from half the numbers.
+Every model since Qwen2-VL embeds two frames at a time, and the official processors give a still
+image as two equal frames. The layer is linear, so one frame with the sum of both frames' weights
+gives the same from half the numbers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ...errors import UnsupportedModel
 
 
 class PatchEmbedding(nn.Module):
-    """Rows of patches ``[N, channels * patch * patch]`` of still pictures, or ``[N, channels *
-    frames * patch * patch]`` of frames in time, to ``[N, embedding]``.
+    """Patch embedding: patches ``[N, channels * patch * patch]`` of still images, or ``[N,
+    channels * frames * patch * patch]`` of video frames, to ``[N, embedding]``.
 
-    ``weight``: ``[embedding, channels, frames, patch, patch]``, that of the official layer.
-    ``still`` is their sum over the frames, taken in float32.
+    ``weight``: that of the official layer, ``[embedding, channels, frames, patch, patch]``.
+    ``still`` is its sum over the frames, taken in float32.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
@@ -30,21 +30,21 @@ class PatchEmbedding(nn.Module):
         self.moving = nn.Parameter(weight.detach().flatten(1), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        weight = self.still if rows.shape[-1] == self.still.shape[-1] else self.moving
-        return nn.functional.linear(rows.to(weight.dtype), weight, self.bias)
+    def forward(self, patches: Tensor) -> Tensor:
+        weight = self.still if patches.shape[-1] == self.still.shape[-1] else self.moving
+        return nn.functional.linear(patches.to(weight.dtype), weight, self.bias)
 
 
 def apply(model: Any) -> None:
-    """Gives the vision tower of a loaded ``model`` a ``PatchEmbedding`` of its own weights.
+    """Replaces the patch embedding of a loaded ``model`` by a ``PatchEmbedding`` of its weights.
 
-    Raises ``UnsupportedModel`` where it has none to take them from.
+    Raises ``UnsupportedModel`` where the vision tower has none of a known form.
     """
     vision = model.config.vision_config
     kernel = (3, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
     for module in model.modules():
         if isinstance(old := getattr(module, "patch_embed", None), nn.Module):
-            # A convolution over patches, which transformers can flatten to a linear layer.
+            # A convolution over patches, or the linear layer that transformers makes of it.
             layer: Any = next(old.children(), None)
             if type(layer) in (nn.Conv3d, nn.Linear) and layer.weight[0].numel() == prod(kernel):
                 weight = layer.weight.reshape(-1, *kernel)
@@ -57,5 +57,5 @@ def apply(model: Any) -> None:
 
 
 def of(model: nn.Module) -> PatchEmbedding:
-    """The one that ``apply`` gave to ``model``."""
+    """The one that ``apply`` put into ``model``."""
     return next(part for part in model.modules() if isinstance(part, PatchEmbedding))
