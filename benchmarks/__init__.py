@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def load_pack() -> ModuleType:
-    """Imports the pack as ``qwen_vl_suite``. The root leaves ``sys.path``, where its folder ``nodes``
-    would shadow ComfyUI's own module of that name."""
+    """Imports the pack as ``qwen_vl_suite``. The root leaves ``sys.path``, where its folder
+    ``nodes`` would shadow ComfyUI's own module of that name."""
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     spec = importlib.util.spec_from_file_location(
         "qwen_vl_suite", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]

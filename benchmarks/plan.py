@@ -12,15 +12,15 @@ import psutil
 import torch
 
 from . import decoding, first_token, pixels, speculation, speed
-from .decoding import single_threaded, decode_timer, prefill_timer
+from .decoding import decode_timer, prefill_timer, single_threaded
 from .models import full, small
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """One benchmark. ``run(name, wanted)`` returns one of ``figures.KINDS``, which define
-    ``wanted``. ``at_most``: ``wanted`` is an upper limit, of an exponent. ``card``: it needs a CUDA device;
-    ``nbytes``: size of a checkpoint that it writes and keeps in the system's cache."""
+    ``wanted``. ``at_most``: ``wanted`` is an upper limit, of an exponent. ``card``: it needs a
+    CUDA device; ``nbytes``: size of a checkpoint that it writes and keeps in the system's cache."""
 
     key: str
     name: str
