@@ -144,7 +144,7 @@ def test_no_figure_where_results_differ():
         figures.compare("name", lambda: 1, lambda: 2, wanted=2)
 
 
-def test_how_far_answers_are_alike_is_told_in_the_figure():
+def test_the_figure_notes_how_far_answers_agree():
     mine, others = [[1, 2, 3, 4], [1, 2, 3, 4]], [[1, 2, 3, 4], [1, 9, 3, 4]]
     figure = figures.compare(
         "name", lambda: mine, lambda: others, wanted=2, note="bf16", agreement=figures.agreement
@@ -247,7 +247,7 @@ def test_growth_is_measured_from_new_pictures(tiny_model: models.Model):
     assert growth.sizes == [64**2, 128**2] and seen.hits == 0
 
 
-def test_guesses_are_measured_and_leave_the_model_as_it_was(tiny_model: models.Model):
+def test_speculation_is_measured_and_leaves_the_model_as_it_was(tiny_model: models.Model):
     own = tiny_model.backend.adaptive_lookup
     assert speculation.prompt_lookup("boxes", None, tiny_model, boxes=2).ours > 0
     assert tiny_model.backend.adaptive_lookup is own

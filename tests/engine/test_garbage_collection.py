@@ -1,4 +1,4 @@
-"""The garbage collector rests while much is loaded, and only then."""
+"""Garbage collection pauses while much is loaded, and only then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def on():
     gc.enable()
 
 
-def test_it_rests_in_the_block_and_goes_on_behind_it():
+def test_it_pauses_in_the_block_and_resumes_after_it():
     with garbage_collection.paused():
         assert not gc.isenabled()
         with garbage_collection.paused():
@@ -28,20 +28,20 @@ def test_it_rests_in_the_block_and_goes_on_behind_it():
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_it_goes_on_behind_an_error(kind):
+def test_it_resumes_after_an_error(kind):
     with pytest.raises(kind), garbage_collection.paused():
         raise kind
     assert gc.isenabled()
 
 
-def test_who_turned_it_off_finds_it_off():
+def test_a_collector_that_was_off_stays_off():
     gc.disable()
     with garbage_collection.paused():
         pass
     assert not gc.isenabled()
 
 
-def test_it_rests_until_the_last_thread_is_through():
+def test_it_pauses_until_the_last_thread_leaves():
     inside, leave = threading.Event(), threading.Event()
 
     def other():

@@ -1,4 +1,4 @@
-"""One model over several devices: planned with pretend memory, run with pretend devices."""
+"""Device map: planned with simulated memory, run on simulated devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: heard of while it goes on, stopped at once, and no more memory than it should."""
+"""Model loading: progress, interrupts, files, and moves between devices."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("model_type", "quantization"), MODELS)
-def test_a_move_takes_everything_and_changes_nothing(
+def test_move_takes_every_tensor_and_changes_none(
     checkpoint, model_type: str, quantization: str
 ) -> None:
     model = load(checkpoint(model_type), quantization=quantization)
@@ -328,7 +328,9 @@ def test_a_model_that_was_packed_for_the_cpu_stays_there(checkpoint) -> None:
 
 @pytest.mark.parametrize("precision", ["auto", "bf16", "fp32"])
 @pytest.mark.parametrize(("model_type", "quantization"), MODELS)
-def test_memory_is_foretold_from_the_files(checkpoint, model_type, quantization, precision) -> None:
+def test_the_footprint_is_estimated_from_the_files(
+    checkpoint, model_type, quantization, precision
+) -> None:
     options = {"quantization": quantization, "precision": precision}
     folder = checkpoint(model_type)
     found = model_bytes(load(folder, **options))

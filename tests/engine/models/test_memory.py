@@ -1,7 +1,7 @@
-"""Memory: where weights are, what answering takes, and what happens when there is too little.
+"""Memory: residency of weights, memory estimates, and recovery when memory runs out.
 
-There is no second device here: the moves are seen by what they do to a model's parameters, and
-running out is pretended by a model that refuses what a small budget would not hold.
+There is no second device here: moves show in a model's parameters, and running out of memory is
+simulated by a model that raises beyond a small number of tokens.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def weights(shares: dict[torch.device, int] | None = None) -> tuple[Weights, lis
     return Weights(read, shares or {CPU: 1}), log
 
 
-def test_weights_are_read_once_and_move_as_told(moves: list[str]) -> None:
+def test_weights_are_read_once_then_offloaded_and_loaded_again(moves: list[str]) -> None:
     subject, log = weights()
     assert (subject.place, subject.nbytes, subject.model) == ("disk", 0, None)
     model = subject.load()
@@ -95,7 +95,7 @@ def test_released_weights_leave_memory() -> None:
     assert gone() is None
 
 
-def test_weights_on_two_devices_cannot_be_parked(moves: list[str]) -> None:
+def test_weights_on_two_devices_are_released_instead_of_offloaded(moves: list[str]) -> None:
     subject, _ = weights({torch.device("cuda", 0): 5, torch.device("cuda", 1): 5})
     subject.load()
     subject.shares = {torch.device("cuda", 0): 22, torch.device("cuda", 1): 22}
@@ -104,7 +104,7 @@ def test_weights_on_two_devices_cannot_be_parked(moves: list[str]) -> None:
     assert moves == []
 
 
-def test_what_reading_raises_leaves_the_weights_on_disk() -> None:
+def test_weights_stay_on_disk_where_reading_raises() -> None:
     def progress(done: int, total: int) -> None:
         raise Interrupt
 
@@ -127,7 +127,7 @@ def requests(count: int, side: int = 64, **fields: Any) -> list[Request]:
     ]
 
 
-def test_answers_are_the_same_after_every_journey(backend: Any) -> None:
+def test_answers_are_the_same_after_offload_and_release(backend: Any) -> None:
     subject: LocalBackend = backend("qwen3_vl")
     asked = requests(3)
     first = subject.generate(asked)
@@ -160,7 +160,7 @@ def test_opening_reads_no_weights_and_the_first_question_does(checkpoint: Any) -
 
 
 class Small(Memory):
-    """A memory manager that has ``room`` bytes and keeps what it was asked."""
+    """A memory manager with ``room`` bytes that records the workspace it is asked for."""
 
     def __init__(self, room: int = 10**12):
         self.room = room
@@ -179,9 +179,9 @@ class Small(Memory):
 
 
 @contextmanager
-def refusing(subject: LocalBackend, tokens: int) -> Iterator[list[tuple[int, int]]]:
-    """The model runs out of memory for any pass or cache of more than ``tokens`` tokens in all.
-    Gives the (rows, length) of the passes that were begun."""
+def limited_to(subject: LocalBackend, tokens: int) -> Iterator[list[tuple[int, int]]]:
+    """The model runs out of memory in any forward pass over more than ``tokens`` tokens in all.
+    Yields the (rows, length) of the passes that were begun."""
     passes: list[tuple[int, int]] = []
     inner = subject.model.model.language_model
 
@@ -200,7 +200,7 @@ def refusing(subject: LocalBackend, tokens: int) -> Iterator[list[tuple[int, int
         hook.remove()
 
 
-class Told(Observer):
+class Recording(Observer):
     def __init__(self) -> None:
         self.restarted: list[int] = []
         self.finished: list[int] = []
@@ -221,8 +221,8 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(subject: LocalBackend
     asked = requests(8)
     calm = subject.generate(asked)
     longest = max(r.usage.prompt_tokens + r.usage.new_tokens for r in calm)
-    with refusing(subject, 2 * (longest + MAX_DRAFT_TOKENS)) as passes:
-        observer = Told()
+    with limited_to(subject, 2 * (longest + MAX_DRAFT_TOKENS)) as passes:
+        observer = Recording()
         assert subject.generate(asked, observer) == calm
     tried = [rows for rows, _ in passes if rows > 1]
     assert tried == sorted(tried, reverse=True) and {8, 4, 2} <= set(tried)
@@ -236,8 +236,8 @@ def test_what_was_answered_before_memory_ran_out_is_kept(subject: LocalBackend) 
     asked[1] = Request(asked[1].images, asked[1].prompt, sampling=short)
     calm = subject.generate(asked)
     prompt = max(response.usage.prompt_tokens for response in calm)
-    with refusing(subject, 4 * (prompt + 1)):  # the third token is too much
-        observer = Told()
+    with limited_to(subject, 4 * (prompt + 1)):  # the third token is too much
+        observer = Recording()
         assert subject.generate(asked, observer) == calm
     assert 1 not in observer.restarted
     assert observer.finished[0] == 1
@@ -253,7 +253,7 @@ def test_the_budget_keeps_batches_small_before_memory_runs_out(
     costs = MemoryModel.from_model(subject.model)
     subject.memory.room = int(costs.peak_bytes([need] * 3) / 0.85)
     subject.memory.asked.clear()
-    with refusing(subject, 10**9) as passes:
+    with limited_to(subject, 10**9) as passes:
         assert subject.generate(asked) == calm
     assert subject.memory.asked == [0, costs.peak_bytes([need] * 8)], "asked for the best, once"
     assert max(rows for rows, _ in passes) == 3, "but no more at once than there is room for"
@@ -263,7 +263,7 @@ def test_pixels_are_halved_only_where_that_is_allowed(subject: LocalBackend) -> 
     wide = {"side": 512, "max_pixels": 512 * 512}
     (asked,) = requests(1, **wide)
     tokens = subject.generate([asked])[0].usage.image_tokens
-    with refusing(subject, tokens // 2 + 40):
+    with limited_to(subject, tokens // 2 + 40):
         (refused,) = subject.generate([asked])
         (shrunk,) = subject.generate(requests(1, may_shrink=True, **wide))
     assert refused.finish_reason == "error" and refused.text == ""
@@ -278,8 +278,8 @@ def test_one_that_never_fits_does_not_lose_the_others(subject: LocalBackend) -> 
     small, large, task = picture(64), picture(512), describe("short")
     how: dict[str, Any] = {"sampling": GREEDY, "max_pixels": 512 * 512}
     calm = run.answer(subject, task, [small], **how)
-    with refusing(subject, 200):
-        observer = Told()
+    with limited_to(subject, 200):
+        observer = Recording()
         with pytest.raises(OutOfMemory, match=r"^Picture 2 of 3: Memory ran out"):
             run.answer(subject, task, [small, large, small], observer=observer, **how)
         assert sorted(observer.finished) == [0, 1, 2]
@@ -289,9 +289,8 @@ def test_one_that_never_fits_does_not_lose_the_others(subject: LocalBackend) -> 
 
 
 class OnlyOne(Memory):
-    """A host with room for one model: who is brought moves out the others, whatever they do.
-    ``meeting``: where threads of both models are to wait for one another, so that each would hold
-    what the other wants, if that can be."""
+    """A host with room for one model: loading it evicts the others, whatever they do. ``meeting``:
+    a barrier for threads of both models, so that each holds what the other wants, if possible."""
 
     def __init__(self) -> None:
         self.models: list[Weights] = []
@@ -313,8 +312,8 @@ class OnlyOne(Memory):
                 other.offload()
 
 
-def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """What ``calls`` give, each on a thread of its own; fails where one does not come back."""
+def in_threads(*calls: Callable[[], Any]) -> list[Any]:
+    """The results of ``calls``, each on a thread of its own; fails where one does not return."""
     given: list[Any] = [None] * len(calls)
 
     def work(place: int) -> None:
@@ -353,13 +352,13 @@ def test_models_that_evict_one_another_do_not_wait_for_one_another(
         return [backend.generate(asked) for _ in range(3)]
 
     calls = [partial(often, backend) for backend in rivals for _ in range(2)]
-    assert at_once(*calls) == [[answers] * 3 for answers in calm for _ in range(2)]
+    assert in_threads(*calls) == [[answers] * 3 for answers in calm for _ in range(2)]
 
 
-def test_one_that_ran_out_does_not_wait_for_who_waits_for_it(
+def test_recovery_from_out_of_memory_does_not_deadlock_with_an_eviction(
     rivals: list[LocalBackend],
 ) -> None:
-    """One is out of memory in mid-answer, while the other waits for it to leave."""
+    """One runs out of memory in mid-answer, while another thread waits to evict it."""
     asked = requests(4)
     one, other = rivals
     calm = other.generate(asked)
@@ -381,12 +380,12 @@ def test_one_that_ran_out_does_not_wait_for_who_waits_for_it(
 
     longest = max(r.usage.prompt_tokens + r.usage.new_tokens for r in calm)
     other.weights.offload = asked_to_leave  # type: ignore[method-assign]
-    with refusing(other, 2 * (longest + MAX_DRAFT_TOKENS)):
-        found, _ = at_once(lambda: other.generate(asked, Slow()), second)
+    with limited_to(other, 2 * (longest + MAX_DRAFT_TOKENS)):
+        found, _ = in_threads(lambda: other.generate(asked, Slow()), second)
     assert found == calm
 
 
-def test_who_waits_for_a_model_can_be_stopped(subject: LocalBackend) -> None:
+def test_waiting_for_a_model_can_be_interrupted(subject: LocalBackend) -> None:
     begun, stopped = threading.Event(), threading.Event()
 
     class Slow(Observer):
@@ -400,7 +399,7 @@ def test_who_waits_for_a_model_can_be_stopped(subject: LocalBackend) -> None:
             subject.generate(requests(1), InterruptAt(3))
         stopped.set()
 
-    at_once(lambda: subject.generate(requests(1), Slow()), second)
+    in_threads(lambda: subject.generate(requests(1), Slow()), second)
     assert stopped.is_set()
 
 
@@ -416,7 +415,7 @@ def test_weights_that_do_not_fit_are_told_apart_from_pictures(checkpoint: Any) -
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")], ids=repr
 )
-def test_running_out_while_weights_are_read_is_no_fault_of_the_checkpoint(
+def test_out_of_memory_while_loading_is_not_blamed_on_the_checkpoint(
     checkpoint: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     import transformers
@@ -496,7 +495,7 @@ def test_a_stop_while_pictures_are_looked_at_does_not_wait_for_the_pass(
     ],
     ids=str,
 )
-def test_running_out_is_known_in_every_wording(error: BaseException, expected: bool) -> None:
+def test_out_of_memory_is_recognised_in_every_wording(error: BaseException, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
 
 
@@ -535,7 +534,7 @@ def test_states_that_are_copied_for_checks_count(rows: int, states: int) -> None
 
 
 def measured(subject: LocalBackend, asked: Sequence[Request]) -> int:
-    """The most bytes that tensors made while answering occupied at once."""
+    """Peak bytes of the tensors created while answering."""
     from torch.profiler import ProfilerActivity, profile
 
     subject.prefix_cache.clear()
@@ -592,7 +591,7 @@ def test_a_prompt_beyond_the_context_costs_only_its_own_answer(
     asked = requests(3)
     calm = subject.generate(asked)
     asked[1] = Request(asked[1].images, "no " * words, sampling=GREEDY)
-    observer = Told()
+    observer = Recording()
     found = subject.generate(asked, observer)
     assert [found[0], found[2]] == [calm[0], calm[2]]
     refused = found[1]
@@ -687,7 +686,7 @@ def test_the_context_is_what_the_config_says(case: str) -> None:
 
 
 class Ram(Memory):
-    """RAM of ``room`` bytes, of which a process that uses more is ended."""
+    """``room`` bytes of RAM; a process that used more would be killed."""
 
     def __init__(self, room: int = 10**12):
         self.room = room

@@ -1,4 +1,4 @@
-"""Norms in one kernel are the makers' norms."""
+"""Patch of RMS norms: the fused kernel computes the same as the library's norms."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def inputs(norm: Any, dtype: torch.dtype, seed: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
 @torch.no_grad()
-def test_every_norm_of_every_family_takes_the_short_way(checkpoint, model_type: str) -> None:
+def test_every_norm_of_every_family_is_replaced(checkpoint, model_type: str) -> None:
     model = loaded(checkpoint(model_type)).model
     found = norms_of(model)
     for norm in found:
@@ -58,7 +58,7 @@ def test_every_norm_of_every_family_takes_the_short_way(checkpoint, model_type: 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("model_type", ["qwen3_vl", "qwen3_5"])
 @torch.no_grad()
-def test_half_types_lose_no_more_than_by_the_long_way(checkpoint, model_type, precision) -> None:
+def test_half_types_lose_no_more_than_by_the_library(checkpoint, model_type, precision) -> None:
     model = loaded(checkpoint(model_type), precision).model
     found = {type(norm): norm for norm in norms_of(model)}.values()
     for norm in found:
@@ -80,7 +80,7 @@ def test_it_is_for_devices_that_have_the_kernel() -> None:
 
 
 @torch.no_grad()
-def test_mixed_types_go_the_long_way(checkpoint) -> None:
+def test_mixed_dtypes_are_left_to_the_library(checkpoint) -> None:
     norm = norms_of(loaded(checkpoint("qwen3_vl"), "bf16").model)[0]
     (given,) = inputs(norm, torch.float32, 0)
     wanted = norm(given)

@@ -1,4 +1,4 @@
-"""A still picture's one frame is embedded as the makers' layer embeds it twice."""
+"""Patch of the patch embedding: one frame gives what the official layer makes of two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is loaded is what the files hold, and it is loaded once."""
+"""Loading gives what the files hold, and happens once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def request(seed: int = 0) -> Request:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
-def test_weights_are_those_of_the_official_road(checkpoint, model_type, precision) -> None:
+def test_weights_are_those_of_the_official_loader(checkpoint, model_type, precision) -> None:
     import transformers
 
     folder = checkpoint(model_type)
