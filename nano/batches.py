@@ -1,9 +1,10 @@
-"""Make training batches: pictures through the official resize, packed questions, and where to look.
+"""Training batches: resized pictures, packed questions, and labels for attention supervision.
 
 A batch holds pictures of one grid only, so that no picture needs padding. All
-questions about a picture share one sequence: the picture comes first, and each
-turn sees the picture and itself alone, at the positions it would have as the
-only turn. So a picture is paid for once and every turn is an exact first turn.
+questions about a picture are packed into one sequence: the picture comes first,
+and each turn attends to the picture and itself alone, at the positions it would
+have as the only turn. So each picture is encoded once and every turn is exactly
+a first turn.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from . import questions, scenes, tokenizer
 
 PATCH, MERGE = 16, 2
 CELL = PATCH * MERGE  # pixels per side of one merged token
-FEWEST, MOST = 40 * CELL * CELL, 49 * CELL * CELL  # `size` of the processor: pixel counts
+MIN_PIXELS, MAX_PIXELS = 40 * CELL * CELL, 49 * CELL * CELL  # `size` of the processor: pixel counts
 CHARS = scenes.LETTERS + scenes.DIGITS
 NO_CHAR = len(CHARS)
 KINDS = ("shapes", "text", "text", "mixed")  # reading takes longest to learn
@@ -41,16 +42,16 @@ def fit(width: int, height: int) -> tuple[int, int]:
     Same arithmetic as `smart_resize` of transformers' Qwen2-VL image processor.
     """
     h, w = max(CELL, round(height / CELL) * CELL), max(CELL, round(width / CELL) * CELL)
-    if h * w > MOST:
-        beta = (height * width / MOST) ** 0.5
+    if h * w > MAX_PIXELS:
+        beta = (height * width / MAX_PIXELS) ** 0.5
         h, w = (max(CELL, int(v / beta / CELL) * CELL) for v in (height, width))
-    elif h * w < FEWEST:
-        beta = (FEWEST / (height * width)) ** 0.5
+    elif h * w < MIN_PIXELS:
+        beta = (MIN_PIXELS / (height * width)) ** 0.5
         h, w = (int(-(-v * beta // CELL)) * CELL for v in (height, width))
     return w, h
 
 
-def resized(picture) -> torch.Tensor:
+def resize(picture) -> torch.Tensor:
     """PIL picture to uint8 [3, h, w], resized as the processor does (bicubic, antialias)."""
     width, height = fit(*picture.size)
     pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None]
@@ -62,23 +63,23 @@ class Batch:
     """B pictures of one grid, N = rows * columns merged tokens each, and sequences of L tokens."""
 
     pixels: torch.Tensor  # uint8 [B, 3, 32 rows, 32 columns]
-    seen: dict  # what each merged token shows, [B, N, ...]; -1 where there is nothing to say
+    labels: dict  # labels of each merged token, [B, N, ...]; -1 where there is none
     ids: torch.Tensor  # [B, L]; the picture's tokens hold <|image_pad|>
-    turn: torch.Tensor  # [B, L] 0 for the shared beginning, 1.. for turns, -1 for padding
+    turn: torch.Tensor  # [B, L] 0 for the shared prefix, 1.. for turns, -1 for padding
     target: torch.Tensor  # [B, L] the next token where it is to be learnt, else -100
     role: (
         torch.Tensor
     )  # [B, L] index in ROLES, -1 unsupervised, len(ROLES) no role, len(ROLES)+1 stop
-    cells: torch.Tensor  # bool [B, L, N] the tokens of the picture that the role looks at
+    cells: torch.Tensor  # bool [B, L, N] the picture tokens that the role attends to
     about: torch.Tensor  # bool [B, L, N] all shapes the answer is about, at joints
     about_on: torch.Tensor  # bool [B, L]
     upcoming: torch.Tensor  # [B, L, 3] next character index, line index, shape index; -1 unknown
     start: int  # where the picture's tokens begin
-    answers: list  # the turns, for looking at
+    answers: list  # the turns, for inspection
 
 
-def look(scene: scenes.Scene) -> tuple[dict, list, list]:
-    """Truth per merged token [N, ...]; the tokens of each shape and (with its half) character."""
+def token_labels(scene: scenes.Scene) -> tuple[dict, list, list]:
+    """Labels of each merged token [N, ...]; the tokens of each shape and (with half) character."""
     width, height = scene.picture.size
     w, h = fit(width, height)
     columns, rows = w // CELL, h // CELL
@@ -96,9 +97,9 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
         share = np.clip(np.minimum(left + 1, x2) - np.maximum(left, x1), 0, 1) * np.clip(
             np.minimum(top + 1, y2) - np.maximum(top, y1), 0, 1
         )
-        mine = share >= min(0.45, share.max() * 0.9)
-        kind[mine], rank[mine], last[mine, 0] = 1, k, k == len(scene.shapes) - 1
-        shape[mine], colour[mine] = (
+        covered = share >= min(0.45, share.max() * 0.9)
+        kind[covered], rank[covered], last[covered, 0] = 1, k, k == len(scene.shapes) - 1
+        shape[covered], colour[covered] = (
             scenes.SHAPES.index(item.kind),
             list(scenes.COLOURS).index(item.colour),
         )
@@ -108,10 +109,10 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
             item.box[2] / width,
             item.box[3] / height,
         )
-        box[mine] = (*flat, (flat[0] + flat[2]) / 2, (flat[1] + flat[3]) / 2)
-        shape_cells.append(mine)
+        box[covered] = (*flat, (flat[0] + flat[2]) / 2, (flat[1] + flat[3]) / 2)
+        shape_cells.append(covered)
     for k, item in enumerate(scene.lines):
-        places = []
+        cells = []
         flat = (
             item.box[0] / width,
             item.box[1] / height,
@@ -126,9 +127,9 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
             line_no[cell, half % 2] = k
             last[cell, 1 + half % 2] = c == len(item.text) - 1
             box[cell] = (*flat, (flat[0] + flat[2]) / 2, (flat[1] + flat[3]) / 2)
-            places.append((cell, half % 2))
-        char_cells.append(places)
-    seen = dict(
+            cells.append((cell, half % 2))
+        char_cells.append(cells)
+    labels = dict(
         kind=kind,
         rank=rank,
         shape=shape,
@@ -139,7 +140,7 @@ def look(scene: scenes.Scene) -> tuple[dict, list, list]:
         box=box,
         last=last,
     )
-    return seen, shape_cells, char_cells
+    return labels, shape_cells, char_cells
 
 
 class Packer:
@@ -158,7 +159,7 @@ class Packer:
             self.cache[text] = self.tokens.encode(text).ids
         return self.cache[text]
 
-    def beginning(self, system: str, n: int) -> tuple[list[int], int]:
+    def prefix(self, system: str, n: int) -> tuple[list[int], int]:
         """Tokens up to and including <|vision_end|>, and where the picture's tokens begin."""
         head = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
         ids = self.ids(head + "<|im_start|>user\n<|vision_start|>")
@@ -166,50 +167,57 @@ class Packer:
 
     def sequence(self, scene, turns, system: str) -> dict:
         """One scene's sequence as arrays, see Batch."""
-        seen, shape_cells, char_cells = look(scene)
-        n = len(seen["kind"])
-        ids, start = self.beginning(system, n)
+        labels, shape_cells, char_cells = token_labels(scene)
+        n = len(labels["kind"])
+        ids, start = self.prefix(system, n)
         turn, target, role = [0] * len(ids), [-100] * len(ids), [-1] * len(ids)
         notes = []  # (position, cells, about, upcoming)
         for number, item in enumerate(turns, 1):
             about = np.zeros(n, bool)
             for k in item.about or ():
                 about |= shape_cells[k]
-            asked = self.ids(f"{item.question}<|im_end|>\n<|im_start|>assistant\n")
-            ids += asked
-            target += [-100] * len(asked)
-            role += [-1] * len(asked)
+            prompt_ids = self.ids(f"{item.question}<|im_end|>\n<|im_start|>assistant\n")
+            ids += prompt_ids
+            target += [-100] * len(prompt_ids)
+            role += [-1] * len(prompt_ids)
             for piece in (
                 *item.pieces,
                 questions.Piece("<|im_end|>", "" if item.kind != "read" else "stop"),
             ):
-                cells, what, coming = np.zeros(n, bool), len(ROLES), [-1, -1, -1]
+                cells, role_index, next_item = np.zeros(n, bool), len(ROLES), [-1, -1, -1]
                 if piece.role == "stop":
-                    what = len(ROLES) + 1
+                    role_index = len(ROLES) + 1
                 elif piece.role == "char":
                     _, k, c = piece.aim
                     cell, half = char_cells[k][c]
-                    cells[cell], what, coming = True, half, [c, k, -1]
+                    cells[cell], role_index, next_item = True, half, [c, k, -1]
                 elif piece.role:
                     kind, k = piece.aim
                     if kind == "shape":
-                        cells, coming = shape_cells[k], [-1, -1, k]
+                        cells, next_item = shape_cells[k], [-1, -1, k]
                     else:
                         cells[[cell for cell, _ in char_cells[k]]] = True
-                        coming = [-1, k, -1]
-                    what = ROLES.index(piece.role)
+                        next_item = [-1, k, -1]
+                    role_index = ROLES.index(piece.role)
                 for j, token in enumerate(self.ids(piece.text)):
-                    target[-1], role[-1] = token, what if j == 0 else len(ROLES)
+                    target[-1], role[-1] = token, role_index if j == 0 else len(ROLES)
                     if j == 0:
                         joint = item.about is not None and piece.role in ("look", "stop", "")
-                        notes.append((len(ids) - 1, cells, about if joint else None, coming))
+                        notes.append((len(ids) - 1, cells, about if joint else None, next_item))
                     ids.append(token)
                     target.append(-100)
                     role.append(-1)
             ids.pop(), target.pop(), role.pop()  # nothing follows <|im_end|>
             turn += [number] * (len(ids) - len(turn))
         return dict(
-            ids=ids, turn=turn, target=target, role=role, notes=notes, seen=seen, start=start, n=n
+            ids=ids,
+            turn=turn,
+            target=target,
+            role=role,
+            notes=notes,
+            labels=labels,
+            start=start,
+            n=n,
         )
 
     def collate(self, drawn: list, rng: random.Random, number: int) -> Batch:
@@ -217,8 +225,8 @@ class Packer:
         system = rng.choice(tokenizer.SYSTEMS) if rng.random() < 0.2 else ""
         turns = [questions.turns(scene, rng, number) for scene, _ in drawn]
         rows = [
-            self.sequence(scene, asked, system)
-            for (scene, _), asked in zip(drawn, turns, strict=True)
+            self.sequence(scene, its_turns, system)
+            for (scene, _), its_turns in zip(drawn, turns, strict=True)
         ]
         longest, n = max(len(r["ids"]) for r in rows), rows[0]["n"]
         out = {
@@ -233,13 +241,13 @@ class Packer:
         for k, row in enumerate(rows):
             for name in out:
                 out[name][k, : len(row[name])] = row[name]
-            for at, its_cells, its_about, coming in row["notes"]:
-                cells[k, at], upcoming[k, at] = its_cells, coming
+            for at, its_cells, its_about, next_item in row["notes"]:
+                cells[k, at], upcoming[k, at] = its_cells, next_item
                 if its_about is not None:
                     about[k, at], about_on[k, at] = its_about, True
-        seen = {
-            name: torch.from_numpy(np.stack([r["seen"][name] for r in rows]))
-            for name in rows[0]["seen"]
+        labels = {
+            name: torch.from_numpy(np.stack([r["labels"][name] for r in rows]))
+            for name in rows[0]["labels"]
         }
         arrays = {
             k: torch.from_numpy(v)
@@ -253,7 +261,7 @@ class Packer:
         }
         return Batch(
             torch.stack([p for _, p in drawn]),
-            seen,
+            labels,
             start=rows[0]["start"],
             answers=turns,
             **arrays,
@@ -271,5 +279,5 @@ def make(
         picture = scenes.picture_size(rng)
         if fit(*picture) == grid:
             scene = scenes.draw(f"train {seed} {len(drawn)}", rng.choice(kinds), picture)
-            drawn.append((scene, resized(scene.picture)))
+            drawn.append((scene, resize(scene.picture)))
     return packer.collate(drawn, rng, number)

@@ -1,4 +1,4 @@
-"""What the checkpoint is, apart from its weights: sizes, processor settings, and how it begins."""
+"""Checkpoint configuration: model sizes, processor settings, initial weights, saving."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from . import batches, tokenizer
 
 WIDTH = 192
 LAYERS = 4
-WATCHED = (
+SUPERVISED_LAYERS = (
     1,
     2,
-)  # text layers whose attention training supervises: first what is meant, then where to look
+)  # text layers whose attention is supervised: first on what the answer is about, then on its role
 WAVES = (
     0.25,
     0.5,
@@ -90,7 +90,7 @@ def model_config():
 
 
 def begin(seed: int):
-    """A fresh model. Weights start at the scale of their width, coordinates as waves."""
+    """An untrained model: weights scaled by their width, coordinate embeddings set to waves."""
     from transformers import Qwen3VLForConditionalGeneration
 
     torch.manual_seed(seed)
@@ -167,7 +167,7 @@ def save(model, folder: Path) -> None:
         "merge_size": batches.MERGE,
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
-        "size": {"shortest_edge": batches.FEWEST, "longest_edge": batches.MOST},
+        "size": {"shortest_edge": batches.MIN_PIXELS, "longest_edge": batches.MAX_PIXELS},
     }
     _write(folder / "preprocessor_config.json", image)
     _write(
@@ -178,7 +178,7 @@ def save(model, folder: Path) -> None:
             "fps": 2,
             "min_frames": 2,
             "max_frames": 16,
-            "size": {"shortest_edge": batches.FEWEST, "longest_edge": 8 * batches.MOST},
+            "size": {"shortest_edge": batches.MIN_PIXELS, "longest_edge": 8 * batches.MAX_PIXELS},
         },
     )
     tokenizer.save(folder)

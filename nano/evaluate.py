@@ -2,7 +2,7 @@
 
 The scenes' seeds share no prefix with those of training. Pictures go through
 the checkpoint's own image processor, answers are greedy, and each question is
-asked alone as a first turn. `Asker` also accepts a single scene.
+asked alone as a first turn. `Answerer` also accepts a single scene.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POINT = questions.LOCATE + " Report point coordinates in JSON format."
 DESCRIBE = ("Describe this image.", "Describe this image in detail.")
 
 
-class Asker:
+class Answerer:
     """A checkpoint, loaded by the Auto classes in float32 on the CPU."""
 
     def __init__(self, folder: Path = CHECKPOINT):
@@ -49,7 +49,11 @@ class Asker:
             )
             texts.append(text.replace("<|image_pad|>", "<|image_pad|>" * (int(grid.prod()) // 4)))
         tokens = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
-        kind = {"mm_token_type_ids": (tokens["input_ids"] == pad).int()} if _wants_kinds() else {}
+        kind = (
+            {"mm_token_type_ids": (tokens["input_ids"] == pad).int()}
+            if _takes_token_types()
+            else {}
+        )
         out = self.model.generate(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
@@ -64,7 +68,7 @@ class Asker:
         )
 
     def many(self, pairs: list[tuple], size: int = 50) -> list[str]:
-        """Answers to any number of (picture, question), in order; like questions share batches."""
+        """Answers to any number of (picture, question), in order, batched by question."""
         order = sorted(range(len(pairs)), key=lambda k: pairs[k][1])
         answers: dict[int, str] = {}
         for at in range(0, len(order), size):
@@ -79,8 +83,8 @@ class Asker:
         return [answers[k] for k in range(len(pairs))]
 
 
-def _wants_kinds() -> bool:
-    """transformers 5 needs to be told which tokens are pictures; 4 refuses to be told."""
+def _takes_token_types() -> bool:
+    """Whether the model takes `mm_token_type_ids`: transformers 5 requires them, 4 refuses them."""
     import transformers
 
     return int(transformers.__version__.split(".")[0]) >= 5
@@ -125,7 +129,7 @@ def matched(truth: list, found: list) -> list[float]:
     return best
 
 
-def _told(answer: str) -> list[str]:
+def _described(answer: str) -> list[str]:
     """The "colour shape" names of a description, in order."""
     names = rf"\b({'|'.join(scenes.COLOURS)}) ({'|'.join(scenes.SHAPES)})\b"
     return [
@@ -143,7 +147,7 @@ def mean(values) -> float | None:
     return round(sum(values) / len(values), 4) if values else None
 
 
-def evaluate(ask: Asker, number: int = 500, seed: str = SEED) -> dict:
+def evaluate(answerer: Answerer, number: int = 500, seed: str = SEED) -> dict:
     """All figures on `number` scenes of this seed, 0..1; README.md says what each means."""
     drawn = [scenes.draw(f"{seed} {k}") for k in range(number)]
     jobs: list[tuple] = []  # (figure, scene, question, names)
@@ -164,7 +168,7 @@ def evaluate(ask: Asker, number: int = 500, seed: str = SEED) -> dict:
             ]
         missing = questions.categories(scene, rng, absent=True)[:1]
         jobs.append(("absent", scene, GROUND.format(missing[0]), missing))
-    answers = ask.many([(job[1].picture, job[2]) for job in jobs])
+    answers = answerer.many([(job[1].picture, job[2]) for job in jobs])
     scores: dict[str, list] = {}
     add = lambda name, value: scores.setdefault(name, []).append(value)  # noqa: E731
     for (kind, scene, _, names), answer in zip(jobs, answers, strict=True):
@@ -175,7 +179,7 @@ def evaluate(ask: Asker, number: int = 500, seed: str = SEED) -> dict:
             if questions.fits(s, n)
         ]
         if kind == "describe":
-            shapes = _told(answer) == [s.name for s in scene.shapes]
+            shapes = _described(answer) == [s.name for s in scene.shapes]
             words = _quoted(answer) == [line.text for line in scene.lines]
             if scene.shapes:
                 add("describe_shapes_and_colours", shapes)
@@ -242,7 +246,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     began = time.time()
-    figures = evaluate(Asker(args.checkpoint), args.scenes)
+    figures = evaluate(Answerer(args.checkpoint), args.scenes)
     print(f"{time.time() - began:.0f} s", file=sys.stderr)
     if args.json:
         command = f"python -m nano.evaluate --json --scenes {args.scenes}"

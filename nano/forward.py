@@ -1,7 +1,7 @@
-"""The forward pass of training: transformers' weights and arithmetic, for batches of one grid.
+"""Training forward pass: transformers' weights and arithmetic, for batches of one grid.
 
 It equals `Qwen3VLForConditionalGeneration` (a test compares them) but handles
-all pictures at once, lets packed turns ignore each other, and hands out the
+all pictures at once, masks packed turns from each other, and returns the
 attention weights of the layers that training supervises.
 """
 
@@ -49,14 +49,14 @@ def _block(block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x + block.mlp(block.norm2(x))
 
 
-def see(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+def vision_tower(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The vision tower: uint8 [B, 3, H, W] to merged tokens [B, N, text width].
 
-    Second come the deepstack outputs, of the same shape.
+    Also returns the deepstack outputs, of the same shape.
     """
     config = visual.config
     h, w = pixels.shape[-2] // PATCH, pixels.shape[-1] // PATCH
-    # Both frames of a still picture are equal, so the time axis of the weights can be summed.
+    # Both frames of a still picture are equal, so the weights are summed over the time axis.
     x = F.linear(
         patches(pixels, visual.pos_embed.weight.dtype),
         visual.patch_embed.proj.weight.sum(2).flatten(1),
@@ -64,8 +64,8 @@ def see(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
     )
     side = int(config.num_position_embeddings**0.5)
     table = visual.pos_embed.weight.view(1, side, side, -1).permute(0, 3, 1, 2)
-    place = F.interpolate(table, (h, w), mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
-    x = x + _merge_order(place)
+    grid = F.interpolate(table, (h, w), mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
+    x = x + _merge_order(grid)
 
     heads = config.num_heads
     dim = config.hidden_size // heads
@@ -91,17 +91,17 @@ def see(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
     ), deep
 
 
-def positions(turn: Tensor, start: int, rows: int, columns: int) -> Tensor:
-    """[3, B, L] time, row, column positions; each turn starts where the beginning ends."""
+def mrope_positions(turn: Tensor, start: int, rows: int, columns: int) -> Tensor:
+    """M-RoPE positions [3, B, L]: time, row, column; each turn starts where the prefix ends."""
     n = rows * columns
     count = torch.arange(turn.shape[1]).expand_as(turn)
-    # The picture advances the count by its longer side instead of by its number of tokens.
+    # A picture advances the position by its longer side, not by its number of tokens.
     common = torch.where(count < start, count, count - n + max(rows, columns))
     first = torch.zeros_like(turn)
     for number in range(1, int(turn.max()) + 1):
-        mine = turn == number
-        begin = mine.int().argmax(1, keepdim=True)
-        first = torch.where(mine, begin - (turn == 0).sum(1, keepdim=True), first)
+        in_turn = turn == number
+        first_index = in_turn.int().argmax(1, keepdim=True)
+        first = torch.where(in_turn, first_index - (turn == 0).sum(1, keepdim=True), first)
     out = (common - first).expand(3, -1, -1).clone()
     out[0, :, start : start + n] = start
     out[1, :, start : start + n] = start + torch.arange(rows).repeat_interleave(columns)
@@ -109,10 +109,10 @@ def positions(turn: Tensor, start: int, rows: int, columns: int) -> Tensor:
     return out
 
 
-def visible(turn: Tensor) -> Tensor:
-    """[B, 1, L, L] additive mask: back in time, the shared beginning and one's own turn only."""
-    may = (turn[:, None, :] == 0) | (turn[:, None, :] == turn[:, :, None])
-    return torch.zeros(may.shape).masked_fill_(~may.tril(), -1e4)[:, None]
+def attention_mask(turn: Tensor) -> Tensor:
+    """Additive mask [B, 1, L, L]: causal, and within the shared prefix and the own turn only."""
+    allowed = (turn[:, None, :] == 0) | (turn[:, None, :] == turn[:, :, None])
+    return torch.zeros(allowed.shape).masked_fill_(~allowed.tril(), -1e4)[:, None]
 
 
 def _norm(layer: nn.Module, x: Tensor) -> Tensor:
@@ -129,20 +129,20 @@ def _layer(
     k = _norm(attn.k_norm, attn.k_proj(y).view(shape)).transpose(1, 2)
     v = attn.v_proj(y).view(shape).transpose(1, 2).repeat_interleave(groups, 1)
     q, k = _rotate(q, cos, sin), _rotate(k, cos, sin).repeat_interleave(groups, 1)
-    # Spelled out, since training supervises the weights.
+    # Computed explicitly, since training supervises the weights.
     weights = (q @ k.transpose(-1, -2) * attn.scaling + mask).softmax(-1, dtype=torch.float32)
     x = x + attn.o_proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
     return x + layer.mlp(_norm(layer.post_attention_layernorm, x)), weights
 
 
-def write(
+def language_model(
     text: nn.Module,
     embeds: Tensor,
-    place: Tensor,
+    position_ids: Tensor,
     mask: Tensor,
     deep: list[Tensor],
     start: int,
-    watched: tuple[int, ...] = (),
+    supervised_layers: tuple[int, ...] = (),
 ) -> tuple[Tensor, dict, list[Tensor]]:
     """The language model: embeddings [B, L, D] to final hidden states [B, L, D].
 
@@ -150,18 +150,18 @@ def write(
     after each layer.
     """
     n, rope = deep[0].shape[1] if deep else 0, text.rotary_emb
-    angles = place[..., None].float() * rope.inv_freq
+    angles = position_ids[..., None].float() * rope.inv_freq
     mixed = angles[0].clone()
     for axis in (1, 2):  # rows and columns take every third rate, as Qwen3-VL interleaves them
-        spots = slice(axis, rope.mrope_section[axis] * 3, 3)
-        mixed[..., spots] = angles[axis][..., spots]
+        dims = slice(axis, rope.mrope_section[axis] * 3, 3)
+        mixed[..., dims] = angles[axis][..., dims]
     angles = torch.cat((mixed, mixed), -1)[:, None]
     cos, sin, mask = (t.to(embeds.dtype) for t in (angles.cos(), angles.sin(), mask))
     x, weights, states = embeds, {}, []
     for number, layer in enumerate(text.layers):
-        x, seen = _layer(layer, x, cos, sin, mask)
-        if number in watched:
-            weights[number] = seen
+        x, attention = _layer(layer, x, cos, sin, mask)
+        if number in supervised_layers:
+            weights[number] = attention
         if number < len(deep):
             x = torch.cat(
                 (x[:, :start], x[:, start : start + n] + deep[number], x[:, start + n :]), 1

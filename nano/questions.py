@@ -1,8 +1,8 @@
-"""Turn a scene into questions and their true answers.
+"""Questions about a scene and their true answers.
 
-An answer is a list of pieces, and each piece says where in the picture one has
-to look to write it (its aim). The aims serve training only: they teach the
-language model's attention directly (see forward.py).
+An answer is a list of pieces, each with the part of the picture that it is about
+(its aim). The aims are for training only: they supervise the language model's
+attention (see forward.py).
 
 Coordinates in answers are whole numbers relative to the picture, 0..1000, as
 the Qwen3-VL family writes them.
@@ -23,7 +23,7 @@ OPEN_BOX, NEXT_BOX = '```json\n[\n\t{"bbox_2d": ', '},\n\t{"bbox_2d": '
 OPEN_POINT, NEXT_POINT = '```json\n[\n\t{"point_2d": ', '},\n\t{"point_2d": '
 LABEL, TEXT, CLOSE = '], "label": ', '], "text_content": ', "}\n]\n```"
 JOINTS = (OPEN_BOX, NEXT_BOX, OPEN_POINT, NEXT_POINT, LABEL, TEXT, CLOSE)
-PLACES = (
+POSITIONS = (
     "top left",
     "top",
     "top right",
@@ -35,7 +35,7 @@ PLACES = (
     "bottom right",
 )
 READS = ("The text reads", " The text reads")
-AT = tuple(f" at the {place}" for place in PLACES)
+AT = tuple(f" at the {position}" for position in POSITIONS)
 
 LOCATE = 'Locate every instance that belongs to the following categories: "{}".'
 SPOT = "Spotting all the text in the image with line-level, and output in JSON format."
@@ -46,7 +46,7 @@ READ = "Read all the text in the image."
 class Piece:
     """Some text of an answer.
 
-    `role` names what is looked up there, `aim` the ("shape" or "line", index[, character]).
+    `role` names the attention role, `aim` is ("shape" or "line", index[, character]).
     """
 
     text: str
@@ -76,10 +76,10 @@ def relative(scene: Scene, values) -> list[int]:
     ]
 
 
-def place(scene: Scene, shape: Shape) -> str:
+def position_name(scene: Scene, shape: Shape) -> str:
     """Which ninth of the picture the shape's centre lies in."""
     column, row = (min(2, int(3 * shape.centre[k] / scene.picture.size[k])) for k in (0, 1))
-    return PLACES[3 * row + column]
+    return POSITIONS[3 * row + column]
 
 
 def _spelled(line: Line, index: int) -> list[Piece]:
@@ -182,7 +182,7 @@ def describe(scene: Scene, rng: random.Random) -> Turn:
             Piece(article, "look", aim),
             Piece(f" {shape.colour}", "look", aim),
             Piece(f" {shape.kind}", "look", aim),
-            Piece(f" at the {place(scene, shape)}", "look", aim),
+            Piece(f" at the {position_name(scene, shape)}", "look", aim),
         ]
     if scene.shapes:
         pieces.append(Piece(".", "stop"))

@@ -1,4 +1,4 @@
-"""Draw a scene and know the truth about it.
+"""Synthetic scenes: pictures with exact ground truth.
 
 A scene is a picture of plain coloured shapes, of printed capitals and digits,
 or of both. Everything follows from the seed: the same seed draws the same
@@ -157,7 +157,7 @@ def _text(rng: random.Random, most: int) -> str:
 
 
 def _line(rng, draw, ink, unit, size, taken) -> Line | None:
-    """Print one line at a free place, or give up. Characters stand at equal steps."""
+    """Prints one line at a free position, or gives up (None). Characters are equally spaced."""
     width, height = size
     step = rng.uniform(25, 33) * unit
     text = _text(rng, int(width * 0.92 / step))
@@ -174,7 +174,7 @@ def _line(rng, draw, ink, unit, size, taken) -> Line | None:
             max(a[0] + i[2] for a, i in zip(at, inks, strict=True)),
             max(a[1] + i[3] for a, i in zip(at, inks, strict=True)),
         )
-        # Lines never stand side by side: each takes its whole row.
+        # Lines never share a row.
         row = (0, box[1], width, box[3])
         free = _apart(row, taken["lines"], 16 * unit) and _apart(box, taken["shapes"], 5 * unit)
         if free and box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height:
@@ -186,7 +186,7 @@ def _line(rng, draw, ink, unit, size, taken) -> Line | None:
 
 
 def _shape(rng, draw, unit, size, taken) -> Shape | None:
-    """Draw one shape at a free place, or give up (None)."""
+    """Draws one shape at a free position, or gives up (None)."""
     width, height = size
     for _ in range(30):
         side = min(rng.uniform(38, 115) * unit, 0.8 * min(size))
@@ -194,7 +194,7 @@ def _shape(rng, draw, unit, size, taken) -> Shape | None:
         x1, y1 = rng.uniform(2, width - w - 2), rng.uniform(2, height - h - 2)
         box = tuple(float(round(v)) for v in (x1, y1, x1 + w, y1 + h))
         middle = (box[0] + box[2]) / 2
-        # The order left to right must be plain to see, so centres differ by some 4 % of the width.
+        # The order from left to right must be unambiguous: centres differ by 4 % of the width.
         plain = all(abs(middle - (b[0] + b[2]) / 2) > 0.04 * width for b in taken["shapes"])
         if (
             plain

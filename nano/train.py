@@ -18,19 +18,19 @@ import torch
 from . import batches, config, forward, losses
 
 SEED = 7
-PARTS = 4  # each step is handed out in so many parts, to whichever process is free
-WARM = 50  # steps until the learning rate is full
+PARTS = 4  # each step is divided into so many parts, which free processes take
+WARM = 50  # warm-up steps of the learning rate
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`rates` are the learning rates at its start and end, `boxes` the weight of seeing them."""
+    """`rates` are the learning rates at its start and end, `boxes` the weight of the box loss."""
 
     name: str
     steps: int
     pictures: int  # per part
     turns: int  # per picture; 0 trains the vision tower alone
-    talk: int  # questions are asked in every so manieth part, the others train vision alone
+    talk: int  # every n-th part has questions, the others train vision alone
     rates: tuple[float, float]
     boxes: float
 
@@ -62,31 +62,43 @@ def optimizers(model, heads):
     )
 
 
-def learn(fast, heads, speaking, batch, talk: bool, boxes: float):
+def batch_loss(fast, heads, token_loss, batch, talk: bool, boxes: float):
     """All losses of one batch, as (loss, figures)."""
     inner = fast.model
-    first, deep = forward.see(inner.visual, batch.pixels)
+    first, deep = forward.vision_tower(inner.visual, batch.pixels)
     both = first + sum(deep)
-    loss, figures = losses.seeing(heads, first, both, batch.seen, boxes)
+    loss, figures = losses.vision_loss(heads, first, both, batch.labels, boxes)
     if not talk:
         return loss, figures
     n, text = first.shape[1], inner.language_model
     embeds = text.embed_tokens(batch.ids)
     embeds = torch.cat((embeds[:, : batch.start], first, embeds[:, batch.start + n :]), 1)
     rows, columns = batch.pixels.shape[2] // batches.CELL, batch.pixels.shape[3] // batches.CELL
-    place = forward.positions(batch.turn, batch.start, rows, columns)
-    hidden, weights, states = forward.write(
-        text, embeds, place, forward.visible(batch.turn), deep, batch.start, config.WATCHED
+    position_ids = forward.mrope_positions(batch.turn, batch.start, rows, columns)
+    hidden, weights, states = forward.language_model(
+        text,
+        embeds,
+        position_ids,
+        forward.attention_mask(batch.turn),
+        deep,
+        batch.start,
+        config.SUPERVISED_LAYERS,
     )
-    spoken, said = speaking(hidden, text.embed_tokens.weight, batch.target)
-    looked, where = losses.looking(weights, batch, n)
-    counted = losses.counting(heads, states[config.WATCHED[0]], batch)
-    loss = 0.5 * loss + 2 * spoken + 0.5 * looked + 0.3 * counted
-    return loss, {**figures, "speak": spoken.item(), **said, **where, "count": counted.item()}
+    token, token_figures = token_loss(hidden, text.embed_tokens.weight, batch.target)
+    attention, attention_figures = losses.attention_loss(weights, batch, n)
+    next_item = losses.next_item_loss(heads, states[config.SUPERVISED_LAYERS[0]], batch)
+    loss = 0.5 * loss + 2 * token + 0.5 * attention + 0.3 * next_item
+    return loss, {
+        **figures,
+        "speak": token.item(),
+        **token_figures,
+        **attention_figures,
+        "count": next_item.item(),
+    }
 
 
 class Shared:
-    """What the processes share: working weights, a sum of gradients each, the parts taken."""
+    """Shared memory of the processes: weights, gradient sums, and the count of parts taken."""
 
     def __init__(self, total: int, workers: int):
         import torch.multiprocessing as mp
@@ -105,7 +117,7 @@ class Worker:
     def __init__(self, shared: Shared, rank: int, stage: Stage):
         self.shared, self.rank, self.stage = shared, rank, stage
         self.model, self.heads = config.begin(SEED).bfloat16(), losses.Heads().bfloat16()
-        self.speaking, self.packer = losses.Speaking(), batches.Packer()
+        self.token_loss, self.packer = losses.TokenLoss(), batches.Packer()
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
         sizes = [p.numel() for p in self.parameters]
         for p, flat in zip(self.parameters, shared.weights.split(sizes), strict=True):
@@ -126,7 +138,9 @@ class Worker:
             turns = stage.turns if part % stage.talk == 0 else 0
             name = f"{SEED} {stage.name} {part}"
             batch = batches.make(self.packer, name, stage.pictures, turns)
-            loss, news = learn(self.model, self.heads, self.speaking, batch, turns > 0, stage.boxes)
+            loss, news = batch_loss(
+                self.model, self.heads, self.token_loss, batch, turns > 0, stage.boxes
+            )
             (loss / PARTS).backward()
             figures.update(news)
             for p, flat in zip(self.parameters, self.sums, strict=True):
@@ -136,7 +150,7 @@ class Worker:
 
 
 def serve(shared: Shared, rank: int, stage: Stage, steps: int) -> None:
-    """Life of a second process."""
+    """Main function of a worker process."""
     torch.set_num_threads(1)
     worker = Worker(shared, rank, stage)
     for step in range(steps):

@@ -1,4 +1,4 @@
-"""The bundled model: its scenes are true, its tokenizer keeps text, its checkpoint answers."""
+"""The bundled model: scenes with exact labels, a lossless tokenizer, a checkpoint that answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen_vl_suite.nano import batches, config, evaluate, forward, questions, sc
 CHECKPOINT = Path(evaluate.__file__).parent / "checkpoint"
 
 
-def test_a_seed_draws_one_scene():
+def test_a_scene_is_determined_by_its_seed():
     first, again, other = scenes.draw("a"), scenes.draw("a"), scenes.draw("b")
     assert first.picture.tobytes() == again.picture.tobytes()
     assert (first.shapes, first.lines) == (again.shapes, again.lines)
@@ -34,7 +34,7 @@ def test_all_kinds_and_sizes_are_drawn():
         assert [line.box[1] for line in scene.lines] == sorted(line.box[1] for line in scene.lines)
 
 
-def test_boxes_hold_the_ink_and_nothing_else_does():
+def test_boxes_contain_all_ink_and_nothing_outside():
     for seed in range(25):
         scene = scenes.draw(f"boxes {seed}")
         pixels = np.asarray(scene.picture).astype(int)
@@ -49,8 +49,8 @@ def test_boxes_hold_the_ink_and_nothing_else_does():
         assert not outside.any(), "no ink outside the boxes"
         for shape in scene.shapes:
             x, y = map(int, shape.centre)
-            wanted = np.array(scenes.COLOURS[shape.colour])
-            assert abs(pixels[y, x] - wanted).max() <= 12
+            expected = np.array(scenes.COLOURS[shape.colour])
+            assert abs(pixels[y, x] - expected).max() <= 12
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_boxes_hold_the_ink_and_nothing_else_does():
         "",
     ],
 )
-def test_the_tokenizer_keeps_all_text(text):
+def test_the_tokenizer_is_lossless(text):
     tokens = tokenizer.build()
     assert tokens.decode(tokens.encode(text).ids) == text
 
 
-def test_the_shipped_tokenizer_is_the_one_of_the_code():
+def test_the_shipped_tokenizer_matches_the_code():
     import tokenizers
 
     shipped = tokenizers.Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
@@ -76,7 +76,7 @@ def test_the_shipped_tokenizer_is_the_one_of_the_code():
     assert (CHECKPOINT / "chat_template.jinja").read_text("utf-8") == tokenizer.CHAT_TEMPLATE
 
 
-def test_coordinates_are_one_token_and_pieces_join_without_seams():
+def test_coordinates_are_one_token_and_pieces_tokenize_as_the_whole():
     tokens = tokenizer.build()
     assert len(tokens.encode("[74, 361, 324, 808").ids) == 4
     for seed in range(40):
@@ -86,32 +86,34 @@ def test_coordinates_are_one_token_and_pieces_join_without_seams():
             assert tokens.encode(turn.answer).ids == apart
 
 
-def test_the_resize_is_that_of_the_processor():
+def test_the_resize_equals_the_processors():
     from transformers import AutoImageProcessor
 
     official = AutoImageProcessor.from_pretrained(CHECKPOINT)
     for seed in range(6):
         picture = scenes.draw(f"resize {seed}").picture
         theirs = official(images=[picture], return_tensors="pt")
-        ours = forward.patches(batches.resized(picture)[None])[0]
+        ours = forward.patches(batches.resize(picture)[None])[0]
         both = ours.view(-1, 3, 1, 256).expand(-1, 3, 2, 256).reshape(-1, 1536)
         assert theirs["image_grid_thw"][0, 1:].prod() == len(ours)
         assert torch.allclose(theirs["pixel_values"], both, atol=1e-5)
 
 
-def test_the_training_forward_is_that_of_transformers():
+def test_the_training_forward_pass_equals_transformers():
     model = config.begin(seed=1)
     batch = batches.make(batches.Packer(), "test", 2, 3)
     inner, start = model.model, batch.start
     rows, columns = (side // batches.CELL for side in batch.pixels.shape[2:])
     with torch.no_grad():
-        first, deep = forward.see(inner.visual, batch.pixels)
+        first, deep = forward.vision_tower(inner.visual, batch.pixels)
         embeds = inner.language_model.embed_tokens(batch.ids)
         n = first.shape[1]
         embeds = torch.cat((embeds[:, :start], first, embeds[:, start + n :]), 1)
-        place = forward.positions(batch.turn, start, rows, columns)
-        mask = forward.visible(batch.turn)
-        hidden, _, _ = forward.write(inner.language_model, embeds, place, mask, deep, start)
+        position_ids = forward.mrope_positions(batch.turn, start, rows, columns)
+        mask = forward.attention_mask(batch.turn)
+        hidden, _, _ = forward.language_model(
+            inner.language_model, embeds, position_ids, mask, deep, start
+        )
         packed = model.lm_head(hidden)
         for number in (1, 2, 3):
             keep = (batch.turn[0] == 0) | (batch.turn[0] == number)
@@ -123,7 +125,7 @@ def test_the_training_forward_is_that_of_transformers():
                 attention_mask=torch.ones_like(ids),
                 pixel_values=pixels.expand(-1, 3, 2, 256).reshape(-1, 1536),
                 image_grid_thw=torch.tensor([[1, 2 * rows, 2 * columns]]),
-                **({"mm_token_type_ids": kinds} if evaluate._wants_kinds() else {}),
+                **({"mm_token_type_ids": kinds} if evaluate._takes_token_types() else {}),
             ).logits
             assert torch.allclose(alone[0], packed[0][keep], atol=1e-4)
 
@@ -142,7 +144,7 @@ def test_the_checkpoint_is_small_and_complete():
     }
 
 
-def test_the_processor_loads_and_fills_the_template():
+def test_the_processor_loads_and_applies_the_chat_template():
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(CHECKPOINT)
@@ -165,8 +167,8 @@ def test_the_processor_loads_and_fills_the_template():
 
 
 def test_the_checkpoint_answers():
-    """Sixteen fresh scenes; the floors lie below the figures of 500 (figures.json)."""
-    figures = evaluate.evaluate(evaluate.Asker(CHECKPOINT), 16, "test floors")
+    """Sixteen fresh scenes; the floors are below the figures for 500 (figures.json)."""
+    figures = evaluate.evaluate(evaluate.Answerer(CHECKPOINT), 16, "test floors")
     floors = {
         "ground_iou": 0.8,
         "ground_recall": 0.9,
