@@ -91,12 +91,12 @@ class MemoryModel:
 
     def _prefix_cache_bytes(self, needs: Sequence[TokenNeed]) -> int:
         """Prefixes of the prompts with images, and the images' features."""
-        kept = [
+        cached = [
             need.prompt * self.kv + self.linear_state + need.image * self.features
             for need in needs
             if need.image
         ]
-        return min(sum(kept), MAX_BYTES)
+        return min(sum(cached), MAX_BYTES)
 
     def _prefill_bytes(self, need: TokenNeed) -> int:
         # The vision tower is done before the language model begins, so the larger one counts.

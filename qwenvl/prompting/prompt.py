@@ -103,8 +103,8 @@ class Prompt:
         """Length in tokens of the prefix that ends with the last image: what questions about it
         have in common; 0 without images."""
         image_id = self.chat_template.image_token_id
-        places = [place for place, token in enumerate(self.ids) if token == image_id]
-        return places[-1] + 2 if places else 0  # the vision end token included
+        indices = [index for index, token in enumerate(self.ids) if token == image_id]
+        return indices[-1] + 2 if indices else 0  # the vision end token included
 
     def shrunk(self) -> Prompt | None:
         """The same with half the pixels; None where the request does not allow that or too little

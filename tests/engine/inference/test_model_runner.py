@@ -114,8 +114,8 @@ def test_a_finished_rows_slot_is_taken_at_once(fresh: Any) -> None:
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
 def test_a_second_question_about_an_image_reuses_its_prefix(fresh: Any, model_type: str) -> None:
     subject = fresh(model_type)
-    shown = picture(150, 200)
-    questions = [ask("what is it?", shown), ask("where?", shown, sampling=WARM)]
+    image = picture(150, 200)
+    questions = [ask("what is it?", image), ask("where?", image, sampling=WARM)]
     expected = []
     for question in questions:
         subject.prefix_cache.clear()
@@ -144,12 +144,12 @@ def test_an_image_is_encoded_once_whatever_stands_before_it(fresh: Any, model_ty
     """Another system prompt is another prefix, which is prefilled anew; the image's features are
     reused, also among other images."""
     subject = fresh(model_type)
-    shown, other = picture(150, 200), picture(64, 64)
+    image, other = picture(150, 200), picture(64, 64)
     questions = [
-        ask("what is it?", shown),
-        ask("what is it?", shown, system="Be brief."),
-        ask("and both?", other, shown),
-        ask("and both?", shown, other, shown),
+        ask("what is it?", image),
+        ask("what is it?", image, system="Be brief."),
+        ask("and both?", other, image),
+        ask("and both?", image, other, image),
     ]
     expected = []
     for question in questions:
@@ -166,14 +166,14 @@ def test_an_image_is_encoded_once_whatever_stands_before_it(fresh: Any, model_ty
 
 
 OTHERS = {
-    "one pixel": lambda shown: {"shown": flipped(shown)},
-    "pixel limit": lambda shown: {"max_pixels": 16 * 1024},
-    "orientation": lambda shown: {"shown": shown.transpose(1, 2).contiguous()},
+    "one pixel": lambda image: {"image": flipped(image)},
+    "pixel limit": lambda image: {"max_pixels": 16 * 1024},
+    "orientation": lambda image: {"image": image.transpose(1, 2).contiguous()},
 }
 
 
-def flipped(shown: torch.Tensor) -> torch.Tensor:
-    changed = shown.clone()
+def flipped(image: torch.Tensor) -> torch.Tensor:
+    changed = image.clone()
     changed[2, -1, -1] ^= 1
     return changed
 
@@ -181,11 +181,11 @@ def flipped(shown: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("case", OTHERS, ids=str)
 def test_anything_else_is_encoded_anew(fresh: Any, case: str) -> None:
     subject = fresh("qwen3_vl")
-    shown = picture(160, 160)
-    subject.generate([ask("what is it?", shown)])
-    fields = OTHERS[case](shown)
+    image = picture(160, 160)
+    subject.generate([ask("what is it?", image)])
+    fields = OTHERS[case](image)
     with counting(subject) as counts:
-        subject.generate([ask("what is it?", fields.pop("shown", shown), **fields)])
+        subject.generate([ask("what is it?", fields.pop("image", image), **fields)])
     assert counts["images"] == 1
 
 
@@ -225,13 +225,13 @@ def test_an_interrupted_prefill_leaves_nothing_in_the_prefix_cache_half_done(fre
 
 
 def test_a_call_leaves_no_reference_circles(fresh: Any) -> None:
-    subject, shown = fresh("qwen3_vl"), picture(50, 80)
-    gone = weakref.ref(shown)
+    subject, image = fresh("qwen3_vl"), picture(50, 80)
+    gone = weakref.ref(image)
     gc.collect()
     gc.disable()
     try:
-        subject.generate([ask("what is it?", shown)])
-        del shown
+        subject.generate([ask("what is it?", image)])
+        del image
         assert gone() is None
     finally:
         gc.enable()

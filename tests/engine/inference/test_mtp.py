@@ -67,11 +67,11 @@ def test_mtp_drafts_never_change_an_answer(subject: Any, monkeypatch: pytest.Mon
     """With the head's own drafts, and with drafts that are right up to a token; the second time
     behind a cached prefix; and with drafts by prompt lookup in between."""
     alone = [subject.generate([question])[0] for question in REQUESTS]
-    said = [generated_ids(subject, question) for question in REQUESTS]
+    answers = [generated_ids(subject, question) for question in REQUESTS]
     for subject.adaptive_lookup in (Never(), Always()):
         subject.adaptive_mtp = Always()
         assert [subject.generate([question])[0] for question in REQUESTS] == alone
-        for question, expected, ids in zip(REQUESTS, alone, said, strict=True):
+        for question, expected, ids in zip(REQUESTS, alone, answers, strict=True):
             subject.prefix_cache.clear()
             with pytest.MonkeyPatch.context() as patch, counted() as counts:
                 scripted_drafts(ids, patch)
@@ -89,9 +89,9 @@ def test_the_head_gets_the_models_hidden_states(
     """Every state with the token that followed it, once and in order, whatever was drafted."""
     question = REQUESTS[1]
     monkeypatch.setattr(subject.chat_template, "eos_ids", frozenset())
-    said = generated_ids(subject, question)
+    answer = generated_ids(subject, question)
     fed: list[tuple[torch.Tensor, torch.Tensor]] = []
-    scripted_drafts(said, monkeypatch)
+    scripted_drafts(answer, monkeypatch)
     append = MTPDraft.append
 
     def recorded_append(self: MTPDraft, hidden: torch.Tensor, tokens: torch.Tensor) -> None:
@@ -104,12 +104,12 @@ def test_the_head_gets_the_models_hidden_states(
         subject.generate([question])
     assert counts["launches"] > 2 and counts["verifications"] > 2
     prompt = subject.chat_template.encode(question, [])
-    whole = [*prompt, *said]
+    whole = [*prompt, *answer]
     with torch.no_grad():
         runner = ModelRunner(subject.model, -1, 2)
         runner.prefill(whole, [])
     states, tokens = (torch.cat(part) for part in zip(*fed, strict=True))
-    count = min(len(tokens), len(whole) - 1)  # a round may have been under way at the end
+    count = min(len(tokens), len(whole) - 1)  # a step may have been in flight at the end
     assert count > len(whole) - 10
     assert tokens[:count].tolist() == whole[1:][:count]
     expected = mtp_head.of(subject.model).last_hidden[0][0, :count]  # type: ignore[union-attr]
@@ -143,12 +143,12 @@ def test_a_draft_equals_that_of_the_official_layer(subject: Any) -> None:
             runner.prefill(ids, [])
             states = mtp_head.of(subject.model).last_hidden[0]  # type: ignore[union-attr]
             ours = mtp.new_draft(runner, ids, 108)
-            places = torch.arange(1, 8)
+            positions = torch.arange(1, 8)
             theirs, _, _ = official(
                 input_ids=torch.tensor([[*ids[1:], 108]]),
                 last_hidden_states=states,
                 attention_mask=None,
-                position_ids=places[None],
+                position_ids=positions[None],
                 mtp_cache=MtpCache(config=config.get_mtp_config()),
             )
             assert ours is not None

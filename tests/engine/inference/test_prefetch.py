@@ -148,12 +148,12 @@ def picture(side: int) -> torch.Tensor:
 
 
 def requests() -> list[Request]:
-    greedy, shown = Sampling(max_new_tokens=6), [picture(side) for side in (64, 80, 100, 64)]
+    greedy, images = Sampling(max_new_tokens=6), [picture(side) for side in (64, 80, 100, 64)]
     return [
-        *(Request((one,), "what is it?", sampling=greedy) for one in shown),
+        *(Request((one,), "what is it?", sampling=greedy) for one in images),
         Request((), "only words", sampling=greedy),
-        Request((shown[0], shown[1]), "both", sampling=greedy),
-        Request((shown[0],), "and where?", sampling=greedy),
+        Request((images[0], images[1]), "both", sampling=greedy),
+        Request((images[0],), "and where?", sampling=greedy),
     ]
 
 
@@ -189,8 +189,8 @@ def test_prefetch_does_not_change_answers(backend, request, model_type: str) -> 
 
 
 def test_an_image_of_several_requests_is_digested_once(backend, digested: list[bool]) -> None:
-    shown = picture(70)
-    asked = [Request((shown,), words, sampling=Sampling(2)) for words in ("a", "b", "c")]
+    image = picture(70)
+    asked = [Request((image,), words, sampling=Sampling(2)) for words in ("a", "b", "c")]
     subject = backend("qwen3_vl")
     one = subject.generate(asked[:1])
     del digested[:]

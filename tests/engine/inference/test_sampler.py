@@ -202,38 +202,38 @@ SAMPLINGS = st.fixed_dictionaries(
 
 @given(
     given=st.lists(st.tuples(SAMPLINGS, st.booleans()), min_size=1, max_size=5),
-    rounds=st.integers(1, 12),
+    steps=st.integers(1, 12),
     data=st.data(),
 )
 @settings(max_examples=60, deadline=None)
 def test_a_row_is_not_changed_by_rows_that_join_and_leave(
-    given: list[tuple[dict[str, Any], bool]], rounds: int, data: st.DataObject
+    given: list[tuple[dict[str, Any], bool]], steps: int, data: st.DataObject
 ) -> None:
     """Each row against itself alone, while others join, leave and change slots."""
-    generator = torch.Generator().manual_seed(rounds)
-    scores = torch.randn(rounds, VOCABULARY, generator=generator) * 3
+    generator = torch.Generator().manual_seed(steps)
+    scores = torch.randn(steps, VOCABULARY, generator=generator) * 3
     alone = []
     for sampling, thinking in given:
         subject = SingleRow(thinking, **sampling)
-        alone.append([subject.sample(scores[turn]) for turn in range(rounds)])
+        alone.append([subject.sample(scores[step]) for step in range(steps)])
 
     rows_together = batch(*(row(thinking, **sampling) for sampling, thinking in given))
-    which, turns = list(range(len(given))), [0] * len(given)
-    for _ in range(rounds):
-        tokens = take(rows_together, torch.stack([scores[turn] for turn in turns]))
+    which, taken = list(range(len(given))), [0] * len(given)
+    for _ in range(steps):
+        tokens = take(rows_together, torch.stack([scores[step] for step in taken]))
         for place, token in enumerate(tokens):
-            assert token == alone[which[place]][turns[place]]
-        turns = [turn + 1 for turn in turns]
+            assert token == alone[which[place]][taken[place]]
+        taken = [step + 1 for step in taken]
         for place in range(len(which)):
-            if turns[place] == rounds or data.draw(st.booleans()):  # another takes its place
+            if taken[place] == steps or data.draw(st.booleans()):  # another takes its place
                 which[place] = data.draw(st.integers(0, len(given) - 1))
                 sampling, thinking = given[which[place]]
                 rows_together.replace(place, batch(row(thinking, **sampling)))
-                turns[place] = 0
+                taken[place] = 0
         order = data.draw(st.permutations(range(len(which))))
         order = order[: data.draw(st.integers(1, len(order)))]
         rows_together.keep(order)
-        which, turns = [which[place] for place in order], [turns[place] for place in order]
+        which, taken = [which[place] for place in order], [taken[place] for place in order]
 
 
 def test_integer_parameters_do_not_round_those_of_the_next_row() -> None:

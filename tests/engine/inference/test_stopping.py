@@ -58,8 +58,8 @@ def test_a_loop_is_cut_to_one_turn_with_finish_reason_repetition() -> None:
 )
 def test_any_exact_loop_is_detected(head: list[int], turn: list[int]) -> None:
     turns = max(128, 800 // len(turn) + 1)  # as many as of any kind of turn
-    kept = loop_start([*head, *turn * turns])
-    assert kept is not None and kept <= len(head) + len(turn)
+    cut = loop_start([*head, *turn * turns])
+    assert cut is not None and cut <= len(head) + len(turn)
 
 
 NO_LOOPS = {
@@ -210,8 +210,10 @@ def test_loops_are_cut_to_one_turn_within_few_tokens(case: str) -> None:
     assert text.startswith(head + turn[:-1]) and len(text) <= len(head) + 2 * len(turn) + 8
     tokenizer = Tokenizer()
     ids = tokenizer.encode(head + turn * (2 + 40_000 // len(turn)))
-    kept = [loop_start(ids[:length], tokenizer.decode) is not None for length in range(0, most, 16)]
-    assert any(kept), "it goes on for longer"
+    detected = [
+        loop_start(ids[:length], tokenizer.decode) is not None for length in range(0, most, 16)
+    ]
+    assert any(detected), "it goes on for longer"
 
 
 @pytest.mark.parametrize("case", ["a sentence", "a box", "blank rows", "rows of dashes", "cells"])
