@@ -1,4 +1,4 @@
-"""The text in the nodes of a real ComfyUI, in both renderers."""
+"""Answer panel in a real ComfyUI, in both renderers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which node shows what: runs, tabs, subgraphs and undo, with ComfyUI's scripts faked."""
+"""Answer store and panels: which node shows which answer, over runs, tabs, subgraphs and undo.
+ComfyUI's scripts are faked."""
 
 from __future__ import annotations
 

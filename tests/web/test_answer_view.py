@@ -1,4 +1,4 @@
-"""The panel alone: what a person sees, reads along, copies and leafs through."""
+"""Answer view alone: what a user sees, follows, copies and pages through."""
 
 from __future__ import annotations
 

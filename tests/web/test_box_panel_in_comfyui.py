@@ -1,4 +1,4 @@
-"""Choosing among boxes by clicking, in a real ComfyUI and both of its renderers."""
+"""Box panel in a real ComfyUI, in both renderers: choosing among boxes by clicking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes over a picture, and the choice among them, on a bare page."""
+"""Box view and box selection on a bare page."""
 
 from __future__ import annotations
 

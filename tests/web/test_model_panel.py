@@ -1,4 +1,4 @@
-"""What the Loader's node says of the model that it will load, with ComfyUI's scripts faked."""
+"""Model panel: what the Loader shows of the model it will load, with ComfyUI's scripts faked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Loader's panel, the help pages and the translations in a real ComfyUI."""
+"""Model panel, help pages and translated nodes in a real ComfyUI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes, zooms, lists and errors of the pack's nodes in a real ComfyUI, in both renderers."""
+"""Appearance of the nodes in a real ComfyUI, in both renderers: sizes, zoom, lists, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The panels and lists in other languages, and the size of nodes, with ComfyUI's scripts faked."""
+"""Translated panels and lists, and the size of nodes. ComfyUI's scripts are faked."""
 
 from __future__ import annotations
 
