@@ -500,7 +500,14 @@ def test_out_of_memory_is_recognised_in_every_wording(error: BaseException, expe
 
 
 COSTS = MemoryModel(
-    cache=1000, state=0, prompt=5000, mask=3, scores=3, image=40_000, look=0, row=100_000
+    kv=1000,
+    linear_state=0,
+    prefill=5000,
+    mask=3,
+    scores=3,
+    vision=40_000,
+    features=0,
+    logits=100_000,
 )
 
 
