@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source: nothing is imported here."""
+"""Layering: which room may import which, read from the source. Nothing is imported here."""
 
 from __future__ import annotations
 
@@ -9,21 +9,35 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ENGINE = sorted((ROOT / "qwenvl").rglob("*.py"))
+QWENVL = ROOT / "qwenvl"
+ENGINE = sorted(QWENVL.rglob("*.py"))
 NODES = sorted((ROOT / "nodes").rglob("*.py"))
-# What loads a model and what runs it; nothing else imports transformers.
-WITH_TRANSFORMERS = {
-    "qwenvl/checkpoints/transformers_version.py",
-    "qwenvl/inference/kv_cache.py",
-    "qwenvl/inference/model_runner.py",
-    "qwenvl/inference/speculative/mtp.py",
-    "qwenvl/models/attention.py",
-    "qwenvl/models/load_progress.py",
-    "qwenvl/models/loading.py",
-    "qwenvl/models/quantization.py",
-    "qwenvl/prompting/template_sandbox.py",
-    "qwenvl/prompting/tokenizer.py",
-}
+
+# From the bottom up. A room (a folder, or a file beside them) imports rooms of lower lines and
+# itself; rooms of one line do not know one another.
+LAYERS = (
+    {"unicode"},
+    {"errors"},
+    {"types"},
+    {"families", "coordinates", "observer"},
+    {"checkpoints", "media", "replies"},
+    {"prompting", "tasks"},
+    {"models"},
+    {"inference"},
+    {"backends"},
+    {"run", "model_cache"},
+    {"cli"},
+    {"__main__"},
+)
+LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+
+# These know transformers; every other file would run without it.
+WITH_TRANSFORMERS = {"backends", "inference", "models", "prompting"}
+# These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
+WITHOUT_TORCH = {
+    "checkpoints", "coordinates", "errors", "families", "observer", "replies", "tasks", "types",
+    "unicode",
+}  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 
 
@@ -47,6 +61,20 @@ def outside(path: Path) -> set[str]:
     }
 
 
+def within(path: Path) -> set[str]:
+    """The engine's modules, dotted from ``qwenvl``, that a file of the engine imports."""
+    found = set()
+    for level, name in imports(path.read_text(encoding="utf-8")):
+        if level and name:
+            package = path.relative_to(QWENVL).parts[: -level or None]
+            found.add(".".join((*package, name)))
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(QWENVL).with_suffix("").parts[0]
+
+
 def label(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -61,19 +89,46 @@ def test_the_reader_sees_every_form_of_import():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("path", [p for p in ENGINE if p != QWENVL / "__init__.py"], ids=label)
+def test_no_import_goes_upward(path):
+    own = room(path)
+    reached = {name.split(".")[0] for name in within(path)} - {own}
+    assert reached <= LAYER.keys()
+    upward = {name for name in reached if LAYER[name] >= LAYER[own]}
+    assert not upward, f"{own} imports {sorted(upward)}"
+
+
+def test_files_import_one_another_in_no_circle():
+    modules = {
+        ".".join(path.relative_to(QWENVL).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in ENGINE
+    }
+    needs = {name: within(path) & modules.keys() for name, path in modules.items()}
+    left = dict(needs)
+    while ready := [name for name, others in left.items() if not others & left.keys() - {name}]:
+        for name in ready:
+            del left[name]
+    assert not left, f"a circle among {sorted(left)}"
+
+
 @pytest.mark.parametrize("path", ENGINE, ids=label)
 def test_the_engine_knows_nothing_of_comfyui(path):
     assert not outside(path) & HOST
-    depth = len(path.relative_to(ROOT / "qwenvl").parts)
+    depth = len(path.relative_to(QWENVL).parts)
     climbs = {name for level, name in imports(path.read_text(encoding="utf-8")) if level > depth}
     assert not climbs, "the engine imports from outside itself"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in ENGINE + NODES if label(p) not in WITH_TRANSFORMERS], ids=label
-)
-def test_few_files_import_transformers(path):
+@pytest.mark.parametrize("path", ENGINE + NODES, ids=label)
+def test_only_some_rooms_know_transformers(path):
+    if path.is_relative_to(QWENVL) and room(path) in WITH_TRANSFORMERS:
+        return
     assert "transformers" not in outside(path)
+
+
+@pytest.mark.parametrize("path", [p for p in ENGINE if room(p) in WITHOUT_TORCH], ids=label)
+def test_rooms_without_torch(path):
+    assert "torch" not in outside(path)
 
 
 @pytest.mark.parametrize("path", [p for p in NODES if p.parent.name != "host"], ids=label)
