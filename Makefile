@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 COMFYUI_PORT ?= 8188
+# Tests at once, each with a process and about 2 GB of its own.
+JOBS ?= 2
 export UV_HTTP_TIMEOUT ?= 300
 # As pip does: trust what the machine trusts, which matters behind a company's proxy.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem),1,0)
@@ -91,8 +93,8 @@ format: $(NEWEST)
 	.venv/bin/ruff format .
 
 test: setup browser lint
-	.venv-oldest/bin/python -m pytest -q tests/engine
-	$(PY) -m pytest -q
+	.venv-oldest/bin/python -m pytest -q -n $(JOBS) --dist worksteal tests/engine
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
 # Minutes to hours: 100,000 texts a family, and times from a kilobyte to a megabyte.
 fuzz: $(NEWEST)
