@@ -30,6 +30,7 @@ FAMILIES: Mapping[str, Family] = {
             sampling=_QWEN2,
             thinking_sampling=_THINKING,
             notes="Its replies are read; the model itself needs code for an older transformers.",
+            is_original=True,
         ),
         Family(
             "qwen2_vl",
@@ -89,6 +90,7 @@ FAMILIES: Mapping[str, Family] = {
             since="5.20",
             sampling=_INSTRUCT,
             thinking_sampling=_THINKING,
+            has_mtp_head=True,
         ),
         Family(
             "qwen3_5_moe",
@@ -98,6 +100,7 @@ FAMILIES: Mapping[str, Family] = {
             since="5.20",
             sampling=_INSTRUCT,
             thinking_sampling=_THINKING,
+            has_mtp_head=True,
         ),
     )
 }
@@ -144,6 +147,13 @@ def family_of(config: Mapping[str, Any]) -> Family:
         )
     return dataclasses.replace(
         DEFAULT, model_type=model_type, title=f"{model_type} (unknown model)"
+    )
+
+
+def has_mtp_head(model_type: object) -> bool:
+    """Whether checkpoints of ``model_type`` may hold a head for multi-token prediction."""
+    return (
+        isinstance(model_type, str) and model_type in FAMILIES and FAMILIES[model_type].has_mtp_head
     )
 
 

@@ -205,7 +205,9 @@ class Family:
     ``transformers_class``: None lets ``AutoModelForImageTextToText`` choose. ``since``: the first
     transformers release with that class. ``sampling`` and ``thinking_sampling``: the model makers'
     values for free text about pictures. Whether a checkpoint thinks is decided by its chat
-    template, not by its family.
+    template, not by its family. ``has_mtp_head``: checkpoints may hold a head for multi-token
+    prediction (``mtp.*``). ``is_original``: Qwen-VL of 2023, which ran only through Python code of
+    its own: its replies can be read, the model cannot be loaded.
     """
 
     model_type: str
@@ -220,6 +222,8 @@ class Family:
     vision_start: str = "<|vision_start|>"
     vision_end: str = "<|vision_end|>"
     notes: str = ""
+    has_mtp_head: bool = False
+    is_original: bool = False
 
 
 @dataclass(frozen=True)

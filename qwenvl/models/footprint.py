@@ -12,10 +12,9 @@ from ..checkpoints.catalogue import CatalogueEntry
 from ..checkpoints.files import read_settings
 from ..checkpoints.integrity import require_weight_files
 from ..checkpoints.tensors import FLOAT_DTYPES, MTP_PREFIX, NOT_LOADED_PREFIXES
+from ..families import has_mtp_head
 from ..types import LocalSpec
 
-MTP_MODEL_TYPES = ("qwen3_5", "qwen3_5_moe")
-"""Model types whose MTP head is loaded beside the model itself."""
 # Parts of the names of weights that are no linear layer or stay whole; see ``quantization``.
 _KEPT_WHOLE = {"visual", "lm_head", "embed_tokens", "audio_bos_eos_token"}
 
@@ -67,7 +66,7 @@ def estimated_bytes(path: Path, spec: LocalSpec) -> int:
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
     config = read_settings(path, "config.json")
     tied, mtp_bytes = _is_tied(config), 0
-    if config.get("model_type") in MTP_MODEL_TYPES and spec.device != SPLIT:
+    if has_mtp_head(config.get("model_type")) and spec.device != SPLIT:
         parts = [weight for weight in _tensors(path) if weight.name.startswith(MTP_PREFIX)]
         if all(weight.dtype in FLOAT_DTYPES for weight in parts):  # others are not used
             mtp_bytes = sum(weight.numel * itemsize for weight in parts)

@@ -118,7 +118,7 @@ def _copy_into_ram(model: Any, path: Path) -> None:
 @paused()
 def check_runnable(path: Path, spec: LocalSpec, family: Family) -> None:
     """Raises ``RemoteCodeRefused`` or ``UnsupportedModel`` where loading could never work."""
-    if family.model_type == "qwen":
+    if family.is_original:
         if not spec.trust_remote_code:
             raise RemoteCodeRefused(
                 f"{path.name} is an original Qwen-VL checkpoint: it runs only through Python code "

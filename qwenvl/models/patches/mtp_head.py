@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ...checkpoints.integrity import require_weight_files
 from ...checkpoints.safetensors_header import tensor_names
 from ...checkpoints.tensors import MTP_PREFIX
-from ..footprint import MTP_MODEL_TYPES
+from ...families import has_mtp_head
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def apply(model: Any, path: Path) -> None:
     ones, say), or where the model is split over devices: answers then come without drafts.
     """
     devices = {parameter.device for parameter in model.parameters()}
-    if model.config.model_type not in MTP_MODEL_TYPES or len(devices) > 1:
+    if not has_mtp_head(model.config.model_type) or len(devices) > 1:
         return
     chosen = require_weight_files(path)
     stored = {
