@@ -95,7 +95,7 @@ class Echo:
         return False
 
     def generate(
-        self, requests: Sequence[Request], watch: Observer | None = None
+        self, requests: Sequence[Request], observer: Observer | None = None
     ) -> list[Response]:
         self.asked += requests
         sizes = [tuple(tuple(image.shape[-2:]) for image in r.images) for r in requests]

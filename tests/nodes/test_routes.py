@@ -118,10 +118,7 @@ def test_the_forecast_of_a_loaded_model(cache: ModelCache, memory: Machine) -> N
     [
         pytest.param(80, 0, "now", "", id="enough free"),
         pytest.param(5, 75, "after others", "", id="once others are moved out"),
-        pytest.param(67, 0, "no", "8bit", id="the weights alone leave no room for the work"),
-        pytest.param(30, 10, "no", "8bit", id="8bit would fit"),
         pytest.param(20, 5, "no", "4bit", id="only 4bit would"),
-        pytest.param(10, 0, "no", "", id="nothing would"),
     ],
 )
 def test_whether_it_fits_and_what_would(
