@@ -49,7 +49,7 @@ def decode_timer(model: Model, tokens: int) -> Callable[[], float]:
     def asked(count: int) -> list[Any]:
         # Sampled: greedy decoding with random weights soon repeats itself.
         sampling = Sampling(count, temperature=1.0, seed=5)
-        return [Request((speed.picture(256, 0),), "What is it?", sampling=sampling)]
+        return [Request.ask((speed.picture(256, 0),), "What is it?", sampling=sampling)]
 
     short, long = asked(1), asked(1 + tokens)
 

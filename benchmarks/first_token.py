@@ -220,7 +220,7 @@ def measure_start(folder: str, precision: str, host: str, device: str) -> dict[s
     def request() -> Request:
         picture = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)
         sampling = Sampling(max_new_tokens=1)
-        return Request(images=(picture,), prompt="What is this?", sampling=sampling)
+        return Request.ask(images=(picture,), prompt="What is this?", sampling=sampling)
 
     def spec() -> LocalSpec:
         return LocalSpec(folder, precision=precision, device=device)

@@ -65,7 +65,9 @@ def prompt_lookup(name: str, wanted: float | None, model: Model, boxes: int) -> 
 
     try:
         with _scripted_output(backend, words) as length:
-            asked = Request((picture(256, 0),), "Locate every animal.", sampling=Sampling(length))
+            asked = Request.ask(
+                (picture(256, 0),), "Locate every animal.", sampling=Sampling(length)
+            )
             learnt = AdaptiveSpeculation()
             figure = compare(
                 name,

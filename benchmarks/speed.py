@@ -74,7 +74,7 @@ def questions(count: int, side: int, tokens: int) -> list[Any]:
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
     return [
-        Request((picture(side, seed),), "What is it?", sampling=Sampling(tokens))
+        Request.ask((picture(side, seed),), "What is it?", sampling=Sampling(tokens))
         for seed in range(count)
     ]
 
@@ -116,8 +116,8 @@ def second_question(name: str, wanted: float | None, model: Model, side: int) ->
     from qwen_vl_suite.qwenvl.types import Request, Sampling
 
     backend, shown = model.backend, picture(side, 0)
-    first = Request((shown,), "What is it?", sampling=Sampling(1))
-    second = Request((shown,), "Where is it?", sampling=Sampling(1))
+    first = Request.ask((shown,), "What is it?", sampling=Sampling(1))
+    second = Request.ask((shown,), "Where is it?", sampling=Sampling(1))
 
     def ours() -> list[list[int]]:
         return generated_ids(backend, [second])
@@ -143,7 +143,7 @@ def three_tasks(
 
     backend, shown = model.backend, picture(side, 0)
     asked = [
-        Request((shown,), task.prompt, system=task.system, sampling=Sampling(tokens))
+        Request.ask((shown,), task.prompt, system=task.system, sampling=Sampling(tokens))
         for task in (describe("short"), ocr("plain"), ground("cat"))
     ]
 

@@ -144,9 +144,9 @@ class _ResultReader(Observer):
 
 
 def _request(backend: Backend, query: Query) -> Request:
-    return Request(
-        images=(query.picture,),
-        prompt=query.task.prompt,
+    return Request.ask(
+        (query.picture,),
+        query.task.prompt,
         system=query.system or query.task.system,
         sampling=query.sampling or sampling_for(backend, query.task, query.thinking),
         min_pixels=query.min_pixels,

@@ -6,7 +6,7 @@ logged and stored. Standard library only: tasks and reply parsers work without t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,34 +94,106 @@ _SAMPLING_RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One earlier message of a conversation; ``role`` is ``user`` or ``assistant``."""
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A picture: ``pixels``, a uint8 RGB tensor ``[3, H, W]`` (see ``media.images``)."""
 
-    role: Literal["user", "assistant"]
-    text: str
+    pixels: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A video: ``frames``, a uint8 RGB tensor ``[T, 3, H, W]``, each shown at its one of ``times``
+    in seconds."""
+
+    frames: Any
+    times: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """Sound: ``samples``, a float tensor ``[channels, N]`` of -1 to 1, ``rate`` of them a second
+    in each channel."""
+
+    samples: Any
+    rate: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    """An earlier answer in a conversation, as the token ids that the model generated: its text
+    might not become the same tokens again. See ``Response.ids``."""
+
+    ids: tuple[int, ...]
+
+
+Part = str | Image | Video | Audio | Generated
+"""A part of a message."""
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """A message of a conversation: ``parts`` in the order in which the model reads them."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(part for part in self.parts if isinstance(part, str))
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One prompt with everything that determines its answer.
+    """A conversation to be continued, with everything that determines the answer.
 
-    ``images``: uint8 RGB tensors ``[3, H, W]`` (see ``images.pictures``), placed before the text
-    so that questions about one picture share a prefix. ``min_pixels``/``max_pixels`` bound the
-    area of each resized picture; None keeps the checkpoint's own bound. ``thinking``: True or
-    False turns a switchable model's thinking on or off, None keeps its default. ``may_shrink``:
-    resize the pictures to fewer pixels, step by step, if memory does not suffice.
+    ``min_pixels``/``max_pixels`` bound the area of each resized picture; None keeps the
+    checkpoint's own bound. ``thinking``: True or False turns a switchable model's thinking on or
+    off, None keeps its default. ``may_shrink``: resize the pictures to fewer pixels, step by step,
+    if memory does not suffice. ``logprobs``: compute the log-probability of each token of the
+    answer (see ``Token``). ``continues``: the conversation will go on, so what the model has
+    computed of it is kept in the prefix cache, the answer included.
     """
 
-    images: tuple[Any, ...] = ()
-    prompt: str = ""
-    system: str = ""
-    history: tuple[Turn, ...] = ()
+    messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     min_pixels: int | None = None
     max_pixels: int | None = None
     thinking: bool | None = None
     may_shrink: bool = False
+    logprobs: bool = False
+    continues: bool = False
+
+    @classmethod
+    def ask(
+        cls, images: Sequence[Any] = (), prompt: str = "", system: str = "", **fields: Any
+    ) -> Request:
+        """One question about ``images``, uint8 RGB tensors ``[3, H, W]``, which stand before it so
+        that questions about one picture share a prefix. ``fields``: the other fields."""
+        user = Message("user", (*map(Image, images), prompt))
+        before = (Message("system", (system,)),) if system else ()
+        return cls((*before, user), **fields)
+
+    @property
+    def media(self) -> tuple[Image | Video | Audio, ...]:
+        """All pictures, videos and sounds, in order."""
+        parts = [part for message in self.messages for part in message.parts]
+        return tuple(part for part in parts if isinstance(part, (Image, Video, Audio)))
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """The pixels of all pictures, in order."""
+        return tuple(part.pixels for part in self.media if isinstance(part, Image))
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last message."""
+        return self.messages[-1].text
+
+    @property
+    def system(self) -> str:
+        """The text of the system message; empty without one."""
+        return self.messages[0].text if self.messages[0].role == "system" else ""
 
 
 @dataclass(frozen=True)
@@ -134,10 +206,27 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Token:
+    """A generated token: its ``id``, and where its characters stand in the answer, from ``start``
+    up to but not including ``end``. Tokens that share a character have the same place, a token
+    without any (an end token, blanks that were stripped) an empty one.
+
+    ``logprob``: natural logarithm of the probability that the model itself gave it: of the softmax
+    of the logits, before penalties, bans and temperature. None unless the request asked for it."""
+
+    id: int
+    start: int
+    end: int
+    logprob: float | None = None
+
+
+@dataclass(frozen=True)
 class Response:
     """The generated text of one request. ``input_sizes``: the resized size of each of its
     pictures, in whose pixels some families write boxes. ``error``: why this request has no answer,
-    while others of its batch were answered. ``notes``: what the user should know about its end."""
+    while others of its batch were answered. ``notes``: what the user should know about its end.
+    ``tokens``: those of ``text``, thinking left out; a backend that does not know them gives
+    none."""
 
     text: str
     thinking: str = ""
@@ -146,6 +235,12 @@ class Response:
     usage: Usage = Usage()
     error: QwenVLError | None = None
     notes: tuple[str, ...] = ()
+    tokens: tuple[Token, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Token ids of the answer, for ``Generated``."""
+        return tuple(token.id for token in self.tokens)
 
 
 @dataclass(frozen=True)

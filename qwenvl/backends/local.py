@@ -335,6 +335,6 @@ class LocalBackend:
             thinking=thinking,
             finish_reason=row.finish_reason or "length",
             input_sizes=prompt.input_sizes,
-            usage=Usage(len(prompt.ids), sum(prompt.image_tokens), len(row.output_ids)),
+            usage=Usage(len(prompt.ids), prompt.image_tokens, len(row.output_ids)),
             notes=prompt.notes if row.finish_reason == "length" else (),
         )

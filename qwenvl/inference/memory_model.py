@@ -37,7 +37,7 @@ def token_need(prompt: Prompt) -> TokenNeed:
     return TokenNeed(
         prompt=len(prompt.ids),
         answer=new_row(prompt, 0).max_output,
-        image=sum(prompt.image_tokens),
+        image=prompt.image_tokens,
         suffix=len(prompt.ids) - prefix if prefix else 0,
     )
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from ..media.spans import Span
 from ..models.patches import patch_embedding
 from .kv_cache import SlotCache, linear_states
 from .mrope import rope_positions
@@ -108,18 +109,18 @@ class ModelRunner:
     def prefill(
         self,
         ids: Sequence[int],
-        grids: Sequence[tuple[int, int, int]],
+        spans: Sequence[Span],
         images: Sequence[ImageInput] = (),
         prefix: Prefill | None = None,
     ) -> tuple[Prefill, int]:
-        """Runs the prompt ``ids``, whose images have ``grids``, from its beginning, or from the end
+        """Runs the prompt ``ids``, whose images have ``spans``, from its beginning, or from the end
         of ``prefix``, with no image behind that; ``prefix`` is not changed. Gives also the M-RoPE
         position of the next token."""
         from transformers import DynamicCache
 
         start = prefix.length if prefix else 0
         cache = copy_cache(prefix.cache) if prefix else DynamicCache(config=self._text_config)
-        positions, next_position = rope_positions(ids, self.image_token_id, grids, self.merge_size)
+        positions, next_position = rope_positions(ids, self.image_token_id, spans, self.merge_size)
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([ids[start:]], device=self.device),
             "position_ids": positions[:, None, start:].to(self.device),
@@ -127,7 +128,7 @@ class ModelRunner:
         if images:
             # The images' own values go through ``_encoding``, one image after the other.
             inputs["pixel_values"] = self.vision_weight.new_empty(0)
-            inputs["image_grid_thw"] = torch.tensor(grids, device=self.device)
+            inputs["image_grid_thw"] = torch.tensor([s.grid for s in spans], device=self.device)
         with self._encoding(images):
             out = self.model(**inputs, past_key_values=cache, use_cache=True, **self._last_only)
         return Prefill(cache, len(ids), out.logits[0, -1].clone()), next_position

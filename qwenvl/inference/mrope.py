@@ -7,21 +7,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..media.spans import Span
+
 
 def rope_positions(
-    ids: Sequence[int], image_token_id: int, grids: Sequence[tuple[int, int, int]], merge_size: int
+    ids: Sequence[int], image_token_id: int, spans: Sequence[Span], merge_size: int
 ) -> tuple[Tensor, int]:
     """Positions ``[3, L]`` (time, height, width) of the tokens ``ids``, and that of the next one.
 
-    ``grids``: time, height and width in patches of each of the prompt's images, in order;
-    ``merge_size`` patches a side become one token. Multimodal rotary positions as in Qwen2-VL (Wang
-    et al. 2024, section 2.1), the same in all later families for still images: a text token has
-    the same number on all three axes, one more than the largest before it; an image's tokens keep
-    one time, and count rows and columns from there.
+    ``spans``: of the prompt's images, in order; ``merge_size`` patches a side become one token.
+    Multimodal rotary positions as in Qwen2-VL (Wang et al. 2024, section 2.1), the same in all
+    later families for still images: a text token has the same number on all three axes, one more
+    than the largest before it; an image's tokens keep one time, and count rows and columns from
+    there.
     """
     parts: list[Tensor] = []
     position, start = 0, 0
-    for _, rows, columns in grids:
+    for span in spans:
+        _, rows, columns = span.grid
         first = next(index for index in range(start, len(ids)) if ids[index] == image_token_id)
         parts.append(_text_positions(position, first - start))
         position += first - start
@@ -31,7 +34,7 @@ def rope_positions(
         plane[2] = torch.arange(width)
         parts.append(plane.flatten(1) + position)
         position += max(height, width)
-        start = first + height * width
+        start = first + span.tokens
     parts.append(_text_positions(position, len(ids) - start))
     return torch.cat(parts, 1), position + len(ids) - start
 

@@ -61,7 +61,7 @@ class Prefiller:
         prompt, runner = self._prompts[index], self._runner
         with interruptible(runner.model, self._observer.check):
             prefix = self._image_prefix(index)
-            prefill, position = runner.prefill(prompt.ids, prompt.grids, prefix=prefix)
+            prefill, position = runner.prefill(prompt.ids, prompt.spans, prefix=prefix)
         row = new_row(prompt, index)
         sampler = Sampler([row], runner.device, len(prefill.logits))
         sampler.prepare()
@@ -81,7 +81,7 @@ class Prefiller:
         if prefix is None:
             images = self._image_inputs(prompt, keyed_images)
             ids = prompt.ids[: prompt.image_prefix]
-            prefix, _ = self._runner.prefill(ids, prompt.grids, images)
+            prefix, _ = self._runner.prefill(ids, prompt.spans, images)
             self._cache.put(key, prefix)
         return prefix
 
@@ -90,7 +90,7 @@ class Prefiller:
         cached as soon as they are encoded."""
         cache, weight = self._cache, self._runner.vision_weight
         inputs: dict[Hashable, ImageInput] = {}
-        for (key, image), grid in zip(keyed_images, prompt.grids, strict=True):
+        for (key, image), span in zip(keyed_images, prompt.spans, strict=True):
             if key in inputs:
                 continue
             features, pixel_values = cache.get(key, self._runner.device), None
@@ -98,7 +98,7 @@ class Prefiller:
                 pixel_values = prompt.image_processor.pixel_values(
                     [image], weight.device, weight.dtype, self._observer.check
                 )
-            inputs[key] = ImageInput(grid, pixel_values, features, partial(cache.put, key))
+            inputs[key] = ImageInput(span.grid, pixel_values, features, partial(cache.put, key))
         return [inputs[key] for key, _ in keyed_images]
 
     def _prepare(self, index: int, check: Callable[[], None]) -> tuple[Hashable, KeyedImages]:

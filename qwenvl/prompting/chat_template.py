@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import config_checks
 from ..checkpoints.files import read_settings
 from ..errors import BadOption, IncompleteCheckpoint, UnsupportedModel
-from ..types import Family, Request
+from ..media.spans import Span
+from ..types import Family, Generated, Part, Request
 from ..unicode import well_formed
 from .template_sandbox import SandboxedTemplate
 from .tokenizer import load_tokenizer
@@ -34,6 +37,14 @@ _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
 """End of a turn, end of a text, and the start of a next turn."""
 
 THINK_START, THINK_END = "<think>", "</think>"
+
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # characters that Unicode keeps for programs themselves
+_PLACE = re.compile(f"{_OPEN}[0-9]+{_CLOSE}")
+
+
+def _place(number: int) -> str:
+    """Stands for an earlier answer while the template is rendered."""
+    return f"{_OPEN}{number}{_CLOSE}"
 
 
 class ChatTemplate:
@@ -88,51 +99,85 @@ class ChatTemplate:
         text = self._render([{"role": "user", "content": "."}], wish)
         return text.rstrip().endswith(THINK_START)
 
-    def _render(self, messages: list[dict[str, Any]], thinking: bool | None) -> str:
+    def _render(
+        self, messages: list[dict[str, Any]], thinking: bool | None, answer: bool = True
+    ) -> str:
+        """``answer``: with the beginning of the model's turn."""
         extra = {} if thinking is None else {"enable_thinking": thinking}
         return self._template.render(
             messages=messages,
             tools=None,
             documents=None,
-            add_generation_prompt=True,
+            add_generation_prompt=answer,
             **self.tokenizer.special_tokens_map,
             **extra,
         )
 
-    def encode(self, request: Request, image_tokens: Sequence[int]) -> list[int]:
-        """Token ids of the whole prompt, with as many image tokens for each image as
-        ``image_tokens`` says. Images stand before the first words."""
-        text = self._render(self._messages(request), request.thinking)
+    def encode(self, request: Request, spans: Sequence[Span], answer: bool = True) -> list[int]:
+        """Token ids of the whole prompt, with as many image tokens for each picture as its one of
+        ``spans`` says; without ``answer``, up to the end of the last message."""
+        text = self._render(self._messages(request), request.thinking, answer)
+        generated = [
+            part.ids
+            for message in request.messages
+            for part in message.parts
+            if isinstance(part, Generated)
+        ]
+        counts = [span.tokens for span in spans]
+        pieces = _PLACE.split(text)
+        if _PLACE.findall(text) != [_place(number) for number in range(len(generated))]:
+            raise UnsupportedModel(
+                "The chat template of this checkpoint leaves out earlier answers, so it cannot "
+                "hold a conversation. Replace chat_template.jinja by the original model's."
+            )
+        ids = self._tokenize(pieces[0])
+        for answered, piece in zip(generated, pieces[1:], strict=True):
+            ids += [*answered, *self._tokenize(piece)]
+        return self._expanded(ids, counts)
+
+    def _tokenize(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        if ids.count(self.image_token_id) != len(image_tokens):
+        return ids
+
+    def _expanded(self, ids: list[int], counts: Sequence[int]) -> list[int]:
+        """``ids`` with each image token repeated as ``counts`` says."""
+        if ids.count(self.image_token_id) != len(counts):
             raise IncompleteCheckpoint(
                 f"The chat template made {ids.count(self.image_token_id)} places for "
-                f"{len(image_tokens)} pictures; it is not one for pictures. Replace "
+                f"{len(counts)} pictures; it is not one for pictures. Replace "
                 "chat_template.jinja by the original model's."
             )
-        counts = iter(image_tokens)
+        following = iter(counts)
         expanded: list[int] = []
         for token in ids:
-            expanded.extend([token] * next(counts) if token == self.image_token_id else [token])
+            expanded.extend([token] * next(following) if token == self.image_token_id else [token])
         return expanded
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
+        """In the form that chat templates read."""
+        places = map(_place, itertools.count())
         messages: list[dict[str, Any]] = []
-        if request.system:
-            messages.append({"role": "system", "content": self._escaped(request.system)})
-        turns = [(turn.role, turn.text) for turn in request.history]
-        for number, (role, text) in enumerate([*turns, ("user", request.prompt)]):
-            content: Any = self._escaped(text)
-            if number == 0 and request.images:
-                images = [{"type": "image"} for _ in request.images]
-                content = [*images, {"type": "text", "text": content}]
-            messages.append({"role": role, "content": content})
+        for message in request.messages:
+            content = [self._content(part, places) for part in message.parts]
+            # Many a template can only read text where no picture is wanted.
+            if all("text" in part for part in content):
+                whole = "".join(part["text"] for part in content)
+                messages.append({"role": message.role, "content": whole})
+            else:
+                messages.append({"role": message.role, "content": content})
         return messages
+
+    def _content(self, part: Part, places: Iterator[str]) -> dict[str, Any]:
+        if isinstance(part, str):
+            return {"type": "text", "text": self._escaped(part)}
+        if isinstance(part, Generated):
+            return {"type": "text", "text": next(places)}
+        return {"type": "image"}
 
     def _escaped(self, text: str) -> str:
         """User text as well-formed Unicode, with control tokens broken up so that the tokenizer
         reads them as text."""
-        text = well_formed(text)
+        text = well_formed(text).replace(_OPEN, "\ufffd")
         for token in self._special:
             if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import BadOption
 from ..media.image_processor import ImageProcessor
-from ..types import THINKING_TOKENS, Request, Sampling
+from ..media.spans import plan
+from ..types import THINKING_TOKENS, Request, Sampling, Size
 from .chat_template import ChatTemplate
 
 _MIN_IMAGE_TOKENS = 64  # an image is not shrunk below this for want of memory
@@ -36,7 +37,7 @@ def context_length(config: Mapping[str, Any]) -> int | None:
 
 
 class Prompt:
-    """``request`` as token ids ``ids``, with ``grids`` and ``input_sizes`` of its images.
+    """``request`` as token ids ``ids``, with the ``spans`` of its pictures.
     ``context``: the model's context length (None: unknown). Raises ``BadImage`` for an image that
     no model can be given, and ``BadOption`` for a prompt that fills the context."""
 
@@ -50,14 +51,12 @@ class Prompt:
         self.request, self.chat_template, self.context = request, chat_template, context
         self._unbounded = image_processor
         self.image_processor = image_processor.bounded(request.min_pixels, request.max_pixels)
-        self.image_tokens = [self.image_processor.tokens(image) for image in request.images]
-        self.input_sizes = tuple(self.image_processor.input_size(i) for i in request.images)
+        self.spans = [plan(part, self.image_processor) for part in request.media]
         self.thinking = chat_template.thinks(request.thinking)
-        self.ids = chat_template.encode(request, self.image_tokens)
-        self.grids = [self.image_processor.grid(image) for image in request.images]
+        self.ids = chat_template.encode(request, self.spans)
         if context is not None and len(self.ids) >= context:
             raise BadOption(
-                f"The prompt is {len(self.ids)} tokens long ({sum(self.image_tokens)} of them "
+                f"The prompt is {len(self.ids)} tokens long ({self.image_tokens} of them "
                 f"pictures), but this model's context holds {context} with the answer. Shorten the "
                 "prompt, or show fewer or smaller pictures (max_pixels in the Loader)."
             )
@@ -94,8 +93,18 @@ class Prompt:
         )
 
     @property
+    def image_tokens(self) -> int:
+        """Tokens of all its pictures."""
+        return sum(span.tokens for span in self.spans)
+
+    @property
+    def input_sizes(self) -> tuple[Size, ...]:
+        """What each picture is resized to."""
+        return tuple(span.input_size for span in self.spans)
+
+    @property
     def nbytes(self) -> int:
-        """Of its images."""
+        """Of its pictures."""
         return sum(image.nbytes for image in self.request.images)
 
     @property
@@ -109,7 +118,8 @@ class Prompt:
     def shrunk(self) -> Prompt | None:
         """The same with half the pixels; None where the request does not allow that or too little
         would be left to see."""
-        if not self.request.may_shrink or max(self.image_tokens, default=0) < 2 * _MIN_IMAGE_TOKENS:
+        largest = max((span.tokens for span in self.spans), default=0)
+        if not self.request.may_shrink or largest < 2 * _MIN_IMAGE_TOKENS:
             return None
         most = max(height * width for height, width in self.input_sizes) // 2
         least = self.request.min_pixels

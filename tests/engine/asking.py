@@ -19,7 +19,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def ask(words: str, *pictures: torch.Tensor, tokens: int = 16, **sampling: Any) -> Request:
-    return Request(pictures, words, sampling=Sampling(tokens, **sampling))
+    return Request.ask(pictures, words, sampling=Sampling(tokens, **sampling))
 
 
 class Always(AdaptiveSpeculation):

@@ -59,7 +59,7 @@ def test_a_family_is_one_row(
     monkeypatch.setitem(FAMILIES, "qwen9_vl", row)  # type: ignore[arg-type]
 
     assert family_of({"model_type": "qwen9_vl"}) is row and not is_default(row)
-    asked = Request((PICTURE,), "What is it?", sampling=Sampling(8))
+    asked = Request.ask((PICTURE,), "What is it?", sampling=Sampling(8))
     new = load(LocalSpec(str(folder), device="cpu"))
     old = load(LocalSpec(str(tiny.make("qwen3_vl", tmp_path / "qwen3")), device="cpu"))
     assert new.family is row

@@ -14,7 +14,7 @@ from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.media import draw
 from qwen_vl_suite.qwenvl.prompting.chat_template import ChatTemplate
 from qwen_vl_suite.qwenvl.tasks import describe, ground, ocr
-from qwen_vl_suite.qwenvl.types import Box, Point, ReplyContext, Request, Turn
+from qwen_vl_suite.qwenvl.types import Box, Message, Point, ReplyContext, Request
 from qwen_vl_suite.qwenvl.unicode import well_formed
 
 HALF = "cat \ud83d"
@@ -55,11 +55,11 @@ def template():
 
 
 ASKED = {
-    "an own prompt": lambda text: Request(prompt=describe.describe(prompt=text).prompt),
-    "a system prompt": lambda text: Request(prompt="What?", system=text),
-    "an earlier turn": lambda text: Request(prompt="What?", history=(Turn("user", text),)),
-    "what to find": lambda text: Request(prompt=ground.ground(text).prompt),
-    "a language": lambda text: Request(prompt=ocr.ocr(language=text).prompt),
+    "an own prompt": lambda text: Request.ask(prompt=describe.describe(prompt=text).prompt),
+    "a system prompt": lambda text: Request.ask(prompt="What?", system=text),
+    "an earlier turn": lambda text: Request((Message("user", (text,)),) * 2),
+    "what to find": lambda text: Request.ask(prompt=ground.ground(text).prompt),
+    "a language": lambda text: Request.ask(prompt=ocr.ocr(language=text).prompt),
 }
 
 

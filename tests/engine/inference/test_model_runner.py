@@ -16,6 +16,7 @@ from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
+from qwen_vl_suite.qwenvl.media.spans import Span
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
 
 FAMILY_NAMES = list(tiny.CONFIGS)
@@ -29,7 +30,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def ask(words: str, *pictures: torch.Tensor, sampling: Sampling = GREEDY, **fields: Any) -> Request:
-    return Request(pictures, words, sampling=sampling, **fields)
+    return Request.ask(pictures, words, sampling=sampling, **fields)
 
 
 @contextmanager
@@ -246,20 +247,20 @@ def test_mrope_positions_equal_those_of_transformers(fresh: Any, model_type: str
     model, merge = subject.model.model, 2
     image, start = subject.chat_template.image_token_id, model.config.vision_start_token_id
     for layout in ([(4, 6)], [(2, 2), (8, 4)], [(2, 12), (6, 6), (4, 2)]):
-        ids, grids = [101, 102, 103], []
+        ids, spans = [101, 102, 103], []
         for rows, columns in layout:
             count = (rows // merge) * (columns // merge)
             ids += [start, *[image] * count, model.config.vision_end_token_id, 107, 107]
-            grids.append((1, rows, columns))
+            spans.append(Span((1, rows, columns), count, (16 * rows, 16 * columns)))
         tokens = torch.tensor([ids])
         given: dict[str, Any] = {
             "input_ids": tokens,
-            "image_grid_thw": torch.tensor(grids),
+            "image_grid_thw": torch.tensor([span.grid for span in spans]),
             "attention_mask": torch.ones_like(tokens),
         }
         if "mm_token_type_ids" in inspect.signature(model.get_rope_index).parameters:
             given["mm_token_type_ids"] = (tokens == image).int()
         expected, deltas = model.get_rope_index(**given)
-        ours, next_position = rope_positions(ids, image, grids, merge)
+        ours, next_position = rope_positions(ids, image, spans, merge)
         assert torch.equal(ours, expected[-3:, 0])
         assert next_position == len(ids) + int(deltas[0])

@@ -150,10 +150,10 @@ def picture(side: int) -> torch.Tensor:
 def requests() -> list[Request]:
     greedy, images = Sampling(max_new_tokens=6), [picture(side) for side in (64, 80, 100, 64)]
     return [
-        *(Request((one,), "what is it?", sampling=greedy) for one in images),
-        Request((), "only words", sampling=greedy),
-        Request((images[0], images[1]), "both", sampling=greedy),
-        Request((images[0],), "and where?", sampling=greedy),
+        *(Request.ask((one,), "what is it?", sampling=greedy) for one in images),
+        Request.ask((), "only words", sampling=greedy),
+        Request.ask((images[0], images[1]), "both", sampling=greedy),
+        Request.ask((images[0],), "and where?", sampling=greedy),
     ]
 
 
@@ -190,7 +190,7 @@ def test_prefetch_does_not_change_answers(backend, request, model_type: str) -> 
 
 def test_an_image_of_several_requests_is_digested_once(backend, digested: list[bool]) -> None:
     image = picture(70)
-    asked = [Request((image,), words, sampling=Sampling(2)) for words in ("a", "b", "c")]
+    asked = [Request.ask((image,), words, sampling=Sampling(2)) for words in ("a", "b", "c")]
     subject = backend("qwen3_vl")
     one = subject.generate(asked[:1])
     del digested[:]

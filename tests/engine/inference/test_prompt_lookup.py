@@ -209,7 +209,7 @@ def test_nan_logits_in_a_verification_raise_too(backend: Any) -> None:
         if out.logits.shape[1] > 1:
             out.logits.fill_(torch.nan)
 
-    question = Request((picture(64, 64),), "again again again again", sampling=Sampling(60))
+    question = Request.ask((picture(64, 64),), "again again again again", sampling=Sampling(60))
     hook = subject.model.register_forward_hook(fill_with_nan)
     try:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(NumericalError):

@@ -53,13 +53,15 @@ def questions(name: str) -> list[Request]:
         show = {0: noise(150, 200), 1: noise(64, 64), 2: noise(90, 130)}.__getitem__
     locate = "Locate every circle, star, square. Report bbox coordinates in JSON format."
     return [
-        Request((show(0),), "Describe this image.", sampling=Sampling(40)),
-        Request((show(0),), "Read all the text in the image.", sampling=Sampling(12)),
-        Request((show(0),), locate, sampling=Sampling(60)),
-        Request((show(1),), "Describe this image in detail.", sampling=Sampling(30)),
-        Request((show(1), show(2)), "Describe both.", system="Be brief.", sampling=Sampling(20)),
-        Request((), "Only words.", sampling=Sampling(8)),
-        Request((show(2),), locate, sampling=Sampling(24)),
+        Request.ask((show(0),), "Describe this image.", sampling=Sampling(40)),
+        Request.ask((show(0),), "Read all the text in the image.", sampling=Sampling(12)),
+        Request.ask((show(0),), locate, sampling=Sampling(60)),
+        Request.ask((show(1),), "Describe this image in detail.", sampling=Sampling(30)),
+        Request.ask(
+            (show(1), show(2)), "Describe both.", system="Be brief.", sampling=Sampling(20)
+        ),
+        Request.ask((), "Only words.", sampling=Sampling(8)),
+        Request.ask((show(2),), locate, sampling=Sampling(24)),
     ]
 
 
@@ -233,7 +235,7 @@ def test_with_steps_as_on_cuda(
 
 def test_a_seed_gives_its_text_in_any_batch(subject: Subject) -> None:
     sampled = [
-        Request(asked.images, asked.prompt, sampling=Sampling(20, temperature=1.0, seed=place))
+        Request.ask(asked.images, asked.prompt, sampling=Sampling(20, temperature=1.0, seed=place))
         for place, asked in enumerate(subject.requests)
     ]
     alone = [subject.tokens([request])[0] for request in sampled]

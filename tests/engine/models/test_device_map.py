@@ -127,9 +127,9 @@ def picture(height: int, width: int) -> torch.Tensor:
 def questions() -> list[Request]:
     sampling = Sampling(max_new_tokens=12)
     return [
-        Request((picture(50, 80),), "what is it?", sampling=sampling),
-        Request((picture(100, 100), picture(200, 64)), "both", sampling=sampling),
-        Request((), "only words", sampling=sampling),
+        Request.ask((picture(50, 80),), "what is it?", sampling=sampling),
+        Request.ask((picture(100, 100), picture(200, 64)), "both", sampling=sampling),
+        Request.ask((), "only words", sampling=sampling),
     ]
 
 

@@ -83,8 +83,8 @@ def test_every_family_says_the_same(
 ) -> None:
     picture = torch.arange(3 * 90 * 130).reshape(3, 90, 130).remainder(251).to(torch.uint8)
     asked = [
-        Request((picture,), "Describe this image.", sampling=Sampling(24)),
-        Request((), "Only words.", sampling=Sampling(30)),
+        Request.ask((picture,), "Describe this image.", sampling=Sampling(24)),
+        Request.ask((), "Only words.", sampling=Sampling(30)),
     ]
 
     def said() -> list[str]:

@@ -41,7 +41,7 @@ def request(seed: int = 0) -> Request:
     picture = torch.randint(
         0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
-    return Request(images=(picture,), prompt="what", sampling=Sampling(max_new_tokens=4))
+    return Request.ask(images=(picture,), prompt="what", sampling=Sampling(max_new_tokens=4))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -122,7 +122,7 @@ def picture(side: int, seed: int = 0) -> torch.Tensor:
 
 def requests(count: int, side: int = 64, **fields: Any) -> list[Request]:
     return [
-        Request((picture(side, seed),), "what is it?", sampling=GREEDY, **fields)
+        Request.ask((picture(side, seed),), "what is it?", sampling=GREEDY, **fields)
         for seed in range(count)
     ]
 
@@ -233,7 +233,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(subject: LocalBackend
 def test_what_was_answered_before_memory_ran_out_is_kept(subject: LocalBackend) -> None:
     asked = requests(4)
     short = Sampling(max_new_tokens=2)
-    asked[1] = Request(asked[1].images, asked[1].prompt, sampling=short)
+    asked[1] = Request.ask(asked[1].images, asked[1].prompt, sampling=short)
     calm = subject.generate(asked)
     prompt = max(response.usage.prompt_tokens for response in calm)
     with limited_to(subject, 4 * (prompt + 1)):  # the third token is too much
@@ -577,7 +577,9 @@ def test_the_costs_of_long_prompts_are_neither_short_nor_wasteful(
     backend: Any, model_type: str, pictures: int
 ) -> None:
     subject: LocalBackend = backend(model_type)
-    asked = Request((picture(64),) * pictures, "no " * 1000, sampling=Sampling(max_new_tokens=1))
+    asked = Request.ask(
+        (picture(64),) * pictures, "no " * 1000, sampling=Sampling(max_new_tokens=1)
+    )
     subject.generate([asked])
     need = token_need(subject.prompt(asked))
     assert need.prompt > 3000
@@ -597,7 +599,7 @@ def test_a_prompt_beyond_the_context_costs_only_its_own_answer(
 ) -> None:
     asked = requests(3)
     calm = subject.generate(asked)
-    asked[1] = Request(asked[1].images, "no " * words, sampling=GREEDY)
+    asked[1] = Request.ask(asked[1].images, "no " * words, sampling=GREEDY)
     observer = Recording()
     found = subject.generate(asked, observer)
     assert [found[0], found[2]] == [calm[0], calm[2]]
@@ -618,7 +620,7 @@ def test_an_answer_ends_with_the_context_and_says_so(
 ) -> None:
     subject: LocalBackend = backend("qwen3_vl", thinking)
     monkeypatch.setattr(subject.chat_template, "eos_ids", frozenset())
-    asked = Request((picture(64),), "why?", sampling=Sampling(max_new_tokens=64))
+    asked = Request.ask((picture(64),), "why?", sampling=Sampling(max_new_tokens=64))
     (calm,) = subject.generate([asked])
     assert calm.finish_reason == "length" and calm.notes == ()
     monkeypatch.setattr(subject, "context_length", calm.usage.prompt_tokens + 40)
@@ -706,7 +708,7 @@ def test_on_a_processor_nothing_is_begun_that_does_not_fit(checkpoint: Any) -> N
     subject = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu"), Ram())
     asked = requests(2)
     calm = subject.generate(asked)
-    asked.insert(1, Request(asked[0].images, "no " * 1000, sampling=GREEDY))
+    asked.insert(1, Request.ask(asked[0].images, "no " * 1000, sampling=GREEDY))
     needs = [dataclasses.replace(token_need(subject.prompt(each)), answer=1) for each in asked]
     costs = MemoryModel.from_model(subject.model)
     memory = subject.memory
@@ -741,10 +743,10 @@ def test_on_a_processor_an_answer_that_outgrows_ram_is_stopped_before_it_does(
 
     subject.chat_template.eos_ids = frozenset()
     long = Sampling(max_new_tokens=600, temperature=1.0, seed=1)
-    (whole,) = subject.generate([Request((), "go on", sampling=long)])
+    (whole,) = subject.generate([Request.ask((), "go on", sampling=long)])
     assert whole.usage.new_tokens == 600
     observer = Filling()
-    (found,) = subject.generate([Request((), "go on", sampling=long)], observer)
+    (found,) = subject.generate([Request.ask((), "go on", sampling=long)], observer)
     assert isinstance(found.error, OutOfMemory)
     assert 100 <= observer.tokens <= 256
 

@@ -151,7 +151,7 @@ def test_a_step_is_far_fewer_kernels_and_says_the_same(
 
     def said() -> str:
         backend.prefix_cache.clear()
-        (answer,) = backend.generate([Request((), "A few words.", sampling=Sampling(12))])
+        (answer,) = backend.generate([Request.ask((), "A few words.", sampling=Sampling(12))])
         monkeypatch.setattr(norms, "rms_norm", rms_norm)
         return answer.text
 

@@ -137,7 +137,7 @@ def test_answers_come_from_single_frames_in_the_models_type(backend, model_type:
     hook = embedding.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     shown = torch.randint(0, 256, (3, 120, 90), dtype=torch.uint8)
     try:
-        subject.generate([Request((shown,), "what?", sampling=Sampling(2))])
+        subject.generate([Request.ask((shown,), "what?", sampling=Sampling(2))])
     finally:
         hook.remove()
     (rows,) = given
