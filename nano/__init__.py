@@ -1,4 +1,11 @@
-"""The bundled demo model: draws scenes, trains a tiny Qwen3-VL on them, evaluates it.
+"""The bundled demo model: trains a tiny Qwen3-VL on drawn scenes, evaluates it.
 
-See README.md.
+The scenes are the engine's own (`qwenvl/doctor/scenes`). See README.md.
 """
+
+if __package__ == "nano":  # python -m nano.train, in the pack's folder
+    from qwenvl.doctor import matching, scenes
+else:  # a part of the pack
+    from ..qwenvl.doctor import matching, scenes
+
+__all__ = ["matching", "scenes"]

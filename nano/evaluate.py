@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from . import questions, scenes
+from . import matching, questions, scenes
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = "evaluation"
@@ -99,36 +99,6 @@ def entries(answer: str) -> list[dict]:
         return []
 
 
-def overlap(a, b) -> float:
-    """Intersection over union of two (x1, y1, x2, y2)."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    inside = max(0, width) * max(0, height)
-    return inside / max(
-        1e-9, (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inside
-    )
-
-
-def matched(truth: list, found: list) -> list[float]:
-    """For each true (label, box) the best IoU among found ones of that label, each used once."""
-    pairs = sorted(
-        (
-            (overlap(t[1], f[1]), i, j)
-            for i, t in enumerate(truth)
-            for j, f in enumerate(found)
-            if t[0] == f[0]
-        ),
-        reverse=True,
-    )
-    best, used = [0.0] * len(truth), set()
-    taken = set()
-    for value, i, j in pairs:
-        if i not in taken and j not in used:
-            best[i] = value
-            taken.add(i)
-            used.add(j)
-    return best
-
-
 def _described(answer: str) -> list[str]:
     """The "colour shape" names of a description, in order."""
     names = rf"\b({'|'.join(scenes.COLOURS)}) ({'|'.join(scenes.SHAPES)})\b"
@@ -200,16 +170,18 @@ def evaluate(answerer: Answerer, number: int = 500, seed: str = SEED) -> dict:
             true = [(line.text, questions.relative(scene, line.box)) for line in scene.lines]
             add("spot_exact_text", [b[0] for b in boxes] == [t[0] for t in true])
             scores.setdefault("spot_iou", []).extend(
-                matched([("", t[1]) for t in true], [("", b[1]) for b in boxes])
+                matching.matched([("", t[1]) for t in true], [("", b[1]) for b in boxes])
             )
         elif kind == "ground":
             boxes = [
                 (e.get("label"), e["bbox_2d"]) for e in entries(answer) if _is_box(e.get("bbox_2d"))
             ]
-            best = matched(truth, boxes)
+            best = matching.matched(truth, boxes)
             scores.setdefault("ground_iou", []).extend(best)
             scores.setdefault("ground_recall", []).extend(v > 0.5 for v in best)
-            scores.setdefault("ground_precision", []).extend(v > 0.5 for v in matched(boxes, truth))
+            scores.setdefault("ground_precision", []).extend(
+                v > 0.5 for v in matching.matched(boxes, truth)
+            )
             add("ground_count_right", len(boxes) == len(truth))
         elif kind == "point":
             spots = [e["point_2d"] for e in entries(answer) if _is_box(e.get("point_2d"), 2)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from .scenes import COLOURS, SHAPES, Line, Scene, Shape
+from . import scenes
 
 NOTHING = "None found."
 NO_TEXT = "No text found."
@@ -69,20 +69,20 @@ class Turn:
         return "".join(p.text for p in self.pieces)
 
 
-def relative(scene: Scene, values) -> list[int]:
+def relative(scene: scenes.Scene, values) -> list[int]:
     """Pixels (x, y, x, y, ...) of the picture to whole numbers 0..1000."""
     return [
         max(0, min(1000, round(1000 * v / scene.picture.size[k % 2]))) for k, v in enumerate(values)
     ]
 
 
-def position_name(scene: Scene, shape: Shape) -> str:
+def position_name(scene: scenes.Scene, shape: scenes.Shape) -> str:
     """Which ninth of the picture the shape's centre lies in."""
     column, row = (min(2, int(3 * shape.centre[k] / scene.picture.size[k])) for k in (0, 1))
     return POSITIONS[3 * row + column]
 
 
-def _spelled(line: Line, index: int) -> list[Piece]:
+def _spelled(line: scenes.Line, index: int) -> list[Piece]:
     return [Piece(c, "char", ("line", index, k)) for k, c in enumerate(line.text)]
 
 
@@ -159,7 +159,7 @@ _WHAT = (
 )
 
 
-def describe(scene: Scene, rng: random.Random) -> Turn:
+def describe(scene: scenes.Scene, rng: random.Random) -> Turn:
     """A description. Where the question asks for detail, the answer starts with the ground."""
     if rng.random() < 0.25:
         question = rng.choice(("Describe this image.", "Describe this image in detail."))
@@ -216,7 +216,7 @@ _READ = (
 )
 
 
-def read(scene: Scene, rng: random.Random) -> Turn:
+def read(scene: scenes.Scene, rng: random.Random) -> Turn:
     """All the text, a line each."""
     pieces = []
     for k, line in enumerate(scene.lines):
@@ -235,7 +235,7 @@ _SPOT = (
 )
 
 
-def spot(scene: Scene, rng: random.Random) -> Turn:
+def spot(scene: scenes.Scene, rng: random.Random) -> Turn:
     """Each line with its box."""
     pieces = []
     for k, line in enumerate(scene.lines):
@@ -251,12 +251,14 @@ def spot(scene: Scene, rng: random.Random) -> Turn:
 
 
 # ------------------------------------------------------------------- finding
-def fits(shape: Shape, name: str) -> bool:
+def fits(shape: scenes.Shape, name: str) -> bool:
     """Does a category such as "star" or "red circle" name this shape?"""
     return name in (shape.name, shape.kind)
 
 
-def categories(scene: Scene, rng: random.Random, absent: bool | None = None) -> tuple[str, ...]:
+def categories(
+    scene: scenes.Scene, rng: random.Random, absent: bool | None = None
+) -> tuple[str, ...]:
     """One to three categories that do not overlap; `absent` True: none is there, False: all."""
     if absent is None:
         absent = rng.random() < 0.2
@@ -266,12 +268,15 @@ def categories(scene: Scene, rng: random.Random, absent: bool | None = None) -> 
         shape = (
             rng.choice(scene.shapes)
             if here
-            else Shape(rng.choice(SHAPES), rng.choice(list(COLOURS)), (0,) * 4)
+            else scenes.Shape(rng.choice(scenes.SHAPES), rng.choice(list(scenes.COLOURS)), (0,) * 4)
         )
         if not here and scene.shapes and rng.random() < 0.5:  # nearly right is the harder question
             real = rng.choice(scene.shapes)
             shape = rng.choice(
-                (Shape(real.kind, shape.colour, real.box), Shape(shape.kind, real.colour, real.box))
+                (
+                    scenes.Shape(real.kind, shape.colour, real.box),
+                    scenes.Shape(shape.kind, real.colour, real.box),
+                )
             )
         name = rng.choice((shape.name, shape.name, shape.kind))
         present = any(fits(s, name) for s in scene.shapes)
@@ -331,20 +336,20 @@ def _located(scene, names, kind, question) -> Turn:
     return Turn(kind, question, tuple(pieces), tuple(k for _, k in found), names)
 
 
-def ground(scene: Scene, rng: random.Random, absent: bool | None = None) -> Turn:
+def ground(scene: scenes.Scene, rng: random.Random, absent: bool | None = None) -> Turn:
     """Boxes of the shapes of some categories."""
     names = categories(scene, rng, absent)
     return _located(scene, names, "ground", rng.choice(_BOX).format(", ".join(names)))
 
 
-def point(scene: Scene, rng: random.Random, absent: bool | None = None) -> Turn:
+def point(scene: scenes.Scene, rng: random.Random, absent: bool | None = None) -> Turn:
     """Centres of the shapes of some categories."""
     names = categories(scene, rng, absent)
     return _located(scene, names, "point", rng.choice(_POINT).format(", ".join(names)))
 
 
 # -------------------------------------------------------------------- extras
-def count(scene: Scene, rng: random.Random) -> Turn:
+def count(scene: scenes.Scene, rng: random.Random) -> Turn:
     """How many shapes, of any kind or of one."""
     if rng.random() < 0.5:
         about, what = tuple(range(len(scene.shapes))), "shapes"
@@ -355,7 +360,7 @@ def count(scene: Scene, rng: random.Random) -> Turn:
     return Turn("count", ask.format(what), (Piece(str(len(about))),), about)
 
 
-def yes_no(scene: Scene, rng: random.Random) -> Turn:
+def yes_no(scene: scenes.Scene, rng: random.Random) -> Turn:
     """Is a category there?"""
     name = categories(scene, rng, absent=rng.random() < 0.5)[0]
     about = tuple(k for k, s in enumerate(scene.shapes) if fits(s, name))
@@ -366,7 +371,7 @@ def yes_no(scene: Scene, rng: random.Random) -> Turn:
     return Turn("yes_no", ask, (Piece("Yes." if about else "No."),), about)
 
 
-def turns(scene: Scene, rng: random.Random, number: int) -> list[Turn]:
+def turns(scene: scenes.Scene, rng: random.Random, number: int) -> list[Turn]:
     """`number` questions about this scene, chosen so that most have something to find."""
     weights = {
         describe: 3,

@@ -27,6 +27,7 @@ LAYERS = (
     {"inference"},
     {"backends"},
     {"run", "model_cache"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 )
