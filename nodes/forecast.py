@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..qwenvl.backends.base import Resident
 from ..qwenvl.checkpoints.library import Download
 from ..qwenvl.errors import BadOption, QwenVLError
 from ..qwenvl.model_cache import CACHE
@@ -27,7 +28,8 @@ def forecast(query: Mapping[str, str]) -> dict[str, Any]:
         place = models.locate(query.get("model", ""))
         spec = _spec(query, "" if isinstance(place, Download) else str(place))
         loaded = CACHE.loaded(spec) if spec.checkpoint else []
-        found = engine.forecast(place, spec, _device_memory(spec), loaded)
+        resident = [backend for backend in loaded if isinstance(backend, Resident)]
+        found = engine.forecast(place, spec, _device_memory(spec), resident)
     except QwenVLError as error:
         raise BadOption(models.without_folders(str(error))) from error
     return {**dataclasses.asdict(found), "problem": models.without_folders(found.problem)}

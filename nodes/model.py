@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..qwenvl import run
-from ..qwenvl.backends.base import Backend
+from ..qwenvl.backends.base import Backend, Resident
 from ..qwenvl.checkpoints import library
 from ..qwenvl.media import images
 from ..qwenvl.media.pixel_bounds import with_longest_side
 from ..qwenvl.model_cache import CACHE
-from ..qwenvl.types import LocalSpec, Result, Task
+from ..qwenvl.types import LocalSpec, Result, Spec, Task
 from . import host, sockets
 
 Report = Callable[[Sequence[Result]], None]
@@ -27,7 +27,10 @@ _ADVICE = "To go on with the answers that are there, set when_unreadable to keep
 
 
 def apply_after_use(backend: Backend, after_use: str) -> None:
-    """Does with a model's weights what ``after_use``, one of ``AFTER_USE``, says."""
+    """Does with a model's weights what ``after_use``, one of ``AFTER_USE``, says. A model that runs
+    elsewhere has none here to move."""
+    if not isinstance(backend, Resident):
+        return
     if after_use == OFFLOAD:
         backend.offload()
     elif after_use == UNLOAD:
@@ -44,7 +47,7 @@ class ModelHandle:
     settings change, when its graph is gone, and on "Free model and node cache".
     """
 
-    spec: LocalSpec
+    spec: Spec
     min_pixels: int | None = None
     max_pixels: int | None = None
     shrink_to_fit: bool = False
@@ -55,7 +58,9 @@ class ModelHandle:
 
     def __repr__(self) -> str:
         """The model's name without its folder: what a node that shows any value prints."""
-        return library.name_of(Path(self.spec.checkpoint))
+        if isinstance(self.spec, LocalSpec):
+            return library.name_of(Path(self.spec.checkpoint))
+        return self.spec.model
 
     def answer(
         self, questions: Sequence[Question], report: Report | None = None

@@ -8,28 +8,29 @@ import os
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .backends.base import Backend
-from .types import LocalSpec
+from .backends.base import Backend, Resident
+from .errors import Unavailable
+from .types import LocalSpec, ServerSpec, Spec
 
 if TYPE_CHECKING:
     from .models.memory import Memory
 
 log = logging.getLogger(__name__)
 
-Load = Callable[[LocalSpec], Backend]
+Load = Callable[[Spec], Backend]
 
 
 @dataclass(frozen=True)
 class CacheStats:
     """Statistics of a model cache. ``hits`` and ``misses`` count leases, ``evictions``
-    models closed for ``max_bytes``. ``models``: how many are open now; ``bytes``: what they
-    occupy, as they measure it."""
+    models closed for ``max_bytes``. ``models``: how many are open now; ``bytes``: what those
+    whose weights are in this machine's memory occupy, as they measure it."""
 
     hits: int
     misses: int
@@ -57,7 +58,7 @@ class Reference:
 
 
 class ModelCache:
-    """LRU cache of models by ``LocalSpec``, checkpoints compared by their real path. Thread-safe.
+    """LRU cache of models by their spec, checkpoints compared by their real path. Thread-safe.
 
     A request for a model that is being opened waits for it; one for another open model does not.
     ``memory``: the memory manager of the models (None: torch alone).
@@ -71,17 +72,17 @@ class ModelCache:
         self.max_bytes = max_bytes
         self.memory: Memory | None = None
         self._load = load
-        self._discarded: deque[LocalSpec] = deque()
-        self._references: weakref.WeakValueDictionary[LocalSpec, Reference] = (
+        self._discarded: deque[Spec] = deque()
+        self._references: weakref.WeakValueDictionary[Spec, Reference] = (
             weakref.WeakValueDictionary()
         )
         # Guards all below; never held while a model loads or closes.
         self._lock = threading.Lock()
-        self._entries: OrderedDict[LocalSpec, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Spec, _Entry] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
 
     @contextmanager
-    def lease(self, spec: LocalSpec) -> Iterator[Backend]:
+    def lease(self, spec: Spec) -> Iterator[Backend]:
         """The model of ``spec``, which is neither evicted nor closed while the block runs.
 
         What opening raises reaches every thread that waited for it, and is not cached.
@@ -94,26 +95,26 @@ class ModelCache:
         finally:
             self._release(entry)
 
-    def get(self, spec: LocalSpec) -> Backend:
+    def get(self, spec: Spec) -> Backend:
         """The model of ``spec``. It can be closed at any later time by ``unload``, ``clear`` or
         eviction: hold a ``lease`` for as long as work lasts where these may happen."""
         with self.lease(spec) as backend:
             return backend
 
-    def unload(self, spec: LocalSpec) -> bool:
+    def unload(self, spec: Spec) -> bool:
         """Closes the model of ``spec`` once its last lease ends. Returns whether there was one."""
         with self._locked():
             entry, idle = self._remove(spec)
         _close(idle)
         return entry is not None
 
-    def discard(self, spec: LocalSpec) -> None:
+    def discard(self, spec: Spec) -> None:
         """As ``unload``, for finalizers, which may run at any point of any thread, even one that
         holds this cache's lock: the thread that holds it then unloads as it lets go."""
         self._discarded.append(_key(spec))
         self._unload_discarded()
 
-    def reference(self, spec: LocalSpec) -> Reference:
+    def reference(self, spec: Spec) -> Reference:
         """A reference to the model of ``spec``, which it neither loads nor locks: when the last
         one is garbage-collected, the model is unloaded."""
         key = _key(spec)
@@ -123,7 +124,7 @@ class ModelCache:
             weakref.finalize(found, self._dereference, key).atexit = False
         return found
 
-    def _dereference(self, key: LocalSpec) -> None:
+    def _dereference(self, key: Spec) -> None:
         if key not in self._references:
             self.discard(key)
 
@@ -134,7 +135,7 @@ class ModelCache:
             self._entries.clear()
         _close(idle)
 
-    def loaded(self, spec: LocalSpec | None = None) -> list[Backend]:
+    def loaded(self, spec: Spec | None = None) -> list[Backend]:
         """The open models, the most recently used one last; of ``spec`` only, if one is given."""
         only = _key(spec) if spec else None
         with self._locked():
@@ -147,7 +148,7 @@ class ModelCache:
     def stats(self) -> CacheStats:
         with self._locked():
             opened = [entry for entry in self._entries.values() if entry.is_open]
-            nbytes = sum(entry.backend.result().nbytes for entry in opened)
+            nbytes = sum(_nbytes(entry.backend.result()) for entry in opened)
             return CacheStats(self._hits, self._misses, self._evictions, nbytes, len(opened))
 
     @contextmanager
@@ -169,14 +170,14 @@ class ModelCache:
                 self._lock.release()
             _close(idle)
 
-    def _remove(self, spec: LocalSpec) -> tuple[_Entry | None, list[_Entry]]:
+    def _remove(self, spec: Spec) -> tuple[_Entry | None, list[_Entry]]:
         """Removes a model; the second part is what can be closed at once."""
         entry = self._entries.pop(_key(spec), None)
         if entry is not None:
-            log.info("Unloading %s", spec.checkpoint)
+            log.info("Unloading %s", _title(spec))
         return entry, self._mark_removed([entry] if entry else [])
 
-    def _acquire(self, spec: LocalSpec) -> tuple[_Entry, bool]:
+    def _acquire(self, spec: Spec) -> tuple[_Entry, bool]:
         key = _key(spec)
         with self._locked():
             is_new = key not in self._entries
@@ -187,7 +188,7 @@ class ModelCache:
             self._misses += is_new
         return entry, is_new
 
-    def _open(self, spec: LocalSpec, entry: _Entry) -> None:
+    def _open(self, spec: Spec, entry: _Entry) -> None:
         try:
             backend = self._load(spec)
         except BaseException as error:  # a host's interrupt too must not leave others waiting
@@ -210,11 +211,11 @@ class ModelCache:
         if self.max_bytes is None:
             return []
         opened = [(key, entry) for key, entry in self._entries.items() if entry.is_open]
-        nbytes = sum(entry.backend.result().nbytes for _, entry in opened)
+        nbytes = sum(_nbytes(entry.backend.result()) for _, entry in opened)
         evicted = []
         for key, entry in opened[:-1]:
             if nbytes > self.max_bytes and not entry.leases:
-                nbytes -= entry.backend.result().nbytes
+                nbytes -= _nbytes(entry.backend.result())
                 evicted.append(self._entries.pop(key))
         self._evictions += len(evicted)
         return evicted
@@ -226,9 +227,19 @@ class ModelCache:
         return [entry for entry in entries if not entry.leases and entry.is_open]
 
 
-def _key(spec: LocalSpec) -> LocalSpec:
+def _key(spec: Spec) -> Spec:
+    if not isinstance(spec, LocalSpec):
+        return spec
     real = os.path.normcase(os.path.realpath(spec.checkpoint))
     return dataclasses.replace(spec, checkpoint=real)
+
+
+def _title(spec: Spec) -> str:
+    return spec.checkpoint if isinstance(spec, LocalSpec) else spec.model
+
+
+def _nbytes(backend: Backend) -> int:
+    return backend.nbytes if isinstance(backend, Resident) else 0
 
 
 def _close(entries: list[_Entry]) -> None:
@@ -236,10 +247,27 @@ def _close(entries: list[_Entry]) -> None:
         entry.backend.result().close()
 
 
-def _load(spec: LocalSpec) -> Backend:
+def _open_checkpoint(spec: LocalSpec) -> Backend:
     from .backends.local import open_checkpoint
 
     return open_checkpoint(spec, CACHE.memory)
+
+
+def _open_server(spec: ServerSpec) -> Backend:
+    raise Unavailable(
+        f"{spec.model} at {spec.url} cannot be used: models on servers are not supported yet. "
+        "Choose a model on this machine."
+    )
+
+
+_OPEN: Mapping[type, Callable[[Any], Backend]] = {
+    LocalSpec: _open_checkpoint,
+    ServerSpec: _open_server,
+}
+
+
+def _load(spec: Spec) -> Backend:
+    return _OPEN[type(spec)](spec)
 
 
 CACHE = ModelCache(_load)

@@ -6,6 +6,7 @@ logged and stored. Standard library only: tasks and reply parsers work without t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,6 +50,44 @@ class LocalSpec:
     attention: str = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """A model behind a server that speaks the OpenAI protocol. The key of the model cache, as
+    ``LocalSpec``.
+
+    ``url``: the address that paths such as ``/chat/completions`` are appended to, usually ending
+    in ``/v1``; slashes at its end are dropped. ``model``: what the server calls the model.
+    ``key_variable``: the environment variable that holds the server's key (empty: no key). Specs
+    are compared, logged and saved with workflows, so the key itself is never in one: raises
+    ``BadOption`` for a URL with a password or a query, and for what cannot be a variable's name.
+    """
+
+    url: str
+    model: str
+    key_variable: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", self.url.rstrip("/"))
+        # The messages do not quote: what is wrong here may be a secret.
+        address = self.url.partition("://")[2] or self.url
+        if "@" in address.partition("/")[0] or "?" in address:
+            raise BadOption(
+                "The server's URL holds a name or password (before an @, or after a ?). Leave them "
+                "out, and name the environment variable that holds the key instead."
+            )
+        if self.key_variable and not _VARIABLE_NAME.fullmatch(self.key_variable):
+            raise BadOption(
+                "The key's environment variable is no name of letters, digits and underscores. "
+                "Give the variable's name, such as OPENAI_API_KEY, never the key itself."
+            )
+
+
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+Spec = LocalSpec | ServerSpec
+"""Which model is meant, and how it is run."""
 
 
 @dataclass(frozen=True)

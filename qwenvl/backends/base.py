@@ -1,34 +1,33 @@
-"""Backend: what every model that answers requests can do, whoever runs it."""
+"""Backends: protocols of what answers requests, in this process or elsewhere.
+
+``Backend`` is what every one can do. The others are what only some can, asked for with
+``isinstance``: ``Resident`` (its weights lie in this machine's memory), ``Scorer`` and
+``Embedder``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
+from ..errors import BadOption
 from ..observer import Observer
 from ..types import Family, Request, Response
 
+Place = Literal["disk", "ram", "device"]
+"""Where weights are: only on disk, in RAM, or on the device that computes."""
+
 
 class Backend(Protocol):
-    """A loaded model. Thread-safe: calls queue behind one another."""
+    """A model that answers requests. Thread-safe: calls queue behind one another."""
 
     @property
     def family(self) -> Family: ...
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that the weights occupy now, tied tensors counted once; 0 while they are on disk
-        only."""
-        ...
-
-    @property
-    def place(self) -> Literal["disk", "ram", "device"]:
-        """Where the weights are now: only on disk, in RAM, or on the device that computes."""
-        ...
-
-    @property
-    def max_pixels(self) -> int:
-        """The most pixels of one image that the checkpoint's own settings let the model see."""
+    def max_pixels(self) -> int | None:
+        """The most pixels of one image that the model sees unless a request says otherwise; None
+        where that is not known, as of a model behind a server."""
         ...
 
     def thinks(self, wish: bool | None = None) -> bool:
@@ -39,7 +38,28 @@ class Backend(Protocol):
     def generate(
         self, requests: Sequence[Request], observer: Observer | None = None
     ) -> list[Response]:
-        """Answers in the order of ``requests``, each as if it were asked alone."""
+        """Answers in the order of ``requests``, each as if it were asked alone. A request that
+        fails has its error in its own response."""
+        ...
+
+    def close(self) -> None:
+        """Releases the model for good. A closed backend refuses further requests."""
+        ...
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """A backend whose weights lie in the memory of this machine, and can be moved out of it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the weights occupy now, tied tensors counted once; 0 while they are on disk
+        only."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Where the weights are now."""
         ...
 
     def offload(self) -> None:
@@ -50,6 +70,50 @@ class Backend(Protocol):
         """Takes the weights out of memory; the next request reads them from disk again."""
         ...
 
-    def close(self) -> None:
-        """Releases the weights for good. A closed backend refuses further requests."""
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A backend that can tell how likely it is to say given words."""
+
+    def score(
+        self,
+        requests: Sequence[Request],
+        candidates: Sequence[str],
+        observer: Observer | None = None,
+    ) -> list[list[float]]:
+        """For each of ``requests``, in order, one number for each of ``candidates``, in order: the
+        probability that the answer begins with that text, thinking left out, normalised over the
+        candidates. Numbers are 0 to 1 and sum to 1 for each request. Temperature, penalties and
+        token limits of the requests have no effect.
+
+        Raises ``BadOption`` as ``check_candidates`` does, and the error of the first request that
+        fails: numbers cannot stand in for it."""
         ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A backend that turns requests into vectors whose dot products compare what they show."""
+
+    def embed(
+        self, requests: Sequence[Request], observer: Observer | None = None
+    ) -> list[list[float]]:
+        """For each of ``requests``, in order, the hidden state of its last token, divided by its
+        L2 norm: as many numbers as the model's hidden size, their squares summing to 1. Sampling
+        and limits have no effect.
+
+        Raises the error of the first request that fails."""
+        ...
+
+
+def check_candidates(candidates: Sequence[str]) -> None:
+    """Raises ``BadOption`` for candidates that cannot be compared: none, an empty one, or one
+    that is there twice."""
+    if not candidates:
+        raise BadOption("There are no candidates to score. Give at least one text.")
+    if "" in candidates:
+        number = list(candidates).index("") + 1
+        raise BadOption(f"Candidate {number} of {len(candidates)} is empty; give it a text.")
+    for text in candidates:
+        if list(candidates).count(text) > 1:
+            raise BadOption(f"The candidate {text!r} is there twice; give each once.")

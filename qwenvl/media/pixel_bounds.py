@@ -10,17 +10,17 @@ PixelBounds = tuple["int | None", "int | None"]
 
 
 def with_longest_side(
-    bounds: PixelBounds, size: Size, longest_side: int, token_pixels: int, own_max: int
+    bounds: PixelBounds, size: Size, longest_side: int, token_pixels: int, own_max: int | None
 ) -> PixelBounds:
     """``bounds`` tightened so that an image of ``size`` keeps to ``longest_side`` pixels (0: any).
 
     A bound on the area does it, since resizing keeps the aspect ratio. ``token_pixels``: pixels of
-    one image token, the least that a model can see. ``own_max``: the checkpoint's own upper bound,
-    which a longest side does not raise.
+    one image token, the least that a model can see. ``own_max``: the model's own upper bound, which
+    a longest side does not raise (None: unknown).
     """
     min_pixels, max_pixels = bounds
     if not longest_side or max(size) <= longest_side:
         return bounds
     area = round(size[0] * size[1] * (longest_side / max(size)) ** 2)
-    most = max(token_pixels, min(area, max_pixels or own_max))
+    most = max(token_pixels, min(area, max_pixels or own_max or area))
     return min(min_pixels, most) if min_pixels else None, most

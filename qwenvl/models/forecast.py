@@ -34,8 +34,9 @@ Fits = Literal["now", "after others", "no"]
 _Size = Callable[[LocalSpec], int]
 
 
-class Resident(Protocol):
-    """A model of the cache. ``place``: ``device``, ``ram`` or ``disk``; ``nbytes``: its weights."""
+class Placed(Protocol):
+    """A model whose weights are here. ``place``: ``device``, ``ram`` or ``disk``; ``nbytes``: of
+    its weights."""
 
     @property
     def place(self) -> str: ...
@@ -83,7 +84,7 @@ class Forecast(DeviceMemory):
 
 
 def forecast(
-    place: Path | Download, spec: LocalSpec, memory: DeviceMemory, loaded: Iterable[Resident] = ()
+    place: Path | Download, spec: LocalSpec, memory: DeviceMemory, loaded: Iterable[Placed] = ()
 ) -> Forecast:
     """A forecast for the checkpoint or download ``place``, loaded as ``spec`` says onto devices
     with this ``memory``. ``loaded``: the models of ``spec`` that are open now.

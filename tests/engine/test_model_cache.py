@@ -7,27 +7,20 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from qwen_vl_suite.qwenvl.errors import CheckpointNotFound, IncompleteCheckpoint
+from qwen_vl_suite.qwenvl.backends.scripted import ResidentScriptedBackend, ScriptedBackend
+from qwen_vl_suite.qwenvl.errors import CheckpointNotFound, IncompleteCheckpoint, Unavailable
 from qwen_vl_suite.qwenvl.model_cache import CACHE, ModelCache
-from qwen_vl_suite.qwenvl.types import LocalSpec
+from qwen_vl_suite.qwenvl.types import LocalSpec, ServerSpec
 
 A, B, C = (LocalSpec(f"/models/{name}") for name in "abc")
-
-
-class Fake:
-    def __init__(self, spec, nbytes=10):
-        self.spec, self.nbytes, self.closed = spec, nbytes, False
-
-    def close(self):
-        assert not self.closed, "closed twice"
-        self.closed = True
+SERVER = ServerSpec("http://localhost:8000/v1", "Qwen3-VL-8B")
 
 
 class Loader:
     """Counts loads; ``gate`` holds them, ``fail`` breaks them."""
 
     def __init__(self):
-        self.loads, self.fail = [], None
+        self.loads, self.opened, self.fail = [], [], None
         self.gate = threading.Event()
         self.gate.set()
         self.begun = threading.Semaphore(0)
@@ -38,12 +31,19 @@ class Loader:
         assert self.gate.wait(10)
         if self.fail:
             raise self.fail
-        return Fake(spec)
+        backend = ResidentScriptedBackend(size=10, place="ram")
+        self.opened.append((spec, backend))
+        return backend
+
+    def spec_of(self, backend):
+        return next(spec for spec, opened in self.opened if opened is backend)
 
 
 @pytest.fixture
 def loader():
-    return Loader()
+    found = Loader()
+    yield found
+    assert all(backend.close_count <= 1 for _, backend in found.opened), "closed twice"
 
 
 @pytest.fixture
@@ -69,6 +69,40 @@ def test_a_checkpoint_is_known_by_its_real_path(loader, tmp_path, monkeypatch):
     cache = ModelCache(loader)
     paths = (tmp_path / "real", tmp_path / "link", "real", "./link/", "real/../real")
     assert len({id(cache.get(LocalSpec(str(path)))) for path in paths}) == 1
+
+
+def test_a_server_is_known_by_its_url_model_and_key(loader, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache = ModelCache(loader)
+    backend = cache.get(SERVER)
+    assert cache.get(dataclasses.replace(SERVER, url=f"{SERVER.url}/")) is backend
+    assert cache.loaded(SERVER) == [backend]
+    for field in ("url", "model", "key_variable"):
+        assert cache.get(dataclasses.replace(SERVER, **{field: "other"})) is not backend
+    assert cache.unload(SERVER) and backend.closed
+
+
+def test_a_model_without_weights_here_takes_no_room(loader):
+    cache = ModelCache(loader, max_bytes=20)
+    a = cache.get(A)
+    elsewhere = ScriptedBackend("a cat")
+    cache._load = lambda spec: elsewhere
+    with cache.lease(SERVER) as backend:
+        assert backend is elsewhere
+    assert counts(cache) == (0, 2, 0, 10, 2)
+    cache._load = loader
+    cache.get(B)
+    assert not a.closed and not elsewhere.closed, "20 bytes are within the limit"
+    cache.get(C)
+    assert a.closed
+    cache.clear()
+    assert elsewhere.closed
+
+
+def test_servers_cannot_be_used_yet():
+    with pytest.raises(Unavailable, match=r"Qwen3-VL-8B at http://localhost:8000/v1.*not.* yet"):
+        CACHE.get(SERVER)
+    assert CACHE.stats().models == 0
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(LocalSpec)])
@@ -101,7 +135,7 @@ def test_a_loaded_model_does_not_wait_for_another_load(loader, pool):
     assert cache.stats().models == 1
     assert not slow.done()
     loader.gate.set()
-    assert slow.result(10).spec == B
+    assert loader.spec_of(slow.result(10)) == B
 
 
 class Interrupt(BaseException):
@@ -122,7 +156,7 @@ def test_a_failed_load_reaches_every_waiter_and_is_not_kept(loader, pool, error)
     assert len(loader.loads) == 1
     assert cache.stats().models == 0
     loader.fail = None
-    assert cache.get(A).spec == A
+    assert loader.spec_of(cache.get(A)) == A
 
 
 def test_the_longest_unused_goes_first(loader):
@@ -152,7 +186,7 @@ def test_bytes_are_measured_not_remembered(loader):
     cache = ModelCache(loader, max_bytes=20)
     a = cache.get(A)
     b = cache.get(B)
-    a.nbytes = 100
+    a.size = 100
     assert cache.stats().bytes == 110
     c = cache.get(C)
     assert (a.closed, b.closed, c.closed) == (True, False, False)
@@ -196,15 +230,12 @@ def test_discard_from_inside_the_cache_is_done_on_leaving_it(loader):
     cache = ModelCache(loader)
     backend = cache.get(A)
 
-    class Sizes:
+    class Sizes(ResidentScriptedBackend):
         @property
         def nbytes(self):
             cache.discard(A)
             assert not backend.closed
             return 1
-
-        def close(self):
-            pass
 
     cache._load = lambda spec: Sizes()
     with cache.lease(B):

@@ -6,38 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
+from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
+from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.run import Query, answer, answer_all, sampling_for
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import Box, Request, Response, Result, Sampling
-
-
-class Scripted:
-    """A backend that answers the n-th request with the n-th text."""
-
-    def __init__(
-        self, *texts: str, family: str = "qwen3_vl", thinks: bool | str = False, **response
-    ):
-        self.family = FAMILIES[family]
-        self.texts, self.response, self._thinks = texts, response, thinks
-        self.nbytes = 0
-        self.asked: Sequence[Request] = ()
-
-    def thinks(self, wish: bool | None = None) -> bool:
-        """``thinks``: True and False can be switched, "always" cannot."""
-        if self._thinks == "always" and wish is False:
-            raise BadOption("cannot")
-        return bool(self._thinks) if wish is None else wish
-
-    def generate(self, requests, observer=None) -> list[Response]:
-        self.asked = requests
-        sizes = {"input_sizes": ((56, 112),), **self.response}
-        return [Response(text, **sizes) for text in self.texts]
-
-    def close(self) -> None:
-        raise AssertionError("nobody asked for this")
+from qwen_vl_suite.qwenvl.types import Box, Response, Result, Sampling
 
 
 def pictures(count: int, height: int = 100, width: int = 200) -> list[torch.Tensor]:
@@ -53,7 +28,8 @@ IN_PIXELS = {
 
 @pytest.mark.parametrize("family", IN_PIXELS)
 def test_boxes_are_in_pixels_of_the_original_for_every_family(family: str) -> None:
-    (found,) = answer(Scripted(BOX, family=family), ground("cat"), pictures(1))
+    seen = Response(BOX, input_sizes=((56, 112),))
+    (found,) = answer(ScriptedBackend(seen, family=family), ground("cat"), pictures(1))
     got, expected = found.boxes[0], IN_PIXELS[family]
     assert got.label == expected.label
     corners = (expected.x1, expected.y1, expected.x2, expected.y2)
@@ -61,21 +37,21 @@ def test_boxes_are_in_pixels_of_the_original_for_every_family(family: str) -> No
 
 
 def test_one_result_per_picture_in_order_from_one_batched_run() -> None:
-    backend = Scripted("one", "two", "three")
+    backend = ScriptedBackend(["one", "two", "three"])
     found = answer(backend, describe("short"), pictures(3), system="be kind")
     assert [result.text for result in found] == ["one", "two", "three"]
-    assert len(backend.asked) == 3
-    assert {request.system for request in backend.asked} == {"be kind"}
+    assert backend.batches == [3]
+    assert {request.system for request in backend.requests} == {"be kind"}
 
 
 def test_thinking_and_finish_reason_reach_the_result() -> None:
-    backend = Scripted("one", thinking="hm", finish_reason="repetition")
+    backend = ScriptedBackend(Reply("one", thinking="hm", finish_reason="repetition"))
     (found,) = answer(backend, describe(), pictures(1))
     assert (found.thinking, found.finish_reason) == ("hm", "repetition")
 
 
 def test_unreadable_replies_raise_after_the_run_and_name_the_pictures() -> None:
-    backend = Scripted(BOX, "gibberish", BOX, "more gibberish")
+    backend = ScriptedBackend([BOX, "gibberish", BOX, "more gibberish"])
     with pytest.raises(UnreadableReply, match="pictures 2, 4 of 4") as caught:
         answer(backend, ground("cat"), pictures(4))
     assert caught.value.raw == "gibberish"
@@ -83,22 +59,27 @@ def test_unreadable_replies_raise_after_the_run_and_name_the_pictures() -> None:
 
 def test_the_error_of_a_cut_reply_names_max_new_tokens() -> None:
     with pytest.raises(UnreadableReply, match="max_new_tokens"):
-        answer(Scripted("gibberish", finish_reason="length"), ground("cat"), pictures(1))
+        sampling = Sampling(max_new_tokens=1)
+        answer(ScriptedBackend("gibberish"), ground("cat"), pictures(1), sampling=sampling)
 
 
 def test_keep_unreadable_keeps_every_reply() -> None:
-    found = answer(Scripted(BOX, "gibberish"), ground("cat"), pictures(2), keep_unreadable=True)
+    found = answer(
+        ScriptedBackend([BOX, "gibberish"]), ground("cat"), pictures(2), keep_unreadable=True
+    )
     assert found[0].boxes and not found[0].error
     assert not found[1].boxes and found[1].error and found[1].text == "gibberish"
 
 
 def test_nothing_found_is_empty_and_no_error() -> None:
-    (found,) = answer(Scripted("None found."), ground("cat"), pictures(1))
+    (found,) = answer(ScriptedBackend("None found."), ground("cat"), pictures(1))
     assert found.boxes == () and not found.error
 
 
 def test_default_sampling_of_each_task() -> None:
-    plain, thoughtful, always = Scripted(), Scripted(thinks=True), Scripted(thinks="always")
+    plain, thoughtful, always = (
+        ScriptedBackend(thinking=thinking) for thinking in ("never", "on", "always")
+    )
     family = FAMILIES["qwen3_vl"]
     assert sampling_for(plain, ground("cat")).temperature == 0
     assert sampling_for(plain, ground("cat")).presence_penalty == 0
@@ -111,24 +92,24 @@ def test_default_sampling_of_each_task() -> None:
 
 
 def test_ocr_and_grounding_turn_switchable_thinking_off() -> None:
-    for thinks, expected in ((True, False), ("always", None), (False, False)):
-        backend = Scripted(BOX, thinks=thinks)
+    for thinking, expected in (("on", False), ("always", None), ("never", False)):
+        backend = ScriptedBackend(BOX, thinking=thinking)
         answer(backend, ground("cat"), pictures(1))
-        assert backend.asked[0].thinking is expected
-    backend = Scripted("words", thinks=True)
+        assert backend.requests[0].thinking is expected
+    backend = ScriptedBackend("words", thinking="on")
     answer(backend, describe(), pictures(1))
-    assert backend.asked[0].thinking is None
+    assert backend.requests[0].thinking is None
 
 
 def test_the_callers_sampling_is_used_unchanged() -> None:
-    backend = Scripted("x")
+    backend = ScriptedBackend("x")
     mine = Sampling(max_new_tokens=7, temperature=0.3, seed=9)
     answer(backend, describe(), pictures(1), sampling=mine)
-    assert backend.asked[0].sampling == mine
+    assert backend.requests[0].sampling == mine
 
 
 def test_each_query_has_its_own_task_picture_and_settings() -> None:
-    backend = Scripted("a cat", BOX)
+    backend = ScriptedBackend(["a cat", BOX])
     found = answer_all(
         backend,
         [
@@ -137,7 +118,7 @@ def test_each_query_has_its_own_task_picture_and_settings() -> None:
         ],
     )
     assert found[0].text == "a cat" and found[1].boxes
-    first, second = backend.asked
+    first, second = backend.requests
     assert (first.prompt, first.sampling.seed, first.max_pixels) == ("What is it?", 7, None)
     assert second.max_pixels == 5000 and second.images[0].shape[-2:] == (50, 60)
 
@@ -146,10 +127,12 @@ def test_results_are_reported_before_an_error_is_raised() -> None:
     reported: list[Sequence[Result]] = []
     queries = [Query(ground("cat"), picture) for picture in pictures(2)]
     with pytest.raises(UnreadableReply, match=r"picture 2 of 2.* Do this instead\.$"):
-        answer_all(Scripted(BOX, "?"), queries, report=reported.append, advice="Do this instead.")
+        answer_all(
+            ScriptedBackend([BOX, "?"]), queries, report=reported.append, advice="Do this instead."
+        )
     ((whole, bad),) = reported
     assert whole.boxes and not whole.error and bad.error
 
 
 def test_no_queries_give_no_results() -> None:
-    assert answer_all(Scripted(), []) == []
+    assert answer_all(ScriptedBackend(), []) == []

