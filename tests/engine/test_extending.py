@@ -6,12 +6,12 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
 import torch
 from qwen_vl_suite.qwenvl import run
+from qwen_vl_suite.qwenvl.backends.base import Backend
 from qwen_vl_suite.qwenvl.backends.local import load
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES, family_of, is_default
@@ -81,15 +81,11 @@ class Echo:
     """A backend as ``qwenvl/backends`` has them: every answer is ``reply``."""
 
     family = FAMILIES["qwen3_vl"]
-    nbytes, max_pixels = 0, 10**6
+    max_pixels = None
 
     def __init__(self, reply: str):
         self.reply = reply
         self.asked: list[Request] = []
-
-    @property
-    def place(self) -> Any:
-        return "ram"
 
     def thinks(self, wish: bool | None = None) -> bool:
         return False
@@ -100,12 +96,6 @@ class Echo:
         self.asked += requests
         sizes = [tuple(tuple(image.shape[-2:]) for image in r.images) for r in requests]
         return [Response(self.reply, input_sizes=size) for size in sizes]
-
-    def offload(self) -> None:
-        return None
-
-    def release(self) -> None:
-        return None
 
     def close(self) -> None:
         return None
@@ -121,6 +111,6 @@ def test_a_task_is_one_function() -> None:
 
 
 def test_a_backend_is_one_class() -> None:
-    backend = Echo('[{"bbox_2d": [0, 0, 500, 1000], "label": "wall"}]')
+    backend: Backend = Echo('[{"bbox_2d": [0, 0, 500, 1000], "label": "wall"}]')
     found = run.answer(backend, ground("wall"), [PICTURE, PICTURE])
     assert [(b.x1, b.y1, b.x2, b.y2) for r in found for b in r.boxes] == [(0, 0, 48, 64)] * 2

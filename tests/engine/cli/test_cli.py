@@ -13,56 +13,39 @@ import pytest
 from disk import files, write
 from hub import Hub
 from qwen_vl_suite.qwenvl import model_cache
+from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.cli import main, portions
-from qwen_vl_suite.qwenvl.errors import BadOption, NumericalError, OutOfMemory, QwenVLError
+from qwen_vl_suite.qwenvl.errors import NumericalError, OutOfMemory
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.media import images
-from qwen_vl_suite.qwenvl.types import Response
+from qwen_vl_suite.qwenvl.observer import Observer
 
 ROOT = Path(__file__).resolve().parents[3]
 BOXES = '```json\n[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]\n```'
 
 
-class Scripted:
-    """A backend that answers with ``replies`` in turn, the last of each call first, and records
-    what it was asked. An error among the replies becomes that request's; ``on_request(number)`` is
-    called before each."""
+class Opened(ScriptedBackend):
+    """Keeps the ``specs`` that it was opened for, and calls ``before_answer(number)`` just before
+    an answer is handed over."""
 
-    nbytes = 0
-
-    def __init__(self, *replies, family="qwen3_vl", finish="stop", on_request=None):
-        self.family = FAMILIES[family]
-        self.replies, self.finish = replies, finish
-        self.on_request = on_request or (lambda number: None)
-        self.requests, self.specs, self.calls = [], [], []
-
-    def thinks(self, wish=None):
-        if wish:
-            raise BadOption("This model does not think.")
-        return False
+    def __init__(self, replies, before_answer=None):
+        super().__init__(replies, family="qwen3_vl")
+        self.before_answer = before_answer or (lambda number: None)
+        self.specs = []
 
     def generate(self, requests, observer=None):
-        first = len(self.requests)
-        self.requests += requests
-        self.calls.append(len(requests))
-        responses = {}
-        for index, request in reversed(list(enumerate(requests))):
-            self.on_request(first + index)
-            responses[index] = self.response(first + index, request)
-            if observer:
-                observer.done(index, responses[index])
-        return [responses[index] for index in range(len(requests))]
+        return super().generate(requests, Announcing(self, observer))
 
-    def response(self, number, request):
-        reply = self.replies[number % len(self.replies)]
-        if isinstance(reply, QwenVLError):
-            return Response("", finish_reason="error", error=reply)
-        size = tuple(request.images[0].shape[-2:])
-        return Response(reply, thinking="hm", finish_reason=self.finish, input_sizes=(size,))
 
-    def close(self):
-        pass
+class Announcing(Observer):
+    def __init__(self, backend, observer):
+        self.backend, self.observer = backend, observer
+        self.first = len(backend.requests)
+
+    def done(self, index, response):
+        self.backend.before_answer(self.first + index)
+        self.observer.done(index, response)
 
 
 @pytest.fixture(autouse=True)
@@ -76,10 +59,10 @@ def cache(monkeypatch):
 
 @pytest.fixture
 def model(monkeypatch):
-    """``model("reply")`` scripts the backend of every command."""
+    """``model("reply")`` scripts the backend of every command; a function gives the replies."""
 
     def use(*replies, **options):
-        backend = Scripted(*replies, **options)
+        backend = Opened(replies[0] if callable(replies[0]) else replies, **options)
 
         def load(spec):
             backend.specs.append(spec)
@@ -215,11 +198,12 @@ def test_bad_options_exit_with_2_and_say_what_is_possible(run, argv):
 
 
 def test_each_image_gets_one_json_object(run, model, pictures):
-    backend = model("a", "b")
+    backend = model(Reply("a", thinking="hm"), "b")
     status, rows, _ = run("describe", *pictures, "--json", "--style", "short")
     assert status == 0
     assert [(row["image"], row["text"]) for row in rows] == list(zip(pictures, "ab", strict=True))
     assert {"boxes", "points", "data", "notes", "thinking", "finish_reason"} <= set(rows[0])
+    assert [row["thinking"] for row in rows] == ["hm", ""]
     assert "error" not in rows[0]
     assert [tuple(r.images[0].shape) for r in backend.requests] == [(3, 100, 200), (3, 80, 50)]
 
@@ -253,8 +237,9 @@ def test_readable_replies_are_shown_beside_unreadable_ones(run, model, pictures)
 
 
 def test_a_truncated_reply_gets_a_note(run, model, pictures):
-    model("a cat and", finish="length")
-    _, rows, err = run("describe", pictures[0], "--json")
+    model("a cat and a dog")
+    _, rows, err = run("describe", pictures[0], "--json", "--max-new-tokens", "3")
+    assert rows[0]["text"] == "a cat and"
     assert rows[0]["finish_reason"] == "length"
     assert len(rows[0]["notes"]) == 1 and "max_new_tokens" in rows[0]["notes"][0]
     assert err == f"note: {pictures[0]}: {rows[0]['notes'][0]}\n"
@@ -459,10 +444,15 @@ def test_at_most_two_portions_are_held(run, model, pictures, monkeypatch):
     real = images.read
     monkeypatch.setattr(images, "read", lambda path: read.append(path) or real(path))
     ahead = []
-    backend = model("a cat", on_request=lambda number: ahead.append(len(read) - number))
+
+    def reply(request):
+        ahead.append(len(read) - len(ahead))
+        return "a cat"
+
+    backend = model(reply)
     paths = [pictures[0]] * 10
     status, rows, _ = run("describe", *paths, "--json")
-    assert (status, len(rows), backend.calls) == (0, 10, [3, 3, 3, 1])
+    assert (status, len(rows), backend.batches) == (0, 10, [3, 3, 3, 1])
     assert max(ahead) <= 6, "the portion being answered, and the next"
 
 
@@ -470,7 +460,7 @@ def test_a_portion_is_bounded_in_bytes(run, model, pictures, monkeypatch):
     monkeypatch.setattr(portions, "MAX_BYTES", 2 * 3 * 200 * 100)
     backend = model("a cat")
     assert run("describe", *[pictures[0]] * 5, "--json")[0] == 0
-    assert backend.calls == [2, 2, 1]
+    assert backend.batches == [2, 2, 1]
 
 
 def test_results_are_printed_in_order_as_soon_as_they_can_be(
@@ -478,9 +468,13 @@ def test_results_are_printed_in_order_as_soon_as_they_can_be(
 ):
     monkeypatch.setattr(portions, "MAX_IMAGES", 2)
     shown = []
-    model("a", "b", on_request=lambda number: shown.append((number, capsys.readouterr().out)))
+
+    def before_answer(number):
+        shown.append((number, capsys.readouterr().out))
+
+    model("a long answer", "a short", before_answer=before_answer)
     run("describe", *[pictures[0]] * 4, "--json")
-    # The later one of each call is answered first, and is held back for the other.
+    # The shorter one of each call is answered first, and is held back for the other.
     assert [(number, out.count("\n")) for number, out in shown] == [(1, 0), (0, 0), (3, 2), (2, 0)]
 
 
@@ -497,7 +491,11 @@ def test_a_signal_leaves_whole_results_and_says_how_far_it_came(
     own = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
     before = signal.signal(number, own)  # whoever runs the tests may have it ignored
     try:
-        model("a cat", on_request=lambda at: os.kill(os.getpid(), number) if at == 4 else None)
+        backend = model(
+            "a cat there",
+            "a cat",  # answered first
+            before_answer=lambda at: os.kill(os.getpid(), number) if at == 4 else None,
+        )
         status, out, err = run("describe", *[pictures[0]] * 10, *how)
         assert signal.getsignal(number) == own
     finally:
@@ -505,13 +503,14 @@ def test_a_signal_leaves_whole_results_and_says_how_far_it_came(
     assert status == STOPS[name]
     assert err == "stopped after 4 of 10\n"
     assert (len(out) if how else out.count("a cat")) == 4
+    assert backend.batches == [2, 2, 2]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_an_ignored_signal_stays_ignored(run, model, pictures, monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        model("a cat", on_request=lambda at: os.kill(os.getpid(), signal.SIGHUP))
+        model("a cat", before_answer=lambda at: os.kill(os.getpid(), signal.SIGHUP))
         assert run("describe", pictures[0])[:2] == (0, "a cat\n")
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -522,7 +521,7 @@ def test_a_closed_pipe_stops(run, model, pictures, monkeypatch):
     reads, writes = os.pipe()
     asked = []
 
-    def on_request(number):
+    def before_answer(number):
         asked.append(number)
         if number == 1:
             assert os.read(reads, 1000).endswith(b"\n"), (
@@ -530,7 +529,7 @@ def test_a_closed_pipe_stops(run, model, pictures, monkeypatch):
             )
             os.close(reads)
 
-    model("a cat", on_request=on_request)
+    model("a cat", before_answer=before_answer)
     with os.fdopen(writes, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
         status, _, err = run("describe", *[pictures[0]] * 10, "--json")
@@ -542,39 +541,34 @@ def test_a_closed_pipe_stops(run, model, pictures, monkeypatch):
 def test_an_error_of_the_backend_leaves_the_results_so_far(run, model, pictures, monkeypatch):
     monkeypatch.setattr(portions, "MAX_IMAGES", 2)
 
-    def on_request(number):
-        if number == 3:
-            raise NumericalError("NaN")
+    asked = []
 
-    model("a cat", on_request=on_request)
+    def reply(request):
+        asked.append(request)
+        if len(asked) == 4:
+            raise NumericalError("NaN")
+        return "a cat"
+
+    model(reply)
     status, rows, err = run("describe", *[pictures[0]] * 5, "--json")
     assert (status, len(rows)) == (1, 2)
     assert err == "error: NaN\nstopped after 2 of 5\n"
 
 
-class Refusing(Scripted):
-    """A backend that refuses every request, as with bounds that leave no token."""
-
-    def generate(self, requests, observer=None):
-        self.calls.append(len(requests))
-        raise BadOption("max_pixels is 5")
-
-
-def test_options_that_allow_no_request_end_the_run(run, pictures, monkeypatch):
+def test_options_that_allow_no_request_end_the_run(run, model, pictures, monkeypatch):
     monkeypatch.setattr(portions, "MAX_IMAGES", 2)
-    backend = Refusing()
-    monkeypatch.setattr(model_cache, "CACHE", model_cache.ModelCache(lambda spec: backend))
-    status, rows, err = run("describe", *[pictures[0]] * 6, "--json")
-    assert (status, backend.calls) == (2, [2])
-    assert [row["error"] for row in rows] == ["max_pixels is 5"] * 2
+    backend = model("a cat")
+    status, rows, err = run("describe", *[pictures[0]] * 6, "--json", "--max-pixels", "5")
+    assert (status, backend.batches) == (2, [2])
+    assert [row["error"].partition(",")[0] for row in rows] == ["max_pixels is 5"] * 2
     assert err.endswith("stopped after 2 of 6\n")
 
 
 def test_a_bug_is_shown_with_its_traceback(run, model, pictures):
-    def on_request(number):
+    def reply(request):
         raise ZeroDivisionError("a fault")
 
-    model("a cat", on_request=on_request)
+    model(reply)
     status, out, err = run("describe", pictures[0])
     assert (status, out) == (2, "")
     assert "Traceback" in err and "ZeroDivisionError: a fault" in err

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from qwen_vl_suite.qwenvl.backends.base import Place
+from qwen_vl_suite.qwenvl.backends.scripted import ResidentScriptedBackend
 from qwen_vl_suite.qwenvl.checkpoints.catalogue import CATALOGUE
 from qwen_vl_suite.qwenvl.checkpoints.library import BUNDLED, Download
 from qwen_vl_suite.qwenvl.errors import BadOption, Unavailable, UnsupportedModel
@@ -41,9 +41,9 @@ def test_a_checkpoint_on_disk() -> None:
     [("disk", "", "no"), ("ram", "ram", "no"), ("device",) * 2 + ("now",)],
 )
 def test_a_loaded_model_is_measured_and_fits_where_it_is(
-    place: str, loaded: str, fits: str
+    place: Place, loaded: str, fits: str
 ) -> None:
-    backend: Any = SimpleNamespace(place=place, nbytes=12345)
+    backend = ResidentScriptedBackend(place=place, size=12345)
     memory = DeviceMemory("cpu", 0, 0, GB)
     found = forecast(BUNDLED, LocalSpec(str(BUNDLED), device="cpu"), memory, [backend])
     assert (found.loaded, found.fits) == (loaded, fits)
