@@ -32,3 +32,28 @@ class Observer:
 
     def check(self) -> None:
         """Before every token; raise to stop."""
+
+
+class Relay(Observer):
+    """Observer that passes every call on to ``inner``; for those that add to one method of it."""
+
+    def __init__(self, inner: Observer):
+        self.inner = inner
+
+    def loading(self, done: int, total: int) -> None:
+        self.inner.loading(done, total)
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        self.inner.start(prompt_tokens, max_new_tokens)
+
+    def token(self, index: int, text: str) -> None:
+        self.inner.token(index, text)
+
+    def restart(self, index: int) -> None:
+        self.inner.restart(index)
+
+    def done(self, index: int, response: Response) -> None:
+        self.inner.done(index, response)
+
+    def check(self) -> None:
+        self.inner.check()

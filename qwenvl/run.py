@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backends.base import Backend
 from .errors import BadOption, QwenVLError, UnreadableReply
-from .observer import Observer
+from .observer import Observer, Relay
 from .types import ReplyContext, Request, Response, Result, Sampling, Task
 
 if TYPE_CHECKING:
@@ -38,14 +38,20 @@ def will_think(backend: Backend, task: Task, thinking: bool | None = None) -> bo
     return backend.thinks(_resolve_thinking(backend, task, thinking))
 
 
+def least_thinking(backend: Backend) -> bool | None:
+    """The value of ``Request.thinking`` for as little thinking as the model can do with: False, or
+    None if it always thinks."""
+    try:
+        return backend.thinks(False)
+    except BadOption:
+        return None
+
+
 def _resolve_thinking(backend: Backend, task: Task, thinking: bool | None) -> bool | None:
     """OCR and grounding gain nothing from thinking, so it is off by default if it can be."""
     if thinking is not None or not task.greedy:
         return thinking
-    try:
-        return backend.thinks(False)
-    except BadOption:  # this model always thinks
-        return None
+    return least_thinking(backend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,17 +117,22 @@ def answer_all(
 
 
 def answer_each(
-    backend: Backend, queries: Sequence[Query], on_result: Callable[[int, Result], None]
+    backend: Backend,
+    queries: Sequence[Query],
+    on_result: Callable[[int, Result], None],
+    observer: Observer | None = None,
 ) -> None:
     """As ``answer_all``, with ``on_result(index, result)`` called as soon as each result is there,
     in any order. Failures are results with ``error``; notes are not logged. What ``on_result``
-    raises ends the run and reaches the caller unchanged."""
+    raises ends the run and reaches the caller unchanged. ``observer`` is called too, for each
+    response before its result."""
     requests = [_request(backend, query) for query in queries]
     if requests:
-        backend.generate(requests, _ResultReader(backend, queries, requests, on_result))
+        reader = _ResultReader(backend, queries, requests, on_result, observer or Observer())
+        backend.generate(requests, reader)
 
 
-class _ResultReader(Observer):
+class _ResultReader(Relay):
     """Parses each reply as soon as it is finished."""
 
     def __init__(
@@ -130,15 +141,14 @@ class _ResultReader(Observer):
         queries: Sequence[Query],
         requests: Sequence[Request],
         on_result: Callable[[int, Result], None],
+        observer: Observer,
     ):
-        self._backend, self._queries, self._requests, self._on_result = (
-            backend,
-            queries,
-            requests,
-            on_result,
-        )
+        super().__init__(observer)
+        self._backend, self._queries, self._requests = backend, queries, requests
+        self._on_result = on_result
 
     def done(self, index: int, response: Response) -> None:
+        super().done(index, response)
         query, request = self._queries[index], self._requests[index]
         self._on_result(index, _parse(self._backend, query, request, response))
 

@@ -58,7 +58,7 @@ def _answer(options: argparse.Namespace, task: Task) -> int:
     paths = options.images
     results = OrderedResults(lambda number, result: _show(paths[number], result, options))
     try:
-        with CACHE.lease(_spec(options)) as backend, closing(read_portions(paths)) as portions:
+        with CACHE.lease(spec_of(options)) as backend, closing(read_portions(paths)) as portions:
             own = run.sampling_for(backend, task, options.thinking)
             given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
             given = {name: value for name, value in given.items() if value is not None}
@@ -121,7 +121,8 @@ def _answer_portion(
     return True
 
 
-def _spec(options: argparse.Namespace) -> LocalSpec:
+def spec_of(options: argparse.Namespace) -> LocalSpec:
+    """The model that the options of all commands that load one name."""
     return LocalSpec(
         str(checkpoint_of(options.model, options.root)),
         precision=options.precision,

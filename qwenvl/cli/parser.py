@@ -10,7 +10,7 @@ from typing import Any
 from ..checkpoints.library import BUNDLED_NAME
 from ..families import FAMILIES
 from ..types import Sampling, Size
-from . import answering, commands
+from . import answering, commands, doctor
 from .answering import SAMPLING_OPTIONS
 from .model_names import DEFAULT_ROOT
 
@@ -36,6 +36,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_tasks(subparsers)
     _add_models(subparsers)
+    _add_doctor(subparsers)
     parse = _command(subparsers, commands.parse, "read a raw reply on stdin, print what it says")
     parse.add_argument("--family", required=True, help=f"one of {', '.join(FAMILIES)}")
     parse.add_argument("--image-size", required=True, type=_size, metavar="WxH")
@@ -60,7 +61,7 @@ def _add_tasks(subparsers: Any) -> None:
     from ..tasks.describe import STYLES
     from ..tasks.ocr import OUTPUTS
 
-    common = [_common_options()]
+    common = [_image_options(), _model_options(), _request_options()]
     describe = _command(subparsers, answering.describe, "say what pictures show", parents=common)
     describe.add_argument("--style", choices=tuple(STYLES), default="detailed")
     describe.add_argument("--prompt", default="", help="own words in place of a style")
@@ -80,15 +81,9 @@ def _add_roots(parser: argparse.ArgumentParser, about: str) -> None:
     )  # fmt: skip
 
 
-def _common_options() -> argparse.ArgumentParser:
-    """The options of all commands that ask a model."""
+def _model_options() -> argparse.ArgumentParser:
+    """Which model, loaded how: the options of all commands that load one."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("images", nargs="+", metavar="IMAGE")
-    common.add_argument(
-        "--json", action="store_true",
-        help="one JSON object a picture, in order, each as soon as it is answered; one that "
-        "failed has an error",
-    )  # fmt: skip
     common.add_argument(
         "--model", default=BUNDLED_NAME, metavar="NAME|FOLDER",
         help="a name as models lists it, owner/name as on the hub, or a checkpoint's folder "
@@ -105,6 +100,24 @@ def _common_options() -> argparse.ArgumentParser:
     common.add_argument(
         "--trust-remote-code", action="store_true", help="run Python that lies in the checkpoint"
     )
+    return common
+
+
+def _image_options() -> argparse.ArgumentParser:
+    """The options of all commands that ask about images."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("images", nargs="+", metavar="IMAGE")
+    common.add_argument(
+        "--json", action="store_true",
+        help="one JSON object a picture, in order, each as soon as it is answered; one that "
+        "failed has an error",
+    )  # fmt: skip
+    return common
+
+
+def _request_options() -> argparse.ArgumentParser:
+    """How to ask: the options of all commands that ask about images."""
+    common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--system", default="", help="a system prompt")
     common.add_argument(
         "--thinking", action=argparse.BooleanOptionalAction, default=None,
@@ -142,6 +155,22 @@ def _add_models(subparsers: Any) -> None:
     )  # fmt: skip
     download.add_argument("--trust-remote-code", action="store_true", help="fetch Python files too")
     download.add_argument("--json", action="store_true")
+
+
+def _add_doctor(subparsers: Any) -> None:
+    examine = _command(
+        subparsers, doctor.doctor, "examine a model and this machine: for a bug report",
+        parents=[_model_options()],
+    )  # fmt: skip
+    examine.add_argument(
+        "--scenes", type=_integer, default=24, metavar="N",
+        help="drawn pictures that the model is asked about (default: 24)",
+    )  # fmt: skip
+    examine.add_argument(
+        "--seconds", type=float, default=600.0, metavar="N",
+        help="time limit of what is asked of the model (default: 600)",
+    )  # fmt: skip
+    examine.add_argument("--json", action="store_true", help="the report as one JSON object")
 
 
 def _integer(text: str) -> int:

@@ -36,13 +36,13 @@ def pick_attention(attention: str, device: torch.device, dtype: torch.dtype) -> 
     if attention == "auto":
         if device.type == "mps":
             return "eager"
-        return "sdpa" if _flash_problem("flash_attention_2", device, dtype) else "flash_attention_2"
-    if attention in _FLASH_PACKAGES and (problem := _flash_problem(attention, device, dtype)):
+        return "sdpa" if flash_problem("flash_attention_2", device, dtype) else "flash_attention_2"
+    if attention in _FLASH_PACKAGES and (problem := flash_problem(attention, device, dtype)):
         raise Unavailable(f"{attention} was asked for, but {problem}. Choose auto or sdpa.")
     return attention
 
 
-def _flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
+def flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """Why this flash attention cannot run; empty where it can."""
     if device.type != "cuda":
         return f"it runs on CUDA devices only, and the model goes to {device.type}"

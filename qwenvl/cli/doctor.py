@@ -1,0 +1,101 @@
+"""Command that examines a model and the machine it runs on."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+
+from ..checkpoints.catalogue import CATALOGUE
+from ..checkpoints.library import BUNDLED, BUNDLED_NAME
+from ..doctor.redaction import RedactingStream, Redactor, redactor_of
+from ..errors import QwenVLError
+from ..types import LocalSpec
+from .answering import NOTHING_DONE, spec_of
+from .output import print_json, print_message, print_result
+
+PROBLEMS = 1
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Prints a report that can be shown to anybody. Returns the exit status."""
+    redact = _redactor(options)
+    with _redacted(redact):
+        try:
+            return _doctor(options, redact)
+        except QwenVLError as error:
+            print_message(f"error: {error}")
+        except Exception:  # a bug: the whole traceback, without the user's folders
+            traceback.print_exc()
+    return NOTHING_DONE
+
+
+def _doctor(options: argparse.Namespace, redact: Redactor) -> int:
+    from ..doctor.examination import check_options, examine, examine_machine
+    from ..doctor.text_report import text
+    from ..doctor.time_limit import TimeLimit
+    from ..model_cache import CACHE
+
+    check_options(options.scenes, options.seconds)
+    spec = _spec(options)
+    report = examine_machine()
+    if spec is not None:
+        limit = TimeLimit(options.seconds)
+        try:
+            with CACHE.lease(spec) as backend:
+                examine(report, backend, spec, options.scenes, limit, print_message)
+        except QwenVLError as error:
+            report.error = str(error)
+        except KeyboardInterrupt:
+            print_message("stopped before the report was complete")
+            raise
+    found = redact.values(report.as_json())
+    if options.json:
+        print_json(found)
+    else:
+        print_result(text(found))
+    if report.error:
+        print_message(f"error: {report.error}")
+        return NOTHING_DONE
+    return PROBLEMS if report.problems() else 0
+
+
+def _spec(options: argparse.Namespace) -> LocalSpec | None:
+    """None where the checkout lacks the bundled model: the machine is examined alone."""
+    if options.model == BUNDLED_NAME and not BUNDLED.is_dir():
+        print_message("no --model is given and the bundled one is not here: no model is examined")
+        return None
+    return spec_of(options)
+
+
+def _redactor(options: argparse.Namespace) -> Redactor:
+    typed = options.model
+    public = typed == BUNDLED_NAME or typed in CATALOGUE
+    return redactor_of(*(options.root or ()), *(() if public else (typed, os.path.realpath(typed))))
+
+
+@contextmanager
+def _redacted(redact: Redactor) -> Iterator[None]:
+    """While the block runs, all that is written to stderr is redacted: messages, logs, warnings."""
+    plain = sys.stderr
+    if plain is None:
+        yield
+        return
+    redacting = RedactingStream(plain, redact)
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is plain
+    ]
+    for handler in handlers:
+        handler.setStream(redacting)
+    try:
+        with redirect_stderr(redacting):
+            yield
+    finally:
+        for handler in handlers:
+            handler.setStream(plain)

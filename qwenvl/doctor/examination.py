@@ -1,0 +1,81 @@
+"""Examination: environment, model, speed, truth and fast paths, in one report."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from ..backends.base import Backend
+from ..errors import BadOption, QwenVLError
+from ..types import LocalSpec
+from . import environment, model_facts, speed, truth
+from .fast_paths import fast_paths
+from .report import Report
+from .time_limit import TimeIsUp, TimeLimit
+
+MAX_SCENES = 1000
+_MAX_FRAMES = 12
+
+Progress = Callable[[str], None]
+
+
+def check_options(scenes: int, seconds: float) -> None:
+    """Raises ``BadOption`` for numbers outside their range."""
+    if not 0 <= scenes <= MAX_SCENES:
+        raise BadOption(f"scenes is {scenes}; it may be 0 (none) to {MAX_SCENES}.")
+    if not seconds > 0:
+        raise BadOption(f"seconds is {seconds:g}; it must be more than 0.")
+
+
+def examine_machine() -> Report:
+    """The environment alone."""
+    return Report(environment.environment())
+
+
+def examine(
+    report: Report,
+    backend: Backend,
+    spec: LocalSpec,
+    scenes: int,
+    limit: TimeLimit,
+    progress: Progress,
+) -> None:
+    """Fills ``report`` in with all that ``backend`` shows. What an error cut short stays in it,
+    with the error; only what is no ``Exception``, a request to stop, is raised."""
+    start = time.monotonic()
+    try:
+        progress("loading the model and measuring its speed")
+        report.speed = speed.measure(backend, limit)
+        report.model = model_facts.model_facts(backend, spec)
+        if model_facts.is_local(backend):
+            report.speed = dataclasses.replace(report.speed, floor=speed.floor_of(backend))
+        report.truth = truth.ask(backend, scenes, limit, progress)
+        report.time_is_up = report.truth.is_partial
+        if model_facts.is_local(backend):  # last: some are decided while questions are answered
+            report.fast_paths = fast_paths(backend)
+    except TimeIsUp:
+        report.time_is_up = True
+    except Exception as error:  # whatever it is, the rest of the report helps to find it
+        report.error = str(error) if isinstance(error, QwenVLError) else repr(error)
+        report.trace = _frames(error)
+    finally:
+        report.seconds = time.monotonic() - start
+
+
+def _frames(error: Exception) -> list[str]:
+    """The innermost frames of an unexpected error, by module: where a file lies is the user's."""
+    if isinstance(error, QwenVLError):
+        return []
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    return [f"{_module(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames]
+
+
+def _module(file: str) -> str:
+    parts = Path(file).parts
+    for anchor in ("site-packages", "dist-packages", "qwenvl"):
+        if anchor in parts:
+            return "/".join(parts[parts.index(anchor) + (anchor != "qwenvl") :])
+    return parts[-1] if parts else file

@@ -1,0 +1,74 @@
+"""Model facts: what is examined, in numbers of its configuration. Its folder's name is the user's
+own, so a checkpoint is named only if it has the name of a public one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from ..backends.base import Backend
+from ..checkpoints.catalogue import CATALOGUE
+from ..checkpoints.library import BUNDLED, BUNDLED_NAME
+from ..families import is_default
+from ..types import LocalSpec
+from .fast_paths import attention_reason
+
+if TYPE_CHECKING:
+    from ..backends.local import LocalBackend
+
+
+def public_name(checkpoint: str) -> str | None:
+    """The name of a checkpoint that everybody has: the bundled one, or one of the catalogue."""
+    path = Path(checkpoint)
+    if path.resolve() == BUNDLED:
+        return BUNDLED_NAME
+    return next((repo for repo in CATALOGUE if repo.split("/")[1] == path.name), None)
+
+
+def model_facts(backend: Backend, spec: LocalSpec) -> dict[str, Any]:
+    """Of any backend: family and coordinates. Of a loaded local one also its size, device, number
+    type and attention."""
+    family = backend.family
+    facts: dict[str, Any] = {
+        "name": public_name(spec.checkpoint),
+        "family": family.title,
+        "model_type": family.model_type,
+        "known_family": not is_default(family),
+        "coordinates": family.coordinates,
+        "max_pixels": backend.max_pixels,
+    }
+    return facts | (_loaded_facts(backend, spec) if is_local(backend) else {})
+
+
+def is_local(backend: Backend) -> TypeGuard[LocalBackend]:
+    """Whether its weights are in this process."""
+    from ..backends.local import LocalBackend
+
+    return isinstance(backend, LocalBackend)
+
+
+def _loaded_facts(backend: LocalBackend, spec: LocalSpec) -> dict[str, Any]:
+    from ..models.devices import least_capable
+
+    model = backend.model
+    text = model.config.get_text_config()
+    own = getattr(model.config, "quantization_config", None)
+    dtype = model.get_decoder().norm.weight.dtype
+    devices = list(backend.weights.shares)
+    return {
+        "layers": text.num_hidden_layers,
+        "hidden_size": text.hidden_size,
+        "bytes": backend.nbytes,
+        "devices": [str(device) for device in devices],
+        "dtype": str(dtype).removeprefix("torch."),
+        "quantization": _method(own) if own else spec.quantization,
+        "attention": text._attn_implementation,
+        "attention_reason": attention_reason(spec, least_capable(devices), dtype),
+    }
+
+
+def _method(quantization_config: Any) -> str:
+    is_mapping = isinstance(quantization_config, dict)
+    found = quantization_config if is_mapping else vars(quantization_config)
+    method = found.get("quant_method", "unknown")
+    return str(getattr(method, "value", method))

@@ -1,0 +1,200 @@
+"""Truth: what a model says of scenes, compared with what is in them.
+
+Asks through the tasks and ``run``, as everything else does, and reads the boxes' own numbers from
+the same replies for the coordinate fit.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .. import run
+from ..backends.base import Backend
+from ..errors import UnreadableReply
+from ..observer import Observer, Relay
+from ..replies import read_items
+from ..types import Response, Result, Sampling
+from .coordinate_fit import CoordinateFit, RawReply, fit
+from .questions import (
+    KINDS,
+    Kind,
+    Question,
+    Score,
+    as_asked,
+    doctor_scene,
+    pixel_bound,
+    pixels,
+    questions_about,
+    score,
+)
+from .time_limit import TimeIsUp
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEAST_RECALL = 0.5
+_SCENES_AT_ONCE = 6
+_MAX_NEW_TOKENS = 512  # a scene holds four shapes at most
+_MAX_EXAMPLES = 4
+_MAX_EXCERPT = 300  # characters of a reply
+
+
+@dataclass(frozen=True)
+class Example:
+    """A reply that missed something. ``expected``: what is there, boxes and points in pixels of the
+    picture."""
+
+    scene: int
+    kind: Kind
+    expected: str
+    reply: str
+    error: str
+
+
+@dataclass
+class TaskTruth:
+    """Of all questions of one kind. ``failed``: those without an answer that can be read."""
+
+    asked: int = 0
+    failed: int = 0
+    hits: int = 0
+    total: int = 0
+    extra: int | None = None
+    ious: list[float] = field(default_factory=list)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of what is there that was found; None where nothing was asked."""
+        return self.hits / self.total if self.total else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the found boxes or points that are at something."""
+        found = 0 if self.extra is None else self.hits + self.extra
+        return self.hits / found if found else None
+
+    @property
+    def mean_iou(self) -> float | None:
+        return statistics.fmean(self.ious) if self.ious else None
+
+    def add(self, one: Score, failed: bool) -> None:
+        self.asked += 1
+        self.failed += failed
+        self.hits, self.total = self.hits + one.hits, self.total + one.total
+        if one.extra is not None:
+            self.extra = (self.extra or 0) + one.extra
+        self.ious += one.ious
+
+
+@dataclass
+class Truth:
+    """``scenes``: how many were asked about, to the end, of those ``wanted``. ``seconds``: of
+    answering ``questions``, which took ``tokens`` new tokens."""
+
+    wanted: int
+    scenes: int = 0
+    questions: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    tasks: dict[Kind, TaskTruth] = field(default_factory=dict)
+    coordinates: CoordinateFit | None = None
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def is_partial(self) -> bool:
+        return self.scenes < self.wanted
+
+
+def ask(
+    backend: Backend, scenes: int, observer: Observer, progress: Callable[[str], None]
+) -> Truth:
+    """Asks about so many scenes. ``progress`` is told after every few.
+
+    ``TimeIsUp`` of ``observer`` ends it early, with what was answered until then. Raises what the
+    backend raises as a whole; a request that fails by itself is counted.
+    """
+    truth = Truth(scenes, tasks={kind: TaskTruth() for kind in KINDS})
+    raw: list[RawReply] = []
+    start = time.monotonic()
+    with suppress(TimeIsUp):  # ``is_partial`` tells
+        for first in range(0, scenes, _SCENES_AT_ONCE):
+            numbers = range(first, min(scenes, first + _SCENES_AT_ONCE))
+            _ask_about(backend, numbers, truth, raw, observer)
+            truth.scenes = numbers.stop
+            progress(f"{truth.scenes} of {scenes} scenes")
+    truth.seconds = time.monotonic() - start
+    truth.coordinates = fit(raw, backend.family.coordinates)
+    return truth
+
+
+def _ask_about(
+    backend: Backend, numbers: range, truth: Truth, raw: list[RawReply], observer: Observer
+) -> None:
+    asked: list[tuple[int, Question]] = []
+    queries: list[run.Query] = []
+    for number in numbers:
+        observer.check()
+        scene = doctor_scene(number)
+        picture, bound = pixels(scene), pixel_bound(scene, backend.max_pixels)
+        for question in questions_about(scene):
+            asked.append((number, question))
+            queries.append(_query(backend, question, picture, bound))
+    responses = _Responses(observer)
+
+    def on_result(index: int, result: Result) -> None:
+        number, question = asked[index]
+        response = responses[index]
+        truth.questions += 1
+        truth.tokens += response.usage.new_tokens
+        one = score(question, result)
+        truth.tasks[question.kind].add(one, bool(result.error))
+        if one.hits < one.total and len(truth.examples) < _MAX_EXAMPLES:
+            expected, excerpt = question.expected, response.text[:_MAX_EXCERPT]
+            truth.examples.append(Example(number, question.kind, expected, excerpt, result.error))
+        if question.kind == "boxes" and response.input_sizes:
+            raw.append(_raw_reply(question, response))
+
+    run.answer_each(backend, queries, on_result, responses)
+
+
+class _Responses(Relay):
+    """Keeps the response of each request, by its index."""
+
+    def __init__(self, inner: Observer):
+        super().__init__(inner)
+        self._responses: dict[int, Response] = {}
+
+    def __getitem__(self, index: int) -> Response:
+        return self._responses[index]
+
+    def done(self, index: int, response: Response) -> None:
+        self._responses[index] = response
+        super().done(index, response)
+
+
+def _query(backend: Backend, question: Question, picture: Tensor, bound: int | None) -> run.Query:
+    """Greedy and without a thought where the model can do without, so that equal weights give an
+    equal report."""
+    thinking = run.least_thinking(backend)
+    sampling = run.sampling_for(backend, question.task, thinking)
+    if not run.will_think(backend, question.task, thinking):
+        sampling = Sampling(max_new_tokens=min(question.task.max_new_tokens, _MAX_NEW_TOKENS))
+    return run.Query(
+        question.task, picture, sampling=sampling, max_pixels=bound, thinking=thinking,
+        may_shrink=True,
+    )  # fmt: skip
+
+
+def _raw_reply(question: Question, response: Response) -> RawReply:
+    width, height = question.scene.picture.size
+    try:
+        items = read_items(response.text, "boxes", question.names)
+    except UnreadableReply:  # counted as failed
+        items = []
+    found = [(as_asked(item.label, question.names), item.box) for item in items if item.box]
+    return RawReply(question.truth, found, (height, width), response.input_sizes[0])
