@@ -1,8 +1,8 @@
 """Coordinate mapping: from the model's coordinate space to pixels of the original picture.
 
-The space is ``Family.coordinates``: ``relative`` families write 0-1000 along each side of the
-picture, ``absolute`` ones pixels of the resized picture. Each axis is scaled by itself, since
-resizing rounds each side to whole patches and so changes the aspect ratio a little.
+The space is ``Family.coordinates``: ``relative`` families write 0 to ``Family.box_scale`` along
+each side of the picture, ``absolute`` ones pixels of the resized picture. Each axis is scaled by
+itself, since resizing rounds each side to whole patches and so changes the aspect ratio a little.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from .types import Box, Point, ReplyContext, Size
-
-RELATIVE_SIDE = 1000
-"""Length of each side of the picture in a ``relative`` family."""
 
 _MAX_COORDINATE = 10**9
 _OTHER_SCALE = "The reply's scale is probably another one."
@@ -120,7 +117,7 @@ class PixelMapper:
         if not self._is_outside:
             return f"{unmapped} A box needs a width and a height."
         if self._context.family.coordinates == "relative":
-            space = f"0-{RELATIVE_SIDE} along each side"
+            space = f"0-{self._context.family.box_scale} along each side"
         else:
             space = f"pixels of {self._context.input_size[1]}x{self._context.input_size[0]}"
         return f"{unmapped} {self._context.family.title} is read as {space}. {_OTHER_SCALE}"
@@ -187,7 +184,7 @@ def _axis_lengths(values: Sequence[float], context: ReplyContext) -> tuple[int, 
     if _are_fractions(values):
         return 1, 1
     if context.family.coordinates == "relative":
-        return RELATIVE_SIDE, RELATIVE_SIDE
+        return context.family.box_scale, context.family.box_scale
     height, width = context.input_size
     return width, height
 

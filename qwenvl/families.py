@@ -1,13 +1,15 @@
 """Model families: one row for each model generation, found by ``model_type`` in ``config.json``.
 
+A row owns all in which its family differs from others: no other file names a ``model_type``.
 Fine-tunes (olmOCR, RolmOCR, QvQ, R1-Onevision, ...) carry the ``model_type`` of what they were
-tuned from and need no row. Sampling values are the makers' own, from the model cards.
+tuned from and need no row; what some of them do in their own way is in ``fine_tunes``. Sampling
+values are the makers' own, from the model cards.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import UnsupportedModel
@@ -18,101 +20,104 @@ _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
 # The older generations ship with temperatures of 0.01 and less, which is greedy in effect.
 _QWEN2 = Sampling()
 
-FAMILIES: Mapping[str, Family] = {
-    row.model_type: row
-    for row in (
-        Family(
-            "qwen",
-            "Qwen-VL",
-            coordinates="relative",
-            patch_factor=28,
-            since="4.57",
-            sampling=_QWEN2,
-            thinking_sampling=_THINKING,
-            notes="Its replies are read; the model itself needs code for an older transformers.",
-            is_original=True,
-        ),
-        Family(
-            "qwen2_vl",
-            "Qwen2-VL",
-            coordinates="relative",
-            patch_factor=28,
-            since="4.57",
-            sampling=_QWEN2,
-            thinking_sampling=_THINKING,
-        ),
-        Family(
-            "qwen2_5_vl",
-            "Qwen2.5-VL",
-            coordinates="absolute",
-            patch_factor=28,
-            since="4.57",
-            sampling=_QWEN2,
-            thinking_sampling=_THINKING,
-        ),
-        Family(
-            "qwen2_5_omni",
-            "Qwen2.5-Omni (thinker)",
-            coordinates="absolute",
-            patch_factor=28,
-            since="4.57",
-            sampling=_QWEN2,
-            thinking_sampling=_THINKING,
-            transformers_class="Qwen2_5OmniThinkerForConditionalGeneration",
-            image_token="<|IMAGE|>",
-            vision_start="<|vision_bos|>",
-            vision_end="<|vision_eos|>",
-            notes="Pictures in, text out; the speaking half is not loaded.",
-        ),
-        Family(
-            "qwen3_vl",
-            "Qwen3-VL",
-            coordinates="relative",
-            patch_factor=32,
-            since="4.57",
-            sampling=_INSTRUCT,
-            thinking_sampling=_THINKING,
-        ),
-        Family(
-            "qwen3_vl_moe",
-            "Qwen3-VL MoE",
-            coordinates="relative",
-            patch_factor=32,
-            since="4.57",
-            sampling=_INSTRUCT,
-            thinking_sampling=_THINKING,
-        ),
-        Family(
-            "qwen3_5",
-            "Qwen3.5",
-            coordinates="relative",
-            patch_factor=32,
-            since="5.20",
-            sampling=_INSTRUCT,
-            thinking_sampling=_THINKING,
-            has_mtp_head=True,
-        ),
-        Family(
-            "qwen3_5_moe",
-            "Qwen3.5 MoE",
-            coordinates="relative",
-            patch_factor=32,
-            since="5.20",
-            sampling=_INSTRUCT,
-            thinking_sampling=_THINKING,
-            has_mtp_head=True,
-        ),
-    )
-}
-
-DEFAULT = Family(
-    "default",
-    "unknown model",
+_QWEN2_VL = Family(
+    "qwen2_vl",
+    "Qwen2-VL",
+    coordinates="relative",
+    patch_factor=28,
+    since="4.57",
+    sampling=_QWEN2,
+    thinking_sampling=_THINKING,
+    pixel_bounds=(4 * 28**2, 16_384 * 28**2),
+)
+_QWEN2_5_OMNI = dataclasses.replace(
+    _QWEN2_VL,
+    model_type="qwen2_5_omni_thinker",
+    title="Qwen2.5-Omni thinker",
+    coordinates="absolute",
+    transformers_class="Qwen2_5OmniThinkerForConditionalGeneration",
+    image_token="<|IMAGE|>",
+    vision_start="<|vision_bos|>",
+    vision_end="<|vision_eos|>",
+    towers=("visual", "audio_tower"),
+    kept_whole=("visual", "lm_head", "embed_tokens", "audio_bos_eos_token"),
+)
+_QWEN3_VL = Family(
+    "qwen3_vl",
+    "Qwen3-VL",
     coordinates="relative",
     patch_factor=32,
     since="4.57",
     sampling=_INSTRUCT,
     thinking_sampling=_THINKING,
+    pixel_bounds=(64 * 32**2, 16_384 * 32**2),
+)
+_QWEN3_OMNI = dataclasses.replace(
+    _QWEN3_VL,
+    model_type="qwen3_omni_moe_thinker",
+    title="Qwen3-Omni thinker",
+    transformers_class="Qwen3OmniMoeThinkerForConditionalGeneration",
+    towers=("visual", "audio_tower"),
+)
+_QWEN3_5 = dataclasses.replace(
+    _QWEN3_VL, model_type="qwen3_5", title="Qwen3.5", since="5.20", mtp_prefix="mtp."
+)
+
+
+def _rows() -> Iterator[Family]:
+    yield dataclasses.replace(
+        _QWEN2_VL,
+        model_type="qwen",
+        title="Qwen-VL",
+        notes="Its replies are read; the model itself needs code for an older transformers.",
+        is_original=True,
+    )
+    yield _QWEN2_VL
+    yield dataclasses.replace(
+        _QWEN2_VL, model_type="qwen2_5_vl", title="Qwen2.5-VL", coordinates="absolute"
+    )
+    yield _QWEN2_5_OMNI
+    yield dataclasses.replace(
+        _QWEN2_5_OMNI,
+        model_type="qwen2_5_omni",
+        title="Qwen2.5-Omni (thinker)",
+        config_section="thinker_config",
+        not_loaded=("talker.", "token2wav."),
+        notes="Pictures in, text out; the speaking half is not loaded.",
+    )
+    yield _QWEN3_VL
+    yield dataclasses.replace(_QWEN3_VL, model_type="qwen3_vl_moe", title="Qwen3-VL MoE")
+    yield _QWEN3_OMNI
+    yield dataclasses.replace(
+        _QWEN3_OMNI,
+        model_type="qwen3_omni_moe",
+        title="Qwen3-Omni (thinker)",
+        config_section="thinker_config",
+        not_loaded=("talker.", "code2wav."),
+        notes="Pictures in, text out; the speaking half is not loaded.",
+    )
+    yield _QWEN3_5
+    yield dataclasses.replace(_QWEN3_5, model_type="qwen3_5_moe", title="Qwen3.5 MoE")
+    yield dataclasses.replace(
+        _QWEN3_VL,
+        model_type="qwen4_exp",
+        title="Qwen4-Exp",
+        since="5.20",
+        kept_whole=(*_QWEN3_VL.kept_whole, "ngram_embedding"),
+        not_loaded=("mtp.",),  # a head of another form than that of Qwen3.5
+        buffers=(*_QWEN3_VL.buffers, "layer_multipliers", "heads_offsets", "heads_vocab_sizes"),
+        scheduler_verified=False,
+        notes="Its sparse attention keeps a cache that the batch scheduler does not know.",
+    )
+
+
+FAMILIES: Mapping[str, Family] = {row.model_type: row for row in _rows()}
+
+DEFAULT = dataclasses.replace(
+    _QWEN3_VL,
+    model_type="default",
+    title="unknown model",
+    scheduler_verified=False,
     notes="Treated like the newest known family: boxes are read as 0-1000 of the picture.",
 )
 """For a Qwen ``model_type`` without a row that transformers can load as image-text-to-text."""
@@ -121,9 +126,10 @@ DEFAULT = Family(
 def family_of(config: Mapping[str, Any]) -> Family:
     """The family of a parsed ``config.json``.
 
-    A ``model_type`` without a row gets the default row under its own name, if the config takes
-    pictures as Qwen's do; ``is_default`` tells. Raises ``UnsupportedModel`` if there is no
-    ``model_type``, no vision tower, or the model is another maker's.
+    A Qwen ``model_type`` without a row gets the row of a family that its config nests, or else the
+    default row, under its own name, if its config has a vision tower; ``is_default`` tells. Raises
+    ``UnsupportedModel`` if there is no ``model_type``, no vision tower, or the model is another
+    maker's.
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
@@ -133,30 +139,62 @@ def family_of(config: Mapping[str, Any]) -> Family:
         )
     if model_type in FAMILIES:
         return FAMILIES[model_type]
-    vision = config.get("vision_config")
-    if not isinstance(vision, Mapping):
-        raise UnsupportedModel(
-            f"model_type {model_type!r} has no vision tower in its config.json: it reads text "
-            "only. Choose a vision-language checkpoint (a name with VL, or Qwen3.5 and newer)."
-        )
-    # What all generations since Qwen2-VL have in common and other makers' models lack.
-    if "spatial_merge_size" not in vision or "vision_start_token_id" not in config:
-        raise UnsupportedModel(
-            f"model_type {model_type!r} is not a Qwen vision-language model: it takes pictures in "
-            "another way. Choose a Qwen checkpoint or a fine-tune of one."
-        )
-    return dataclasses.replace(
-        DEFAULT, model_type=model_type, title=f"{model_type} (unknown model)"
-    )
+    if model_type.startswith("qwen"):
+        title = f"{model_type} (unknown model)"
+        if nested := _nested_family(config):
+            return dataclasses.replace(nested, model_type=model_type, title=title)
+        if "spatial_merge_size" in _section(config, "vision_config"):
+            return dataclasses.replace(DEFAULT, model_type=model_type, title=title)
+    raise UnsupportedModel(_refusal(model_type, config))
 
 
-def has_mtp_head(model_type: object) -> bool:
-    """Whether checkpoints of ``model_type`` may hold a head for multi-token prediction."""
-    return (
-        isinstance(model_type, str) and model_type in FAMILIES and FAMILIES[model_type].has_mtp_head
-    )
+def model_config(config: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
+    """The vision-language model's own section of a ``config.json``: in Omni models the thinker's,
+    else all of it."""
+    return _section(config, family.config_section) or config
+
+
+def weights_beside(family: Family) -> tuple[str, ...]:
+    """Name prefixes of the weights that a checkpoint may hold beside the model itself."""
+    return (*family.not_loaded, family.mtp_prefix) if family.mtp_prefix else family.not_loaded
 
 
 def is_default(family: Family) -> bool:
-    """Whether ``family`` came from the default row; its coordinate space is then a guess."""
+    """Whether ``family`` has no row of its own; what is known of it is then a guess."""
     return family.model_type not in FAMILIES
+
+
+def _nested_family(config: Mapping[str, Any]) -> Family | None:
+    """The family of the model that a bigger one's config nests, with the place it lies in."""
+    for section in config:
+        own = _section(config, section)
+        row = FAMILIES.get(str(own.get("model_type")))
+        if row and _section(own, "vision_config"):
+            return dataclasses.replace(row, config_section=section)
+    return None
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _refusal(model_type: str, config: Mapping[str, Any]) -> str:
+    """Why a model is none that this engine runs."""
+    advice = "Choose a vision-language checkpoint (a name with VL, or Qwen3.5 and newer)."
+    if _section(config, "vlm_config"):
+        return (
+            f"model_type {model_type!r} turns pages into embeddings for a search and writes no "
+            f"text. {advice}"
+        )
+    if not _section(config, "vision_config"):
+        takes = "sound and text" if _section(config, "audio_config") else "text only"
+        return (
+            f"model_type {model_type!r} has no vision tower in its config.json: it takes {takes}. "
+            f"{advice}"
+        )
+    return (
+        f"model_type {model_type!r} is not a Qwen vision-language model: it is another maker's, "
+        "and takes pictures or writes boxes in its own way. Choose a Qwen checkpoint or a "
+        "fine-tune of one."
+    )

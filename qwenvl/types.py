@@ -18,8 +18,8 @@ Size = tuple[int, int]
 """Height and width in pixels, in this order, as everywhere in the engine."""
 
 CoordinateSpace = Literal["relative", "absolute"]
-"""``relative``: 0-1000 of the picture's width and height. ``absolute``: pixels of the resized
-picture, the model's input."""
+"""``relative``: 0 to ``Family.box_scale``, 1000 as a rule, of the picture's width and height.
+``absolute``: pixels of the resized picture, the model's input."""
 
 FinishReason = Literal["stop", "length", "repetition", "error"]
 """``stop``: the model ended its answer. ``length``: ``max_new_tokens`` was reached.
@@ -332,16 +332,30 @@ class Result:
 
 @dataclass(frozen=True)
 class Family:
-    """A model family: what the engine must know of a ``model_type`` beyond its files.
+    """A model family: all that the engine must know of a ``model_type`` beyond its files.
 
-    ``model_type`` as in ``config.json``. ``coordinates``: the coordinate space of its replies.
-    ``patch_factor``: side in pixels of the square that becomes one token (patch times merge).
-    ``transformers_class``: None lets ``AutoModelForImageTextToText`` choose. ``since``: the first
-    transformers release with that class. ``sampling`` and ``thinking_sampling``: the model makers'
-    values for free text about pictures. Whether a checkpoint thinks is decided by its chat
-    template, not by its family. ``has_mtp_head``: checkpoints may hold a head for multi-token
-    prediction (``mtp.*``). ``is_original``: Qwen-VL of 2023, which ran only through Python code of
-    its own: its replies can be read, the model cannot be loaded.
+    ``model_type`` as in ``config.json``. ``since``: the first transformers release that runs it;
+    ``transformers_class``: None lets ``AutoModelForImageTextToText`` choose. ``config_section``:
+    where in ``config.json`` the vision-language model's own config lies, empty where that is all
+    of it (see ``families.model_config``). ``sampling`` and ``thinking_sampling``: the model
+    makers' values for free text about pictures. Whether a checkpoint thinks is decided by its chat
+    template, not by its family. ``is_original``: Qwen-VL of 2023, which ran only through Python
+    code of its own: its replies can be read, the model cannot be loaded. ``scheduler_verified``:
+    whether the batch scheduler was tested on this architecture against the library's own
+    ``generate``.
+
+    Pictures: ``patch_factor`` is the side in pixels of the square that becomes one token (patch
+    times merge); ``pixel_bounds`` the least and the most pixels that the makers' checkpoints show
+    of a picture; ``image_token``, ``vision_start`` and ``vision_end`` its special tokens.
+
+    Replies: ``coordinates`` is their coordinate space, ``box_scale`` what each side of the picture
+    measures in a ``relative`` one.
+
+    Weights: ``towers`` are the modules that encode media; ``kept_whole`` those that quantization
+    leaves as they are, by the last part of their names. ``not_loaded`` are name prefixes of
+    weights beside the model that is loaded (a speaking half); ``mtp_prefix`` that of a head for
+    multi-token prediction, empty where checkpoints have none that can be used. ``buffers``: name
+    suffixes of tensors that are no weights and may be integers in a plain checkpoint.
     """
 
     model_type: str
@@ -351,13 +365,21 @@ class Family:
     since: str
     sampling: Sampling
     thinking_sampling: Sampling
+    pixel_bounds: tuple[int, int]
+    box_scale: int = 1000
     transformers_class: str | None = None
+    config_section: str = ""
     image_token: str = "<|image_pad|>"
     vision_start: str = "<|vision_start|>"
     vision_end: str = "<|vision_end|>"
+    towers: tuple[str, ...] = ("visual",)
+    kept_whole: tuple[str, ...] = ("visual", "lm_head", "embed_tokens")
+    not_loaded: tuple[str, ...] = ()
+    mtp_prefix: str = ""
+    buffers: tuple[str, ...] = ("position_ids", "num_batches_tracked", "inv_freq")
     notes: str = ""
-    has_mtp_head: bool = False
     is_original: bool = False
+    scheduler_verified: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from ..checkpoints import inspection
 from ..checkpoints.files import read_settings, readable_size
 from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
-from ..families import family_of, is_default
+from ..families import family_of, is_default, model_config
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed, token_need
 from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
@@ -72,7 +72,8 @@ def _read_small_files(
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
     check_runnable(path, spec, family)
     template = ChatTemplate.load(path, family, spec.trust_remote_code)
-    return template, family, load_image_processor(path), context_length(config)
+    context = context_length(model_config(config, family))
+    return template, family, load_image_processor(path), context
 
 
 def _expected_shares(path: Path, spec: LocalSpec) -> dict[torch.device, int]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IncompleteCheckpoint
-from ..families import is_default
+from ..families import is_default, model_config
 from ..types import Family
 from .files import read_json, short_repr
 from .integrity import PROCESSORS
 
-_SECTIONS = ("thinker_config", "text_config", "vision_config", "quantization_config")
+_SECTIONS = ("text_config", "vision_config", "quantization_config")
 # Settings of the image processor, those of the vision tower that they must equal, and defaults.
 # Where the processor's are absent, its defaults hold; where the tower's are, those of its family.
 _SIZES = (
@@ -33,8 +33,9 @@ def find_faults(
 ) -> dict[str, str]:
     """By file name, what is wrong with the settings in it. ``sizes``: the files present;
     ``config``: the parsed ``config.json`` of a model of ``family``."""
-    found = {"config.json": _check_config(config)}
-    known = {**config, "vision_config": {**_default_sizes(family), **vision_config(config)}}
+    found = {"config.json": _check_config(config, family)}
+    own = model_config(config, family)
+    known = {**own, "vision_config": {**_default_sizes(family), **_section(own, "vision_config")}}
     checks = {"generation_config.json": _check_generation, PROCESSORS[0]: _check_image_processor}
     if PROCESSORS[0] not in sizes:
         checks[PROCESSORS[1]] = _check_processor
@@ -60,20 +61,9 @@ def _default_sizes(family: Family) -> dict[str, int]:
     return {"patch_size": patch, "spatial_merge_size": _MERGE_SIZE, "temporal_patch_size": 2}
 
 
-def vision_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The section of ``config.json`` on the vision tower; empty where there is none."""
-    return _section(thinker_config(config), "vision_config")
-
-
-def thinker_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The section of ``config.json`` on the vision-language model: in Omni models the thinker's,
-    else all of it."""
-    return _section(config, "thinker_config") or config
-
-
 def vocab_size(model: Mapping[str, Any]) -> int | None:
-    """Tokens in the vocabulary, as ``model`` (a ``thinker_config``) gives them; None if it does
-    not."""
+    """Tokens in the vocabulary, as ``model`` (see ``families.model_config``) gives them; None if
+    it does not."""
     size = _section(model, "text_config").get("vocab_size", model.get("vocab_size"))
     return size if type(size) is int else None
 
@@ -83,12 +73,13 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _check_config(config: Mapping[str, Any]) -> str:
-    for holder in (config, thinker_config(config)):
-        for name in _SECTIONS:
+def _check_config(config: Mapping[str, Any], family: Family) -> str:
+    own = model_config(config, family)
+    for holder in (config, own):
+        for name in (family.config_section, *_SECTIONS):
             if not isinstance(holder.get(name), Mapping | None):
                 return f"is unusable (its {name} is {short_repr(holder[name])}, no JSON object)"
-    vision = vision_config(config)
+    vision = _section(own, "vision_config")
     for _, name, _ in _SIZES:
         if name in vision and not _is_size(vision[name]):
             return f"is unusable ({name} in its vision_config is {short_repr(vision[name])})"
@@ -97,7 +88,7 @@ def _check_config(config: Mapping[str, Any]) -> str:
 
 def _check_generation(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     eos = settings.get("eos_token_id")
-    size = vocab_size(thinker_config(config)) or math.inf
+    size = vocab_size(config) or math.inf
     for token in eos if isinstance(eos, list) else [] if eos is None else [eos]:
         if type(token) is not int or not 0 <= token < size:
             return f"its eos_token_id is {short_repr(eos)}"

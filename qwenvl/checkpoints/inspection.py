@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointNotFound, IncompleteCheckpoint, UnsupportedModel
-from ..families import family_of
+from ..families import DEFAULT, family_of
 from ..types import Family
 from . import config_checks, unsupported
 from .files import list_files, printable, read_json, reason
@@ -194,7 +194,9 @@ def _cached_inspect(
     if family is not None:
         faults = config_checks.find_faults(folder, sizes, config, family) | faults
     nbytes = sum(sizes.get(file, 0) for file in weights.files)
-    if problem := weights.problem or unsupported.dtype_problem(config, sizes, weights):
+    if problem := weights.problem or unsupported.dtype_problem(
+        config, sizes, weights, family or DEFAULT
+    ):
         return Checkpoint(name, folder, family, nbytes, printable(problem))
     problem = "; ".join(f"{file} {what}" for file, what in faults.items())
     if faults and unsupported.is_weights_only(sizes, weights):

@@ -22,7 +22,7 @@ def saving_release(folder: Path) -> str:
         config = read_json(folder / "config.json")
     except IncompleteCheckpoint:  # reported by whoever needs more of it
         return ""
-    parts = [config, config.get("thinker_config")] if isinstance(config, Mapping) else []
+    parts = [config, *config.values()] if isinstance(config, Mapping) else []
     versions = [part.get("transformers_version") for part in parts if isinstance(part, Mapping)]
     return next((version for version in versions if isinstance(version, str)), "")
 

@@ -8,9 +8,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import IncompleteCheckpoint
+from ..families import weights_beside
+from ..types import Family
 from .files import read_json
 from .integrity import WeightFiles
-from .tensors import FLOAT_DTYPES, NOT_LOADED_PREFIXES
+from .tensors import FLOAT_DTYPES
 
 ADAPTER = "adapter_config.json"
 _ORIGINAL = (
@@ -50,8 +52,6 @@ _PACKED_METHODS = {
     "gptq", "awq", "bitsandbytes", "fp8", "fbgemm_fp8", "compressed-tensors", "auto-round",
     "mxfp4", "mxfp8", "aqlm", "vptq", "spqr", "eetq", "higgs",
 }  # fmt: skip
-# Buffers that are no weights, by name suffix; their type says nothing of the weights.
-_BUFFERS = ("position_ids", "num_batches_tracked", "inv_freq")
 
 WEIGHTS_ONLY = (
     " (It holds weights alone, as the text encoders of image generators are stored: the tokenizer "
@@ -107,7 +107,12 @@ def format_problem(sizes: Collection[str]) -> str:
     return ""
 
 
-def dtype_problem(config: Mapping[str, Any], sizes: Collection[str], weights: WeightFiles) -> str:
+def dtype_problem(
+    config: Mapping[str, Any],
+    sizes: Collection[str],
+    weights: WeightFiles,
+    family: Family,
+) -> str:
     """Why whole safetensors contradict their ``config.json``, or are of a type or quantisation that
     nothing here can read; else empty."""
     if "mlx" in weights.formats or "bits" in _mapping(config.get("quantization")):
@@ -125,8 +130,8 @@ def dtype_problem(config: Mapping[str, Any], sizes: Collection[str], weights: We
         name: entry["dtype"]
         for name, entry in weights.tensors.items()
         if entry["dtype"] not in FLOAT_DTYPES
-        and not name.startswith(NOT_LOADED_PREFIXES)
-        and not name.endswith(_BUFFERS)
+        and not name.startswith(weights_beside(family))
+        and not name.endswith(family.buffers)
     }
     if not_floats and not own:
         name = min(not_floats)

@@ -108,11 +108,10 @@ def _normalized(name: str) -> str:
 
 
 def _default_input(family: Family, image_size: Size) -> Size:
-    """The size that the family's processor resizes such an image to by its default bounds, 4 to
-    16,384 tokens as in the checkpoints on the hubs. Relative coordinates do not depend on it."""
+    """The size that an image is resized to within the bounds of the makers' checkpoints. Relative
+    coordinates do not depend on it."""
     if family.coordinates == "relative":
         return image_size
     from ..media.image_processor import target_size
 
-    token = family.patch_factor**2
-    return target_size(*image_size, family.patch_factor, 4 * token, 16384 * token)
+    return target_size(*image_size, family.patch_factor, *family.pixel_bounds)

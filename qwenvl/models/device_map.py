@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 from ..checkpoints.files import readable_size
 from ..errors import Unavailable
 
-_TOWERS = ("visual", "audio_tower")
 _RESERVED = 0.2  # of a device's free memory: left for the KV cache and activations
 
 
@@ -19,22 +18,24 @@ def balanced_device_map(
     model: torch.nn.Module,
     free: Mapping[Any, int],
     size: Callable[[str, torch.nn.Parameter], float],
+    towers: Collection[str],
 ) -> dict[str, Any]:
     """A ``device_map`` (module or tensor name: device) that spreads ``model`` over the devices of
     ``free``, which holds their free bytes, in the order in which the model runs through them.
 
-    All devices are filled to the same share, a fifth of each reserved. The vision tower stays on
-    the first device, decoder layers stay whole, and tied weights stay together. ``model`` may be
-    on the meta device: ``size`` tells a parameter's bytes, once loaded, from its name and shape.
-    Raises ``Unavailable`` where the model does not fit.
+    All devices are filled to the same share, a fifth of each reserved. ``towers`` (see ``Family``)
+    stay on the first device, decoder layers stay whole, and tied weights stay together. ``model``
+    may be on the meta device: ``size`` tells a parameter's bytes, once loaded, from its name and
+    shape. Raises ``Unavailable`` where the model does not fit.
     """
     blocks: list[_Block] = []
     owners: dict[int, int] = {}  # parameter id: index of the first block that holds it
-    for name, weights in _named_blocks(model):
+    for name, weights in _named_blocks(model, towers):
         own = {key: weight for key, weight in weights.items() if id(weight) not in owners}
         tied_to = owners[id(next(iter(weights.values())))] if weights and not own else None
         owners |= dict.fromkeys(map(id, own.values()), len(blocks))
-        blocks.append(_Block(name, sum(size(*item) for item in own.items()), tied_to))
+        is_tower = name.rpartition(".")[2] in towers
+        blocks.append(_Block(name, sum(size(*item) for item in own.items()), tied_to, is_tower))
     usable = {device: (1 - _RESERVED) * nbytes for device, nbytes in free.items()}
     best, low, high = _fill(blocks, usable), 0.0, 1.0
     if best is None:
@@ -54,14 +55,11 @@ class _Block:
     name: str
     nbytes: float
     tied_to: int | None
-
-    @property
-    def is_tower(self) -> bool:
-        return self.name.rpartition(".")[2] in _TOWERS
+    is_tower: bool
 
 
 def _named_blocks(
-    module: torch.nn.Module, prefix: str = ""
+    module: torch.nn.Module, towers: Collection[str], prefix: str = ""
 ) -> Iterator[tuple[str, dict[str, torch.nn.Parameter]]]:
     """Names and parameters of the blocks, in the order in which the model runs them."""
     for name, weight in module.named_parameters(recurse=False):
@@ -70,10 +68,10 @@ def _named_blocks(
         yield prefix + name, {}
     for name, child in module.named_children():
         is_layer = isinstance(module, torch.nn.ModuleList) or not any(child.children())
-        if is_layer or name in _TOWERS:
+        if is_layer or name in towers:
             yield prefix + name, dict(child.named_parameters(prefix + name))
         else:
-            yield from _named_blocks(child, f"{prefix}{name}.")
+            yield from _named_blocks(child, towers, f"{prefix}{name}.")
 
 
 def _shortage(blocks: list[_Block], usable: Mapping[Any, float]) -> str:

@@ -11,12 +11,9 @@ from typing import Any
 from ..checkpoints.catalogue import CatalogueEntry
 from ..checkpoints.files import read_settings
 from ..checkpoints.integrity import require_weight_files
-from ..checkpoints.tensors import FLOAT_DTYPES, MTP_PREFIX, NOT_LOADED_PREFIXES
-from ..families import has_mtp_head
-from ..types import LocalSpec
-
-# Parts of the names of weights that are no linear layer or stay whole; see ``quantization``.
-_KEPT_WHOLE = {"visual", "lm_head", "embed_tokens", "audio_bos_eos_token"}
+from ..checkpoints.tensors import FLOAT_DTYPES
+from ..families import family_of, model_config, weights_beside
+from ..types import Family, LocalSpec
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,8 @@ def weights(path: Path) -> Iterator[Weight]:
 
     Raises ``IncompleteCheckpoint`` where a file is missing or cut off.
     """
-    return (weight for weight in _tensors(path) if not weight.name.startswith(NOT_LOADED_PREFIXES))
+    beside = weights_beside(family_of(read_settings(path, "config.json")))
+    return (weight for weight in _tensors(path) if not weight.name.startswith(beside))
 
 
 def _tensors(path: Path) -> Iterator[Weight]:
@@ -65,15 +63,16 @@ def estimated_bytes(path: Path, spec: LocalSpec) -> int:
 
     itemsize = pick_dtype(spec.precision, pick_device(spec.device)).itemsize
     config = read_settings(path, "config.json")
-    tied, mtp_bytes = _is_tied(config), 0
-    if has_mtp_head(config.get("model_type")) and spec.device != SPLIT:
-        parts = [weight for weight in _tensors(path) if weight.name.startswith(MTP_PREFIX)]
+    family = family_of(config)
+    tied, mtp_bytes = _is_tied(model_config(config, family)), 0
+    if family.mtp_prefix and spec.device != SPLIT:
+        parts = [weight for weight in _tensors(path) if weight.name.startswith(family.mtp_prefix)]
         if all(weight.dtype in FLOAT_DTYPES for weight in parts):  # others are not used
             mtp_bytes = sum(weight.numel * itemsize for weight in parts)
     return mtp_bytes + sum(
         int(weight.copies * weight.nbytes)
         if config.get("quantization_config")
-        else loaded_bytes(weight, itemsize, spec.quantization)
+        else loaded_bytes(weight, itemsize, spec.quantization, family)
         for weight in weights(path)
         if not (tied and weight.name.endswith("lm_head.weight"))
     )
@@ -81,7 +80,7 @@ def estimated_bytes(path: Path, spec: LocalSpec) -> int:
 
 def expected_bytes(entry: CatalogueEntry, spec: LocalSpec) -> int:
     """About what the weights of a catalogue entry will occupy once it is here, loaded as ``spec``
-    says: within a tenth for the dense editions, too much for Qwen2.5-Omni, whose speaking half is
+    says: within a tenth for the dense editions, too much for Omni models, whose speaking half is
     not loaded. Raises as ``estimated_bytes`` for ``BadOption`` and ``Unavailable``."""
     from .devices import pick_device
     from .precision import pick_dtype
@@ -97,18 +96,19 @@ def expected_bytes(entry: CatalogueEntry, spec: LocalSpec) -> int:
 
 
 def _is_tied(config: Mapping[str, Any]) -> bool:
-    """Whether ``lm_head`` shares the embeddings' weight, whatever the file holds."""
+    """Whether ``lm_head`` shares the embeddings' weight by a model's own ``config``, whatever the
+    file holds."""
     text = config.get("text_config") or {}
     return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
 
 
-def loaded_bytes(weight: Weight, itemsize: int, quantization: str) -> int:
-    """Bytes of ``weight`` once it is loaded. ``itemsize``: bytes of a number that is not
-    quantised; ``quantization``: as in ``LocalSpec``."""
+def loaded_bytes(weight: Weight, itemsize: int, quantization: str, family: Family) -> int:
+    """Bytes of ``weight`` of a model of ``family`` once it is loaded. ``itemsize``: bytes of a
+    number that is not quantised; ``quantization``: as in ``LocalSpec``."""
     if weight.dtype not in FLOAT_DTYPES:
         return weight.nbytes
     linear = weight.name.endswith(".weight") and len(weight.shape) == 2
-    if not linear or _KEPT_WHOLE.intersection(weight.name.split(".")):
+    if not linear or not set(weight.name.split(".")).isdisjoint(family.kept_whole):
         return int(weight.copies * weight.numel) * itemsize
     if quantization == "8bit":  # one byte each, and a scale in float32 for every row
         return weight.numel + 4 * weight.shape[0]

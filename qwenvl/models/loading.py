@@ -19,6 +19,7 @@ from ..errors import (
     Unavailable,
     UnsupportedModel,
 )
+from ..families import is_default, model_config
 from ..garbage_collection import paused
 from ..types import Family, LocalSpec
 from .attention import pick_attention
@@ -53,11 +54,11 @@ def load_model(
     config = read_settings(path, "config.json")
     check_quantization(path, spec, config)
     cls = model_class(path, family)
-    options = _load_options(spec, config, device)
-    options["config"] = _model_config(cls, path, config, spec.trust_remote_code)
+    options = _load_options(spec, config, device, family)
+    options["config"] = _model_config(cls, path, config, family, spec.trust_remote_code)
     if len(devices) > 1:
         itemsize = pick_dtype(spec.precision, device).itemsize
-        options["device_map"] = _device_map(cls, path, spec, options["config"], itemsize)
+        options["device_map"] = _device_map(cls, path, spec, family, options["config"], itemsize)
     model, report = load_with_progress(lambda: _from_pretrained(cls, path, options), progress, path)
     if report["missing_keys"]:
         raise _incomplete(path, report["missing_keys"])
@@ -65,7 +66,7 @@ def load_model(
     patch_embedding.apply(model)
     if norms.applies(device):
         norms.apply(model)
-    mtp_head.apply(model, path)
+    mtp_head.apply(model, path, family)
     if device.type == "cpu":
         _copy_into_ram(model, path)
         linears.apply(model)
@@ -73,7 +74,7 @@ def load_model(
 
 
 def _load_options(
-    spec: LocalSpec, config: Mapping[str, Any], device: torch.device
+    spec: LocalSpec, config: Mapping[str, Any], device: torch.device, family: Family
 ) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` that ``spec`` decides."""
     dtype = pick_dtype(spec.precision, device)
@@ -89,7 +90,7 @@ def _load_options(
     if is_quantized:
         options["dtype"] = "auto" if spec.precision == "auto" else dtype
     elif spec.quantization != "none":
-        options["quantization_config"] = bitsandbytes_config(spec.quantization, dtype)
+        options["quantization_config"] = bitsandbytes_config(spec.quantization, dtype, family)
     if is_quantized or spec.quantization != "none" or device.type != "cpu":
         # Straight to the device: weights that are quantised, converted or merged while they are
         # loaded are so where they stay, and never stand in RAM as well.
@@ -134,6 +135,11 @@ def check_runnable(path: Path, spec: LocalSpec, family: Family) -> None:
             f"{family.title} needs transformers {family.since} or newer, and this is "
             f"{transformers_version.installed()}. Update it with: pip install -U transformers"
         )
+    if not family.scheduler_verified and not is_default(family):
+        raise UnsupportedModel(
+            f"{path.name} is a {family.title} model, which cannot be run here yet. {family.notes} "
+            "Choose a Qwen3.5 or Qwen3-VL checkpoint."
+        )
 
 
 def model_class(path: Path, family: Family) -> Any:
@@ -151,28 +157,33 @@ def model_class(path: Path, family: Family) -> Any:
 
 
 def _is_auto(cls: Any) -> bool:
-    """Whether ``cls`` is one of the Auto classes, which take the whole configuration; others
-    (Omni's) take only their own part of it."""
+    """Whether ``cls`` is one of the Auto classes, which choose a class by the configuration."""
     return hasattr(cls, "from_config")
 
 
-def _model_config(cls: Any, path: Path, raw: Mapping[str, Any], trust_remote_code: bool) -> Any:
-    """The configuration object for loading ``path`` as ``cls``; ``raw``: the parsed
+def _config_class(cls: Any, own: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    return type(AutoConfig.for_model(own["model_type"])) if _is_auto(cls) else cls.config_class
+
+
+def _model_config(
+    cls: Any, path: Path, raw: Mapping[str, Any], family: Family, trust_remote_code: bool
+) -> Any:
+    """The configuration object for loading ``path``, of ``family``, as ``cls``; ``raw``: the parsed
     ``config.json``. It names the file that the weights begin with: left to itself transformers
     takes ``model.safetensors`` wherever there is one, also where an index is meant."""
     from transformers import AutoConfig
 
     entry = require_weight_files(path).entry
-    auto = _is_auto(cls)
+    own = model_config(raw, family)
     try:
-        if transformers_version.is_older("5") and newer_format.has_release_5_names(raw):
-            old = newer_format.with_release_4_names(raw)
-            config_class = (
-                type(AutoConfig.for_model(old["model_type"])) if auto else cls.config_class
-            )
-            config = config_class.from_dict(old if auto else old["thinker_config"])
+        is_new = transformers_version.is_older("5") and newer_format.has_release_5_names(raw)
+        if is_new or family.config_section:
+            own = newer_format.with_release_4_names(own) if is_new else own
+            config = _config_class(cls, own).from_dict(own)
         else:
-            config_class = AutoConfig if auto else cls.config_class
+            config_class = AutoConfig if _is_auto(cls) else cls.config_class
             config = config_class.from_pretrained(
                 str(path), local_files_only=True, trust_remote_code=trust_remote_code
             )
@@ -183,7 +194,7 @@ def _model_config(cls: Any, path: Path, raw: Mapping[str, Any], trust_remote_cod
 
 
 def _device_map(
-    cls: Any, path: Path, spec: LocalSpec, config: Any, itemsize: int
+    cls: Any, path: Path, spec: LocalSpec, family: Family, config: Any, itemsize: int
 ) -> dict[str, Any]:
     """A device map over all CUDA devices, by what is free on them now."""
     options = {"trust_remote_code": spec.trust_remote_code}
@@ -192,13 +203,13 @@ def _device_map(
 
     def nbytes(name: str, parameter: torch.nn.Parameter) -> int:
         weight = Weight(name, "F32", tuple(parameter.shape), parameter.nbytes)
-        return loaded_bytes(weight, itemsize, spec.quantization)
+        return loaded_bytes(weight, itemsize, spec.quantization, family)
 
     # Where the checkpoint is quantised already, its files know better than the shapes.
     total = sum(nbytes(*item) for item in model.named_parameters())
     scale = estimated_bytes(path, spec) / total
     return balanced_device_map(
-        model, free_memory(), lambda name, parameter: scale * nbytes(name, parameter)
+        model, free_memory(), lambda name, parameter: scale * nbytes(name, parameter), family.towers
     )
 
 

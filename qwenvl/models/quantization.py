@@ -11,11 +11,10 @@ import torch
 
 from ..checkpoints import transformers_version
 from ..errors import BadOption, Unavailable, UnsupportedModel
-from ..types import LocalSpec
+from ..families import family_of, model_config
+from ..types import Family, LocalSpec
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
-# Quantising the vision tower costs detail of the images and saves little: it is a small share.
-_KEPT_WHOLE = ["model.visual", "visual", "lm_head"]
 
 
 def check_quantization(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -> None:
@@ -35,18 +34,21 @@ def check_quantization(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -
             )
 
 
-def bitsandbytes_config(quantization: str, dtype: torch.dtype) -> Any:
+def bitsandbytes_config(quantization: str, dtype: torch.dtype, family: Family) -> Any:
     """transformers' ``quantization_config`` for ``8bit`` or ``4bit``; 4-bit weights compute in
-    ``dtype``."""
+    ``dtype``. What ``family.kept_whole`` names stays as it is: quantising the vision tower costs
+    detail of the pictures and saves little, since it is a small share."""
     from transformers import BitsAndBytesConfig
 
+    # A name is matched from the beginning, and releases differ in where the modules lie.
+    kept = [form for name in family.kept_whole for form in (f"model.{name}", name)]
     if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_WHOLE)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=_KEPT_WHOLE,
+        llm_int8_skip_modules=kept,
     )
 
 
@@ -57,7 +59,7 @@ def _installed(package: str) -> bool:
 def _refuse_experts(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -> None:
     """bitsandbytes replaces linear layers; the experts, nearly all of a mixture's weights, are
     plain tensors and would silently stay as large as they are."""
-    text = config.get("text_config")
+    text = model_config(config, family_of(config)).get("text_config")
     # Newer releases write the number under a name of their own.
     names = ("num_experts", "num_local_experts")
     if isinstance(text, Mapping) and any(text.get(name) for name in names):

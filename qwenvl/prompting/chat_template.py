@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import config_checks
 from ..checkpoints.files import read_settings
 from ..errors import BadOption, IncompleteCheckpoint, UnsupportedModel
+from ..families import model_config
 from ..media.spans import Span
 from ..types import Family, Generated, Part, Request
 from ..unicode import well_formed
@@ -79,7 +80,7 @@ class ChatTemplate:
         if not tokenizer.chat_template:
             tokenizer.chat_template = _template_from_json(path) or _chatml_template(path, family)
         _check_tokens(path, family, tokenizer)
-        return cls(tokenizer, family, _eos_ids(path, tokenizer))
+        return cls(tokenizer, family, _eos_ids(path, family, tokenizer))
 
     def thinks(self, wish: bool | None) -> bool:
         """Whether a prompt rendered with this wish (None: the default) ends inside a thought.
@@ -224,7 +225,7 @@ def _chatml_template(path: Path, family: Family) -> str:
 def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:
     """Raises ``IncompleteCheckpoint`` where the tokenizer is not the one that the model was
     trained with: images would stand in the wrong places, or nowhere."""
-    config = config_checks.thinker_config(read_settings(path, "config.json"))
+    config = model_config(read_settings(path, "config.json"), family)
     names = {"image_token_id": family.image_token, "vision_start_token_id": family.vision_start}
     for name, token in names.items():
         theirs = config.get(name, config.get(name.replace("_id", "_index")))
@@ -245,12 +246,15 @@ def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:
         )
 
 
-def _eos_ids(path: Path, tokenizer: Any) -> frozenset[int]:
+def _eos_ids(path: Path, family: Family, tokenizer: Any) -> frozenset[int]:
     """EOS tokens: those that the checkpoint names and those that its tokenizer has, since many a
     fine-tune names only one, and runs on past the others into a made-up turn."""
     special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.get_added_vocab()}
-    found = _configured_eos_ids(path, "generation_config.json")
-    found = found or _configured_eos_ids(path, "config.json") & special
+    config = model_config(read_settings(path, "config.json"), family)
+    found = set[int]()
+    if (path / "generation_config.json").is_file():
+        found = _configured_eos_ids(read_settings(path, "generation_config.json"))
+    found = found or _configured_eos_ids(config) & special
     for token in (tokenizer.eos_token, *_END_TOKENS):
         number = tokenizer.convert_tokens_to_ids(token) if token else None
         if number is not None and number != tokenizer.unk_token_id:
@@ -258,10 +262,7 @@ def _eos_ids(path: Path, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-def _configured_eos_ids(path: Path, name: str) -> set[int]:
-    if not (path / name).is_file():
-        return set()
-    config = read_settings(path, name)
+def _configured_eos_ids(config: Mapping[str, Any]) -> set[int]:
     text = config.get("text_config")
     named = config.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
     numbers = named if isinstance(named, list) else [named]

@@ -20,9 +20,8 @@ _SCALED_ROPE = ("yarn", "linear", "dynamic")
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:
-    """Context length in tokens, prompt and answer together, by a model's ``config.json``; None
-    where that does not say it."""
-    config = config.get("thinker_config") or config
+    """Context length in tokens, prompt and answer together, by a model's own config (see
+    ``families.model_config``); None where that does not say it."""
     text = {**config, **(config.get("text_config") or {})}
     longest = text.get("max_position_embeddings")
     if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:

@@ -10,6 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.types import Family
+
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -89,6 +92,16 @@ def _text(**more: Any) -> dict[str, Any]:
 _ROPE_2 = {"type": "mrope", "mrope_section": [2, 3, 3]}
 _ROPE_3 = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
 _ROPE_3_5 = {**_ROPE_3, "rope_theta": 10_000.0}
+_AUDIO = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "output_dim": 64,
+    "num_mel_bins": 16,
+    "max_source_positions": 32,
+    "n_window": 8,
+}
 _VISION_3 = {
     "depth": 2,
     "hidden_size": 32,
@@ -150,16 +163,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "model_type": "qwen2_5_omni_thinker",
             "text_config": _text(rope_scaling={**_ROPE_2, "type": "default"}),
             "vision_config": _VISION_2_5,
-            "audio_config": {
-                "d_model": 32,
-                "encoder_layers": 1,
-                "encoder_attention_heads": 4,
-                "encoder_ffn_dim": 32,
-                "output_dim": 64,
-                "num_mel_bins": 16,
-                "max_source_positions": 32,
-                "n_window": 8,
-            },
+            "audio_config": _AUDIO,
         },
         "enable_audio_output": False,
     },
@@ -170,6 +174,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3_vl_moe": {
         "text_config": _text(head_dim=16, rope_scaling=_ROPE_3, **_MOE),
         "vision_config": {**_VISION_3, "deepstack_visual_indexes": [0]},
+    },
+    "qwen3_omni_moe": {
+        "thinker_config": {
+            "model_type": "qwen3_omni_moe_thinker",
+            "text_config": _text(head_dim=16, rope_scaling=_ROPE_3, **_MOE),
+            "vision_config": {**_VISION_3, "deepstack_visual_indexes": [0]},
+            "audio_config": {**_AUDIO, "downsample_hidden_size": 8},
+        },
+        "enable_audio_output": False,
     },
     "qwen3_5": {
         "text_config": _text(rope_parameters=_ROPE_3_5, **_LINEAR),
@@ -182,6 +195,40 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": _VISION_3,
     },
 }
+"""One config of each architecture that the batch scheduler serves."""
+
+_INDEXED = {
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 16,
+    "indexer_compress_ratio": 4,
+    "hc_count": 2,
+    "hc_lowrank": 8,
+    "ple_layer_ids": [1],
+    "ple_embed_dim": 32,
+    "heads_per_ngram": 2,
+    "ngram_vocab_size_base": 64,
+    "make_ngram_vocab_size_divisible_by": 8,
+    "split_ngram_parts": 2,
+    "eos_token_id": SPECIAL.index("<|im_end|>"),
+    "layer_types": ["linear_attention", "indexed_attention"],
+}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    **CONFIGS,
+    **{
+        f"{name}_thinker": CONFIGS[name]["thinker_config"]
+        for name in ("qwen2_5_omni", "qwen3_omni_moe")
+    },
+    "qwen4_exp": {
+        "text_config": _text(
+            rope_parameters={**_ROPE_3_5, "partial_rotary_factor": 0.5},
+            **{**_LINEAR, **_MOE, **_INDEXED},
+        ),
+        "vision_config": _VISION_3,
+    },
+}
+"""One config of each family that can be loaded at all."""
 
 
 def available(model_type: str) -> bool:
@@ -207,48 +254,34 @@ def make(
 
     made = tokenizer()
     special = made.get_added_vocab()
-    omni = model_type == "qwen2_5_omni"
-    image, start, end = (
-        ("<|IMAGE|>", "<|vision_bos|>", "<|vision_eos|>")
-        if omni
-        else ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")
-    )
-    ids = {
-        "image_token_id": special[image],
-        "video_token_id": special["<|VIDEO|>" if omni else "<|video_pad|>"],
-        "vision_start_token_id": special[start],
-        "vision_end_token_id": special[end],
+    row = FAMILIES[model_type]
+    image, start, end = row.image_token, row.vision_start, row.vision_end
+    config = json.loads(json.dumps(config or EXAMPLES[model_type]))
+    # In Omni models the vision-language model lies inside a bigger one.
+    own = config[row.config_section] if row.config_section else config
+    numbers = {
+        "image_token": special[image],
+        "video_token": special[image.replace("image", "video").replace("IMAGE", "VIDEO")],
+        "audio_token": special["<|AUDIO|>"],
     }
-    config = json.loads(json.dumps(config or CONFIGS[model_type]))
-    if omni:
-        thinker = config["thinker_config"]
-        thinker |= {
-            "image_token_index": ids["image_token_id"],
-            "video_token_index": ids["video_token_id"],
-            "audio_token_index": special["<|AUDIO|>"],
-            "vision_start_token_id": ids["vision_start_token_id"],
-            "vision_end_token_id": ids["vision_end_token_id"],
-            "audio_start_token_id": special["<|audio_bos|>"],
-            "audio_end_token_id": special["<|audio_eos|>"],
-            "vocab_size": VOCABULARY,
-        }
-    else:
-        config |= ids
+    own |= {f"{name}_id": number for name, number in numbers.items()}
+    own |= {"vision_start_token_id": special[start], "vision_end_token_id": special[end]}
+    own |= {"audio_start_token_id": special["<|audio_bos|>"]}
     torch.manual_seed(seed)
-    if omni:
-        whole = transformers.Qwen2_5OmniConfig(thinker_config=thinker)
-        model = transformers.Qwen2_5OmniThinkerForConditionalGeneration(whole.thinker_config)
+    cls = getattr(transformers, row.transformers_class or "AutoModelForImageTextToText")
+    if row.transformers_class:  # the first Omni generation has names of its own
+        own |= {f"{name}_index": number for name, number in numbers.items()}
+        model = cls(cls.config_class(**own))
     else:
-        parsed = transformers.AutoConfig.for_model(model_type, **config)
-        model = transformers.AutoModelForImageTextToText.from_config(parsed)
+        model = cls.from_config(transformers.AutoConfig.for_model(model_type, **own))
     for name, weight in model.named_parameters():
         # The libraries' own initial values are so small that every answer is one token repeated.
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.3 if "embed" not in name else 1.0)
     model.generation_config.repetition_penalty = 1.05
     model.save_pretrained(folder)
-    if omni:
-        _as_omni(folder)
+    if row.config_section:
+        _nest(folder, row)
     if mtp:
         _add_heads(folder, model)
     made.chat_template = (
@@ -258,8 +291,7 @@ def make(
         .replace("THINK", {"": "", "always": "<think>\n", "switch": SWITCH}[thinking])
     )
     made.save_pretrained(folder)
-    patch = 16 if model_type.startswith("qwen3") else 14
-    token = (2 * patch) ** 2
+    patch, token = row.patch_factor // 2, row.patch_factor**2
     (folder / "preprocessor_config.json").write_text(
         json.dumps(
             {
@@ -315,20 +347,20 @@ def _add_heads(folder: Path, model: Any) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _as_omni(folder: Path) -> None:
-    """As the hub has it: the thinker inside a bigger model, under a prefix of its own."""
+def _nest(folder: Path, row: Family) -> None:
+    """As the hub has Omni models: the thinker inside a bigger one, under a prefix of its own."""
     from safetensors.torch import load_file, save_file
 
     file = folder / "model.safetensors"
-    weights = {f"thinker.{name}": tensor for name, tensor in load_file(file).items()}
+    prefix = row.config_section.removesuffix("_config")
+    weights = {f"{prefix}.{name}": tensor for name, tensor in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
     inner = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
         json.dumps(
             {
-                "model_type": "qwen2_5_omni",
-                "architectures": ["Qwen2_5OmniModel"],
-                "thinker_config": inner,
+                "model_type": row.model_type,
+                row.config_section: inner,
                 "enable_audio_output": False,
             }
         )

@@ -1,4 +1,4 @@
-"""Patch: the MTP head of Qwen3.5 checkpoints (``mtp.*``), which transformers leaves unread.
+"""Patch: the MTP head of a checkpoint (Qwen3.5: ``mtp.*``), which transformers leaves unread.
 
 Multi-token prediction: one more decoder layer, trained with the model. From the model's hidden
 state of a token and the embedding of the token behind it, the layer predicts the hidden state
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.integrity import require_weight_files
 from ...checkpoints.safetensors_header import tensor_names
-from ...checkpoints.tensors import MTP_PREFIX
-from ...families import has_mtp_head
+from ...types import Family
 
 log = logging.getLogger(__name__)
 
@@ -77,20 +76,22 @@ class MTPHead(nn.Module):
         self.last_hidden = [output[:, -MTP_CONTEXT:].clone() if long else output]
 
 
-def apply(model: Any, path: Path) -> None:
-    """Adds to a loaded ``model`` the MTP head of its checkpoint ``path`` as ``model.mtp``.
+def apply(model: Any, path: Path, family: Family) -> None:
+    """Adds to a loaded ``model`` of ``family`` the MTP head of its checkpoint ``path`` as
+    ``model.mtp``.
 
     Does nothing where the checkpoint has none, where its tensors do not fit as they are (quantised
     ones, say), or where the model is split over devices: answers then come without drafts.
     """
     devices = {parameter.device for parameter in model.parameters()}
-    if not has_mtp_head(model.config.model_type) or len(devices) > 1:
+    prefix = family.mtp_prefix
+    if not prefix or len(devices) > 1:
         return
     chosen = require_weight_files(path)
     stored = {
-        name.removeprefix(MTP_PREFIX): torch.Size(entry["shape"])
+        name.removeprefix(prefix): torch.Size(entry["shape"])
         for name, entry in chosen.tensors.items()
-        if name.startswith(MTP_PREFIX)
+        if name.startswith(prefix)
     }
     if not stored:
         return
@@ -101,7 +102,7 @@ def apply(model: Any, path: Path) -> None:
         log.info("%s: its MTP head is of an unknown form, and not used", path.name)
         return
     (device,), dtype = devices, model.get_decoder().norm.weight.dtype
-    weights = _read(path, chosen.files)
+    weights = _read(path, chosen.files, prefix)
     converted = {name: weight.to(device, dtype) for name, weight in weights.items()}
     head.load_state_dict(converted, assign=True)
     model.mtp = head.requires_grad_(False).eval()
@@ -114,12 +115,12 @@ def of(model: Any) -> MTPHead | None:
     return head if isinstance(head, MTPHead) else None
 
 
-def _read(path: Path, files: Iterable[str]) -> dict[str, Tensor]:
+def _read(path: Path, files: Iterable[str], prefix: str) -> dict[str, Tensor]:
     from safetensors import safe_open
 
     weights: dict[str, Tensor] = {}
     for file in files:
-        names = [name for name in tensor_names(path / file) if name.startswith(MTP_PREFIX)]
+        names = [name for name in tensor_names(path / file) if name.startswith(prefix)]
         with safe_open(path / file, "pt") as opened:
-            weights |= {name.removeprefix(MTP_PREFIX): opened.get_tensor(name) for name in names}
+            weights |= {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
     return weights

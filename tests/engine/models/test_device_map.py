@@ -10,11 +10,13 @@ import torch
 from qwen_vl_suite.qwenvl.backends import local
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import Unavailable
+from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.models import devices, loading, precision
 from qwen_vl_suite.qwenvl.models.device_map import balanced_device_map
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
 
 FAMILY_NAMES = list(tiny.CONFIGS)
+TOWERS = FAMILIES["qwen3_vl"].towers
 LAYERS = 12
 SIZE = 1_000_000
 
@@ -25,8 +27,8 @@ def deep(model_type: str, tied: bool = False) -> torch.nn.Module:
 
     if not tiny.available(model_type):
         pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
-    config = copy.deepcopy(tiny.CONFIGS[model_type])
-    part = config.get("thinker_config", config)
+    row, config = FAMILIES[model_type], copy.deepcopy(tiny.CONFIGS[model_type])
+    part = config.get(row.config_section, config)
     text = part.get("text_config", part)
     text["num_hidden_layers"] = LAYERS
     if "layer_types" in text:
@@ -34,9 +36,9 @@ def deep(model_type: str, tied: bool = False) -> torch.nn.Module:
     if tied:
         config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
     with torch.device("meta"):
-        if model_type == "qwen2_5_omni":
-            whole = transformers.Qwen2_5OmniConfig(thinker_config=config["thinker_config"])
-            return transformers.Qwen2_5OmniThinkerForConditionalGeneration(whole.thinker_config)
+        if row.transformers_class:
+            cls = getattr(transformers, row.transformers_class)
+            return cls(cls.config_class(**part))
         parsed = transformers.AutoConfig.for_model(model_type, **config)
         return transformers.AutoModelForImageTextToText.from_config(parsed)
 
@@ -74,7 +76,7 @@ def test_parts_fit_in_order_and_evenly(model_type: str, case: str) -> None:
     model = deep(model_type)
     whole = sum(weight.nbytes for weight in model.parameters())
     free = {number: int(whole * share) for number, share in enumerate(BUDGETS[case])}
-    places = balanced_device_map(model, free, nbytes)
+    places = balanced_device_map(model, free, nbytes, FAMILIES[model_type].towers)
     from accelerate.utils import check_device_map
 
     check_device_map(model, places)
@@ -98,7 +100,7 @@ def test_tied_weights_stay_together_and_count_once() -> None:
     model = deep("qwen3_vl", tied=True)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     whole = sum(weight.nbytes for weight in model.parameters())
-    places = balanced_device_map(model, {0: whole, 1: whole}, nbytes)
+    places = balanced_device_map(model, {0: whole, 1: whole}, nbytes, TOWERS)
     assert places["lm_head"] == places["model.language_model.embed_tokens"]
     assert set(places.values()) == {0, 1}
 
@@ -109,7 +111,9 @@ def test_what_does_not_fit_is_refused_with_both_numbers(free: list[float]) -> No
     model = deep("qwen3_vl")
     whole = sum(weight.nbytes for weight in model.parameters())
     with pytest.raises(Unavailable, match=r"needs [\d.]+ MB, .* 2 devices have room for [\d.]+ MB"):
-        balanced_device_map(model, {n: int(whole * share) for n, share in enumerate(free)}, nbytes)
+        balanced_device_map(
+            model, {n: int(whole * share) for n, share in enumerate(free)}, nbytes, TOWERS
+        )
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "none"), (1, "1 here")])

@@ -639,7 +639,6 @@ def test_an_answer_ends_with_the_context_and_says_so(
 CONTEXTS: dict[str, tuple[dict[str, Any], int | None]] = {
     "old form": ({"max_position_embeddings": 100}, 100),
     "inside the text's config": ({"text_config": {"max_position_embeddings": 100}}, 100),
-    "of a part": ({"thinker_config": {"text_config": {"max_position_embeddings": 100}}}, 100),
     "the text's own counts": (
         {"max_position_embeddings": 7, "text_config": {"max_position_embeddings": 100}},
         100,
