@@ -161,7 +161,7 @@ ALONE = {"qwen2_5_omni_thinker": "qwen2_5_omni", "qwen3_omni_moe_thinker": "qwen
 def test_a_thinker_alone_answers_as_inside_its_bigger_model(
     checkpoint: Callable[..., Path], model_type: str
 ) -> None:
-    asked = [Request((PICTURE,), "What is it?", sampling=Sampling(8))]
+    asked = [Request.ask([PICTURE], "What is it?", sampling=Sampling(8))]
     answers = [
         local.load(LocalSpec(str(checkpoint(name)), device="cpu")).generate(asked)[0].text
         for name in (model_type, ALONE[model_type])
