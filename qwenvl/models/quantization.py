@@ -15,6 +15,13 @@ from ..families import family_of, model_config
 from ..types import Family, LocalSpec
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
+# Packages that transformers 5 reads weights of these methods with, as pip names them.
+_PACKAGES = {
+    "awq": ("gptqmodel", "accelerate"),
+    "gptq": ("optimum", "gptqmodel"),
+    "compressed-tensors": ("compressed-tensors",),
+    "auto-round": ("auto-round",),
+}
 
 
 def check_quantization(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -> None:
@@ -87,4 +94,10 @@ def _check_own_quantization(own: Any, spec: LocalSpec) -> None:
             f"{name} is quantised with {method!r}, which transformers "
             f"{transformers_version.installed()} cannot read. Update transformers, or choose the "
             "unquantised checkpoint with 4bit."
+        )
+    packages = () if transformers_version.is_older("5") else _PACKAGES.get(method, ())
+    if missing := [package for package in packages if not _installed(package.replace("-", "_"))]:
+        raise Unavailable(
+            f"{name} is quantised with {method}, which cannot be read without "
+            f"{' and '.join(missing)}. Install them with: pip install {' '.join(missing)}"
         )

@@ -233,9 +233,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 def available(model_type: str) -> bool:
     """Whether the installed transformers has this family at all."""
+    import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    return model_type in CONFIG_MAPPING_NAMES
+    # Thinkers had classes before they had a place in that table.
+    cls = FAMILIES[model_type].transformers_class if model_type in FAMILIES else None
+    return model_type in CONFIG_MAPPING_NAMES or bool(cls and hasattr(transformers, cls))
 
 
 def make(

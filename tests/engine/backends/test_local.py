@@ -445,12 +445,26 @@ def test_an_unknown_quantization_is_refused_not_misread(checkpoint, tmp_path) ->
         load(LocalSpec(folder, device="cpu"))
 
 
-@pytest.mark.parametrize("method", ["awq", "gptq", "compressed-tensors"])
+PACKAGES = {"awq": "gptqmodel", "gptq": "optimum", "compressed-tensors": "compressed-tensors"}
+
+
+@pytest.mark.parametrize("method", PACKAGES)
 def test_a_quantization_whose_package_is_absent_names_it(checkpoint, tmp_path, method) -> None:
     own = {"quant_method": method, "bits": 4}
     folder = changed(checkpoint("qwen3_vl"), tmp_path / method, quantization_config=own)
     pack(Path(folder))
-    with pytest.raises(Unavailable, match="install"):
+    needed = PACKAGES[method] if tiny.available("qwen3_5") else ""  # release 4 names others
+    with pytest.raises(Unavailable, match=f"pip install .*{needed}"):
+        load(LocalSpec(folder, device="cpu"))
+
+
+@pytest.mark.parametrize(("method", "name"), [("modelopt", "NVIDIA ModelOpt"), ("nvfp4", "NVFP4")])
+def test_packed_weights_that_would_be_taken_for_plain_ones_are_refused_by_name(
+    checkpoint, tmp_path, method, name
+) -> None:
+    own = {"quant_method": method, "quant_algo": "NVFP4"}
+    folder = changed(checkpoint("qwen3_vl"), tmp_path / method, quantization_config=own)
+    with pytest.raises(UnsupportedModel, match=f"{name}.*original checkpoint"):
         load(LocalSpec(folder, device="cpu"))
 
 

@@ -388,7 +388,7 @@ def test_scan_finds_both_depths_of_all_roots(tmp_path):
     write(one / "Qwen-VL" / "Qwen3-VL-4B", files())
     write(one / "olmocr", files({**CONFIG, "model_type": "qwen2_5_vl"}, sharded=False))
     vision = {"vision_config": {"spatial_merge_size": 2}, "vision_start_token_id": 1}
-    write(one / "new", files({"model_type": "seer", **vision}))
+    write(one / "new", files({"model_type": "qwen9_vl", **vision}))
     write(one / "clip", files({"model_type": "clip", "vision_config": {}}))
     write(two / "olmocr", files())
     write(two / "half", without(FIRST))
