@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..coordinates import RELATIVE_SIDE
-from ..types import CoordinateSpace, Size
+from ..types import Family, Size
 from .matching import Labelled, matched
 
 Space = Literal["0-1000", "0-1024", "0-1", "input_pixels", "picture_pixels"]
@@ -24,7 +23,7 @@ SPACES: Mapping[Space, str] = {
     "input_pixels": "pixels of the resized picture",
     "picture_pixels": "pixels of the original picture",
 }
-OF_FAMILY: Mapping[CoordinateSpace, Space] = {"relative": "0-1000", "absolute": "input_pixels"}
+_RELATIVE: Mapping[int, Space] = {1000: "0-1000", 1024: "0-1024"}  # by ``Family.box_scale``
 
 MIN_BOXES = 8
 """Boxes that it takes to tell."""
@@ -57,9 +56,13 @@ class CoordinateFit:
     iou: Mapping[Space, float] = field(default_factory=dict)
 
 
-def fit(replies: Sequence[RawReply], coordinates: CoordinateSpace) -> CoordinateFit:
-    """Which space fits best, for a family with replies in ``coordinates``."""
-    expected = OF_FAMILY[coordinates]
+def space_of(family: Family) -> Space:
+    """The space that the replies of ``family`` are read in."""
+    return "input_pixels" if family.coordinates == "absolute" else _RELATIVE[family.box_scale]
+
+
+def fit(replies: Sequence[RawReply], expected: Space) -> CoordinateFit:
+    """Which space fits best, where replies are read in ``expected``."""
     used = [reply for reply in replies if reply.found]
     boxes = sum(len(reply.truth) for reply in used)
     if boxes < MIN_BOXES:
@@ -94,7 +97,7 @@ def _ious(reply: RawReply, space: Space) -> list[float]:
 def _sides(reply: RawReply, space: Space) -> tuple[float, float]:
     """Width and height of the picture, measured in ``space``."""
     sides: dict[Space, tuple[float, float]] = {
-        "0-1000": (RELATIVE_SIDE, RELATIVE_SIDE),
+        "0-1000": (1000, 1000),
         "0-1024": (1024, 1024),
         "0-1": (1, 1),
         "input_pixels": (reply.input_size[1], reply.input_size[0]),

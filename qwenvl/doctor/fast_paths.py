@@ -91,7 +91,7 @@ def _mtp(backend: LocalBackend) -> FastPath:
     from ..models.patches import mtp_head
 
     name = "MTP drafts"
-    if not backend.family.has_mtp_head:
+    if not backend.family.mtp_prefix:
         return FastPath(name, "not applicable", "this family has no MTP head")
     if mtp_head.of(backend.model) is None:
         return FastPath(name, "off", "the checkpoint has no MTP head that fits")

@@ -19,7 +19,7 @@ from ..errors import UnreadableReply
 from ..observer import Observer, Relay
 from ..replies import read_items
 from ..types import Response, Result, Sampling
-from .coordinate_fit import CoordinateFit, RawReply, fit
+from .coordinate_fit import CoordinateFit, RawReply, fit, space_of
 from .questions import (
     KINDS,
     Kind,
@@ -128,7 +128,7 @@ def ask(
             truth.scenes = numbers.stop
             progress(f"{truth.scenes} of {scenes} scenes")
     truth.seconds = time.monotonic() - start
-    truth.coordinates = fit(raw, backend.family.coordinates)
+    truth.coordinates = fit(raw, space_of(backend.family))
     return truth
 
 

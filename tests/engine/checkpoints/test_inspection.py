@@ -399,7 +399,7 @@ def test_scan_finds_both_depths_of_all_roots(tmp_path):
     found = {c.name: c for c in inspection.scan([one, two, tmp_path / "absent"])}
     assert list(found) == ["broken", "half", "new", "olmocr", "Qwen-VL/Qwen3-VL-4B"]
     assert found["olmocr"].family == FAMILIES["qwen2_5_vl"]
-    assert found["new"].family.model_type == "seer"
+    assert found["new"].family.model_type == "qwen9_vl"
     assert found["half"].missing == (FIRST,)
     assert found["broken"].family is None and "config.json" in found["broken"].problem
 

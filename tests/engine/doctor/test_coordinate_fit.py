@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 from oracle import SPACES
-from qwen_vl_suite.qwenvl.doctor.coordinate_fit import MIN_BOXES, RawReply, fit
+from qwen_vl_suite.qwenvl.doctor.coordinate_fit import MIN_BOXES, RawReply, fit, space_of
 from qwen_vl_suite.qwenvl.doctor.questions import doctor_scene
 from qwen_vl_suite.qwenvl.families import FAMILIES
 
@@ -31,34 +32,32 @@ def replies(space, scenes=24, noise=0.0, seen=lambda side: round(side * 0.7 / 32
     return found
 
 
-@pytest.mark.parametrize("coordinates", ["relative", "absolute"])
+@pytest.mark.parametrize("expected", ["0-1000", "0-1024", "input_pixels"])
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("noise", [0, 0.01, 0.02])
-def test_the_space_that_was_written_in_is_found(space, coordinates, noise):
-    found = fit(replies(space, noise=noise), coordinates)
+def test_the_space_that_was_written_in_is_found(space, expected, noise):
+    found = fit(replies(space, noise=noise), expected)
     assert found.best == space
-    assert found.differs == (
-        space != {"relative": "0-1000", "absolute": "input_pixels"}[coordinates]
-    )
+    assert found.differs == (space != expected)
 
 
 @pytest.mark.parametrize("noise", [0.03, 0.06])
 def test_inaccuracy_is_no_other_space(noise):
     """Boxes so far off that 0-1000 and 0-1024 are as good as one another."""
-    assert not fit(replies("0-1000", noise=noise), "relative").differs
+    assert not fit(replies("0-1000", noise=noise), "0-1000").differs
 
 
 def test_few_boxes_tell_nothing():
     few = replies("0-1024", scenes=4)
     boxes = sum(len(reply.truth) for reply in few)
     assert 0 < boxes < MIN_BOXES
-    found = fit(few, "relative")
+    found = fit(few, "0-1000")
     assert (found.best, found.differs, found.boxes, dict(found.iou)) == (None, False, boxes, {})
 
 
 def test_replies_without_boxes_do_not_count():
     silent = [RawReply(r.truth, [], r.image_size, r.input_size) for r in replies("0-1000")]
-    assert fit(silent, "relative").boxes == 0
+    assert fit(silent, "0-1000").boxes == 0
 
 
 def test_boxes_at_random_fit_no_space():
@@ -72,7 +71,7 @@ def test_boxes_at_random_fit_no_space():
         )
         for r in replies("0-1000")
     ]
-    found = fit(anywhere, "relative")
+    found = fit(anywhere, "0-1000")
     assert found.best is None and not found.differs and found.boxes >= MIN_BOXES
 
 
@@ -86,9 +85,13 @@ def test_swapped_corners_are_the_same_box():
         )
         for r in replies("0-1024")
     ]
-    assert fit(swapped, "relative").best == "0-1024"
+    assert fit(swapped, "0-1000").best == "0-1024"
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_every_family_has_a_space(family):
-    assert fit([], family.coordinates).boxes == 0
+    assert space_of(family) == ("0-1000" if family.coordinates == "relative" else "input_pixels")
+
+
+def test_a_fine_tune_may_have_another_scale():
+    assert space_of(dataclasses.replace(FAMILIES["qwen3_5"], box_scale=1024)) == "0-1024"
