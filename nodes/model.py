@@ -11,8 +11,9 @@ from typing import Any
 from ..qwenvl import run
 from ..qwenvl.backends.base import Backend, Resident
 from ..qwenvl.checkpoints import library
+from ..qwenvl.errors import BadImage
 from ..qwenvl.media import images
-from ..qwenvl.media.pixel_bounds import with_longest_side
+from ..qwenvl.media.pixel_bounds import PixelBounds, with_longest_side
 from ..qwenvl.model_cache import CACHE
 from ..qwenvl.types import LocalSpec, Result, Spec, Task
 from . import host, sockets
@@ -95,13 +96,7 @@ class ModelHandle:
 
     def _query(self, backend: Backend, question: Question, picture: Any) -> run.Query:
         own = run.sampling_for(backend, question.task, question.thinking)
-        min_pixels, max_pixels = with_longest_side(
-            (self.min_pixels, self.max_pixels),
-            picture.shape[-2:],
-            question.longest_side,
-            token_pixels=backend.family.patch_factor**2,
-            own_max=backend.max_pixels,
-        )
+        min_pixels, max_pixels = self._pixel_bounds(backend, question, picture)
         return run.Query(
             question.task,
             picture,
@@ -111,6 +106,18 @@ class ModelHandle:
             thinking=question.thinking,
             may_shrink=self.shrink_to_fit,
             keep_unreadable=question.keep_unreadable,
+        )
+
+    def _pixel_bounds(self, backend: Backend, question: Question, picture: Any) -> PixelBounds:
+        bounds = self.min_pixels, self.max_pixels
+        if isinstance(picture, BadImage):  # the model will not see it
+            return bounds
+        return with_longest_side(
+            bounds,
+            picture.shape[-2:],
+            question.longest_side,
+            token_pixels=backend.family.patch_factor**2,
+            own_max=backend.max_pixels,
         )
 
     @contextmanager
@@ -169,14 +176,14 @@ def pictures(questions: Sequence[Question]) -> list[Any]:
 
 
 def _pictures(questions: Sequence[Question]) -> list[list[Any]]:
-    """The pictures of each question as the engine takes them; those of an IMAGE that occurs in
-    several questions are converted once."""
+    """The pictures of each question as the engine takes them, or the error of one that no model
+    can be shown; those of an IMAGE that occurs in several questions are converted once."""
     converted: dict[tuple[int, int], list[Any]] = {}
     first = 0
     for question in questions:
         key = id(question.images), id(question.mask)
         if key not in converted:
             masked = sockets.without_hidden(question.images, question.mask)
-            converted[key] = images.pictures(masked, first)
+            converted[key] = images.pictures_or_errors(masked, first)
         first += len(converted[key])
     return [converted[id(question.images), id(question.mask)] for question in questions]

@@ -171,9 +171,12 @@ def _texts(result: Result) -> list[str]:
 def found_json(result: Result) -> str:
     """The boxes or points of one picture as a JSON list, in its pixels.
 
-    An unreadable reply that the user chose to keep is an object with the raw reply instead, so
-    that it is not mistaken for "nothing found".
+    Where the user chose to keep going, a picture without an answer is an object with the error
+    instead, and an unreadable reply one with the raw reply, so that neither is mistaken for
+    "nothing found".
     """
+    if result.finish_reason == "error":
+        return json.dumps({"error": result.error}, ensure_ascii=False)
     if result.error:
         return json.dumps({"unreadable": result.text}, ensure_ascii=False)
     return result.text
@@ -302,7 +305,7 @@ def annotated(
 ) -> Any:
     """IMAGE ``[B, H, W, 3]``: the pictures with boxes and points drawn on them. ``check`` is called
     before each item; what it raises reaches the caller."""
-    pairs = zip(images.pictures(image), results, strict=True)
+    pairs = zip(images.drawable_pictures(image), results, strict=True)
     return images.to_image(
         [draw.annotate(picture, result.boxes, result.points, check) for picture, result in pairs]
     )

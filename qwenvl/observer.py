@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .types import Response
 
@@ -57,3 +57,35 @@ class Relay(Observer):
 
     def check(self) -> None:
         self.inner.check()
+
+
+class PartialObserver(Relay):
+    """Observer of a run that answers only some of ``count`` requests, for ``inner``, which observes
+    all of them.
+
+    ``responses``: those of the others, by their index among all; they are ``done`` once the run
+    starts. The run's requests are the remaining ones, in order.
+    """
+
+    def __init__(self, inner: Observer, responses: Mapping[int, Response], count: int):
+        super().__init__(inner)
+        self._responses, self._count = responses, count
+        self._indices = [index for index in range(count) if index not in responses]
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        self.inner.start(self._spread(prompt_tokens), self._spread(max_new_tokens))
+        for index, response in self._responses.items():
+            self.inner.done(index, response)
+
+    def _spread(self, counts: Sequence[int]) -> list[int]:
+        by_index = dict(zip(self._indices, counts, strict=True))
+        return [by_index.get(index, 0) for index in range(self._count)]
+
+    def token(self, index: int, text: str) -> None:
+        self.inner.token(self._indices[index], text)
+
+    def restart(self, index: int) -> None:
+        self.inner.restart(self._indices[index])
+
+    def done(self, index: int, response: Response) -> None:
+        self.inner.done(self._indices[index], response)

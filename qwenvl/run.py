@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Backend
-from .errors import BadOption, QwenVLError, UnreadableReply
-from .observer import Observer, Relay
+from .errors import BadImage, BadOption, QwenVLError, UnreadableReply
+from .observer import Observer, PartialObserver, Relay
 from .types import ReplyContext, Request, Response, Result, Sampling, Task
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ def _resolve_thinking(backend: Backend, task: Task, thinking: bool | None) -> bo
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One task about one picture (uint8 ``[3, H, W]``). ``sampling``: None for ``sampling_for``.
+    """One task about one picture (uint8 ``[3, H, W]``), or the error of a picture that no model can
+    be shown: that query alone has no answer. ``sampling``: None for ``sampling_for``.
     The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
     ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
     its text, instead of an exception."""
 
     task: Task
-    picture: Tensor
+    picture: Tensor | BadImage
     system: str = ""
     sampling: Sampling | None = None
     min_pixels: int | None = None
@@ -95,14 +96,14 @@ def answer_all(
     """Answers all queries in one batched run.
 
     Returns one result for each, in order, with boxes in pixels of its own picture. After the run,
-    raises ``OutOfMemory`` for pictures that did not fit in memory and ``UnreadableReply`` for
-    replies that could not be parsed, naming the pictures; before that, ``report`` is called with
+    raises the errors of pictures without an answer (``OutOfMemory``, ``NumericalError``,
+    ``BadImage``) and ``UnreadableReply`` for replies that could not be parsed, naming the pictures;
+    before that, ``report`` is called with
     all results, including the failed ones. ``advice``: a sentence added to these errors, on how
     to keep the other answers.
     """
-    requests = [_request(backend, query) for query in queries]
-    responses = backend.generate(requests, observer) if requests else []
-    results = [_parse(backend, *pair) for pair in zip(queries, requests, responses, strict=True)]
+    responses = _generate(backend, queries, observer or Observer())
+    results = [_parse(backend, *pair) for pair in zip(queries, responses, strict=True)]
     for number, result in enumerate(results, 1):
         if result.notes:
             log.warning("Picture %d of %d: %s", number, len(results), " ".join(result.notes))
@@ -126,10 +127,29 @@ def answer_each(
     in any order. Failures are results with ``error``; notes are not logged. What ``on_result``
     raises ends the run and reaches the caller unchanged. ``observer`` is called too, for each
     response before its result."""
-    requests = [_request(backend, query) for query in queries]
+    _generate(backend, queries, _ResultReader(backend, queries, on_result, observer or Observer()))
+
+
+def _generate(backend: Backend, queries: Sequence[Query], observer: Observer) -> list[Response]:
+    """A response to each query; the backend is not asked about what is no picture."""
+    responses = {
+        index: Response("", finish_reason="error", error=query.picture)
+        for index, query in enumerate(queries)
+        if isinstance(query.picture, BadImage)
+    }
+    requests = {
+        index: _request(backend, query)
+        for index, query in enumerate(queries)
+        if index not in responses
+    }
+    if responses:
+        observer = PartialObserver(observer, responses, len(queries))
     if requests:
-        reader = _ResultReader(backend, queries, requests, on_result, observer or Observer())
-        backend.generate(requests, reader)
+        answered = backend.generate(list(requests.values()), observer)
+        responses |= zip(requests, answered, strict=True)
+    elif responses:
+        observer.start([], [])
+    return [responses[index] for index in range(len(queries))]
 
 
 class _ResultReader(Relay):
@@ -139,18 +159,15 @@ class _ResultReader(Relay):
         self,
         backend: Backend,
         queries: Sequence[Query],
-        requests: Sequence[Request],
         on_result: Callable[[int, Result], None],
         observer: Observer,
     ):
         super().__init__(observer)
-        self._backend, self._queries, self._requests = backend, queries, requests
-        self._on_result = on_result
+        self._backend, self._queries, self._on_result = backend, queries, on_result
 
     def done(self, index: int, response: Response) -> None:
         super().done(index, response)
-        query, request = self._queries[index], self._requests[index]
-        self._on_result(index, _parse(self._backend, query, request, response))
+        self._on_result(index, _parse(self._backend, self._queries[index], response))
 
 
 def _request(backend: Backend, query: Query) -> Request:
@@ -158,7 +175,7 @@ def _request(backend: Backend, query: Query) -> Request:
         (query.picture,),
         query.task.prompt,
         system=query.system or query.task.system,
-        sampling=query.sampling or sampling_for(backend, query.task, query.thinking),
+        sampling=_sampling(backend, query),
         min_pixels=query.min_pixels,
         max_pixels=query.max_pixels,
         thinking=_resolve_thinking(backend, query.task, query.thinking),
@@ -166,8 +183,12 @@ def _request(backend: Backend, query: Query) -> Request:
     )
 
 
-def _parse(backend: Backend, query: Query, request: Request, response: Response) -> Result:
-    if response.error:
+def _sampling(backend: Backend, query: Query) -> Sampling:
+    return query.sampling or sampling_for(backend, query.task, query.thinking)
+
+
+def _parse(backend: Backend, query: Query, response: Response) -> Result:
+    if response.error or isinstance(query.picture, BadImage):
         return Result(text="", finish_reason="error", error=str(response.error))
     height, width = query.picture.shape[-2:]
     cut = response.finish_reason != "stop"
@@ -180,16 +201,16 @@ def _parse(backend: Backend, query: Query, request: Request, response: Response)
         result,
         thinking=response.thinking,
         finish_reason=response.finish_reason,
-        notes=(*_end_notes(request, response), *result.notes),
+        notes=(*_end_notes(_sampling(backend, query), response), *result.notes),
     )
 
 
-def _end_notes(request: Request, response: Response) -> tuple[str, ...]:
+def _end_notes(sampling: Sampling, response: Response) -> tuple[str, ...]:
     """Notes on a reply that the model did not end itself."""
     if response.notes:
         return response.notes
     if response.finish_reason == "length":
-        limit = request.sampling.max_new_tokens
+        limit = sampling.max_new_tokens
         return (f"The reply was cut at {limit} tokens: raise max_new_tokens for the rest.",)
     if response.finish_reason == "repetition":
         return ("The reply repeated itself and was cut there.",)
@@ -197,15 +218,19 @@ def _end_notes(request: Request, response: Response) -> tuple[str, ...]:
 
 
 def _raise_unanswered(queries: Sequence[Query], responses: Sequence[Response], advice: str) -> None:
-    failed = [
-        (number, response.error)
-        for number, (query, response) in enumerate(zip(queries, responses, strict=True), 1)
-        if response.error and not query.keep_unreadable
-    ]
-    if failed:
-        which = _numbered([number for number, _ in failed], len(responses)).capitalize()
-        error = failed[0][1]
-        raise type(error)(_join(f"{which}: {error}", advice)) from error
+    """Raises the first error, with the pictures of every kind of error."""
+    failed: dict[type[QwenVLError], list[tuple[int, QwenVLError]]] = {}
+    for number, (query, response) in enumerate(zip(queries, responses, strict=True), 1):
+        if response.error and not query.keep_unreadable:
+            failed.setdefault(type(response.error), []).append((number, response.error))
+    if not failed:
+        return
+    sentences = []
+    for pairs in failed.values():
+        which = _numbered([number for number, _ in pairs], len(responses)).capitalize()
+        sentences.append(f"{which}: {pairs[0][1]}")
+    kind, ((_, first), *_) = next(iter(failed.items()))
+    raise kind(_join(*sentences, advice)) from first
 
 
 def _raise_unreadable(queries: Sequence[Query], results: Sequence[Result], advice: str) -> None:

@@ -97,7 +97,7 @@ def _jpeg(picture: Any) -> bytes:
 
     # Of large pictures only every nth pixel is read: a thumbnail needs no more.
     step = max(1, max(picture.shape[:2]) // _MAX_SIDE)
-    pixels = images.pictures(picture[::step, ::step])[0]
+    pixels = images.drawable_pictures(picture[::step, ::step])[0]
     height, width = pixels.shape[-2:]
     scale = min(1.0, _MAX_SIDE / max(height, width))
     small = resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))

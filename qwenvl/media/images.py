@@ -34,6 +34,39 @@ def pictures(image: Tensor, first: int = 0) -> list[Tensor]:
     Raises ``BadImage`` for any other shape or dtype, an empty batch, NaN or infinity, values far
     out of range, or an aspect ratio over 200; its messages number the pictures from ``first``.
     """
+    found = []
+    for number, picture in enumerate(pictures_or_errors(image, first), first + 1):
+        if isinstance(picture, BadImage):
+            raise BadImage(f"Picture {number}: {picture}")
+        found.append(picture)
+    return found
+
+
+def pictures_or_errors(image: Tensor, first: int = 0) -> list[Tensor | BadImage]:
+    """As ``pictures``, but one of them that holds NaN or infinity, or is too long, becomes its
+    error, which does not name it. What is wrong with the whole IMAGE is raised."""
+    batch = _batch(image)
+    try:
+        check_aspect(batch.shape[1], batch.shape[2])
+    except BadImage as error:
+        return [error] * len(batch)
+    return [_to_rgb8(one, index) for index, one in enumerate(batch, first)]
+
+
+def drawable_pictures(image: Tensor) -> list[Tensor]:
+    """As ``pictures``, but to be looked at by people: of any aspect ratio, and black where they
+    hold NaN or infinity."""
+    found = []
+    for index, one in enumerate(_batch(image)):
+        picture = _to_rgb8(one, index)
+        if isinstance(picture, BadImage):
+            (picture,) = drawable_pictures(one.nan_to_num(0, 0, 0).clamp(0, 1))
+        found.append(picture)
+    return found
+
+
+def _batch(image: Tensor) -> Tensor:
+    """``image`` as a batch. Raises ``BadImage`` where it is no IMAGE."""
     if not isinstance(image, Tensor):
         raise BadImage(f"Expected an IMAGE tensor, got {type(image).__name__}.")
     if image.ndim == 3:
@@ -47,13 +80,12 @@ def pictures(image: Tensor, first: int = 0) -> list[Tensor]:
         raise BadImage(
             f"The IMAGE is empty (shape {list(image.shape)}): no picture reached this node."
         )
-    check_aspect(image.shape[1], image.shape[2])
-    return [_to_rgb8(one, index) for index, one in enumerate(image, first)]
-
-
-def _to_rgb8(image: Tensor, index: int) -> Tensor:
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise BadImage(f"Expected a float or uint8 IMAGE, got {image.dtype}.")
+    return image
+
+
+def _to_rgb8(image: Tensor, index: int) -> Tensor | BadImage:
     height, width, channels = image.shape
     rgb = empty((height, width, 3), torch.uint8, image.device)
     if image.dtype == torch.uint8 and channels != 4:
@@ -63,7 +95,7 @@ def _to_rgb8(image: Tensor, index: int) -> Tensor:
         for source, target in zip(image.split(rows), rgb.split(rows), strict=True):
             unit = source.float() / 255 if source.dtype == torch.uint8 else _clamped(source)
             if unit is None:
-                raise _bad_values(image, index)
+                return _bad_values(image, index)
             if channels == 4:
                 colour, alpha = unit[..., :3], unit[..., 3:]
                 unit = colour * alpha + (1 - alpha)
@@ -93,13 +125,14 @@ def _clamped(values: Tensor) -> Tensor | None:
 
 
 def _bad_values(image: Tensor, index: int) -> BadImage:
+    """The error of one picture, given back; raises what will be true of the others as well."""
     low, high = (float(value) for value in torch.aminmax(image.float()))
     if not (math.isfinite(low) and math.isfinite(high)):
         return BadImage(
-            f"Picture {index + 1} holds NaN or infinite values. A VAE that overflows in fp16 makes "
-            "such pictures: decode it in fp32 (--fp32-vae) or remove it from the batch."
+            "It holds NaN or infinite values. A VAE that overflows in fp16 makes such pictures: "
+            "decode it in fp32 (--fp32-vae) or remove it from the batch."
         )
-    return BadImage(
+    raise BadImage(
         f"Picture {index + 1} has values from {low:.3g} to {high:.3g}; an IMAGE runs from 0 to "
         "1. Divide by 255, or map -1..1 to 0..1, before this node."
     )

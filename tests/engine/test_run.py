@@ -6,13 +6,20 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
-from qwen_vl_suite.qwenvl.errors import UnreadableReply
+from qwen_vl_suite.qwenvl.backends.scripted import Reply, ResidentScriptedBackend, ScriptedBackend
+from qwen_vl_suite.qwenvl.errors import (
+    BadImage,
+    NumericalError,
+    OutOfMemory,
+    QwenVLError,
+    UnreadableReply,
+)
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.run import Query, answer, answer_all, sampling_for
+from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.run import Query, answer, answer_all, answer_each, sampling_for
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import Box, Response, Result, Sampling
+from qwen_vl_suite.qwenvl.types import Box, Request, Response, Result, Sampling
 
 
 def pictures(count: int, height: int = 100, width: int = 200) -> list[torch.Tensor]:
@@ -136,3 +143,137 @@ def test_results_are_reported_before_an_error_is_raised() -> None:
 
 def test_no_queries_give_no_results() -> None:
     assert answer_all(ScriptedBackend(), []) == []
+
+
+FAILURES = [NumericalError("it gave NaN"), OutOfMemory("too large"), BadImage("too long")]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_a_request_that_fails_fails_alone(error: QwenVLError) -> None:
+    reported: list[Sequence[Result]] = []
+    queries = [Query(ground("cat"), picture) for picture in pictures(3)]
+    backend = ScriptedBackend([BOX, error, BOX])
+    with pytest.raises(type(error), match=f"^Picture 2 of 3: {error} Keep going.$") as caught:
+        answer_all(backend, queries, report=reported.append, advice="Keep going.")
+    assert caught.value.__cause__ is error
+    ((first, second, third),) = reported
+    assert first.boxes and third.boxes and not second.boxes
+    assert (second.finish_reason, second.error) == ("error", str(error))
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_a_failed_request_can_be_kept(error: QwenVLError) -> None:
+    found = answer(
+        ScriptedBackend([BOX, error, BOX]), ground("cat"), pictures(3), keep_unreadable=True
+    )
+    assert [len(result.boxes) for result in found] == [1, 0, 1]
+    assert [result.error for result in found] == ["", str(error), ""]
+
+
+def test_every_kind_of_failure_names_its_pictures() -> None:
+    numbers, memory = NumericalError("it gave NaN."), OutOfMemory("too large.")
+    backend = ScriptedBackend([BOX, numbers, memory, numbers])
+    with pytest.raises(NumericalError) as caught:
+        answer(backend, ground("cat"), pictures(4))
+    assert str(caught.value) == ("Pictures 2, 4 of 4: it gave NaN. Picture 3 of 4: too large.")
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_each_result_is_told_as_soon_as_it_is_there(error: QwenVLError) -> None:
+    told: list[tuple[int, str, str]] = []
+    backend = ScriptedBackend(["a long answer", error, "a short"])
+    answer_each(
+        backend,
+        [Query(describe(), picture) for picture in pictures(3)],
+        lambda index, result: told.append((index, result.text, result.error)),
+    )
+    assert told == [(1, "", str(error)), (2, "a short", ""), (0, "a long answer", "")]
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def loading(self, done: int, total: int) -> None:
+        self.calls.append(("loading", done))
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        self.calls.append(("start", [bool(count) for count in prompt_tokens], max_new_tokens))
+
+    def token(self, index: int, text: str) -> None:
+        self.calls.append(("token", index, text))
+
+    def restart(self, index: int) -> None:
+        self.calls.append(("restart", index))
+
+    def done(self, index: int, response: Response) -> None:
+        self.calls.append(("done", index, response.text, str(response.error or "")))
+
+
+def mixed(keep: bool) -> list[Query]:
+    """A picture, then something that is none, then a picture."""
+    first, last = pictures(2)
+    sampling = Sampling(max_new_tokens=9)
+    return [
+        Query(describe(), picture, sampling=sampling, keep_unreadable=keep)
+        for picture in (first, BadImage("It holds NaN."), last)
+    ]
+
+
+def test_what_is_no_picture_fails_alone_and_is_not_asked_about() -> None:
+    backend, seen = ResidentScriptedBackend(["a cat", "a dog"]), Recorder()
+    found = answer_all(backend, mixed(keep=True), seen)
+    assert [result.text for result in found] == ["a cat", "", "a dog"]
+    assert (found[1].finish_reason, found[1].error) == ("error", "It holds NaN.")
+    assert backend.batches == [2]
+    assert seen.calls == [
+        ("loading", 0), ("loading", 1),
+        ("start", [True, False, True], [9, 0, 9]),
+        ("done", 1, "", "It holds NaN."),
+        ("token", 0, "a"), ("token", 2, "a"), ("token", 0, " cat"), ("token", 2, " dog"),
+        ("done", 0, "a cat", ""), ("done", 2, "a dog", ""),
+    ]  # fmt: skip
+    with pytest.raises(BadImage, match=r"^Picture 2 of 3: It holds NaN\. Keep going\.$"):
+        answer_all(backend, mixed(keep=False), advice="Keep going.")
+    assert backend.batches == [2, 2], "the others are answered first"
+
+
+def test_a_run_of_some_requests_can_be_stopped_and_started_again() -> None:
+    class Stop(BaseException):
+        pass
+
+    class Stopping(Observer):
+        def check(self) -> None:
+            raise Stop
+
+    with pytest.raises(Stop):
+        answer_all(ScriptedBackend("a cat"), mixed(keep=True), Stopping())
+
+    class Preempted(ScriptedBackend):
+        def generate(
+            self, requests: Sequence[Request], observer: Observer | None = None
+        ) -> list[Response]:
+            found = super().generate(requests, observer)
+            assert observer is not None
+            observer.restart(1)
+            return found
+
+    seen = Recorder()
+    answer_all(Preempted("a cat"), mixed(keep=True), seen)
+    assert seen.calls[-1] == ("restart", 2)
+
+
+def test_without_any_picture_nothing_is_asked() -> None:
+    backend, seen = ScriptedBackend("a cat"), Recorder()
+    queries = [Query(describe(), BadImage("It holds NaN.")) for _ in range(2)]
+    with pytest.raises(BadImage, match="Pictures 1, 2 of 2"):
+        answer_all(backend, queries, seen)
+    assert backend.batches == []
+    assert [call[:2] for call in seen.calls] == [
+        ("start", [False, False]),
+        ("done", 0),
+        ("done", 1),
+    ]
+    told: list[tuple[int, str]] = []
+    answer_each(backend, queries, lambda index, result: told.append((index, result.error)))
+    assert told == [(0, "It holds NaN."), (1, "It holds NaN.")]

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import torch
 from qwen_vl_suite.nodes import host
-from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, UnreadableReply
+from qwen_vl_suite.nodes.host import page
+from qwen_vl_suite.qwenvl.errors import (
+    BadImage,
+    BadOption,
+    NumericalError,
+    OutOfMemory,
+    UnreadableReply,
+)
 from qwen_vl_suite.qwenvl.types import Response
 
 BOXES = '```json\n[{{"bbox_2d": [100, 100, 500, 500], "label": "{}"}}]\n```'
@@ -220,6 +227,107 @@ def test_a_cut_reply_is_reported(
     assert [record.getMessage() for record in caplog.records] == [
         "Picture 2 of 2: The reply was cut at 1024 tokens: raise max_new_tokens for the rest."
     ]
+
+
+EVERY_NODE = [
+    pytest.param("QVL_Describe", {}, id="describe"),
+    pytest.param("QVL_OCR", {"output": "lines"}, id="ocr"),
+    pytest.param("QVL_Grounding", {"find": "cat"}, id="grounding"),
+]
+FOUND = '[{"bbox_2d": [100, 100, 500, 500], "label": "cat", "text_content": "cat"}]'
+
+
+def spoilt(pictures: torch.Tensor) -> torch.Tensor:
+    """The second of three overflowed."""
+    image = pictures.clone()
+    image[1, 20:40] = float("nan")
+    return image
+
+
+def failing(kind: str, pictures: torch.Tensor) -> tuple[list[Any], torch.Tensor, type, str]:
+    """The script, the pictures, and what is raised about the second picture."""
+    if kind == "NaN":
+        return [FOUND], spoilt(pictures), BadImage, "It holds NaN or infinite values"
+    error = {"memory": OutOfMemory, "numbers": NumericalError}[kind]("It went wrong.")
+    return [FOUND, error, FOUND], pictures, type(error), "It went wrong"
+
+
+@pytest.mark.parametrize("kind", ["NaN", "memory", "numbers"])
+@pytest.mark.parametrize(("node_id", "widgets"), EVERY_NODE)
+def test_a_picture_that_fails_costs_only_its_own_answer(
+    run_node: Run,
+    scripted: Any,
+    pictures: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    node_id: str,
+    widgets: dict[str, Any],
+    kind: str,
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(host, "send_results", lambda *given: shown.append(given))
+    script, images, error, message = failing(kind, pictures)
+    model, backend = scripted(*script)
+    with pytest.raises(error, match=rf"^Picture 2 of 3: {message}.*when_unreadable to keep going"):
+        run_node(node_id, model=model, images=images, **widgets)
+    assert len(backend.requests) == (2 if kind == "NaN" else 3), "the others are answered"
+    (((first, second, third), *_),) = shown
+    assert first.text and third.text and not (first.error or third.error)
+    assert message in second.error and second.finish_reason == "error"
+
+
+@pytest.mark.parametrize("kind", ["NaN", "memory", "numbers"])
+@pytest.mark.parametrize(("node_id", "widgets"), EVERY_NODE)
+def test_keep_going_gives_what_the_other_pictures_gave(
+    run_node: Run,
+    scripted: Any,
+    pictures: torch.Tensor,
+    node_id: str,
+    widgets: dict[str, Any],
+    kind: str,
+) -> None:
+    script, images, _, message = failing(kind, pictures)
+    model, _ = scripted(*script)
+    going = {**widgets, "when_unreadable": "keep going"}
+    texts, *outputs = run_node(node_id, model=model, images=images, **going)
+    assert len(texts) == 3 and texts[0] == texts[2] != texts[1]
+    if node_id == "QVL_Describe":
+        assert texts[1] == ""
+        return
+    (boxes,), (drawn,), *masks = outputs
+    assert [len(frame) for frame in boxes] == [1, 0, 1]
+    assert drawn.isfinite().all() and drawn.shape == images.shape
+    untouched = images[1].nan_to_num(0)
+    assert (drawn[1] - untouched).abs().max() <= 0.5 / 255 + 1e-6
+    if node_id == "QVL_Grounding":
+        assert message in json.loads(texts[1])["error"]
+        assert [bool(plane.any()) for plane in masks[-1][0]] == [True, False, True]
+
+
+def test_the_live_text_counts_pictures_that_are_not_asked_about(
+    run_node: Run, scripted: Any, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(page, "send_live", lambda **fields: sent.append(fields))
+    model, _ = scripted("a cat", "a dog")
+    run_node("QVL_Describe", model=model, images=spoilt(pictures), when_unreadable="keep going")
+    ends = [(item["index"], item["text"]) for item in sent if "finish_reason" in item]
+    assert sorted(ends) == [(0, "a cat"), (1, ""), (2, "a dog")]
+    assert {item["count"] for item in sent if "count" in item} == {3}
+
+
+def test_one_picture_of_a_list_that_is_too_long_fails_alone(run_node: Run, scripted: Any) -> None:
+    model, backend = scripted(BOXES.format("cat"))
+    images = [picture(100, 200), picture(1, 300), picture(60, 40)]
+    found, boxes, drawn, *_ = run_node(
+        "QVL_Grounding",
+        lists={"images": images},
+        model=model,
+        find="cat",
+        when_unreadable="keep going",
+    )
+    assert [len(batch[0]) for batch in boxes] == [1, 0, 1]
+    assert "200 times" in json.loads(found[1])["error"] and len(backend.requests) == 2
+    assert [tuple(image.shape[1:3]) for image in drawn] == [(100, 200), (1, 300), (60, 40)]
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from qwen_vl_suite.qwenvl import model_cache
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.cli import main, portions
-from qwen_vl_suite.qwenvl.errors import NumericalError, OutOfMemory
+from qwen_vl_suite.qwenvl.errors import BadImage, NumericalError, OutOfMemory
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.media import images
-from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.observer import Relay
 
 ROOT = Path(__file__).resolve().parents[3]
 BOXES = '```json\n[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]\n```'
@@ -38,14 +38,14 @@ class Opened(ScriptedBackend):
         return super().generate(requests, Announcing(self, observer))
 
 
-class Announcing(Observer):
+class Announcing(Relay):
     def __init__(self, backend, observer):
-        self.backend, self.observer = backend, observer
-        self.first = len(backend.requests)
+        super().__init__(observer)
+        self.backend, self.first = backend, len(backend.requests)
 
     def done(self, index, response):
         self.backend.before_answer(self.first + index)
-        self.observer.done(index, response)
+        super().done(index, response)
 
 
 @pytest.fixture(autouse=True)
@@ -373,11 +373,19 @@ def test_errors_are_one_line_on_stderr(run, model, pictures, monkeypatch, argv):
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
+def tiff_of_nan():
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("F", (4, 3), float("nan")).save(file, "TIFF")
+    return file.getvalue()
+
+
 @pytest.fixture
 def files_of(tmp_path, pictures):
     """``files_of("good cut good")``: paths of files of these kinds."""
     content = Path(pictures[0]).read_bytes()
-    kinds = {"good": content, "cut": content[:-40], "text": b"no picture"}
+    kinds = {"good": content, "cut": content[:-40], "text": b"no picture", "nan": tiff_of_nan()}
 
     def make(words):
         paths = []
@@ -398,6 +406,9 @@ OUTCOMES = {
     "a damaged picture": ("good cut good", [BOXES], 1),
     "no file": ("absent good", [BOXES], 1),
     "a folder": ("good folder", [BOXES], 1),
+    "a picture of NaN": ("good nan good", [BOXES], 1),
+    "the numbers of one overflowed": ("good good good", [BOXES, NumericalError("NaN"), BOXES], 1),
+    "one cannot be shown to a model": ("good good", [BOXES, BadImage("too long")], 1),
     "memory did not suffice for one": ("good good", [BOXES, OutOfMemory("too large")], 1),
     "a reply that cannot be read": ("good good", [BOXES, NONSENSE], 3),
     "no reply can be read": ("good good", [NONSENSE], 3),

@@ -53,6 +53,45 @@ def test_a_single_bad_value_anywhere_is_refused(bad: float) -> None:
         images.pictures(image)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf], ids=str)
+def test_a_bad_picture_of_a_batch_is_its_own_error(bad: float) -> None:
+    batch = noise(30, 40).repeat(3, 1, 1, 1)
+    batch[1, 20, 30, 1] = bad
+    first, second, third = images.pictures_or_errors(batch)
+    assert isinstance(second, BadImage) and "NaN or infinite" in str(second)
+    (expected,) = images.pictures(batch[:1])
+    assert torch.equal(first, expected) and torch.equal(third, expected)
+    with pytest.raises(BadImage, match="Picture 6"):
+        images.pictures(batch, first=4)
+
+
+def test_pictures_that_are_too_long_are_errors_of_their_own() -> None:
+    found = images.pictures_or_errors(torch.zeros(2, 1, 201, 3))
+    assert [type(one) for one in found] == [BadImage, BadImage]
+    assert "200 times" in str(found[0])
+
+
+def test_what_is_wrong_with_the_whole_image_is_raised() -> None:
+    for image in (
+        torch.full((2, 4, 5, 3), 200.0),
+        torch.zeros(2, 4, 5, 2),
+        torch.zeros(0, 4, 5, 3),
+    ):
+        with pytest.raises(BadImage):
+            images.pictures_or_errors(image)
+
+
+def test_bad_pictures_can_be_drawn_black_where_they_are_bad() -> None:
+    batch = noise(30, 40).repeat(2, 1, 1, 1)
+    batch[1, 20, 30, 1] = torch.nan
+    batch[1, 0, 0] = torch.inf
+    whole, mended = images.drawable_pictures(batch)
+    assert torch.equal(whole, images.pictures(batch[:1])[0])
+    changed = (whole != mended).any(0).nonzero().tolist()
+    assert changed == [[0, 0], [20, 30]] and not mended[:, 0, 0].any() and not mended[1, 20, 30]
+    assert images.drawable_pictures(torch.zeros(1, 201, 3))[0].shape == (3, 1, 201)
+
+
 def test_an_image_without_a_batch_axis_is_a_batch_of_one() -> None:
     assert len(images.pictures(torch.zeros(4, 5, 3))) == 1
 
