@@ -27,7 +27,8 @@ class PlainGenerate:
     def __init__(self, model: Model):
         from transformers import AutoImageProcessor
 
-        self.model, self.chat_template = model.backend.model, model.backend.chat_template
+        self.backend, self.model = model.backend, model.backend.model
+        self.chat_template = model.backend.chat_template
         self.processor = AutoImageProcessor.from_pretrained(model.folder)
         # Releases before 5 find the image tokens themselves.
         self.takes_token_types = (
@@ -37,8 +38,7 @@ class PlainGenerate:
     @torch.no_grad()
     def ask(self, request: Any) -> list[int]:
         pixels = self.processor(images=list(request.images), return_tensors="pt")
-        tokens = [int(grid.prod()) // 4 for grid in pixels["image_grid_thw"]]
-        ids = torch.tensor([self.chat_template.encode(request, tokens)])
+        ids = torch.tensor([self.backend.prompt(request).ids])
         inputs = {**pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.takes_token_types:
             inputs["mm_token_type_ids"] = (ids == self.chat_template.image_token_id).long()
@@ -48,25 +48,14 @@ class PlainGenerate:
                 max_new_tokens=request.sampling.max_new_tokens,
                 do_sample=False,
                 eos_token_id=None,
+                suppress_tokens=sorted(self.chat_template.media_token_ids),
             )
         return out[0, ids.shape[1] :].tolist()
 
 
 def generated_ids(backend: Any, requests: Sequence[Any]) -> list[list[int]]:
     """The generated token ids of each request: texts may hide differences."""
-    replies: dict[int, list[int]] = {}
-    made = backend.response
-
-    def response(row: Any, prompt: Any) -> Any:
-        replies[row.index] = list(row.output_ids)
-        return made(row, prompt)
-
-    backend.response = response
-    try:
-        backend.generate(requests)
-    finally:
-        del backend.response
-    return [replies[index] for index in range(len(requests))]
+    return [list(response.ids) for response in backend.generate(requests)]
 
 
 def questions(count: int, side: int, tokens: int) -> list[Any]:

@@ -19,7 +19,6 @@ from ..families import family_of, is_default, model_config
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed, token_need
 from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
-from ..inference.sequence import Row
 from ..inference.speculative.adaptive import AdaptiveSpeculation
 from ..media.image_processor import ImageProcessor
 from ..models.devices import pick_devices
@@ -29,10 +28,9 @@ from ..models.loading import check_runnable, load_model
 from ..models.memory import MEMORY_LOCK, Memory, acquired, is_out_of_memory
 from ..models.weights import RAM, Place, Weights
 from ..observer import Observer
-from ..prompting.chat_template import THINK_START, ChatTemplate
+from ..prompting.chat_template import ChatTemplate
 from ..prompting.prompt import Prompt, context_length
-from ..replies import split_thinking
-from ..types import Family, LocalSpec, Request, Response, Usage
+from ..types import Family, LocalSpec, Request, Response
 
 log = logging.getLogger(__name__)
 
@@ -320,22 +318,3 @@ class LocalBackend:
         else:
             gc.collect()
             self.memory.empty_cache()
-
-    def response(self, row: Row, prompt: Prompt) -> Response:
-        """The answer of a finished row, its thought split off."""
-        template, think_end = self.chat_template, self.chat_template.think_end_ids
-        cut = row.thought_length if prompt.thinking else 0
-        thought, answer = row.output_ids[:cut], row.output_ids[cut:]
-        if cut and tuple(thought[-len(think_end) :]) == think_end:
-            thought = thought[: -len(think_end)]
-        thinking, text = template.decode(thought).strip(), template.decode(answer).strip()
-        if text.startswith(THINK_START):  # some fine-tunes think unasked
-            thinking, text = split_thinking(text)
-        return Response(
-            text=text,
-            thinking=thinking,
-            finish_reason=row.finish_reason or "length",
-            input_sizes=prompt.input_sizes,
-            usage=Usage(len(prompt.ids), prompt.image_tokens, len(row.output_ids)),
-            notes=prompt.notes if row.finish_reason == "length" else (),
-        )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..prompting.chat_template import THINK_START
 from ..prompting.prompt import Prompt
+from ..replies import split_thinking
+from ..types import Response, Token, Usage
 from .detokenizer import Detokenizer
 from .sequence import Row
 from .speculative.prompt_lookup import PromptLookup
@@ -31,3 +34,50 @@ class ActiveRequest:
         lookup.extend(ids[self._indexed :])
         self._indexed = len(ids)
         return lookup.draft()[: max(0, self.row.remaining - 1)]
+
+    def response(self) -> Response:
+        """The answer of the finished row, its thought split off."""
+        row, prompt = self.row, self.prompt
+        template, think_end = prompt.chat_template, row.think_end_ids
+        cut = row.thought_length if prompt.thinking else 0
+        thought = row.output_ids[:cut]
+        if cut and tuple(thought[-len(think_end) :]) == think_end:
+            thought = thought[: -len(think_end)]
+        thinking, decoded = template.decode(thought).strip(), template.decode(row.output_ids[cut:])
+        text = decoded.strip()
+        if text.startswith(THINK_START):  # some fine-tunes think unasked
+            thinking, text = split_thinking(text)
+        return Response(
+            text=text,
+            thinking=thinking,
+            finish_reason=row.finish_reason or "length",
+            input_sizes=prompt.input_sizes,
+            usage=Usage(len(prompt.ids), prompt.image_tokens, len(row.output_ids)),
+            notes=prompt.notes if row.finish_reason == "length" else (),
+            tokens=self._tokens(cut, decoded, text),
+        )
+
+    def _tokens(self, cut: int, decoded: str, text: str) -> tuple[Token, ...]:
+        """The tokens behind the ``cut``-th, which are ``decoded``, without a thought in them:
+        ``text``, the answer, is their end."""
+        row, ends = self.row, self.detokenizer.ends
+        while len(ends) < len(row.output_ids):  # the last token was not streamed
+            self.detokenizer.append(row.output_ids[: len(ends) + 1])
+        first = ends[cut - 1] if cut else 0
+        offset = len(decoded.rstrip()) - len(text)  # of the answer in what was decoded
+        is_whole = not decoded[:offset].strip()
+        generated = list(zip(row.output_ids, row.output_logprobs, strict=True))
+        found: list[Token] = []
+        start, index = 0, cut
+        while index < len(row.output_ids):
+            stop = index + 1  # tokens that complete a character together
+            while stop < len(row.output_ids) and ends[stop - 1] - first == start:
+                stop += 1
+            is_last = stop == len(row.output_ids)  # it may end with half a character
+            end = len(decoded) if is_last else ends[stop - 1] - first
+            left, right = (min(max(edge - offset, 0), len(text)) for edge in (start, end))
+            if is_whole or end > offset:
+                for token, logprob in generated[index:stop]:
+                    found.append(Token(token, left, right, logprob))
+            start, index = end, stop
+        return tuple(found)

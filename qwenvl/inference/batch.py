@@ -19,7 +19,8 @@ from ..media.image_processor import pinned
 from ..models.patches import mtp_head
 from .cuda_graphs import CudaGraphs
 from .model_runner import ModelRunner, Prefill
-from .sampler import Sampler
+from .sampler import Sampled, Sampler
+from .sequence import SampledToken
 from .speculative.mtp import MTPDraft
 from .speculative.verify import MAX_DRAFT_TOKENS, accepted_tokens
 
@@ -32,7 +33,7 @@ class NewRow:
 
     prefill: Prefill
     sampler: Sampler
-    token: int
+    token: SampledToken
     position: int
     max_length: int
     mtp_draft: MTPDraft | None = None
@@ -76,6 +77,7 @@ class Batch:
         self._sampler: Any = None
         self._tokens = torch.empty(0, dtype=torch.long, device=self._runner.device)
         self._positions = self._sampled = self._drafts = self._targets = self._tokens
+        self._logprobs = self._target_logprobs = torch.empty(0, device=self._runner.device)
         self._in_flight: deque[_HostCopy] = deque()
         self._deferred: list[int] = []
         self._mtp_draft: MTPDraft | None = None
@@ -104,7 +106,7 @@ class Batch:
         self._sampler.add(others)
         self._set_mtp_draft(rows[0])
         device = self._runner.device
-        tokens = torch.tensor([row.token for row in rows], device=device)
+        tokens = torch.tensor([row.token.id for row in rows], device=device)
         positions = torch.tensor([row.position for row in rows], device=device)
         self._set_inputs(torch.cat([self._tokens, tokens]), torch.cat([self._positions, positions]))
 
@@ -116,7 +118,7 @@ class Batch:
             self._forget_graphs()
         self._sampler.replace(slot, row.sampler)
         self._set_mtp_draft(row)
-        self._tokens[slot], self._positions[slot] = row.token, row.position
+        self._tokens[slot], self._positions[slot] = row.token.id, row.position
 
     def keep(self, slots: Sequence[int]) -> None:
         """Drops all slots but ``slots``, which then have this order."""
@@ -142,19 +144,29 @@ class Batch:
         if self.kv_cache.reserve():
             self._forget_graphs()
         self._sampler.prepare()
-        key = (self.kv_cache.width, self.has_mtp_draft, *self._sampler.graph_key)
+        key = (self.kv_cache.width, self.has_mtp_draft, self._sampler.graph_key)
         self._run(key, self._decode_step)
         self.kv_cache.advance()
         if self._mtp_draft:
             self._mtp_draft.append(self._hidden[:1].clone(), self._tokens.clone())
-        self._in_flight.append(_HostCopy(self._sampled))
+        logprobs = self._logprobs if self._sampler.any_logprobs else None
+        self._in_flight.append(_HostCopy(Sampled(self._sampled, logprobs)))
 
-    def collect(self, drain: bool = False) -> list[int] | None:
-        """The tokens of the oldest step in flight, one a slot, -1 where the logits were not finite.
-        None where nothing is in flight, or, unless ``drain``, no more than the policy's lag."""
+    def collect(self, drain: bool = False) -> list[SampledToken] | None:
+        """The tokens of the oldest step in flight, one a slot. None where nothing is in flight, or,
+        unless ``drain``, no more than the policy's lag."""
         if len(self._in_flight) <= (0 if drain else self.policy.lag):
             return None
         return self._in_flight.popleft().tokens()
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether the next step depends on tokens that the host has taken note of."""
+        return self._sampler is not None and self._sampler.needs_host
+
+    def accept(self, slot: int, token: int) -> None:
+        """The host has taken note of a token of ``slot``."""
+        self._sampler.accept(slot, token)
 
     @property
     def can_verify(self) -> bool:
@@ -179,9 +191,9 @@ class Batch:
         assert self._mtp_draft is not None
         return [self._mtp_draft.draft()]
 
-    def verify(self, drafts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """One pass over each row's draft: the tokens that it gets by that, at least one. For greedy
-        rows; all earlier steps have been collected."""
+    def verify(self, drafts: Sequence[Sequence[int]]) -> list[list[SampledToken]]:
+        """One pass over each row's draft: the tokens that it gets by that, at least one. For rows
+        whose drafts can be verified; all earlier steps have been collected."""
         if not self.kv_cache.can_roll_back:
             return self._verify_single(drafts)
         # All of one length: a captured step has one shape, and a few more tokens cost nothing.
@@ -189,9 +201,17 @@ class Batch:
         targets = self._forward(padded)
         accepted = [accepted_tokens(*pair) for pair in zip(drafts, targets, strict=True)]
         self._advance(accepted)
-        return accepted
+        return [self._sampled_tokens(slot, tokens) for slot, tokens in enumerate(accepted)]
 
-    def _verify_single(self, drafts: Sequence[Sequence[int]]) -> list[list[int]]:
+    def _sampled_tokens(self, slot: int, tokens: list[int], start: int = 0) -> list[SampledToken]:
+        """``tokens`` of the last verification, the first of which was the ``start``-th target,
+        with their log-probabilities."""
+        if not self._sampler.any_logprobs:
+            return [SampledToken(token) for token in tokens]
+        logprobs = self._target_logprobs[slot, start : start + len(tokens)].tolist()
+        return [SampledToken(*pair) for pair in zip(tokens, logprobs, strict=True)]
+
+    def _verify_single(self, drafts: Sequence[Sequence[int]]) -> list[list[SampledToken]]:
         """With states that cannot roll back. Where a draft token is rejected, they are restored to
         before the pass, and the row's accepted tokens are deferred: the next verification runs them
         again, before new drafts. So a rejection costs no pass of its own."""
@@ -209,7 +229,8 @@ class Batch:
         else:
             self.kv_cache.restore_states()
             self._deferred = [*deferred, *tokens]
-        return self._only(slot, tokens, [0])
+        sampled = self._sampled_tokens(slot, tokens, len(deferred))
+        return [sampled if at == slot else [SampledToken(0)] for at in range(len(self.kv_cache))]
 
     def _commit_deferred(self) -> None:
         """Runs deferred tokens, before anything that is not a verification."""
@@ -233,10 +254,12 @@ class Batch:
         if len(self._drafts) != rows:
             self._drafts = self._tokens.new_empty(rows, MAX_DRAFT_TOKENS)
             self._targets = self._tokens.new_empty(rows, 1 + MAX_DRAFT_TOKENS)
+            self._target_logprobs = self._logprobs.new_empty(self._targets.shape)
         self._drafts[:, : self._draft_length] = torch.tensor(drafts, dtype=torch.long)
         if self.kv_cache.reserve(1 + self._draft_length):
             self._forget_graphs()
-        key = ("verify", self.kv_cache.width, self.has_mtp_draft, self._draft_length)
+        shape = self.kv_cache.width, self.has_mtp_draft, self._draft_length
+        key = ("verify", *shape, self._sampler.verify_key)
         self._run(key, self._verify_step)
         return self._targets[:, : 1 + self._draft_length].tolist()
 
@@ -249,9 +272,11 @@ class Batch:
     def _decode_step(self) -> None:
         logits = self._runner.step(self.kv_cache, self._tokens[:, None], self._positions)
         self._take_hidden(1)
-        sampled = self._sampler.sample(logits[:, -1])
-        self._sampled.copy_(sampled)
-        self._tokens.copy_(sampled.clamp(min=0))  # a row with NaN must not stop the others
+        tokens, logprobs = self._sampler.sample(logits[:, -1])
+        self._sampled.copy_(tokens)
+        if logprobs is not None:
+            self._logprobs.copy_(logprobs)
+        self._tokens.copy_(tokens.clamp(min=0))  # a row with NaN must not stop the others
         self._positions.add_(1)
         self.kv_cache.device_lengths.add_(1)
 
@@ -260,7 +285,10 @@ class Batch:
             self.kv_cache.save_states()
         tokens = torch.cat([self._tokens[:, None], self._drafts[:, : self._draft_length]], 1)
         logits = self._runner.step(self.kv_cache, tokens, self._positions)
-        self._targets[:, : 1 + self._draft_length] = self._sampler.greedy(logits)
+        targets, logprobs = self._sampler.verify(logits)
+        self._targets[:, : 1 + self._draft_length] = targets
+        if logprobs is not None:
+            self._target_logprobs[:, : 1 + self._draft_length] = logprobs
         self._take_hidden(1 + self._draft_length)
 
     def _run(self, key: Hashable, step: Callable[[], None]) -> None:
@@ -272,6 +300,7 @@ class Batch:
     def _set_inputs(self, tokens: Tensor, positions: Tensor) -> None:
         self._tokens, self._positions = tokens, positions
         self._sampled = tokens.clone()
+        self._logprobs = self._logprobs.new_empty(len(tokens))
         self._forget_graphs()
 
     def _forget_graphs(self) -> None:
@@ -294,19 +323,29 @@ class Batch:
 
 
 class _HostCopy:
-    """Tokens on their way to the host."""
+    """Sampled tokens on their way to the host."""
 
-    def __init__(self, tokens: Tensor):
+    def __init__(self, sampled: Sampled):
         self._event: Any = None
-        if not tokens.is_cuda:
-            self._tokens = tokens.clone()
+        self._parts: list[Any]
+        if not sampled.tokens.is_cuda:
+            self._parts = [None if part is None else part.clone() for part in sampled]
             return
-        self._tokens = pinned(torch.empty_like(tokens, device="cpu"), tokens.device)
-        self._tokens.copy_(tokens, non_blocking=True)
+        self._parts = [None if part is None else _host_copy(part) for part in sampled]
         self._event = torch.cuda.Event()
-        self._event.record(torch.cuda.current_stream(tokens.device))
+        self._event.record(torch.cuda.current_stream(sampled.tokens.device))
 
-    def tokens(self) -> list[int]:
+    def tokens(self) -> list[SampledToken]:
         if self._event is not None:
             self._event.synchronize()
-        return self._tokens.tolist()
+        tokens, logprobs = self._parts
+        if logprobs is None:
+            return [SampledToken(token) for token in tokens.tolist()]
+        pairs = zip(tokens.tolist(), logprobs.tolist(), strict=True)
+        return [SampledToken(*pair) for pair in pairs]
+
+
+def _host_copy(tensor: Tensor) -> Tensor:
+    """A copy of a CUDA ``tensor`` in pinned memory, under way."""
+    copied = pinned(torch.empty_like(tensor, device="cpu"), tensor.device)
+    return copied.copy_(tensor, non_blocking=True)

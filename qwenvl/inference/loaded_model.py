@@ -12,11 +12,9 @@ from ..models.memory import Memory
 from ..models.weights import Weights
 from ..observer import Observer
 from ..prompting.chat_template import ChatTemplate
-from ..prompting.prompt import Prompt
-from ..types import Family, Response
+from ..types import Family
 from .memory_model import BatchLimits
 from .prefix_cache import PrefixCache
-from .sequence import Row
 from .speculative.adaptive import AdaptiveSpeculation
 
 
@@ -48,8 +46,4 @@ class LoadedModel(Protocol):
 
     def recover_memory(self) -> None:
         """After memory ran out: gives back all that is not in use."""
-        ...
-
-    def response(self, row: Row, prompt: Prompt) -> Response:
-        """The answer of a finished row."""
         ...

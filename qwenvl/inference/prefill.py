@@ -19,10 +19,11 @@ from .active_request import ActiveRequest
 from .batch import NewRow
 from .detokenizer import Detokenizer
 from .loaded_model import LoadedModel
+from .logits import can_verify
 from .model_runner import ImageInput, ModelRunner, Prefill, interruptible
 from .prefetch import Prefetcher
 from .sampler import Sampler
-from .sequence import new_row
+from .sequence import SampledToken, new_row
 from .speculative import mtp
 from .speculative.verify import MAX_DRAFT_TOKENS
 
@@ -65,10 +66,12 @@ class Prefiller:
         row = new_row(prompt, index)
         sampler = Sampler([row], runner.device, len(prefill.logits))
         sampler.prepare()
-        token = int(sampler.sample(prefill.logits[None]))
+        tokens, logprobs = sampler.sample(prefill.logits[None])
+        token = SampledToken(int(tokens), None if logprobs is None else float(logprobs))
+        sampler.accept(0, token.id)
         max_length = len(prompt.ids) + row.max_output + MAX_DRAFT_TOKENS
         active = ActiveRequest(row, prompt, Detokenizer(prompt.chat_template.decode))
-        draft = mtp.new_draft(runner, prompt.ids, token) if row.is_greedy else None
+        draft = mtp.new_draft(runner, prompt.ids, token.id) if can_verify(row) else None
         return active, NewRow(prefill, sampler, token, position, max_length, draft)
 
     def _image_prefix(self, index: int) -> Prefill | None:

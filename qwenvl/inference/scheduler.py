@@ -8,12 +8,13 @@ import logging
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..checkpoints.files import readable_size
-from ..errors import OutOfMemory
+from ..errors import OutOfMemory, QwenVLError
 from ..models.memory import is_out_of_memory
 from ..observer import Observer
 from ..prompting.prompt import Prompt
@@ -22,10 +23,12 @@ from . import prefix_cache
 from .active_request import ActiveRequest
 from .batch import Batch, NewRow
 from .loaded_model import LoadedModel
+from .logits import can_verify
 from .memory_model import MemoryModel, TokenNeed, out_of_memory_error, token_need
 from .model_runner import ModelRunner
 from .prefill import Prefiller
-from .sampler import check_finite
+from .sampler import numerical_error
+from .sequence import SampledToken
 from .speculative.adaptive import AdaptiveSpeculation
 from .speculative.verify import MAX_DRAFT_TOKENS
 from .stopping import append_token
@@ -207,8 +210,8 @@ class Scheduler:
             return
         self._check_ram(self._batch.kv_cache.growth_bytes(1 + MAX_DRAFT_TOKENS))
         start = time.perf_counter()
-        if self._lookup_drafts() or self._may_speculate(self._mtp):
-            self._collect(drain=True)  # tokens in flight may change the drafts
+        if self._batch.needs_host or self._lookup_drafts() or self._may_speculate(self._mtp):
+            self._collect(drain=True)  # tokens in flight may change what comes next
         if drafts := self._drafts():
             tokens_a_row = self._verify(drafts)
             if self._batch.steady:
@@ -260,7 +263,7 @@ class Scheduler:
             and 0 < len(active) <= _MAX_SPECULATIVE_ROWS
             and self._batch.can_verify
             and (source is not self._mtp or self._batch.has_mtp_draft)
-            and all(request.row.is_greedy for request in active)
+            and all(can_verify(request.row) for request in active)
         )
 
     def _compact(self) -> None:
@@ -283,26 +286,37 @@ class Scheduler:
 
     # Tokens
 
-    def _extend(self, active: ActiveRequest | None, tokens: list[int]) -> None:
+    def _extend(self, active: ActiveRequest | None, tokens: Sequence[SampledToken]) -> None:
         for token in tokens:
             if active is not None and active.row.finish_reason is None:
                 self._append(active, token)
 
-    def _append(self, active: ActiveRequest, token: int) -> None:
+    def _append(self, active: ActiveRequest, token: SampledToken) -> None:
         """Appends a token to a row; where that finishes it, its slot is free."""
-        check_finite([token])
         row = active.row
-        append_token(row, token)
+        if token.id < 0:
+            row.finish_reason = "error"
+        else:
+            append_token(row, *token)
         slot = self._slots.index(active) if active in self._slots else None
         if row.finish_reason is None:
             self._observer.token(row.index, active.detokenizer.append(row.output_ids))
-            if row.thought_repeats and row.thinking and slot is not None:
-                self._batch.close_thought(slot)
+            if slot is not None:
+                self._batch.accept(slot, token.id)
+                if row.thought_repeats and row.thinking:
+                    self._batch.close_thought(slot)
             return
         if slot is not None:
             self._slots[slot] = None
             self._batch.free(slot)
-        self._finish(row.index, self._loaded.response(row, active.prompt))
+        if row.finish_reason == "error":
+            self._fail(row.index, numerical_error())
+        else:
+            self._finish(row.index, active.response())
+
+    def _fail(self, index: int, error: QwenVLError) -> None:
+        """Ends a request without an answer; the others go on."""
+        self._finish(index, Response("", finish_reason="error", error=error))
 
     def _finish(self, index: int, response: Response) -> None:
         self._responses[index] = response
@@ -334,8 +348,7 @@ class Scheduler:
         response is the error."""
         smaller = self._prompts[index].shrunk()
         if smaller is None:
-            error = self._out_of_memory(index)
-            self._finish(index, Response("", finish_reason="error", error=error))
+            self._fail(index, self._out_of_memory(index))
             return False
         self._prompts[index], self._needs[index] = smaller, token_need(smaller)
         return True

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..prompting.prompt import Prompt
 from ..types import THINKING_TOKENS, FinishReason, Sampling
 from .repetition import Decode
+
+
+class SampledToken(NamedTuple):
+    """A token that was chosen for a row: its ``id``, -1 where the logits were NaN or infinite, and
+    its log-probability, if the row asked for that."""
+
+    id: int
+    logprob: float | None = None
 
 
 @dataclass(eq=False)
@@ -16,9 +25,11 @@ class Row:
 
     ``prompt_ids``: the prompt without image tokens, which ``repetition_penalty`` counts as well.
     ``thinking``: whether the row is inside a thought, as the end of a prompt can be;
-    ``think_end_ids`` close one. ``decode``: as for ``repetition.loop_start``. ``output_ids``:
-    generated tokens, ``thought_length`` of them the thought. ``thought_repeats``: the thought is in
-    a loop, and the sampler should close it.
+    ``think_end_ids`` close one. ``banned_ids`` are never generated. ``logprobs``: whether
+    log-probabilities are asked for. ``decode``: as for ``repetition.loop_start``. ``output_ids``:
+    generated tokens, ``thought_length`` of them the thought; ``output_logprobs`` of each, None
+    where they were not asked for. ``thought_repeats``: the thought is in a loop, and the sampler
+    should close it.
     """
 
     index: int
@@ -28,7 +39,10 @@ class Row:
     think_end_ids: tuple[int, ...] = ()
     thinking: bool = False
     decode: Decode | None = None
+    banned_ids: frozenset[int] = frozenset()
+    logprobs: bool = False
     output_ids: list[int] = field(default_factory=list)
+    output_logprobs: list[float | None] = field(default_factory=list)
     thought_length: int = 0
     thought_repeats: bool = False
     finish_reason: FinishReason | None = None
@@ -37,18 +51,6 @@ class Row:
     def thinking_limit(self) -> int:
         limit = self.sampling.max_thinking_tokens
         return THINKING_TOKENS if limit is None else limit
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether its next token is the argmax of the unchanged logits, so that drafts can be
-        verified against it."""
-        sampling = self.sampling
-        return (
-            sampling.temperature == 0
-            and not sampling.presence_penalty
-            and sampling.repetition_penalty == 1
-            and not self.thinking
-        )
 
     @property
     def max_output(self) -> int:
@@ -73,4 +75,6 @@ def new_row(prompt: Prompt, index: int) -> Row:
         think_end_ids=template.think_end_ids,
         thinking=prompt.thinking,
         decode=template.decode,
+        banned_ids=template.media_token_ids,
+        logprobs=prompt.request.logprobs,
     )

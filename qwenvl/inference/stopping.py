@@ -8,13 +8,14 @@ from .sequence import Row
 _LOOP_CHECK_INTERVAL = 16  # tokens
 
 
-def append_token(row: Row, token: int) -> None:
+def append_token(row: Row, token: int, logprob: float | None = None) -> None:
     """Appends a generated ``token`` to ``row``, and sets its ``finish_reason`` where that finishes
     it. An end token is not appended."""
     if token in row.eos_ids:
         row.finish_reason = "stop"
         return
     row.output_ids.append(token)
+    row.output_logprobs.append(logprob)
     if row.thinking:
         row.thought_length += 1
         if _ends_with(row, row.think_end_ids):
@@ -38,5 +39,6 @@ def _check_repetition(row: Row) -> None:
         # The thought is closed, not the row: the answer may still be sound.
         row.thought_repeats = True
     else:
-        del row.output_ids[max(cut, row.thought_length) :]
+        end = max(cut, row.thought_length)
+        del row.output_ids[end:], row.output_logprobs[end:]
         row.finish_reason = "repetition"

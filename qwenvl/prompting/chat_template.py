@@ -49,7 +49,8 @@ def _place(number: int) -> str:
 
 
 class ChatTemplate:
-    """A checkpoint's tokenizer and chat template. ``eos_ids``: tokens that end an answer."""
+    """A checkpoint's tokenizer and chat template. ``eos_ids``: tokens that end an answer;
+    ``media_token_ids``: those that only stand for pictures."""
 
     def __init__(self, tokenizer: Any, family: Family, eos_ids: frozenset[int]):
         self.tokenizer = tokenizer
@@ -63,6 +64,8 @@ class ChatTemplate:
                 f"{family.title} model. Download the tokenizer files again.",
                 ("tokenizer.json",),
             )
+        media = (family.image_token, family.vision_start, family.vision_end)
+        self.media_token_ids = frozenset(tokenizer.convert_tokens_to_ids(list(media)))
         pad = tokenizer.pad_token_id
         self.pad_id: int = pad if pad is not None else min(eos_ids)
         self.think_end_ids = tuple(tokenizer.encode(THINK_END, add_special_tokens=False))

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from qwen_vl_suite.qwenvl.inference.active_request import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.batch import Batch
 from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
-from qwen_vl_suite.qwenvl.types import Request, Sampling
+from qwen_vl_suite.qwenvl.types import Request, Response, Sampling
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -56,17 +57,22 @@ def counted() -> Iterator[dict[str, int]]:
         yield counts
 
 
+@contextmanager
+def recorded_ids() -> Iterator[dict[int, list[int]]]:
+    """All generated tokens, thoughts included, by the index of the request."""
+    found: dict[int, list[int]] = {}
+    response = ActiveRequest.response
+
+    def recorded(self: ActiveRequest) -> Response:
+        found[self.row.index] = list(self.row.output_ids)
+        return response(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ActiveRequest, "response", recorded)
+        yield found
+
+
 def generated_ids(subject: Any, question: Request) -> list[int]:
-    found: list[int] = []
-    made = subject.response
-
-    def response(row: Any, prompt: Any) -> Any:
-        found.extend(row.output_ids)
-        return made(row, prompt)
-
-    subject.response = response
-    try:
+    with recorded_ids() as found:
         subject.generate([question])
-    finally:
-        del subject.response
-    return found
+    return found[0]

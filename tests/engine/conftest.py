@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -51,3 +52,16 @@ def step_policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.param == "as on CUDA":
         made = StepPolicy(lag=1, static=True, max_free=0.5, graphs=FakeCudaGraphs())
         monkeypatch.setattr(batch, "step_policy", lambda _: made)
+
+
+@pytest.fixture
+def cuda_policy(monkeypatch: pytest.MonkeyPatch) -> list[FakeCudaGraphs]:
+    """From here on batches have the step policy of CUDA. Gives their graphs."""
+    made: list[FakeCudaGraphs] = []
+
+    def step_policy(_runner: Any) -> StepPolicy:
+        made.append(FakeCudaGraphs())
+        return StepPolicy(lag=1, static=True, max_free=0.5, graphs=made[-1])
+
+    monkeypatch.setattr(batch, "step_policy", step_policy)
+    return made

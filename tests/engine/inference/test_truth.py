@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from asking import recorded_ids
 from fake_cuda_graphs import FakeCudaGraphs
 from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.nano import scenes
@@ -104,6 +105,7 @@ class Reference:
                 do_sample=False,
                 repetition_penalty=1.0,  # else the checkpoint's own applies
                 eos_token_id=sorted(template.eos_ids),
+                suppress_tokens=sorted(template.media_token_ids),
                 pad_token_id=template.pad_id,
             )
         new = out[0, inputs["input_ids"].shape[1] :].tolist()
@@ -129,18 +131,8 @@ class Subject:
         return self
 
     def tokens(self, asked: list[Request], watch: Observer | None = None) -> list[list[int]]:
-        found: dict[int, list[int]] = {}
-        made = self.backend.response
-
-        def response(row: Any, prompt: Any) -> Any:
-            found[row.index] = list(row.output_ids)
-            return made(row, prompt)
-
-        self.backend.response = response  # type: ignore[method-assign]
-        try:
+        with recorded_ids() as found:
             self.backend.generate(asked, watch)
-        finally:
-            del self.backend.response  # type: ignore[method-assign]
         return [found[index] for index in range(len(asked))]
 
 
