@@ -11,7 +11,7 @@ from asking import Always, Never, ask, counted, picture
 from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend
-from qwen_vl_suite.qwenvl.inference import logits
+from qwen_vl_suite.qwenvl.inference import logits, sampler
 from qwen_vl_suite.qwenvl.inference.active_request import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.detokenizer import Detokenizer
 from qwen_vl_suite.qwenvl.inference.logits import LogitsStage, can_verify
@@ -108,8 +108,9 @@ class CountUp(LogitsStage):
 
 @pytest.fixture
 def count_up(monkeypatch: pytest.MonkeyPatch) -> type[CountUp]:
-    monkeypatch.setattr(logits, "STAGES", (*logits.STAGES, CountUp))
-    monkeypatch.setattr("qwen_vl_suite.qwenvl.inference.sampler.STAGES", (*logits.STAGES, CountUp))
+    stages = (*logits.STAGES, CountUp)
+    for module in (logits, sampler):
+        monkeypatch.setattr(module, "STAGES", stages)
     CountUp.seen = []
     return CountUp
 
