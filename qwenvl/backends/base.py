@@ -38,8 +38,9 @@ class Backend(Protocol):
     def generate(
         self, requests: Sequence[Request], observer: Observer | None = None
     ) -> list[Response]:
-        """Answers in the order of ``requests``, each as if it were asked alone. A request that
-        fails has its error in its own response."""
+        """Answers in the order of ``requests``, each as if it were asked alone, with the
+        ``input_sizes`` of all its pictures. A request that fails has its error in its own
+        response."""
         ...
 
     def close(self) -> None:

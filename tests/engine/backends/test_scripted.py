@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from qwen_vl_suite.qwenvl.backends.base import Backend, Resident, Scorer
+from qwen_vl_suite.qwenvl.backends.local import LocalBackend
 from qwen_vl_suite.qwenvl.backends.scripted import (
     Reply,
     ResidentScriptedBackend,
@@ -117,6 +118,25 @@ def test_requests_are_answered_side_by_side_a_token_a_step() -> None:
     ]  # fmt: skip
     for before, call in zip(seen.calls, seen.calls[1:], strict=False):
         assert call[0] != "token" or before == ("check",)
+
+
+def test_the_order_of_calls_is_that_of_the_scheduler(backend: Callable[..., LocalBackend]) -> None:
+    lengths = (2, 5, 1, 4)
+    asked = [
+        ask(images=[PICTURE], max_new_tokens=length, temperature=1.0, seed=length)
+        for length in lengths
+    ]
+    real, replayed = Recorder(), Recorder()
+    answers = backend("qwen3_vl").generate(asked, real)
+    replies = [Reply(["x"] * found.usage.new_tokens, "", found.finish_reason) for found in answers]
+    found = ScriptedBackend(replies, family="qwen3_vl").generate(asked, replayed)
+    assert [call[:2] for call in replayed.named("token", "done")] == [
+        call[:2] for call in real.named("token", "done")
+    ]
+    assert replayed.named("start")[0][2] == real.named("start")[0][2] == list(lengths)
+    assert [response.finish_reason for response in found] == [
+        response.finish_reason for response in answers
+    ]
 
 
 @pytest.mark.parametrize("name", ["loading", "start", "token", "done", "check"])
