@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,36 @@ def _torch() -> dict[str, Any]:
 def _devices(torch: Any) -> list[dict[str, Any]]:
     """Devices beside the processor. ``free`` and ``total`` are bytes."""
     found = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        free, total = torch.cuda.mem_get_info(index)
-        major, minor = torch.cuda.get_device_capability(index)
-        found.append({
-            "device": f"cuda:{index}", "name": torch.cuda.get_device_name(index),
-            "capability": f"{major}.{minor}", "free": free, "total": total,
-        })  # fmt: skip
+    if torch.cuda.is_available():
+        found += [_probed(f"cuda:{i}", _cuda, torch, i) for i in range(torch.cuda.device_count())]
     if hasattr(torch, "xpu") and torch.xpu.is_available():
-        for index in range(torch.xpu.device_count()):
-            known = torch.xpu.get_device_properties(index)
-            found.append(
-                {"device": f"xpu:{index}", "name": known.name, "total": known.total_memory}
-            )
+        found += [_probed(f"xpu:{i}", _xpu, torch, i) for i in range(torch.xpu.device_count())]
     if torch.backends.mps.is_available():
         found.append({"device": "mps", "name": "Apple GPU"})
     return found
+
+
+def _probed(
+    device: str, probe: Callable[[Any, int], dict[str, Any]], torch: Any, index: int
+) -> dict[str, Any]:
+    """What ``probe`` tells of a device, or why it tells nothing."""
+    try:
+        return {"device": device, **probe(torch, index)}
+    except Exception as error:  # a device that is lost, or full, or of an unknown kind
+        return {"device": device, "error": f"{type(error).__name__}: {error}"}
+
+
+def _cuda(torch: Any, index: int) -> dict[str, Any]:
+    free, total = torch.cuda.mem_get_info(index)
+    major, minor = torch.cuda.get_device_capability(index)
+    return {
+        "name": torch.cuda.get_device_name(index),
+        "capability": f"{major}.{minor}",
+        "free": free,
+        "total": total,
+    }
+
+
+def _xpu(torch: Any, index: int) -> dict[str, Any]:
+    known = torch.xpu.get_device_properties(index)
+    return {"name": known.name, "total": known.total_memory}

@@ -52,8 +52,9 @@ def examine(
         report.model = model_facts.model_facts(backend, spec)
         if model_facts.is_local(backend):
             report.speed = dataclasses.replace(report.speed, floor=speed.floor_of(backend))
-        report.truth = truth.ask(backend, scenes, limit, progress)
-        report.time_is_up = report.truth.is_partial
+        if scenes:
+            report.truth = truth.ask(backend, scenes, limit, progress)
+            report.time_is_up = report.truth.is_partial
         if model_facts.is_local(backend):  # last: some are decided while questions are answered
             report.fast_paths = fast_paths(backend)
     except TimeIsUp:

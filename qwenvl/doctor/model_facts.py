@@ -11,6 +11,7 @@ from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.library import BUNDLED, BUNDLED_NAME
 from ..families import is_default
 from ..types import LocalSpec
+from .coordinate_fit import space_of
 from .fast_paths import attention_reason
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def model_facts(backend: Backend, spec: LocalSpec) -> dict[str, Any]:
         "family": family.title,
         "model_type": family.model_type,
         "known_family": not is_default(family),
-        "coordinates": family.coordinates,
+        "coordinates": space_of(family),
         "max_pixels": backend.max_pixels,
     }
     return facts | (_loaded_facts(backend, spec) if is_local(backend) else {})

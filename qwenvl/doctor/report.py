@@ -15,7 +15,7 @@ from .truth import LEAST_RECALL, TaskTruth, Truth
 SCHEMA = 1
 """Of the JSON report; a member that changes its meaning raises it, a new one does not."""
 
-_NAMES = {
+_TITLES = {
     "describe": "Describing",
     "read": "Reading",
     "boxes": "Finding boxes",
@@ -53,11 +53,16 @@ class Report:
 
     def _coordinate_warning(self, fit: CoordinateFit) -> str:
         assert fit.best is not None  # else it does not differ
-        family = self.model["family"] if self.model else "this family"
+        family = self.model["family"] if self.model else "its family"
+        consequence = (
+            "fractions are recognised by their decimal points, but whole numbers are not"
+            if fit.best == "0-1"
+            else "this checkpoint's boxes are misplaced"
+        )
         return (
-            f"Boxes fit {SPACES[fit.best]} best (mean IoU {fit.iou[fit.best]:.2f}), and those of "
-            f"{family} are read as {SPACES[fit.expected]} ({fit.iou[fit.expected]:.2f}): boxes of "
-            "this checkpoint will be misplaced."
+            f"Its boxes fit {SPACES[fit.best]} best (mean IoU {fit.iou[fit.best]:.2f}), but those "
+            f"of {family} are read as {SPACES[fit.expected]} ({fit.iou[fit.expected]:.2f}): "
+            f"{consequence}."
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -79,12 +84,10 @@ class Report:
 def _low_recalls(truth: Truth) -> Iterator[str]:
     for kind, task in truth.tasks.items():
         if task.recall is not None and task.recall < LEAST_RECALL:
-            failed = f"; {task.failed} of {task.asked} replies could not be read" * bool(
-                task.failed
-            )
+            unread = f" {task.failed} of {task.asked} replies could not be read."
             yield (
-                f"{_NAMES[kind]} found {task.hits} of {task.total} ({task.recall:.0%}), less than "
-                f"{LEAST_RECALL:.0%}{failed}."
+                f"{_TITLES[kind]}: {task.hits} of {task.total} right ({task.recall:.0%}), and less "
+                f"than {LEAST_RECALL:.0%} is too little.{unread if task.failed else ''}"
             )
 
 

@@ -54,7 +54,7 @@ def _environment(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _device(device: Mapping[str, Any]) -> str:
-    parts = [f"{device['device']}: {device['name']}"]
+    parts = [f"{device['device']}: {device.get('name') or device['error']}"]
     if "capability" in device:
         parts.append(f"compute capability {device['capability']}")
     if "total" in device:
@@ -68,7 +68,7 @@ def _model(model: Mapping[str, Any]) -> Iterator[str]:
     guess = "" if model["known_family"] else ", not a known family: its coordinates are a guess"
     yield (
         f"  {model['name'] or 'a checkpoint of your own'}: {model['family']} "
-        f"({model['model_type']}{guess}), coordinates {model['coordinates']}"
+        f"({model['model_type']}{guess}), coordinates are read as {SPACES[model['coordinates']]}"
     )
     if "bytes" in model:
         yield (
