@@ -29,6 +29,8 @@ def doctor(options: argparse.Namespace) -> int:
             return _doctor(options, redact)
         except QwenVLError as error:
             print_message(f"error: {error}")
+        except BrokenPipeError:
+            raise
         except Exception:  # a bug: the whole traceback, without the user's folders
             traceback.print_exc()
     return NOTHING_DONE

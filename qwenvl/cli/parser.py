@@ -18,6 +18,7 @@ EXIT_STATUS = """\
 exit status:
   0    everything was done
   1    some inputs failed or were not reached; the others were answered
+       (doctor: something is wrong)
   2    nothing could be started, or no input could be answered
   3    the only failures are replies that could not be read
   129, 130, 143
@@ -168,7 +169,7 @@ def _add_doctor(subparsers: Any) -> None:
     )  # fmt: skip
     examine.add_argument(
         "--seconds", type=float, default=600.0, metavar="N",
-        help="time limit of what is asked of the model (default: 600)",
+        help="how long to ask at most, loading left out (default: 600)",
     )  # fmt: skip
     examine.add_argument("--json", action="store_true", help="the report as one JSON object")
 

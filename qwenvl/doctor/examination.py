@@ -46,24 +46,41 @@ def examine(
     """Fills ``report`` in with all that ``backend`` shows. What an error cut short stays in it,
     with the error; only what is no ``Exception``, a request to stop, is raised."""
     start = time.monotonic()
-    try:
-        progress("loading the model and measuring its speed")
-        report.speed = speed.measure(backend, limit)
-        report.model = model_facts.model_facts(backend, spec)
-        if model_facts.is_local(backend):
-            report.speed = dataclasses.replace(report.speed, floor=speed.floor_of(backend))
-        if scenes:
-            report.truth = truth.ask(backend, scenes, limit, progress)
-            report.time_is_up = report.truth.is_partial
-        if model_facts.is_local(backend):  # last: some are decided while questions are answered
-            report.fast_paths = fast_paths(backend)
-    except TimeIsUp:
-        report.time_is_up = True
-    except Exception as error:  # whatever it is, the rest of the report helps to find it
-        report.error = str(error) if isinstance(error, QwenVLError) else repr(error)
-        report.trace = _frames(error)
-    finally:
-        report.seconds = time.monotonic() - start
+    for part in (_measure_and_ask, _look):
+        try:
+            part(report, backend, spec, scenes, limit, progress)
+        except TimeIsUp:
+            report.time_is_up = True
+        except Exception as error:  # whatever it is, the rest of the report helps to find it
+            if not report.error:
+                report.error = str(error) if isinstance(error, QwenVLError) else repr(error)
+                report.trace = _frames(error)
+    report.seconds = time.monotonic() - start
+
+
+def _measure_and_ask(
+    report: Report,
+    backend: Backend,
+    spec: LocalSpec,
+    scenes: int,
+    limit: TimeLimit,
+    progress: Progress,
+) -> None:
+    progress("loading the model and measuring its speed")
+    report.speed = speed.measure(backend, limit)
+    if scenes:
+        report.truth = truth.ask(backend, scenes, limit, progress)
+        report.time_is_up = report.truth.is_partial
+
+
+def _look(report: Report, backend: Backend, spec: LocalSpec, *_: object) -> None:
+    """At the model itself. Last, since some fast paths are decided while it answers."""
+    report.model = model_facts.model_facts(backend, spec)
+    if not model_facts.is_loaded(backend):
+        return
+    report.fast_paths = fast_paths(backend)
+    if report.speed is not None:
+        report.speed = dataclasses.replace(report.speed, floor=speed.floor_of(backend))
 
 
 def _frames(error: Exception) -> list[str]:

@@ -38,14 +38,14 @@ def model_facts(backend: Backend, spec: LocalSpec) -> dict[str, Any]:
         "coordinates": space_of(family),
         "max_pixels": backend.max_pixels,
     }
-    return facts | (_loaded_facts(backend, spec) if is_local(backend) else {})
+    return facts | (_loaded_facts(backend, spec) if is_loaded(backend) else {})
 
 
-def is_local(backend: Backend) -> TypeGuard[LocalBackend]:
+def is_loaded(backend: Backend) -> TypeGuard[LocalBackend]:
     """Whether its weights are in this process."""
     from ..backends.local import LocalBackend
 
-    return isinstance(backend, LocalBackend)
+    return isinstance(backend, LocalBackend) and backend.model is not None
 
 
 def _loaded_facts(backend: LocalBackend, spec: LocalSpec) -> dict[str, Any]:

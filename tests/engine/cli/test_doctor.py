@@ -156,6 +156,16 @@ def test_ctrl_c_ends_it_at_once(run, model):
     assert err.endswith("stopped before the report was complete\n")
 
 
+def test_a_closed_pipe_is_told_as_by_every_command(run, model, monkeypatch):
+    def closed(_):
+        raise BrokenPipeError
+
+    model(oracle(0))
+    monkeypatch.setattr(doctor, "print_result", closed)
+    monkeypatch.setattr(main, "discard_pipes", lambda: None)
+    assert run("--scenes", 0)[0] == 141
+
+
 def test_without_a_model_the_machine_is_examined(run, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "BUNDLED", tmp_path / "nothing")
     status, out, err = run("--json")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from oracle import oracle
-from qwen_vl_suite.qwenvl.doctor import truth
+from qwen_vl_suite.qwenvl.doctor import model_facts, truth
 from qwen_vl_suite.qwenvl.doctor.examination import examine, examine_machine
 from qwen_vl_suite.qwenvl.doctor.report import Report
 from qwen_vl_suite.qwenvl.doctor.speed import Floor, Speed
@@ -106,6 +106,16 @@ def test_an_error_keeps_what_was_found_before_it(monkeypatch):
     assert (report.error, list(report.trace)) == ("RAM does not suffice", [])
     assert report.speed is not None and report.model is not None
     assert lines_of(report)[-1] == "Ended early: RAM does not suffice"
+
+
+def test_a_model_that_cannot_be_looked_at_was_asked_all_the_same(monkeypatch):
+    def fail(*_):
+        raise KeyError("layers")
+
+    monkeypatch.setattr(model_facts, "model_facts", fail)
+    report = examined(oracle(3))
+    assert report.error == "KeyError('layers')" and report.trace[-1].endswith("in fail")
+    assert report.truth is not None and report.truth.scenes == 3
 
 
 def test_a_checkpoint_without_a_public_name_is_the_users_own():
