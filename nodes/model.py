@@ -58,7 +58,12 @@ class ModelHandle:
         object.__setattr__(self, "_reference", CACHE.reference(self.spec))
 
     def __repr__(self) -> str:
-        """The model's name without its folder: what a node that shows any value prints."""
+        """What a node that shows any value prints."""
+        return self.name
+
+    @property
+    def name(self) -> str:
+        """The model's name without its folder."""
         if isinstance(self.spec, LocalSpec):
             return library.name_of(Path(self.spec.checkpoint))
         return self.spec.model

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..qwenvl import fine_tunes
 from ..qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr
 from . import host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
@@ -70,12 +71,22 @@ class OCR(io.ComfyNode):
                     options=list(PAGE_SIZES),
                     default=_PAGE_SIZE,
                     tooltip="Larger pictures are shrunk to this before the model sees them: pages "
-                    "at 300 dpi make it repeat itself. Boxes stay in the picture's own pixels.",
+                    "at 300 dpi make it repeat itself. Boxes stay in the picture's own pixels. A "
+                    "preset's own size goes before the default one.",
                     **sockets.ADVANCED,
                 ),
                 sockets.max_new_tokens(32768),
                 sockets.unreadable(),
                 sockets.hidden_parts(),
+                io.Combo.Input(
+                    "preset",
+                    options=list(fine_tunes.PRESETS),
+                    default=fine_tunes.AUTO,
+                    tooltip="Fine-tunes for reading were trained on a prompt and a page size of "
+                    "their own. auto: those of the model, told by its name. none: ask it as any "
+                    "other model.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output("text", tooltip="One text a picture.", is_output_list=True),
@@ -95,6 +106,7 @@ class OCR(io.ComfyNode):
         max_new_tokens: Any = 0,
         when_unreadable: Any = sockets.STOP,
         mask: Any = None,
+        preset: Any = fine_tunes.AUTO,
     ) -> io.NodeOutput:
         questions = lists.mapped(
             _question,
@@ -106,6 +118,7 @@ class OCR(io.ComfyNode):
             max_new_tokens,
             when_unreadable,
             mask,
+            preset,
         )
         answers = answer_all(questions, draw=True)
         results = [result for found in answers for result in found]
@@ -130,18 +143,24 @@ def _question(
     max_new_tokens: int,
     when_unreadable: str,
     mask: Any,
+    preset: str,
 ) -> Question:
     language = language or {}
     chosen = sockets.choice("language", language.get("language"), [*LANGUAGES, _OTHER])
+    task = ocr(
+        sockets.choice("output", output, OUTPUTS),
+        sockets.words(language.get("other_language")) if chosen == _OTHER else chosen,
+        fine_tunes.preset(preset, model.name),
+    )
+    longest_side = PAGE_SIZES[sockets.choice("page_size", page_size, PAGE_SIZES)]
+    if page_size == _PAGE_SIZE and task.longest_side:
+        longest_side = task.longest_side
     return Question(
         model,
-        ocr(
-            sockets.choice("output", output, OUTPUTS),
-            sockets.words(language.get("other_language")) if chosen == _OTHER else chosen,
-        ),
+        task,
         images,
         sockets.length(max_new_tokens),
-        longest_side=PAGE_SIZES[sockets.choice("page_size", page_size, PAGE_SIZES)],
+        longest_side=longest_side,
         mask=mask,
         keep_unreadable=when_unreadable != sockets.STOP,
     )

@@ -400,7 +400,8 @@ class Task:
 
     ``parse(text, context)`` turns a reply's text (thinking already split off) into a ``Result`` and
     raises ``errors.UnreadableReply``. ``greedy`` tasks (OCR, grounding) are decoded greedily;
-    others use the family's sampling. ``max_new_tokens`` is the task's default.
+    others use the family's sampling. ``max_new_tokens`` is the task's default. ``longest_side``:
+    pixels that the sides of a picture shown to the model should not exceed (0: any).
     """
 
     name: str
@@ -409,3 +410,4 @@ class Task:
     system: str = ""
     greedy: bool = False
     max_new_tokens: int = 1024
+    longest_side: int = 0

@@ -16,6 +16,7 @@ from ..checkpoints import inspection
 from ..checkpoints.files import read_settings, readable_size
 from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
 from ..families import family_of, is_default, model_config
+from ..fine_tunes import as_tuned
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed, token_need
 from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
@@ -65,7 +66,7 @@ def _read_small_files(
     should not be told after minutes of loading."""
     inspection.require_complete(path)
     config = read_settings(path, "config.json")
-    family = family_of(config)
+    family = as_tuned(family_of(config), path.name)
     if is_default(family):
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
     check_runnable(path, spec, family)

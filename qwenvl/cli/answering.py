@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from contextlib import closing
+from pathlib import Path
 
 from ..backends.base import Backend
 from ..errors import BadImage, BadOption, QwenVLError
+from ..fine_tunes import preset
+from ..media.pixel_bounds import with_longest_side
 from ..types import LocalSpec, Result, Sampling, Task
 from ..unicode import well_formed
 from .model_names import checkpoint_of
@@ -40,7 +43,8 @@ def describe(options: argparse.Namespace) -> int:
 def ocr(options: argparse.Namespace) -> int:
     from ..tasks import ocr as task
 
-    return _answer(options, task.ocr(options.output, options.language))
+    fine_tune = preset(options.preset, Path(spec_of(options).checkpoint).name)
+    return _answer(options, task.ocr(options.output, options.language, fine_tune))
 
 
 def ground(options: argparse.Namespace) -> int:
@@ -98,13 +102,20 @@ def _answer_portion(
         if isinstance(image, BadImage):
             results.put(number, Result("", finish_reason="error", error=str(image)))
         else:
+            min_pixels, max_pixels = with_longest_side(
+                (options.min_pixels or None, options.max_pixels or None),
+                image.shape[-2:],
+                0 if options.max_pixels else task.longest_side,
+                token_pixels=backend.family.patch_factor**2,
+                own_max=backend.max_pixels,
+            )
             queries[number] = run.Query(
                 task,
                 image,
                 system=options.system,
                 sampling=sampling,
-                min_pixels=options.min_pixels or None,
-                max_pixels=options.max_pixels or None,
+                min_pixels=min_pixels,
+                max_pixels=max_pixels,
                 thinking=options.thinking,
             )
     numbers = list(queries)

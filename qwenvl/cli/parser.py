@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checkpoints.library import BUNDLED_NAME
 from ..families import FAMILIES
+from ..fine_tunes import AUTO, PRESETS
 from ..types import Sampling, Size
 from . import answering, commands, doctor
 from .answering import SAMPLING_OPTIONS
@@ -69,6 +70,11 @@ def _add_tasks(subparsers: Any) -> None:
     ocr = _command(subparsers, answering.ocr, "read the text in pictures", parents=common)
     ocr.add_argument("--output", choices=tuple(OUTPUTS), default="plain")
     ocr.add_argument("--language", default="auto")
+    ocr.add_argument(
+        "--preset", choices=PRESETS, default=AUTO,
+        help="prompt and picture size that a fine-tune was trained on (default: %(default)s, by "
+        "the model's name; --max-pixels goes before its size)",
+    )  # fmt: skip
     ground = _command(subparsers, answering.ground, "find things in pictures", parents=common)
     ground.add_argument("--find", required=True, help="what to find, several with commas")
     ground.add_argument("--kind", choices=("boxes", "points"), default="boxes")

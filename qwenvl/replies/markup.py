@@ -57,13 +57,13 @@ _UNFINISHED_TAG = re.compile(
     r"(?:\s+[\w:.-]+\s{0,4}=\s{0,4}[\"'][^<>]*|\s+(?P<attribute>[\w:.-]+)=?|\s?/)?)\Z"
 )
 _COMMON_ATTRIBUTES = (
-    "align", "alt", "bgcolor", "border", "class", "colspan", "data-bbox", "height", "href", "id",
-    "rowspan", "src", "style", "title", "valign", "width",
+    "align", "alt", "bgcolor", "border", "class", "colspan", "data-bbox", "data-label", "height",
+    "href", "id", "rowspan", "src", "style", "title", "valign", "width",
 )  # fmt: skip
 _UNFINISHED_COMMENT = re.compile(r"<!(?:-(?:-[^<>]*)?)?\Z")
 _UNFINISHED_BOX_COMMENT = re.compile(r"<!--[^<>()]{0,60}\([\d\s,.+-]*\Z")
 _DATA_BBOX = re.compile(r"\s?\bdata-bbox\s*=\s*(?:\"([^\"<>]*)\"|'([^'<>]*)')")
-_CLASS = re.compile(r"\bclass\s*=\s*[\"']?([\w-]+)")
+_KIND = re.compile(r"\b(?:class|data-label)\s*=\s*[\"']?([\w-]+)")
 _VOID = frozenset(("img", "br", "hr", "input", "col", "meta", "link"))
 _BREAK = re.compile(r"<(?:br|/tr|/li|/p|/div|/h[1-6])\b[^<>]*>", re.IGNORECASE)
 _CELL = re.compile(r"</t[dh]\b[^<>]*>", re.IGNORECASE)
@@ -78,8 +78,8 @@ _ANY_BOX = re.compile(
 @dataclass
 class Block:
     """An HTML element with a ``data-bbox``. ``box``: x1, y1, x2, y2 in the model's own space.
-    ``tag``: the element; ``kind``: its class, or else its tag. ``html``: its inner HTML without
-    the blocks nested in it."""
+    ``tag``: the element; ``kind``: its class or label, or else its tag. ``html``: its inner HTML
+    without the blocks nested in it."""
 
     box: tuple[float, float, float, float]
     tag: str
@@ -251,7 +251,7 @@ def _block(name: str, attributes: str) -> Block | None:
     box = parse_numbers(found[1] or found[2] or "")
     if len(box) != 4 or not all(map(is_plausible, box)):
         return None
-    kind = _CLASS.search(attributes)
+    kind = _KIND.search(attributes)
     return Block((box[0], box[1], box[2], box[3]), name, kind[1] if kind else name)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import coordinates
 from ..errors import BadOption, UnreadableReply
+from ..fine_tunes import FineTune
 from ..replies import (
     STILL_THINKING,
     extract_answer,
@@ -78,7 +79,7 @@ _SCALARS = {"true": True, "false": False, "null": None, "none": None, "": None}
 _BOX_COMMENT = re.compile(r"<!--([^<>()]{0,60})\(([^<>()]{1,100})\)\s*-->")
 
 
-def ocr(output: str = "plain", language: str = "auto") -> Task:
+def ocr(output: str = "plain", language: str = "auto", fine_tune: FineTune | None = None) -> Task:
     """The task to read all text. ``output`` is a key of ``OUTPUTS``:
 
     ``plain``: text in lines. ``markdown``: a document; the coordinates in the comments at its
@@ -87,20 +88,38 @@ def ocr(output: str = "plain", language: str = "auto") -> Task:
     list of ``{bbox_2d, kind, text, html}`` in ``data``. ``lines``: a box for each line with its
     text as ``label``; ``text`` holds the lines in the order of the reply.
 
-    ``language``: any language as a hint; ``auto`` gives none. A picture without text gives "" and
-    no boxes. Raises ``BadOption``.
+    ``language``: any language as a hint; ``auto`` gives none. ``fine_tune``: ask as it was trained
+    to be asked, where it has a prompt for that output. A picture without text gives "" and no
+    boxes. Raises ``BadOption``.
     """
     if output not in OUTPUTS:
         raise BadOption(f"There is no output {output!r}. Choose one of {', '.join(OUTPUTS)}.")
     language = " ".join(language.split())
     hint = "" if language.lower() in ("", "auto") else f" The text in the image is in {language}."
-    return Task(
+    plain = Task(
         "ocr",
         OUTPUTS[output] + hint,
         _READERS[output],
         greedy=True,
         max_new_tokens=_LENGTHS[output],
     )
+    return _tuned(plain, output, hint, fine_tune) if fine_tune else plain
+
+
+def _tuned(task: Task, output: str, hint: str, fine_tune: FineTune) -> Task:
+    """``task`` as ``fine_tune`` was trained on it."""
+    task = replace(task, longest_side=fine_tune.longest_side)
+    prompt = fine_tune.prompts.get(output)
+    if prompt is None:
+        return task
+    reader = _read_text_of_html if fine_tune.writes_html and output == "plain" else task.parse
+
+    def parse(text: str, context: ReplyContext) -> Result:
+        scale = fine_tune.box_scale or context.family.box_scale
+        return reader(text, replace(context, family=replace(context.family, box_scale=scale)))
+
+    asked = prompt.rstrip() + hint if hint else prompt
+    return replace(task, prompt=asked, parse=parse, max_new_tokens=max(_LENGTHS.values()))
 
 
 def read_any(text: str, context: ReplyContext) -> Result:
@@ -147,6 +166,15 @@ def _read_plain(text: str, context: ReplyContext) -> Result:
         return page
     answer = strip_fence(answer)
     return Result(text="" if _says_no_text(answer) else answer)
+
+
+def _read_text_of_html(text: str, context: ReplyContext) -> Result:
+    """The words of an HTML document with boxes, and the boxes; any other answer as it is."""
+    document = markup.strip_unfinished_tag(_without_html_fence(_answer(text)), context.cut)
+    blocks = [block.text for block in markup.blocks(document)]
+    if not blocks:
+        return _read_plain(text, context)
+    return replace(_read_html(text, context), text="\n\n".join(filter(None, blocks)))
 
 
 def _read_lines(text: str, context: ReplyContext) -> Result:

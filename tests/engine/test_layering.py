@@ -20,7 +20,7 @@ LAYERS = (
     {"unicode"},
     {"errors"},
     {"types"},
-    {"families", "coordinates", "observer", "garbage_collection"},
+    {"families", "fine_tunes", "coordinates", "observer", "garbage_collection"},
     {"checkpoints", "media", "replies"},
     {"prompting", "tasks"},
     {"models"},

@@ -90,16 +90,16 @@ def scripted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., tuple[ModelHandle, ScriptedBackend]]]:
     """``scripted("reply", ...)`` is a model for the socket and the backend behind it, whose weights
-    are on this machine; with ``elsewhere`` they are not."""
+    are on this machine; with ``elsewhere`` they are not. ``named``: the end of its name."""
     backends: dict[Spec, ScriptedBackend] = {}
     cache = ModelCache(lambda spec: backends[spec])
     for module in (model_module, unload_module):
         monkeypatch.setattr(module, "CACHE", cache)
 
     def make(
-        *replies: Script, elsewhere: bool = False, **options: Any
+        *replies: Script, elsewhere: bool = False, named: str = "", **options: Any
     ) -> tuple[ModelHandle, ScriptedBackend]:
-        name = f"/scripted/{len(backends)}"
+        name = f"/scripted/{len(backends)}{named}"
         spec = ServerSpec(f"http:/{name}", name) if elsewhere else LocalSpec(name)
         kind = ScriptedBackend if elsewhere else ResidentScriptedBackend
         backends[spec] = kind(replies, thinking="off", **options)

@@ -132,6 +132,27 @@ def test_ocr_page_size_bounds_what_the_model_sees_and_nothing_else(
     assert backend.requests[-1].max_pixels is None
 
 
+def test_ocr_asks_a_fine_tune_as_it_was_trained(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    page = torch.rand(1, 4000, 248, 3)
+
+    def asked(named: str, **widgets: Any) -> tuple[str, float]:
+        model, backend = scripted("text", named=named)
+        run_node("QVL_OCR", model=model, images=page, **widgets)
+        seen = backend.requests[-1].max_pixels
+        return backend.requests[-1].prompt, round((seen * 4000 / 248) ** 0.5)
+
+    usual = asked("-vl")
+    assert usual[1] == 1288
+    assert asked("-chandra-ocr-2")[0].startswith("OCR this image to HTML")
+    assert asked("-chandra-ocr-2")[1] == 3072
+    assert asked("-chandra-ocr-2", page_size="longest side 2048 px")[1] == 2048
+    assert asked("-chandra-ocr-2", preset="none") == usual
+    assert asked("-vl", preset="Chandra") == asked("-chandra-ocr-2")
+    assert asked("-chandra-ocr-2", output="markdown")[0] != asked("-chandra-ocr-2")[0]
+
+
 def test_ocr_page_size_never_lifts_a_bound(run_node: Run, scripted: Any) -> None:
     page = torch.rand(1, 2000, 2000, 3)
     model, backend = scripted("text")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from comfy_api.latest import io
+from qwen_vl_suite.qwenvl.fine_tunes import FINE_TUNES
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 # What marks a text as written in the language, and not left in English.
@@ -97,6 +98,13 @@ def test_choices_are_called_what_the_list_calls_them(nodes: Any, language: str) 
 
 # Choices that are names of things: number types, libraries, hubs, models, file formats.
 NAMES = re.compile(r"[a-z]*\d.*|[a-z]+_attention.*|sdpa|eager|huggingface|modelscope|mps|.*\.png")
+
+
+def is_name(choice: str) -> bool:
+    """Whether a choice is a name, which is the same in all languages."""
+    return choice in FINE_TUNES or NAMES.fullmatch(choice) is not None
+
+
 FROM_DISK = {"model", "device", "picture"}
 
 
@@ -113,11 +121,11 @@ def test_choices_have_names_in_the_language(nodes: Any, language: str) -> None:
                 str(getattr(option, "key", option)) for option in options
             )
     for name in named.keys() - FROM_DISK:
-        wanted = {option for option in offered[name] if not NAMES.fullmatch(option)}
+        wanted = {option for option in offered[name] if not is_name(option)}
         assert wanted - named[name].keys() == set(), name
         assert named[name].keys() - offered[name] == set(), f"of what is no longer there: {name}"
     lists = {name for name, options in offered.items() if options}
-    words = {name for name in lists if any(not NAMES.fullmatch(o) for o in offered[name])}
+    words = {name for name in lists if any(not is_name(o) for o in offered[name])}
     assert words - FROM_DISK - named.keys() == set(), "to be translated"
 
 

@@ -253,6 +253,24 @@ def test_ocr_options_reach_the_task(run, model, pictures):
     assert "Finnish" in backend.requests[1].prompt
 
 
+def test_ocr_asks_a_fine_tune_as_it_was_trained(run, model, pictures, tmp_path):
+    folder = write(tmp_path / "R1-Onevision-7B", files())
+    backend = model("Hello")
+    chosen = ("--preset", "RolmOCR")
+    for more in ((), chosen, (*chosen, "--max-pixels", "99999"), ("--preset", "none")):
+        run("ocr", wide(tmp_path), "--model", folder, *more)
+    usual = backend.requests[0].prompt
+    asked = [(request.prompt == usual, request.max_pixels) for request in backend.requests]
+    assert asked == [(True, 518 * 259), (False, None), (False, 99999), (True, None)]
+
+
+def wide(folder):
+    from PIL import Image
+
+    Image.new("RGB", (1036, 518)).save(folder / "wide.png")
+    return folder / "wide.png"
+
+
 def test_sampling_options_override_single_fields(run, model, pictures):
     backend = model("a cat")
     run("describe", pictures[0], "--temperature", "0.1", "--seed", "7", "--max-new-tokens", "9")
