@@ -9,9 +9,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 
 from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.library import BUNDLED, BUNDLED_NAME
+from ..doctor.model_facts import public_name
 from ..doctor.redaction import RedactingStream, Redactor, redactor_of
 from ..errors import QwenVLError
 from ..types import LocalSpec
@@ -75,9 +77,11 @@ def _spec(options: argparse.Namespace) -> LocalSpec | None:
 
 
 def _redactor(options: argparse.Namespace) -> Redactor:
-    typed = options.model
-    public = typed == BUNDLED_NAME or typed in CATALOGUE
-    return redactor_of(*(options.root or ()), *(() if public else (typed, os.path.realpath(typed))))
+    folders = [*(options.root or ())]
+    if options.model != BUNDLED_NAME and options.model not in CATALOGUE:
+        folders += [options.model, os.path.realpath(options.model)]
+    names = [Path(folder).name for folder in folders if public_name(folder) is None]
+    return redactor_of([folder for folder in folders if Path(folder).name != folder], names)
 
 
 @contextmanager

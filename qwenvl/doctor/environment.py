@@ -17,8 +17,9 @@ from typing import Any
 
 PACKAGES = (
     "torch", "torchvision", "transformers", "tokenizers", "accelerate", "safetensors",
-    "huggingface-hub", "bitsandbytes", "flash-attn", "flash-attn-3", "kernels", "triton",
-    "triton-windows", "gptqmodel", "optimum", "compressed-tensors", "json-repair", "numpy",
+    "huggingface-hub", "bitsandbytes", "flash-attn", "flash-attn-3",
+    "flash-linear-attention", "causal-conv1d", "kernels", "triton", "triton-windows", "gptqmodel",
+    "optimum", "compressed-tensors", "json-repair", "numpy",
     "pillow",
 )  # fmt: skip
 """Distributions that decide what can be loaded, and how."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ..types import LocalSpec
 
 State = Literal["on", "off", "failed", "not applicable"]
+
+_KERNEL_PACKAGES = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
+"""Modules, and the packages that bring them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class FastPath:
 def fast_paths(backend: LocalBackend) -> list[FastPath]:
     """Of a loaded model that has answered something: some are decided while it answers."""
     found: list[Callable[[LocalBackend], FastPath]] = [
-        _patch_embedding, _norms, _cuda_graphs, _prompt_lookup, _mtp,
+        _patch_embedding, _norms, _linear_attention, _cuda_graphs, _prompt_lookup, _mtp,
     ]  # fmt: skip
     return [one(backend) for one in found]
 
@@ -68,6 +72,21 @@ def _norms(backend: LocalBackend) -> FastPath:
     count = sum(type(module).__module__ == norms.__name__ for module in modules)
     state: State = "on" if count else "off"
     return FastPath(name, state, f"{count} of {len(modules)} norms")
+
+
+def _linear_attention(backend: LocalBackend) -> FastPath:
+    """The library's own, in Qwen3.5: without these packages it computes in plain torch."""
+    name = "linear attention kernels"
+    layers = getattr(backend.model.config.get_text_config(), "layer_types", None) or ()
+    if "linear_attention" not in layers:
+        return FastPath(name, "not applicable", "no layer of this model has linear attention")
+    if backend.device.type != "cuda":
+        return FastPath(name, "not applicable", f"the model is on {backend.device.type}")
+    missing = [module for module in _KERNEL_PACKAGES if find_spec(module) is None]
+    if missing:
+        packages = " and ".join(_KERNEL_PACKAGES[module] for module in missing)
+        return FastPath(name, "off", f"not installed: {packages}")
+    return FastPath(name, "on")
 
 
 def _cuda_graphs(backend: LocalBackend) -> FastPath:

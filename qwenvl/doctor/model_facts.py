@@ -53,7 +53,6 @@ def _loaded_facts(backend: LocalBackend, spec: LocalSpec) -> dict[str, Any]:
 
     model = backend.model
     text = model.config.get_text_config()
-    own = getattr(model.config, "quantization_config", None)
     dtype = model.get_decoder().norm.weight.dtype
     devices = list(backend.weights.shares)
     return {
@@ -62,14 +61,16 @@ def _loaded_facts(backend: LocalBackend, spec: LocalSpec) -> dict[str, Any]:
         "bytes": backend.nbytes,
         "devices": [str(device) for device in devices],
         "dtype": str(dtype).removeprefix("torch."),
-        "quantization": _method(own) if own else spec.quantization,
+        "quantization": _quantization(model.config, spec),
         "attention": text._attn_implementation,
         "attention_reason": attention_reason(spec, least_capable(devices), dtype),
     }
 
 
-def _method(quantization_config: Any) -> str:
-    is_mapping = isinstance(quantization_config, dict)
-    found = quantization_config if is_mapping else vars(quantization_config)
-    method = found.get("quant_method", "unknown")
+def _quantization(config: Any, spec: LocalSpec) -> str:
+    """As asked for, or else the method that the checkpoint was saved in."""
+    own = getattr(config, "quantization_config", None)
+    if own is None or spec.quantization != "none":
+        return spec.quantization
+    method = own.get("quant_method") if isinstance(own, dict) else own.quant_method
     return str(getattr(method, "value", method))

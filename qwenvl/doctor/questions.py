@@ -26,8 +26,8 @@ FOUND_IOU = 0.5
 
 _MAX_NAMES = 2  # asked for at once: of three the bundled model often forgets one
 _SCENE_KINDS = ("mixed", "shapes", "text")
-# Sides in pixels. None is near 1000 or 1024, nor is it near once the picture is resized, so that
-# coordinates in pixels cannot be taken for relative ones.
+# Width and height in pixels. They are not both near 1000, neither here nor once the picture is
+# resized, so that coordinates in pixels cannot be taken for relative ones.
 _SIZES = ((1280, 960), (960, 1280), (1440, 810), (1152, 1152), (810, 1440))
 _INPUT_SHARE = 0.5  # of a picture's pixels that the model sees
 

@@ -76,10 +76,9 @@ class Redactor:
         return [self.values(member) for member in value] if isinstance(value, list) else value
 
 
-def redactor_of(*folders: str) -> Redactor:
-    """For the user of this process. ``folders``: of theirs, whose own names are private too."""
-    names = {*_user_names(), *_host_names(), *(Path(folder).name for folder in folders)}
-    return Redactor(names, _secrets(), folders)
+def redactor_of(folders: Iterable[str] = (), names: Iterable[str] = ()) -> Redactor:
+    """For the user of this process. ``folders`` and ``names``: more that is private."""
+    return Redactor((*_user_names(), *_host_names(), *names), _secrets(), folders)
 
 
 def _user_names() -> Iterator[str]:

@@ -25,8 +25,8 @@ _TITLES = {
 
 @dataclass
 class Report:
-    """``error``: why the examination ended early, with the ``trace`` of an unexpected error. What
-    was not examined is None or empty. ``partial``: what ran out before everything was asked."""
+    """``error``: why the examination ended early, with the ``trace`` of an unexpected error;
+    ``time_is_up``: because its time limit had passed. What was not examined is None or empty."""
 
     environment: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] | None = None

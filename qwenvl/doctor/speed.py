@@ -98,6 +98,11 @@ class _Stopwatch(Relay):
         self._last = time.perf_counter()
         self._first = self._first or self._last
 
+    def restart(self, index: int) -> None:
+        super().restart(index)
+        self._first = self._last = 0.0
+        self._tokens = 0
+
     def done(self, index: int, response: Response) -> None:
         super().done(index, response)
         self.usage = response.usage

@@ -17,7 +17,8 @@ _TASKS = {
 
 
 def text(report: Mapping[str, Any]) -> str:
-    """The whole report (see ``Report.as_json``), for people."""
+    """The whole report (see ``Report.as_json``), for people. Control characters, which a model may
+    have written, are replaced: a terminal would obey them."""
     lines = [*_environment(report["environment"])]
     if report["model"]:
         lines += ["", *_model(report["model"])]
@@ -27,7 +28,8 @@ def text(report: Mapping[str, Any]) -> str:
         lines += ["", *_speed(report["speed"])]
     if report["truth"]:
         lines += ["", *_truth(report["truth"])]
-    return "\n".join([*lines, "", *_verdict(report)])
+    whole = "\n".join([*lines, "", *_verdict(report)])
+    return "".join(char if char == "\n" or char.isprintable() else "\ufffd" for char in whole)
 
 
 def _environment(found: Mapping[str, Any]) -> Iterator[str]:

@@ -222,6 +222,13 @@ def test_errors_over_a_checkpoint_keep_them_too(
     assert_nothing_private(out + err, tmp_path)
 
 
+def test_public_names_stay_in_errors(run, tmp_path):
+    status, _, err = run("--model", "Qwen/Qwen3-VL-2B-Instruct", "--root", tmp_path / "acme")
+    assert status == 2
+    assert "Qwen/Qwen3-VL-2B-Instruct is not in <path>" in err
+    assert_nothing_private(err, tmp_path)
+
+
 def test_unexpected_errors_and_logs_keep_them_too(run, model, secret, tmp_path):
     def on_request():
         logging.getLogger("some.library").warning("reading %s as %s", secret, TOKEN)

@@ -31,6 +31,7 @@ def test_a_model_on_the_processor(backend):
     assert states(loaded) == {
         "patch embedding": "on",
         "fused RMS norms": "not applicable",
+        "linear attention kernels": "not applicable",
         "CUDA graphs": "not applicable",
         "prompt lookup": "on" if loaded.adaptive_lookup.pays else "off",
         "MTP drafts": "not applicable",
@@ -76,6 +77,15 @@ def test_a_model_on_a_card(checkpoint, monkeypatch):
     assert (states(card)["CUDA graphs"], states(card)["fused RMS norms"]) == ("off", "on")
     card.weights.shares = {CUDA: 1, torch.device("cuda", 1): 1}
     assert states(card)["CUDA graphs"] == "not applicable"
+
+
+def test_linear_attention_on_a_card_names_the_packages_that_it_lacks(backend, monkeypatch):
+    card = Pretended(backend("qwen3_5"))
+    there = {"fla"}
+    monkeypatch.setattr(fast_paths, "find_spec", lambda name: name if name in there else None)
+    assert reasons(card)["linear attention kernels"] == "not installed: causal-conv1d"
+    there.add("causal_conv1d")
+    assert states(card)["linear attention kernels"] == "on"
 
 
 WHY = {
@@ -141,3 +151,21 @@ def test_facts_name_public_checkpoints_only(backend, tmp_path):
         None, "Qwen2.5-VL", "input_pixels",
     )  # fmt: skip
     assert (facts["dtype"], facts["devices"], facts["layers"]) == ("float32", ["cpu"], 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "told"),
+    [
+        ("none", None, "none"),
+        ("4bit", {"quant_method": "bitsandbytes"}, "4bit"),
+        ("none", {"quant_method": "fp8"}, "fp8"),
+    ],
+)
+def test_quantization_is_the_one_asked_for_or_the_checkpoints_own(
+    backend, monkeypatch, asked, own, told
+):
+    loaded = backend("qwen3_vl")
+    if own:
+        monkeypatch.setattr(loaded.model.config, "quantization_config", own, raising=False)
+    facts = model_facts.model_facts(loaded, LocalSpec("x", quantization=asked))
+    assert facts["quantization"] == told

@@ -61,7 +61,8 @@ def test_the_users_own_names_and_secrets_are_known(monkeypatch):
         "DB_PASSWORD": "passpass",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    redact = redactor_of("models/secret-lab")
+    redact = redactor_of(["models/lab of ours"], ["secret-lab"])
+    assert redact("in models/lab of ours/x: no") == "in <path>: no"
     text = "annlee anns-laptop anns-laptop.lan.example tokentoken keykeykey passpass secret-lab"
     assert set(redact(text).split()) == {"<private>", "<secret>"}
 

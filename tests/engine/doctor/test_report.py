@@ -97,6 +97,12 @@ def test_examples_show_what_was_there_and_what_was_said():
     assert lines[at + 1] == "    got Nothing at all."
 
 
+def test_a_terminal_is_told_nothing_by_a_reply():
+    report = examined(oracle(3, replace=lambda q: "\x1b[2J\x07gone" if q.kind == "read" else None))
+    assert "    got \ufffd[2J\ufffdgone" in lines_of(report)
+    assert "\x1b" in report.as_json()["truth"]["examples"][0]["reply"]
+
+
 def test_an_error_keeps_what_was_found_before_it(monkeypatch):
     def fail(*_):
         raise OutOfMemory("RAM does not suffice")
