@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..backends.base import Backend
 from ..errors import BadOption, QwenVLError
+from ..fine_tunes import by_name
 from ..types import LocalSpec
 from . import environment, model_facts, speed, truth
 from .fast_paths import fast_paths
@@ -69,7 +70,8 @@ def _measure_and_ask(
     progress("loading the model and measuring its speed")
     report.speed = speed.measure(backend, limit)
     if scenes:
-        report.truth = truth.ask(backend, scenes, limit, progress)
+        fine_tune = by_name(Path(spec.checkpoint).name)
+        report.truth = truth.ask(backend, scenes, limit, progress, fine_tune)
         report.time_is_up = report.truth.is_partial
 
 

@@ -10,6 +10,7 @@ from ..backends.base import Backend
 from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.library import BUNDLED, BUNDLED_NAME
 from ..families import is_default
+from ..fine_tunes import by_name
 from ..types import LocalSpec
 from .coordinate_fit import space_of
 from .fast_paths import attention_reason
@@ -29,11 +30,12 @@ def public_name(checkpoint: str) -> str | None:
 def model_facts(backend: Backend, spec: LocalSpec) -> dict[str, Any]:
     """Of any backend: family and coordinates. Of a loaded local one also its size, device, number
     type and attention."""
-    family = backend.family
+    family, fine_tune = backend.family, by_name(Path(spec.checkpoint).name)
     facts: dict[str, Any] = {
         "name": public_name(spec.checkpoint),
         "family": family.title,
         "model_type": family.model_type,
+        "fine_tune": fine_tune.title if fine_tune else None,
         "known_family": not is_default(family),
         "coordinates": space_of(family),
         "max_pixels": backend.max_pixels,

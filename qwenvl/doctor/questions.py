@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ..fine_tunes import FineTune
 from ..tasks.describe import describe
 from ..tasks.ground import ground
 from ..tasks.ocr import ocr
@@ -111,11 +112,12 @@ def pixel_bound(scene: Scene, own_bound: int | None) -> int | None:
     return bound if own_bound is None or bound < own_bound else None
 
 
-def questions_about(scene: Scene) -> list[Question]:
-    """The questions that have an answer in this scene."""
+def questions_about(scene: Scene, fine_tune: FineTune | None = None) -> list[Question]:
+    """The questions that have an answer in this scene. A ``fine_tune`` reads in its makers'
+    words."""
     asked = [Question("describe", scene, describe("detailed"))]
     if scene.lines:
-        asked.append(Question("read", scene, ocr("plain")))
+        asked.append(Question("read", scene, ocr("plain", fine_tune=fine_tune)))
     names = tuple(dict.fromkeys(shape.name for shape in scene.shapes))[:_MAX_NAMES]
     if names:
         find = ", ".join(names)

@@ -68,8 +68,9 @@ def _device(device: Mapping[str, Any]) -> str:
 def _model(model: Mapping[str, Any]) -> Iterator[str]:
     yield "Model"
     guess = "" if model["known_family"] else ", not a known family: its coordinates are a guess"
+    own = model["fine_tune"] or "a checkpoint of your own"
     yield (
-        f"  {model['name'] or 'a checkpoint of your own'}: {model['family']} "
+        f"  {model['name'] or own}: {model['family']} "
         f"({model['model_type']}{guess}), coordinates are read as {SPACES[model['coordinates']]}"
     )
     if "bytes" in model:

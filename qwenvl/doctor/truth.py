@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .. import run
 from ..backends.base import Backend
 from ..errors import UnreadableReply
+from ..fine_tunes import FineTune
 from ..observer import Observer, Relay
 from ..replies import read_items
 from ..types import Response, Result, Sampling
@@ -111,9 +112,14 @@ class Truth:
 
 
 def ask(
-    backend: Backend, scenes: int, observer: Observer, progress: Callable[[str], None]
+    backend: Backend,
+    scenes: int,
+    observer: Observer,
+    progress: Callable[[str], None],
+    fine_tune: FineTune | None = None,
 ) -> Truth:
-    """Asks about so many scenes. ``progress`` is told after every few.
+    """Asks about so many scenes, a ``fine_tune`` in its own words. ``progress`` is told after every
+    few.
 
     ``TimeIsUp`` of ``observer`` ends it early, with what was answered until then. Raises what the
     backend raises as a whole; a request that fails by itself is counted.
@@ -124,7 +130,8 @@ def ask(
     with suppress(TimeIsUp):  # ``is_partial`` tells
         for first in range(0, scenes, _SCENES_AT_ONCE):
             numbers = range(first, min(scenes, first + _SCENES_AT_ONCE))
-            _ask_about(backend, numbers, truth, raw, observer)
+            asked = _questions(numbers, fine_tune, observer)
+            _ask_about(backend, asked, truth, raw, observer)
             truth.scenes = numbers.stop
             progress(f"{truth.scenes} of {scenes} scenes")
     truth.seconds = time.monotonic() - start
@@ -132,18 +139,26 @@ def ask(
     return truth
 
 
-def _ask_about(
-    backend: Backend, numbers: range, truth: Truth, raw: list[RawReply], observer: Observer
-) -> None:
-    asked: list[tuple[int, Question]] = []
-    queries: list[run.Query] = []
+def _questions(
+    numbers: range, fine_tune: FineTune | None, observer: Observer
+) -> Iterator[tuple[int, Question]]:
+    """About the scenes of these numbers, each with its scene's."""
     for number in numbers:
         observer.check()
-        scene = doctor_scene(number)
-        picture, bound = pixels(scene), pixel_bound(scene, backend.max_pixels)
-        for question in questions_about(scene):
-            asked.append((number, question))
-            queries.append(_query(backend, question, picture, bound))
+        for question in questions_about(doctor_scene(number), fine_tune):
+            yield number, question
+
+
+def _ask_about(
+    backend: Backend,
+    numbered: Iterable[tuple[int, Question]],
+    truth: Truth,
+    raw: list[RawReply],
+    observer: Observer,
+) -> None:
+    asked = list(numbered)
+    pictures = {number: pixels(question.scene) for number, question in asked}
+    queries = [_query(backend, question, pictures[number]) for number, question in asked]
     responses = _Responses(observer)
 
     def on_result(index: int, result: Result) -> None:
@@ -177,13 +192,14 @@ class _Responses(Relay):
         super().done(index, response)
 
 
-def _query(backend: Backend, question: Question, picture: Tensor, bound: int | None) -> run.Query:
+def _query(backend: Backend, question: Question, picture: Tensor) -> run.Query:
     """Greedy and without a thought where the model can do without, so that equal weights give an
     equal report."""
     thinking = run.least_thinking(backend)
     sampling = run.sampling_for(backend, question.task, thinking)
     if not run.will_think(backend, question.task, thinking):
         sampling = Sampling(max_new_tokens=min(question.task.max_new_tokens, _MAX_NEW_TOKENS))
+    bound = pixel_bound(question.scene, backend.max_pixels)
     return run.Query(
         question.task, picture, sampling=sampling, max_pixels=bound, thinking=thinking,
         may_shrink=True,

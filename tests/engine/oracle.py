@@ -12,6 +12,7 @@ from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.doctor.questions import Question, doctor_scene, pixels, questions_about
 from qwen_vl_suite.qwenvl.doctor.scenes import Scene
 from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.fine_tunes import as_tuned, by_name
 from qwen_vl_suite.qwenvl.media.image_processor import target_size
 from qwen_vl_suite.qwenvl.types import Request
 
@@ -34,9 +35,12 @@ def oracle(
     family: str = "qwen3_vl",
     replace: Callable[[Question], Any] = lambda question: None,
     on_request: Callable[[], None] = lambda: None,
+    checkpoint: str = "",
 ) -> ScriptedBackend:
     """``space``: of the coordinates in its replies. ``replace(question)`` gives a reply in place of
-    the right one, or None. ``on_request`` is called before each reply."""
+    the right one, or None. ``on_request`` is called before each reply.
+    ``checkpoint``: its name, by which fine-tunes are known."""
+    tune = by_name(checkpoint)
     known = {_key(pixels(_scene(number))): _scene(number) for number in range(scenes)}
 
     def reply(request: Request) -> Any:
@@ -44,11 +48,11 @@ def oracle(
         scene = known.get(_key(request.images[0]))
         if scene is None:
             return "A red circle, seen while the speed is measured."
-        (asked,) = (q for q in questions_about(scene) if q.task.prompt == request.prompt)
+        asked = next(q for q in questions_about(scene, tune) if q.task.prompt == request.prompt)
         other = replace(asked)
         return right_reply(asked, space, _seen(request, family)) if other is None else other
 
-    return ScriptedBackend(reply, family=family)
+    return ScriptedBackend(reply, family=as_tuned(FAMILIES[family], checkpoint))
 
 
 @cache

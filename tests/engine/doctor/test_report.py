@@ -70,9 +70,9 @@ def test_speed_stands_beside_its_floor():
     assert "  decoding not measured" in lines_of(report)
 
 
-def examined(backend, scenes=3):
+def examined(backend, scenes=3, checkpoint="x"):
     report = examine_machine()
-    examine(report, backend, LocalSpec("x"), scenes, TimeLimit(), lambda line: None)
+    examine(report, backend, LocalSpec(checkpoint), scenes, TimeLimit(), lambda line: None)
     return report
 
 
@@ -129,6 +129,22 @@ def test_a_checkpoint_without_a_public_name_is_the_users_own():
     assert "  a checkpoint of your own: Qwen3-VL (qwen3_vl), coordinates are read as 0-1000" in (
         "\n".join(lines_of(report))
     )
+
+
+@pytest.mark.parametrize(("space", "problems"), [("0-1024", 0), ("0-1000", 1)])
+def test_a_fine_tune_is_asked_and_measured_as_itself(space, problems):
+    backend = oracle(12, space, "qwen3_5", checkpoint="chandra-ocr-2")
+    report = examined(backend, 12, "folder/chandra-ocr-2")
+    assert report.model["fine_tune"] == "Chandra"
+    assert report.truth.coordinates.expected == "0-1024"
+    assert len(report.problems()) == problems
+
+
+def test_reading_is_asked_in_a_fine_tunes_words():
+    backend = oracle(1, checkpoint="RolmOCR")
+    report = examined(backend, 1, "RolmOCR")
+    assert report.truth.tasks["read"].recall == 1
+    assert any("as if you were reading it naturally" in r.prompt for r in backend.requests)
 
 
 def test_an_empty_report_is_no_problem():
