@@ -211,7 +211,8 @@ def test_weights_quantised_in_place_are_those_that_loading_makes(checkpoint: Cal
         )
         for quantization in ("none", "4bit")
     )
-    models.quantize_in_place(whole, quantization.bitsandbytes_config("4bit", torch.float32))
+    wish = quantization.bitsandbytes_config("4bit", torch.float32, family)
+    models.quantize_in_place(whole, wish)
     kinds = [{n: type(m) for n, m in model.named_modules()} for model in (whole, wanted)]
     assert kinds[0] == kinds[1]
     ids = torch.arange(20)[None]

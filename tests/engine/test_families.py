@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -198,17 +199,50 @@ def test_what_the_scheduler_cannot_run_is_refused_before_weights_are_read(
         local.load(LocalSpec(str(folder), device="cpu"))
 
 
-def loaded(folder: Path) -> Any:
-    family = family_of(read_settings(folder, "config.json"))
-    return load_model(folder, LocalSpec(str(folder), device="cpu"), family)
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Callable[..., Path]) -> Callable[[str], Any]:
+    """``loaded("qwen4_exp")``: the model as the engine loads it, whatever is to run it."""
+
+    @cache
+    def made(model_type: str) -> Any:
+        folder = checkpoint(model_type)
+        return load_model(folder, LocalSpec(str(folder), device="cpu"), FAMILIES[model_type])
+
+    return made
+
+
+@pytest.mark.parametrize("model_type", tiny.EXAMPLES)
+def test_a_row_names_modules_that_its_model_has(
+    loaded: Callable[[str], Any], model_type: str
+) -> None:
+    model, row = loaded(model_type), FAMILIES[model_type]
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    assert {*row.towers, *row.kept_whole} <= names
+    assert not any(name.startswith(weights_beside(row)) for name in model.state_dict())
+    ints = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
+    assert all(name.endswith(row.buffers) for name in ints)
+
+
+@pytest.mark.parametrize("model_type", tiny.EXAMPLES)
+def test_the_library_has_the_class_that_a_row_asks_for(model_type: str) -> None:
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    if not tiny.available(model_type):
+        pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
+    mapping = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    cls = FAMILIES[model_type].transformers_class
+    assert hasattr(transformers, cls) if cls else model_type in mapping
+    if FAMILIES[model_type].config_section:
+        assert model_type not in mapping, "the whole of it would be loaded"
 
 
 @pytest.mark.parametrize("model_type", tiny.EXAMPLES)
 def test_positions_of_still_pictures_are_those_of_the_library(
-    checkpoint: Callable[..., Path], model_type: str
+    loaded: Callable[[str], Any], model_type: str
 ) -> None:
     """For the same prompts (ordinary tokens are above 100)."""
-    model = loaded(checkpoint(model_type))
+    model = loaded(model_type)
     config, merge = model.config, 2
     image = next(
         getattr(config, name)
@@ -239,12 +273,12 @@ def test_positions_of_still_pictures_are_those_of_the_library(
 
 @pytest.mark.parametrize("model_type", UNVERIFIED)
 def test_a_model_without_the_scheduler_is_loaded_as_the_library_loads_it(
-    checkpoint: Callable[..., Path], model_type: str
+    checkpoint: Callable[..., Path], loaded: Callable[[str], Any], model_type: str
 ) -> None:
     """Its weights, vision tower and answers, for a road that does not need the scheduler."""
     folder = checkpoint(model_type)
     plain = model_class(folder, FAMILIES[model_type]).from_pretrained(folder, dtype=torch.float32)
-    ours = loaded(folder)
+    ours = loaded(model_type)
     image, start = plain.config.image_token_id, plain.config.vision_start_token_id
     patches = torch.randn(24, 3, 1, 16**2, generator=torch.Generator().manual_seed(0))
     inputs: dict[str, Any] = {

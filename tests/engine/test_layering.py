@@ -48,8 +48,8 @@ WITH_TRANSFORMERS = {
 }
 # These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
 WITHOUT_TORCH = {
-    "checkpoints", "coordinates", "errors", "families", "observer", "replies", "tasks", "types",
-    "unicode",
+    "checkpoints", "coordinates", "errors", "families", "fine_tunes", "observer", "replies",
+    "tasks", "types", "unicode",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 

@@ -15,8 +15,6 @@ import torch
 from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
-from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
-from qwen_vl_suite.qwenvl.media.spans import Span
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Sampling
 
 FAMILY_NAMES = list(tiny.CONFIGS)
@@ -236,31 +234,3 @@ def test_a_call_leaves_no_reference_circles(fresh: Any) -> None:
         assert gone() is None
     finally:
         gc.enable()
-
-
-@pytest.mark.parametrize("model_type", [n for n in FAMILY_NAMES if n != "qwen2_5_omni"])
-def test_mrope_positions_equal_those_of_transformers(fresh: Any, model_type: str) -> None:
-    """For the same prompts (ordinary tokens are above 100)."""
-    import inspect
-
-    subject = fresh(model_type)
-    model, merge = subject.model.model, 2
-    image, start = subject.chat_template.image_token_id, model.config.vision_start_token_id
-    for layout in ([(4, 6)], [(2, 2), (8, 4)], [(2, 12), (6, 6), (4, 2)]):
-        ids, spans = [101, 102, 103], []
-        for rows, columns in layout:
-            count = (rows // merge) * (columns // merge)
-            ids += [start, *[image] * count, model.config.vision_end_token_id, 107, 107]
-            spans.append(Span((1, rows, columns), count, (16 * rows, 16 * columns)))
-        tokens = torch.tensor([ids])
-        given: dict[str, Any] = {
-            "input_ids": tokens,
-            "image_grid_thw": torch.tensor([span.grid for span in spans]),
-            "attention_mask": torch.ones_like(tokens),
-        }
-        if "mm_token_type_ids" in inspect.signature(model.get_rope_index).parameters:
-            given["mm_token_type_ids"] = (tokens == image).int()
-        expected, deltas = model.get_rope_index(**given)
-        ours, next_position = rope_positions(ids, image, spans, merge)
-        assert torch.equal(ours, expected[-3:, 0])
-        assert next_position == len(ids) + int(deltas[0])
