@@ -41,8 +41,10 @@ def measure_bandwidth(device: torch.device, free: int) -> float | None:
 def _synchronize(device: torch.device) -> None:
     import torch
 
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
+    if device.type == "mps":
+        torch.mps.synchronize()
+    elif device.type != "cpu":
+        getattr(torch, device.type).synchronize(device)
 
 
 def bytes_a_step(model: Any) -> int:

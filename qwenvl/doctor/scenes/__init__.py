@@ -5,7 +5,7 @@ Importing this imports no Pillow; drawing does.
 """
 
 from .drawing import draw, picture_size
-from .scene import Box, Line, Scene, Shape
+from .scene import Line, Scene, Shape
 from .vocabulary import COLOURS, DIGITS, LETTERS, SHAPES
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "DIGITS",
     "LETTERS",
     "SHAPES",
-    "Box",
     "Line",
     "Scene",
     "Shape",
