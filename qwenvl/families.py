@@ -117,6 +117,7 @@ DEFAULT = dataclasses.replace(
     _QWEN3_VL,
     model_type="default",
     title="unknown model",
+    not_loaded=("mtp.", "talker.", "token2wav.", "code2wav."),
     scheduler_verified=False,
     notes="Treated like the newest known family: boxes are read as 0-1000 of the picture.",
 )
@@ -187,12 +188,14 @@ def _refusal(model_type: str, config: Mapping[str, Any]) -> str:
             f"model_type {model_type!r} turns pages into embeddings for a search and writes no "
             f"text. {advice}"
         )
-    if not _section(config, "vision_config"):
+    if not isinstance(config.get("vision_config"), Mapping):
         takes = "sound and text" if _section(config, "audio_config") else "text only"
         return (
             f"model_type {model_type!r} has no vision tower in its config.json: it takes {takes}. "
             f"{advice}"
         )
+    if model_type.startswith("qwen"):
+        return f"model_type {model_type!r} takes pictures in a way that is not known here. {advice}"
     return (
         f"model_type {model_type!r} is not a Qwen vision-language model: it is another maker's, "
         "and takes pictures or writes boxes in its own way. Choose a Qwen checkpoint or a "

@@ -77,6 +77,7 @@ def test_an_unknown_vision_model_gets_the_default_row_under_its_own_name() -> No
     assert is_default(family)
     assert family.model_type == "qwen9_vl" and "qwen9_vl" in family.title
     assert "0-1000" in family.notes
+    assert {"mtp.", "talker."} <= {*weights_beside(family)}, "are not counted as its weights"
 
 
 def test_a_family_that_another_nests_is_found_in_it() -> None:
@@ -98,8 +99,8 @@ def test_settings_of_a_nested_model_are_read_where_they_lie(checkpoint: Any) -> 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "text only": ({"model_type": "qwen3"}, "'qwen3' has no vision tower.* takes text only"),
     "sound": ({"model_type": "qwen2_audio", "audio_config": {"a": 1}}, "takes sound and text"),
-    "another maker's": ({"model_type": "llava", "vision_config": {"a": 1}}, "another maker's"),
-    "a tower of another kind": ({"model_type": "qwen9", "vision_config": {"a": 1}}, "not a Qwen"),
+    "another maker's": ({"model_type": "llava", "vision_config": {}}, "another maker's"),
+    "a tower of another kind": ({"model_type": "qwen9", "vision_config": {}}, "is not known here"),
     "embeddings": (
         {"model_type": "colqwen2", "vlm_config": {"model_type": "qwen2_vl", "vision_config": {}}},
         "embeddings for a search and writes no text",

@@ -326,7 +326,7 @@ def test_quantised_on_the_cpu(checkpoint, quantization: str) -> None:
     assert subject.generate(requests) == found
 
 
-@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "qwen3_5_moe"])
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "qwen3_5_moe", "qwen3_omni_moe"])
 def test_experts_that_would_not_be_quantised_are_refused(checkpoint, model_type) -> None:
     with pytest.raises(Unavailable, match="mixture of experts"):
         load(LocalSpec(str(checkpoint(model_type)), quantization="4bit", device="cpu"))

@@ -65,6 +65,8 @@ def test_replayed_steps_give_the_same_tokens(
     for rows in (1, 3, 9):
         subject.batch_limits = BatchLimits(rows=rows)
         assert subject.generate(REQUESTS) == alone, f"{rows} at once"
+    if not tiny.can_be_captured(model_type):
+        return
     assert sum(one.captures for one in graphs) > 0
     assert sum(one.replays for one in graphs) > 10
     assert all(one.enabled for one in graphs), "a step of this family cannot be captured"

@@ -222,9 +222,7 @@ def test_with_steps_as_on_cuda(
     monkeypatch.setattr(batch, "step_policy", lambda _: step_policy)
     subject.backend.batch_limits = BatchLimits(rows=rows)
     assert subject.tokens(subject.requests) == subject.expected
-    # Release 4 loops over the experts of Qwen3-Omni, which no graph can hold.
-    loops = subject.name == "qwen3_omni_moe" and not tiny.available("qwen3_5")
-    assert made.replays or loops
+    assert made.replays or not tiny.can_be_captured(subject.name)
 
 
 def test_a_seed_gives_its_text_in_any_batch(subject: Subject) -> None:
