@@ -32,6 +32,7 @@ def check_quantization(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -
         raise BadOption(f"quantization is {quantization!r}; use one of {', '.join(QUANTIZATIONS)}.")
     if own := config.get("quantization_config"):
         _check_own_quantization(own, spec)
+        _refuse_a_part(path, config)
     elif quantization != "none":
         _refuse_experts(path, spec, config)
         if not _installed("bitsandbytes") or not _installed("accelerate"):
@@ -74,6 +75,17 @@ def _refuse_experts(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -> N
             f"{path.name} is a mixture of experts, and bitsandbytes cannot quantise experts: in "
             f"{spec.quantization} it would need nearly as much memory as without. Set quantization "
             "to none and choose the model's FP8 edition, or a dense model."
+        )
+
+
+def _refuse_a_part(path: Path, config: Mapping[str, Any]) -> None:
+    """A quantised Omni model says how it is quantised as a whole. Its thinker alone would be loaded
+    as if it were not, and packed weights be taken for plain ones."""
+    family = family_of(config)
+    if "quantization_config" not in model_config(config, family):
+        raise UnsupportedModel(
+            f"{path.name} is a quantised {family.title}, of which a part cannot be loaded by "
+            "itself. Choose the unquantised checkpoint."
         )
 
 

@@ -468,6 +468,15 @@ def test_packed_weights_that_would_be_taken_for_plain_ones_are_refused_by_name(
         load(LocalSpec(folder, device="cpu"))
 
 
+@pytest.mark.parametrize("model_type", ["qwen2_5_omni", "qwen3_omni_moe"])
+def test_a_part_of_a_quantised_model_is_refused_not_misread(
+    checkpoint, tmp_path, model_type
+) -> None:
+    folder = as_fp8(checkpoint(model_type), tmp_path / "fp8")
+    with pytest.raises(UnsupportedModel, match=r"quantised Qwen.*unquantised"):
+        load(LocalSpec(folder, device="cpu"))
+
+
 def pack(folder: Path) -> None:
     """Puts a packed weight into the checkpoint, as those methods leave it."""
     weights = load_file(folder / "model.safetensors")
