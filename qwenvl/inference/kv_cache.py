@@ -9,13 +9,14 @@ each slot.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 
@@ -24,6 +25,12 @@ BLOCK_TOKENS = 256
 HEADROOM_TOKENS = 1024
 """Tokens that static slots have room for beyond what is needed now: an answer may end long before
 its limit."""
+
+
+def cache_argument(module: nn.Module) -> str:
+    """The name under which forward passes of ``module``, a model or a decoder layer, take their KV
+    cache: ``cache`` since transformers 5.24, ``past_key_values`` before."""
+    return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
 
 
 @dataclass

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from ..media.spans import Span
 from ..models.patches import patch_embedding
-from .kv_cache import SlotCache, linear_states
+from .kv_cache import SlotCache, cache_argument, linear_states
 from .mrope import rope_positions
+from .vision_encoder import ImageInput, VisionEncoder
 
 
 @dataclass(frozen=True)
@@ -50,34 +50,6 @@ class Prefill:
         return Prefill(cache, self.length, self.logits.to(device))
 
 
-@dataclass(frozen=True)
-class VisionFeatures:
-    """An image as the vision tower encoded it, in whatever form the model's family has."""
-
-    features: Any
-
-    @property
-    def nbytes(self) -> int:
-        return sum(leaf.nbytes for leaf in tree_leaves(self.features) if isinstance(leaf, Tensor))
-
-    def to(self, device: torch.device) -> VisionFeatures:
-        return VisionFeatures(
-            tree_map_only(Tensor, lambda tensor: tensor.to(device), self.features)
-        )
-
-
-@dataclass
-class ImageInput:
-    """An image of a prompt: its ``grid`` in patches, and either its patches (see
-    ``ImageProcessor.pixel_values``) or its ``features`` where they are known; ``on_encoded`` is
-    called with them once the vision tower has made them."""
-
-    grid: tuple[int, int, int]
-    pixel_values: Tensor | None
-    features: VisionFeatures | None
-    on_encoded: Callable[[VisionFeatures], None]
-
-
 class ModelRunner:
     """Forward passes of a loaded model. ``image_token_id`` stands for an image's tokens in a
     prompt, ``merge_size`` patches a side for one of them."""
@@ -85,6 +57,8 @@ class ModelRunner:
     def __init__(self, model: Any, image_token_id: int, merge_size: int):
         self.model, self.image_token_id, self.merge_size = model, image_token_id, merge_size
         accepted = inspect.signature(model.forward).parameters
+        self._cache_argument = cache_argument(model)
+        self._vision_encoder = VisionEncoder(model)
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._text_config = model.config.get_text_config()
         # Decode steps need a mask for each row: flash attention has no form for that which could
@@ -125,41 +99,9 @@ class ModelRunner:
             "input_ids": torch.tensor([ids[start:]], device=self.device),
             "position_ids": positions[:, None, start:].to(self.device),
         }
-        if images:
-            # The images' own values go through ``_encoding``, one image after the other.
-            inputs["pixel_values"] = self.vision_weight.new_empty(0)
-            inputs["image_grid_thw"] = torch.tensor([s.grid for s in spans], device=self.device)
-        with self._encoding(images):
-            out = self.model(**inputs, past_key_values=cache, use_cache=True, **self._last_only)
+        with self._vision_encoder.inputs(images) as shown:
+            out = self._forward(cache, **inputs, **shown, **self._last_only)
         return Prefill(cache, len(ids), out.logits[0, -1].clone()), next_position
-
-    @contextmanager
-    def _encoding(self, images: Sequence[ImageInput]) -> Iterator[None]:
-        """The vision tower gives the features of ``images``, whatever pixel values it is called
-        with. It encodes one image at a time, and only those without known features."""
-        if not images:
-            yield
-            return
-        tower = next(m for m in self.model.modules() if hasattr(m, "patch_embed"))
-        encode, held = tower.forward, vars(tower).get("forward")
-
-        def forward(_pixel_values: Tensor, grid_thw: Tensor, **options: Any) -> Any:
-            for image in images:
-                if image.features is None:
-                    grid = torch.tensor([image.grid], device=grid_thw.device)
-                    encoded = encode(image.pixel_values, grid_thw=grid, **options)
-                    image.features = VisionFeatures(_without_patches(encoded))
-                    image.pixel_values = None
-                    image.on_encoded(image.features)
-            return _concatenated([image.features.features for image in images if image.features])
-
-        tower.forward = forward
-        try:
-            yield
-        finally:
-            del tower.forward
-            if held is not None:
-                tower.forward = held
 
     def new_kv_cache(self, static: bool = False) -> SlotCache:
         """An empty KV cache for rows that decode together."""
@@ -171,15 +113,17 @@ class ModelRunner:
         visible = kv_cache.begin_step()
         offsets = torch.arange(tokens.shape[1], device=self.device)
         with self._decode_attention():
-            out = self.model(
+            out = self._forward(
+                kv_cache.cache,
                 input_ids=tokens,
                 position_ids=(positions[:, None] + offsets).expand(3, -1, -1),
                 attention_mask=self.additive_mask(visible, kv_cache.dtype)[:, None],
-                past_key_values=kv_cache.cache,
-                use_cache=True,
             )
         kv_cache.end_step()
         return out.logits
+
+    def _forward(self, cache: Any, **inputs: Any) -> Any:
+        return self.model(**inputs, **{self._cache_argument: cache}, use_cache=True)
 
     def additive_mask(self, visible: Tensor, dtype: torch.dtype) -> Tensor:
         """``visible``, which keys each query may attend to, as what attention in ``dtype`` adds.
@@ -231,25 +175,6 @@ def copy_cache(cache: Any) -> Any:
             for name in ("is_conv_states_initialized", "is_recurrent_states_initialized"):
                 setattr(layer, name, dict(getattr(layer, name)))
     return made
-
-
-def _without_patches(features: Any) -> Any:
-    """Drops the tower's states before patches are merged into tokens, which nothing uses."""
-    if getattr(features, "pooler_output", None) is not None:
-        features.last_hidden_state = None
-    return features
-
-
-def _concatenated(features: Sequence[Any]) -> Any:
-    """What the tower would give for all images at once. A new container each time: models add to
-    it."""
-
-    def join(*parts: Any) -> Any:
-        if not isinstance(parts[0], Tensor):
-            return parts[0]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    return tree_map(join, features[0], *features[1:])
 
 
 def _tensors(layer: Any) -> list[Tensor]:

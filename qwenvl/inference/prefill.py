@@ -20,12 +20,13 @@ from .batch import NewRow
 from .detokenizer import Detokenizer
 from .loaded_model import LoadedModel
 from .logits import can_verify
-from .model_runner import ImageInput, ModelRunner, Prefill, interruptible
+from .model_runner import ModelRunner, Prefill, interruptible
 from .prefetch import Prefetcher
 from .sampler import Sampler
 from .sequence import SampledToken, new_row
 from .speculative import mtp
 from .speculative.verify import MAX_DRAFT_TOKENS
+from .vision_encoder import ImageInput
 
 KeyedImages = list[tuple[Hashable, Tensor]]
 """The images of a prompt, each with its key in the prefix cache."""

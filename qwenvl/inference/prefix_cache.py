@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .model_runner import Prefill, VisionFeatures
+from .model_runner import Prefill
+from .vision_encoder import VisionFeatures
 
 MAX_BYTES = 1 << 30
 """Capacity of a cache."""

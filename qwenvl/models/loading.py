@@ -20,7 +20,6 @@ from ..errors import (
     UnsupportedModel,
 )
 from ..families import is_default, model_config
-from ..garbage_collection import paused
 from ..types import Family, LocalSpec
 from .attention import pick_attention
 from .device_map import balanced_device_map
@@ -38,7 +37,6 @@ log = logging.getLogger(__name__)
 _UNMAP_LIMIT = 0.8  # of the free RAM: mapped weights beyond it stay mapped
 
 
-@paused()
 def load_model(
     path: Path, spec: LocalSpec, family: Family, progress: Progress | None = None
 ) -> Any:
@@ -116,7 +114,6 @@ def _copy_into_ram(model: Any, path: Path) -> None:
         )
 
 
-@paused()
 def check_runnable(path: Path, spec: LocalSpec, family: Family) -> None:
     """Raises ``RemoteCodeRefused`` or ``UnsupportedModel`` where loading could never work."""
     if family.is_original:

@@ -7,10 +7,8 @@ from typing import Any
 
 from ..checkpoints import newer_format, transformers_version
 from ..errors import IncompleteCheckpoint, UnsupportedModel
-from ..garbage_collection import paused
 
 
-@paused()
 def load_tokenizer(path: Path, trust_remote_code: bool = False) -> Any:
     """The tokenizer in ``path``. Raises ``IncompleteCheckpoint`` where it cannot be read, and
     ``UnsupportedModel`` where only a newer transformers can."""

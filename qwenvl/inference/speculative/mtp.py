@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...models.patches import mtp_head
 from ...models.patches.mtp_head import MTP_CONTEXT, MTPHead
+from ..kv_cache import cache_argument
 
 if TYPE_CHECKING:
     from ..model_runner import ModelRunner
@@ -32,6 +33,7 @@ class MTPDraft:
         self._output = runner.model.get_output_embeddings()
         self._new: deque[tuple[Tensor, Tensor]] = deque(maxlen=MTP_CONTEXT)
         self._cache: Any = DynamicCache()
+        self._cache_argument = cache_argument(head.layers[0])
 
     def append(self, hidden: Tensor, tokens: Tensor) -> None:
         """Adds the model's ``hidden`` states ``[n, size]`` of tokens that were followed by
@@ -70,8 +72,8 @@ class MTPDraft:
             self._embed(tokens),
             position_embeddings=self._rotary(hidden, positions.expand(3, 1, -1)),
             attention_mask=self._runner.additive_mask(visible, hidden.dtype)[None, None],
-            past_key_values=self._cache,
             use_cache=True,
+            **{self._cache_argument: self._cache},
         )
 
 

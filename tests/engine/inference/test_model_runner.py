@@ -4,6 +4,7 @@ prefixes are run once."""
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -234,3 +235,18 @@ def test_a_call_leaves_no_reference_circles(fresh: Any) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+def test_forward_passes_use_nothing_that_transformers_deprecates(
+    backend: Any, model_type: str
+) -> None:
+    """Prefill, decode steps, drafts by prompt lookup and, where there is one, the MTP head."""
+    subject = backend(model_type, mtp=model_type.startswith("qwen3_5"))
+    subject.prefix_cache.clear()
+    questions = [ask("what is it?", picture(50, 80)), ask("one word", picture(64, 64))]
+    with warnings.catch_warnings():
+        for kind in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("error", category=kind, message=".*deprecated")
+        subject.generate(questions)
+        subject.generate(questions[:1])

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.inference import prefix_cache
-from qwen_vl_suite.qwenvl.inference.model_runner import Prefill, VisionFeatures
+from qwen_vl_suite.qwenvl.inference.model_runner import Prefill
 from qwen_vl_suite.qwenvl.inference.prefix_cache import PrefixCache, image_digest
+from qwen_vl_suite.qwenvl.inference.vision_encoder import VisionFeatures
 
 
 def entry(nbytes: int) -> Prefill:

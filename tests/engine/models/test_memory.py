@@ -178,6 +178,11 @@ class Small(Memory):
         self.evictions += 1
 
 
+def given_cache(given: dict[str, Any]) -> Any:
+    """The KV cache among the arguments of the language model, under its new name or its old one."""
+    return given["cache"] if "cache" in given else given.get("past_key_values")
+
+
 @contextmanager
 def limited_to(subject: LocalBackend, tokens: int) -> Iterator[list[tuple[int, int]]]:
     """The model runs out of memory in any forward pass over more than ``tokens`` tokens in all.
@@ -187,7 +192,7 @@ def limited_to(subject: LocalBackend, tokens: int) -> Iterator[list[tuple[int, i
 
     def before(_module: Any, _args: Any, given: dict[str, Any]) -> None:
         rows, new = given["inputs_embeds"].shape[:2]
-        cache = given.get("past_key_values")
+        cache = given_cache(given)
         length = new + (cache.get_seq_length() if cache is not None else 0)
         passes.append((rows, length))
         if rows * length > tokens:
@@ -439,7 +444,7 @@ def test_an_interrupted_batch_leaves_no_tensors_behind(subject: LocalBackend) ->
             raise Interrupt
 
     def before(_module: Any, _args: Any, given: dict[str, Any]) -> None:
-        caches.append(weakref.ref(given["past_key_values"]))
+        caches.append(weakref.ref(given_cache(given)))
 
     hook = subject.model.model.language_model.register_forward_pre_hook(before, with_kwargs=True)
     with pytest.raises(Interrupt) as caught:
@@ -458,7 +463,7 @@ def test_the_cache_is_free_as_soon_as_the_answers_are_there(
     caches: list[Any] = []
 
     def before(_module: Any, _args: Any, given: dict[str, Any]) -> None:
-        caches.append(weakref.ref(given["past_key_values"].layers[0]))
+        caches.append(weakref.ref(given_cache(given).layers[0]))
 
     hook = subject.model.model.language_model.register_forward_pre_hook(before, with_kwargs=True)
     gc.disable()
