@@ -197,8 +197,8 @@ def open_model(folder: Path, **settings: str) -> Model:
 
 @contextmanager
 def without_patches(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, ``model`` computes with the library's own norms and linear layers, but
-    keeps our patch embedding."""
+    """While the block runs, ``model`` computes with the library's own norms, but keeps our patch
+    embedding."""
     quick = [part for part in model.modules() if type(part).__name__.startswith("Quick")]
     kinds = [type(part) for part in quick]
     for part in quick:

@@ -42,6 +42,7 @@ def _spec(query: Mapping[str, str], checkpoint: str) -> LocalSpec:
         query.get("quantization", "none"),
         query.get("attention", "auto"),
         host.device(query.get("device", "auto")),
+        optimize=query.get("optimize", "auto"),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..qwenvl.errors import CheckpointNotFound
+from ..qwenvl.models.architecture import OPTIMIZE
 from ..qwenvl.models.attention import ATTENTIONS
 from ..qwenvl.models.precision import PRECISIONS
 from ..qwenvl.models.quantization import QUANTIZATIONS
@@ -26,7 +27,9 @@ class Loader(io.ComfyNode):
             description="Chooses a Qwen vision-language model, downloads it if it is not here yet, "
             "and hands it to the other Qwen-VL nodes. Nodes with equal settings share one model.",
             search_aliases=["load qwen", "qwen vl", "vlm", "vision language model", "qwen3-vl"],
-            panels=panels.model(["model", "quantization", "precision", "attention", "device"]),
+            panels=panels.model(
+                ["model", "quantization", "precision", "attention", "device", "optimize"]
+            ),
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -104,6 +107,15 @@ class Loader(io.ComfyNode):
                     "with half the pixels, and half again, instead of stopping.",
                     **sockets.ADVANCED,
                 ),
+                io.Combo.Input(
+                    "optimize",
+                    options=list(OPTIMIZE),
+                    default="auto",
+                    tooltip="auto: batches, caches and faster kernels where this pack knows the "
+                    "model. off: the model as it comes, by transformers' own generate, one picture "
+                    "at a time: slower, to find out whether an answer is the model's own.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
         )
@@ -134,6 +146,7 @@ class Loader(io.ComfyNode):
         source: str = SOURCES[0],
         after_use: str = KEEP,
         shrink_to_fit: bool = False,
+        optimize: str = "auto",
     ) -> io.NodeOutput:
         sockets.choice("device", device, host.devices())
         path = host.model_library().obtain(
@@ -142,7 +155,14 @@ class Loader(io.ComfyNode):
             progress_for=host.DownloadProgress,
             check=host.check_interrupt,
         )
-        spec = LocalSpec(str(path), precision, quantization, attention, host.device(device))
+        spec = LocalSpec(
+            str(path),
+            precision,
+            quantization,
+            attention,
+            host.device(device),
+            optimize=optimize,
+        )
         bounds = min_pixels or None, max_pixels or None
         return io.NodeOutput(ModelHandle(spec, *bounds, shrink_to_fit, after_use))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from .types import Response
 
@@ -89,3 +90,38 @@ class PartialObserver(Relay):
 
     def done(self, index: int, response: Response) -> None:
         self.inner.done(self._indices[index], response)
+
+
+class GuardedObserver(Relay):
+    """Relay that keeps the ``error`` that ``inner`` raised: a caller's wish to stop is not a
+    failure of the run."""
+
+    error: BaseException | None = None
+
+    def token(self, index: int, text: str) -> None:
+        with self._guarded():
+            super().token(index, text)
+
+    def restart(self, index: int) -> None:
+        with self._guarded():
+            super().restart(index)
+
+    def done(self, index: int, response: Response) -> None:
+        with self._guarded():
+            super().done(index, response)
+
+    def check(self) -> None:
+        with self._guarded():
+            super().check()
+
+    def loading(self, done: int, total: int) -> None:
+        with self._guarded():
+            super().loading(done, total)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.error = error
+            raise

@@ -41,7 +41,8 @@ class LocalSpec:
     ``attention``: ``auto`` or one of transformers' ``attn_implementation`` names. ``device``:
     ``auto``, a torch device such as ``cuda:1``, or ``split``: all CUDA devices, each with a part
     of the model. ``trust_remote_code`` runs Python code that comes with the checkpoint; off unless
-    the user turned it on.
+    the user turned it on. ``optimize``: ``auto``, or ``off`` for transformers' own ``generate`` on
+    the model as it comes.
     """
 
     checkpoint: str
@@ -50,6 +51,7 @@ class LocalSpec:
     attention: str = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
+    optimize: str = "auto"
 
 
 @dataclass(frozen=True)

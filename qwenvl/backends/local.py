@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,20 @@ from ..checkpoints.files import read_settings, readable_size
 from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
 from ..families import family_of, is_default, model_config
 from ..fine_tunes import as_tuned
+from ..inference.generic import PlainExecutor
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed, token_need
 from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
 from ..inference.speculative.adaptive import AdaptiveSpeculation
 from ..media.image_processor import ImageProcessor
+from ..models.architecture import plain_reason
 from ..models.devices import pick_devices
 from ..models.footprint import estimated_bytes
 from ..models.load_progress import Progress
-from ..models.loading import check_runnable, load_model
+from ..models.loading import check_runnable, load_model, transformers_config
 from ..models.memory import MEMORY_LOCK, Memory, acquired, is_out_of_memory
 from ..models.weights import RAM, Place, Weights
-from ..observer import Observer
+from ..observer import GuardedObserver, Observer
 from ..prompting.chat_template import ChatTemplate
 from ..prompting.prompt import Prompt, context_length
 from ..types import Family, LocalSpec, Request, Response
@@ -46,33 +50,50 @@ def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBacke
     """
     path = Path(spec.checkpoint)
     state = inspection.fingerprint(path)
-    template, family, processor, context = _read_small_files(path, spec)
+    definition = _read_definition(path, spec)
 
     def read(progress: Progress | None) -> Any:
         # One at a time in a process: transformers changes process-wide settings while it loads.
         with _LOADING:
-            return load_model(path, spec, backend.family, progress)
+            patched = not backend.plain_reason
+            return load_model(path, spec, backend.family, progress, patched)
 
     weights = Weights(read, _expected_shares(path, spec))
-    backend = LocalBackend(weights, template, family, processor, memory or Memory(), context)
+    backend = LocalBackend(weights, definition, memory or Memory())
     backend.watch_files(spec, state)
     return backend
 
 
-def _read_small_files(
-    path: Path, spec: LocalSpec
-) -> tuple[ChatTemplate, Family, ImageProcessor, int | None]:
-    """Everything but the weights, with the context length. Read first, since what is wrong with it
-    should not be told after minutes of loading."""
+@dataclass(frozen=True)
+class Definition:
+    """A checkpoint but for its weights. ``context_length``: of the model, in tokens (None:
+    unknown). ``plain_reason``: see ``architecture.plain_reason``."""
+
+    chat_template: ChatTemplate
+    family: Family
+    image_processor: ImageProcessor
+    context_length: int | None
+    plain_reason: str
+
+
+def _read_definition(path: Path, spec: LocalSpec) -> Definition:
+    """Read first, since what is wrong with it should not be told after minutes of loading."""
     inspection.require_complete(path)
     config = read_settings(path, "config.json")
     family = as_tuned(family_of(config), path.name)
     if is_default(family):
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
     check_runnable(path, spec, family)
-    template = ChatTemplate.load(path, family, spec.trust_remote_code)
-    context = context_length(model_config(config, family))
-    return template, family, load_image_processor(path), context
+    reason = plain_reason(spec, family, transformers_config(path, spec, family))
+    if reason:
+        log.info("%s is run by transformers' own generate: %s.", path.name, reason)
+    return Definition(
+        chat_template=ChatTemplate.load(path, family, spec.trust_remote_code),
+        family=family,
+        image_processor=load_image_processor(path),
+        context_length=context_length(model_config(config, family)),
+        plain_reason=reason,
+    )
 
 
 def _expected_shares(path: Path, spec: LocalSpec) -> dict[torch.device, int]:
@@ -110,28 +131,16 @@ def load_image_processor(path: Path) -> ImageProcessor:
 
 
 class LocalBackend:
-    """One checkpoint, as a ``backends.base.Backend``. Calls queue behind a lock.
-    ``context_length``: of the model, in tokens (None: unknown)."""
+    """One checkpoint, as a ``backends.base.Backend``. Calls queue behind a lock. ``plain_reason``:
+    why transformers' own ``generate`` answers and not the scheduler; empty while that does."""
 
-    def __init__(
-        self,
-        weights: Weights,
-        chat_template: ChatTemplate,
-        family: Family,
-        image_processor: ImageProcessor,
-        memory: Memory,
-        context_length: int | None = None,
-        batch_limits: BatchLimits | None = None,
-    ):
+    def __init__(self, weights: Weights, definition: Definition, memory: Memory):
         self.weights = weights
         self.prefix_cache = PrefixCache()
         weights.attach(self.prefix_cache)
-        self.chat_template = chat_template
-        self.family = family
-        self.image_processor = image_processor
+        self._define(definition)
         self.memory = memory
-        self.context_length = context_length
-        self.batch_limits = batch_limits or BatchLimits()
+        self.batch_limits = BatchLimits()
         # What was measured of drafts stays true from call to call.
         self.adaptive_lookup, self.adaptive_mtp = AdaptiveSpeculation(), AdaptiveSpeculation()
         self._memory_model: MemoryModel | None = None
@@ -139,6 +148,13 @@ class LocalBackend:
         # Of the call that is being served; others wait for it without MEMORY_LOCK.
         self._turn = threading.RLock()
         self._files: tuple[LocalSpec, object] | None = None
+
+    def _define(self, definition: Definition) -> None:
+        self.chat_template = definition.chat_template
+        self.family = definition.family
+        self.image_processor = definition.image_processor
+        self.context_length = definition.context_length
+        self.plain_reason = definition.plain_reason
 
     def watch_files(self, spec: LocalSpec, state: object) -> None:
         """From now on the checkpoint is read again before an answer if its files are no longer in
@@ -159,10 +175,7 @@ class LocalBackend:
                 return
             log.info("%s has changed on disk and is read again.", path.name)
             self.release()
-            template, family, processor, context = _read_small_files(path, spec)
-            self.chat_template, self.family = template, family
-            self.image_processor, self.context_length = processor, context
-            self._memory_model = None
+            self._define(_read_definition(path, spec))
             self._files = spec, now
 
     @property
@@ -192,6 +205,7 @@ class LocalBackend:
 
     def release(self) -> None:
         self.weights.release()
+        self._memory_model, self.batch_limits = None, BatchLimits()
         self.memory.empty_cache()
 
     def close(self) -> None:
@@ -228,8 +242,41 @@ class LocalBackend:
             observer.start([need.prompt for need in needs], [need.answer for need in needs])
             for index, response in refused.items():
                 observer.done(index, response)
-            responses = Scheduler(self, prompts, memory_model, observer).responses() | refused
+            responses = self._run(prompts, memory_model, observer) | refused
         return [responses[index] for index in range(len(requests))]
+
+    def _run(
+        self, prompts: dict[int, Prompt], memory_model: MemoryModel, observer: Observer
+    ) -> dict[int, Response]:
+        """By the scheduler if that can run this model. Where it fails, what is left is answered the
+        plain way, as is all that comes later."""
+        if self.plain_reason:
+            return PlainExecutor(self, prompts, memory_model, observer).run()
+        guarded = GuardedObserver(observer)
+        scheduler = Scheduler(self, prompts, memory_model, guarded)
+        try:
+            return scheduler.run()
+        except (QwenVLError, MemoryError):
+            raise
+        except Exception as error:  # whatever the library, a kernel or a driver raises
+            if error is guarded.error or is_out_of_memory(error):
+                raise
+            self._fall_back(error)
+        left = {index: prompts[index] for index in prompts if index not in scheduler.responses}
+        for index in left:
+            observer.restart(index)
+        return scheduler.responses | self._run(left, self.load_weights(0, observer), observer)
+
+    def _fall_back(self, error: Exception) -> None:
+        """From now on the model runs as it comes. Its weights are read again, without patches."""
+        self.plain_reason = f"a fast path failed ({type(error).__name__}: {error})"
+        log.warning(
+            "A fast path failed for this model, which is run by transformers' own generate from "
+            "now on, more slowly: %s",
+            "".join(traceback.format_exception(error)).rstrip(),
+        )
+        traceback.clear_frames(error.__traceback__)
+        self.release()
 
     def _prompts(
         self, requests: Sequence[Request]

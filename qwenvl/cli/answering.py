@@ -141,6 +141,7 @@ def spec_of(options: argparse.Namespace) -> LocalSpec:
         attention=options.attention,
         device=options.device,
         trust_remote_code=options.trust_remote_code,
+        optimize=options.optimize,
     )
 
 

@@ -102,6 +102,7 @@ def _model_options() -> argparse.ArgumentParser:
         ("quantization", "none", "none, 8bit or 4bit"),
         ("attention", "auto", "auto, sdpa, eager, flash_attention_2, ..."),
         ("device", "auto", "auto, cpu, cuda:0, ..."),
+        ("optimize", "auto", "auto, or off: the model as it comes, by transformers' own generate"),
     ):
         common.add_argument(f"--{name}", default=default, metavar="X", help=choices)
     common.add_argument(

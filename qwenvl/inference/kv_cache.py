@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
+from ..models.architecture import CACHE_LAYERS
 
 BLOCK_TOKENS = 256
 """Slots grow by multiples of this."""
@@ -260,7 +261,7 @@ class SlotCache:
 
     def _new_layer(self, layer: Any) -> Any:
         kind = type(layer).__name__
-        if kind not in ("DynamicLayer", "LinearAttentionLayer"):
+        if kind not in CACHE_LAYERS:
             raise UnsupportedModel(
                 f"This model keeps what it has read in a way that is not known here ({kind}), and "
                 "would answer wrongly. A newer version of Qwen-VL Suite may know it."

@@ -11,42 +11,33 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from ..checkpoints.files import readable_size
-from ..errors import OutOfMemory, QwenVLError
 from ..models.memory import is_out_of_memory
 from ..observer import Observer
 from ..prompting.prompt import Prompt
-from ..types import Response
 from . import prefix_cache
 from .active_request import ActiveRequest
 from .batch import Batch, NewRow
+from .executor import Executor
 from .loaded_model import LoadedModel
 from .logits import can_verify
-from .memory_model import MemoryModel, TokenNeed, out_of_memory_error, token_need
+from .memory_model import MemoryModel
 from .model_runner import ModelRunner
 from .prefill import Prefiller
-from .sampler import numerical_error
 from .sequence import SampledToken
 from .speculative.adaptive import AdaptiveSpeculation
 from .speculative.verify import MAX_DRAFT_TOKENS
-from .stopping import append_token
 
 log = logging.getLogger(__name__)
 
 _MEMORY_SHARE = 0.9  # of the free memory; the rest is left to others
 _MAX_SPECULATIVE_ROWS = 4  # with more rows a pass has enough to do without drafts
-_CLAIMED_TOKENS = 32_768
-"""Tokens, prompts and answers together, that other models have to make room for. Requests beyond
-that use what memory is free."""
 
 Drafts = list[list[int]]
 """For each slot the tokens that its row may continue with."""
 
 
-class Scheduler:
-    """Answers ``prompts``, by the index of their request, in one call of ``generate``."""
+class Scheduler(Executor):
+    """Answers prompts together, as many at once as the limits allow."""
 
     def __init__(
         self,
@@ -55,46 +46,24 @@ class Scheduler:
         memory_model: MemoryModel,
         observer: Observer,
     ):
-        self._loaded, self._prompts, self._observer = loaded, prompts, observer
-        self._memory_model = memory_model
-        self._needs = {index: token_need(prompt) for index, prompt in prompts.items()}
-        self._responses: dict[int, Response] = {}
-        self._waiting = deque(prompts)
+        super().__init__(loaded, prompts, memory_model, observer)
         self._slots: list[ActiveRequest | None] = []  # None where a slot is free
         self._prefilled: list[tuple[ActiveRequest, NewRow]] = []  # not yet in a slot
         self._in_flight: deque[list[ActiveRequest | None]] = deque()  # ``_slots`` at each launch
         self._prefilling: int | None = None  # the request whose prompt is being prefilled
         self._lookup, self._mtp = loaded.adaptive_lookup, loaded.adaptive_mtp
         self._draft_source = self._lookup  # of the last drafts
-        self._limits = loaded.batch_limits
         self._batch: Any = None
         self._prefiller: Any = None
 
-    def responses(self) -> dict[int, Response]:
-        """One for each prompt. A request that memory does not suffice for has the error in it."""
-        self._observer.check()
-        on_device = self._loaded.on_device(self._claimed_bytes(), self._observer)
-        with on_device, torch.inference_mode(False), torch.no_grad():
-            try:
-                self._set_up()
-                while self._waiting or self._slots:
-                    if not self._step_within_memory():
-                        self._preempt_all()
-            finally:
-                self._tear_down()
-        return self._responses
-
-    def _claimed_bytes(self) -> int:
-        """Memory for a good many requests: other models may have to leave for them."""
-        needs: list[TokenNeed] = []
-        for index in self._waiting:
-            needs.append(self._needs[index])
-            longest = max(need.prompt for need in needs) + max(need.answer for need in needs)
-            fits = self._limits.admit(needs, self._memory_model.peak_bytes)
-            if len(needs) > 1 and not (fits and len(needs) * longest <= _CLAIMED_TOKENS):
-                needs.pop()
-                break
-        return self._memory_model.peak_bytes(needs) if needs else 0
+    def _run(self) -> None:
+        try:
+            self._set_up()
+            while self._waiting or self._slots:
+                if not self._step_within_memory():
+                    self._preempt_all()
+        finally:
+            self._tear_down()
 
     def _set_up(self) -> None:
         """All memory that is free now counts, claimed or not."""
@@ -188,19 +157,6 @@ class Scheduler:
         """Bytes that a request takes however short its answer is."""
         return self._memory_model.peak_bytes([dataclasses.replace(self._needs[index], answer=1)])
 
-    def _check_ram(self, nbytes: int) -> None:
-        """Raises where a CPU's memory would not suffice: the kernel would end the process."""
-        if not nbytes or self._loaded.device.type != "cpu":
-            return
-        if nbytes > self._free_bytes():
-            self._loaded.prefix_cache.clear()
-        if nbytes > (free := self._free_bytes()):
-            sizes = f"{readable_size(nbytes)} are wanted and {readable_size(free)} free"
-            raise MemoryError(f"RAM does not suffice: {sizes}")
-
-    def _free_bytes(self) -> int:
-        return self._loaded.memory.free(self._loaded.device)
-
     # Steps
 
     def _step(self) -> None:
@@ -293,34 +249,17 @@ class Scheduler:
 
     def _append(self, active: ActiveRequest, token: SampledToken) -> None:
         """Appends a token to a row; where that finishes it, its slot is free."""
-        row = active.row
-        if token.id < 0:
-            row.finish_reason = "error"
-        else:
-            append_token(row, *token)
+        finished = self._take(active, token)
         slot = self._slots.index(active) if active in self._slots else None
-        if row.finish_reason is None:
-            self._observer.token(row.index, active.detokenizer.append(row.output_ids))
-            if slot is not None:
-                self._batch.accept(slot, token.id)
-                if row.thought_repeats and row.thinking:
-                    self._batch.close_thought(slot)
+        if slot is None:
             return
-        if slot is not None:
+        if finished:
             self._slots[slot] = None
             self._batch.free(slot)
-        if row.finish_reason == "error":
-            self._fail(row.index, numerical_error())
-        else:
-            self._finish(row.index, active.response())
-
-    def _fail(self, index: int, error: QwenVLError) -> None:
-        """Ends a request without an answer; the others go on."""
-        self._finish(index, Response("", finish_reason="error", error=error))
-
-    def _finish(self, index: int, response: Response) -> None:
-        self._responses[index] = response
-        self._observer.done(index, response)
+            return
+        self._batch.accept(slot, token.id)
+        if active.row.thought_repeats and active.row.thinking:
+            self._batch.close_thought(slot)
 
     # Preemption
 
@@ -338,23 +277,17 @@ class Scheduler:
         for index in preempted:
             self._observer.restart(index)
         if count > 1:
-            self._limits = dataclasses.replace(self._limits, rows=(count + 1) // 2)
+            self._lower_limits(preempted)
         else:
             preempted = [index for index in preempted if self._shrink(index)]
         self._waiting.extendleft(reversed(preempted))
 
-    def _shrink(self, index: int) -> bool:
-        """Whether a request that did not fit alone can be asked again with fewer pixels; else its
-        response is the error."""
-        smaller = self._prompts[index].shrunk()
-        if smaller is None:
-            self._fail(index, self._out_of_memory(index))
-            return False
-        self._prompts[index], self._needs[index] = smaller, token_need(smaller)
-        return True
-
-    def _out_of_memory(self, index: int) -> OutOfMemory:
-        factor = self._loaded.family.patch_factor
-        return out_of_memory_error(
-            self._needs[index], self._memory_model, self._free_bytes(), factor
-        )
+    def _lower_limits(self, preempted: Sequence[int]) -> None:
+        """Half as many at once as ``preempted``; and for as long as the model stays loaded, no more
+        bytes than half of them would take."""
+        rows = (len(preempted) + 1) // 2
+        self._limits = dataclasses.replace(self._limits, rows=rows)
+        nbytes = self._memory_model.peak_bytes([self._needs[index] for index in preempted[:rows]])
+        learnt = self._loaded.batch_limits
+        nbytes = nbytes if learnt.nbytes is None else min(nbytes, learnt.nbytes)
+        self._loaded.batch_limits = dataclasses.replace(learnt, nbytes=nbytes)

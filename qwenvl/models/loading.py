@@ -19,7 +19,7 @@ from ..errors import (
     Unavailable,
     UnsupportedModel,
 )
-from ..families import is_default, model_config
+from ..families import model_config
 from ..types import Family, LocalSpec
 from .attention import pick_attention
 from .device_map import balanced_device_map
@@ -28,7 +28,7 @@ from .footprint import Weight, estimated_bytes, loaded_bytes
 from .load_progress import Progress, load_with_progress
 from .memory import is_out_of_memory
 from .model_tensors import mapped_bytes, unmap
-from .patches import linears, mtp_head, norms, patch_embedding
+from .patches import apply_all
 from .precision import pick_dtype
 from .quantization import bitsandbytes_config, check_quantization
 
@@ -38,9 +38,14 @@ _UNMAP_LIMIT = 0.8  # of the free RAM: mapped weights beyond it stay mapped
 
 
 def load_model(
-    path: Path, spec: LocalSpec, family: Family, progress: Progress | None = None
+    path: Path,
+    spec: LocalSpec,
+    family: Family,
+    progress: Progress | None = None,
+    patched: bool = True,
 ) -> Any:
-    """Loads the model of the checkpoint ``path`` onto its devices, ready to generate.
+    """Loads the model of the checkpoint ``path`` onto its devices, ready to generate; with all
+    ``models.patches`` unless ``patched`` is False.
 
     ``progress`` is called before each tensor and once at the end; what it raises, a host's
     interrupt too, ends loading at once, reaches the caller unchanged and leaves nothing in memory.
@@ -53,7 +58,7 @@ def load_model(
     check_quantization(path, spec, config)
     cls = model_class(path, family)
     options = _load_options(spec, config, device, family)
-    options["config"] = _model_config(cls, path, config, family, spec.trust_remote_code)
+    options["config"] = transformers_config(path, spec, family)
     if len(devices) > 1:
         itemsize = pick_dtype(spec.precision, device).itemsize
         options["device_map"] = _device_map(cls, path, spec, family, options["config"], itemsize)
@@ -61,13 +66,10 @@ def load_model(
     if report["missing_keys"]:
         raise _incomplete(path, report["missing_keys"])
     _drop_sampling_defaults(model)
-    patch_embedding.apply(model)
-    if norms.applies(device):
-        norms.apply(model)
-    mtp_head.apply(model, path, family)
+    if patched:
+        apply_all(model, device, path, family)
     if device.type == "cpu":
         _copy_into_ram(model, path)
-        linears.apply(model)
     return model.eval()
 
 
@@ -132,11 +134,6 @@ def check_runnable(path: Path, spec: LocalSpec, family: Family) -> None:
             f"{family.title} needs transformers {family.since} or newer, and this is "
             f"{transformers_version.installed()}. Update it with: pip install -U transformers"
         )
-    if not family.scheduler_verified and not is_default(family):
-        raise UnsupportedModel(
-            f"{path.name} is a {family.title} model, which cannot be run here yet. {family.notes} "
-            "Choose a Qwen3.5 or Qwen3-VL checkpoint."
-        )
 
 
 def model_class(path: Path, family: Family) -> Any:
@@ -164,14 +161,13 @@ def _config_class(cls: Any, own: Mapping[str, Any]) -> Any:
     return type(AutoConfig.for_model(own["model_type"])) if _is_auto(cls) else cls.config_class
 
 
-def _model_config(
-    cls: Any, path: Path, raw: Mapping[str, Any], family: Family, trust_remote_code: bool
-) -> Any:
-    """The configuration object for loading ``path``, of ``family``, as ``cls``; ``raw``: the parsed
-    ``config.json``. It names the file that the weights begin with: left to itself transformers
-    takes ``model.safetensors`` wherever there is one, also where an index is meant."""
+def transformers_config(path: Path, spec: LocalSpec, family: Family) -> Any:
+    """transformers' configuration of the checkpoint ``path``, of ``family``. It names the file that
+    the weights begin with: left to itself transformers takes ``model.safetensors`` wherever there
+    is one, also where an index is meant. Raises ``UnsupportedModel`` and ``CheckpointError``."""
     from transformers import AutoConfig
 
+    cls, raw = model_class(path, family), read_settings(path, "config.json")
     entry = require_weight_files(path).entry
     own = model_config(raw, family)
     try:
@@ -182,7 +178,7 @@ def _model_config(
         else:
             config_class = AutoConfig if _is_auto(cls) else cls.config_class
             config = config_class.from_pretrained(
-                str(path), local_files_only=True, trust_remote_code=trust_remote_code
+                str(path), local_files_only=True, trust_remote_code=spec.trust_remote_code
             )
     except Exception as error:  # what a config can make the library raise has no common base
         raise _load_error(path, error) from error

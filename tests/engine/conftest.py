@@ -65,3 +65,21 @@ def cuda_policy(monkeypatch: pytest.MonkeyPatch) -> list[FakeCudaGraphs]:
 
     monkeypatch.setattr(batch, "step_policy", step_policy)
     return made
+
+
+@pytest.fixture(autouse=True)
+def no_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of a fast path fails the test, instead of being answered the plain way."""
+
+    def failed(_self: LocalBackend, error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(LocalBackend, "_fall_back", failed)
+
+
+_FALL_BACK = LocalBackend._fall_back
+
+
+@pytest.fixture
+def may_fall_back(no_fall_back: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalBackend, "_fall_back", _FALL_BACK)

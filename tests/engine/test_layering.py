@@ -39,6 +39,7 @@ WITH_TRANSFORMERS = {
     "qwenvl/inference/kv_cache.py",
     "qwenvl/inference/model_runner.py",
     "qwenvl/inference/speculative/mtp.py",
+    "qwenvl/models/architecture.py",
     "qwenvl/models/attention.py",
     "qwenvl/models/load_progress.py",
     "qwenvl/models/loading.py",

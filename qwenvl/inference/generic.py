@@ -1,0 +1,121 @@
+"""Plain executor: transformers' own ``generate``, one request after another.
+
+For models that the scheduler was not verified on, for ``optimize: off``, and for a model on which a
+fast path has failed. Attention, cache, positions and the vision tower are the library's alone. The
+tokens are chosen by our sampler, so sampling, penalties, thinking, seeds and log-probabilities are
+those of the scheduler.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.memory import is_out_of_memory
+from ..prompting.prompt import Prompt
+from .active_request import ActiveRequest
+from .detokenizer import Detokenizer
+from .executor import Executor
+from .model_runner import interruptible
+from .sampler import Sampler
+from .sequence import SampledToken, new_row
+
+log = logging.getLogger(__name__)
+
+
+class PlainExecutor(Executor):
+    """Answers prompts one after the other, as transformers would."""
+
+    def _run(self) -> None:
+        while self._waiting:
+            index = self._waiting.popleft()
+            if not self._answer_within_memory(index):
+                self._loaded.recover_memory()
+                self._observer.restart(index)
+                if self._shrink(index):
+                    self._waiting.appendleft(index)
+
+    def _answer_within_memory(self, index: int) -> bool:
+        """Answers a request; False where memory ran out."""
+        try:
+            self._observer.check()
+            self._check_ram(self._memory_model.peak_bytes([self._needs[index]]))
+            self._answer(index)
+        except BaseException as error:
+            # Its frames hold tensors for as long as somebody looks at the error.
+            traceback.clear_frames(error.__traceback__)
+            if not is_out_of_memory(error):
+                raise
+            log.warning("Memory ran out for a single request: %s", error)
+            return False
+        return True
+
+    def _answer(self, index: int) -> None:
+        prompt, model = self._prompts[index], self._loaded.model
+        row = new_row(prompt, index)
+        decode = prompt.chat_template.decode
+        loop = _SamplingLoop(self, ActiveRequest(row, prompt, Detokenizer(decode)))
+        with interruptible(model, self._observer.check):
+            model.generate(
+                **model_inputs(model, prompt),
+                max_new_tokens=row.max_output,
+                do_sample=False,
+                eos_token_id=None,  # rows are ended by ``stopping``
+                pad_token_id=prompt.chat_template.pad_id,
+                logits_processor=[loop.choose],
+                stopping_criteria=[loop.is_finished],
+            )
+
+
+class _SamplingLoop:
+    """Puts our sampler into ``generate``: it chooses each token, and ``generate``, decoding
+    greedily, finds no other one possible."""
+
+    def __init__(self, executor: PlainExecutor, active: ActiveRequest):
+        self._executor, self._active = executor, active
+        self._sampler: Any = None
+        self._chosen = SampledToken(-1)
+
+    def choose(self, _ids: Tensor, logits: Tensor) -> Tensor:
+        """As a logits processor: scores ``[1, V]`` that leave one token."""
+        row = self._active.row
+        if self._sampler is None:
+            self._sampler = Sampler([row], logits.device, logits.shape[-1])
+        self._sampler.prepare()
+        tokens, logprobs = self._sampler.sample(logits)
+        self._chosen = SampledToken(int(tokens), None if logprobs is None else float(logprobs))
+        only = torch.full_like(logits, -torch.inf)
+        return only.index_fill_(1, tokens.clamp(min=0), 0.0)
+
+    def is_finished(self, _ids: Tensor, _scores: Any, **_: Any) -> Tensor:
+        """As a stopping criterion."""
+        executor, row = self._executor, self._active.row
+        executor._observer.check()
+        finished = executor._take(self._active, self._chosen)
+        if not finished:
+            self._sampler.accept(0, self._chosen.id)
+            if row.thought_repeats and row.thinking:
+                self._sampler.close_thought(0)
+        return torch.tensor([finished], device=_ids.device)
+
+
+def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
+    """Arguments of ``model.generate`` for ``prompt``, as transformers' own processors make them."""
+    device = next(model.parameters()).device
+    ids = torch.tensor([prompt.ids], device=device)
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if prompt.spans:
+        patches = prompt.image_processor.pixel_values(prompt.request.images, device, model.dtype)
+        # A still picture is a clip of equal frames to the library.
+        frames = prompt.image_processor.temporal_patch_size
+        repeated = patches.view(len(patches), 3, 1, -1).expand(-1, -1, frames, -1)
+        inputs["pixel_values"] = repeated.reshape(len(patches), -1)
+        inputs["image_grid_thw"] = torch.tensor([s.grid for s in prompt.spans], device=device)
+    if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
+        inputs["mm_token_type_ids"] = (ids == prompt.chat_template.image_token_id).long()
+    return inputs
