@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from ..checkpoints.files import read_settings, readable_size
 from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
 from ..families import family_of, is_default, model_config
 from ..fine_tunes import as_tuned
+from ..inference import fast_path_check
+from ..inference.fast_path_check import FastPathCheck
 from ..inference.generic import PlainExecutor
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed, token_need
 from ..inference.prefix_cache import PrefixCache
@@ -40,6 +42,9 @@ from ..types import Family, LocalSpec, Request, Response
 log = logging.getLogger(__name__)
 
 _LOADING = threading.Lock()
+
+_FAST_PATHS: dict[Hashable, dict[str, str]] = {}
+"""What the checks of this process found, by checkpoint, options and device."""
 
 
 def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
@@ -144,6 +149,7 @@ class LocalBackend:
         # What was measured of drafts stays true from call to call.
         self.adaptive_lookup, self.adaptive_mtp = AdaptiveSpeculation(), AdaptiveSpeculation()
         self._memory_model: MemoryModel | None = None
+        self._checked: Any = None  # the model whose fast paths have been checked
         self._closed = False
         # Of the call that is being served; others wait for it without MEMORY_LOCK.
         self._turn = threading.RLock()
@@ -206,6 +212,7 @@ class LocalBackend:
     def release(self) -> None:
         self.weights.release()
         self._memory_model, self.batch_limits = None, BatchLimits()
+        self._checked = None
         self.memory.empty_cache()
 
     def close(self) -> None:
@@ -250,6 +257,8 @@ class LocalBackend:
     ) -> dict[int, Response]:
         """By the scheduler if that can run this model. Where it fails, what is left is answered the
         plain way, as is all that comes later."""
+        if not self.plain_reason and fast_path_check.is_needed(self):
+            self._check_fast_paths(memory_model, observer)
         if self.plain_reason:
             return PlainExecutor(self, prompts, memory_model, observer).run()
         guarded = GuardedObserver(observer)
@@ -266,6 +275,34 @@ class LocalBackend:
         for index in left:
             observer.restart(index)
         return scheduler.responses | self._run(left, self.load_weights(0, observer), observer)
+
+    def _check_fast_paths(self, memory_model: MemoryModel, observer: Observer) -> None:
+        """Once for each checkpoint, options and device in a process; what did not agree then is
+        turned off whenever the weights have been read again."""
+        if self._checked is self.model:
+            return
+        key = (self._files, self.device)
+        if key not in _FAST_PATHS:
+            _FAST_PATHS[key] = FastPathCheck(self, memory_model, observer).run()
+            for name, problem in _FAST_PATHS[key].items():
+                if problem:
+                    log.warning(
+                        "Left off for this model, since it did not agree with transformers' own "
+                        "generate on %s: %s (%s)",
+                        self.device,
+                        name,
+                        problem,
+                    )
+        fast_path_check.turn_off(self, _FAST_PATHS[key])
+        if problem := _FAST_PATHS[key][fast_path_check.SCHEDULER]:
+            self.plain_reason = f"the scheduler did not agree with it ({problem})"
+        self._checked = self.model
+
+    @property
+    def fast_path_problems(self) -> Mapping[str, str] | None:
+        """What the check of the fast paths found, by the name of each path: why it is off, empty
+        where it agreed. None where none was needed yet."""
+        return _FAST_PATHS.get((self._files, self.device))
 
     def _fall_back(self, error: Exception) -> None:
         """From now on the model runs as it comes. Its weights are read again, without patches."""

@@ -36,6 +36,23 @@ _CAPTURE_LOCK = threading.Lock()
 another thread launches on the capture stream meanwhile would become part of the graph."""
 
 
+def disable(model: Any) -> None:
+    """Steps of ``model`` are not captured from now on."""
+    _DISABLED.add(model)
+
+
+@contextmanager
+def disabled(model: Any) -> Iterator[None]:
+    """Steps of ``model`` are not captured while the block runs."""
+    before = model in _DISABLED
+    disable(model)
+    try:
+        yield
+    finally:
+        if not before:
+            _DISABLED.discard(model)
+
+
 class CudaGraphs:
     """Graphs of ``model``'s steps, by a key that names their shapes. Their tensors must stay where
     they are: ``forget`` when one has moved."""
@@ -75,7 +92,7 @@ class CudaGraphs:
         self._pool = None
 
     def _disable(self, why: object) -> None:
-        _DISABLED.add(self._model)
+        disable(self._model)
         self.forget()
         log.info("Steps of this model are launched one kernel at a time: %s", why)
 

@@ -77,8 +77,8 @@ class Model:
 class FakeCudaGraphs(CudaGraphs):
     """``CudaGraphs`` that capture fake graphs."""
 
-    def __init__(self) -> None:
-        super().__init__(torch.device("cpu"), Model())
+    def __init__(self, model: Any = None) -> None:
+        super().__init__(torch.device("cpu"), model or Model())
         self.captures = self.replays = 0
 
     def _synchronizes(self, step: Callable[[], None]) -> bool:

@@ -17,6 +17,11 @@ class AdaptiveSpeculation:
         self._tokens = 0.0
         self._verifications = 0
         self._pause = 0
+        self._is_off = False
+
+    def turn_off(self) -> None:
+        """No more drafts of this source."""
+        self._is_off = True
 
     def record_decode(self, seconds: float) -> None:
         """A decode step, one token a row, took ``seconds``."""
@@ -42,7 +47,7 @@ class AdaptiveSpeculation:
     def pays(self) -> bool:
         """Whether to draft now. True too for what has not been tried, once a decode step has been
         measured to compare with."""
-        return not self._pause and self._decode_seconds is not None
+        return not self._is_off and not self._pause and self._decode_seconds is not None
 
 
 def _moving_average(old: float | None, new: float) -> float:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,3 +89,30 @@ def _fused(kind: Any, formula: Callable[..., Tensor] | None) -> type:
         return formula(self, x, *gate)
 
     return type(f"Quick{kind.__name__}", (kind,), {"forward": forward})
+
+
+def is_applied(model: nn.Module) -> bool:
+    """Whether any norm of ``model`` is a replaced one."""
+    return bool(_replaced(model))
+
+
+def remove(model: nn.Module) -> None:
+    """Gives ``model`` its own norms back."""
+    for norm in _replaced(model):
+        norm.__class__ = type(norm).__base__
+
+
+@contextmanager
+def removed(model: nn.Module) -> Iterator[None]:
+    """While the block runs, ``model`` has its own norms."""
+    replaced = [(norm, type(norm)) for norm in _replaced(model)]
+    remove(model)
+    try:
+        yield
+    finally:
+        for norm, kind in replaced:
+            norm.__class__ = kind
+
+
+def _replaced(model: nn.Module) -> list[nn.Module]:
+    return [part for part in model.modules() if type(part).__module__ == __name__]
