@@ -134,6 +134,11 @@ class Batch:
             self._deferred = []
         self.kv_cache.free(slot)
 
+    def snapshot(self, slot: int) -> Prefill:
+        """A copy of what is cached of the row of ``slot``."""
+        self._commit_deferred()
+        return Prefill(*self.kv_cache.snapshot(slot))
+
     def close_thought(self, slot: int) -> None:
         """The row of ``slot`` closes its thought with its next tokens."""
         self._sampler.close_thought(slot)

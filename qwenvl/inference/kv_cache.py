@@ -9,6 +9,7 @@ each slot.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,6 +150,23 @@ class SlotCache:
             else:
                 _replace_state(layer, slot, part)
         return moved
+
+    def snapshot(self, slot: int) -> tuple[Any, int]:
+        """A copy of the cache of one row, as ``add`` takes it, and its length."""
+        from transformers.cache_utils import Cache, DynamicLayer
+
+        length, layers = self.lengths[slot], []
+        for layer in self._layers:
+            if not _is_linear(layer):
+                made = DynamicLayer()
+                made.keys = layer.keys[slot : slot + 1, :, :length].clone()
+                made.values = layer.values[slot : slot + 1, :, :length].clone()
+                made.dtype, made.device = made.keys.dtype, made.keys.device
+                made.is_initialized = True
+            else:
+                made = _copied_state(layer, slot)
+            layers.append(made)
+        return Cache(layers=layers), length
 
     def free(self, slot: int) -> None:
         """The row of ``slot`` is finished."""
@@ -319,6 +337,23 @@ def _replace_state(layer: Any, slot: int, part: Any) -> None:
         for index, state in getattr(layer, name).items():
             if state is not None:
                 state[slot] = getattr(part, name)[index][0]
+
+
+def _copied_state(layer: Any, slot: int) -> Any:
+    """A layer of linear attention with the state of one slot."""
+    made = copy.copy(layer)
+    for name in ("conv_states", "recurrent_states"):
+        held = getattr(layer, name).items()
+        states = {index: s if s is None else s[slot : slot + 1].clone() for index, s in held}
+        setattr(made, name, states)
+    for name in (
+        "has_previous_state",
+        "is_conv_states_initialized",
+        "is_recurrent_states_initialized",
+        "conv_kernel_size",
+    ):
+        setattr(made, name, dict(getattr(layer, name)))
+    return made
 
 
 def _select_states(layer: Any, slots: Sequence[int]) -> None:

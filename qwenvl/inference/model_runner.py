@@ -26,11 +26,11 @@ from .vision_encoder import ImageInput, VisionEncoder
 @dataclass(frozen=True)
 class Prefill:
     """A prefilled prompt or prefix: its KV ``cache`` (one row), its ``length`` in tokens, and the
-    ``logits`` ``[V]`` of the token behind it."""
+    ``logits`` ``[V]`` of the token behind it; empty where they are not known."""
 
     cache: Any
     length: int
-    logits: Tensor
+    logits: Tensor = torch.empty(0)
 
     @property
     def nbytes(self) -> int:
@@ -88,8 +88,8 @@ class ModelRunner:
         prefix: Prefill | None = None,
     ) -> tuple[Prefill, int]:
         """Runs the prompt ``ids``, whose images have ``spans``, from its beginning, or from the end
-        of ``prefix``, with no image behind that; ``prefix`` is not changed. Gives also the M-RoPE
-        position of the next token."""
+        of ``prefix``, which is not changed. ``images``: those behind the prefix. Gives also the
+        M-RoPE position of the next token."""
         from transformers import DynamicCache
 
         start = prefix.length if prefix else 0

@@ -6,15 +6,15 @@ requests that come next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import compress
 
 from torch import Tensor
 
 from ..media.image_processor import pinned
 from ..observer import Observer
 from ..prompting.prompt import Prompt
-from . import prefix_cache
 from .active_request import ActiveRequest
 from .batch import NewRow
 from .detokenizer import Detokenizer
@@ -22,6 +22,7 @@ from .loaded_model import LoadedModel
 from .logits import can_verify
 from .model_runner import ModelRunner, Prefill, interruptible
 from .prefetch import Prefetcher
+from .prefix_cache import image_digest, prefix_key
 from .sampler import Sampler
 from .sequence import SampledToken, new_row
 from .speculative import mtp
@@ -58,11 +59,10 @@ class Prefiller:
         self._prefetcher.schedule(indices)
 
     def prefill(self, index: int) -> tuple[ActiveRequest, NewRow]:
-        """Runs a prompt: up to the end of its images unless that prefix is cached, then the text
-        behind them, and samples the first token."""
+        """Runs a prompt behind its longest cached prefix, and samples the first token."""
         prompt, runner = self._prompts[index], self._runner
         with interruptible(runner.model, self._observer.check):
-            prefix = self._image_prefix(index)
+            prefix = self._prefix(index)
             prefill, position = runner.prefill(prompt.ids, prompt.spans, prefix=prefix)
         row = new_row(prompt, index)
         sampler = Sampler([row], runner.device, len(prefill.logits))
@@ -75,26 +75,42 @@ class Prefiller:
         draft = mtp.new_draft(runner, prompt.ids, token.id) if can_verify(row) else None
         return active, NewRow(prefill, sampler, token, position, max_length, draft)
 
-    def _image_prefix(self, index: int) -> Prefill | None:
-        """The prefix that ends with the prompt's last image; None without images."""
+    def store_answer(self, active: ActiveRequest, answered: Prefill) -> None:
+        """Caches a conversation up to ``answered``, the end of the answer of ``active``."""
+        prompt, row = active.prompt, active.row
+        ids = [*prompt.ids, *row.output_ids, *row.end_ids]
+        if answered.length <= len(ids):
+            keys = self._image_keys(prompt)
+            key = prefix_key(ids, answered.length, keys, prompt.image_ends)
+            self._cache.put(key, answered)
+
+    def _prefix(self, index: int) -> Prefill | None:
+        """The prompt up to the end of its last image, or of a conversation's last message, which
+        is cached from now on. None where it has neither, and nothing of it is cached."""
         prompt = self._prompts[index]
-        if not prompt.image_prefix:
-            return None
-        key, keyed_images = self._prefetcher.take(index, self._observer.check)
-        prefix = self._cache.get(key, self._runner.device)
-        if prefix is None:
-            images = self._image_inputs(prompt, keyed_images)
-            ids = prompt.ids[: prompt.image_prefix]
-            prefix, _ = self._runner.prefill(ids, prompt.spans, images)
-            self._cache.put(key, prefix)
+        keyed_images = self._prefetcher.take(index, self._observer.check)
+        keys, prefix = [key for key, _ in keyed_images], None
+        if found := self._cache.longest(prompt.ids, keys, prompt.image_ends):
+            prefix = self._cache.get(found, self._runner.device)
+        for length in _boundaries(prompt):
+            start = prefix.length if prefix else 0
+            if start >= length:
+                continue
+            new = [end > start for end in prompt.image_ends]
+            images = self._image_inputs(prompt, keyed_images, new)
+            prefix, _ = self._runner.prefill(prompt.ids[:length], prompt.spans, images, prefix)
+            self._cache.put(prefix_key(prompt.ids, length, keys, prompt.image_ends), prefix)
         return prefix
 
-    def _image_inputs(self, prompt: Prompt, keyed_images: KeyedImages) -> list[ImageInput]:
-        """A prompt's images. One without cached features has its patches, and its features are
-        cached as soon as they are encoded."""
+    def _image_inputs(
+        self, prompt: Prompt, keyed_images: KeyedImages, wanted: Sequence[bool]
+    ) -> list[ImageInput]:
+        """A prompt's images that are ``wanted``. One without cached features has its patches, and
+        its features are cached as soon as they are encoded."""
         cache, weight = self._cache, self._runner.vision_weight
         inputs: dict[Hashable, ImageInput] = {}
-        for (key, image), span in zip(keyed_images, prompt.spans, strict=True):
+        given = list(compress(zip(keyed_images, prompt.spans, strict=True), wanted))
+        for (key, image), span in given:
             if key in inputs:
                 continue
             features, pixel_values = cache.get(key, self._runner.device), None
@@ -103,23 +119,37 @@ class Prefiller:
                     [image], weight.device, weight.dtype, self._observer.check
                 )
             inputs[key] = ImageInput(span.grid, pixel_values, features, partial(cache.put, key))
-        return [inputs[key] for key, _ in keyed_images]
+        return [inputs[key] for (key, _), _ in given]
 
-    def _prepare(self, index: int, check: Callable[[], None]) -> tuple[Hashable, KeyedImages]:
-        """What can be done for a prompt before the model's turn: the cache key of its image prefix,
-        and each image with its own key, in pinned memory unless it is not needed."""
+    def _prepare(self, index: int, check: Callable[[], None]) -> KeyedImages:
+        """What can be done for a prompt before the model's turn: each image with its key, in pinned
+        memory unless it is not needed."""
         prompt = self._prompts[index]
-        digests = []
-        for image in prompt.request.images:
+        keys = self._image_keys(prompt, check)
+        found = self._cache.longest(prompt.ids, keys, prompt.image_ends)
+        seen = len(found.ids) if found else 0
+        return [
+            (key, image if end <= seen or key in self._cache else pinned(image, self._device))
+            for key, image, end in zip(
+                keys, prompt.request.images, prompt.image_ends, strict=True
+            )
+        ]
+
+    def _image_keys(
+        self, prompt: Prompt, check: Callable[[], None] = lambda: None
+    ) -> list[Hashable]:
+        keys: list[Hashable] = []
+        for image, span in zip(prompt.request.images, prompt.spans, strict=True):
             check()  # a large photograph takes a while
             if id(image) not in self._digests:
-                self._digests[id(image)] = prefix_cache.image_digest(image)
-            digests.append(self._digests[id(image)])
-        ids = prompt.ids[: prompt.image_prefix]
-        prefix_key = prefix_cache.prefix_key(ids, digests, prompt.input_sizes)
-        keyed_images: KeyedImages = []
-        keys = zip(digests, prompt.input_sizes, strict=True)
-        for key, image in zip(keys, prompt.request.images, strict=True):
-            cached = prefix_key in self._cache or key in self._cache
-            keyed_images.append((key, image if cached else pinned(image, self._device)))
-        return prefix_key, keyed_images
+                self._digests[id(image)] = image_digest(image)
+            keys.append((self._digests[id(image)], span.input_size))
+        return keys
+
+
+def _boundaries(prompt: Prompt) -> list[int]:
+    """Lengths of the prefixes of ``prompt`` that other prompts may share."""
+    ends = [prompt.image_prefix]
+    if prompt.request.continues:
+        ends.append(prompt.last_message_end or 0)
+    return [end for end in sorted(set(ends)) if end]

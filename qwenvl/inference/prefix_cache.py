@@ -1,16 +1,16 @@
 """Prefix cache of KV states and vision features, keyed by content.
 
-Questions about one image share everything up to the image's end, or at least the image. Prefilled
-prefixes and vision features are kept in a bounded number of bytes, least recently used evicted
-first.
+Questions about one image share everything up to the image's end, or at least the image; a
+conversation shares all that was said before. Prefilled prefixes and vision features are kept in a
+bounded number of bytes, least recently used evicted first.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,11 +29,25 @@ def image_digest(image: Tensor) -> bytes:
     return hashlib.blake2b(flat.data, digest_size=16).digest() + repr(image.shape).encode()
 
 
+class PrefixKey(NamedTuple):
+    """Of a prefix: its tokens ``ids``, and for each of its images a key of content and size."""
+
+    ids: tuple[int, ...]
+    images: tuple[Hashable, ...]
+
+    @property
+    def bucket(self) -> Hashable:
+        """Equal for prefixes that can be those of one prompt."""
+        return self.images[0] if self.images else None
+
+
 def prefix_key(
-    ids: Sequence[int], digests: Sequence[bytes], sizes: Sequence[tuple[int, int]]
-) -> Hashable:
-    """Of a prefix: its tokens, and for each of its images the content and the input size."""
-    return tuple(ids), tuple(digests), tuple(sizes)
+    ids: Sequence[int], length: int, images: Sequence[Hashable], image_ends: Sequence[int]
+) -> PrefixKey:
+    """Of the first ``length`` tokens of a prompt ``ids``, whose ``images`` (their keys) end where
+    ``image_ends`` says."""
+    held = (key for key, end in zip(images, image_ends, strict=True) if end <= length)
+    return PrefixKey(tuple(ids[:length]), tuple(held))
 
 
 class PrefixCache:
@@ -47,6 +61,8 @@ class PrefixCache:
         self.hits = self.misses = 0
         self._entries: OrderedDict[Hashable, tuple[Prefill | VisionFeatures, int]] = OrderedDict()
         self._offloaded: set[Hashable] = set()
+        # Lengths of the prefixes in each bucket, with how many have them.
+        self._lengths: dict[Hashable, Counter[int]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._entries
@@ -65,6 +81,19 @@ class PrefixCache:
             self._offloaded.discard(key)
         return entry
 
+    def longest(
+        self, ids: Sequence[int], images: Sequence[Hashable], image_ends: Sequence[int]
+    ) -> PrefixKey | None:
+        """The key of the longest entry that a prompt begins with and goes on behind; see
+        ``prefix_key``."""
+        bucket = images[0] if images else None
+        for length in sorted(self._lengths.get(bucket, ()), reverse=True):
+            if length < len(ids):
+                key = prefix_key(ids, length, images, image_ends)
+                if key in self._entries:
+                    return key
+        return None
+
     def put(self, key: Hashable, entry: Prefill | VisionFeatures) -> None:
         """Adds ``entry`` unless it alone exceeds the capacity."""
         nbytes = entry.nbytes
@@ -73,6 +102,8 @@ class PrefixCache:
         self._evict(key)
         self._entries[key] = entry, nbytes
         self.nbytes += nbytes
+        if isinstance(key, PrefixKey):
+            self._lengths.setdefault(key.bucket, Counter())[len(key.ids)] += 1
         self.limit(self.max_bytes)
 
     def limit(self, max_bytes: int) -> None:
@@ -90,9 +121,19 @@ class PrefixCache:
     def clear(self) -> None:
         self._entries.clear()
         self._offloaded.clear()
+        self._lengths.clear()
         self.nbytes = 0
 
     def _evict(self, key: Hashable) -> None:
-        _, nbytes = self._entries.pop(key, (None, 0))
+        if key not in self._entries:
+            return
+        _, nbytes = self._entries.pop(key)
         self.nbytes -= nbytes
         self._offloaded.discard(key)
+        if isinstance(key, PrefixKey):
+            lengths = self._lengths[key.bucket]
+            lengths[len(key.ids)] -= 1
+            if not lengths[len(key.ids)]:
+                del lengths[len(key.ids)]
+            if not lengths:
+                del self._lengths[key.bucket]

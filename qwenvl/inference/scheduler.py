@@ -254,12 +254,22 @@ class Scheduler(Executor):
         if slot is None:
             return
         if finished:
+            if self._keeps_answer(active):
+                self._prefiller.store_answer(active, self._batch.snapshot(slot))
             self._slots[slot] = None
             self._batch.free(slot)
             return
         self._batch.accept(slot, token.id)
         if active.row.thought_repeats and active.row.thinking:
             self._batch.close_thought(slot)
+
+    @staticmethod
+    def _keeps_answer(active: ActiveRequest) -> bool:
+        """Whether the next turn of a conversation will begin with this answer as it stands. A
+        thought drops out, and so does what was cut off."""
+        row = active.row
+        ended = row.finish_reason in ("stop", "length") and not row.thought_length
+        return active.prompt.request.continues and ended
 
     # Preemption
 

@@ -29,7 +29,7 @@ class Row:
     log-probabilities are asked for. ``decode``: as for ``repetition.loop_start``. ``output_ids``:
     generated tokens, ``thought_length`` of them the thought; ``output_logprobs`` of each, None
     where they were not asked for. ``thought_repeats``: the thought is in a loop, and the sampler
-    should close it.
+    should close it. ``end_ids``: the end token that was generated behind them, if any.
     """
 
     index: int
@@ -45,6 +45,7 @@ class Row:
     output_logprobs: list[float | None] = field(default_factory=list)
     thought_length: int = 0
     thought_repeats: bool = False
+    end_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
 
     @property

@@ -12,7 +12,7 @@ def append_token(row: Row, token: int, logprob: float | None = None) -> None:
     """Appends a generated ``token`` to ``row``, and sets its ``finish_reason`` where that finishes
     it. An end token is not appended."""
     if token in row.eos_ids:
-        row.finish_reason = "stop"
+        row.finish_reason, row.end_ids = "stop", (token,)
         return
     row.output_ids.append(token)
     row.output_logprobs.append(logprob)

@@ -106,13 +106,29 @@ class Prompt:
         """Of its pictures."""
         return sum(image.nbytes for image in self.request.images)
 
+    @cached_property
+    def image_ends(self) -> list[int]:
+        """For each picture, how many tokens the prompt has up to its end."""
+        ends, at = [], 0
+        for span in self.spans:
+            at = self.ids.index(self.chat_template.image_token_id, at) + span.tokens
+            ends.append(at + 1)  # the vision end token included
+        return ends
+
     @property
     def image_prefix(self) -> int:
-        """Length in tokens of the prefix that ends with the last image: what questions about it
-        have in common; 0 without images."""
-        image_id = self.chat_template.image_token_id
-        indices = [index for index, token in enumerate(self.ids) if token == image_id]
-        return indices[-1] + 2 if indices else 0  # the vision end token included
+        """Length in tokens of the prefix that ends with the last picture: what questions about it
+        have in common; 0 without pictures."""
+        return self.image_ends[-1] if self.spans else 0
+
+    @cached_property
+    def last_message_end(self) -> int | None:
+        """Tokens up to the end of the last message, before the model's turn is opened: what the
+        conversation will have in common with its next turn, whatever becomes of a thought. None
+        where the chat template does not tell."""
+        ids = self.chat_template.encode(self.request, self.spans, answer=False)
+        length = len(ids)
+        return length if 0 < length < len(self.ids) and self.ids[:length] == ids else None
 
     def shrunk(self) -> Prompt | None:
         """The same with half the pixels; None where the request does not allow that or too little
