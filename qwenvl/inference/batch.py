@@ -134,10 +134,10 @@ class Batch:
             self._deferred = []
         self.kv_cache.free(slot)
 
-    def snapshot(self, slot: int) -> Prefill:
-        """A copy of what is cached of the row of ``slot``."""
+    def snapshot(self, slot: int, most: int) -> Prefill:
+        """A copy of what is cached of the row of ``slot``, ``most`` tokens if that can be had."""
         self._commit_deferred()
-        return Prefill(*self.kv_cache.snapshot(slot))
+        return Prefill(*self.kv_cache.snapshot(slot, most), self._logprobs.new_empty(0))
 
     def close_thought(self, slot: int) -> None:
         """The row of ``slot`` closes its thought with its next tokens."""

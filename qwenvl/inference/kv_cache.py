@@ -151,11 +151,14 @@ class SlotCache:
                 _replace_state(layer, slot, part)
         return moved
 
-    def snapshot(self, slot: int) -> tuple[Any, int]:
-        """A copy of the cache of one row, as ``add`` takes it, and its length."""
+    def snapshot(self, slot: int, most: int) -> tuple[Any, int]:
+        """A copy of the cache of one row, as ``add`` takes it, and its length: no more than
+        ``most`` tokens, unless the row has states, which are those of all of them."""
         from transformers.cache_utils import Cache, DynamicLayer
 
         length, layers = self.lengths[slot], []
+        if self.can_roll_back:
+            length = min(length, most)
         for layer in self._layers:
             if not _is_linear(layer):
                 made = DynamicLayer()
@@ -241,15 +244,15 @@ class SlotCache:
     def save_states(self) -> None:
         """Copies the states of linear attention, for ``restore_states``."""
         states = self._states()
-        if [state.shape for state in states] != [copy.shape for copy in self._saved_states]:
+        if [state.shape for state in states] != [saved.shape for saved in self._saved_states]:
             self._saved_states = [torch.empty_like(state) for state in states]
-        for copy, state in zip(self._saved_states, states, strict=True):
-            copy.copy_(state)
+        for saved, state in zip(self._saved_states, states, strict=True):
+            saved.copy_(state)
 
     def restore_states(self) -> None:
         """Back to the states at the last ``save_states``."""
-        for copy, state in zip(self._saved_states, self._states(), strict=True):
-            state.copy_(copy)
+        for saved, state in zip(self._saved_states, self._states(), strict=True):
+            state.copy_(saved)
 
     def _states(self) -> list[Tensor]:
         linear = [layer for layer in self._layers if _is_linear(layer)]

@@ -30,7 +30,7 @@ class Prefill:
 
     cache: Any
     length: int
-    logits: Tensor = torch.empty(0)
+    logits: Tensor
 
     @property
     def nbytes(self) -> int:

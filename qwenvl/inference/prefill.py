@@ -130,9 +130,7 @@ class Prefiller:
         seen = len(found.ids) if found else 0
         return [
             (key, image if end <= seen or key in self._cache else pinned(image, self._device))
-            for key, image, end in zip(
-                keys, prompt.request.images, prompt.image_ends, strict=True
-            )
+            for key, image, end in zip(keys, prompt.request.images, prompt.image_ends, strict=True)
         ]
 
     def _image_keys(

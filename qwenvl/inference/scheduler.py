@@ -255,7 +255,8 @@ class Scheduler(Executor):
             return
         if finished:
             if self._keeps_answer(active):
-                self._prefiller.store_answer(active, self._batch.snapshot(slot))
+                most = len(active.prompt.ids) + len(active.row.output_ids)
+                self._prefiller.store_answer(active, self._batch.snapshot(slot, most))
             self._slots[slot] = None
             self._batch.free(slot)
             return

@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from qwen_vl_suite.qwenvl.families import (
 from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
 from qwen_vl_suite.qwenvl.media.spans import Span
 from qwen_vl_suite.qwenvl.models import footprint
-from qwen_vl_suite.qwenvl.models.loading import load_model
 from qwen_vl_suite.qwenvl.prompting.prompt import context_length
 from qwen_vl_suite.qwenvl.types import Family, LocalSpec, Request, Sampling
 from safetensors.torch import load_file, save_file
@@ -184,8 +182,6 @@ def test_weights_beside_the_model_are_neither_counted_nor_complained_of(
     save_file({**weights, **more}, folder / "model.safetensors", metadata={"format": "pt"})
     assert require_complete(folder).problem == ""
     assert {w.name for w in footprint.weights(folder)} == {w.name for w in footprint.weights(plain)}
-
-
 
 
 @pytest.mark.parametrize("model_type", tiny.EXAMPLES)

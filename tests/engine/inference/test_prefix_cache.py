@@ -6,9 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl.inference import prefix_cache
 from qwen_vl_suite.qwenvl.inference.model_runner import Prefill
-from qwen_vl_suite.qwenvl.inference.prefix_cache import PrefixCache, image_digest
+from qwen_vl_suite.qwenvl.inference.prefix_cache import PrefixCache, image_digest, prefix_key
 from qwen_vl_suite.qwenvl.inference.vision_encoder import VisionFeatures
 
 
@@ -96,11 +95,42 @@ def test_the_digest_covers_every_pixel(data: bytes, place: int, change: int) -> 
 
 
 def test_keys_tell_prefixes_apart() -> None:
-    whole = prefix_cache.prefix_key([1, 2], [b"a"], [(32, 32)])
-    assert whole == prefix_cache.prefix_key((1, 2), (b"a",), ((32, 32),))
+    whole = prefix_key([1, 2, 3], 2, [(b"a", (32, 32))], [2])
+    assert whole == prefix_key((1, 2, 4), 2, ((b"a", (32, 32)),), (2,))
     others = [
-        prefix_cache.prefix_key([1, 3], [b"a"], [(32, 32)]),
-        prefix_cache.prefix_key([1, 2], [b"b"], [(32, 32)]),
-        prefix_cache.prefix_key([1, 2], [b"a"], [(32, 64)]),
+        prefix_key([1, 3], 2, [(b"a", (32, 32))], [2]),
+        prefix_key([1, 2], 2, [(b"b", (32, 32))], [2]),
+        prefix_key([1, 2], 2, [(b"a", (32, 64))], [2]),
+        prefix_key([1, 2], 1, [(b"a", (32, 32))], [2]),
     ]
-    assert whole not in others and len(set(others)) == 3
+    assert whole not in others and len(set(others)) == 4
+
+
+PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=7)
+
+
+@given(stored=st.lists(PROMPTS, max_size=8), wanted=PROMPTS, drop=st.sets(st.integers(0, 7)))
+def test_the_longest_prefix_of_a_prompt_is_found(
+    stored: list[list[int]], wanted: list[int], drop: set[int]
+) -> None:
+    """Token 0 is an image, alike wherever it stands first, second, ..."""
+
+    def images(ids: list[int]) -> tuple[list[str], list[int]]:
+        ends = [place + 1 for place, token in enumerate(ids) if token == 0]
+        return [f"image {number}" for number in range(len(ends))], ends
+
+    cache = PrefixCache()
+    for ids in stored:
+        cache.put(prefix_key(ids, len(ids), *images(ids)), entry(10))
+    for place in drop:
+        if place < len(stored):
+            cache._evict(prefix_key(stored[place], len(stored[place]), *images(stored[place])))
+    gone = [stored[place] for place in drop if place < len(stored)]
+    found = cache.longest(wanted, *images(wanted))
+    fitting = [ids for ids in stored if ids == wanted[: len(ids)] and ids not in gone]
+    fitting = [ids for ids in fitting if len(ids) < len(wanted)]
+    # One without an image is no help to a prompt with one.
+    fitting = [ids for ids in fitting if 0 in ids or 0 not in wanted]
+    assert (list(found.ids) if found else []) == max(fitting, key=len, default=[])
+    cache.clear()
+    assert cache.longest(wanted, *images(wanted)) is None
