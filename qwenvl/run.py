@@ -60,7 +60,8 @@ class Query:
     be shown: that query alone has no answer. ``sampling``: None for ``sampling_for``.
     The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
     ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
-    its text, instead of an exception."""
+    its text, instead of an exception. ``logprobs``: the result has the reply's tokens with their
+    log-probabilities."""
 
     task: Task
     picture: Tensor | BadImage
@@ -71,6 +72,7 @@ class Query:
     thinking: bool | None = None
     may_shrink: bool = False
     keep_unreadable: bool = False
+    logprobs: bool = False
 
 
 def answer(
@@ -180,6 +182,7 @@ def _request(backend: Backend, query: Query) -> Request:
         max_pixels=query.max_pixels,
         thinking=_resolve_thinking(backend, query.task, query.thinking),
         may_shrink=query.may_shrink,
+        logprobs=query.logprobs,
     )
 
 
@@ -202,6 +205,8 @@ def _parse(backend: Backend, query: Query, response: Response) -> Result:
         thinking=response.thinking,
         finish_reason=response.finish_reason,
         notes=(*_end_notes(_sampling(backend, query), response), *result.notes),
+        reply=response.text,
+        tokens=response.tokens if query.logprobs else (),
     )
 
 

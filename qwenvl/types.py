@@ -320,7 +320,8 @@ class Result:
     ``errors.UnreadableReply`` instead. ``error`` is set only if the caller asked to keep
     unreadable replies (``run.Query``); ``text`` is then the raw reply. ``notes``: what the user
     should know about this answer, a sentence each (it was cut at ``max_new_tokens``; boxes
-    reached outside the picture)."""
+    reached outside the picture). ``reply``: the model's own words; ``tokens``: these, token by
+    token, where log-probabilities were asked for."""
 
     text: str
     boxes: tuple[Box, ...] = ()
@@ -330,6 +331,8 @@ class Result:
     finish_reason: FinishReason = "stop"
     error: str = ""
     notes: tuple[str, ...] = ()
+    reply: str = ""
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True)

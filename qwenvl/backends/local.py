@@ -156,6 +156,7 @@ class LocalBackend:
         self._files: tuple[LocalSpec, object] | None = None
 
     def _define(self, definition: Definition) -> None:
+        self.has_failed = False  # whether a fast path has, for good
         self.chat_template = definition.chat_template
         self.family = definition.family
         self.image_processor = definition.image_processor
@@ -296,6 +297,7 @@ class LocalBackend:
         fast_path_check.turn_off(self, _FAST_PATHS[key])
         if problem := _FAST_PATHS[key][fast_path_check.SCHEDULER]:
             self.plain_reason = f"the scheduler did not agree with it ({problem})"
+            self.has_failed = True
         self._checked = self.model
 
     @property
@@ -307,6 +309,7 @@ class LocalBackend:
     def _fall_back(self, error: Exception) -> None:
         """From now on the model runs as it comes. Its weights are read again, without patches."""
         self.plain_reason = f"a fast path failed ({type(error).__name__}: {error})"
+        self.has_failed = True
         log.warning(
             "A fast path failed for this model, which is run by transformers' own generate from "
             "now on, more slowly: %s",

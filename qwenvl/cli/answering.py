@@ -117,6 +117,7 @@ def _answer_portion(
                 min_pixels=min_pixels,
                 max_pixels=max_pixels,
                 thinking=options.thinking,
+                logprobs=getattr(options, "logprobs", False),
             )
     numbers = list(queries)
     try:

@@ -57,7 +57,9 @@ def print_json(row: Mapping[str, Any]) -> None:
 
 def as_json(result: Result) -> dict[str, Any]:
     """``boxes`` and ``points`` in pixels of the original picture, ``text``, ``data`` and ``notes``
-    (see ``types.Result``). ``score`` is null unless one was computed."""
+    (see ``types.Result``). ``score`` is null unless one was computed. Where log-probabilities were
+    asked for: ``reply``, and ``tokens`` as ``[start, end, logprob]`` in its characters."""
+    tokens = [[token.start, token.end, token.logprob] for token in result.tokens]
     return {
         "boxes": [
             {
@@ -74,4 +76,5 @@ def as_json(result: Result) -> dict[str, Any]:
         "text": result.text,
         "data": result.data,
         "notes": list(result.notes),
+        **({"reply": result.reply, "tokens": tokens} if tokens else {}),
     }

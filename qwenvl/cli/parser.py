@@ -79,6 +79,10 @@ def _add_tasks(subparsers: Any) -> None:
     ground.add_argument("--find", required=True, help="what to find, several with commas")
     ground.add_argument("--kind", choices=("boxes", "points"), default="boxes")
     ground.add_argument("--max-count", type=_integer, default=0, help="0: as many as there are")
+    ground.add_argument(
+        "--logprobs", action="store_true",
+        help="with --json: the reply itself and each of its tokens' log-probability",
+    )  # fmt: skip
 
 
 def _add_roots(parser: argparse.ArgumentParser, about: str) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 State = Literal["on", "off", "failed", "not applicable"]
 
+_OF_THE_SCHEDULER = ("CUDA graphs", "prompt lookup", "MTP drafts")
+
 _KERNEL_PACKAGES = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
 """Modules, and the packages that bring them."""
 
@@ -36,9 +38,30 @@ class FastPath:
 def fast_paths(backend: LocalBackend) -> list[FastPath]:
     """Of a loaded model that has answered something: some are decided while it answers."""
     found: list[Callable[[LocalBackend], FastPath]] = [
-        _patch_embedding, _norms, _linear_attention, _cuda_graphs, _prompt_lookup, _mtp,
+        _scheduler, _patch_embedding, _norms, _linear_attention, _cuda_graphs, _prompt_lookup, _mtp,
     ]  # fmt: skip
-    return [one(backend) for one in found]
+    return [_checked(one(backend), backend) for one in found]
+
+
+def _checked(path: FastPath, backend: LocalBackend) -> FastPath:
+    """With what the check of the fast paths on this device found, if there was one."""
+    problems = backend.fast_path_problems or {}
+    if problem := problems.get(path.name):
+        return FastPath(path.name, "failed", problem)
+    if backend.plain_reason and path.state == "on" and path.name in _OF_THE_SCHEDULER:
+        return FastPath(path.name, "off", "the scheduler is not used")
+    if path.name in problems and path.state == "on":
+        reason = "; ".join(filter(None, [path.reason, "checked: agrees with the plain path"]))
+        return FastPath(path.name, "on", reason)
+    return path
+
+
+def _scheduler(backend: LocalBackend) -> FastPath:
+    if backend.plain_reason:
+        return FastPath(
+            "scheduler", "failed" if backend.has_failed else "off", backend.plain_reason
+        )
+    return FastPath("scheduler", "on", "requests are answered in batches")
 
 
 def attention_reason(spec: LocalSpec, device: torch.device, dtype: torch.dtype) -> str:

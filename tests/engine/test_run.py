@@ -51,6 +51,17 @@ def test_one_result_per_picture_in_order_from_one_batched_run() -> None:
     assert {request.system for request in backend.requests} == {"be kind"}
 
 
+def test_log_probabilities_reach_the_result_where_they_are_asked_for() -> None:
+    reply = Reply(BOX, logprobs=-0.5)
+    (found,) = answer(ScriptedBackend(reply), ground("cat"), pictures(1), logprobs=True)
+    assert found.boxes and found.reply == BOX
+    assert "".join(found.reply[token.start : token.end] for token in found.tokens) == BOX
+    assert {token.logprob for token in found.tokens} == {-0.5}
+    backend = ScriptedBackend(reply)
+    (plain,) = answer(backend, ground("cat"), pictures(1))
+    assert plain.tokens == () and not backend.requests[0].logprobs
+
+
 def test_thinking_and_finish_reason_reach_the_result() -> None:
     backend = ScriptedBackend(Reply("one", thinking="hm", finish_reason="repetition"))
     (found,) = answer(backend, describe(), pictures(1))

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 from asking import Always, Never
-from qwen_vl_suite.qwenvl.backends.local import open_checkpoint
+from qwen_vl_suite.qwenvl.backends.local import load, open_checkpoint
 from qwen_vl_suite.qwenvl.doctor import bandwidth, fast_paths, model_facts, speed
 from qwen_vl_suite.qwenvl.doctor.time_limit import TimeIsUp, TimeLimit
 from qwen_vl_suite.qwenvl.inference import cuda_graphs
@@ -29,6 +29,7 @@ def reasons(backend):
 def test_a_model_on_the_processor(backend):
     loaded = backend("qwen3_vl")
     assert states(loaded) == {
+        "scheduler": "on",
         "patch embedding": "on",
         "fused RMS norms": "not applicable",
         "linear attention kernels": "not applicable",
@@ -36,6 +37,23 @@ def test_a_model_on_the_processor(backend):
         "prompt lookup": "on" if loaded.adaptive_lookup.pays else "off",
         "MTP drafts": "not applicable",
     }
+
+
+def test_a_model_as_it_comes(checkpoint):
+    loaded = load(LocalSpec(str(checkpoint("qwen3_5", mtp=True)), device="cpu", optimize="off"))
+    assert "on" not in states(loaded).values()
+    assert reasons(loaded)["scheduler"] == "optimize is off"
+
+
+def test_what_the_check_of_a_card_found(checkpoint, monkeypatch):
+    loaded = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu"))
+    found = {"scheduler": "", "prompt lookup": "token 3 was 5 and not 6", "CUDA graphs": ""}
+    monkeypatch.setattr(type(loaded), "fast_path_problems", found)
+    assert states(loaded)["prompt lookup"] == "failed"
+    assert reasons(loaded)["prompt lookup"] == "token 3 was 5 and not 6"
+    assert reasons(loaded)["scheduler"].endswith("checked: agrees with the plain path")
+    loaded.plain_reason, loaded.has_failed = "a fast path failed (RuntimeError: x)", True
+    assert states(loaded)["scheduler"] == "failed"
 
 
 def test_drafts_are_on_while_they_pay(backend):
@@ -59,6 +77,7 @@ class Pretended:
     """A loaded model that is said to be on a card."""
 
     device = CUDA
+    plain_reason, has_failed, fast_path_problems = "", False, None
 
     def __init__(self, backend):
         self.model, self.family = backend.model, backend.family
