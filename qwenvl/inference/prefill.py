@@ -15,6 +15,7 @@ from torch import Tensor
 from ..media.image_processor import pinned
 from ..observer import Observer
 from ..prompting.prompt import Prompt
+from . import prefix_cache
 from .active_request import ActiveRequest
 from .batch import NewRow
 from .detokenizer import Detokenizer
@@ -22,7 +23,6 @@ from .loaded_model import LoadedModel
 from .logits import can_verify
 from .model_runner import ModelRunner, Prefill, interruptible
 from .prefetch import Prefetcher
-from .prefix_cache import image_digest, prefix_key
 from .sampler import Sampler
 from .sequence import SampledToken, new_row
 from .speculative import mtp
@@ -81,7 +81,7 @@ class Prefiller:
         ids = [*prompt.ids, *row.output_ids, *row.end_ids]
         if answered.length <= len(ids):
             keys = self._image_keys(prompt)
-            key = prefix_key(ids, answered.length, keys, prompt.image_ends)
+            key = prefix_cache.prefix_key(ids, answered.length, keys, prompt.image_ends)
             self._cache.put(key, answered)
 
     def _prefix(self, index: int) -> Prefill | None:
@@ -99,7 +99,9 @@ class Prefiller:
             new = [end > start for end in prompt.image_ends]
             images = self._image_inputs(prompt, keyed_images, new)
             prefix, _ = self._runner.prefill(prompt.ids[:length], prompt.spans, images, prefix)
-            self._cache.put(prefix_key(prompt.ids, length, keys, prompt.image_ends), prefix)
+            self._cache.put(
+                prefix_cache.prefix_key(prompt.ids, length, keys, prompt.image_ends), prefix
+            )
         return prefix
 
     def _image_inputs(
@@ -140,7 +142,7 @@ class Prefiller:
         for image, span in zip(prompt.request.images, prompt.spans, strict=True):
             check()  # a large photograph takes a while
             if id(image) not in self._digests:
-                self._digests[id(image)] = image_digest(image)
+                self._digests[id(image)] = prefix_cache.image_digest(image)
             keys.append((self._digests[id(image)], span.input_size))
         return keys
 

@@ -57,6 +57,17 @@ def card(
     return made
 
 
+@pytest.fixture
+def plain(checkpoint: Callable[..., Path]) -> Callable[..., list[str]]:
+    """``plain("qwen3_vl")``: the texts of the plain path."""
+
+    def answered(model_type: str, **options: Any) -> list[str]:
+        folder = checkpoint(model_type, **options)
+        return texts(load(LocalSpec(str(folder), device="cpu", optimize="off")))
+
+    return answered
+
+
 def texts(subject: LocalBackend) -> list[str]:
     return [answer.text for answer in subject.generate(QUESTIONS)]
 
@@ -97,7 +108,7 @@ def test_a_check_is_made_once_in_a_process(card: Any, monkeypatch: pytest.Monkey
 
 
 def test_norms_that_do_not_agree_are_left_off(
-    card: Any, backend: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    card: Any, plain: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(norms, "rms_norm", wrong_norm)
     monkeypatch.setattr(norms, "_formula", lambda _: norms._plain)
@@ -105,7 +116,7 @@ def test_norms_that_do_not_agree_are_left_off(
     assert norms.is_applied(subject.model)
     with caplog.at_level(logging.WARNING):
         found = texts(subject)
-    assert found == texts(backend("qwen3_vl"))
+    assert found == plain("qwen3_vl")
     problems = subject.fast_path_problems
     assert problems["fused RMS norms"].startswith("token") and not norms.is_applied(subject.model)
     assert [name for name, problem in problems.items() if problem] == ["fused RMS norms"]
@@ -127,9 +138,9 @@ class WrongReplays(FakeCudaGraphs):
         raise RuntimeError("CUDA error: misaligned address")
 
 
-def test_graphs_that_fail_are_left_off(card: Any, backend: Any) -> None:
+def test_graphs_that_fail_are_left_off(card: Any, plain: Any) -> None:
     subject = card(kind=WrongReplays)
-    assert texts(subject) == texts(backend("qwen3_vl"))
+    assert texts(subject) == plain("qwen3_vl")
     problems = subject.fast_path_problems
     assert "misaligned address" in problems["CUDA graphs"]
     assert [name for name, problem in problems.items() if problem] == ["CUDA graphs"]
@@ -137,7 +148,7 @@ def test_graphs_that_fail_are_left_off(card: Any, backend: Any) -> None:
 
 
 def test_drafts_whose_verification_does_not_agree_are_left_off(
-    card: Any, backend: Any, monkeypatch: pytest.MonkeyPatch
+    card: Any, plain: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verify = Batch.verify
 
@@ -147,7 +158,7 @@ def test_drafts_whose_verification_does_not_agree_are_left_off(
 
     monkeypatch.setattr(Batch, "verify", accepting)
     subject = card("qwen3_5", mtp=True)
-    assert texts(subject) == texts(backend("qwen3_5"))
+    assert texts(subject) == plain("qwen3_5", mtp=True)
     problems = subject.fast_path_problems
     assert {name for name, problem in problems.items() if problem} == {
         "prompt lookup",
@@ -157,14 +168,13 @@ def test_drafts_whose_verification_does_not_agree_are_left_off(
 
 
 def test_a_scheduler_that_does_not_agree_is_not_used(
-    card: Any, backend: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    card: Any, plain: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    step = ModelRunner.step
+    step, expected = ModelRunner.step, plain("qwen3_vl")
 
     def off_by_one(self: ModelRunner, cache: Any, tokens: Any, positions: Any) -> Any:
         return step(self, cache, tokens, positions).roll(1, -1)
 
-    expected = texts(backend("qwen3_vl"))
     monkeypatch.setattr(ModelRunner, "step", off_by_one)
     subject = card()
     with caplog.at_level(logging.WARNING):
