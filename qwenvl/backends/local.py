@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import threading
 import traceback
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,14 @@ import torch
 
 from ..checkpoints import inspection
 from ..checkpoints.files import read_settings, readable_size
-from ..errors import BadImage, BadOption, IncompleteCheckpoint, OutOfMemory, QwenVLError
+from ..errors import (
+    BadImage,
+    BadOption,
+    IncompleteCheckpoint,
+    OutOfMemory,
+    QwenVLError,
+    Unavailable,
+)
 from ..families import family_of, is_default, model_config
 from ..fine_tunes import as_tuned
 from ..inference import fast_path_check
@@ -25,6 +34,7 @@ from ..inference.generic import PlainExecutor
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed, token_need
 from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
+from ..inference.scoring import CandidateScorer, PromptEmbedder, PromptReader
 from ..inference.speculative.adaptive import AdaptiveSpeculation
 from ..media.image_processor import ImageProcessor
 from ..models.architecture import plain_reason
@@ -38,6 +48,7 @@ from ..observer import GuardedObserver, Observer
 from ..prompting.chat_template import ChatTemplate
 from ..prompting.prompt import Prompt, context_length
 from ..types import Family, LocalSpec, Request, Response
+from .base import check_candidates
 
 log = logging.getLogger(__name__)
 
@@ -317,6 +328,50 @@ class LocalBackend:
         )
         traceback.clear_frames(error.__traceback__)
         self.release()
+
+    def score(
+        self,
+        requests: Sequence[Request],
+        candidates: Sequence[str],
+        observer: Observer | None = None,
+    ) -> list[list[float]]:
+        """See ``Scorer.score``."""
+        check_candidates(candidates)
+        ids = [self._text_ids(text) for text in candidates]
+        return self._read(requests, observer, partial(CandidateScorer, candidates=ids))
+
+    def embed(
+        self, requests: Sequence[Request], observer: Observer | None = None
+    ) -> list[list[float]]:
+        """See ``Embedder.embed``."""
+        return self._read(requests, observer, PromptEmbedder)
+
+    def _read(
+        self,
+        requests: Sequence[Request],
+        observer: Observer | None,
+        reader: Callable[..., PromptReader[list[float]]],
+    ) -> list[list[float]]:
+        observer = observer or Observer()
+        self._refresh(observer)
+        if self.plain_reason:
+            raise Unavailable(
+                f"This model cannot compare texts or pictures here: {self.plain_reason}. Choose "
+                "another model, or optimize: auto in the Loader."
+            )
+        prompts = dict(enumerate(self.prompt(self._without_thought(r)) for r in requests))
+        with acquired(self._turn, observer.check):
+            executor = reader(self, prompts, self.load_weights(0, observer), observer)
+            executor.run()
+        return [executor.results[index] for index in range(len(requests))]
+
+    def _text_ids(self, text: str) -> list[int]:
+        return self.chat_template.tokenize(self.chat_template.escaped(text))
+
+    def _without_thought(self, request: Request) -> Request:
+        if not self.thinks(request.thinking):
+            return request
+        return dataclasses.replace(request, thinking=False if not self.thinks(False) else None)
 
     def _prompts(
         self, requests: Sequence[Request]

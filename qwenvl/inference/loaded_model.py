@@ -14,6 +14,7 @@ from ..observer import Observer
 from ..prompting.chat_template import ChatTemplate
 from ..types import Family
 from .memory_model import BatchLimits
+from .model_runner import ModelRunner
 from .prefix_cache import PrefixCache
 from .speculative.adaptive import AdaptiveSpeculation
 
@@ -47,3 +48,9 @@ class LoadedModel(Protocol):
     def recover_memory(self) -> None:
         """After memory ran out: gives back all that is not in use."""
         ...
+
+
+def model_runner(loaded: LoadedModel) -> ModelRunner:
+    """Forward passes of ``loaded``, whose weights are on their device."""
+    merge_size = loaded.image_processor.merge_size
+    return ModelRunner(loaded.model, loaded.chat_template.image_token_id, merge_size)

@@ -59,11 +59,9 @@ class Prefiller:
         self._prefetcher.schedule(indices)
 
     def prefill(self, index: int) -> tuple[ActiveRequest, NewRow]:
-        """Runs a prompt behind its longest cached prefix, and samples the first token."""
+        """Runs a prompt, and samples the first token."""
         prompt, runner = self._prompts[index], self._runner
-        with interruptible(runner.model, self._observer.check):
-            prefix = self._prefix(index)
-            prefill, position = runner.prefill(prompt.ids, prompt.spans, prefix=prefix)
+        prefill, position = self.read(index)
         row = new_row(prompt, index)
         sampler = Sampler([row], runner.device, len(prefill.logits))
         sampler.prepare()
@@ -74,6 +72,14 @@ class Prefiller:
         active = ActiveRequest(row, prompt, Detokenizer(prompt.chat_template.decode))
         draft = mtp.new_draft(runner, prompt.ids, token.id) if can_verify(row) else None
         return active, NewRow(prefill, sampler, token, position, max_length, draft)
+
+    def read(self, index: int) -> tuple[Prefill, int]:
+        """Runs a prompt behind its longest cached prefix. Gives also the M-RoPE position of the
+        next token."""
+        prompt, runner = self._prompts[index], self._runner
+        with interruptible(runner.model, self._observer.check):
+            prefix = self._prefix(index)
+            return runner.prefill(prompt.ids, prompt.spans, prefix=prefix)
 
     def store_answer(self, active: ActiveRequest, answered: Prefill) -> None:
         """Caches a conversation up to ``answered``, the end of the answer of ``active``."""

@@ -18,10 +18,9 @@ from . import prefix_cache
 from .active_request import ActiveRequest
 from .batch import Batch, NewRow
 from .executor import Executor
-from .loaded_model import LoadedModel
+from .loaded_model import LoadedModel, model_runner
 from .logits import can_verify
 from .memory_model import MemoryModel
-from .model_runner import ModelRunner
 from .prefill import Prefiller
 from .sequence import SampledToken
 from .speculative.adaptive import AdaptiveSpeculation
@@ -72,9 +71,7 @@ class Scheduler(Executor):
         loaded.prefix_cache.limit(min(prefix_cache.MAX_BYTES, free // 4))
         nbytes = free if self._limits.nbytes is None else min(free, self._limits.nbytes)
         self._limits = dataclasses.replace(self._limits, nbytes=nbytes)
-        runner = ModelRunner(
-            loaded.model, loaded.chat_template.image_token_id, loaded.image_processor.merge_size
-        )
+        runner = model_runner(loaded)
         self._batch = Batch(runner)
         self._prefiller = Prefiller(loaded, runner, self._prompts, self._observer)
         self._prefiller.schedule(self._waiting)

@@ -134,12 +134,13 @@ class ChatTemplate:
                 "The chat template of this checkpoint leaves out earlier answers, so it cannot "
                 "hold a conversation. Replace chat_template.jinja by the original model's."
             )
-        ids = self._tokenize(pieces[0])
+        ids = self.tokenize(pieces[0])
         for answered, piece in zip(generated, pieces[1:], strict=True):
-            ids += [*answered, *self._tokenize(piece)]
+            ids += [*answered, *self.tokenize(piece)]
         return self._expanded(ids, counts)
 
-    def _tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
+        """``text`` alone; a token that is special stays one."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
@@ -173,12 +174,12 @@ class ChatTemplate:
 
     def _content(self, part: Part, places: Iterator[str]) -> dict[str, Any]:
         if isinstance(part, str):
-            return {"type": "text", "text": self._escaped(part)}
+            return {"type": "text", "text": self.escaped(part)}
         if isinstance(part, Generated):
             return {"type": "text", "text": next(places)}
         return {"type": "image"}
 
-    def _escaped(self, text: str) -> str:
+    def escaped(self, text: str) -> str:
         """User text as well-formed Unicode, with control tokens broken up so that the tokenizer
         reads them as text."""
         text = well_formed(text).replace(_OPEN, "\ufffd")
