@@ -1,4 +1,4 @@
-"""Scoring: probabilities of given texts as answers, and prompts as vectors; nothing is generated."""
+"""Scoring: probabilities of given texts as answers, and prompts as vectors."""
 
 from __future__ import annotations
 
