@@ -191,7 +191,10 @@ def open_model(folder: Path, **settings: str) -> Model:
     from qwen_vl_suite.qwenvl.types import LocalSpec
 
     backend = load(LocalSpec(str(folder), **settings))
-    backend.chat_template.eos_ids = frozenset()
+    template = backend.chat_template
+    template.eos_ids = frozenset()
+    # A thought is no part of an answer, and random weights may begin one.
+    template.media_token_ids |= set(template.tokenizer.encode("<think>", add_special_tokens=False))
     return Model(backend, folder, backend.model.dtype is torch.float32)
 
 

@@ -231,6 +231,17 @@ def test_batches_and_questions_are_measured_after_they_were_equal(tiny_model: mo
         assert figure.ours > 0 and figure.theirs > 0
 
 
+def test_answers_of_random_weights_hold_no_thoughts(tiny_model: models.Model):
+    (think,) = tiny_model.backend.chat_template.tokenizer.encode("<think>")
+    head = tiny_model.backend.model.get_output_embeddings()
+    likely = torch.zeros(head.out_features)
+    likely[think] = 1e6
+    hook = head.register_forward_hook(lambda _module, _inputs, logits: logits + likely)
+    (said,) = speed.generated_ids(tiny_model.backend, speed.questions(1, 64, 6))
+    hook.remove()
+    assert len(said) == 6 and think not in said
+
+
 def test_a_batch_with_one_wrong_token_has_no_figure(
     monkeypatch: pytest.MonkeyPatch, tiny_model: models.Model
 ):
