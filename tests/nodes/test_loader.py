@@ -200,8 +200,10 @@ def test_every_widget_reaches_the_handle(root: Path, run_node: Callable[..., Any
         device="cpu",
         min_pixels=4096,
         max_pixels=65536,
+        optimize="off",
     )
-    assert handle.spec == LocalSpec(str(library.BUNDLED), "fp32", "4bit", "eager", "cpu")
+    spec = LocalSpec(str(library.BUNDLED), "fp32", "4bit", "eager", "cpu", optimize="off")
+    assert handle.spec == spec
     assert (handle.min_pixels, handle.max_pixels) == (4096, 65536)
 
 

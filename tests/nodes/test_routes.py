@@ -113,6 +113,7 @@ def test_the_forecast_of_a_loaded_model(cache: ModelCache, memory: Machine) -> N
     found = forecast_of(NANO, attention="sdpa")
     assert (found["loaded"], found["fits"]) == ("ram", "no")
     assert forecast_of(NANO, attention="eager")["loaded"] == ""  # another model, by its settings
+    assert forecast_of(NANO, attention="sdpa", optimize="off")["loaded"] == ""
 
 
 def test_the_forecast_of_a_model_that_runs_elsewhere(cache: ModelCache, memory: Machine) -> None:

@@ -293,6 +293,23 @@ def test_the_other_options_reach_the_request(run, model, pictures):
     )  # fmt: skip
 
 
+def test_options_of_the_model_reach_its_spec(run, model, pictures):
+    backend = model("a cat")
+    run("describe", pictures[0], "--optimize", "off", "--precision", "fp32", "--device", "cpu")
+    (spec,) = backend.specs
+    assert (spec.optimize, spec.precision, spec.device) == ("off", "fp32", "cpu")
+
+
+def test_log_probabilities_are_printed_where_they_are_asked_for(run, model, pictures):
+    model(Reply(BOXES, logprobs=-0.25), BOXES)
+    _, (row,), _ = run("ground", pictures[0], "--find", "cat", "--json", "--logprobs")
+    assert row["reply"] == BOXES and row["boxes"]
+    assert "".join(row["reply"][start:end] for start, end, _ in row["tokens"]) == BOXES
+    assert {logprob for _, _, logprob in row["tokens"]} == {-0.25}
+    _, (row,), _ = run("ground", pictures[0], "--find", "cat", "--json")
+    assert "tokens" not in row and "reply" not in row
+
+
 def test_the_model_is_the_bundled_one_or_a_folder(run, model, pictures, tmp_path, monkeypatch):
     backend = model("a cat")
     monkeypatch.chdir(ROOT)  # which holds a folder of the bundled model's name
