@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from qwen_vl_suite.qwenvl.families import (
 from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
 from qwen_vl_suite.qwenvl.media.spans import Span
 from qwen_vl_suite.qwenvl.models import footprint
+from qwen_vl_suite.qwenvl.models.loading import load_model, model_class
 from qwen_vl_suite.qwenvl.prompting.prompt import context_length
 from qwen_vl_suite.qwenvl.types import Family, LocalSpec, Request, Sampling
 from safetensors.torch import load_file, save_file
@@ -184,6 +186,47 @@ def test_weights_beside_the_model_are_neither_counted_nor_complained_of(
     assert {w.name for w in footprint.weights(folder)} == {w.name for w in footprint.weights(plain)}
 
 
+UNVERIFIED = [name for name, row in FAMILIES.items() if not row.scheduler_verified]
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Callable[..., Path]) -> Callable[[str], Any]:
+    """``loaded("qwen4_exp")``: the model as the engine loads it, whatever is to run it."""
+
+    @cache
+    def made(model_type: str) -> Any:
+        folder = checkpoint(model_type)
+        return load_model(folder, LocalSpec(str(folder), device="cpu"), FAMILIES[model_type])
+
+    return made
+
+
+@pytest.mark.parametrize("model_type", tiny.EXAMPLES)
+def test_a_row_names_modules_that_its_model_has(
+    loaded: Callable[[str], Any], model_type: str
+) -> None:
+    model, row = loaded(model_type), FAMILIES[model_type]
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    assert {*row.towers, *row.kept_whole} <= names
+    assert not any(name.startswith(weights_beside(row)) for name in model.state_dict())
+    ints = {name for name, tensor in model.state_dict().items() if not tensor.is_floating_point()}
+    assert all(name.endswith(row.buffers) for name in ints)
+
+
+@pytest.mark.parametrize("model_type", tiny.EXAMPLES)
+def test_the_library_has_the_class_that_a_row_asks_for(model_type: str) -> None:
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    if not tiny.available(model_type):
+        pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
+    mapping = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    cls = FAMILIES[model_type].transformers_class
+    assert hasattr(transformers, cls) if cls else model_type in mapping
+    if FAMILIES[model_type].config_section:
+        assert model_type not in mapping, "the whole of it would be loaded"
+
+
 @pytest.mark.parametrize("model_type", tiny.EXAMPLES)
 def test_positions_of_still_pictures_are_those_of_the_library(
     loaded: Callable[[str], Any], model_type: str
@@ -216,3 +259,30 @@ def test_positions_of_still_pictures_are_those_of_the_library(
         ours, next_position = rope_positions(ids, image, spans, merge)
         assert torch.equal(ours, expected[-3:, 0].long())
         assert next_position == int(expected.max()) + 1
+
+
+@pytest.mark.parametrize("model_type", UNVERIFIED)
+def test_a_model_without_the_scheduler_is_loaded_as_the_library_loads_it(
+    checkpoint: Callable[..., Path], loaded: Callable[[str], Any], model_type: str
+) -> None:
+    """Its weights, vision tower and answers, for a road that does not need the scheduler."""
+    folder = checkpoint(model_type)
+    plain = model_class(folder, FAMILIES[model_type]).from_pretrained(folder, dtype=torch.float32)
+    ours = loaded(model_type)
+    image, start = plain.config.image_token_id, plain.config.vision_start_token_id
+    patches = torch.randn(24, 3, 1, 16**2, generator=torch.Generator().manual_seed(0))
+    inputs: dict[str, Any] = {
+        "input_ids": torch.tensor([[101, start, *[image] * 6, 107, 108]]),
+        "image_grid_thw": torch.tensor([[1, 4, 6]]),
+        "pixel_values": patches.expand(-1, -1, 2, -1).flatten(1),
+    }
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs["mm_token_type_ids"] = (inputs["input_ids"] == image).int()
+    wanted = {"max_new_tokens": 12, "do_sample": False, "repetition_penalty": 1.0}
+    answers = [model.generate(**inputs, **wanted)[0].tolist() for model in (plain, ours)]
+    assert answers[0] == answers[1] and len(set(answers[0][10:])) > 1
+    encoded = [
+        model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output[0]
+        for model in (plain, ours)
+    ]
+    torch.testing.assert_close(encoded[1], encoded[0], atol=1e-4, rtol=1e-4)

@@ -22,13 +22,11 @@ def tower(model: torch.nn.Module) -> torch.nn.Module:
     return next(part for part in model.modules() if hasattr(part, "patch_embed"))
 
 
-def plain(folder, monkeypatch, precision="fp32") -> torch.nn.Module:
+def plain(folder, precision="fp32") -> torch.nn.Module:
     """The model as transformers loads it."""
-    with monkeypatch.context() as patch:
-        patch.setattr(loading.patch_embedding, "apply", lambda model: None)
-        family = family_of(read_settings(folder, "config.json"))
-        spec = LocalSpec(str(folder), precision=precision, device="cpu")
-        return loading.load_model(folder, spec, family)
+    family = family_of(read_settings(folder, "config.json"))
+    spec = LocalSpec(str(folder), precision=precision, device="cpu")
+    return loading.load_model(folder, spec, family, patched=False)
 
 
 def frames(model: torch.nn.Module, count: int, still: bool) -> torch.Tensor:
@@ -42,8 +40,8 @@ def frames(model: torch.nn.Module, count: int, still: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
 @torch.no_grad()
-def test_it_is_the_makers_layer(checkpoint, monkeypatch, model_type: str) -> None:
-    model = plain(checkpoint(model_type), monkeypatch)
+def test_it_is_the_makers_layer(checkpoint, model_type: str) -> None:
+    model = plain(checkpoint(model_type))
     eyes = tower(model)
     original = eyes.patch_embed
     patch_embedding.apply(model)
@@ -60,9 +58,9 @@ def test_it_is_the_makers_layer(checkpoint, monkeypatch, model_type: str) -> Non
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @torch.no_grad()
-def test_half_types_lose_no_more_than_the_makers_layer(checkpoint, monkeypatch, precision) -> None:
+def test_half_types_lose_no_more_than_the_makers_layer(checkpoint, precision) -> None:
     folder = checkpoint("qwen3_vl")
-    model = plain(folder, monkeypatch, precision)
+    model = plain(folder, precision)
     original = tower(model).patch_embed
     patch_embedding.apply(model)
     ours = patch_embedding.of(model)
@@ -78,9 +76,9 @@ def test_half_types_lose_no_more_than_the_makers_layer(checkpoint, monkeypatch, 
     assert error < 1.5 * theirs
 
 
-def test_both_sums_are_real_parameters_in_little_memory(checkpoint, monkeypatch) -> None:
+def test_both_sums_are_real_parameters_in_little_memory(checkpoint) -> None:
     folder = checkpoint("qwen3_vl")
-    before = plain(folder, monkeypatch)
+    before = plain(folder)
     weight = tower(before).patch_embed.proj.weight
     more = model_bytes(before) + weight.nbytes // 2
     model = load(LocalSpec(str(folder), device="cpu")).model
@@ -100,8 +98,8 @@ def test_quantisation_leaves_it_whole(checkpoint, quantization: str) -> None:
     assert {p.dtype for p in ours.parameters()} == {torch.float32}
 
 
-def test_a_layer_that_transformers_flattened_is_known(checkpoint, monkeypatch) -> None:
-    model = plain(checkpoint("qwen3_vl"), monkeypatch)
+def test_a_layer_that_transformers_flattened_is_known(checkpoint) -> None:
+    model = plain(checkpoint("qwen3_vl"))
     old = tower(model).patch_embed
     rows = frames(model, 5, still=True)
     expected = old(rows.flatten(1))
@@ -122,8 +120,8 @@ class Unknown(torch.nn.Module):
 
 
 @pytest.mark.parametrize("put", [Unknown, torch.nn.Identity])
-def test_an_unknown_way_to_look_is_refused(checkpoint, monkeypatch, put) -> None:
-    model = plain(checkpoint("qwen3_vl"), monkeypatch)
+def test_an_unknown_way_to_look_is_refused(checkpoint, put) -> None:
+    model = plain(checkpoint("qwen3_vl"))
     tower(model).patch_embed = put()
     with pytest.raises(UnsupportedModel, match="vision tower"):
         patch_embedding.apply(model)
