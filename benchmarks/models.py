@@ -167,6 +167,12 @@ def small(model_type: str, precision: str = "fp32", device: str = "cpu") -> Mode
 
 
 @cache
+def plain(model_type: str) -> Model:
+    """The model of ``small``, which answers by the library's own ``generate``."""
+    return open_model(small_files(model_type), device="cpu", precision="fp32", optimize="off")
+
+
+@cache
 def small_files(model_type: str = "qwen3_vl") -> Path:
     """The checkpoint of one of ``SHAPES``."""
     return write(model_type, SHAPES[model_type])

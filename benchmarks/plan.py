@@ -13,7 +13,7 @@ import torch
 
 from . import decoding, first_token, pixels, speculation, speed
 from .decoding import decode_timer, prefill_timer, single_threaded
-from .models import full, small
+from .models import full, plain, small
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,18 @@ def _batches() -> Iterator[Benchmark]:
             2.5,
             lambda name, wanted, kind=kind: speed.batch(
                 name, wanted, small(kind), pictures=16, side=256, tokens=48
+            ),
+        )
+    for key, count, what, wanted in (
+        ("plain-road", 16, "16 pictures of 256×256, 16 tokens each", 2.5),
+        ("plain-road-single", 1, "one picture of 256×256, 16 tokens", 1),
+    ):
+        yield Benchmark(
+            key,
+            f"{what}, Qwen3-VL, the scheduler against optimize: off",
+            wanted,
+            lambda name, wanted, count=count: speed.plain_road(
+                name, wanted, small("qwen3_vl"), plain("qwen3_vl"), count, side=256, tokens=16
             ),
         )
     yield Benchmark(

@@ -100,6 +100,38 @@ def batch(
     )
 
 
+def plain_road(
+    name: str,
+    wanted: float | None,
+    scheduler: Model,
+    plain: Model,
+    pictures: int,
+    side: int,
+    tokens: int,
+) -> Figure:
+    """The scheduler against the same checkpoint, opened with ``optimize: off``: transformers' own
+    ``generate``, one request after another, with the library's own layers."""
+    asked = questions(pictures, side, tokens)
+
+    def answered(model: Model, requests: Sequence[Any]) -> list[list[int]]:
+        model.backend.prefix_cache.clear()  # every image is new
+        return generated_ids(model.backend, requests)
+
+    def warm_up() -> None:
+        for model in (scheduler, plain):
+            answered(model, questions(1, side, 4))
+
+    return compare(
+        name,
+        lambda: answered(scheduler, asked),
+        lambda: answered(plain, asked),
+        wanted=wanted,
+        repeats=2 if pictures > 1 else 5,
+        warm_up=warm_up,
+        note="against transformers' own generate on the library's own layers, one by one",
+    )
+
+
 def second_question(name: str, wanted: float | None, model: Model, side: int) -> Figure:
     """The first token of a second question about an image that is in the prefix cache."""
     from qwen_vl_suite.qwenvl.types import Request, Sampling

@@ -242,6 +242,17 @@ def test_answers_of_random_weights_hold_no_thoughts(tiny_model: models.Model):
     assert len(said) == 6 and think not in said
 
 
+def test_the_plain_road_is_measured_after_it_was_equal(tiny_model: models.Model):
+    plain = models.open_model(tiny_model.folder, device="cpu", optimize="off")
+    figure = speed.plain_road("plain", None, tiny_model, plain, pictures=2, side=64, tokens=3)
+    assert figure.ours > 0 and figure.theirs > 0
+    other = models.open_model(tiny_model.folder, device="cpu", optimize="off")
+    weight = other.backend.model.get_output_embeddings().weight
+    weight.data.neg_()
+    with pytest.raises(AssertionError, match="plain"):
+        speed.plain_road("plain", None, tiny_model, other, pictures=1, side=64, tokens=3)
+
+
 def test_a_batch_with_one_wrong_token_has_no_figure(
     monkeypatch: pytest.MonkeyPatch, tiny_model: models.Model
 ):
