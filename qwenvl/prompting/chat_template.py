@@ -64,8 +64,9 @@ class ChatTemplate:
                 f"{family.title} model. Download the tokenizer files again.",
                 ("tokenizer.json",),
             )
-        media = (family.image_token, family.vision_start, family.vision_end)
-        self.media_token_ids = frozenset(tokenizer.convert_tokens_to_ids(list(media)))
+        media = [family.image_token, family.vision_start, family.vision_end]
+        known = set(tokenizer.convert_tokens_to_ids(media)) - {None, tokenizer.unk_token_id}
+        self.media_token_ids: frozenset[int] = frozenset(known)
         pad = tokenizer.pad_token_id
         self.pad_id: int = pad if pad is not None else min(eos_ids)
         self.think_end_ids = tuple(tokenizer.encode(THINK_END, add_special_tokens=False))

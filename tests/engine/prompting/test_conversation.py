@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from qwen_vl_suite.qwenvl.backends.local import load_image_processor
@@ -88,3 +90,13 @@ def test_videos_and_sounds_are_refused_in_words(
 ) -> None:
     with pytest.raises(BadOption, match=words):
         Prompt(Request((user(part, "?"),)), template, load_image_processor(library.BUNDLED))
+
+
+def test_media_tokens_are_those_that_the_tokenizer_has() -> None:
+    template = ChatTemplate.load(library.BUNDLED, FAMILIES["qwen3_vl"])
+    own = template.tokenizer.convert_tokens_to_ids(
+        ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    )
+    assert template.media_token_ids == set(own)
+    bare = dataclasses.replace(template.family, vision_end="<|no such token|>")
+    assert ChatTemplate(template.tokenizer, bare, frozenset()).media_token_ids == set(own[:2])
