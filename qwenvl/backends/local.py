@@ -309,6 +309,7 @@ class LocalBackend:
         if problem := _FAST_PATHS[key][fast_path_check.SCHEDULER]:
             self.plain_reason = f"the scheduler did not agree with it ({problem})"
             self.has_failed = True
+            self.release()  # to be read again without patches
         self._checked = self.model
 
     @property

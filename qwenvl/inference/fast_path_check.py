@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -90,9 +90,7 @@ class FastPathCheck:
         for blamed in ([GRAPHS], [NORMS], [NORMS, GRAPHS]):
             if not set(blamed) <= set(paths):
                 continue
-            without_norms = norms.removed(model) if NORMS in blamed else nullcontext()
-            without_graphs = cuda_graphs.disabled(model) if GRAPHS in blamed else nullcontext()
-            with without_norms, without_graphs:
+            with self._without(blamed):
                 if not self._compare(_Stepwise):
                     clean = dict.fromkeys([SCHEDULER, *paths], "")
                     self.problems = clean | dict.fromkeys(blamed, problem)
@@ -100,19 +98,25 @@ class FastPathCheck:
         self.problems = {SCHEDULER: problem}
 
     def _check(self, name: str, executor: Callable[..., Any]) -> None:
-        off = [path for path in (NORMS, GRAPHS) if self.problems.get(path)]
-        without_norms = norms.removed(self._loaded.model) if NORMS in off else nullcontext()
-        graphs = cuda_graphs.disabled(self._loaded.model) if GRAPHS in off else nullcontext()
-        with without_norms, graphs:
+        with self._without([path for path in (NORMS, GRAPHS) if self.problems.get(path)]):
             self.problems[name] = self._compare(executor)
+
+    @contextmanager
+    def _without(self, paths: Sequence[str]) -> Iterator[None]:
+        """``paths``, of norms and graphs, are off while the block runs."""
+        model = self._loaded.model
+        without_norms = norms.removed(model) if NORMS in paths else nullcontext()
+        without_graphs = cuda_graphs.disabled(model) if GRAPHS in paths else nullcontext()
+        with without_norms, without_graphs:
+            yield
 
     def _compare(self, executor: Callable[..., Any]) -> Problem:
         """Why ``executor`` does not agree with the plain one."""
         try:
             fast = self._answer(executor)
-        except self._observer.caller_errors:
-            raise
         except Exception as error:  # whatever the library, a kernel or a driver raises
+            if error is self._observer.error:
+                raise
             return f"{type(error).__name__}: {error}"
         return disagreement(self._plain, fast, self._tolerance, self._plain_logprob)
 
@@ -222,13 +226,13 @@ class _Silent(Observer):
 
     def __init__(self, caller: Observer):
         self._caller = caller
-        self.caller_errors: tuple[type[BaseException], ...] = ()
+        self.error: BaseException | None = None  # what the caller raised
 
     def check(self) -> None:
         try:
             self._caller.check()
         except BaseException as error:
-            self.caller_errors = (type(error),)
+            self.error = error
             raise
 
 

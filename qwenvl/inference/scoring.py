@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..models.memory import is_out_of_memory
-from ..observer import Observer
-from ..prompting.prompt import Prompt
 from .executor import Executor
-from .loaded_model import LoadedModel, model_runner
-from .memory_model import MemoryModel
+from .loaded_model import model_runner
 from .model_runner import ModelRunner
 from .prefill import Prefiller
 
@@ -25,14 +22,8 @@ class PromptReader(Executor, Generic[T]):
     """Prefills prompts one after the other; ``results`` by their index. Raises ``OutOfMemory`` for
     the first that does not fit."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        prompts: dict[int, Prompt],
-        memory_model: MemoryModel,
-        observer: Observer,
-    ):
-        super().__init__(loaded, prompts, memory_model, observer)
+    def __init__(self, *given: Any):
+        super().__init__(*given)
         self.results: dict[int, T] = {}
 
     def _run(self) -> None:
@@ -61,8 +52,8 @@ class CandidateScorer(PromptReader[list[float]]):
     """``results``: of each prompt the probabilities of ``candidates``, token ids of texts that its
     answer may begin with, normalised over them."""
 
-    def __init__(self, *given: object, candidates: Sequence[Sequence[int]]):
-        super().__init__(*given)  # type: ignore[arg-type]
+    def __init__(self, *given: Any, candidates: Sequence[Sequence[int]]):
+        super().__init__(*given)
         self._candidates = candidates
 
     def _read(self, runner: ModelRunner, prefiller: Prefiller, index: int) -> list[float]:

@@ -48,15 +48,6 @@ class Announcing(Relay):
         super().done(index, response)
 
 
-@pytest.fixture(autouse=True)
-def cache(monkeypatch):
-    """A model cache of this test's own."""
-    found = model_cache.ModelCache(model_cache._load)
-    monkeypatch.setattr(model_cache, "CACHE", found)
-    yield
-    found.clear()
-
-
 @pytest.fixture
 def model(monkeypatch):
     """``model("reply")`` scripts the backend of every command; a function gives the replies."""

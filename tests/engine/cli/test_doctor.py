@@ -21,15 +21,6 @@ SECRET = "acme-merger-model"
 TOKEN = "hf_doctorsSecretToken1234"
 
 
-@pytest.fixture(autouse=True)
-def cache(monkeypatch):
-    """A model cache of this test's own."""
-    found = model_cache.ModelCache(model_cache._load)
-    monkeypatch.setattr(model_cache, "CACHE", found)
-    yield
-    found.clear()
-
-
 @pytest.fixture
 def model(monkeypatch):
     """``model(backend)`` is what every command loads; an error is raised."""

@@ -20,6 +20,7 @@ from qwen_vl_suite.qwenvl.inference.fast_path_check import disagreement
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.models import patches
 from qwen_vl_suite.qwenvl.models.patches import norms
+from qwen_vl_suite.qwenvl.models.patches.patch_embedding import PatchEmbedding
 from qwen_vl_suite.qwenvl.types import LocalSpec, Response, Token
 
 QUESTIONS = [ask("what is it?", picture(50, 80), tokens=20), ask("words", tokens=30)]
@@ -179,7 +180,9 @@ def test_a_scheduler_that_does_not_agree_is_not_used(
     subject = card()
     with caplog.at_level(logging.WARNING):
         assert texts(subject) == expected
-    assert "the scheduler did not agree" in subject.plain_reason
+    assert "the scheduler did not agree" in subject.plain_reason and subject.has_failed
+    kinds = {type(part) for part in subject.model.modules()}
+    assert PatchEmbedding not in kinds and not norms.is_applied(subject.model)
     assert "scheduler (token" in caplog.text
 
 
