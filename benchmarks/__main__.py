@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,16 @@ def main() -> None:
         for key in options.names or known:
             try:
                 found = measured(known[key])
-            except AssertionError as error:  # the others are still measured
-                failures.append(f"{key}: {error}")
+            except Exception as error:  # the others are still measured
+                traceback.print_exc()
+                failures.append(f"{key}: {type(error).__name__}: {error}")
                 continue
             line = json.dumps(record(key, found), ensure_ascii=False)
             print(line if options.json else found.line(), flush=True)
             if options.save:
                 print(line, file=file, flush=True)
     if failures:
-        sys.exit("\n".join(["No figure where the results are not equal:", *failures]))
+        sys.exit("\n".join(["No figure, for an error or unequal results:", *failures]))
 
 
 def measured(benchmark: Any) -> Any:

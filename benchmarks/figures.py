@@ -79,6 +79,7 @@ def compare(
     *,
     wanted: float | None,
     repeats: int = 5,
+    scale: float = 1,
     note: str = "",
     agreement: Callable[[Any, Any], str] | None = None,
     warm_up: Callable[[], Any] | None = None,
@@ -87,7 +88,8 @@ def compare(
 
     Raises ``AssertionError`` where their results differ: a ratio means nothing then. Where they
     cannot be equal, ``agreement`` describes how far they are, for the figure's note. The first turn
-    is not counted, unless there is a ``warm_up``, which is shorter for what takes long.
+    is not counted, unless there is a ``warm_up``, which is shorter for what takes long. ``scale``:
+    how often what ``theirs`` does would have to be done to do what ``ours`` does.
     """
     if warm_up:
         warm_up()
@@ -98,7 +100,7 @@ def compare(
     else:
         note = f"{note}; {agreement(mine, others)}"
     turns += [_turn(ours, theirs) for _ in range(repeats - bool(warm_up))]
-    pairs = [seconds for seconds, _ in turns]
+    pairs = [(mine, others * scale) for (mine, others), _ in turns]
     return figure(name, pairs if warm_up else pairs[1:], wanted, note)
 
 

@@ -234,7 +234,13 @@ def _card_batches() -> Iterator[Benchmark]:
         f"{shape}, Qwen3-VL of 100 M parameters in fp32",
         None,
         lambda name, wanted: speed.batch(
-            name, wanted, small("qwen3_vl", device="cuda"), pictures=32, side=512, tokens=128
+            name,
+            wanted,
+            small("qwen3_vl", device="cuda"),
+            pictures=32,
+            side=512,
+            tokens=128,
+            sample=4,
         ),
         card=True,
     )
@@ -244,7 +250,7 @@ def _card_batches() -> Iterator[Benchmark]:
             f"{shape}, Qwen3-VL {size} in bf16",
             8,
             lambda name, wanted, size=size: speed.batch(
-                name, wanted, full(size), pictures=32, side=512, tokens=128
+                name, wanted, full(size), pictures=32, side=512, tokens=128, sample=4
             ),
             card=True,
         )

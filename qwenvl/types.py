@@ -351,7 +351,8 @@ class Family:
 
     Pictures: ``patch_factor`` is the side in pixels of the square that becomes one token (patch
     times merge); ``pixel_bounds`` the least and the most pixels that the makers' checkpoints show
-    of a picture; ``image_token``, ``vision_start`` and ``vision_end`` its special tokens.
+    of a picture; ``image_token``, ``vision_start`` and ``vision_end`` its special tokens, of which
+    the first is repeated; ``video_token`` and ``audio_token`` those repeated for videos and sounds.
 
     Replies: ``coordinates`` is their coordinate space, ``box_scale`` what each side of the picture
     measures in a ``relative`` one.
@@ -375,6 +376,8 @@ class Family:
     transformers_class: str | None = None
     config_section: str = ""
     image_token: str = "<|image_pad|>"
+    video_token: str = "<|video_pad|>"
+    audio_token: str = "<|audio_pad|>"
     vision_start: str = "<|vision_start|>"
     vision_end: str = "<|vision_end|>"
     towers: tuple[str, ...] = ("visual",)

@@ -50,7 +50,7 @@ def _place(number: int) -> str:
 
 class ChatTemplate:
     """A checkpoint's tokenizer and chat template. ``eos_ids``: tokens that end an answer;
-    ``media_token_ids``: those that only stand for pictures."""
+    ``media_token_ids``: those that only stand for pictures, videos and sounds."""
 
     def __init__(self, tokenizer: Any, family: Family, eos_ids: frozenset[int]):
         self.tokenizer = tokenizer
@@ -64,7 +64,10 @@ class ChatTemplate:
                 f"{family.title} model. Download the tokenizer files again.",
                 ("tokenizer.json",),
             )
-        media = [family.image_token, family.vision_start, family.vision_end]
+        media = [
+            *(family.image_token, family.video_token, family.audio_token),
+            *(family.vision_start, family.vision_end),
+        ]
         known = set(tokenizer.convert_tokens_to_ids(media)) - {None, tokenizer.unk_token_id}
         self.media_token_ids: frozenset[int] = frozenset(known)
         pad = tokenizer.pad_token_id

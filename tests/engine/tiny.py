@@ -35,6 +35,7 @@ SPECIAL = (
     "<|audio_eos|>",
 )
 THINK = ("<think>", "</think>")
+AUDIO_PAD = "<|audio_pad|>"
 VOCABULARY = 320
 
 TEMPLATE = """\
@@ -68,7 +69,7 @@ def tokenizer() -> Any:
         show_progress=False,
     )
     core.train_from_iterator(["a red circle and a blue square in the picture"], trainer)
-    core.add_tokens([AddedToken(token, normalized=False) for token in THINK])
+    core.add_tokens([AddedToken(token, normalized=False) for token in (*THINK, AUDIO_PAD)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
@@ -269,8 +270,8 @@ def make(
     own = config[row.config_section] if row.config_section else config
     numbers = {
         "image_token": special[image],
-        "video_token": special[image.replace("image", "video").replace("IMAGE", "VIDEO")],
-        "audio_token": special["<|AUDIO|>"],
+        "video_token": special[row.video_token],
+        "audio_token": special[row.audio_token],
     }
     own |= {f"{name}_id": number for name, number in numbers.items()}
     own |= {"vision_start_token_id": special[start], "vision_end_token_id": special[end]}

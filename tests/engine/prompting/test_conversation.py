@@ -95,8 +95,8 @@ def test_videos_and_sounds_are_refused_in_words(
 def test_media_tokens_are_those_that_the_tokenizer_has() -> None:
     template = ChatTemplate.load(library.BUNDLED, FAMILIES["qwen3_vl"])
     own = template.tokenizer.convert_tokens_to_ids(
-        ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>"]
+        ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
     )
     assert template.media_token_ids == set(own)
     bare = dataclasses.replace(template.family, vision_end="<|no such token|>")
-    assert ChatTemplate(template.tokenizer, bare, frozenset()).media_token_ids == set(own[:2])
+    assert ChatTemplate(template.tokenizer, bare, frozenset()).media_token_ids == set(own[:3])
