@@ -8,6 +8,8 @@ JOBS ?= 2
 export UV_HTTP_TIMEOUT ?= 300
 # As pip does: trust what the machine trusts, which matters behind a company's proxy.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem),1,0)
+# Compiled once and kept: without that, each process of the tests compiles torch and transformers.
+export PYTHONDONTWRITEBYTECODE :=
 # One thread: models in the tests are tiny, and two pools on few cores fight each other.
 export OMP_NUM_THREADS ?= 1
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from qwen_vl_suite.qwenvl.inference.cuda_graphs import CudaGraphs
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 REFUSED = {
     "aten::_local_scalar_dense": "reads a number back from the device",
@@ -57,12 +56,14 @@ class FakeGraph(TorchDispatchMode):
     def replay(self) -> None:
         made: dict[int, torch.Tensor] = {}
 
-        def current(tensor: torch.Tensor) -> torch.Tensor:
-            return made.get(id(tensor), tensor)
+        def current(value: Any) -> Any:
+            # What the operations were recorded with is still alive, so that an id names one object.
+            if isinstance(value, (list, tuple)):
+                return [current(part) for part in value]
+            return made.get(id(value), value)
 
         for func, args, kwargs, out in self._operations:
-            args, kwargs = tree_map_only(torch.Tensor, current, (args, kwargs))
-            fresh = func(*args, **kwargs)
+            fresh = func(*map(current, args), **{key: current(kwargs[key]) for key in kwargs})
             olds = out if isinstance(out, (tuple, list)) else [out]
             news = fresh if isinstance(fresh, (tuple, list)) else [fresh]
             for old, new in zip(olds, news, strict=True):
