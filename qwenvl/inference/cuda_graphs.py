@@ -111,14 +111,14 @@ class CudaGraphs:
         8-bit weights, say). On the capture stream: what libraries set up for a stream must not
         become part of a graph."""
         before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as caught, self._on_capture_stream():
-                warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True) as caught, self._on_capture_stream():
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")  # which warns that it is a prototype
+            try:
                 step()
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
-        return any("synchronizing" in str(warning.message) for warning in caught)
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        return any("a synchronizing" in str(warning.message) for warning in caught)
 
     @contextmanager
     def _on_capture_stream(self) -> Iterator[None]:
