@@ -35,7 +35,7 @@ def pixels(name: str, wanted: float | None, on: str, count: int, side: int) -> F
     """IMAGE to pixel values on the model's device and in its dtype (bf16 on a GPU), against the
     official processor by way of PIL."""
     from PIL import Image
-    from qwen_vl_suite.qwenvl.backends.local import load_image_processor
+    from qwen_vl_suite.qwenvl.backends.definition import load_image_processor
     from qwen_vl_suite.qwenvl.media import images
     from transformers import AutoImageProcessor
 

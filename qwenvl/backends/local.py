@@ -9,7 +9,6 @@ import threading
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,8 @@ from typing import Any
 import torch
 
 from ..checkpoints import inspection
-from ..checkpoints.files import read_settings, readable_size
-from ..errors import (
-    BadImage,
-    BadOption,
-    IncompleteCheckpoint,
-    OutOfMemory,
-    QwenVLError,
-    Unavailable,
-)
-from ..families import family_of, is_default, model_config
-from ..fine_tunes import as_tuned
+from ..checkpoints.files import readable_size
+from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError, Unavailable
 from ..inference import fast_path_check
 from ..inference.fast_path_check import FastPathCheck
 from ..inference.generic import PlainExecutor
@@ -36,19 +26,17 @@ from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
 from ..inference.scoring import CandidateScorer, PromptEmbedder, PromptReader
 from ..inference.speculative.adaptive import AdaptiveSpeculation
-from ..media.image_processor import ImageProcessor
-from ..models.architecture import plain_reason
 from ..models.devices import pick_devices
 from ..models.footprint import estimated_bytes
 from ..models.load_progress import Progress
-from ..models.loading import check_runnable, load_model, transformers_config
+from ..models.loading import load_model
 from ..models.memory import MEMORY_LOCK, Memory, acquired, is_out_of_memory
 from ..models.weights import RAM, Place, Weights
 from ..observer import GuardedObserver, Observer
-from ..prompting.chat_template import ChatTemplate
-from ..prompting.prompt import Prompt, context_length
-from ..types import Family, LocalSpec, Request, Response
+from ..prompting.prompt import Prompt
+from ..types import LocalSpec, Request, Response
 from .base import check_candidates
+from .definition import Definition, read_definition
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +54,7 @@ def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBacke
     """
     path = Path(spec.checkpoint)
     state = inspection.fingerprint(path)
-    definition = _read_definition(path, spec)
+    definition = read_definition(path, spec)
 
     def read(progress: Progress | None) -> Any:
         # One at a time in a process: transformers changes process-wide settings while it loads.
@@ -78,38 +66,6 @@ def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBacke
     backend = LocalBackend(weights, definition, memory or Memory())
     backend.watch_files(spec, state)
     return backend
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A checkpoint but for its weights. ``context_length``: of the model, in tokens (None:
-    unknown). ``plain_reason``: see ``architecture.plain_reason``."""
-
-    chat_template: ChatTemplate
-    family: Family
-    image_processor: ImageProcessor
-    context_length: int | None
-    plain_reason: str
-
-
-def _read_definition(path: Path, spec: LocalSpec) -> Definition:
-    """Read first, since what is wrong with it should not be told after minutes of loading."""
-    inspection.require_complete(path)
-    config = read_settings(path, "config.json")
-    family = as_tuned(family_of(config), path.name)
-    if is_default(family):
-        log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
-    check_runnable(path, spec, family)
-    reason = plain_reason(spec, family, transformers_config(path, spec, family))
-    if reason:
-        log.info("%s is run by transformers' own generate: %s.", path.name, reason)
-    return Definition(
-        chat_template=ChatTemplate.load(path, family, spec.trust_remote_code),
-        family=family,
-        image_processor=load_image_processor(path),
-        context_length=context_length(model_config(config, family)),
-        plain_reason=reason,
-    )
 
 
 def _expected_shares(path: Path, spec: LocalSpec) -> dict[torch.device, int]:
@@ -124,26 +80,6 @@ def load(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
     backend = open_checkpoint(spec, memory)
     backend.load_weights(0, Observer())
     return backend
-
-
-def load_image_processor(path: Path) -> ImageProcessor:
-    """The image processor of the checkpoint in ``path``, from ``preprocessor_config.json`` or, in
-    newer checkpoints, ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file
-    describes one."""
-    name = "preprocessor_config.json"
-    if (path / name).is_file():
-        found: Any = read_settings(path, name)
-    else:
-        name = "processor_config.json"
-        found = read_settings(path, name).get("image_processor")
-    try:
-        return ImageProcessor.from_config(found)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise IncompleteCheckpoint(
-            f"{name} of {path.name} does not say how pictures are prepared ({error}). Download it "
-            "again; only what is missing or damaged is fetched.",
-            (name,),
-        ) from error
 
 
 class LocalBackend:
@@ -193,7 +129,7 @@ class LocalBackend:
                 return
             log.info("%s has changed on disk and is read again.", path.name)
             self.release()
-            self._define(_read_definition(path, spec))
+            self._define(read_definition(path, spec))
             self._files = spec, now
 
     @property

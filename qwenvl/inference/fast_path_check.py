@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ..models.attention import without_cudnn
 from ..models.patches import mtp_head, norms
 from ..observer import Observer
 from ..prompting.prompt import Prompt
@@ -136,7 +137,7 @@ class FastPathCheck:
         """The plain path's log-probability of ``token`` behind the answer's tokens ``before``."""
         model, prompt = self._loaded.model, copy.copy(self._prompt)
         prompt.ids = [*prompt.ids, *before]
-        with norms.removed(model), torch.inference_mode(False), torch.no_grad():
+        with norms.removed(model), without_cudnn(), torch.inference_mode(False), torch.no_grad():
             logits = model(**model_inputs(model, prompt)).logits[0, -1]
         return float(logits.float().log_softmax(-1)[token])
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.attention import without_cudnn
 from ..models.memory import is_out_of_memory
 from ..prompting.prompt import Prompt
 from .active_request import ActiveRequest
@@ -60,7 +61,7 @@ class PlainExecutor(Executor):
         row = new_row(prompt, index)
         decode = prompt.chat_template.decode
         loop = _SamplingLoop(self, ActiveRequest(row, prompt, Detokenizer(decode)))
-        with interruptible(model, self._observer.check):
+        with interruptible(model, self._observer.check), without_cudnn():
             model.generate(
                 **model_inputs(model, prompt),
                 max_new_tokens=row.max_output,

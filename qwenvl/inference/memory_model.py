@@ -64,9 +64,9 @@ class MemoryModel:
 
     ``kv``: keys and values of a token. ``linear_state``: state of a row in linear attention,
     whatever its length. ``prefill``: activations of a prompt token. ``mask``: of each pair of a
-    suffix token and a prompt token (other tokens need no mask). ``scores``: of each pair of prompt
-    tokens. ``vision``: activations of an image token in the vision tower. ``features``: its vision
-    features. ``logits``: of a row.
+    suffix token and a prompt token where the images are cached (else there is none). ``scores``:
+    of each pair of prompt tokens. ``vision``: activations of an image token in the vision tower.
+    ``features``: its vision features. ``logits``: of a row.
     """
 
     kv: int

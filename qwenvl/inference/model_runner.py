@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..media.spans import Span
+from ..models.attention import without_cudnn
 from ..models.patches import patch_embedding
 from .kv_cache import SlotCache, cache_argument, linear_states
 from .mrope import rope_positions
@@ -36,6 +37,14 @@ class Prefill:
     def nbytes(self) -> int:
         held = sum(tensor.nbytes for layer in self.cache.layers for tensor in _tensors(layer))
         return held + self.logits.nbytes
+
+    def beginning(self, length: int) -> Prefill:
+        """A copy of its first ``length`` tokens. Not where the model ``has_states``."""
+        cache = copy_cache(self.cache)
+        for layer in cache.layers:
+            layer.keys = layer.keys[:, :, :length].clone()
+            layer.values = layer.values[:, :, :length].clone()
+        return Prefill(cache, length, self.logits.new_empty(0))
 
     def to(self, device: torch.device) -> Prefill:
         cache = copy_cache(self.cache)
@@ -65,6 +74,12 @@ class ModelRunner:
         # be captured, and is no faster for a single token.
         own = self._text_config._attn_implementation
         self._attention = "eager" if own == "eager" else "sdpa"
+
+    @property
+    def has_states(self) -> bool:
+        """Whether some layers keep a state (of linear attention), which is that of all tokens and
+        cannot be cut to fewer."""
+        return "linear_attention" in (getattr(self._text_config, "layer_types", None) or ())
 
     @property
     def is_split(self) -> bool:
@@ -99,7 +114,7 @@ class ModelRunner:
             "input_ids": torch.tensor([ids[start:]], device=self.device),
             "position_ids": positions[:, None, start:].to(self.device),
         }
-        with self._vision_encoder.inputs(images) as shown:
+        with without_cudnn(), self._vision_encoder.inputs(images) as shown:
             out = self._forward(cache, **inputs, **shown, **self._last_only)
         return Prefill(cache, len(ids), out.logits[0, -1].clone()), next_position
 

@@ -74,12 +74,43 @@ class Prefiller:
         return active, NewRow(prefill, sampler, token, position, max_length, draft)
 
     def read(self, index: int) -> tuple[Prefill, int]:
-        """Runs a prompt behind its longest cached prefix. Gives also the M-RoPE position of the
-        next token."""
+        """Runs a prompt behind its longest cached prefix, and caches the prefixes of it that other
+        prompts may share. Gives also the M-RoPE position of the next token."""
         prompt, runner = self._prompts[index], self._runner
         with interruptible(runner.model, self._observer.check):
-            prefix = self._prefix(index)
-            return runner.prefill(prompt.ids, prompt.spans, prefix=prefix)
+            keyed_images = self._prefetcher.take(index, self._observer.check)
+            keys = [key for key, _ in keyed_images]
+            prefix = self._cached_prefix(prompt, keys)
+            start, whole = prefix.length if prefix else 0, len(prompt.ids)
+            shared = [length for length in _boundaries(prompt) if length > start]
+            if runner.has_states:  # to be taken where the prefix ends, between two passes
+                for length in shared:
+                    prefix, _ = self._run(prompt, keyed_images, length, prefix)
+                    self._store(prompt, keys, prefix)
+                return self._run(prompt, keyed_images, whole, prefix)
+            prefill, position = self._run(prompt, keyed_images, whole, prefix)
+            for length in shared:
+                self._store(prompt, keys, prefill.beginning(length))
+            return prefill, position
+
+    def _run(
+        self, prompt: Prompt, keyed_images: KeyedImages, length: int, prefix: Prefill | None
+    ) -> tuple[Prefill, int]:
+        """Runs the tokens of ``prompt`` from the end of ``prefix`` up to ``length``."""
+        start = prefix.length if prefix else 0
+        images = self._image_inputs(
+            prompt, keyed_images, [start < end <= length for end in prompt.image_ends]
+        )
+        return self._runner.prefill(prompt.ids[:length], prompt.spans, images, prefix)
+
+    def _store(self, prompt: Prompt, keys: Sequence[Hashable], prefix: Prefill) -> None:
+        key = prefix_cache.prefix_key(prompt.ids, prefix.length, keys, prompt.image_ends)
+        self._cache.put(key, prefix)
+
+    def _cached_prefix(self, prompt: Prompt, keys: Sequence[Hashable]) -> Prefill | None:
+        """The longest cached beginning of ``prompt``, None where there is none."""
+        found = self._cache.longest(prompt.ids, keys, prompt.image_ends)
+        return self._cache.get(found, self._runner.device) if found else None
 
     def store_answer(self, active: ActiveRequest, answered: Prefill) -> None:
         """Caches a conversation up to ``answered``, the end of the answer of ``active``."""
@@ -89,26 +120,6 @@ class Prefiller:
             keys = self._image_keys(prompt)
             key = prefix_cache.prefix_key(ids, answered.length, keys, prompt.image_ends)
             self._cache.put(key, answered)
-
-    def _prefix(self, index: int) -> Prefill | None:
-        """The prompt up to the end of its last image, or of a conversation's last message, which
-        is cached from now on. None where it has neither, and nothing of it is cached."""
-        prompt = self._prompts[index]
-        keyed_images = self._prefetcher.take(index, self._observer.check)
-        keys, prefix = [key for key, _ in keyed_images], None
-        if found := self._cache.longest(prompt.ids, keys, prompt.image_ends):
-            prefix = self._cache.get(found, self._runner.device)
-        for length in _boundaries(prompt):
-            start = prefix.length if prefix else 0
-            if start >= length:
-                continue
-            new = [end > start for end in prompt.image_ends]
-            images = self._image_inputs(prompt, keyed_images, new)
-            prefix, _ = self._runner.prefill(prompt.ids[:length], prompt.spans, images, prefix)
-            self._cache.put(
-                prefix_cache.prefix_key(prompt.ids, length, keys, prompt.image_ends), prefix
-            )
-        return prefix
 
     def _image_inputs(
         self, prompt: Prompt, keyed_images: KeyedImages, wanted: Sequence[bool]

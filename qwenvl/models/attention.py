@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -62,3 +65,32 @@ def flash_problem(name: str, device: torch.device, dtype: torch.dtype) -> str:
         if not is_flash_attn_2_available():
             return "transformers finds the installed flash_attn too old"
     return ""
+
+
+_cudnn_lock = threading.Lock()
+_cudnn_blocks = 0  # being run, in all threads
+_cudnn_before = True
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """While the block runs, torch's sdpa chooses among its kernels without cuDNN's.
+
+    cuDNN builds a plan for every new shape. On an H200 that takes 0.2 s, twice the time of the
+    prefill that needs it, and shapes of prompts seldom come again. The setting is the process's; it
+    is restored when the last thread leaves its block.
+    """
+    global _cudnn_blocks, _cudnn_before
+    sdp = torch.backends.cuda
+    with _cudnn_lock:
+        if not _cudnn_blocks:
+            _cudnn_before = sdp.cudnn_sdp_enabled()
+            sdp.enable_cudnn_sdp(False)
+        _cudnn_blocks += 1
+    try:
+        yield
+    finally:
+        with _cudnn_lock:
+            _cudnn_blocks -= 1
+            if not _cudnn_blocks:
+                sdp.enable_cudnn_sdp(_cudnn_before)

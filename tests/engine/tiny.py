@@ -254,10 +254,11 @@ def make(
     seed: int = 3,
     config: dict[str, Any] | None = None,
     mtp: bool = False,
+    std: float = 0.3,
 ) -> Path:
     """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always"
     or "switch", by the chat template. ``config``: other shapes than the tiny ones. ``mtp``: with
-    the MTP head (``mtp.*``) of Qwen3.5 checkpoints."""
+    the MTP head (``mtp.*``) of Qwen3.5 checkpoints. ``std``: standard deviation of the weights."""
     import torch
     import transformers
 
@@ -286,7 +287,7 @@ def make(
     for name, weight in model.named_parameters():
         # The libraries' own initial values are so small that every answer is one token repeated.
         if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.3 if "embed" not in name else 1.0)
+            torch.nn.init.normal_(weight, std=std if "embed" not in name else 1.0)
     model.generation_config.repetition_penalty = 1.05
     model.save_pretrained(folder)
     if row.config_section:

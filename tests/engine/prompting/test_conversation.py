@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from qwen_vl_suite.qwenvl.backends.local import load_image_processor
+from qwen_vl_suite.qwenvl.backends.definition import load_image_processor
 from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.errors import BadOption, UnsupportedModel
 from qwen_vl_suite.qwenvl.families import FAMILIES

@@ -1,0 +1,75 @@
+"""Definition of a checkpoint: all that its small files say, read before its weights."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import inspection
+from ..checkpoints.files import read_settings
+from ..errors import IncompleteCheckpoint
+from ..families import family_of, is_default, model_config
+from ..fine_tunes import as_tuned
+from ..media.image_processor import ImageProcessor
+from ..models.architecture import plain_reason
+from ..models.loading import check_runnable, transformers_config
+from ..prompting.chat_template import ChatTemplate
+from ..prompting.prompt import context_length
+from ..types import Family, LocalSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A checkpoint but for its weights. ``context_length``: of the model, in tokens (None:
+    unknown). ``plain_reason``: see ``architecture.plain_reason``."""
+
+    chat_template: ChatTemplate
+    family: Family
+    image_processor: ImageProcessor
+    context_length: int | None
+    plain_reason: str
+
+
+def read_definition(path: Path, spec: LocalSpec) -> Definition:
+    """The definition of the checkpoint in ``path``, to be opened as ``spec`` says. What is wrong
+    with it should not be told after minutes of loading: raises ``CheckpointError``."""
+    inspection.require_complete(path)
+    config = read_settings(path, "config.json")
+    family = as_tuned(family_of(config), path.name)
+    if is_default(family):
+        log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
+    check_runnable(path, spec, family)
+    reason = plain_reason(spec, family, transformers_config(path, spec, family))
+    if reason:
+        log.info("%s is run by transformers' own generate: %s.", path.name, reason)
+    return Definition(
+        chat_template=ChatTemplate.load(path, family, spec.trust_remote_code),
+        family=family,
+        image_processor=load_image_processor(path),
+        context_length=context_length(model_config(config, family)),
+        plain_reason=reason,
+    )
+
+
+def load_image_processor(path: Path) -> ImageProcessor:
+    """The image processor of the checkpoint in ``path``, from ``preprocessor_config.json`` or, in
+    newer checkpoints, ``processor_config.json``. Raises ``IncompleteCheckpoint`` where neither file
+    describes one."""
+    name = "preprocessor_config.json"
+    if (path / name).is_file():
+        found: Any = read_settings(path, name)
+    else:
+        name = "processor_config.json"
+        found = read_settings(path, name).get("image_processor")
+    try:
+        return ImageProcessor.from_config(found)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IncompleteCheckpoint(
+            f"{name} of {path.name} does not say how pictures are prepared ({error}). Download it "
+            "again; only what is missing or damaged is fetched.",
+            (name,),
+        ) from error
