@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("transformers", "bitsandbytes", "accelerate", "PIL.Image", "huggingface_hub", "requests")
 # Their business is tensors: torch, and torch alone, may come with them.
 TENSOR_ROOMS = (
+    ".qwenvl.backends.definition",
     ".qwenvl.backends.local",
     ".qwenvl.inference",
     ".qwenvl.media.image_processor",
