@@ -94,8 +94,13 @@ format: $(NEWEST)
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+# What uses neither transformers nor a library whose version that dictates (tokenizers,
+# huggingface_hub) is the same in both environments, and is tested in the newest only.
+WITHOUT_LIBRARY := replies tasks test_coordinates.py test_import_free.py test_layering.py
+
 test: setup browser lint
-	.venv-oldest/bin/python -m pytest -q -n $(JOBS) --dist worksteal tests/engine
+	.venv-oldest/bin/python -m pytest -q -n $(JOBS) --dist worksteal tests/engine \
+		$(WITHOUT_LIBRARY:%=--ignore=tests/engine/%)
 	$(PY) -m pytest -q -n $(JOBS) --dist worksteal
 
 # Minutes to hours: 100,000 texts a family, and times from a kilobyte to a megabyte.

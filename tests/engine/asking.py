@@ -1,4 +1,4 @@
-"""Requests for the tests of inference, and counters of the steps that answer them."""
+"""What tests of inference share: whom they ask, requests, counters of the steps that answer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from qwen_vl_suite.qwenvl.inference.active_request import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.batch import Batch
 from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.types import Request, Response, Sampling
+
+KINDS = ("qwen2_5_vl", "qwen3_vl_moe", "qwen3_5")
+"""Of each kind of decoder one: dense with M-RoPE in sections; interleaved M-RoPE, deepstack and
+experts; linear attention. For what holds of a kind whatever the family: a test on all families
+costs three times as much."""
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -83,16 +83,27 @@ def bare_site(browser: Any, object_info: dict[str, Any]) -> Iterator[Any]:
     context.close()
 
 
+@pytest.fixture(scope="session")
+def bare_page(bare_site: Any) -> Any:
+    """One page for all tests: another one would be another process."""
+    return bare_site.new_page()
+
+
 @pytest.fixture
-def bare(bare_site: Any) -> Iterator[Any]:
+def bare(bare_page: Any) -> Iterator[Any]:
     """An empty page with the fakes of ComfyUI's scripts; fails on any error in it."""
-    page = bare_site.new_page()
     complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
-    page.goto(f"{ORIGIN}/")
-    yield page
-    page.close()
+    listeners = {
+        "pageerror": lambda error: complaints.append(str(error)),
+        "console": lambda line: line.type == "error" and complaints.append(line.text),
+    }
+    for event, listener in listeners.items():
+        bare_page.on(event, listener)
+    bare_page.goto(f"{ORIGIN}/")
+    yield bare_page
+    bare_page.goto("about:blank")
+    for event, listener in listeners.items():
+        bare_page.remove_listener(event, listener)
     assert complaints == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from asking import Always, Never, picture
+from asking import KINDS, Always, Never, picture
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend
 from qwen_vl_suite.qwenvl.types import Generated, Image, Message, Request, Response, Sampling
 
@@ -41,8 +41,10 @@ def passes(subject: LocalBackend) -> Iterator[dict[str, list[int]]]:
         hook.remove()
 
 
-@pytest.mark.parametrize("lagging", [False, True], ids=["stepwise", "as on CUDA"])
-@pytest.mark.parametrize("model_type", list(tiny.CONFIGS))
+@pytest.mark.parametrize(
+    ("model_type", "lagging"),
+    [*((name, False) for name in tiny.CONFIGS), *((name, True) for name in KINDS)],
+)
 def test_a_next_turn_costs_its_own_tokens(
     request: pytest.FixtureRequest,
     backend: Any,

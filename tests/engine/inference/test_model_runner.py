@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from asking import KINDS
 from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
@@ -72,7 +73,7 @@ def fresh(backend: Any) -> Any:
     return make
 
 
-@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+@pytest.mark.parametrize("model_type", KINDS)
 def test_rows_generate_in_a_batch_what_they_generate_alone(fresh: Any, model_type: str) -> None:
     subject = fresh(model_type)
     requests = [

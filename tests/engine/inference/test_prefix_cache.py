@@ -129,8 +129,10 @@ def test_the_longest_prefix_of_a_prompt_is_found(
     found = cache.longest(wanted, *images(wanted))
     fitting = [ids for ids in stored if ids == wanted[: len(ids)] and ids not in gone]
     fitting = [ids for ids in fitting if len(ids) < len(wanted)]
-    # One without an image is no help to a prompt with one.
-    fitting = [ids for ids in fitting if 0 in ids or 0 not in wanted]
-    assert (list(found.ids) if found else []) == max(fitting, key=len, default=[])
+    best = list(found.ids) if found else []
+    assert best in [*fitting, []]
+    # One without an image is no help to a prompt with one, and need not be found.
+    helpful = [ids for ids in fitting if 0 in ids or 0 not in wanted]
+    assert len(best) >= max(map(len, helpful), default=0)
     cache.clear()
     assert cache.longest(wanted, *images(wanted)) is None

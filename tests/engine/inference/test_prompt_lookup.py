@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from asking import Always, Never, ask, counted, generated_ids, picture
+from asking import KINDS, Always, Never, ask, counted, generated_ids, picture
 from hypothesis import given
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.errors import NumericalError
@@ -78,7 +78,7 @@ REQUESTS = [
     ask("what is it?", picture(50, 80), tokens=30),
     ask("only words", tokens=30),
     ask("both", picture(100, 100), picture(200, 64), tokens=20),
-    ask("long", picture(64, 64), tokens=60),
+    ask("long", picture(64, 64), tokens=40),
 ]
 
 
@@ -90,7 +90,14 @@ def fresh(backend: Any, model_type: str) -> Any:
 
 
 @pytest.mark.usefixtures("step_policy")
-@pytest.mark.parametrize("model_type", list(tiny.CONFIGS))
+@pytest.mark.parametrize(
+    ("step_policy", "model_type"),
+    [
+        *(("as on CUDA", name) for name in tiny.CONFIGS),
+        *(("as on the CPU", name) for name in KINDS),
+    ],
+    indirect=["step_policy"],
+)
 def test_drafts_never_change_an_answer(
     backend: Any, model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +188,7 @@ def test_sampled_rows_get_no_drafts(backend: Any) -> None:
 def test_a_repetitive_answer_takes_fewer_passes(backend: Any) -> None:
     """Tiny models repeat themselves anyway."""
     subject = fresh(backend, "qwen3_vl")
-    asked = [ask(str(n), picture(64, 64, n), tokens=100) for n in range(12)]
+    asked = [ask(str(n), picture(64, 64, n), tokens=80) for n in range(4)]
     subject.chat_template.eos_ids, kept = frozenset(), subject.chat_template.eos_ids
     try:
         with counted() as plain:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from asking import recorded_ids
+from asking import KINDS, recorded_ids
 from fake_cuda_graphs import FakeCudaGraphs
 from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.nano import scenes
@@ -32,6 +32,7 @@ from reference import Reference
 
 NANO = Path(__file__).parents[3] / "nano" / "checkpoint"
 MODELS = [*tiny.CONFIGS, "nano"]
+of_each_kind = pytest.mark.parametrize("subject", KINDS, indirect=True)
 
 
 def noise(height: int, width: int) -> torch.Tensor:
@@ -102,8 +103,10 @@ def test_the_requests_have_different_answers(subject: Subject) -> None:
     assert sum(map(len, subject.expected)) > 40
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [3, 0, 5, 2, 6, 1, 4]])
-@pytest.mark.parametrize("rows", [1, 2, 32])
+@pytest.mark.parametrize(
+    ("rows", "order"),
+    [(1, [3, 0, 5, 2, 6, 1, 4]), (2, [3, 0, 5, 2, 6, 1, 4]), (32, [0, 1, 2, 3, 4, 5, 6])],
+)
 def test_in_any_order_and_batch(subject: Subject, order: list[int], rows: int) -> None:
     """With few slots, those of finished rows are taken by waiting requests."""
     subject.backend.batch_limits = BatchLimits(rows=rows)
@@ -117,6 +120,7 @@ def test_with_a_filled_prefix_cache(subject: Subject) -> None:
     assert subject.backend.prefix_cache.hits >= 6
 
 
+@of_each_kind
 @pytest.mark.parametrize("max_bytes", [0, 20_000, 200_000])
 def test_with_a_small_prefix_cache(
     subject: Subject, max_bytes: int, monkeypatch: pytest.MonkeyPatch
@@ -128,13 +132,14 @@ def test_with_a_small_prefix_cache(
 
 
 def test_with_offloads_and_releases_in_between(subject: Subject) -> None:
-    backend = subject.backend
+    backend, asked, expected = subject.backend, subject.requests[:4], subject.expected[:4]
     for move_out in (backend.offload, backend.release, backend.prefix_cache.offload):
-        assert subject.tokens(subject.requests) == subject.expected
+        assert subject.tokens(asked) == expected
         move_out()
-    assert subject.tokens(subject.requests) == subject.expected
+    assert subject.tokens(asked) == expected
 
 
+@of_each_kind
 def test_with_interrupts_in_between(subject: Subject) -> None:
     for checks in (2, 9, 20, 31):
         with pytest.raises(Interrupt):
@@ -149,6 +154,7 @@ def test_when_two_models_take_turns(subjects: Callable[[str], Subject]) -> None:
             assert subject.tokens([subject.requests[place]])[0] == subject.expected[place]
 
 
+@of_each_kind
 @pytest.mark.parametrize("rows", [1, 3])
 def test_with_drafts_that_are_half_right(
     subject: Subject, rows: int, monkeypatch: pytest.MonkeyPatch
@@ -164,7 +170,11 @@ def test_with_drafts_that_are_half_right(
     assert subject.tokens(subject.requests) == subject.expected
 
 
-@pytest.mark.parametrize("rows", [1, 3, 32])
+@pytest.mark.parametrize(
+    ("subject", "rows"),
+    [*((name, 3) for name in MODELS), *((name, rows) for name in KINDS for rows in (1, 32))],
+    indirect=["subject"],
+)
 def test_with_steps_as_on_cuda(
     subject: Subject, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +186,7 @@ def test_with_steps_as_on_cuda(
     assert made.replays or not tiny.can_be_captured(subject.name)
 
 
+@of_each_kind
 def test_a_seed_gives_its_text_in_any_batch(subject: Subject) -> None:
     sampled = [
         Request.ask(asked.images, asked.prompt, sampling=Sampling(20, temperature=1.0, seed=place))

@@ -180,7 +180,8 @@ def swap(folder: Path, other: Path) -> None:
 def test_changed_files_are_read_again(checkpoint, tmp_path, caplog) -> None:
     folder = shutil.copytree(checkpoint("qwen3_vl"), tmp_path / "m")
     other = tiny.make("qwen3_vl", tmp_path / "other", thinking="always", seed=9)
-    request = Request.ask((), "who are you?", sampling=Sampling(max_new_tokens=8))
+    short = Sampling(max_new_tokens=8, max_thinking_tokens=8)
+    request = Request.ask((), "who are you?", sampling=short)
     backend = local.load(LocalSpec(str(folder), device="cpu"))
     before = backend.generate([request])
     model = backend.model
