@@ -748,9 +748,9 @@ def test_on_a_processor_an_answer_that_outgrows_ram_is_stopped_before_it_does(
                 memory.room = 1000  # somebody else takes it
 
     subject.chat_template.eos_ids = frozenset()
-    long = Sampling(max_new_tokens=600, temperature=1.0, seed=1)
+    long = Sampling(max_new_tokens=400, temperature=1.0, seed=1)
     (whole,) = subject.generate([Request.ask((), "go on", sampling=long)])
-    assert whole.usage.new_tokens == 600
+    assert whole.usage.new_tokens == 400
     observer = Filling()
     (found,) = subject.generate([Request.ask((), "go on", sampling=long)], observer)
     assert isinstance(found.error, OutOfMemory)
