@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from asking import ask, picture
+from asking import Never, ask, picture
 from fake_cuda_graphs import FakeCudaGraphs, Model
 from qwen_vl_suite.qwenvl.errors import NumericalError
-from qwen_vl_suite.qwenvl.inference import batch
+from qwen_vl_suite.qwenvl.inference import batch, kv_cache
 from qwen_vl_suite.qwenvl.inference.batch import Batch, NewRow, StepPolicy
 from qwen_vl_suite.qwenvl.inference.cuda_graphs import CudaGraphs
+from qwen_vl_suite.qwenvl.inference.kv_cache import SlotCache
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.sampler import Sampled, Sampler
@@ -70,6 +71,32 @@ def test_replayed_steps_give_the_same_tokens(
     assert sum(one.captures for one in graphs) > 0
     assert sum(one.replays for one in graphs) > 10
     assert all(one.enabled for one in graphs), "a step of this family cannot be captured"
+
+
+def test_a_graph_is_not_replayed_once_its_tensors_have_moved(
+    fresh: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """A row outgrows its room, so that all slots move, and ends; one that takes its slot attends
+    over a width of which there is a graph from before."""
+    monkeypatch.setattr(kv_cache, "BLOCK_TOKENS", 16)
+    monkeypatch.setattr(kv_cache, "HEADROOM_TOKENS", 16)
+    subject = fresh("qwen3_vl")
+    monkeypatch.setattr(subject.chat_template, "eos_ids", frozenset())
+    monkeypatch.setattr(subject, "adaptive_lookup", Never())
+    asked = [ask("a " * 40, tokens=40), ask("b", tokens=90), ask("c " * 24, tokens=12)]
+    alone = [subject.generate([question])[0] for question in asked]
+    moves: list[bool] = []
+    grow = SlotCache._grow
+
+    def counted(self: SlotCache) -> bool:
+        moves.append(grow(self))
+        return moves[-1]
+
+    monkeypatch.setattr(SlotCache, "_grow", counted)
+    graphs: list[FakeCudaGraphs] = request.getfixturevalue("cuda_policy")
+    subject.batch_limits = BatchLimits(rows=2)
+    assert subject.generate(asked) == alone
+    assert any(moves) and sum(one.replays for one in graphs) > 20
 
 
 def test_a_step_that_cannot_be_captured_runs_eagerly(
