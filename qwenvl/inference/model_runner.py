@@ -39,7 +39,7 @@ class Prefill:
         return held + self.logits.nbytes
 
     def beginning(self, length: int) -> Prefill:
-        """A copy of its first ``length`` tokens. Not where the model ``has_states``."""
+        """A copy of its first ``length`` tokens. See ``ModelRunner.can_cut``."""
         cache = copy_cache(self.cache)
         for layer in cache.layers:
             layer.keys = layer.keys[:, :, :length].clone()
@@ -76,10 +76,14 @@ class ModelRunner:
         self._attention = "eager" if own == "eager" else "sdpa"
 
     @property
-    def has_states(self) -> bool:
-        """Whether some layers keep a state (of linear attention), which is that of all tokens and
-        cannot be cut to fewer."""
-        return "linear_attention" in (getattr(self._text_config, "layer_types", None) or ())
+    def can_cut(self) -> bool:
+        """Whether what is cached of a prefix can be cut out of what a pass over the whole prompt
+        gives. A state (of linear attention) is that of all tokens. In half precision, and in 8
+        bits, numbers depend a little on what else a pass holds: an answer would then depend on
+        whether its picture had been asked about before."""
+        kinds = getattr(self._text_config, "layer_types", None) or ()
+        exact = all(parameter.dtype == torch.float32 for parameter in self.model.parameters())
+        return exact and "linear_attention" not in kinds
 
     @property
     def is_split(self) -> bool:

@@ -83,7 +83,7 @@ class Prefiller:
             prefix = self._cached_prefix(prompt, keys)
             start, whole = prefix.length if prefix else 0, len(prompt.ids)
             shared = [length for length in _boundaries(prompt) if length > start]
-            if runner.has_states:  # to be taken where the prefix ends, between two passes
+            if not runner.can_cut:  # a pass of its own for each prefix
                 for length in shared:
                     prefix, _ = self._run(prompt, keyed_images, length, prefix)
                     self._store(prompt, keys, prefix)

@@ -34,8 +34,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_passes_over_a_new_picture_and_over_a_known_one(
     family: str, expected: int, backend: Callable[..., LocalBackend], passes: list[int]
 ) -> None:
-    """States of linear attention are taken where the picture ends, which takes a pass of its
-    own."""
+    """States of linear attention are taken where the picture ends, between two passes."""
     subject, shown = backend(family), picture(90, 130)
     first, second = ask("What is it?", shown), ask("Where, exactly, is it?", shown)
     subject.prefix_cache.clear()
@@ -47,6 +46,19 @@ def test_passes_over_a_new_picture_and_over_a_known_one(
     assert passes == [len(prompt.ids) - prompt.image_prefix], "only what follows the picture"
     subject.prefix_cache.clear()
     assert generated_ids(subject, second) == answer
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"quantization": "8bit"}])
+def test_answers_do_not_depend_on_what_was_asked_before(
+    settings: dict[str, str], checkpoint: Callable[..., Path]
+) -> None:
+    """In numbers that depend on what else a pass holds."""
+    if "quantization" in settings:
+        pytest.importorskip("bitsandbytes")
+    subject = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu", **settings))
+    asked = [ask("What is it?", picture(90, 130 + index), tokens=30) for index in range(4)]
+    first = [subject.generate([one])[0] for one in asked]
+    assert [subject.generate([one])[0] for one in asked] == first
 
 
 def test_what_is_kept_of_a_prompt_holds_no_memory_of_its_rest(
