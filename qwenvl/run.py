@@ -183,6 +183,7 @@ def _request(backend: Backend, query: Query) -> Request:
         thinking=_resolve_thinking(backend, query.task, query.thinking),
         may_shrink=query.may_shrink,
         logprobs=query.logprobs,
+        constraint=query.task.constraint,
     )
 
 

@@ -172,6 +172,15 @@ Part = str | Image | Video | Audio | Generated
 """A part of a message."""
 
 
+@dataclass(frozen=True)
+class Constraint:
+    """What an answer is held to: text of the form that ``source`` describes, a JSON schema as JSON
+    text, a regular expression or a Lark grammar. See ``constraints`` for ways to make one."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    source: str
+
+
 @dataclass(frozen=True, eq=False)
 class Message:
     """A message of a conversation: ``parts`` in the order in which the model reads them."""
@@ -193,7 +202,8 @@ class Request:
     off, None keeps its default. ``may_shrink``: resize the pictures to fewer pixels, step by step,
     if memory does not suffice. ``logprobs``: compute the log-probability of each token of the
     answer (see ``Token``). ``continues``: the conversation will go on, so what the model has
-    computed of it is kept in the prefix cache, the answer included.
+    computed of it is kept in the prefix cache, the answer included. ``constraint``: what the
+    answer, a thought before it left out, is held to; None: nothing.
     """
 
     messages: tuple[Message, ...]
@@ -204,6 +214,7 @@ class Request:
     may_shrink: bool = False
     logprobs: bool = False
     continues: bool = False
+    constraint: Constraint | None = None
 
     @classmethod
     def ask(
@@ -410,6 +421,7 @@ class Task:
     raises ``errors.UnreadableReply``. ``greedy`` tasks (OCR, grounding) are decoded greedily;
     others use the family's sampling. ``max_new_tokens`` is the task's default. ``longest_side``:
     pixels that the sides of a picture shown to the model should not exceed (0: any).
+    ``constraint``: what replies are held to.
     """
 
     name: str
@@ -419,3 +431,4 @@ class Task:
     greedy: bool = False
     max_new_tokens: int = 1024
     longest_side: int = 0
+    constraint: Constraint | None = None

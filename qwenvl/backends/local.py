@@ -19,6 +19,7 @@ from ..checkpoints import inspection
 from ..checkpoints.files import readable_size
 from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError, Unavailable
 from ..inference import fast_path_check
+from ..inference.constraints import matcher
 from ..inference.fast_path_check import FastPathCheck
 from ..inference.generic import PlainExecutor
 from ..inference.memory_model import BatchLimits, MemoryModel, TokenNeed, token_need
@@ -329,7 +330,10 @@ class LocalBackend:
         }
 
     def prompt(self, request: Request) -> Prompt:
-        """Raises ``BadOption`` and ``BadImage``, see ``Prompt``."""
+        """Raises ``BadOption`` and ``BadImage``, see ``Prompt``; and where the request's constraint
+        cannot be enforced, see ``constraints.matcher``."""
+        if request.constraint:
+            matcher(request.constraint, self.chat_template)
         return Prompt(request, self.chat_template, self.image_processor, self.context_length)
 
     def load_weights(self, nbytes: int, observer: Observer) -> MemoryModel:

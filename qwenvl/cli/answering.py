@@ -1,4 +1,4 @@
-"""Commands that ask a model about images: describe, ocr, ground."""
+"""Commands that ask a model about images: describe, ocr, ground, extract."""
 
 from __future__ import annotations
 
@@ -51,6 +51,26 @@ def ground(options: argparse.Namespace) -> int:
     from ..tasks import ground as task
 
     return _answer(options, task.ground(options.find, options.kind, options.max_count))
+
+
+def extract(options: argparse.Namespace) -> int:
+    from .. import constraints
+    from ..tasks import extract as task
+
+    if options.keys is not None:
+        constraint = constraints.from_keys(options.keys.split(","))
+    elif options.example is not None:
+        constraint = constraints.from_example(_read_text(options.example))
+    else:
+        constraint = constraints.from_schema(_read_text(options.schema))
+    return _answer(options, task.extract(constraint, options.prompt))
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOption(f"{path} cannot be read: {error}") from error
 
 
 def _answer(options: argparse.Namespace, task: Task) -> int:
@@ -156,6 +176,8 @@ def _show(path: str, result: Result, options: argparse.Namespace) -> None:
     if options.json:
         row = {"image": path, **as_json(result)}
         row |= {"thinking": result.thinking, "finish_reason": result.finish_reason}
+        if options.run is extract:
+            row["complete"] = result.finish_reason == "stop" and not result.error
         if result.error:
             row["error"] = result.error
         print_json(row)

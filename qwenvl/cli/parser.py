@@ -84,6 +84,16 @@ def _add_tasks(subparsers: Any) -> None:
         help="with --json: the reply itself and each of its tokens' log-probability",
     )  # fmt: skip
 
+    extract = _command(
+        subparsers, answering.extract, "write what pictures show as JSON of a given form",
+        parents=common,
+    )  # fmt: skip
+    form = extract.add_mutually_exclusive_group(required=True)
+    form.add_argument("--schema", metavar="FILE", help="a JSON schema")
+    form.add_argument("--keys", metavar="A,B,C", help="an object with these keys, null if not seen")
+    form.add_argument("--example", metavar="FILE", help="JSON of the form wanted")
+    extract.add_argument("--prompt", default="", help="what to extract, in own words")
+
 
 def _add_roots(parser: argparse.ArgumentParser, about: str) -> None:
     parser.add_argument(

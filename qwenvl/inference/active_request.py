@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..errors import BadOption
 from ..prompting.chat_template import THINK_START
 from ..prompting.prompt import Prompt
 from ..replies import split_thinking
@@ -47,6 +48,7 @@ class ActiveRequest:
         text = decoded.strip()
         if text.startswith(THINK_START):  # some fine-tunes think unasked
             thinking, text = split_thinking(text)
+        problem = row.matcher.problem if row.matcher else ""
         return Response(
             text=text,
             thinking=thinking,
@@ -55,6 +57,7 @@ class ActiveRequest:
             usage=Usage(len(prompt.ids), prompt.image_tokens, len(row.output_ids)),
             notes=prompt.notes if row.finish_reason == "length" else (),
             tokens=self._tokens(cut, decoded, text),
+            error=BadOption(problem) if problem else None,
         )
 
     def _tokens(self, cut: int, decoded: str, text: str) -> tuple[Token, ...]:

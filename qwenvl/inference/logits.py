@@ -197,7 +197,54 @@ class ThoughtCloser(LogitsStage):
         closed.masked_fill_(finished, 0)
 
 
-STAGES: tuple[type[LogitsStage], ...] = (TokenBans, Penalties, ThoughtCloser)
+class GrammarMask(LogitsStage):
+    """Holds answers to their constraints: only tokens that a row's matcher allows can come next. A
+    thought before the answer is free."""
+
+    needs_host = True
+
+    def __init__(self, rows: Sequence[Row], device: torch.device, vocabulary: int):
+        super().__init__(rows, device, vocabulary)
+        self._rows, self._vocabulary = list(rows), vocabulary
+        self._shifts = torch.arange(32, dtype=torch.int32, device=device)
+        words = -(-vocabulary // 32)
+        # A bit for each token; all of a row without a constraint.
+        self.state = {"allowed": torch.full((len(rows), words), -1, dtype=torch.int32).to(device)}
+
+    @classmethod
+    def is_wanted(cls, row: Row) -> bool:
+        return row.matcher is not None
+
+    def add(self, others: Sequence[Any]) -> None:
+        super().add(others)
+        self._rows = [row for part in (self, *others) for row in part._rows]
+
+    def replace(self, slot: int, other: Any) -> None:
+        super().replace(slot, other)
+        self._rows[slot] = other._rows[0]
+
+    def keep(self, slots: Sequence[int]) -> None:
+        super().keep(slots)
+        self._rows = [self._rows[slot] for slot in slots]
+
+    def prepare(self) -> None:
+        for slot, row in enumerate(self._rows):
+            if row.matcher is None or row.thinking or row.finish_reason is not None:
+                continue
+            answer = row.output_ids[row.thought_length :]
+            words = row.matcher.allowed(answer, after_thought=row.thought_length > 0)
+            held = self.state["allowed"][slot]
+            count = min(len(words), len(held))
+            held[:count] = words[:count].to(self._device)
+            held[count:] = 0  # models have more rows in their last layer than tokens
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        bits = (self.state["allowed"][:, :, None] >> self._shifts) & 1
+        allowed = bits.bool().flatten(1)[:, : self._vocabulary]
+        return scores.masked_fill(~allowed, -torch.inf)
+
+
+STAGES: tuple[type[LogitsStage], ...] = (TokenBans, Penalties, ThoughtCloser, GrammarMask)
 """In the order in which they are applied."""
 
 

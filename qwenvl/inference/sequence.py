@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..prompting.prompt import Prompt
 from ..types import THINKING_TOKENS, FinishReason, Sampling
+from .constraints import Matcher, matcher
 from .repetition import Decode
 
 
@@ -29,7 +30,8 @@ class Row:
     log-probabilities are asked for. ``decode``: as for ``repetition.loop_start``. ``output_ids``:
     generated tokens, ``thought_length`` of them the thought; ``output_logprobs`` of each, None
     where they were not asked for. ``thought_repeats``: the thought is in a loop, and the sampler
-    should close it. ``end_ids``: the end token that was generated behind them, if any.
+    should close it. ``end_ids``: the end token that was generated behind them, if any. ``matcher``:
+    of the constraint that the answer is held to, None without one.
     """
 
     index: int
@@ -47,6 +49,7 @@ class Row:
     thought_repeats: bool = False
     end_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
+    matcher: Matcher | None = None
 
     @property
     def thinking_limit(self) -> int:
@@ -67,7 +70,7 @@ class Row:
 
 def new_row(prompt: Prompt, index: int) -> Row:
     """The row of request ``index``, with nothing generated."""
-    template = prompt.chat_template
+    template, constraint = prompt.chat_template, prompt.request.constraint
     return Row(
         index=index,
         sampling=prompt.sampling,
@@ -78,4 +81,5 @@ def new_row(prompt: Prompt, index: int) -> Row:
         decode=template.decode,
         banned_ids=template.media_token_ids,
         logprobs=prompt.request.logprobs,
+        matcher=matcher(constraint, template) if constraint else None,
     )

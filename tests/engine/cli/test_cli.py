@@ -291,6 +291,46 @@ def test_options_of_the_model_reach_its_spec(run, model, pictures):
     assert (spec.optimize, spec.precision, spec.device) == ("off", "fp32", "cpu")
 
 
+def test_extract_gives_json_of_the_form_asked_for(run, model, pictures, tmp_path):
+    backend = model('{"title": "A", "price": null}')
+    _, (row,), _ = run("extract", pictures[0], "--keys", "title, price", "--json")
+    assert (row["data"], row["complete"]) == ({"title": "A", "price": None}, True)
+    assert "title, price" in backend.requests[0].prompt
+    schema = json.loads(backend.requests[0].constraint.source)
+    assert schema["required"] == ["title", "price"]
+    (tmp_path / "form.json").write_text('{"title": "a", "tags": ["b"]}', encoding="utf-8")
+    run("extract", pictures[0], "--example", tmp_path / "form.json", "--prompt", "What is sold?")
+    asked = backend.requests[1]
+    assert asked.prompt.startswith("What is sold?") and '"tags"' in asked.prompt
+    (tmp_path / "schema.json").write_text('{"type": "integer"}', encoding="utf-8")
+    run("extract", pictures[0], "--schema", tmp_path / "schema.json")
+    assert json.loads(backend.requests[2].constraint.source) == {"type": "integer"}
+
+
+def test_extract_keeps_what_is_whole_of_an_answer_that_was_cut(run, model, pictures):
+    model('[{"name": "one"}, {"name": "tw')
+    argv = ("extract", pictures[0], "--keys", "name", "--json", "--max-new-tokens", "8")
+    status, (row,), _ = run(*argv)
+    assert status == 0 and row["data"] == [{"name": "one"}] and row["complete"] is False
+    assert any("cut" in note for note in row["notes"])
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "words"),
+    [
+        ("--schema", "{'a': 1}", "not valid JSON"),
+        ("--example", "{", "not valid JSON"),
+        ("--schema", None, "cannot be read"),
+    ],
+)
+def test_a_form_that_is_none_is_refused(run, model, pictures, tmp_path, given, text, words):
+    model("{}")
+    if text is not None:
+        (tmp_path / "form.json").write_text(text, encoding="utf-8")
+    status, _, err = run("extract", pictures[0], given, tmp_path / "form.json")
+    assert status == 2 and words in err
+
+
 def test_log_probabilities_are_printed_where_they_are_asked_for(run, model, pictures):
     model(Reply(BOXES, logprobs=-0.25), BOXES)
     _, (row,), _ = run("ground", pictures[0], "--find", "cat", "--json", "--logprobs")

@@ -1,0 +1,110 @@
+"""Constraints: what an answer is held to, made from what users write.
+
+A JSON schema, a list of keys, an example, a list of choices, a regular expression or a Lark
+grammar; each becomes a ``Constraint``, and bad ones are refused before any model runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import BadOption
+from .types import Constraint
+
+MAX_SOURCE = 200_000
+"""Characters of a constraint. One that is longer takes seconds to compile."""
+
+
+def from_schema(schema: str | Mapping[str, Any] | bool) -> Constraint:
+    """JSON that is valid by a JSON schema, given as JSON text or as an object. Raises ``BadOption``
+    for text that is no JSON or no schema."""
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError) as error:
+            raise BadOption(f"The schema is not valid JSON: {error}.") from error
+    if not isinstance(schema, (Mapping, bool)):
+        raise BadOption(
+            'A JSON schema is an object, such as {"type": "object", "properties": {...}}, and not '
+            f"{type(schema).__name__}."
+        )
+    return Constraint("json_schema", _source(json.dumps(schema, ensure_ascii=False)))
+
+
+def from_keys(keys: Sequence[str]) -> Constraint:
+    """A JSON object with exactly these keys, in this order; each value is a string, or null where
+    there is none. Raises ``BadOption`` without keys, and for one that comes twice."""
+    named = [key.strip() for key in keys if key.strip()]
+    if not named:
+        raise BadOption("Name at least one key, such as: title, price, date.")
+    if twice := sorted({key for key in named if named.count(key) > 1}):
+        raise BadOption(f"Each key can come once only: {', '.join(twice)} comes more often.")
+    return from_schema(_object({key: {"type": ["string", "null"]} for key in named}))
+
+
+def from_example(example: str | Any) -> Constraint:
+    """JSON of the form of an example, given as JSON text or as a value: the same keys in the same
+    order, and values of the same types. Items of a list are like the first one; null stands for
+    anything that is no list or object. Raises ``BadOption`` for text that is no JSON."""
+    if isinstance(example, str):
+        try:
+            example = json.loads(example)
+        except (ValueError, RecursionError) as error:
+            raise BadOption(f"The example is not valid JSON: {error}.") from error
+    return from_schema(_like(example))
+
+
+def from_choices(choices: Sequence[str]) -> Constraint:
+    """One of several answers, word for word. Raises ``BadOption`` without choices."""
+    named = list(dict.fromkeys(choice for choice in choices if choice))
+    if not named:
+        raise BadOption("Name at least one choice, such as: yes, no.")
+    options = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in named)
+    return Constraint("lark", _source(f"start: {options}"))
+
+
+def from_regex(pattern: str) -> Constraint:
+    """Text that a regular expression matches as a whole. Raises ``BadOption`` for an empty one."""
+    if not pattern:
+        raise BadOption("The regular expression is empty: any answer would be none.")
+    return Constraint("regex", _source(pattern))
+
+
+def from_lark(grammar: str) -> Constraint:
+    """Text of a Lark grammar, whose first rule is ``start``. Raises ``BadOption`` for an empty
+    one."""
+    if not grammar.strip():
+        raise BadOption("The grammar is empty. It begins with a rule, such as start: /[0-9]+/.")
+    return Constraint("lark", _source(grammar))
+
+
+def _source(text: str) -> str:
+    if len(text) > MAX_SOURCE:
+        raise BadOption(
+            f"This is too long to hold an answer to: {len(text)} characters, and at most "
+            f"{MAX_SOURCE} can be."
+        )
+    return text
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _like(value: Any) -> dict[str, Any]:
+    """The schema of JSON values that have the form of ``value``."""
+    if isinstance(value, Mapping):
+        return _object({key: _like(member) for key, member in value.items()})
+    if isinstance(value, (list, tuple)):
+        return {"type": "array", **({"items": _like(value[0])} if value else {})}
+    for kind, name in ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string")):
+        if isinstance(value, kind):
+            return {"type": name}
+    return {"type": ["string", "number", "boolean", "null"]}

@@ -1,0 +1,61 @@
+"""Constraints from what users write. No model needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from qwen_vl_suite.qwenvl import constraints
+from qwen_vl_suite.qwenvl.errors import BadOption
+
+
+def schema_of(constraint: Any) -> Any:
+    assert constraint.kind == "json_schema"
+    return json.loads(constraint.source)
+
+
+def test_keys_become_an_object_of_strings_or_null() -> None:
+    schema = schema_of(constraints.from_keys([" title", "价格", ""]))
+    assert list(schema["properties"]) == schema["required"] == ["title", "价格"]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["价格"] == {"type": ["string", "null"]}
+
+
+def test_an_example_gives_types_and_the_order_of_keys() -> None:
+    example = {"b": 1, "a": [{"x": 0.5, "ok": True}], "c": None, "d": [], "e": "text"}
+    schema = schema_of(constraints.from_example(json.dumps(example)))
+    kinds = schema["properties"]
+    assert schema["required"] == list("bacde")
+    assert kinds["b"] == {"type": "integer"} and kinds["e"] == {"type": "string"}
+    item = kinds["a"]["items"]["properties"]
+    assert item == {"x": {"type": "number"}, "ok": {"type": "boolean"}}
+    assert kinds["d"] == {"type": "array"} and "null" in kinds["c"]["type"]
+
+
+def test_choices_are_taken_word_for_word() -> None:
+    constraint = constraints.from_choices(['say "no"', "a|b", 'say "no"'])
+    assert constraint.source == 'start: "say \\"no\\"" | "a|b"'
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: constraints.from_schema("{'a': 1}"), "not valid JSON"),
+        (lambda: constraints.from_schema("[" * 100_000), "not valid JSON"),
+        (lambda: constraints.from_schema("3"), "is an object"),
+        (lambda: constraints.from_schema({"const": "x" * 1_000_000}), "too long"),
+        (lambda: constraints.from_keys([" ", ""]), "at least one key"),
+        (lambda: constraints.from_keys(["a", "b", "a"]), "a comes more often"),
+        (lambda: constraints.from_example("{"), "not valid JSON"),
+        (lambda: constraints.from_choices([]), "at least one choice"),
+        (lambda: constraints.from_regex(""), "empty"),
+        (lambda: constraints.from_lark(" \n"), "empty"),
+    ],
+)
+def test_what_makes_no_constraint_is_refused_in_words(
+    make: Callable[[], Any], words: str
+) -> None:
+    with pytest.raises(BadOption, match=words):
+        make()
