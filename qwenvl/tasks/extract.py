@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ..errors import UnreadableReply
-from ..replies import extract_answer, loose_json, strip_fence
+from ..replies import cut_json, extract_answer, strip_fence
 from ..types import Constraint, ReplyContext, Result, Task
 
 PROMPT = (
@@ -40,15 +40,7 @@ def _plain_keys(schema: Any) -> list[str]:
 def _read(text: str, context: ReplyContext) -> Result:
     answer = strip_fence(extract_answer(text))
     try:
-        value = json.loads(answer)
-    except (ValueError, RecursionError):
-        value = _whole_part(answer, context.cut)
+        value = cut_json.whole_part(answer) if context.cut else json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableReply(f"It is not JSON ({error}).", answer) from error
     return Result(text=json.dumps(value, ensure_ascii=False), data=value)
-
-
-def _whole_part(answer: str, cut: bool) -> Any:
-    """What is whole of JSON that was cut off. Raises ``UnreadableReply`` for other text."""
-    found = loose_json.values(answer)
-    if not cut or len(found) != 1:
-        raise UnreadableReply("It is not JSON.", answer)
-    return found[0].value

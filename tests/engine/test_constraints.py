@@ -54,8 +54,6 @@ def test_choices_are_taken_word_for_word() -> None:
         (lambda: constraints.from_lark(" \n"), "empty"),
     ],
 )
-def test_what_makes_no_constraint_is_refused_in_words(
-    make: Callable[[], Any], words: str
-) -> None:
+def test_what_makes_no_constraint_is_refused_in_words(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(BadOption, match=words):
         make()

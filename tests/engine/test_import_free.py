@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("transformers", "bitsandbytes", "accelerate", "PIL.Image", "huggingface_hub", "requests")
+HEAVY = (
+    "transformers",
+    "bitsandbytes",
+    "llguidance",
+    "accelerate",
+    "PIL.Image",
+    "huggingface_hub",
+    "requests",
+)
 # Their business is tensors: torch, and torch alone, may come with them.
 TENSOR_ROOMS = (
     ".qwenvl.backends.definition",

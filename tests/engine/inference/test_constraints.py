@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 from asking import ask, picture
 from qwen_vl_suite.qwenvl import constraints
-from qwen_vl_suite.qwenvl.backends.local import LocalBackend
-from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
+from qwen_vl_suite.qwenvl.errors import BadOption, Unavailable
+from qwen_vl_suite.qwenvl.inference import constraints as grammars
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
-from qwen_vl_suite.qwenvl.types import Constraint, Request
+from qwen_vl_suite.qwenvl.types import Constraint, LocalSpec, Request
 
 pytest.importorskip("llguidance")
 
@@ -79,10 +84,25 @@ def test_steps_on_cuda_keep_to_the_form_too(
     assert json.loads(whole.text)["kind"] in ("cat", "dog") and choice.text in ("yes", "no")
 
 
+def test_the_plain_executor_keeps_to_the_form_too(checkpoint: Callable[..., Path]) -> None:
+    subject = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu", optimize="off"))
+    (response,) = subject.generate([held(constraints.from_schema(SCHEMA))])
+    assert json.loads(response.text)["kind"] in ("cat", "dog")
+
+
 def test_a_thought_is_free_and_the_answer_is_not(backend: Callable[..., LocalBackend]) -> None:
     request = held(YES_NO, max_thinking_tokens=12)
     (response,) = backend("qwen3_vl", "always").generate([request])
     assert response.thinking and response.text in ("yes", "no")
+
+
+def test_without_llguidance_the_error_names_its_pip_line(
+    backend: Callable[..., LocalBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammars, "_GRAMMARS", WeakKeyDictionary())
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(Unavailable, match="pip install llguidance"):
+        backend("qwen3_vl").generate([held(YES_NO)])
 
 
 @pytest.mark.parametrize(
@@ -99,3 +119,47 @@ def test_what_cannot_be_enforced_is_refused_before_the_model_runs(
 ) -> None:
     with pytest.raises(BadOption, match=words):
         backend("qwen3_vl").generate([held(constraint)])
+
+
+def random_schema(some: random.Random, depth: int = 3) -> dict[str, Any]:
+    """A schema of what people ask for, with nothing in it that could go on without end."""
+    kinds = ["string", "enum", "integer", "number", "boolean", "nullable", "date"]
+    kind = some.choice([*kinds, *(["array", "object", "anyOf"] * 2 if depth else [])])
+    if kind == "array":
+        least = some.randint(0, 2)
+        items = random_schema(some, depth - 1)
+        return {"type": "array", "items": items, "minItems": least, "maxItems": least + 2}
+    if kind == "anyOf":
+        return {"anyOf": [random_schema(some, depth - 1) for _ in range(2)]}
+    if kind == "object":
+        names = some.sample(["a", "b c", "名", 'q"', "e", "$f"], some.randint(1, 3))
+        return {
+            "type": "object",
+            "properties": {name: random_schema(some, depth - 1) for name in names},
+            "required": some.sample(names, some.randint(0, len(names))),
+            "additionalProperties": False,
+        }
+    return {
+        "string": {"type": "string", "minLength": some.randint(0, 2), "maxLength": 6},
+        "enum": {"enum": some.sample(["x", 'y "z"', 3, None, True, "猫\n"], 3)},
+        "integer": {"type": "integer", "minimum": -5, "maximum": some.randint(0, 999)},
+        "number": {"type": "number", "minimum": 0, "maximum": 1},
+        "boolean": {"type": "boolean"},
+        "nullable": {"type": ["string", "null"], "maxLength": 4},
+        "date": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$"},
+    }[kind]
+
+
+def test_whole_answers_are_valid_by_any_schema(backend: Callable[..., LocalBackend]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    some = random.Random(11)
+    schemas = [random_schema(some) for _ in range(300)]
+    asked = [
+        held(constraints.from_schema(schema), tokens=100, temperature=1.0, seed=index)
+        for index, schema in enumerate(schemas)
+    ]
+    responses = backend("qwen3_vl").generate(asked)
+    whole = [index for index, response in enumerate(responses) if response.finish_reason == "stop"]
+    assert len(whole) > 250
+    for index in whole:
+        jsonschema.validate(json.loads(responses[index].text), schemas[index])
