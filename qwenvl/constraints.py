@@ -14,7 +14,7 @@ from .errors import BadOption
 from .types import Constraint
 
 MAX_SOURCE = 200_000
-"""Characters of a constraint. One that is longer takes seconds to compile."""
+"""Characters of a constraint; one that is longer is taken for a mistake."""
 
 
 def from_schema(schema: str | Mapping[str, Any] | bool) -> Constraint:
@@ -30,7 +30,11 @@ def from_schema(schema: str | Mapping[str, Any] | bool) -> Constraint:
             'A JSON schema is an object, such as {"type": "object", "properties": {...}}, and not '
             f"{type(schema).__name__}."
         )
-    return Constraint("json_schema", _source(json.dumps(schema, ensure_ascii=False)))
+    try:
+        source = json.dumps(schema, ensure_ascii=False)
+    except RecursionError as error:
+        raise BadOption("The schema nests too deeply.") from error
+    return Constraint("json_schema", _source(source))
 
 
 def from_keys(keys: Sequence[str]) -> Constraint:
@@ -53,7 +57,11 @@ def from_example(example: str | Any) -> Constraint:
             example = json.loads(example)
         except (ValueError, RecursionError) as error:
             raise BadOption(f"The example is not valid JSON: {error}.") from error
-    return from_schema(_like(example))
+    try:
+        schema = _like(example)
+    except RecursionError as error:
+        raise BadOption("The example nests too deeply.") from error
+    return from_schema(schema)
 
 
 def from_choices(choices: Sequence[str]) -> Constraint:

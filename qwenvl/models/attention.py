@@ -76,9 +76,9 @@ _cudnn_before = True
 def without_cudnn() -> Iterator[None]:
     """While the block runs, torch's sdpa chooses among its kernels without cuDNN's.
 
-    cuDNN builds a plan for every new shape. On an H200 that takes 0.2 s, twice the time of the
-    prefill that needs it, and shapes of prompts seldom come again. The setting is the process's; it
-    is restored when the last thread leaves its block.
+    cuDNN builds a plan for every new shape. On an H200 that takes 0.2 s, more than the prefill
+    that needs it, and shapes of prompts seldom come again. The setting is the process's; it is
+    restored when the last thread leaves its block.
     """
     global _cudnn_blocks, _cudnn_before
     sdp = torch.backends.cuda

@@ -38,9 +38,13 @@ def _plain_keys(schema: Any) -> list[str]:
 
 
 def _read(text: str, context: ReplyContext) -> Result:
-    answer = strip_fence(extract_answer(text))
+    read = cut_json.whole_part if context.cut else json.loads
     try:
-        value = cut_json.whole_part(answer) if context.cut else json.loads(answer)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableReply(f"It is not JSON ({error}).", answer) from error
+        value = read(text)  # held to its form, it is JSON as it stands, whatever its strings hold
+    except (ValueError, RecursionError):
+        answer = strip_fence(extract_answer(text))
+        try:
+            value = read(answer)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableReply(f"It is not JSON ({error}).", answer) from error
     return Result(text=json.dumps(value, ensure_ascii=False), data=value)

@@ -16,6 +16,13 @@ def schema_of(constraint: Any) -> Any:
     return json.loads(constraint.source)
 
 
+def nested(key: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(200_000):
+        found = {key: found}
+    return found
+
+
 def test_keys_become_an_object_of_strings_or_null() -> None:
     schema = schema_of(constraints.from_keys([" title", "价格", ""]))
     assert list(schema["properties"]) == schema["required"] == ["title", "价格"]
@@ -45,6 +52,8 @@ def test_choices_are_taken_word_for_word() -> None:
         (lambda: constraints.from_schema("{'a': 1}"), "not valid JSON"),
         (lambda: constraints.from_schema("[" * 100_000), "not valid JSON"),
         (lambda: constraints.from_schema("3"), "is an object"),
+        (lambda: constraints.from_schema(nested("items")), "nests too deeply"),
+        (lambda: constraints.from_example([nested("a")]), "nests too deeply"),
         (lambda: constraints.from_schema({"const": "x" * 1_000_000}), "too long"),
         (lambda: constraints.from_keys([" ", ""]), "at least one key"),
         (lambda: constraints.from_keys(["a", "b", "a"]), "a comes more often"),

@@ -307,6 +307,13 @@ def test_extract_gives_json_of_the_form_asked_for(run, model, pictures, tmp_path
     assert json.loads(backend.requests[2].constraint.source) == {"type": "integer"}
 
 
+def test_extract_leaves_strings_as_they_are(run, model, pictures):
+    value = {"name": "</think> ```json", "price": None}
+    model(json.dumps(value), "```json\n" + json.dumps(value) + "\n```")
+    _, rows, _ = run("extract", *pictures, "--keys", "name,price", "--json")
+    assert [row["data"] for row in rows] == [value, value]
+
+
 def test_extract_keeps_what_is_whole_of_an_answer_that_was_cut(run, model, pictures):
     model('[{"name": "one"}, {"name": "two"}]')
     argv = ("extract", pictures[0], "--keys", "name", "--json", "--max-new-tokens", "12")
