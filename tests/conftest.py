@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 from hypothesis import settings
 
-# How long an example takes says more of the machine than of the code.
-settings.register_profile("suite", deadline=None)
+# How long an example takes says more of the machine than of the code. By hand other examples are
+# tried each time; in CI the same ones, so that it says the same of the same code.
+settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,14 +1,33 @@
-"""Cut JSON: what is whole of a JSON value whose text ends too early."""
+"""JSON as a model writes it: a whole value, or what is whole of one whose text was cut."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
-_DECODER = json.JSONDecoder()
+
+def _constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _float(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError(f"{digits} is too large a number")
+    return value
+
+
+# Python's own takes NaN and Infinity, and would write a number too large as Infinity.
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float)
 _NUMBER_TO_END = re.compile(r"-?\d[\d.eE+-]*\Z")
 _BLANKS = re.compile(r"[ \t\n\r]*")
+
+
+def whole(text: str) -> Any:
+    """The JSON value that ``text`` is. Raises ``ValueError`` for other text, NaN and Infinity too,
+    and ``RecursionError`` for what nests too deeply."""
+    return _DECODER.decode(text)
 
 
 def whole_part(text: str) -> Any:

@@ -38,7 +38,7 @@ def _plain_keys(schema: Any) -> list[str]:
 
 
 def _read(text: str, context: ReplyContext) -> Result:
-    read = cut_json.whole_part if context.cut else json.loads
+    read = cut_json.whole_part if context.cut else cut_json.whole
     try:
         value = read(text)  # held to its form, it is JSON as it stands, whatever its strings hold
     except (ValueError, RecursionError):

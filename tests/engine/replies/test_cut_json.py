@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl.replies.cut_json import whole_part
+from qwen_vl_suite.qwenvl.replies.cut_json import whole, whole_part
 
 CUT = [
     ('{"a": 1, "b": [{"x": 1, "y": 2}, {"x": 3, ', {"a": 1, "b": [{"x": 1, "y": 2}]}),
@@ -28,18 +28,27 @@ CUT = [
 ]
 
 
-@pytest.mark.parametrize(("text", "whole"), CUT)
-def test_what_is_whole_is_kept(text: str, whole: Any) -> None:
-    assert whole_part(text) == whole
+@pytest.mark.parametrize(("text", "kept"), CUT)
+def test_what_is_whole_is_kept(text: str, kept: Any) -> None:
+    assert whole_part(text) == kept
 
 
-@pytest.mark.parametrize("text", ["[1 2", "{1: 2", "none of it", '{"a" 1', "[] []", "[1, x"])
+@pytest.mark.parametrize("text", ["NaN", '{"a": -Infinity}', "[1e999]", "[1, ", "", "text"])
+def test_what_is_no_whole_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        whole(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1 2", "{1: 2", "none of it", '{"a" 1', "[] []", "[1, x", "NaN", "[Infinity, "]
+)
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         whole_part(text)
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = st.none() | st.booleans() | NUMBERS | st.text()
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -64,7 +73,7 @@ def begins(part: Any, whole: Any) -> bool:
 @given(VALUES, st.data())
 def test_any_cut_gives_a_beginning_of_the_value(value: Any, data: st.DataObject) -> None:
     text = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
-    assert whole_part(text + " ") == value
+    assert whole_part(text + " ") == whole(text) == value
     cut = text[: data.draw(st.integers(0, len(text) - 1))]
     part = whole_part(cut)
     assert part is None or begins(part, value)
