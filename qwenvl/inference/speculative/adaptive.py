@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 _MIN_VERIFICATIONS = 8  # passes before the gain is judged
-_PAUSE_STEPS = 64  # steps without drafts after they did not pay
+_PAUSE_STEPS = 64  # steps without drafts after they did not pay; twice as many each further time
+_LONGEST_PAUSE_STEPS = 4096
 _DECAY = 0.9  # weight of earlier measurements in the moving average
 
 
@@ -17,6 +18,7 @@ class AdaptiveSpeculation:
         self._tokens = 0.0
         self._verifications = 0
         self._pause = 0
+        self._next_pause = _PAUSE_STEPS
         self._is_off = False
 
     def turn_off(self) -> None:
@@ -39,9 +41,13 @@ class AdaptiveSpeculation:
         self._tokens = tokens if first else _moving_average(self._tokens, tokens)
         self._verifications += 1
         decode = self._decode_seconds or 0.0
-        judged = self._verifications >= _MIN_VERIFICATIONS
-        if judged and self._tokens * decode <= self._verify_seconds:
-            self._verifications, self._pause = 0, _PAUSE_STEPS
+        if self._verifications < _MIN_VERIFICATIONS:
+            return
+        if self._tokens * decode > self._verify_seconds:
+            self._next_pause = _PAUSE_STEPS
+            return
+        self._verifications, self._pause = 0, self._next_pause
+        self._next_pause = min(2 * self._next_pause, _LONGEST_PAUSE_STEPS)
 
     @property
     def pays(self) -> bool:

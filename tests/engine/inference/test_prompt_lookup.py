@@ -66,11 +66,27 @@ def test_speculation_pauses_where_it_does_not_pay_and_is_tried_again() -> None:
     for _ in range(20):
         speculation.record_verify(0.030, 1.5)
     assert not speculation.pays
-    steps_without = 0
+    pauses = []
+    for _ in range(4):
+        pauses.append(steps_of_pause(speculation))
+        while speculation.pays:  # tried once more
+            speculation.record_verify(0.030, 1.5)
+    assert 10 < pauses[0] < 1000
+    assert pauses[1:] == [2 * pause for pause in pauses[:-1]], "tries that never pay get rarer"
+    steps_of_pause(speculation)
+    for _ in range(20):
+        speculation.record_verify(0.015, 2.0)
+    while speculation.pays:
+        speculation.record_verify(0.030, 1.5)
+    assert steps_of_pause(speculation) == pauses[0], "it did pay since"
+
+
+def steps_of_pause(speculation: AdaptiveSpeculation) -> int:
+    steps = 0
     while not speculation.pays:
         speculation.record_decode(0.010)
-        steps_without += 1
-    assert 10 < steps_without < 1000
+        steps += 1
+    return steps
 
 
 LINEAR = ("qwen3_5", "qwen3_5_moe")
