@@ -20,7 +20,7 @@ LAYERS = (
     {"unicode"},
     {"errors"},
     {"types"},
-    {"families", "fine_tunes", "coordinates", "observer", "constraints"},
+    {"families", "fine_tunes", "coordinates", "tiles", "observer", "constraints"},
     {"checkpoints", "media", "replies"},
     {"prompting", "tasks"},
     {"models"},
@@ -50,7 +50,7 @@ WITH_TRANSFORMERS = {
 # These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
 WITHOUT_TORCH = {
     "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes", "observer",
-    "replies", "tasks", "types", "unicode",
+    "replies", "tasks", "tiles", "types", "unicode",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 
