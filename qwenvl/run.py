@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Backend
 from .errors import BadImage, BadOption, QwenVLError, UnreadableReply
-from .observer import Observer, PartialObserver, Relay
+from .observer import Observer, PartialObserver
+from .query import Query
+from .rounds import Answer, Course, RoundObserver
 from .types import ReplyContext, Request, Response, Result, Sampling, Task
 
 if TYPE_CHECKING:
@@ -54,27 +55,6 @@ def _resolve_thinking(backend: Backend, task: Task, thinking: bool | None) -> bo
     return least_thinking(backend)
 
 
-@dataclass(frozen=True, eq=False)
-class Query:
-    """One task about one picture (uint8 ``[3, H, W]``), or the error of a picture that no model can
-    be shown: that query alone has no answer. ``sampling``: None for ``sampling_for``.
-    The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
-    ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
-    its text, instead of an exception. ``logprobs``: the result has the reply's tokens with their
-    log-probabilities."""
-
-    task: Task
-    picture: Tensor | BadImage
-    system: str = ""
-    sampling: Sampling | None = None
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    thinking: bool | None = None
-    may_shrink: bool = False
-    keep_unreadable: bool = False
-    logprobs: bool = False
-
-
 def answer(
     backend: Backend,
     task: Task,
@@ -95,7 +75,7 @@ def answer_all(
     report: Callable[[Sequence[Result]], object] | None = None,
     advice: str = "",
 ) -> list[Result]:
-    """Answers all queries in one batched run.
+    """Answers all queries in one batched run, or as many as their methods take.
 
     Returns one result for each, in order, with boxes in pixels of its own picture. After the run,
     raises the errors of pictures without an answer (``OutOfMemory``, ``NumericalError``,
@@ -104,13 +84,13 @@ def answer_all(
     all results, including the failed ones. ``advice``: a sentence added to these errors, on how
     to keep the other answers.
     """
-    responses = _generate(backend, queries, observer or Observer())
-    results = [_parse(backend, *pair) for pair in zip(queries, responses, strict=True)]
+    answers = _answers(backend, queries, observer or Observer())
+    results = [answer.result for answer in answers]
     for number, result in enumerate(results, 1):
         if result.notes:
             log.warning("Picture %d of %d: %s", number, len(results), " ".join(result.notes))
     try:
-        _raise_unanswered(queries, responses, advice)
+        _raise_unanswered(queries, answers, advice)
         _raise_unreadable(queries, results, advice)
     except QwenVLError:
         if report:
@@ -129,7 +109,62 @@ def answer_each(
     in any order. Failures are results with ``error``; notes are not logged. What ``on_result``
     raises ends the run and reaches the caller unchanged. ``observer`` is called too, for each
     response before its result."""
-    _generate(backend, queries, _ResultReader(backend, queries, on_result, observer or Observer()))
+    _answers(backend, queries, observer or Observer(), on_result)
+
+
+def _answers(
+    backend: Backend,
+    queries: Sequence[Query],
+    observer: Observer,
+    on_result: Callable[[int, Result], None] | None = None,
+) -> list[Answer]:
+    """The answer to each query, in rounds: one batch of all that is to be asked next."""
+    courses = [Course.of(backend, query) for query in queries]
+
+    def on_answer(number: int, answer: Answer) -> None:
+        if on_result:
+            on_result(number, answer.result)
+
+    is_first = True
+    while is_first or any(course.pending for course in courses):
+        _ask_round(backend, courses, observer, is_first, on_answer)
+        is_first = False
+    answers = [course.answer for course in courses if course.answer]
+    assert len(answers) == len(courses), "a course without anything to ask has its answer"
+    return answers
+
+
+def _ask_round(
+    backend: Backend,
+    courses: Sequence[Course],
+    observer: Observer,
+    is_first: bool,
+    on_answer: Callable[[int, Answer], None],
+) -> None:
+    """Asks what is pending of all ``courses``, and puts the answers into them."""
+    asked = {
+        (number, part): query
+        for number, course in enumerate(courses)
+        for part, query in enumerate(course.pending)
+    }
+    open_places = set(asked)
+
+    def put(number: int, part: int, response: Response) -> Answer | None:
+        """The course's answer, if this response was the last for it."""
+        if (number, part) not in open_places:
+            return None
+        open_places.remove((number, part))
+        result = _parse(backend, asked[number, part], response)
+        return courses[number].put(part, Answer(result, response))
+
+    relay = RoundObserver(observer, courses, is_first, put, on_answer)
+    if not asked and courses:
+        relay.start([], [])
+    responses = _generate(backend, list(asked.values()), relay)
+    for (number, part), response in zip(asked, responses, strict=True):
+        # What the backend has not told its observer of.
+        if answer := put(number, part, response):
+            on_answer(number, answer)
 
 
 def _generate(backend: Backend, queries: Sequence[Query], observer: Observer) -> list[Response]:
@@ -152,24 +187,6 @@ def _generate(backend: Backend, queries: Sequence[Query], observer: Observer) ->
     elif responses:
         observer.start([], [])
     return [responses[index] for index in range(len(queries))]
-
-
-class _ResultReader(Relay):
-    """Parses each reply as soon as it is finished."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        queries: Sequence[Query],
-        on_result: Callable[[int, Result], None],
-        observer: Observer,
-    ):
-        super().__init__(observer)
-        self._backend, self._queries, self._on_result = backend, queries, on_result
-
-    def done(self, index: int, response: Response) -> None:
-        super().done(index, response)
-        self._on_result(index, _parse(self._backend, self._queries[index], response))
 
 
 def _request(backend: Backend, query: Query) -> Request:
@@ -223,17 +240,17 @@ def _end_notes(sampling: Sampling, response: Response) -> tuple[str, ...]:
     return ()
 
 
-def _raise_unanswered(queries: Sequence[Query], responses: Sequence[Response], advice: str) -> None:
+def _raise_unanswered(queries: Sequence[Query], answers: Sequence[Answer], advice: str) -> None:
     """Raises the first error, with the pictures of every kind of error."""
     failed: dict[type[QwenVLError], list[tuple[int, QwenVLError]]] = {}
-    for number, (query, response) in enumerate(zip(queries, responses, strict=True), 1):
-        if response.error and not query.keep_unreadable:
-            failed.setdefault(type(response.error), []).append((number, response.error))
+    for number, (query, answer) in enumerate(zip(queries, answers, strict=True), 1):
+        if answer.error and not query.keep_unreadable:
+            failed.setdefault(type(answer.error), []).append((number, answer.error))
     if not failed:
         return
     sentences = []
     for pairs in failed.values():
-        which = _numbered([number for number, _ in pairs], len(responses)).capitalize()
+        which = _numbered([number for number, _ in pairs], len(answers)).capitalize()
         sentences.append(f"{which}: {pairs[0][1]}")
     kind, ((_, first), *_) = next(iter(failed.items()))
     raise kind(_join(*sentences, advice)) from first

@@ -26,6 +26,8 @@ LAYERS = (
     {"models"},
     {"inference"},
     {"backends"},
+    {"query"},
+    {"rounds"},
     {"run", "model_cache"},
     {"doctor"},
     {"cli"},

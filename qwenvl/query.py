@@ -1,0 +1,45 @@
+"""Query: one task about one picture, how it is asked, and in how many requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .backends.base import Backend
+from .errors import BadImage
+from .types import Result, Sampling, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Steps = Generator[Sequence["Query"], Sequence[Result], Result]
+"""The way from several requests to one result: yields queries (about parts of the picture, say),
+is sent a result for each, in order, and may yield more; returns the result. All pictures' queries
+of one step are asked in one batch."""
+
+Method = Callable[[Backend, "Query"], Steps]
+"""How a query is answered in several requests."""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One task about one picture (uint8 ``[3, H, W]``), or the error of a picture that no model can
+    be shown: that query alone has no answer. ``sampling``: None for ``run.sampling_for``.
+    The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
+    ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
+    its text, instead of an exception. ``logprobs``: the result has the reply's tokens with their
+    log-probabilities. ``method``: None for one request. With one, a request that fails fails the
+    query, unless ``keep_unreadable``: then the method is sent the failed result too."""
+
+    task: Task
+    picture: Tensor | BadImage
+    system: str = ""
+    sampling: Sampling | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    thinking: bool | None = None
+    may_shrink: bool = False
+    keep_unreadable: bool = False
+    logprobs: bool = False
+    method: Method | None = None

@@ -1,0 +1,125 @@
+"""Rounds: queries that take several requests, those of all pictures in one batch a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from qwen_vl_suite.qwenvl.backends.base import Backend
+from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
+from qwen_vl_suite.qwenvl.errors import BadImage, OutOfMemory, UnreadableReply
+from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.query import Query, Steps
+from qwen_vl_suite.qwenvl.run import answer_all, answer_each
+from qwen_vl_suite.qwenvl.tasks.describe import describe
+from qwen_vl_suite.qwenvl.tasks.ground import ground
+from qwen_vl_suite.qwenvl.types import Response, Result
+
+PICTURE = torch.zeros(3, 64, 64, dtype=torch.uint8)
+
+
+def asked(prompt: str, **settings: object) -> Query:
+    return Query(describe("short", prompt), PICTURE, **settings)  # type: ignore[arg-type]
+
+
+def twice_then_once(backend: Backend, query: Query) -> Steps:
+    first = yield [asked("a"), asked("b")]
+    (last,) = yield [asked("c")]
+    return Result(" ".join(result.text for result in [*first, last]))
+
+
+def at_once(backend: Backend, query: Query) -> Steps:
+    return Result("nothing to ask")
+    yield []
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.texts: dict[int, str] = {}
+        self.responses: dict[int, str] = {}
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        self.started.append(len(prompt_tokens))
+
+    def token(self, index: int, text: str) -> None:
+        self.texts[index] = self.texts.get(index, "") + text
+
+    def done(self, index: int, response: Response) -> None:
+        assert index not in self.responses
+        self.responses[index] = response.text
+
+
+def prompts(backend: ScriptedBackend) -> list[str]:
+    return [request.prompt for request in backend.requests]
+
+
+def test_the_requests_of_all_pictures_share_each_round() -> None:
+    backend = ScriptedBackend(lambda request: f"({request.prompt} said)")
+    seen = Recorder()
+    queries = [
+        asked("", method=twice_then_once), asked("d"), asked("", method=at_once),
+        asked("", method=twice_then_once),
+    ]  # fmt: skip
+    found = answer_all(backend, queries, seen)
+    said = "(a said) (b said) (c said)"
+    assert [result.text for result in found] == [said, "(d said)", "nothing to ask", said]
+    assert prompts(backend) == ["a", "b", "d", "a", "b", "c", "c"]
+    assert backend.batches == [5, 2]
+    joined = said.replace(") (", ")\n(")
+    assert seen.started == [4], "a picture is one answer to whoever watches"
+    assert seen.texts == {0: joined, 1: "(d said)", 3: joined}
+    assert seen.responses == {0: joined, 1: "(d said)", 2: "", 3: joined}
+
+
+def test_only_methods_that_have_nothing_to_ask() -> None:
+    backend, seen = ScriptedBackend("x"), Recorder()
+    (found,) = answer_all(backend, [asked("", method=at_once)], seen)
+    assert (found.text, backend.batches, seen.started) == ("nothing to ask", [], [1])
+
+
+def test_a_result_is_told_once_its_last_request_is_answered() -> None:
+    backend = ScriptedBackend(lambda request: f"{request.prompt} is long" * len(request.prompt))
+    told: list[str] = []
+    queries = [asked("dddd"), asked("", method=twice_then_once), asked("d")]
+    answer_each(backend, queries, lambda index, result: told.append(f"{index} {result.text}"))
+    assert told == ["2 d is long", f"0 {'dddd is long' * 4}", "1 a is long b is long c is long"]
+
+
+def _parts(backend: Backend, query: Query) -> Steps:
+    results = yield [
+        Query(ground("cat"), PICTURE, keep_unreadable=query.keep_unreadable) for _ in "ab"
+    ]
+    return Result(str([bool(result.error) for result in results]))
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("too large."), None])
+def test_a_request_that_fails_fails_its_picture_unless_that_is_kept(
+    error: OutOfMemory | None,
+) -> None:
+    backend = ScriptedBackend(["None found.", error or "gibberish", "a cat"])
+    queries = [Query(ground("cat"), PICTURE, method=_parts), asked("d")]
+    with pytest.raises(type(error) if error else UnreadableReply, match=r"icture 1 of 2"):
+        answer_all(backend, queries)
+    assert backend.batches == [3], "the others are answered first"
+    backend = ScriptedBackend(["None found.", error or "gibberish"])
+    kept = Query(ground("cat"), PICTURE, method=_parts, keep_unreadable=True)
+    assert answer_all(backend, [kept])[0].text == "[False, True]"
+
+
+def test_what_is_no_picture_needs_no_method() -> None:
+    query = Query(ground("cat"), BadImage("NaN."), method=_parts, keep_unreadable=True)
+    assert answer_all(ScriptedBackend("x"), [query])[0].error == "NaN."
+
+
+def test_a_cut_request_is_seen_at_its_picture() -> None:
+    backend = ScriptedBackend(["None found.", Reply("None found.", finish_reason="repetition")])
+
+    class Last(Recorder):
+        def done(self, index: int, response: Response) -> None:
+            self.reason = response.finish_reason
+
+    seen = Last()
+    answer_all(backend, [Query(ground("cat"), PICTURE, method=_parts)], seen)
+    assert seen.reason == "repetition"
