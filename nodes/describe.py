@@ -73,7 +73,8 @@ class Describe(io.ComfyNode):
                     "style",
                     options=list(STYLES),
                     default="detailed",
-                    tooltip="What to write. Not used where the prompt below is not empty.",
+                    tooltip="What to write; html, svg, mermaid and drawio rewrite the picture as "
+                    "code. Not used where the prompt below is not empty.",
                 ),
                 io.String.Input(
                     "prompt",
@@ -83,7 +84,7 @@ class Describe(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "max_new_tokens",
-                    default=1024,
+                    default=0,
                     min=0,
                     max=40960,
                     tooltip="The longest a text may get; one that is cut off is reported. 0: as "
@@ -92,8 +93,8 @@ class Describe(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "sampling",
                     options=_SAMPLING,
-                    tooltip="model default: the makers' values for its family. greedy: always the "
-                    "likeliest word, no chance. custom: your own values.",
+                    tooltip="model default: the makers' values for its family; greedy for code. "
+                    "greedy: always the likeliest word, no chance. custom: your own values.",
                 ),
                 io.Int.Input(
                     "seed",

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from ..errors import BadOption, UnreadableReply
 from ..replies import STILL_THINKING, extract_answer, loose_json, strip_fence
 from ..types import ReplyContext, Result, Task
+from .picture_code import CODE_STYLES, read_code
 
 STYLES: Mapping[str, str] = MappingProxyType(
     {
@@ -37,6 +38,7 @@ STYLES: Mapping[str, str] = MappingProxyType(
         'such as "this image shows". Output only the caption.',
         "style": "Describe only the visual style of this image, not its content: medium, "
         "technique, palette, light, line, texture, era or movement. One paragraph.",
+        **{name: style.prompt for name, style in CODE_STYLES.items()},
     }
 )
 """Styles, each with its prompt."""
@@ -73,8 +75,9 @@ def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Tas
     """The task to describe a picture; ``prompt``, unless it is empty, replaces ``style``.
 
     Replies to one-line styles are stripped of the code fences, quotes and headings that models add;
-    tags are comma-separated, each once. The reply to a custom prompt stays as it is. Raises
-    ``BadOption`` for a style that is not in ``STYLES``.
+    tags are comma-separated, each once; of a style of ``CODE_STYLES`` only the code is left (see
+    ``read_code``). The reply to a custom prompt stays as it is. Raises ``BadOption`` for a style
+    that is not in ``STYLES``.
     """
     if prompt.strip():
         return Task("describe", prompt.strip(), partial(_read, style=""), system=system)
@@ -82,6 +85,12 @@ def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Tas
         raise BadOption(
             f"There is no style {style!r}. Choose one of {', '.join(STYLES)}, or write a prompt of "
             "your own."
+        )
+    if code := CODE_STYLES.get(style):
+        parse = partial(read_code, style=style)
+        length = code.max_new_tokens
+        return Task(
+            "describe", code.prompt, parse, system=system, greedy=True, max_new_tokens=length
         )
     parse = partial(_read, style=style)
     return Task("describe", STYLES[style], parse, system=system)

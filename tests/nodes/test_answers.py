@@ -512,6 +512,12 @@ def test_what_the_mask_hides_the_model_does_not_see(
     [
         pytest.param("QVL_Describe", {}, 1024, id="describe, untouched"),
         pytest.param("QVL_Describe", {"max_new_tokens": 0}, 1024, id="describe, the style's own"),
+        pytest.param(
+            "QVL_Describe",
+            {"style": "html", "when_unreadable": "keep going"},
+            8192,
+            id="describe, code",
+        ),
         pytest.param("QVL_OCR", {}, 4096, id="plain"),
         pytest.param("QVL_OCR", {"output": "markdown"}, 8192, id="markdown"),
         pytest.param("QVL_OCR", {"output": "html"}, 8192, id="html"),
