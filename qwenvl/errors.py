@@ -11,6 +11,7 @@
     │   └── DownloadError           the hub did not give the files
     ├── BadOption                   an option's value is invalid (also a ValueError)
     ├── BadImage                    a picture that no model can take (also a ValueError)
+    │   └── BadDocument             a file of pages none of which can be read
     ├── NumericalError              the model computed NaN instead of an answer
     ├── OutOfMemory                 weights or a request are too large for the free memory
     ├── Unavailable                 something this machine lacks (attention, quantization, ...)
@@ -64,6 +65,10 @@ class BadOption(QwenVLError, ValueError):
 
 class BadImage(QwenVLError, ValueError):
     """A picture has a shape, type or content that no model can take."""
+
+
+class BadDocument(BadImage):
+    """A document that cannot be opened: encrypted, damaged, empty, or missing."""
 
 
 class Unavailable(QwenVLError):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from ..backends.base import Backend
 from ..errors import BadImage, BadOption, QwenVLError
 from ..fine_tunes import preset
+from ..media.documents import Resolution
 from ..media.pixel_bounds import with_longest_side
 from ..types import LocalSpec, Result, Sampling, Task
 from ..unicode import well_formed
+from .inputs import Input, expanded
 from .model_names import checkpoint_of
 from .output import as_json, print_json, print_message, print_result
 from .portions import OrderedResults, Portion, read_portions
@@ -32,6 +36,10 @@ SAMPLING_OPTIONS = (
     "max_thinking_tokens",
 )
 """Options that override single fields of the model's own ``Sampling``."""
+
+PAGE_SIDE = 1288
+"""Longest side in pixels that pages of PDFs are rendered with by default, where the task has none:
+what olmOCR was trained on. Pages of 300 dpi make these models repeat themselves."""
 
 
 def describe(options: argparse.Namespace) -> int:
@@ -79,10 +87,15 @@ def _answer(options: argparse.Namespace, task: Task) -> int:
     from .. import run
     from ..model_cache import CACHE
 
-    paths = options.images
-    results = OrderedResults(lambda number, result: _show(paths[number], result, options))
+    inputs, resolution = expanded(options.images, options.pages or ""), _resolution(options, task)
+    _check_page_options(options, inputs)
+    several = len(inputs) > 1
+    results = OrderedResults(lambda number, result: _show(inputs[number], result, options, several))
     try:
-        with CACHE.lease(spec_of(options)) as backend, closing(read_portions(paths)) as portions:
+        with (
+            CACHE.lease(spec_of(options)) as backend,
+            closing(read_portions(inputs, resolution)) as portions,
+        ):
             own = run.sampling_for(backend, task, options.thinking)
             given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
             given = {name: value for name, value in given.items() if value is not None}
@@ -96,13 +109,29 @@ def _answer(options: argparse.Namespace, task: Task) -> int:
             raise
         print_message(f"error: {error}")
     except BaseException:
-        print_message(f"stopped after {results.shown} of {len(paths)}")
+        print_message(f"stopped after {results.shown} of {len(inputs)}")
         raise
-    if results.shown < len(paths):
-        print_message(f"stopped after {results.shown} of {len(paths)}")
-    if results.failed or results.shown < len(paths):
+    if results.shown < len(inputs):
+        print_message(f"stopped after {results.shown} of {len(inputs)}")
+    if results.failed or results.shown < len(inputs):
         return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
     return UNREADABLE if results.unreadable else 0
+
+
+def _resolution(options: argparse.Namespace, task: Task) -> Resolution:
+    if options.dpi is None and options.longest_side is None:
+        return Resolution(task.longest_side or PAGE_SIDE)
+    return Resolution(options.longest_side or 0, options.dpi or 0)
+
+
+def _check_page_options(options: argparse.Namespace, inputs: Sequence[Input]) -> None:
+    """Raises ``BadOption`` for options about pages where no input has any."""
+    if any(found.page or found.error for found in inputs):
+        return
+    for name in ("pages", "dpi", "longest_side"):
+        if getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise BadOption(f"{option} is about PDF documents, and none is given.")
 
 
 def _answer_portion(
@@ -166,15 +195,18 @@ def spec_of(options: argparse.Namespace) -> LocalSpec:
     )
 
 
-def _show(path: str, result: Result, options: argparse.Namespace) -> None:
-    path = well_formed(path)
+def _show(found: Input, result: Result, options: argparse.Namespace, several: bool) -> None:
+    path, name = well_formed(found.path), well_formed(found.name)
     for note in result.notes:
-        print_message(f"note: {path}: {note}")
+        print_message(f"note: {name}: {note}")
     if result.error:
-        named = result.error if result.error.startswith(path) else f"{path}: {result.error}"
+        named = result.error if result.error.startswith(path) else f"{name}: {result.error}"
         print_message(f"error: {named}")
     if options.json:
-        row = {"image": path, **as_json(result)}
+        row: dict[str, Any] = {"image": path}
+        if found.page is not None:
+            row["page"] = found.page
+        row |= as_json(result)
         row |= {"thinking": result.thinking, "finish_reason": result.finish_reason}
         if options.run is extract:
             row["complete"] = result.finish_reason == "stop" and not result.error
@@ -182,4 +214,4 @@ def _show(path: str, result: Result, options: argparse.Namespace) -> None:
             row["error"] = result.error
         print_json(row)
     elif not result.error:
-        print_result(f"{path}:\n{result.text}\n" if len(options.images) > 1 else result.text)
+        print_result(f"{name}:\n{result.text}\n" if several else result.text)

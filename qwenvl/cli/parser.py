@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoints.library import BUNDLED_NAME
 from ..families import FAMILIES
 from ..fine_tunes import AUTO, PRESETS
+from ..media.documents import PASSWORD
 from ..types import Sampling, Size
 from . import answering, commands, doctor
 from .answering import SAMPLING_OPTIONS
@@ -128,12 +129,26 @@ def _model_options() -> argparse.ArgumentParser:
 def _image_options() -> argparse.ArgumentParser:
     """The options of all commands that ask about images."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("images", nargs="+", metavar="IMAGE")
+    common.add_argument(
+        "images", nargs="+", metavar="FILE",
+        help="pictures, and PDF documents, of which each page is a picture",
+    )  # fmt: skip
     common.add_argument(
         "--json", action="store_true",
         help="one JSON object a picture, in order, each as soon as it is answered; one that "
-        "failed has an error",
+        "failed has an error, one of a document its page",
     )  # fmt: skip
+    common.add_argument(
+        "--pages", metavar="RANGE",
+        help=f"of PDFs: 1-10, 3, 2-, or 1,4-6 (default: all); {PASSWORD} in the environment opens "
+        "encrypted ones",
+    )  # fmt: skip
+    size = common.add_mutually_exclusive_group()
+    size.add_argument(
+        "--longest-side", type=_integer, metavar="N",
+        help=f"pixels of PDF pages (default: {answering.PAGE_SIDE}, or a preset's own)",
+    )  # fmt: skip
+    size.add_argument("--dpi", type=float, metavar="N", help="of PDF pages, in place of that")
     return common
 
 

@@ -1,15 +1,18 @@
 """Images read ahead in bounded portions, and results printed in order: memory does not grow with
-the number of files."""
+the number of files and pages."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..errors import BadImage
+from ..media.documents import Resolution
 from ..types import Result
+from .inputs import Input, read_pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,14 +24,16 @@ MAX_BYTES = 512 << 20
 """Of pixels; a portion ends with the image that exceeds it. Two portions are held at once."""
 
 Portion = dict[int, "Tensor | BadImage"]
-"""Images, or the error of reading one, by the index of their file."""
+"""Images, or the error of reading one, by the index of their input."""
 
 
-def read_portions(paths: Sequence[str]) -> Generator[Portion, None, None]:
-    """The images of ``paths``, each portion read in a thread while the one before is in use. A
+def read_portions(
+    inputs: Sequence[Input], resolution: Resolution
+) -> Generator[Portion, None, None]:
+    """The images of ``inputs``, each portion read in a thread while the one before is in use. A
     caller that may stop early closes it (see ``contextlib.closing``)."""
     stopped = threading.Event()
-    portions = _portions(paths, stopped)
+    portions = _portions(inputs, resolution, stopped)
     with ThreadPoolExecutor(1, "qwenvl-read") as pool:
         try:
             pending = pool.submit(next, portions, None)
@@ -39,22 +44,20 @@ def read_portions(paths: Sequence[str]) -> Generator[Portion, None, None]:
             stopped.set()
 
 
-def _portions(paths: Sequence[str], stopped: threading.Event) -> Generator[Portion, None, None]:
-    from ..media import images
-
+def _portions(
+    inputs: Sequence[Input], resolution: Resolution, stopped: threading.Event
+) -> Generator[Portion, None, None]:
     portion: Portion = {}
     nbytes = 0
-    for number, path in enumerate(paths):
-        if stopped.is_set():
-            return
-        try:
-            image = portion[number] = images.read(path)
-            nbytes += image.nbytes
-        except BadImage as error:
-            portion[number] = error
-        if len(portion) >= MAX_IMAGES or nbytes >= MAX_BYTES:
-            yield portion
-            portion, nbytes = {}, 0
+    with closing(read_pictures(inputs, resolution)) as pictures:
+        for number, picture in enumerate(pictures):
+            if stopped.is_set():
+                return
+            portion[number] = picture
+            nbytes += 0 if isinstance(picture, BadImage) else picture.nbytes
+            if len(portion) >= MAX_IMAGES or nbytes >= MAX_BYTES:
+                yield portion
+                portion, nbytes = {}, 0
     if portion:
         yield portion
 

@@ -19,7 +19,7 @@ PACKAGES = (
     "torch", "torchvision", "transformers", "tokenizers", "accelerate", "safetensors",
     "huggingface-hub", "bitsandbytes", "flash-attn", "flash-attn-3",
     "flash-linear-attention", "causal-conv1d", "kernels", "triton", "triton-windows", "gptqmodel",
-    "optimum", "compressed-tensors", "json-repair", "llguidance", "numpy", "pillow",
+    "optimum", "compressed-tensors", "json-repair", "llguidance", "numpy", "pillow", "pypdfium2",
 )  # fmt: skip
 """Distributions that decide what can be loaded, and how."""
 

@@ -14,6 +14,7 @@ HEAVY = (
     "transformers",
     "bitsandbytes",
     "llguidance",
+    "pypdfium2",
     "accelerate",
     "PIL.Image",
     "huggingface_hub",

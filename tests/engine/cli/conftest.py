@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sys
+
 import pytest
 from qwen_vl_suite.qwenvl import model_cache
+from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
+from qwen_vl_suite.qwenvl.cli import main
+from qwen_vl_suite.qwenvl.observer import Relay
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +20,61 @@ def cache(monkeypatch):
     monkeypatch.setattr(model_cache, "CACHE", found)
     yield
     found.clear()
+
+
+class Opened(ScriptedBackend):
+    """Keeps the ``specs`` that it was opened for, and calls ``before_answer(number)`` just before
+    an answer is handed over."""
+
+    def __init__(self, replies, before_answer=None):
+        super().__init__(replies, family="qwen3_vl")
+        self.before_answer = before_answer or (lambda number: None)
+        self.specs = []
+
+    def generate(self, requests, observer=None):
+        return super().generate(requests, Announcing(self, observer))
+
+
+class Announcing(Relay):
+    def __init__(self, backend, observer):
+        super().__init__(observer)
+        self.backend, self.first = backend, len(backend.requests)
+
+    def done(self, index, response):
+        self.backend.before_answer(self.first + index)
+        super().done(index, response)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """``model("reply")`` scripts the backend of every command; a function gives the replies."""
+
+    def use(*replies, **options):
+        backend = Opened(replies[0] if callable(replies[0]) else replies, **options)
+
+        def load(spec):
+            backend.specs.append(spec)
+            return backend
+
+        monkeypatch.setattr(model_cache, "CACHE", model_cache.ModelCache(load))
+        return backend
+
+    return use
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``run("parse", ..., stdin="...")``: exit status, objects on stdout, text on stderr."""
+
+    def call(*argv, stdin=""):
+        text = io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="ascii")
+        monkeypatch.setattr(sys, "stdin", text)
+        try:
+            status = main.main([str(word) for word in argv])
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capsys.readouterr()
+        rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        return status, rows if rows else out, err
+
+    return call
