@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl.tasks.ground import KINDS, ground
+from ..qwenvl.grounding import Search, counts, search
+from ..qwenvl.tasks.ground import KINDS
 from . import host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
@@ -35,7 +37,7 @@ class Grounding(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="What to find, in words; several things with commas between: the red "
-                    "car, every person without a hat.",
+                    "car, every person without a hat. Each line is asked and counted by itself.",
                 ),
                 io.Combo.Input(
                     "kind",
@@ -48,8 +50,8 @@ class Grounding(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="At most this many in a picture. 0: all. Models tend to lose count "
-                    "above about 40.",
+                    tooltip="At most this many in a picture, of each line of find. 0: all. Models "
+                    "tend to lose count above about 40.",
                 ),
                 sockets.max_new_tokens(16384),
                 sockets.unreadable(),
@@ -75,6 +77,22 @@ class Grounding(io.ComfyNode):
                     tooltip="White inside the boxes. Empty for points.",
                     is_output_list=True,
                 ),
+                io.Int.Output(
+                    "count",
+                    tooltip="How many were found, a picture. -1: no answer that can be read.",
+                    is_output_list=True,
+                ),
+                io.String.Output(
+                    "counts",
+                    tooltip="JSON, one a picture: how many were found of each line of find.",
+                    is_output_list=True,
+                ),
+                sockets.Elements.Output(
+                    "elements",
+                    tooltip="Per picture a list of elements as layout prompts of image generators "
+                    "read them: type, bbox in 0-1000, desc.",
+                    is_output_list=True,
+                ),
             ],
         )
 
@@ -90,22 +108,36 @@ class Grounding(io.ComfyNode):
         when_unreadable: Any = sockets.STOP,
         mask: Any = None,
     ) -> io.NodeOutput:
-        questions = lists.mapped(
+        asked = lists.mapped(
             _question, model, images, find, kind, max_count, max_new_tokens, when_unreadable, mask
         )
-        answers = answer_all(questions, draw=True)
+        answers = answer_all([question for _, question in asked], draw=True)
+        questions = [question for _, question in asked]
         results = [result for found in answers for result in found]
         all_pictures = pictures(questions)
+        counted = [
+            counts(result, list(looked_for.tasks))
+            for (looked_for, _), found in zip(asked, answers, strict=True)
+            for result in found
+        ]
+        bboxes = [sockets.bounding_boxes(found) for found in answers]
+        frames = [frame for batch in bboxes for frame in batch]
         pairs = list(zip((question.images for question in questions), answers, strict=True))
         return io.NodeOutput(
             [sockets.found_json(result) for result in results],
-            [sockets.bounding_boxes(found) for found in answers],
+            bboxes,
             [sockets.annotated(*pair, host.check_interrupt) for pair in pairs],
             [
                 sockets.points_json(result, picture.shape[:2])
                 for result, picture in zip(results, all_pictures, strict=True)
             ],
             [sockets.masks(*pair) for pair in pairs],
+            [sum(found.values()) if found else -1 for found in counted],
+            [json.dumps(found, ensure_ascii=False) for found in counted],
+            [
+                sockets.elements(frame, picture.shape[:2])
+                for frame, picture in zip(frames, all_pictures, strict=True)
+            ],
             ui=host.results_ui(results, all_pictures),
         )
 
@@ -119,12 +151,15 @@ def _question(
     max_new_tokens: int,
     when_unreadable: str,
     mask: Any,
-) -> Question:
-    return Question(
+) -> tuple[Search, Question]:
+    looked_for = search(sockets.words(find), sockets.choice("kind", kind, KINDS), max_count)
+    question = Question(
         model,
-        ground(sockets.words(find), sockets.choice("kind", kind, KINDS), max_count),
+        looked_for.task,
         images,
         sockets.length(max_new_tokens),
         mask=mask,
         keep_unreadable=when_unreadable != sockets.STOP,
+        method_of=lambda number: looked_for.method,
     )
+    return looked_for, question

@@ -15,6 +15,7 @@ from ..qwenvl.errors import BadImage
 from ..qwenvl.media import images
 from ..qwenvl.media.pixel_bounds import PixelBounds, with_longest_side
 from ..qwenvl.model_cache import CACHE
+from ..qwenvl.query import Method, Query
 from ..qwenvl.types import LocalSpec, Result, Spec, Task
 from . import host, sockets
 
@@ -79,9 +80,9 @@ class ModelHandle:
         batches = _pictures(questions)
         with self._leased() as backend:
             queries = [
-                self._query(backend, question, picture)
+                self._query(backend, question, picture, number)
                 for question, batch in zip(questions, batches, strict=True)
-                for picture in batch
+                for number, picture in enumerate(batch)
             ]
             thinking = {
                 index
@@ -99,10 +100,10 @@ class ModelHandle:
             )
         return [[next(results) for _ in batch] for batch in batches]
 
-    def _query(self, backend: Backend, question: Question, picture: Any) -> run.Query:
+    def _query(self, backend: Backend, question: Question, picture: Any, number: int) -> Query:
         own = run.sampling_for(backend, question.task, question.thinking)
         min_pixels, max_pixels = self._pixel_bounds(backend, question, picture)
-        return run.Query(
+        return Query(
             question.task,
             picture,
             sampling=dataclasses.replace(own, **question.sampling),
@@ -111,6 +112,7 @@ class ModelHandle:
             thinking=question.thinking,
             may_shrink=self.shrink_to_fit,
             keep_unreadable=question.keep_unreadable,
+            method=question.method_of(number) if question.method_of else None,
         )
 
     def _pixel_bounds(self, backend: Backend, question: Question, picture: Any) -> PixelBounds:
@@ -140,7 +142,8 @@ class Question:
 
     ``sampling`` overrides single fields of the model's own values for this task. The model sees
     the pictures shrunk to ``longest_side`` pixels (0: as they are), and white where ``mask`` hides
-    them; boxes are in pixels of the IMAGE.
+    them; boxes are in pixels of the IMAGE. ``method_of``: how a picture, by its number in the
+    IMAGE, is asked about (see ``Query``); None: in one request.
     """
 
     model: ModelHandle
@@ -151,6 +154,7 @@ class Question:
     longest_side: int = 0
     mask: Any = None
     keep_unreadable: bool = False
+    method_of: Callable[[int], Method | None] | None = None
 
     def __post_init__(self) -> None:
         if getattr(self.images, "ndim", 0) == 3:  # a single picture, as some packs send it

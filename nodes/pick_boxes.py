@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Result, Size
-from . import host, lists, panels, picking, sockets
+from . import cutting, host, lists, panels, picking, sockets
 
 STOP, WHOLE = "stop", "whole picture"
 _NODE = "QVL_PickBoxes"
@@ -110,6 +110,41 @@ class PickBoxes(io.ComfyNode):
                     optional=True,
                     extra_dict={"advanced": True, "hidden": True},
                 ),
+                io.Int.Input(
+                    "crop_padding",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    tooltip="How far a crop reaches beyond its box on every side, in padding_unit; "
+                    "boxes and mask stay as they are.",
+                    **sockets.ADVANCED,
+                ),
+                io.Int.Input(
+                    "crop_width",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    tooltip="Width of every crop in pixels. 0: its own, or what goes with "
+                    "crop_height. With both, all crops have one size and can be one batch.",
+                    **sockets.ADVANCED,
+                ),
+                io.Int.Input(
+                    "crop_height",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    tooltip="Height of every crop in pixels. 0: its own, or what goes with "
+                    "crop_width.",
+                    **sockets.ADVANCED,
+                ),
+                io.Combo.Input(
+                    "crop_fit",
+                    options=list(cutting.FITS),
+                    default=cutting.SURROUNDINGS,
+                    tooltip="How a crop gets the shape of crop_width and crop_height. "
+                    "surroundings: more of the picture around the box. bars: black bars.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 sockets.BoundingBoxes.Output(
@@ -140,7 +175,7 @@ class PickBoxes(io.ComfyNode):
                 io.Image.Output(
                     "crops",
                     tooltip="What is inside each kept box, of all pictures in order: a list, since "
-                    "sizes differ. Needs images.",
+                    "sizes may differ. Needs images.",
                     is_output_list=True,
                 ),
                 io.String.Output(
@@ -163,16 +198,21 @@ class PickBoxes(io.ComfyNode):
         min_size: Any = 0,
         when_empty: Any = STOP,
         off: Any = "",
+        crop_padding: Any = 0,
+        crop_width: Any = 0,
+        crop_height: Any = 0,
+        crop_fit: Any = cutting.SURROUNDINGS,
     ) -> io.NodeOutput:
         rules = lists.mapped(
             picking.Rule, labels, order, max_count, min_size, padding, padding_unit
         )
+        cuts = lists.mapped(_cut, crop_padding, padding_unit, crop_width, crop_height, crop_fit)
         calls: list[_Call] = []
 
         def pick(*given: Any) -> None:
             calls.append(_Call.of(sum(len(call.kept) for call in calls), *given))
 
-        lists.mapped(pick, bboxes, images, rules, index, when_empty, off)
+        lists.mapped(pick, bboxes, images, rules, cuts, index, when_empty, off)
         kept = [boxes for call in calls for boxes in call.kept]
         has_images = images is not None and all(call.images is not None for call in calls)
         return io.NodeOutput(
@@ -199,6 +239,7 @@ class _Call:
     picked: Sequence[picking.Selection]
     images: Any
     size: Size
+    cut: cutting.Cut
     first: int
     index: int
     when_empty: str
@@ -210,6 +251,7 @@ class _Call:
         bboxes: Any,
         images: Any,
         rule: picking.Rule,
+        cut: cutting.Cut,
         index: int,
         when_empty: str,
         off: str,
@@ -220,7 +262,7 @@ class _Call:
             count, size = images.shape[0], tuple(images.shape[-3:-1])
         frames = sockets.frames(bboxes, count, size)
         picked = picking.pick(frames, rule, off, size, first)
-        return cls(frames, picked, images, size, first, index, when_empty)
+        return cls(frames, picked, images, size, cut, first, index, when_empty)
 
     @property
     def kept(self) -> list[list[dict[str, Any]]]:
@@ -254,7 +296,11 @@ class _Call:
         instead = [picking.whole_picture(self.size)] if self.when_empty == WHOLE else []
         for picture, boxes in zip(self.images, self.kept, strict=True):
             for box in boxes or instead:
-                yield picking.crop(picture, box), sockets.label_of(box)
+                yield cutting.crop(picture, box, self.cut), sockets.label_of(box)
+
+
+def _cut(padding: int, unit: str, width: int, height: int, fit: str) -> cutting.Cut:
+    return cutting.Cut(padding, unit, width, height, sockets.choice("crop_fit", fit, cutting.FITS))
 
 
 def _crops(calls: Sequence[_Call]) -> tuple[Any, Any]:

@@ -21,6 +21,8 @@ from .panels import ERRORS, Panels, declare
 Model = io.Custom("QWEN_VL")
 # By name rather than ``io.BoundingBox``, which older ComfyUI lacks and which would show a widget.
 BoundingBoxes = io.Custom("BOUNDING_BOX")
+# Likewise: older ComfyUI has no ``io.Array``, nor a node that takes one.
+Elements = io.Custom("ARRAY")
 
 ADVANCED: Mapping[str, Any] = {"optional": True, "extra_dict": {"advanced": True}}
 """Arguments of an advanced, optional input, in a form that every ComfyUI with V3 accepts."""
@@ -158,6 +160,25 @@ def bounding_boxes(results: Sequence[Result], read: bool = False) -> list[list[d
         ]
         for result in results
     ]
+
+
+def elements(frame: Frame, size: Size) -> list[dict[str, Any]]:
+    """The boxes of one picture of ``size`` as core's Create Bounding Boxes gives them to layout
+    prompts: ``type``, ``bbox`` ``[y1, x1, y2, x2]`` in 0-1000, ``text`` of texts, ``desc``."""
+    height, width = size
+    found = []
+    for box in frame:
+        metadata = box["metadata"]
+        sides = (
+            (box["y"], height),
+            (box["x"], width),
+            (box["y"] + box["height"], height),
+            (box["x"] + box["width"], width),
+        )
+        text = {"text": metadata["text"]} if metadata["type"] == "text" else {}
+        bbox = [round(value * 1000 / side) for value, side in sides]
+        found.append({"type": metadata["type"], "bbox": bbox, **text, "desc": metadata["desc"]})
+    return found
 
 
 def _texts(result: Result) -> list[str]:

@@ -13,7 +13,7 @@ from .types import Box, Point, Size
 Tile = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels of the picture; the last two are not part of the tile."""
 
-_Shape = TypeVar("_Shape", Box, Point)
+_Shape = TypeVar("_Shape", bound=Box | Point)
 
 
 def tiles(size: Size, tile: int, overlap: int) -> list[Tile]:

@@ -28,7 +28,7 @@ LAYERS = (
     {"backends"},
     {"query"},
     {"rounds"},
-    {"run", "model_cache"},
+    {"run", "model_cache", "grounding"},
     {"doctor"},
     {"cli"},
     {"__main__"},

@@ -188,7 +188,7 @@ def test_ocr_language_reaches_the_question(
 
 def test_grounding_boxes(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
     model, backend = scripted(BOXES.format("cat"), "None found.", BOXES.format("dog"))
-    found, (boxes,), (drawn,), points, (mask,) = run_node(
+    found, (boxes,), (drawn,), points, (mask,), *_ = run_node(
         "QVL_Grounding", model=model, images=pictures, find="cat, dog"
     )
     cat = {"x": 20, "y": 10, "width": 80, "height": 40, **labelled("cat")}
@@ -207,9 +207,57 @@ def test_grounding_boxes(run_node: Run, scripted: Any, pictures: torch.Tensor) -
     assert backend.requests[0].sampling.temperature == 0
 
 
+def test_each_line_of_find_is_asked_and_counted_by_itself(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted(*[BOXES.format("x"), "None found."] * 2)
+    find = "the person in a hat\n\n cat, dog \ncat, dog"
+    found, (boxes,), *_, count, counts, elements = run_node(
+        "QVL_Grounding", model=model, images=pictures[:2], find=find
+    )
+    assert backend.batches == [4]
+    assert [request.prompt.split(" Report")[0] for request in backend.requests[:2]] == [
+        "Locate the person in a hat in the image.",
+        'Locate every instance that belongs to the following categories: "cat, dog".',
+    ]
+    assert count == [1, 1]
+    assert json.loads(counts[1]) == {"the person in a hat": 1, "cat, dog": 0}
+    (told,) = json.loads(found[0])
+    assert told == {"bbox_2d": [20, 10, 100, 50], "label": "x", "query": "the person in a hat"}
+    assert [box["label"] for box in boxes[1]] == ["x"]
+    assert elements == [[{"type": "obj", "bbox": [100, 100, 500, 500], "desc": "x"}]] * 2
+
+
+def test_max_count_holds_for_each_line(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    two = '[{"bbox_2d": [0, 0, 500, 500]}, {"bbox_2d": [500, 500, 999, 999]}]'
+    model, _ = scripted(two)
+    *_, count, counts, _ = run_node(
+        "QVL_Grounding", model=model, images=pictures[:1], find="cat\ndog", max_count=1
+    )
+    assert count == [2] and json.loads(counts[0]) == {"cat": 1, "dog": 1}
+
+
+def test_a_line_that_cannot_be_read_is_no_line_without_a_find(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    replies = [BOXES.format("cat"), "The weather is fine today, is it?"]
+    model, _ = scripted(*replies)
+    with pytest.raises(UnreadableReply, match="picture 1 of 1"):
+        run_node("QVL_Grounding", model=model, images=pictures[:1], find="cat\ndog")
+    model, _ = scripted(*replies)
+    found, *_, count, counts, _ = run_node(
+        "QVL_Grounding", model=model, images=pictures[:1], find="cat\ndog",
+        when_unreadable="keep going",
+    )  # fmt: skip
+    assert len(json.loads(found[0])) == 1 and count == [1]
+    assert json.loads(counts[0]) == {"cat": 1}, "nothing is said of what was not answered"
+
+
 def test_grounding_points(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
     model, _ = scripted('[{"point_2d": [500, 250], "label": "nose"}]')
-    found, (boxes,), _, points, (mask,) = run_node(
+    found, (boxes,), _, points, (mask,), *_ = run_node(
         "QVL_Grounding", model=model, images=pictures[:1], find="nose", kind="points"
     )
     assert json.loads(found[0]) == [{"point_2d": [100, 25], "label": "nose"}]
@@ -314,14 +362,15 @@ def test_keep_going_gives_what_the_other_pictures_gave(
     if node_id == "QVL_Describe":
         assert texts[1] == ""
         return
-    (boxes,), (drawn,), *masks = outputs
+    (boxes,), (drawn,), *more = outputs
     assert [len(frame) for frame in boxes] == [1, 0, 1]
     assert drawn.isfinite().all() and drawn.shape == images.shape
     untouched = images[1].nan_to_num(0)
     assert (drawn[1] - untouched).abs().max() <= 0.5 / 255 + 1e-6
     if node_id == "QVL_Grounding":
         assert message in json.loads(texts[1])["error"]
-        assert [bool(plane.any()) for plane in masks[-1][0]] == [True, False, True]
+        assert [bool(plane.any()) for plane in more[1][0]] == [True, False, True]
+        assert more[2] == [1, -1, 1] and more[3][1] == "{}"
 
 
 def test_the_live_text_counts_pictures_that_are_not_asked_about(
@@ -386,7 +435,7 @@ def test_pictures_of_a_list_are_answered_in_one_run(run_node: Run, scripted: Any
     model, backend = scripted(BOXES.format("cat"), "None found.", BOXES.format("dog"))
     sizes = [(100, 200), (60, 40), (300, 100)]
     images = [picture(*size) for size in sizes]
-    found, boxes, drawn, points, mask = run_node(
+    found, boxes, drawn, points, mask, *_ = run_node(
         "QVL_Grounding", lists={"images": images}, model=model, find="cat, dog"
     )
     assert len(backend.batches) == 1

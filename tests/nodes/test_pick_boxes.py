@@ -169,6 +169,44 @@ def test_one_crop_a_kept_box_of_all_pictures_in_order(
     assert {tuple(found.shape[1:3]) for found in crops} >= {(30, 30), (50, 90)}
 
 
+@pytest.mark.parametrize(
+    ("cut", "size", "inside"),
+    [
+        pytest.param({"crop_padding": 10}, (60, 100), (0, 10), id="padding of the crop alone"),
+        pytest.param({"crop_width": 40}, (25, 40), None, id="one side"),
+        pytest.param({"crop_height": 100}, (100, 160), None, id="the other"),
+        pytest.param({"crop_width": 80, "crop_height": 80}, (80, 80), (0, 20), id="more of it"),
+        pytest.param(
+            {"crop_width": 80, "crop_height": 80, "crop_fit": "bars"}, (80, 80), None, id="bars"
+        ),
+    ],
+)
+def test_crops_of_one_size_or_with_padding_of_their_own(
+    run_node: Run, cut: dict[str, Any], size: tuple[int, int], inside: tuple[int, int] | None
+) -> None:
+    image = torch.rand(1, 100, 200, 3)
+    box = {"x": 20, "y": 0, "width": 80, "height": 50}
+    ((kept,),), *_, (found,), _ = run_node("QVL_PickBoxes", bboxes=[[box]], images=image, **cut)
+    assert kept[0]["width"] == 80, "the boxes stay as they are"
+    assert tuple(found.shape) == (1, *size, 3)
+    if inside:  # nothing was scaled
+        top, left = inside
+        assert torch.allclose(found[0], image[0, top : top + size[0], left : left + size[1]])
+    elif "crop_fit" in cut:
+        assert not found[0, :14].any() and not found[0, -14:].any() and found[0, 40].any()
+
+
+def test_a_crop_of_one_size_stays_in_a_picture_that_is_too_small(run_node: Run) -> None:
+    image = torch.ones(1, 20, 200, 3)
+    box = {"x": 190, "y": 5, "width": 10, "height": 10}
+    *_, (found,), _ = run_node(
+        "QVL_PickBoxes", bboxes=[[box]], images=image, crop_padding=20, crop_width=50,
+        crop_height=50,
+    )  # fmt: skip
+    assert tuple(found.shape) == (1, 50, 50, 3)
+    assert 0.3 < found.mean() < 0.75, "what is beyond the picture is black"
+
+
 def test_a_picture_without_a_box_has_no_crop_or_is_one(
     run_node: Run, monkeypatch: pytest.MonkeyPatch, pictures: torch.Tensor
 ) -> None:
