@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl.grounding import Search, counts, search
+from ..qwenvl.grounding import Search, search
 from ..qwenvl.tasks.ground import KINDS
 from . import host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
@@ -116,7 +116,7 @@ class Grounding(io.ComfyNode):
         results = [result for found in answers for result in found]
         all_pictures = pictures(questions)
         counted = [
-            counts(result, list(looked_for.tasks))
+            looked_for.counts(result)
             for (looked_for, _), found in zip(asked, answers, strict=True)
             for result in found
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ..backends.base import Backend
 from ..errors import BadImage, BadOption, QwenVLError
 from ..fine_tunes import preset
+from ..grounding import Search
 from ..media.documents import Resolution
 from ..media.pixel_bounds import with_longest_side
 from ..types import LocalSpec, Result, Sampling, Task
@@ -56,9 +57,10 @@ def ocr(options: argparse.Namespace) -> int:
 
 
 def ground(options: argparse.Namespace) -> int:
-    from ..tasks import ground as task
+    from ..grounding import search
 
-    return _answer(options, task.ground(options.find, options.kind, options.max_count))
+    found = search("\n".join(options.find), options.kind, options.max_count)
+    return _answer(options, found.task, found)
 
 
 def extract(options: argparse.Namespace) -> int:
@@ -81,16 +83,21 @@ def _read_text(path: str) -> str:
         raise BadOption(f"{path} cannot be read: {error}") from error
 
 
-def _answer(options: argparse.Namespace, task: Task) -> int:
+def _answer(options: argparse.Namespace, task: Task, search: Search | None = None) -> int:
     """Asks about all images, a portion at a time; one that fails costs only its own answer.
-    Returns the exit status."""
+    ``search``: how, where one request may not be enough. Returns the exit status."""
     from .. import run
     from ..model_cache import CACHE
 
     inputs, resolution = expanded(options.images, options.pages or ""), _resolution(options, task)
     _check_page_options(options, inputs)
     several = len(inputs) > 1
-    results = OrderedResults(lambda number, result: _show(inputs[number], result, options, several))
+
+    def show(found: Input, result: Result) -> None:
+        more = {"counts": search.counts(result)} if search else {}
+        _show(found, result, options, several, more)
+
+    results = OrderedResults(lambda number, result: show(inputs[number], result))
     try:
         with (
             CACHE.lease(spec_of(options)) as backend,
@@ -101,7 +108,9 @@ def _answer(options: argparse.Namespace, task: Task) -> int:
             given = {name: value for name, value in given.items() if value is not None}
             sampling = dataclasses.replace(own, **given)
             for portion in portions:
-                accepted = _answer_portion(backend, task, portion, sampling, results, options)
+                accepted = _answer_portion(
+                    backend, task, portion, sampling, results, options, search
+                )
                 if not (accepted or results.answered or results.unreadable):
                     break  # the options allow no request, and will not for later images
     except QwenVLError as error:
@@ -141,6 +150,7 @@ def _answer_portion(
     sampling: Sampling,
     results: OrderedResults,
     options: argparse.Namespace,
+    search: Search | None,
 ) -> bool:
     """Puts a result for each image of ``portion`` into ``results``. False where the backend
     refused the requests as a whole."""
@@ -167,6 +177,7 @@ def _answer_portion(
                 max_pixels=max_pixels,
                 thinking=options.thinking,
                 logprobs=getattr(options, "logprobs", False),
+                method=search.method if search else None,
             )
     numbers = list(queries)
     try:
@@ -195,7 +206,14 @@ def spec_of(options: argparse.Namespace) -> LocalSpec:
     )
 
 
-def _show(found: Input, result: Result, options: argparse.Namespace, several: bool) -> None:
+def _show(
+    found: Input,
+    result: Result,
+    options: argparse.Namespace,
+    several: bool,
+    more: Mapping[str, Any],
+) -> None:
+    """Prints a result; with ``--json`` also ``more``."""
     path, name = well_formed(found.path), well_formed(found.name)
     for note in result.notes:
         print_message(f"note: {name}: {note}")
@@ -207,7 +225,7 @@ def _show(found: Input, result: Result, options: argparse.Namespace, several: bo
         if found.page is not None:
             row["page"] = found.page
         row |= as_json(result)
-        row |= {"thinking": result.thinking, "finish_reason": result.finish_reason}
+        row |= {"thinking": result.thinking, "finish_reason": result.finish_reason, **more}
         if options.run is extract:
             row["complete"] = result.finish_reason == "stop" and not result.error
         if result.error:

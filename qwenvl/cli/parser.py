@@ -77,7 +77,10 @@ def _add_tasks(subparsers: Any) -> None:
         "the model's name; --max-pixels goes before its size)",
     )  # fmt: skip
     ground = _command(subparsers, answering.ground, "find things in pictures", parents=common)
-    ground.add_argument("--find", required=True, help="what to find, several with commas")
+    ground.add_argument(
+        "--find", required=True, action="append", metavar="WORDS",
+        help="what to find, several with commas; may repeat: each is asked and counted by itself",
+    )  # fmt: skip
     ground.add_argument("--kind", choices=("boxes", "points"), default="boxes")
     ground.add_argument("--max-count", type=_integer, default=0, help="0: as many as there are")
     ground.add_argument(

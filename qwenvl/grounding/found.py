@@ -97,13 +97,3 @@ def _tokens(replies: Sequence[Result]) -> Iterator[Token]:
         for token in reply.tokens:
             yield dataclasses.replace(token, start=token.start + offset, end=token.end + offset)
         offset += len(reply.reply) + 1
-
-
-def counts(result: Result, queries: Sequence[str]) -> dict[str, int]:
-    """How many were found of each of ``queries`` that a result answers, in order; nothing is said
-    of those without an answer that could be read."""
-    if result.error:
-        return {}
-    if isinstance(result, CountedResult):
-        return dict(result.counts)
-    return {query: len(result.data or ()) for query in queries[:1]}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from ..backends.base import Backend
 from ..query import Method, Query, Steps
 from ..tasks.ground import ground
-from ..types import Task
+from ..types import Result, Task
 from ..unicode import well_formed
-from .found import Found, found_in, joined
+from .found import CountedResult, Found, found_in, joined
 
 
 def queries(find: str) -> tuple[str, ...]:
@@ -38,6 +38,15 @@ class Search:
     def method(self) -> Method | None:
         """How to ask; None where one request is all it takes."""
         return self._steps if len(self.tasks) > 1 else None
+
+    def counts(self, result: Result) -> dict[str, int]:
+        """How many a result of this search has of each query, in order; nothing is said of those
+        without an answer that could be read."""
+        if result.error:
+            return {}
+        if isinstance(result, CountedResult):
+            return dict(result.counts)
+        return {next(iter(self.tasks)): len(result.data or ())}
 
     def _steps(self, backend: Backend, query: Query) -> Steps:
         height, width = query.picture.shape[-2:]  # type: ignore[union-attr]

@@ -158,6 +158,20 @@ def test_points_can_be_requested(run, model, pictures):
     assert "cat" in backend.requests[0].prompt
 
 
+def test_several_queries_are_counted_apart(run, model, pictures):
+    backend = model(BOXES, "None found.", "nonsense, I am afraid", "None found.")
+    status, rows, _ = run(
+        "ground", *pictures, "--find", "cat, dog", "--find", "the cat on the left", "--json"
+    )
+    assert backend.batches == [4] and status == 3
+    assert rows[0]["counts"] == {"cat, dog": 1, "the cat on the left": 0}
+    assert rows[0]["data"][0]["query"] == "cat, dog" and rows[0]["finish_reason"] == "stop"
+    assert rows[1]["error"] and rows[1]["counts"] == {}
+    backend = model(BOXES)
+    _, rows, _ = run("ground", pictures[0], "--find", "cat, dog", "--json")
+    assert rows[0]["counts"] == {"cat, dog": 1} and "query" not in rows[0]["data"][0]
+
+
 def test_readable_replies_are_shown_beside_unreadable_ones(run, model, pictures):
     model("nonsense, I am afraid", BOXES)
     status, rows, err = run("ground", *pictures, "--find", "cat", "--json")
