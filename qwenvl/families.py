@@ -62,7 +62,12 @@ _QWEN3_OMNI = dataclasses.replace(
     towers=("visual", "audio_tower"),
 )
 _QWEN3_5 = dataclasses.replace(
-    _QWEN3_VL, model_type="qwen3_5", title="Qwen3.5", since="5.20", mtp_prefix="mtp."
+    _QWEN3_VL,
+    model_type="qwen3_5",
+    title="Qwen3.5",
+    since="5.20",
+    tool_calls="xml",
+    mtp_prefix="mtp.",
 )
 
 
@@ -105,6 +110,7 @@ def _rows() -> Iterator[Family]:
         model_type="qwen4_exp",
         title="Qwen4-Exp",
         since="5.20",
+        tool_calls="xml",
         kept_whole=(*_QWEN3_VL.kept_whole, "ngram_embedding"),
         not_loaded=("mtp.",),  # a head of another form than that of Qwen3.5
         buffers=(*_QWEN3_VL.buffers, "layer_multipliers", "heads_offsets", "heads_vocab_sizes"),
@@ -119,6 +125,7 @@ DEFAULT = dataclasses.replace(
     _QWEN3_VL,
     model_type="default",
     title="unknown model",
+    tool_calls="xml",
     not_loaded=("mtp.", "talker.", "token2wav.", "code2wav."),
     scheduler_verified=False,
     notes="Treated like the newest known family: boxes are read as 0-1000 of the picture.",

@@ -12,7 +12,7 @@ from .errors import BadImage, BadOption, QwenVLError, UnreadableReply
 from .observer import Observer, PartialObserver
 from .query import Query
 from .rounds import Answer, Course, RoundObserver
-from .types import ReplyContext, Request, Response, Result, Sampling, Task
+from .types import ReplyContext, Request, Response, Result, Sampling, Size, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -193,7 +193,7 @@ def _request(backend: Backend, query: Query) -> Request:
     return Request.ask(
         (query.picture,),
         query.task.prompt,
-        system=query.system or query.task.system,
+        system=_system(backend, query),
         sampling=_sampling(backend, query),
         min_pixels=query.min_pixels,
         max_pixels=query.max_pixels,
@@ -202,6 +202,29 @@ def _request(backend: Backend, query: Query) -> Request:
         logprobs=query.logprobs,
         constraint=query.task.constraint,
     )
+
+
+def _system(backend: Backend, query: Query) -> str:
+    system = query.system or query.task.system
+    if query.task.instructions is None:
+        return system
+    instructions = query.task.instructions(backend.family, _expected_size(backend, query))
+    return f"{system}\n\n{instructions}".lstrip("\n")
+
+
+def _expected_size(backend: Backend, query: Query) -> Size:
+    """The (height, width) that the picture will be resized to, by the bounds of the request, of the
+    backend where it knows them, or of the family."""
+    from .media.image_processor import target_size
+
+    height, width = query.picture.shape[-2:]  # type: ignore[union-attr]
+    low, high = backend.family.pixel_bounds
+    high = query.max_pixels or max(backend.max_pixels or high, query.min_pixels or 0)
+    low = min(query.min_pixels or low, high)
+    try:
+        return target_size(height, width, backend.family.patch_factor, low, high)
+    except BadImage:  # the backend will refuse it, this picture alone
+        return height, width
 
 
 def _sampling(backend: Backend, query: Query) -> Sampling:

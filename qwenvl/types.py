@@ -366,7 +366,7 @@ class Family:
     the first is repeated; ``video_token`` and ``audio_token`` those repeated for videos and sounds.
 
     Replies: ``coordinates`` is their coordinate space, ``box_scale`` what each side of the picture
-    measures in a ``relative`` one.
+    measures in a ``relative`` one. ``tool_calls``: the form of their tool calls.
 
     Weights: ``towers`` are the modules that encode media; ``kept_whole`` those that quantization
     leaves as they are, by the last part of their names. ``not_loaded`` are name prefixes of
@@ -384,6 +384,7 @@ class Family:
     thinking_sampling: Sampling
     pixel_bounds: tuple[int, int]
     box_scale: int = 1000
+    tool_calls: Literal["json", "xml"] = "json"
     transformers_class: str | None = None
     config_section: str = ""
     image_token: str = "<|image_pad|>"
@@ -421,7 +422,8 @@ class Task:
     raises ``errors.UnreadableReply``. ``greedy`` tasks (OCR, grounding) are decoded greedily;
     others use the family's sampling. ``max_new_tokens`` is the task's default. ``longest_side``:
     pixels that the sides of a picture shown to the model should not exceed (0: any).
-    ``constraint``: what replies are held to.
+    ``constraint``: what replies are held to. ``instructions``: what stands behind the system
+    prompt, for a model of a family that sees the picture in a (height, width) in pixels.
     """
 
     name: str
@@ -432,3 +434,4 @@ class Task:
     max_new_tokens: int = 1024
     longest_side: int = 0
     constraint: Constraint | None = None
+    instructions: Callable[[Family, Size], str] | None = None

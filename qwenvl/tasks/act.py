@@ -1,0 +1,299 @@
+"""GUI agent step: from a screenshot and a goal to a thought and the next action on the screen.
+
+The action is told, never performed. The model is asked as its makers ask it, with the signature of
+a tool (see ``screen_tools``) in the form of calls that its chat template has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from .. import coordinates
+from ..errors import BadOption, UnreadableReply
+from ..replies import STILL_THINKING, bbox, extract_answer
+from ..replies.tool_calls import ToolCall, find_calls
+from ..types import Family, Point, ReplyContext, Result, Size, Task
+from ..unicode import well_formed
+from .screen_tools import COORDINATES, TOOLS, Tool
+
+KIND = "action"
+"""What Grounding calls this kind of question."""
+
+SCREENS = tuple(TOOLS)
+"""Kinds of screens: each has its own tool, and so its own actions."""
+
+_SYSTEM = "You are a helpful assistant."
+_CALL = '{"name": <function-name>, "arguments": <args-json-object>}'
+# As Qwen2-VL to Qwen3-VL are given their tools.
+_JSON_TOOLS = f"""# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+SIGNATURE
+</tools>
+
+For each function call, return a json object with function name and arguments within \
+<tool_call></tool_call> XML tags:
+<tool_call>
+{_CALL}
+</tool_call>"""
+# As Qwen3.5 and newer are.
+_XML_TOOLS = """# Tools
+
+You have access to the following functions:
+
+<tools>
+SIGNATURE
+</tools>
+
+If you choose to call a function ONLY reply in the following format with NO suffix:
+
+<tool_call>
+<function=example_function_name>
+<parameter=example_parameter_1>
+value_1
+</parameter>
+<parameter=example_parameter_2>
+This is the value for the second parameter
+that can span
+multiple lines
+</parameter>
+</function>
+</tool_call>
+
+<IMPORTANT>
+Reminder:
+- Function calls MUST follow the specified format: an inner <function=...></function> block must \
+be nested within <tool_call></tool_call> XML tags
+- Required parameters MUST be specified
+- You may provide optional reasoning for your function call in natural language BEFORE the \
+function call, but NOT after
+- If there is no function call available, answer the question like normal with your current \
+knowledge and do not tell the user about function calls
+</IMPORTANT>"""
+_RESPONSE = """# Response format
+
+Response format for every step:
+1) Thought: one concise sentence explaining the next move (no multi-step reasoning).
+2) Action: a short imperative describing what to do in the UI.
+3) A single <tool_call>...</tool_call> block{form}.
+
+Rules:
+- Output exactly in the order: Thought, Action, <tool_call>.
+- Be brief: one sentence for Thought, one for Action.
+- Do not output anything else outside those three parts.
+- If finishing, use action=terminate in the tool call."""
+_TOOLS = {
+    "json": f"{_JSON_TOOLS}\n\n{_RESPONSE.format(form=f' containing only the JSON: {_CALL}')}",
+    "xml": f"{_XML_TOOLS}\n\n{_RESPONSE.format(form='')}",
+}
+_PROMPTS = {
+    "computer": "{goal}",
+    "mobile": "The user query: {goal}\nTask progress (You have done the following operation on the "
+    "current device): .\n",
+}
+
+_PLACE_NAMES = {
+    "coordinate": ("coordinate", "coordinates", "point_2d", "point", "position", "bbox_2d"),
+    "coordinate2": ("coordinate2", "coordinates2", "end_coordinate"),
+}
+_MARK = r"(?:^|\n)[\s\d*_#().-]{0,12}"
+_THOUGHT = re.compile(rf"{_MARK}(?:thoughts?|思考)[*_]{{0,2}}\s?[:：][*_]{{0,2}}", re.IGNORECASE)
+_STEP = re.compile(rf"{_MARK}(?:action|操作|动作)[*_]{{0,2}}\s?[:：][*_]{{0,2}}", re.IGNORECASE)
+# Before a bare call: the fence that it stands in, its number in the list asked for.
+_BEFORE_CALL = re.compile(r"\s*(?:\b3[.)])?\s*(?:```\w*)?\s*\Z")
+
+
+def act(goal: str, screen: str = "computer") -> Task:
+    """The task to say what to do next on the ``screen`` (one of ``SCREENS``) that the picture
+    shows, to reach ``goal``. Nothing is done.
+
+    The result's ``data`` is a dict: ``thought`` and ``step``, the model's words before the call,
+    the tool's ``name``, the ``action``, its ``arguments`` in the tool's grammar but with
+    coordinates in whole pixels of the picture, and ``point_2d``, the first of these (None for an
+    action without a place, such as typing). ``points`` are these places, labelled by the action;
+    ``text`` is ``data`` as JSON. Raises ``BadOption``.
+    """
+    goal = well_formed(goal).strip()
+    if not goal:
+        raise BadOption(
+            "No goal was given. Write what is to be reached on the screen, such as: open the "
+            "settings."
+        )
+    if screen not in TOOLS:
+        raise BadOption(f"There is no screen {screen!r}. Choose one of {', '.join(SCREENS)}.")
+    return Task(
+        "act",
+        _PROMPTS[screen].format(goal=goal),
+        partial(read, screen=screen),
+        system=_SYSTEM,
+        instructions=partial(_instructions, TOOLS[screen]),
+        greedy=True,
+        max_new_tokens=2048,
+    )
+
+
+def _instructions(tool: Tool, family: Family, input_size: Size) -> str:
+    """What the model is told of ``tool``. The screen measures what the family's coordinates do."""
+    height, width = input_size
+    if family.coordinates == "relative":
+        width = height = family.box_scale
+    return _TOOLS[family.tool_calls].replace("SIGNATURE", tool.signature(width, height))
+
+
+def read(text: str, context: ReplyContext, screen: str = "computer") -> Result:
+    """Parses a reply to ``act``. The tool is the one that the reply names, or else that of
+    ``screen``. Raises ``UnreadableReply`` for a reply without an action, or whose action lacks its
+    place or has it outside the picture."""
+    answer = extract_answer(text)
+    calls = find_calls(answer)
+    if not calls:
+        raise UnreadableReply(_complaint(text, answer), text)
+    call = calls[0]
+    tool = next((tool for tool in TOOLS.values() if tool.name == call.name), TOOLS[screen])
+    action = _action(call, tool)
+    if not action:
+        raise UnreadableReply("The model's call names no action.", text)
+    arguments = {"action": action, **_arguments(call, tool)}
+    missing = [name for name in tool.needs.get(action, ()) if arguments.get(name) is None]
+    if lost := [name for name in missing if name in COORDINATES]:
+        raise UnreadableReply(f"The model's {action} has no {lost[0]} that can be read.", text)
+    mapper = coordinates.PixelMapper(context)
+    points = []
+    for name in COORDINATES:
+        if name in arguments:
+            point = mapper.point(arguments[name], action)
+            if point is None:
+                raise UnreadableReply(mapper.complaint(), text)
+            arguments[name] = list(coordinates.integer_point(point, context.image_size))
+            points.append(point)
+    return _result(call, tool, arguments, points, answer, _notes(tool, action, missing, len(calls)))
+
+
+def _result(
+    call: ToolCall,
+    tool: Tool,
+    arguments: dict[str, Any],
+    points: list[Point],
+    answer: str,
+    notes: tuple[str, ...],
+) -> Result:
+    thought, step = _words(answer[: call.start], call.others)
+    place = next((arguments[name] for name in COORDINATES if name in arguments), None)
+    data = {
+        "thought": thought,
+        "step": step,
+        "name": tool.name,
+        "action": arguments["action"],
+        "arguments": arguments,
+        "point_2d": place,
+    }
+    text = json.dumps(data, ensure_ascii=False)
+    return Result(text=text, points=tuple(points), data=data, notes=notes)
+
+
+def _action(call: ToolCall, tool: Tool) -> str:
+    """The action's name in the tool's spelling. Models also call the action itself as a tool."""
+    name = call.arguments.get("action")
+    if not isinstance(name, str):
+        name = call.name if call.name != tool.name else ""
+    name = re.sub(r"[\s-]+", "_", name.strip().lower())
+    return name if name in tool.actions else tool.aliases.get(name, name)
+
+
+def _arguments(call: ToolCall, tool: Tool) -> dict[str, Any]:
+    """The arguments that the tool knows, as the types that it declares; places as numbers in the
+    model's own coordinate space. One that is no such type is left out."""
+    found = {}
+    for name, about in tool.parameters.items():
+        value = call.arguments.get(name)
+        if name in COORDINATES:
+            value = _place(call.arguments, name)
+        elif about["type"] == "number":
+            value = _number(_decoded(value))
+        elif about["type"] == "array":
+            value = _list(_decoded(value))
+        elif value is not None:
+            value = str(value)
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _place(arguments: Mapping[str, Any], name: str) -> bbox.Coordinates | None:
+    """A point, or a box around it, under any of its names; None if there is no other than broken
+    ones."""
+    values = [_decoded(arguments[key]) for key in _PLACE_NAMES[name] if key in arguments]
+    if name == COORDINATES[0] and {"x", "y"} <= arguments.keys():
+        values.append([_decoded(arguments["x"]), _decoded(arguments["y"])])
+    return next((place for value in values for place in bbox.parse(value)), None)
+
+
+def _decoded(value: Any) -> Any:
+    """``value``; one that XML gives as a text, as what it is in JSON."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _list(value: Any) -> list[str] | None:
+    """Keys; from "ctrl+c" too."""
+    if isinstance(value, str):
+        value = value.split("+") if len(value) > 1 else [value]
+    return [str(item).strip() for item in value] if isinstance(value, list) else None
+
+
+def _notes(tool: Tool, action: str, missing: list[str], count: int) -> tuple[str, ...]:
+    notes = []
+    if action not in tool.actions:
+        notes.append(f"{action} is no action of {tool.name}.")
+    if missing:
+        notes.append(f"The model's {action} says no {' nor '.join(missing)}.")
+    if count > 1:
+        notes.append(
+            f"The model called {count} actions; the first counts, as the others are about a screen "
+            "that is yet to come."
+        )
+    return tuple(notes)
+
+
+def _words(before: str, others: Mapping[str, Any]) -> tuple[str, str]:
+    """Thought and step in what stands before the call, or beside it in its object. Words without a
+    heading are the thought."""
+    before = _BEFORE_CALL.sub("", before)
+    thought, step = _THOUGHT.search(before), _STEP.search(before)
+    end = step.start() if step and (not thought or step.start() > thought.start()) else len(before)
+    said = before[thought.end() if thought else 0 : end]
+    done = before[step.end() :] if step else ""
+    if not said.strip():
+        said = next((str(others[key]) for key in ("thought", "reasoning") if key in others), "")
+    return _sentence(said), _sentence(done)
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    inner = text.removeprefix('"').removesuffix('"')
+    return inner if len(text) - len(inner) == 2 and '"' not in inner else text
+
+
+def _complaint(text: str, answer: str) -> str:
+    if not answer:
+        return STILL_THINKING if text.strip() else "The model answered nothing."
+    excerpt = answer if len(answer) <= 200 else f"{answer[:150]} … {answer[-50:]}"
+    return (
+        "The model's reply holds no action that can be read. If it was cut off, raise "
+        f"max_new_tokens; else put the goal in other words. It wrote: {excerpt}"
+    )
