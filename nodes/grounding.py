@@ -56,6 +56,17 @@ class Grounding(io.ComfyNode):
                 sockets.max_new_tokens(16384),
                 sockets.unreadable(),
                 sockets.hidden_parts(),
+                io.Float.Input(
+                    "min_score",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Leaves out what the model was less sure of than this. Boxes then have "
+                    "a score, the mean probability of the numbers and words that the model wrote "
+                    "for them. 0: off.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -107,9 +118,19 @@ class Grounding(io.ComfyNode):
         max_new_tokens: Any = 0,
         when_unreadable: Any = sockets.STOP,
         mask: Any = None,
+        min_score: Any = 0.0,
     ) -> io.NodeOutput:
         asked = lists.mapped(
-            _question, model, images, find, kind, max_count, max_new_tokens, when_unreadable, mask
+            _question,
+            model,
+            images,
+            find,
+            kind,
+            max_count,
+            max_new_tokens,
+            when_unreadable,
+            mask,
+            min_score,
         )
         answers = answer_all([question for _, question in asked], draw=True)
         questions = [question for _, question in asked]
@@ -151,8 +172,10 @@ def _question(
     max_new_tokens: int,
     when_unreadable: str,
     mask: Any,
+    min_score: float,
 ) -> tuple[Search, Question]:
-    looked_for = search(sockets.words(find), sockets.choice("kind", kind, KINDS), max_count)
+    kind = sockets.choice("kind", kind, KINDS)
+    looked_for = search(sockets.words(find), kind, max_count, min_score)
     question = Question(
         model,
         looked_for.task,

@@ -36,13 +36,15 @@ def to_box(
     return Box(x1, y1, x2, y2, label, score) if x1 < x2 and y1 < y2 else None
 
 
-def to_point(values: Sequence[float], context: ReplyContext, label: str = "") -> Point | None:
+def to_point(
+    values: Sequence[float], context: ReplyContext, label: str = "", score: float | None = None
+) -> Point | None:
     """Maps a point (x, y in the family's space) to pixels of the original picture, clamped to it.
     None if it lies more than ``EDGE_TOLERANCE`` outside, or a number is not finite."""
     mapped = _to_pixels(values, context)
     if mapped is None or overshoot(values, context) > EDGE_TOLERANCE:
         return None
-    return Point(mapped[0], mapped[1], label)
+    return Point(mapped[0], mapped[1], label, score)
 
 
 def overshoot(values: Sequence[float], context: ReplyContext) -> float:
@@ -74,18 +76,22 @@ class PixelMapper:
         self._is_outside = False
         self.count = 0
 
-    def box(self, values: Sequence[float], label: str = "") -> Box | None:
+    def box(
+        self, values: Sequence[float], label: str = "", score: float | None = None
+    ) -> Box | None:
         """See ``to_box``."""
-        return self._recorded(values, label, to_box(values, self._context, label))
+        return self._recorded(values, label, to_box(values, self._context, label, score))
 
-    def point(self, values: Sequence[float], label: str = "") -> Point | None:
+    def point(
+        self, values: Sequence[float], label: str = "", score: float | None = None
+    ) -> Point | None:
         """See ``to_point``; the centre of a box, even of one without area."""
         if len(values) == 2:
-            return self._recorded(values, label, to_point(values, self._context, label))
-        box = to_box(values, self._context, label)
+            return self._recorded(values, label, to_point(values, self._context, label, score))
+        box = to_box(values, self._context, label, score)
         if box is None and overshoot(values, self._context) <= EDGE_TOLERANCE:
-            centre_point = ((values[0] + values[2]) / 2, (values[1] + values[3]) / 2)
-            return self._recorded(centre_point, label, to_point(centre_point, self._context, label))
+            middle = ((values[0] + values[2]) / 2, (values[1] + values[3]) / 2)
+            return self._recorded(middle, label, to_point(middle, self._context, label, score))
         return self._recorded(values, label, centre(box) if box else None)
 
     def data(self, values: Sequence[float]) -> dict[str, float]:
@@ -145,8 +151,8 @@ def _percent(share: float) -> str:
 
 
 def centre(box: Box) -> Point:
-    """The centre of a box, with its label."""
-    return Point((box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2, box.label)
+    """The centre of a box, with its label and score."""
+    return Point((box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2, box.label, box.score)
 
 
 def integer_box(box: Box) -> tuple[int, int, int, int]:

@@ -199,7 +199,7 @@ def _request(backend: Backend, query: Query) -> Request:
         max_pixels=query.max_pixels,
         thinking=_resolve_thinking(backend, query.task, query.thinking),
         may_shrink=query.may_shrink,
-        logprobs=query.logprobs,
+        logprobs=query.logprobs or query.task.logprobs,
         constraint=query.task.constraint,
     )
 
@@ -236,7 +236,9 @@ def _parse(backend: Backend, query: Query, response: Response) -> Result:
         return Result(text="", finish_reason="error", error=str(response.error))
     height, width = query.picture.shape[-2:]
     cut = response.finish_reason != "stop"
-    context = ReplyContext(backend.family, (height, width), response.input_sizes[0], cut)
+    context = ReplyContext(
+        backend.family, (height, width), response.input_sizes[0], cut, response.tokens
+    )
     try:
         result = query.task.parse(response.text, context)
     except UnreadableReply as error:

@@ -298,8 +298,8 @@ class Response:
 @dataclass(frozen=True)
 class Box:
     """A rectangle in pixels of the original picture, x to the right and y down, inside the
-    picture, ``x1 < x2`` and ``y1 < y2``. ``score`` is None unless one was computed. ``label`` is
-    always valid Unicode (see ``unicode.well_formed``)."""
+    picture, ``x1 < x2`` and ``y1 < y2``. ``score``, 0 to 1, is None unless one was computed (see
+    ``replies.scores``). ``label`` is always valid Unicode (see ``unicode.well_formed``)."""
 
     x1: float
     y1: float
@@ -314,11 +314,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Point:
-    """A point in pixels of the original picture, inside the picture."""
+    """A point in pixels of the original picture, inside the picture. ``score`` as in ``Box``."""
 
     x: float
     y: float
     label: str = ""
+    score: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", well_formed(self.label))
@@ -406,12 +407,14 @@ class Family:
 class ReplyContext:
     """What parsing a reply depends on besides its text: the family of the model, the original
     ``image_size`` and the resized ``input_size``, both (height, width) in pixels. ``cut``: the
-    reply is known to have been cut off (``finish_reason`` other than stop)."""
+    reply is known to have been cut off (``finish_reason`` other than stop). ``tokens``: those of
+    the text; where they have log-probabilities, what is found in it gets a score."""
 
     family: Family
     image_size: Size
     input_size: Size
     cut: bool = False
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -424,6 +427,8 @@ class Task:
     pixels that the sides of a picture shown to the model should not exceed (0: any).
     ``constraint``: what replies are held to. ``instructions``: what stands behind the system
     prompt, for a model of a family that sees the picture in a (height, width) in pixels.
+    ``logprobs``: whether ``parse`` needs the tokens' log-probabilities, which cost a little time,
+    for scores.
     """
 
     name: str
@@ -435,3 +440,4 @@ class Task:
     longest_side: int = 0
     constraint: Constraint | None = None
     instructions: Callable[[Family, Size], str] | None = None
+    logprobs: bool = False

@@ -53,13 +53,20 @@ def ocr(options: argparse.Namespace) -> int:
     from ..tasks import ocr as task
 
     fine_tune = preset(options.preset, Path(spec_of(options).checkpoint).name)
-    return _answer(options, task.ocr(options.output, options.language, fine_tune))
+    asked = task.ocr(options.output, options.language, fine_tune, options.min_score, options.scores)
+    return _answer(options, asked)
 
 
 def ground(options: argparse.Namespace) -> int:
     from ..grounding import search
 
-    found = search("\n".join(options.find), options.kind, options.max_count)
+    found = search(
+        "\n".join(options.find),
+        options.kind,
+        options.max_count,
+        options.min_score,
+        options.scores,
+    )
     return _answer(options, found.task, found)
 
 

@@ -72,7 +72,10 @@ def as_json(result: Result) -> dict[str, Any]:
             }
             for box in result.boxes
         ],
-        "points": [{"x": point.x, "y": point.y, "label": point.label} for point in result.points],
+        "points": [
+            {"x": point.x, "y": point.y, "label": point.label, "score": point.score}
+            for point in result.points
+        ],
         "text": result.text,
         "data": result.data,
         "notes": list(result.notes),

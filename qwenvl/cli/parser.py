@@ -87,6 +87,8 @@ def _add_tasks(subparsers: Any) -> None:
         "--logprobs", action="store_true",
         help="with --json: the reply itself and each of its tokens' log-probability",
     )  # fmt: skip
+    for parser in (ocr, ground):
+        _add_scores(parser)
 
     extract = _command(
         subparsers, answering.extract, "write what pictures show as JSON of a given form",
@@ -97,6 +99,18 @@ def _add_tasks(subparsers: Any) -> None:
     form.add_argument("--keys", metavar="A,B,C", help="an object with these keys, null if not seen")
     form.add_argument("--example", metavar="FILE", help="JSON of the form wanted")
     extract.add_argument("--prompt", default="", help="what to extract, in own words")
+
+
+def _add_scores(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scores", action="store_true",
+        help="with --json: of each box, point or line how sure the model was of what it wrote: the "
+        "mean probability of its numbers and words, 0 to 1",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-score", type=float, default=0, metavar="X",
+        help="leave out what has a lower score than this, 0 to 1 (default: 0, nothing)",
+    )  # fmt: skip
 
 
 def _add_roots(parser: argparse.ArgumentParser, about: str) -> None:

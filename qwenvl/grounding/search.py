@@ -64,12 +64,20 @@ class Search:
         return [item.tagged(words) for item in found] if len(self.tasks) > 1 else found
 
 
-def search(find: str, kind: str = "boxes", max_count: int = 0) -> Search:
+def search(
+    find: str,
+    kind: str = "boxes",
+    max_count: int = 0,
+    min_score: float = 0,
+    scores: bool = False,
+) -> Search:
     """A search for ``find``: queries as ``queries`` reads them, each asked in a request of its own.
 
     The result holds what was found for the first query, then for the second ...; with several, each
     item has its ``query``. Other arguments as of ``tasks.ground``; ``max_count`` applies to each
     query. Raises ``BadOption``.
     """
-    tasks = {words: ground(words, kind, max_count) for words in queries(find) or ("",)}
+    tasks = {
+        words: ground(words, kind, max_count, min_score, scores) for words in queries(find) or ("",)
+    }
     return Search(tasks, max_count)

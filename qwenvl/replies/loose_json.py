@@ -151,6 +151,21 @@ def is_inside(text: str, position: int) -> bool:
     return depth > 0
 
 
+def object_spans(text: str) -> list[tuple[int, int, int]]:
+    """All objects of ``text`` by where they begin: start, end, and which of them is around it (-1:
+    none). One that is never closed ends with the text."""
+    found: list[tuple[int, int, int]] = []
+    open_ones: list[int] = []
+    for position, char in _tokens(text):
+        if char == "{":
+            found.append((position, len(text), open_ones[-1] if open_ones else -1))
+            open_ones.append(len(found) - 1)
+        elif char == "}" and open_ones:
+            index = open_ones.pop()
+            found[index] = (found[index][0], position + 1, found[index][2])
+    return found
+
+
 class _Budget:
     """Budget for broken JSON: characters that may still be repaired, or scanned for quotes."""
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from .. import coordinates
 from ..errors import BadOption, UnreadableReply
 from ..replies import read_items, says_none
+from ..replies import scores as scoring
 from ..types import Box, Point, ReplyContext, Result, Task
 from ..unicode import well_formed
 
@@ -26,17 +27,25 @@ _NAME_SEPARATOR = re.compile(r"[,，、;；\n]+")
 _PHRASE = re.compile(r"(?:the|this|that|these|those) |(?:\S+ ){3}", re.IGNORECASE)
 
 
-def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
+def ground(
+    find: str,
+    kind: str = "boxes",
+    max_count: int = 0,
+    min_score: float = 0,
+    scores: bool = False,
+) -> Task:
     """The task to locate ``find``: names separated by commas, or one referring expression ("the
     person on the left").
 
     ``max_count``: keep the first so many of the reply; 0 keeps all. The models cannot count, so
-    this is not part of the prompt. The result holds ``boxes`` or, for the kind ``points``,
+    this is not part of the prompt. ``scores``: compute them (see ``replies.scores``);
+    ``min_score``, 0 to 1, computes them too, and keeps what has that score or more, or none at
+    all, before the first are counted. The result holds ``boxes`` or, for the kind ``points``,
     ``points`` (the centres of boxes if the model gave boxes). Its ``data`` is a list of dicts, each
     with ``bbox_2d`` ``[x1, y1, x2, y2]`` or ``point_2d`` ``[x, y]`` in whole pixels of the picture,
     ``label``, the other members of its object and, if much of a box lay outside the picture,
-    ``outside`` (see ``coordinates.PixelMapper``); its ``text`` is JSON of coordinates and label
-    alone. Raises ``BadOption``.
+    ``outside`` (see ``coordinates.PixelMapper``); its ``text`` is JSON of coordinates, label and
+    score alone. Raises ``BadOption``.
     """
     names = _names(find)
     if not names:
@@ -51,9 +60,16 @@ def ground(find: str, kind: str = "boxes", max_count: int = 0) -> Task:
     return Task(
         "ground",
         f"{_question(names)} {_FORMAT[kind]}",
-        partial(read, kind=kind, names=names, max_count=max_count),
+        partial(
+            read,
+            kind=kind,
+            names=names,
+            max_count=max_count,
+            min_score=scoring.checked(min_score),
+        ),
         greedy=True,
         max_new_tokens=2048,
+        logprobs=scores or min_score > 0,
     )
 
 
@@ -63,6 +79,7 @@ def read(
     kind: str = "boxes",
     names: Sequence[str] = (),
     max_count: int = 0,
+    min_score: float = 0,
 ) -> Result:
     """Parses a reply to ``ground``. ``names``: what was looked for, if known; a single name is the
     label of items without one. Raises ``UnreadableReply``.
@@ -71,24 +88,28 @@ def read(
     unusable: list[str] = []
     items = read_items(text, "points" if kind == "points" else "boxes", names, unusable)
     mapper = coordinates.PixelMapper(context, unusable)
+    written = [((kind == "points" and item.point) or item.box or (), item.label) for item in items]
     found = []
-    for item in items:
-        values = (kind == "points" and item.point) or item.box or ()
-        if _is_placeholder(values, item.label):
+    for item, (values, label), score in zip(
+        items, written, scoring.scores(text, written, context.tokens), strict=True
+    ):
+        if _is_placeholder(values, label):
             continue
-        mapped = (mapper.point if kind == "points" else mapper.box)(values, item.label or default)
+        to_pixels = mapper.point if kind == "points" else mapper.box
+        mapped = to_pixels(values, label or default, score)
         if mapped is not None:
             found.append((mapped, {**item.data, **_entry(mapped, context), **mapper.data(values)}))
     if mapper.count and not found:
         raise UnreadableReply(mapper.complaint(), text)
-    found = found[: max_count or None]
-    shapes = [mapped for mapped, _ in found]
+    kept = [pair for pair in found if scoring.is_kept(pair[0].score, min_score)]
+    kept = kept[: max_count or None]
+    shapes = [mapped for mapped, _ in kept]
     return Result(
         text=json.dumps([_entry(shape, context) for shape in shapes], ensure_ascii=False),
         boxes=tuple(shape for shape in shapes if isinstance(shape, Box)),
         points=tuple(shape for shape in shapes if isinstance(shape, Point)),
-        data=[data for _, data in found],
-        notes=mapper.notes(),
+        data=[data for _, data in kept],
+        notes=(*mapper.notes(), *scoring.unscored_note([s.score for s in shapes], min_score)),
     )
 
 
@@ -114,8 +135,7 @@ def _question(names: Sequence[str]) -> str:
 
 def _entry(shape: Box | Point, context: ReplyContext) -> dict[str, Any]:
     if isinstance(shape, Box):
-        return {"bbox_2d": list(coordinates.integer_box(shape)), "label": shape.label}
-    return {
-        "point_2d": list(coordinates.integer_point(shape, context.image_size)),
-        "label": shape.label,
-    }
+        place = {"bbox_2d": list(coordinates.integer_box(shape))}
+    else:
+        place = {"point_2d": list(coordinates.integer_point(shape, context.image_size))}
+    return {**place, "label": shape.label, **scoring.entry(shape.score)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..replies import (
     read_items,
     strip_fence,
 )
+from ..replies import scores as scoring
 from ..replies.bbox import MAX_ITEMS, parse_numbers
 from ..types import Box, ReplyContext, Result, Task
 
@@ -79,7 +81,13 @@ _SCALARS = {"true": True, "false": False, "null": None, "none": None, "": None}
 _BOX_COMMENT = re.compile(r"<!--([^<>()]{0,60})\(([^<>()]{1,100})\)\s*-->")
 
 
-def ocr(output: str = "plain", language: str = "auto", fine_tune: FineTune | None = None) -> Task:
+def ocr(
+    output: str = "plain",
+    language: str = "auto",
+    fine_tune: FineTune | None = None,
+    min_score: float = 0,
+    scores: bool = False,
+) -> Task:
     """The task to read all text. ``output`` is a key of ``OUTPUTS``:
 
     ``plain``: text in lines. ``markdown``: a document; the coordinates in the comments at its
@@ -90,18 +98,24 @@ def ocr(output: str = "plain", language: str = "auto", fine_tune: FineTune | Non
 
     ``language``: any language as a hint; ``auto`` gives none. ``fine_tune``: ask as it was trained
     to be asked, where it has a prompt for that output. A picture without text gives "" and no
-    boxes. Raises ``BadOption``.
+    boxes. ``scores``: compute them for the boxes (see ``replies.scores``); ``min_score``, 0 to 1,
+    computes them too, and leaves out what has a lower one: boxes, and of ``lines`` their text.
+    Raises ``BadOption``.
     """
     if output not in OUTPUTS:
         raise BadOption(f"There is no output {output!r}. Choose one of {', '.join(OUTPUTS)}.")
+    scores = scoring.checked(min_score) > 0 or scores
+    if scores and output == "plain":
+        raise BadOption("Plain text has no boxes to score. Choose the output lines, or html.")
     language = " ".join(language.split())
     hint = "" if language.lower() in ("", "auto") else f" The text in the image is in {language}."
     plain = Task(
         "ocr",
         OUTPUTS[output] + hint,
-        _READERS[output],
+        partial(_READERS[output], min_score=min_score) if min_score else _READERS[output],
         greedy=True,
         max_new_tokens=_LENGTHS[output],
+        logprobs=scores,
     )
     return _tuned(plain, output, hint, fine_tune) if fine_tune else plain
 
@@ -177,7 +191,7 @@ def _read_text_of_html(text: str, context: ReplyContext) -> Result:
     return replace(_read_html(text, context), text="\n\n".join(filter(None, blocks)))
 
 
-def _read_lines(text: str, context: ReplyContext) -> Result:
+def _read_lines(text: str, context: ReplyContext, min_score: float = 0) -> Result:
     answer = _answer(text)
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
@@ -185,29 +199,33 @@ def _read_lines(text: str, context: ReplyContext) -> Result:
     unusable: list[str] = []
     items = read_items(text, "lines", unusable=unusable)
     mapper = coordinates.PixelMapper(context, unusable)
-    found = []
-    for item in items:
-        if item.box and (box := mapper.box(item.box, item.text)):
-            found.append((item, box))
+    found, lines = [], []
+    scores = scoring.scores(text, [(item.box or (), item.text) for item in items], context.tokens)
+    for item, score in zip(items, scores, strict=True):
+        box = mapper.box(item.box, item.text, score) if item.box else None
+        found += [(item, box)] if box else []
+        lines += [item.text] if scoring.is_kept(score, min_score) else []
     if mapper.count and not found:
         raise UnreadableReply(mapper.complaint(), text)
+    found = [pair for pair in found if scoring.is_kept(pair[1].score, min_score)]
     return Result(
-        text="\n".join(item.text for item in items),
+        text="\n".join(lines),
         boxes=tuple(box for _, box in found),
         data=[
             {
                 **item.data,
                 "bbox_2d": list(coordinates.integer_box(box)),
                 "text": item.text,
+                **scoring.entry(box.score),
                 **mapper.data(item.box or ()),
             }
             for item, box in found
         ],
-        notes=mapper.notes(),
+        notes=(*mapper.notes(), *scoring.unscored_note([b.score for _, b in found], min_score)),
     )
 
 
-def _read_markdown(text: str, context: ReplyContext) -> Result:
+def _read_markdown(text: str, context: ReplyContext, min_score: float = 0) -> Result:
     answer = _answer(text)
     if _says_no_text(answer):
         return Result(text="")
@@ -216,6 +234,8 @@ def _read_markdown(text: str, context: ReplyContext) -> Result:
     context, answer = _with_declared_size(answer, context)
     mapper = coordinates.PixelMapper(context)
     boxes: list[Box] = []
+    document = markup.strip_unfinished_tag(strip_fence(answer), context.cut)
+    scores = _comment_scores(document, text, context)
 
     def in_pixels(comment: re.Match[str]) -> str:
         values = parse_numbers(comment[2])
@@ -223,19 +243,31 @@ def _read_markdown(text: str, context: ReplyContext) -> Result:
             return comment[0]
         if mapper.count >= MAX_ITEMS:
             return ""
-        box = mapper.box(values, comment[1].strip().lower())
+        box = mapper.box(values, comment[1].strip().lower(), scores.get(comment.start()))
         if box is None:
             return ""
-        boxes.append(box)
+        if scoring.is_kept(box.score, min_score):
+            boxes.append(box)
         return f"<!--{comment[1]}({', '.join(map(str, coordinates.integer_box(box)))}) -->"
 
-    document = _BOX_COMMENT.sub(
-        in_pixels, markup.strip_unfinished_tag(strip_fence(answer), context.cut)
+    document = _BOX_COMMENT.sub(in_pixels, document)
+    return Result(
+        text=_in_pixels(document, context),
+        boxes=tuple(boxes),
+        notes=(*mapper.notes(), *scoring.unscored_note([b.score for b in boxes], min_score)),
     )
-    return Result(text=_in_pixels(document, context), boxes=tuple(boxes), notes=mapper.notes())
 
 
-def _read_html(text: str, context: ReplyContext) -> Result:
+def _comment_scores(document: str, text: str, context: ReplyContext) -> dict[int, float | None]:
+    """The score of each comment with coordinates, by its place in the Markdown ``document``."""
+    found = [(comment, parse_numbers(comment[2])) for comment in _BOX_COMMENT.finditer(document)]
+    found = [(comment, values) for comment, values in found if len(values) == 4]
+    written = [(values, comment[1].strip()) for comment, values in found]
+    scores = scoring.scores(text, written, context.tokens)
+    return {comment.start(): score for (comment, _), score in zip(found, scores, strict=True)}
+
+
+def _read_html(text: str, context: ReplyContext, min_score: float = 0) -> Result:
     answer = _answer(text)
     if _says_no_text(answer, bare=True):
         return Result(text="", data=[])
@@ -249,26 +281,28 @@ def _read_html(text: str, context: ReplyContext) -> Result:
         )
 
     mapper = coordinates.PixelMapper(context)
-    placed = [
-        (block, mapper.box(block.box, block.label))
-        for block in markup.blocks(document)
-        if not is_null(block.box)
+    blocks = [block for block in markup.blocks(document) if not is_null(block.box)]
+    scores = scoring.scores(text, [(block.box, block.label) for block in blocks], context.tokens)
+    found = [
+        (block, box)
+        for block, score in zip(blocks, scores, strict=True)
+        if (box := mapper.box(block.box, block.label, score)) and scoring.is_kept(score, min_score)
     ]
     return Result(
         text=_in_pixels(document, context),
-        boxes=tuple(box for _, box in placed if box),
+        boxes=tuple(box for _, box in found),
         data=[
             {
                 "bbox_2d": list(coordinates.integer_box(box)),
                 "kind": block.kind,
                 "text": block.text,
                 "html": block.html.strip(),
+                **scoring.entry(box.score),
                 **mapper.data(block.box),
             }
-            for block, box in placed
-            if box
+            for block, box in found
         ],
-        notes=mapper.notes(),
+        notes=(*mapper.notes(), *scoring.unscored_note([b.score for _, b in found], min_score)),
     )
 
 
@@ -282,7 +316,7 @@ def _without_html_fence(answer: str) -> str:
     return inside[: closing if closing >= 0 else None].strip()
 
 
-_READERS: Mapping[str, Callable[[str, ReplyContext], Result]] = {
+_READERS: Mapping[str, Callable[..., Result]] = {
     "plain": _read_plain,
     "markdown": _read_markdown,
     "html": _read_html,

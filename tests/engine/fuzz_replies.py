@@ -1,14 +1,15 @@
 """Fuzzing of the reply parsers: ``python tests/engine/fuzz_replies.py``.
 
 Every task parses every text, which must give a valid result (valid Unicode, JSON without NaN, boxes
-inside the picture) or ``UnreadableReply``. Then growth: the time for hostile texts from a kilobyte
-to a megabyte must be linear in their length.
+inside the picture, scores of 0 to 1 or none) or ``UnreadableReply``. Then growth: the time for
+hostile texts from a kilobyte to a megabyte must be linear in their length.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import random
 import sys
@@ -25,7 +26,7 @@ from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.tasks.ocr import OUTPUTS, ocr, read_any
-from qwen_vl_suite.qwenvl.types import ReplyContext, Result, Task
+from qwen_vl_suite.qwenvl.types import ReplyContext, Result, Task, Token
 
 # Fragments of replies, from which texts are put together.
 PIECES = (
@@ -74,6 +75,7 @@ def texts(count: int, seed: int) -> Iterator[str]:
 
 def check(text: str, context: ReplyContext) -> None:
     """Parses ``text`` in every way; fails on anything but a valid result or ``UnreadableReply``."""
+    context = scored(text, context)
     readers = [task().parse for task in TASKS.values()]
     for read in (*readers, read_any):
         try:
@@ -84,6 +86,12 @@ def check(text: str, context: ReplyContext) -> None:
         check_result(result, context)
 
 
+def scored(text: str, context: ReplyContext) -> ReplyContext:
+    """``context`` with a token for each three characters of ``text``."""
+    tokens = (Token(0, at, min(at + 3, len(text)), -1.0) for at in range(0, len(text), 3))
+    return dataclasses.replace(context, tokens=tuple(tokens))
+
+
 def check_result(result: Result, context: ReplyContext) -> None:
     height, width = context.image_size
     saved = json.dumps([result.text, result.data, result.notes], allow_nan=False)
@@ -91,10 +99,11 @@ def check_result(result: Result, context: ReplyContext) -> None:
     result.text.encode()
     for box in result.boxes:
         assert 0 <= box.x1 < box.x2 <= width and 0 <= box.y1 < box.y2 <= height, box
-        assert box.score is None
+        assert box.score is None or 0 <= box.score <= 1
         box.label.encode()
     for point in result.points:
         assert 0 <= point.x <= width and 0 <= point.y <= height, point
+        assert point.score is None or 0 <= point.score <= 1
 
 
 HOSTILE = (
@@ -129,9 +138,10 @@ def seconds(text: str, context: ReplyContext) -> dict[str, float]:
     took = {}
     for name, task in TASKS.items():
         parse = task().parse
+        asked = scored(text, context)
         start = time.process_time()
         with contextlib.suppress(UnreadableReply):
-            parse(text, context)
+            parse(text, asked)
         took[name] = time.process_time() - start
     return took
 

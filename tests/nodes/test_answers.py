@@ -12,6 +12,7 @@ import pytest
 import torch
 from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.host import page
+from qwen_vl_suite.qwenvl.backends.scripted import Reply
 from qwen_vl_suite.qwenvl.errors import (
     BadImage,
     BadOption,
@@ -264,6 +265,24 @@ def test_grounding_points(run_node: Run, scripted: Any, pictures: torch.Tensor) 
     assert boxes == [[]]
     assert json.loads(points[0]) == [{"x": 100, "y": 25}]
     assert not mask.any()
+
+
+def test_a_min_score_leaves_boxes_out_and_gives_the_others_scores(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    sure, unsure = (Reply(BOXES.format("cat"), logprobs=logprob) for logprob in (-0.1, -2.0))
+    model, backend = scripted(sure, unsure, sure)
+    given = {"model": model, "images": pictures[:2], "find": "cat"}
+    found, (boxes,), *_ = run_node("QVL_Grounding", **given, min_score=0.5)
+    assert [len(frame) for frame in boxes] == [1, 0] and found[1] == "[]"
+    assert boxes[0][0]["score"] == pytest.approx(0.9048, abs=1e-4)
+    assert json.loads(found[0])[0]["score"] == 0.9048
+    (picked,), *_ = run_node(
+        "QVL_PickBoxes", bboxes=boxes, labels="", order="best score first", max_count=0
+    )
+    assert picked[0][0]["score"] == boxes[0][0]["score"]
+    _, (boxes,), *_ = run_node("QVL_Grounding", **given)
+    assert "score" not in boxes[0][0] and not backend.requests[-1].logprobs
 
 
 def test_an_unreadable_reply_names_its_picture(

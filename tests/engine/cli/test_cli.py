@@ -67,7 +67,8 @@ PARSED = {
     "points": (
         parse("qwen3_vl", "points"),
         '[{"point_2d": [500, 250], "label": "eye"}]',
-        [], [{"x": pytest.approx(1000, abs=1), "y": pytest.approx(250, abs=1), "label": "eye"}],
+        [],
+        [{"x": pytest.approx(1000), "y": pytest.approx(250), "label": "eye", "score": None}],
     ),
     "a thought before": (
         parse("qwen3_vl", "boxes"), "so, [1, 2, 3]...</think>\n\n" + BOXES,
@@ -154,7 +155,7 @@ def test_boxes_are_in_pixels_of_the_picture(run, model, pictures):
 def test_points_can_be_requested(run, model, pictures):
     backend = model('[{"point_2d": [500, 500], "label": "cat"}]')
     _, rows, _ = run("ground", pictures[0], "--find", "cat", "--kind", "points", "--json")
-    assert rows[0]["points"] == [{"x": 100.0, "y": 50.0, "label": "cat"}]
+    assert rows[0]["points"] == [{"x": 100.0, "y": 50.0, "label": "cat", "score": None}]
     assert "cat" in backend.requests[0].prompt
 
 
@@ -301,6 +302,20 @@ def test_log_probabilities_are_printed_where_they_are_asked_for(run, model, pict
     assert {logprob for _, _, logprob in row["tokens"]} == {-0.25}
     _, (row,), _ = run("ground", pictures[0], "--find", "cat", "--json")
     assert "tokens" not in row and "reply" not in row
+
+
+def test_scores_are_printed_and_a_threshold_leaves_out(run, model, pictures):
+    backend = model(Reply(BOXES, logprobs=-0.25))
+    for command in (("ground", "--find", "cat"), ("ocr", "--output", "lines")):
+        name, *given = command
+        _, (row,), _ = run(name, pictures[0], *given, "--json", "--scores")
+        assert [box["score"] for box in row["boxes"]] == [pytest.approx(0.7788, abs=1e-4)]
+        _, (row,), _ = run(name, pictures[0], *given, "--json", "--min-score", "0.8")
+        assert row["boxes"] == [] and row["data"] == []
+    _, (row,), _ = run("ground", pictures[0], "--find", "cat", "--json")
+    assert row["boxes"][0]["score"] is None and not backend.requests[-1].logprobs
+    status, _, err = run("ground", pictures[0], "--find", "cat", "--min-score", "7")
+    assert status == 2 and "min_score is 7" in err
 
 
 def test_the_model_is_the_bundled_one_or_a_folder(run, model, pictures, tmp_path, monkeypatch):

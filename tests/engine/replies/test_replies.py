@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl import replies
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.replies import Item, loose_json, markup, read_items
+from qwen_vl_suite.qwenvl.replies.trace import trace
 
 CAT, DOG, OWL = (10, 20, 300, 400), (500, 600, 700, 845), (1, 2, 3, 4)
 BOTH = [(CAT, "cat"), (DOG, "dog")]
@@ -1048,3 +1049,28 @@ def test_values_know_the_key_they_were_under() -> None:
         ({"a": 2}, 6, None),
         ([3], 21, "k"),
     ]
+
+
+UNTRACED = {"a size in words"}
+"""Forms whose items are read, but not traced to their characters: they have no scores."""
+
+
+def test_items_are_traced_to_their_characters_in_every_form() -> None:
+    tables = (WHOLE, FORMS_OF_A_BOX, TAGS, POINTS, BROKEN, CUT, LABELS)
+    forms = [(name, row) for table in tables for name, row in table.items()]
+    untraced, count = set(), 0
+    for name, row in forms:
+        text = row[0] if isinstance(row, tuple) else row
+        try:
+            read = [(i.point or i.box or (), i.label) for i in read_items(text, "points")]
+        except UnreadableReply:
+            continue
+        for (values, label), spans in zip(read, trace(text, read), strict=True):
+            count += 1
+            said = "".join(text[start:end] for start, end in spans)
+            if not spans:
+                untraced.add(name)
+            else:
+                assert sum(map(str.isdigit, said)) >= len(values), name
+                assert set(filter(str.isalpha, label)) <= set(said), name
+    assert untraced == UNTRACED and count > 150
