@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ..qwenvl import run
+from ..qwenvl import run, score
 from ..qwenvl.backends.base import Backend, Resident
 from ..qwenvl.checkpoints import library
 from ..qwenvl.errors import BadImage
@@ -100,6 +100,26 @@ class ModelHandle:
             )
         return [[next(results) for _ in batch] for batch in batches]
 
+    def score(self, comparisons: Sequence[Comparison]) -> list[list[score.Score]]:
+        """For each of ``comparisons`` by this model one score a picture, or why it has none; all in
+        one run. Raises what ``score.score_all`` raises and ComfyUI's interrupt."""
+        batches = _pictures(comparisons)
+        pairs = [
+            score.Pair(
+                picture,
+                comparison.text,
+                comparison.instruction,
+                self.min_pixels,
+                self.max_pixels,
+                self.shrink_to_fit,
+            )
+            for comparison, batch in zip(comparisons, batches, strict=True)
+            for picture in batch
+        ]
+        with self._leased() as backend:
+            scores = iter(score.score_all(backend, pairs, host.NodeObserver()))
+        return [[next(scores) for _ in batch] for batch in batches]
+
     def _query(self, backend: Backend, question: Question, picture: Any, number: int) -> Query:
         own = run.sampling_for(backend, question.task, question.thinking)
         min_pixels, max_pixels = self._pixel_bounds(backend, question, picture)
@@ -136,6 +156,16 @@ class ModelHandle:
                 apply_after_use(backend, self.after_use)
 
 
+class Shown(Protocol):
+    """``images``, an IMAGE, white where ``mask`` hides it."""
+
+    @property
+    def images(self) -> Any: ...
+
+    @property
+    def mask(self) -> Any: ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:
     """What one call of a node asks: ``task`` about each picture of an IMAGE.
@@ -157,8 +187,38 @@ class Question:
     method_of: Callable[[int], Method | None] | None = None
 
     def __post_init__(self) -> None:
-        if getattr(self.images, "ndim", 0) == 3:  # a single picture, as some packs send it
-            object.__setattr__(self, "images", self.images[None])
+        object.__setattr__(self, "images", _batch(self.images))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """What one call of a node compares: each picture of an IMAGE with ``text``. ``instruction``:
+    see ``score.Pair``; ``mask`` as in ``Question``."""
+
+    model: ModelHandle
+    images: Any
+    text: str
+    instruction: str = ""
+    mask: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", _batch(self.images))
+
+
+def _batch(images: Any) -> Any:
+    """An IMAGE; some packs send a single picture ``[H, W, C]``."""
+    return images[None] if getattr(images, "ndim", 0) == 3 else images
+
+
+def score_all(comparisons: Sequence[Comparison]) -> list[list[score.Score]]:
+    """For each comparison one score a picture, in order; each model is asked once. Raises what
+    ``ModelHandle.score`` raises."""
+    scores: dict[int, list[score.Score]] = {}
+    for model in dict.fromkeys(comparison.model for comparison in comparisons):
+        indices = [index for index, asked in enumerate(comparisons) if asked.model == model]
+        found = model.score([comparisons[index] for index in indices])
+        scores.update(zip(indices, found, strict=True))
+    return [scores[index] for index in range(len(comparisons))]
 
 
 def answer_all(questions: Sequence[Question], draw: bool = False) -> list[list[Result]]:
@@ -179,12 +239,12 @@ def answer_all(questions: Sequence[Question], draw: bool = False) -> list[list[R
     return [answers[index] for index in range(len(questions))]
 
 
-def pictures(questions: Sequence[Question]) -> list[Any]:
+def pictures(questions: Sequence[Shown]) -> list[Any]:
     """Every picture ``[H, W, C]`` that is asked about, in order."""
     return [picture for question in questions for picture in question.images]
 
 
-def _pictures(questions: Sequence[Question]) -> list[list[Any]]:
+def _pictures(questions: Sequence[Shown]) -> list[list[Any]]:
     """The pictures of each question as the engine takes them, or the error of one that no model
     can be shown; those of an IMAGE that occurs in several questions are converted once."""
     converted: dict[tuple[int, int], list[Any]] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from ..errors import BadOption
+from ..errors import BadOption, QwenVLError
 from ..observer import Observer
 from ..types import Family, Request, Response
 
@@ -81,14 +81,15 @@ class Scorer(Protocol):
         requests: Sequence[Request],
         candidates: Sequence[str],
         observer: Observer | None = None,
-    ) -> list[list[float]]:
+    ) -> list[list[float] | QwenVLError]:
         """For each of ``requests``, in order, one number for each of ``candidates``, in order: the
         probability that the answer begins with that text, thinking left out, normalised over the
         candidates. Numbers are 0 to 1 and sum to 1 for each request. Temperature, penalties and
-        token limits of the requests have no effect.
+        token limits of the requests have no effect. In the place of a request that fails stands its
+        error.
 
-        Raises ``BadOption`` as ``check_candidates`` does, and the error of the first request that
-        fails: numbers cannot stand in for it."""
+        Raises ``BadOption`` as ``check_candidates`` does, and, as ``generate``, where no request
+        can be asked at all."""
         ...
 
 
@@ -98,12 +99,10 @@ class Embedder(Protocol):
 
     def embed(
         self, requests: Sequence[Request], observer: Observer | None = None
-    ) -> list[list[float]]:
+    ) -> list[list[float] | QwenVLError]:
         """For each of ``requests``, in order, the hidden state of its last token, divided by its
         L2 norm: as many numbers as the model's hidden size, their squares summing to 1. Sampling
-        and limits have no effect.
-
-        Raises the error of the first request that fails."""
+        and limits have no effect. Errors are as those of ``Scorer.score``."""
         ...
 
 

@@ -17,7 +17,7 @@ import torch
 
 from ..checkpoints import inspection
 from ..checkpoints.files import readable_size
-from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError, Unavailable
+from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError
 from ..inference import fast_path_check
 from ..inference.constraints import matcher
 from ..inference.fast_path_check import FastPathCheck
@@ -190,12 +190,7 @@ class LocalBackend:
         observer.check()
         with acquired(self._turn, observer.check):
             memory_model = self.load_weights(0, observer)
-            nothing = TokenNeed(0, 0)
-            needs = [
-                token_need(prompts[index]) if index in prompts else nothing
-                for index in range(len(requests))
-            ]
-            observer.start([need.prompt for need in needs], [need.answer for need in needs])
+            observer.start(*self._lengths(prompts, len(requests)))
             for index, response in refused.items():
                 observer.done(index, response)
             responses = self._run(prompts, memory_model, observer) | refused
@@ -272,7 +267,7 @@ class LocalBackend:
         requests: Sequence[Request],
         candidates: Sequence[str],
         observer: Observer | None = None,
-    ) -> list[list[float]]:
+    ) -> list[list[float] | QwenVLError]:
         """See ``Scorer.score``."""
         check_candidates(candidates)
         ids = [self._text_ids(text) for text in candidates]
@@ -280,7 +275,7 @@ class LocalBackend:
 
     def embed(
         self, requests: Sequence[Request], observer: Observer | None = None
-    ) -> list[list[float]]:
+    ) -> list[list[float] | QwenVLError]:
         """See ``Embedder.embed``."""
         return self._read(requests, observer, PromptEmbedder)
 
@@ -289,19 +284,57 @@ class LocalBackend:
         requests: Sequence[Request],
         observer: Observer | None,
         reader: Callable[..., PromptReader[list[float]]],
-    ) -> list[list[float]]:
+    ) -> list[list[float] | QwenVLError]:
         observer = observer or Observer()
         self._refresh(observer)
-        if self.plain_reason:
-            raise Unavailable(
-                f"This model cannot compare texts or pictures here: {self.plain_reason}. Choose "
-                "another model, or optimize: auto in the Loader."
-            )
-        prompts = dict(enumerate(self.prompt(self._without_thought(r)) for r in requests))
+        prompts, refused = self._prompts([self._without_thought(r) for r in requests])
+        if not prompts:
+            return []
+        observer.check()
         with acquired(self._turn, observer.check):
-            executor = reader(self, prompts, self.load_weights(0, observer), observer)
+            memory_model = self.load_weights(0, observer)
+            observer.start(*self._lengths(prompts, len(requests)))
+            for index, response in refused.items():
+                observer.done(index, response)
+            results = self._read_prompts(prompts, reader, memory_model, observer)
+        errors = {index: response.error for index, response in refused.items() if response.error}
+        results |= errors
+        return [results[index] for index in range(len(requests))]
+
+    def _read_prompts(
+        self,
+        prompts: dict[int, Prompt],
+        reader: Callable[..., PromptReader[list[float]]],
+        memory_model: MemoryModel,
+        observer: Observer,
+    ) -> dict[int, list[float] | QwenVLError]:
+        """As ``_run``, for a reader."""
+        if not self.plain_reason and fast_path_check.is_needed(self):
+            self._check_fast_paths(memory_model, observer)
+        guarded = GuardedObserver(observer)
+        plain = bool(self.plain_reason)
+        executor = reader(self, prompts, memory_model, guarded, plain=plain)
+        try:
             executor.run()
-        return [executor.results[index] for index in range(len(requests))]
+        except (QwenVLError, MemoryError):
+            raise
+        except Exception as error:  # whatever the library, a kernel or a driver raises
+            if plain or error is guarded.error or is_out_of_memory(error):
+                raise
+            self._fall_back(error)
+        else:
+            return executor.results
+        left = {index: prompts[index] for index in prompts if index not in executor.results}
+        memory_model = self.load_weights(0, observer)
+        return executor.results | self._read_prompts(left, reader, memory_model, observer)
+
+    @staticmethod
+    def _lengths(prompts: Mapping[int, Prompt], count: int) -> tuple[list[int], list[int]]:
+        """Tokens of the prompt and of the longest answer of each of ``count`` requests; 0 of those
+        without a prompt."""
+        nothing = TokenNeed(0, 0)
+        needs = [token_need(prompts[at]) if at in prompts else nothing for at in range(count)]
+        return [need.prompt for need in needs], [need.answer for need in needs]
 
     def _text_ids(self, text: str) -> list[int]:
         return self.chat_template.tokenize(self.chat_template.escaped(text))

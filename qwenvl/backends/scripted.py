@@ -26,8 +26,8 @@ __all__ = ["Reply", "ResidentScriptedBackend", "Script", "ScriptedBackend", "tok
 
 T = TypeVar("T")
 
-Score = Sequence[float]
-"""Of each candidate, in order, a number of 0 or more; they need not sum to 1."""
+Score = Sequence[float] | QwenVLError
+"""Of each candidate, in order, a number of 0 or more; they need not sum to 1. Or an error."""
 
 Thinking = Literal["never", "off", "on", "always"]
 """Whether a model thinks before its answers; ``off`` and ``on`` are defaults that a request can
@@ -107,7 +107,7 @@ class ScriptedBackend:
         requests: Sequence[Request],
         candidates: Sequence[str],
         observer: Observer | None = None,
-    ) -> list[list[float]]:
+    ) -> list[list[float] | QwenVLError]:
         """See ``Scorer.score``. Raises ``Unavailable`` where no ``scores`` were given."""
         check_candidates(candidates)
         if self._score is None:
@@ -115,10 +115,18 @@ class ScriptedBackend:
         with self._turn:
             self._check_open()
             self.requests += requests
-            rows = []
-            for request in requests:
-                (observer or Observer()).check()
-                rows.append(_normalized(self._score(request, candidates), len(candidates)))
+            observer = observer or Observer()
+            rows: list[list[float] | QwenVLError] = []
+            observer.start([0] * len(requests), [1] * len(requests))
+            for index, request in enumerate(requests):
+                observer.check()
+                given = self._score(request, candidates)
+                if isinstance(given, QwenVLError):
+                    rows.append(given)
+                    observer.done(index, Response("", finish_reason="error", error=given))
+                else:
+                    rows.append(_normalized(given, len(candidates)))
+                    observer.done(index, Response(""))
         return rows
 
     def _check_open(self) -> None:
@@ -213,7 +221,7 @@ class ResidentScriptedBackend(ScriptedBackend):
         self.place = "device"
 
 
-def _normalized(scores: Score, count: int) -> list[float]:
+def _normalized(scores: Sequence[float], count: int) -> list[float]:
     total = sum(scores)
     if len(scores) != count or min(scores) < 0 or not 0 < total < math.inf:
         raise BadOption(

@@ -96,8 +96,8 @@ def _answer(options: argparse.Namespace, task: Task, search: Search | None = Non
     from .. import run
     from ..model_cache import CACHE
 
-    inputs, resolution = expanded(options.images, options.pages or ""), _resolution(options, task)
-    _check_page_options(options, inputs)
+    inputs, resolution = expanded(options.images, options.pages or ""), resolution_of(options, task)
+    check_page_options(options, inputs)
     several = len(inputs) > 1
 
     def show(found: Input, result: Result) -> None:
@@ -134,13 +134,14 @@ def _answer(options: argparse.Namespace, task: Task, search: Search | None = Non
     return UNREADABLE if results.unreadable else 0
 
 
-def _resolution(options: argparse.Namespace, task: Task) -> Resolution:
+def resolution_of(options: argparse.Namespace, task: Task | None = None) -> Resolution:
+    """Of pages of PDFs."""
     if options.dpi is None and options.longest_side is None:
-        return Resolution(task.longest_side or PAGE_SIDE)
+        return Resolution((task.longest_side if task else 0) or PAGE_SIDE)
     return Resolution(options.longest_side or 0, options.dpi or 0)
 
 
-def _check_page_options(options: argparse.Namespace, inputs: Sequence[Input]) -> None:
+def check_page_options(options: argparse.Namespace, inputs: Sequence[Input]) -> None:
     """Raises ``BadOption`` for options about pages where no input has any."""
     if any(found.page or found.error for found in inputs):
         return

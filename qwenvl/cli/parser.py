@@ -12,7 +12,7 @@ from ..families import FAMILIES
 from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
 from ..types import Sampling, Size
-from . import answering, commands, doctor
+from . import answering, commands, doctor, scoring
 from .answering import SAMPLING_OPTIONS
 from .model_names import DEFAULT_ROOT
 
@@ -99,6 +99,21 @@ def _add_tasks(subparsers: Any) -> None:
     form.add_argument("--keys", metavar="A,B,C", help="an object with these keys, null if not seen")
     form.add_argument("--example", metavar="FILE", help="JSON of the form wanted")
     extract.add_argument("--prompt", default="", help="what to extract, in own words")
+    _add_score(subparsers)
+
+
+def _add_score(subparsers: Any) -> None:
+    score = _command(
+        subparsers, scoring.score, "tell how well pictures fit a text",
+        parents=[_image_options(), _model_options(), _pixel_options()],
+    )  # fmt: skip
+    score.add_argument("--text", required=True, help="what the pictures should show")
+    score.add_argument(
+        "--instruction", default="", metavar="WORDS",
+        help='an own yes-or-no question, with [text] where the text goes (default: Does this image '
+        'show "[text]"? Answer yes or no.)',
+    )  # fmt: skip
+    score.add_argument("--top", type=_integer, metavar="N", help="only the N best, the best first")
 
 
 def _add_scores(parser: argparse.ArgumentParser) -> None:
@@ -177,16 +192,27 @@ def _request_options() -> argparse.ArgumentParser:
         "--thinking", action=argparse.BooleanOptionalAction, default=None,
         help="for models that can be asked to (default: their own way)",
     )  # fmt: skip
-    for name in ("min_pixels", "max_pixels"):
-        common.add_argument(
-            f"--{name.replace('_', '-')}", type=_integer, metavar="N",
-            help="bound on width times height of what the model sees (default: the model's own)",
-        )  # fmt: skip
+    _add_pixel_options(common)
     kinds = {field.name: field.default for field in dataclasses.fields(Sampling)}
     for name in SAMPLING_OPTIONS:
         kind = float if isinstance(kinds[name], float) else _integer
         common.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N")
     return common
+
+
+def _pixel_options() -> argparse.ArgumentParser:
+    """How large a model sees images."""
+    common = argparse.ArgumentParser(add_help=False)
+    _add_pixel_options(common)
+    return common
+
+
+def _add_pixel_options(parser: argparse.ArgumentParser) -> None:
+    for name in ("min_pixels", "max_pixels"):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=_integer, metavar="N",
+            help="bound on width times height of what the model sees (default: the model's own)",
+        )  # fmt: skip
 
 
 def _add_models(subparsers: Any) -> None:

@@ -29,6 +29,7 @@ LAYERS = (
     {"query"},
     {"rounds"},
     {"run", "model_cache", "grounding"},
+    {"score"},
     {"doctor"},
     {"cli"},
     {"__main__"},

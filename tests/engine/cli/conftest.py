@@ -26,8 +26,8 @@ class Opened(ScriptedBackend):
     """Keeps the ``specs`` that it was opened for, and calls ``before_answer(number)`` just before
     an answer is handed over."""
 
-    def __init__(self, replies, before_answer=None):
-        super().__init__(replies, family="qwen3_vl")
+    def __init__(self, replies, before_answer=None, **options):
+        super().__init__(replies, family="qwen3_vl", **options)
         self.before_answer = before_answer or (lambda number: None)
         self.specs = []
 

@@ -770,3 +770,28 @@ def test_parse_imports_no_torch():
     imported = {line.split(b"|")[-1].strip() for line in done.stderr.splitlines()}
     assert b"json" in imported
     assert not imported & {b"torch", b"transformers", b"PIL.Image", b"numpy"}
+
+
+def test_score_gives_a_line_a_picture_and_the_best(run, model, pictures, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    model("", scores=[[1, 0, 3, 0], [3, 0, 1, 0]])
+    named = [pictures[0], str(broken), pictures[1]]
+    status, rows, err = run("score", *named, "--text", "a cat", "--json")
+    assert status == 1 and str(broken) in err
+    assert [row["image"] for row in rows] == named
+    assert [row["score"] for row in rows] == [0.25, None, 0.75]
+    assert "error" in rows[1] and "error" not in rows[0]
+    status, rows, _ = run("score", *named, "--text", "a cat", "--top", "1", "--json")
+    assert (status, rows) == (1, [{"image": pictures[1], "score": 0.75, "rank": 1}])
+    status, out, _ = run("score", *pictures, "--text", "a cat")
+    assert (status, out) == (0, f"0.2500  {pictures[0]}\n0.7500  {pictures[1]}\n")
+
+
+def test_score_refuses_what_cannot_be_asked(run, model, pictures):
+    backend = model("", scores=[[1, 0, 0, 0]])
+    assert run("score", *pictures, "--text", " ")[0] == 2
+    assert run("score", *pictures, "--text", "x", "--top", "0")[0] == 2
+    status, _, err = run("score", *pictures, "--text", "x", "--instruction", "Is it?")
+    assert status == 2 and "[text]" in err
+    assert not backend.requests

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from asking import picture
 from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl.backends.base import Embedder, Scorer
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
-from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory, Unavailable
+from qwen_vl_suite.qwenvl.errors import BadOption, NumericalError, OutOfMemory
 from qwen_vl_suite.qwenvl.inference.generic import model_inputs
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request
 
@@ -73,28 +74,86 @@ def test_a_thought_is_left_out(checkpoint: Any) -> None:
     assert all(other == pytest.approx(one, rel=1e-3) for other in others)
 
 
-def test_what_cannot_be_scored_is_refused_in_words(backend: Any, checkpoint: Any) -> None:
+def test_what_cannot_be_scored_is_refused_in_words(backend: Any) -> None:
     subject: LocalBackend = backend("qwen3_vl")
     for candidates in ([], [""], ["a", "a"]):
         with pytest.raises(BadOption):
             subject.score(ASKED, candidates)
-    plain = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu", optimize="off"))
-    with pytest.raises(Unavailable, match=r"optimize is off\. Choose"):
-        plain.score(ASKED, CANDIDATES)
     with pytest.raises(Interrupt):
         subject.score(ASKED, CANDIDATES, InterruptAt(6))
 
 
-def test_memory_that_runs_out_is_told_of_the_request(backend: Any) -> None:
+@pytest.mark.parametrize("model_type", ["qwen3_vl", "qwen4_exp"])
+def test_a_model_that_runs_as_it_comes_gives_the_same(
+    backend: Any, checkpoint: Any, model_type: str
+) -> None:
+    if not tiny.available(model_type):
+        pytest.skip(f"this release has no {model_type}")
+    plain = load(LocalSpec(str(checkpoint(model_type)), device="cpu", optimize="off"))
+    for request, scores in zip(ASKED, plain.score(ASKED, CANDIDATES), strict=True):
+        logprobs = []
+        for text in CANDIDATES:
+            ids = plain.chat_template.tokenize(text)
+            logits = plain_logits(plain, request, ids)
+            logprobs.append(sum(float(logits[at, token]) for at, token in enumerate(ids)))
+        assert scores == pytest.approx(torch.tensor(logprobs).softmax(0).tolist(), rel=1e-3)
+    if plain.family.scheduler_verified:
+        fast: LocalBackend = backend(model_type)
+        for one, other in zip(plain.embed(ASKED), fast.embed(ASKED), strict=True):
+            assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_two_single_tokens_are_compared_without_the_rounding_of_logits(
+    checkpoint: Any, dtype: str
+) -> None:
+    subject = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu", precision=dtype))
+    pair = ["a", "b"]
+    ids = [subject.chat_template.tokenize(text) for text in pair]
+    assert [len(found) for found in ids] == [1, 1]
+    head = subject.model.lm_head.weight.float()
+    for request, scores in zip(ASKED, subject.score(ASKED, pair), strict=True):
+        inputs = model_inputs(subject.model, subject.prompt(request))
+        with torch.no_grad():
+            state = subject.model.model(**inputs).last_hidden_state[0, -1].float()
+        expected = torch.sigmoid(state @ (head[ids[0][0]] - head[ids[1][0]]))
+        # A prefix that was run by itself rounds a hidden state in another way.
+        assert scores[0] == pytest.approx(float(expected), rel=1e-4 if dtype == "fp32" else 0.2)
+
+
+def test_memory_that_runs_out_costs_only_its_own_request(backend: Any) -> None:
     subject: LocalBackend = backend("qwen3_vl")
     subject.prefix_cache.clear()
+    big = Request.ask((picture(256, 256),), "Is it red?")
 
-    def run_out(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    def run_out(_module: Any, _args: Any, given: dict[str, Any]) -> None:
+        if given["input_ids"].shape[1] > 60:
+            raise torch.OutOfMemoryError("CUDA out of memory")
 
-    hook = subject.model.register_forward_pre_hook(run_out)
+    hook = subject.model.register_forward_pre_hook(run_out, with_kwargs=True)
     try:
-        with pytest.raises(OutOfMemory, match="single request"):
-            subject.embed(ASKED)
+        first, failed, last = subject.embed([ASKED[0], big, ASKED[1]])
     finally:
         hook.remove()
+    assert isinstance(failed, OutOfMemory) and "single request" in str(failed)
+    assert [first, last] == [pytest.approx(v, abs=1e-4) for v in subject.embed(ASKED[:2])]
+
+
+def test_nan_costs_only_its_own_request(backend: Any) -> None:
+    subject: LocalBackend = backend("qwen3_vl")
+    subject.prefix_cache.clear()
+    decoder = subject.model.get_decoder()
+    asked = [Request.ask((), words) for words in ("a", "b", "c")]
+    calls = []
+
+    def spoil(_module: Any, _args: Any, out: torch.Tensor) -> torch.Tensor:
+        calls.append(out)
+        return out * torch.nan if len(calls) == 2 else out
+
+    hook = decoder.norm.register_forward_hook(spoil, prepend=True)
+    try:
+        first, failed, last = subject.score(asked, ["a", "b"])
+    finally:
+        hook.remove()
+    assert isinstance(failed, NumericalError)
+    assert not isinstance(first, Exception) and not isinstance(last, Exception)

@@ -1,0 +1,31 @@
+"""Scoring: the words that ask a model how well a picture fits a text."""
+
+from __future__ import annotations
+
+from ..errors import BadOption
+from ..types import Image, Message
+
+QUESTION = 'Does this image show "[text]"? Answer yes or no.'
+PLACE = "[text]"
+YES, NO = ("yes", "Yes"), ("no", "No")
+"""The answers that count. A model that was asked for a word may begin it with a capital."""
+
+
+def question(picture: Image, text: str, own: str = "") -> tuple[Message, ...]:
+    """A yes-or-no question about ``picture``: ``own`` with ``text`` at the place of ``[text]``, or
+    ``QUESTION``. The picture stands first, so that questions about it share a prefix. Raises
+    ``BadOption`` for an empty text, and for words with no place for it."""
+    asked = own.strip() or QUESTION
+    if PLACE not in asked:
+        raise BadOption(
+            f"The question {asked[:80]!r} has no place for the text: write {PLACE} where it goes, "
+            f"as in: {QUESTION}"
+        )
+    return (Message("user", (picture, asked.replace(PLACE, checked(text)))),)
+
+
+def checked(text: str) -> str:
+    """``text`` without blanks around it. Raises ``BadOption`` if that is empty."""
+    if not (text := text.strip()):
+        raise BadOption("The text is empty. Write what the picture is to be compared with.")
+    return text
