@@ -7,8 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl.grounding import Search, search
-from ..qwenvl.tasks.ground import KINDS
+from ..qwenvl.grounding import KINDS, Search, search
+from ..qwenvl.tasks.act import SCREENS
 from . import host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
@@ -37,13 +37,16 @@ class Grounding(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="What to find, in words; several things with commas between: the red "
-                    "car, every person without a hat. Each line is asked and counted by itself.",
+                    "car, every person without a hat. Each line is asked and counted by itself. "
+                    "For actions: the goal, such as: open the settings.",
                 ),
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
                     default="boxes",
-                    tooltip="boxes: a rectangle around each. points: a place on each.",
+                    tooltip="boxes: a rectangle around each. points: a place on each. action: "
+                    "what to do next on the screen that the picture shows, as JSON and a point; "
+                    "nothing is done.",
                 ),
                 io.Int.Input(
                     "max_count",
@@ -67,12 +70,21 @@ class Grounding(io.ComfyNode):
                     "for them. 0: off.",
                     **sockets.ADVANCED,
                 ),
+                io.Combo.Input(
+                    "screen",
+                    options=list(SCREENS),
+                    default=SCREENS[0],
+                    tooltip="Only for actions. computer: mouse and keyboard. mobile: a "
+                    "touchscreen.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output(
                     "found",
                     tooltip="JSON, one a picture: bbox_2d [x1, y1, x2, y2] or point_2d [x, y] in "
-                    "pixels, and label. []: nothing was found.",
+                    "pixels, and label. []: nothing was found. Of an action an object: thought, "
+                    "action, arguments, point_2d.",
                     is_output_list=True,
                 ),
                 *sockets.box_outputs(),
@@ -119,6 +131,7 @@ class Grounding(io.ComfyNode):
         when_unreadable: Any = sockets.STOP,
         mask: Any = None,
         min_score: Any = 0.0,
+        screen: Any = SCREENS[0],
     ) -> io.NodeOutput:
         asked = lists.mapped(
             _question,
@@ -131,6 +144,7 @@ class Grounding(io.ComfyNode):
             when_unreadable,
             mask,
             min_score,
+            screen,
         )
         answers = answer_all([question for _, question in asked], draw=True)
         questions = [question for _, question in asked]
@@ -173,9 +187,15 @@ def _question(
     when_unreadable: str,
     mask: Any,
     min_score: float,
+    screen: str,
 ) -> tuple[Search, Question]:
-    kind = sockets.choice("kind", kind, KINDS)
-    looked_for = search(sockets.words(find), kind, max_count, min_score)
+    looked_for = search(
+        sockets.words(find),
+        sockets.choice("kind", kind, KINDS),
+        max_count,
+        min_score,
+        screen=sockets.choice("screen", screen, SCREENS),
+    )
     question = Question(
         model,
         looked_for.task,

@@ -66,6 +66,7 @@ def ground(options: argparse.Namespace) -> int:
         options.max_count,
         options.min_score,
         options.scores,
+        options.screen,
     )
     return _answer(options, found.task, found)
 

@@ -79,6 +79,7 @@ class _Progress:
 
 
 def parse(options: argparse.Namespace) -> None:
+    from ..tasks import act as acting
     from ..tasks import ground as finding
     from ..tasks import ocr as reading
 
@@ -89,6 +90,8 @@ def parse(options: argparse.Namespace) -> None:
     reply = sys.stdin.read()
     if options.task == "ocr":
         result = reading.read_any(reply, context)
+    elif options.task == "action":
+        result = acting.read(reply, context)
     else:
         result = finding.read(reply, context, kind=options.task)
     print_json(as_json(result))

@@ -47,7 +47,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         "--input-size", type=_size, metavar="WxH",
         help="of the picture that the model saw (default: as the family's processor resizes)",
     )  # fmt: skip
-    parse.add_argument("--task", required=True, choices=("boxes", "points", "ocr"))
+    parse.add_argument("--task", required=True, choices=("boxes", "points", "action", "ocr"))
     return parser
 
 
@@ -61,6 +61,8 @@ def _command(
 
 
 def _add_tasks(subparsers: Any) -> None:
+    from ..grounding import KINDS
+    from ..tasks.act import SCREENS
     from ..tasks.describe import STYLES
     from ..tasks.ocr import OUTPUTS
 
@@ -81,7 +83,12 @@ def _add_tasks(subparsers: Any) -> None:
         "--find", required=True, action="append", metavar="WORDS",
         help="what to find, several with commas; may repeat: each is asked and counted by itself",
     )  # fmt: skip
-    ground.add_argument("--kind", choices=("boxes", "points"), default="boxes")
+    ground.add_argument("--kind", choices=KINDS, default="boxes")
+    ground.add_argument(
+        "--screen", choices=SCREENS, default=SCREENS[0],
+        help="of the kind action, which says what to do next to reach what --find says (default: "
+        "%(default)s)",
+    )  # fmt: skip
     ground.add_argument("--max-count", type=_integer, default=0, help="0: as many as there are")
     ground.add_argument(
         "--logprobs", action="store_true",

@@ -1,6 +1,7 @@
 """Grounding in several requests a picture: queries apart, within regions, in tiles, looked at
-again. What one request asks, and how its reply is read, is ``tasks.ground``."""
+again. What one request asks, and how its reply is read, is ``tasks.ground``, and ``tasks.act`` for
+actions on a screen."""
 
-from .search import Search, queries, search
+from .search import KINDS, Search, queries, search
 
-__all__ = ["Search", "queries", "search"]
+__all__ = ["KINDS", "Search", "queries", "search"]

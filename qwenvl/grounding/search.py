@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..backends.base import Backend
 from ..query import Method, Query, Steps
-from ..tasks.ground import ground
+from ..tasks import act, ground
 from ..types import Result, Task
 from ..unicode import well_formed
 from .found import CountedResult, Found, found_in, joined
@@ -46,7 +46,8 @@ class Search:
             return {}
         if isinstance(result, CountedResult):
             return dict(result.counts)
-        return {next(iter(self.tasks)): len(result.data or ())}
+        items = result.data if isinstance(result.data, list) else result.points
+        return {next(iter(self.tasks)): len(items)}
 
     def _steps(self, backend: Backend, query: Query) -> Steps:
         height, width = query.picture.shape[-2:]  # type: ignore[union-attr]
@@ -64,20 +65,30 @@ class Search:
         return [item.tagged(words) for item in found] if len(self.tasks) > 1 else found
 
 
+KINDS = (*ground.KINDS, act.KIND)
+"""What can be looked for: places of things, or what to do on a screen."""
+
+
 def search(
     find: str,
     kind: str = "boxes",
     max_count: int = 0,
     min_score: float = 0,
     scores: bool = False,
+    screen: str = act.SCREENS[0],
 ) -> Search:
     """A search for ``find``: queries as ``queries`` reads them, each asked in a request of its own.
+    For the kind ``action`` all of it is one goal, to be reached on the ``screen`` (see
+    ``tasks.act``).
 
     The result holds what was found for the first query, then for the second ...; with several, each
     item has its ``query``. Other arguments as of ``tasks.ground``; ``max_count`` applies to each
     query. Raises ``BadOption``.
     """
+    if kind == act.KIND:
+        return Search({well_formed(find).strip(): act.act(find, screen)})
     tasks = {
-        words: ground(words, kind, max_count, min_score, scores) for words in queries(find) or ("",)
+        words: ground.ground(words, kind, max_count, min_score, scores)
+        for words in queries(find) or ("",)
     }
     return Search(tasks, max_count)

@@ -438,6 +438,50 @@ def test_a_picture_no_model_can_read_is_refused_by_name(
     assert not backend.requests
 
 
+def test_an_action_on_a_screen(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
+    call = '<tool_call>{{"name": "{}", "arguments": {}}}</tool_call>'
+    place = '{"action": "swipe", "coordinate": [100, 100], "coordinate2": [500, 500]}'
+    model, backend = scripted(
+        call.format("mobile_use", place),
+        call.format("mobile_use", '{"action": "type", "text": "a, b"}'),
+    )
+    goal = "look further down,\nthen write"
+    found, bboxes, annotated, points, masks, count, *_ = run_node(
+        "QVL_Grounding",
+        model=model,
+        images=pictures[:2],
+        find=goal,
+        kind="action",
+        screen="mobile",
+    )
+    height, width = pictures.shape[1:3]
+    swipe, typed = map(json.loads, found)
+    assert swipe["point_2d"] == [width // 10, height // 10]
+    assert json.loads(points[0]) == [
+        {"x": width // 10, "y": height // 10},
+        {"x": width // 2, "y": height // 2},
+    ]
+    assert (typed["arguments"]["text"], typed["point_2d"], json.loads(points[1])) == (
+        "a, b",
+        None,
+        [],
+    )
+    assert bboxes == [[[], []]] and count == [2, 0] and not masks[0].any()
+    assert not torch.equal(annotated[0][0], pictures[0])
+    assert torch.equal(annotated[0][1], pictures[1].mul(255).round().div(255))
+    assert len(backend.requests) == 2
+    assert all(goal in request.prompt for request in backend.requests)
+    assert '"name": "mobile_use"' in backend.requests[0].system
+
+
+def test_the_screen_is_named_where_it_is_none(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, _ = scripted("x")
+    with pytest.raises(BadOption, match=r"screen is 'tv'.*computer, mobile"):
+        run_node("QVL_Grounding", model=model, images=pictures, find="cat", screen="tv")
+
+
 def test_grounding_needs_something_to_find(
     run_node: Run, scripted: Any, pictures: torch.Tensor
 ) -> None:

@@ -173,6 +173,30 @@ def test_several_queries_are_counted_apart(run, model, pictures):
     assert rows[0]["counts"] == {"cat, dog": 1} and "query" not in rows[0]["data"][0]
 
 
+ACTION = (
+    "Thought: A gear.\nAction: Tap it.\n<tool_call>\n"
+    '{"name": "mobile_use", "arguments": {"action": "click", "coordinate": [500, 500]}}'
+    "\n</tool_call>"
+)
+
+
+def test_an_action_is_told_with_its_place(run, model, pictures):
+    backend = model(ACTION)
+    goal = "open the settings,\nthen the Wi-Fi"
+    _, (row,), _ = run(
+        "ground", pictures[0], "--kind", "action", "--find", goal, "--screen", "mobile", "--json"
+    )
+    assert row["points"] == [{"x": 100.0, "y": 50.0, "label": "click"}] and row["boxes"] == []
+    assert row["data"]["step"] == "Tap it." and row["data"]["point_2d"] == [100, 50]
+    (request,) = backend.requests
+    assert goal in request.prompt and '"name": "mobile_use"' in request.system
+
+
+def test_an_action_can_be_parsed(run):
+    _, (row,), _ = run(*parse("qwen3_vl", "action"), stdin=ACTION)
+    assert row["data"]["arguments"] == {"action": "click", "coordinate": [1000, 500]}
+
+
 def test_readable_replies_are_shown_beside_unreadable_ones(run, model, pictures):
     model("nonsense, I am afraid", BOXES)
     status, rows, err = run("ground", *pictures, "--find", "cat", "--json")
