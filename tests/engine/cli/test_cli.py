@@ -186,7 +186,8 @@ def test_an_action_is_told_with_its_place(run, model, pictures):
     _, (row,), _ = run(
         "ground", pictures[0], "--kind", "action", "--find", goal, "--screen", "mobile", "--json"
     )
-    assert row["points"] == [{"x": 100.0, "y": 50.0, "label": "click"}] and row["boxes"] == []
+    (point,) = row["points"]
+    assert (point["x"], point["y"], point["label"], row["boxes"]) == (100.0, 50.0, "click", [])
     assert row["data"]["step"] == "Tap it." and row["data"]["point_2d"] == [100, 50]
     (request,) = backend.requests
     assert goal in request.prompt and '"name": "mobile_use"' in request.system
