@@ -18,12 +18,23 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .describe import Describe
     from .example_picture import ExamplePicture
     from .grounding import Grounding
+    from .load_pdf import LoadPDF
     from .loader import Loader
     from .ocr import OCR
     from .pick_boxes import PickBoxes
     from .unload import Unload
 
-    return [Loader, Describe, OCR, Grounding, PickBoxes, BoxFormat, Unload, ExamplePicture]
+    return [
+        Loader,
+        Describe,
+        OCR,
+        Grounding,
+        PickBoxes,
+        BoxFormat,
+        LoadPDF,
+        Unload,
+        ExamplePicture,
+    ]
 
 
 class QwenVLSuite(ComfyExtension):

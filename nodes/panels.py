@@ -51,6 +51,12 @@ def example_picture(widget: str) -> Panels:
     return {"example_picture": {"widget": widget}}
 
 
+def upload(widget: str, accept: str) -> Panels:
+    """A button that puts a file into ComfyUI's input folder and chooses it in the list ``widget``.
+    ``accept``: the ending that files must have."""
+    return {"upload": {"widget": widget, "accept": accept}}
+
+
 def declare(panels: Panels, inputs: Sequence[io.Input]) -> None:
     """Adds the declaration to the inputs of a schema."""
     first = inputs[0]

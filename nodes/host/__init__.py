@@ -5,23 +5,34 @@ Each part of ComfyUI is imported on its own and only when it is needed, so that 
 older release, a runtime without a server) costs only the feature that uses it.
 """
 
-from .folders import FOLDER_KEY, download_folder, model_library, model_roots, register_folders
+from .folders import (
+    FOLDER_KEY,
+    download_folder,
+    input_file,
+    input_names,
+    model_library,
+    model_roots,
+    register_folders,
+)
 from .graph import execution_blocker, pairs_with_whole_batch
 from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
 from .page import picked_boxes_ui, results_ui, send_live, send_results
-from .progress import DownloadProgress, NodeObserver, check_interrupt
+from .progress import DownloadProgress, NodeObserver, ProgressBar, check_interrupt
 from .routes import serve_json
 
 __all__ = [
     "FOLDER_KEY",
     "DownloadProgress",
     "NodeObserver",
+    "ProgressBar",
     "check_interrupt",
     "device",
     "devices",
     "download_folder",
     "execution_blocker",
+    "input_file",
+    "input_names",
     "manager",
     "model_library",
     "model_roots",

@@ -1,4 +1,4 @@
-"""Model folders: where checkpoints are looked for and downloaded to."""
+"""ComfyUI's folders: where checkpoints are looked for and downloaded to, where users' files lie."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ...qwenvl.checkpoints.library import ModelLibrary
+from ...qwenvl.errors import BadOption
 from .optional_import import optional_import
 
 FOLDER_KEY = "LLM"
@@ -39,3 +40,30 @@ def model_library() -> ModelLibrary:
     """The models in ComfyUI's folders, the bundled one and those to download."""
     advice = "Choose another model in the Loader."
     return ModelLibrary(tuple(model_roots()), download_folder(), advice)
+
+
+def input_names(ending: str) -> list[str]:
+    """The files in ComfyUI's input folder, not below it, whose names end so, in any case."""
+    folder = _input_folder()
+    if folder is None or not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        found = [entry.name for entry in entries if entry.name.lower().endswith(ending)]
+    return sorted(found, key=str.lower)
+
+
+def input_file(name: str) -> Path:
+    """The path of a file in ComfyUI's input folder or a folder in it. Raises ``BadOption`` for a
+    name that leads out of it, by links as well."""
+    folder = _input_folder()
+    if folder is not None and name and "\0" not in name:
+        folder = folder.resolve()
+        path = (folder / name).resolve()
+        if path != folder and path.is_relative_to(folder):
+            return path
+    raise BadOption(f"{name!r} is no file in ComfyUI's input folder: choose one of the list.")
+
+
+def _input_folder() -> Path | None:
+    folder = optional_import("folder_paths", "get_input_directory")
+    return Path(folder()) if folder else None

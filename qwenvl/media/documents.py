@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadDocument, BadImage, BadOption, Unavailable
+from ..types import Size
 from .page_ranges import page_numbers
 
 if TYPE_CHECKING:
@@ -102,34 +103,42 @@ class Document:
         with PDFIUM, self._page(number) as page:
             return page.get_size()
 
+    def rendered_size(self, number: int, resolution: Resolution) -> Size:
+        """Height and width in pixels of the picture of page ``number`` (from 1). Raises
+        ``BadImage`` where it cannot be rendered so."""
+        from .images import check_aspect
+
+        width, height = self.size(number)
+        scale = resolution.scale(width, height) if width > 0 and height > 0 else 0
+        across, down = math.ceil(width * scale), math.ceil(height * scale)  # as PDFium rounds
+        if across < 1 or down < 1:
+            raise self._bad(number, f"has no area to render ({width:g}x{height:g} points)")
+        if across * down > MAX_PIXELS:
+            raise self._bad(
+                number,
+                f"would be {across}x{down} pixels; at most {MAX_PIXELS // 10**6} million are "
+                "rendered. Give a longest side, or fewer dpi",
+            )
+        try:
+            check_aspect(down, across)
+        except BadImage as error:
+            raise BadImage(f"Page {number} of {self.name}: {error}") from error
+        return down, across
+
     def picture(self, number: int, resolution: Resolution) -> Tensor:
         """Page ``number`` (from 1) as a picture: uint8 RGB ``[3, H, W]``, on white, with its
         annotations and filled-in forms. Raises ``BadImage``."""
         import torch
 
-        from .images import check_aspect
-
-        with PDFIUM, self._page(number) as page:
-            width, height = page.get_size()
-            scale = resolution.scale(width, height) if width > 0 and height > 0 else 0
-            across, down = math.ceil(width * scale), math.ceil(height * scale)
-            if across < 1 or down < 1:
-                raise self._bad(number, f"has no area to render ({width:g}x{height:g} points)")
-            if across * down > MAX_PIXELS:
-                raise self._bad(
-                    number,
-                    f"would be {across}x{down} pixels; at most {MAX_PIXELS // 10**6} million are "
-                    "rendered. Give a longest side, or fewer dpi",
-                )
-            try:
-                check_aspect(down, across)
-            except BadImage as error:
-                raise BadImage(f"Page {number} of {self.name}: {error}") from error
-            bitmap = page.render(scale=scale, rev_byteorder=True, limit_image_cache=True)
-            try:
-                pixels = bitmap.to_numpy().copy()
-            finally:
-                bitmap.close()
+        with PDFIUM:
+            self.rendered_size(number, resolution)  # or why it cannot be
+            with self._page(number) as page:
+                scale = resolution.scale(*page.get_size())
+                bitmap = page.render(scale=scale, rev_byteorder=True, limit_image_cache=True)
+                try:
+                    pixels = bitmap.to_numpy().copy()
+                finally:
+                    bitmap.close()
         return torch.from_numpy(pixels).movedim(-1, 0)
 
     def _opened(self) -> Any:
