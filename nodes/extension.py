@@ -17,6 +17,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .box_format import BoxFormat
     from .describe import Describe
     from .example_picture import ExamplePicture
+    from .extract import Extract
     from .grounding import Grounding
     from .load_pdf import LoadPDF
     from .loader import Loader
@@ -29,6 +30,7 @@ def nodes() -> list[type[io.ComfyNode]]:
         Describe,
         OCR,
         Grounding,
+        Extract,
         PickBoxes,
         BoxFormat,
         LoadPDF,

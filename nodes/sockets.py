@@ -61,14 +61,14 @@ def length(max_new_tokens: int) -> dict[str, int]:
 STOP = "stop"
 
 
-def unreadable() -> io.Combo.Input:
-    """The when_unreadable widget."""
+def unreadable(kept: str = "the raw reply and no boxes") -> io.Combo.Input:
+    """The when_unreadable widget. ``kept``: what a picture has whose reply is unreadable."""
     return io.Combo.Input(
         "when_unreadable",
         options=[STOP, "keep going"],
         default=STOP,
         tooltip="When a reply is not in the form asked for: stop with an error that names the "
-        "picture, or keep going with the raw reply and no boxes for it.",
+        f"picture, or keep going with {kept} for it.",
         **ADVANCED,
     )
 
@@ -190,7 +190,7 @@ def _texts(result: Result) -> list[str]:
 
 
 def found_json(result: Result) -> str:
-    """The boxes or points of one picture as a JSON list, in its pixels.
+    """The JSON text of one picture; that of boxes or points is a list, in its pixels.
 
     Where the user chose to keep going, a picture without an answer is an object with the error
     instead, and an unreadable reply one with the raw reply, so that neither is mistaken for

@@ -7,8 +7,10 @@ grammar; each becomes a ``Constraint``, and bad ones are refused before any mode
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from .errors import BadOption
 from .types import Constraint
@@ -16,10 +18,16 @@ from .types import Constraint
 MAX_SOURCE = 200_000
 """Characters of a constraint; one that is longer is taken for a mistake."""
 
+ONE_LINE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""How JSON is written, in llguidance's words: as ``json.dumps`` does. With free white space, weak
+models write blanks without end."""
+
+_KEY_SEPARATOR = re.compile(r"[,，、\n]")
+
 
 def from_schema(schema: str | Mapping[str, Any] | bool) -> Constraint:
     """JSON that is valid by a JSON schema, given as JSON text or as an object. Raises ``BadOption``
-    for text that is no JSON or no schema."""
+    for text that is no JSON or no schema, and for a schema by which no answer could end."""
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
@@ -32,8 +40,14 @@ def from_schema(schema: str | Mapping[str, Any] | bool) -> Constraint:
         )
     try:
         source = json.dumps(schema, ensure_ascii=False)
+        endless = not _can_end(schema, _endless_references(schema))
     except RecursionError as error:
         raise BadOption("The schema nests too deeply.") from error
+    if endless:
+        raise BadOption(
+            "The schema refers to itself without end, so that no answer by it is ever whole. Make "
+            "a key on the way optional, or let its value be null or an empty list."
+        )
     return Constraint("json_schema", _source(source))
 
 
@@ -46,6 +60,12 @@ def from_keys(keys: Sequence[str]) -> Constraint:
     if twice := sorted({key for key in named if named.count(key) > 1}):
         raise BadOption(f"Each key can come once only: {', '.join(twice)} comes more often.")
     return from_schema(_object({key: {"type": ["string", "null"]} for key in named}))
+
+
+def split_keys(text: str) -> list[str]:
+    """The keys in ``text``: with commas between them, those of Chinese and Japanese too, or a key a
+    line."""
+    return _KEY_SEPARATOR.split(text)
 
 
 def from_example(example: str | Any) -> Constraint:
@@ -95,6 +115,58 @@ def _source(text: str) -> str:
             f"{MAX_SOURCE} can be."
         )
     return text
+
+
+def _endless_references(schema: Any) -> set[str]:
+    """The ``$ref`` within the schema by which no value is finite."""
+    targets = {reference: target(schema, reference) for reference in _references(schema)}
+    endless = set(targets)
+    while finite := {name for name in endless if _can_end(targets[name], endless)}:
+        endless -= finite
+    return endless
+
+
+def _references(part: Any) -> set[str]:
+    if isinstance(part, list):
+        return set().union(*map(_references, part))
+    if not isinstance(part, Mapping):
+        return set()
+    own = {part["$ref"]} if isinstance(part.get("$ref"), str) else set()
+    return own.union(*map(_references, part.values()))
+
+
+def target(schema: Any, reference: str) -> Any:
+    """What a reference such as ``#/$defs/name`` means (RFC 6901); None for one that leads outside
+    or nowhere, which the grammar's compiler refuses."""
+    root, *path = reference.split("/")
+    found = schema if root == "#" else None
+    for step in path:
+        step = unquote(step).replace("~1", "/").replace("~0", "~")
+        found = found.get(step) if isinstance(found, Mapping) else None
+    return found
+
+
+def _can_end(part: Any, endless: set[str]) -> bool:
+    """Whether a finite value is valid by this part of a schema, where those by the references
+    ``endless`` are not finite."""
+    if not isinstance(part, Mapping) or "enum" in part or "const" in part:
+        return True
+    if str(part.get("$ref")) in endless:
+        return False
+    every = _listed(part, "allOf")
+    properties = part.get("properties")
+    if part.get("type") == "object" and isinstance(properties, Mapping):
+        every = every + [properties.get(str(name)) for name in _listed(part, "required")]
+    if part.get("type") == "array" and part.get("minItems"):
+        every = [*every, *_listed(part, "prefixItems"), part.get("items")]
+    some = [choices for name in ("anyOf", "oneOf") if (choices := _listed(part, name))]
+    return all(_can_end(one, endless) for one in every) and all(
+        any(_can_end(one, endless) for one in choices) for choices in some
+    )
+
+
+def _listed(part: Mapping[str, Any], name: str) -> list[Any]:
+    return found if isinstance(found := part.get(name), list) else []
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -237,7 +237,12 @@ def _parse(backend: Backend, query: Query, response: Response) -> Result:
     height, width = query.picture.shape[-2:]
     cut = response.finish_reason != "stop"
     context = ReplyContext(
-        backend.family, (height, width), response.input_sizes[0], cut, response.tokens
+        backend.family,
+        (height, width),
+        response.input_sizes[0],
+        cut,
+        response.tokens,
+        response.held,
     )
     try:
         result = query.task.parse(response.text, context)

@@ -278,7 +278,8 @@ class Response:
     pictures, in whose pixels some families write boxes. ``error``: why this request has no answer,
     while others of its batch were answered. ``notes``: what the user should know about its end.
     ``tokens``: those of ``text``, thinking left out; a backend that does not know them gives
-    none."""
+    none. ``held``: the answer was held to the request's constraint, token by token; False of a
+    backend that cannot."""
 
     text: str
     thinking: str = ""
@@ -288,6 +289,7 @@ class Response:
     error: QwenVLError | None = None
     notes: tuple[str, ...] = ()
     tokens: tuple[Token, ...] = ()
+    held: bool = False
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -345,6 +347,11 @@ class Result:
     notes: tuple[str, ...] = ()
     reply: str = ""
     tokens: tuple[Token, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the model ended this answer itself, and it could be read."""
+        return self.finish_reason == "stop" and not self.error
 
 
 @dataclass(frozen=True)
@@ -408,13 +415,15 @@ class ReplyContext:
     """What parsing a reply depends on besides its text: the family of the model, the original
     ``image_size`` and the resized ``input_size``, both (height, width) in pixels. ``cut``: the
     reply is known to have been cut off (``finish_reason`` other than stop). ``tokens``: those of
-    the text; where they have log-probabilities, what is found in it gets a score."""
+    the text; where they have log-probabilities, what is found in it gets a score. ``held``: it was
+    held to the task's constraint (see ``Response``)."""
 
     family: Family
     image_size: Size
     input_size: Size
     cut: bool = False
     tokens: tuple[Token, ...] = ()
+    held: bool = False
 
 
 @dataclass(frozen=True)

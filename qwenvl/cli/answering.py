@@ -72,15 +72,14 @@ def ground(options: argparse.Namespace) -> int:
 
 
 def extract(options: argparse.Namespace) -> int:
-    from .. import constraints
     from ..tasks import extract as task
 
     if options.keys is not None:
-        constraint = constraints.from_keys(options.keys.split(","))
+        constraint = task.form("keys", options.keys)
     elif options.example is not None:
-        constraint = constraints.from_example(_read_text(options.example))
+        constraint = task.form("example", _read_text(options.example))
     else:
-        constraint = constraints.from_schema(_read_text(options.schema))
+        constraint = task.form("schema", _read_text(options.schema))
     return _answer(options, task.extract(constraint, options.prompt))
 
 
@@ -236,7 +235,7 @@ def _show(
         row |= as_json(result)
         row |= {"thinking": result.thinking, "finish_reason": result.finish_reason, **more}
         if options.run is extract:
-            row["complete"] = result.finish_reason == "stop" and not result.error
+            row["complete"] = result.is_complete
         if result.error:
             row["error"] = result.error
         print_json(row)

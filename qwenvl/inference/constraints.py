@@ -14,12 +14,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..constraints import ONE_LINE
 from ..errors import BadOption, Unavailable
 from ..prompting.chat_template import ChatTemplate
 from ..types import Constraint
-
-_JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""JSON on one line. With free white space, weak models write blanks without end."""
 
 _BLANKS = ("\n\n", "\n")
 """What models write between a thought and their answer."""
@@ -108,15 +106,24 @@ def _grammar(compiler: Any, constraint: Constraint) -> str:
     schema = json.loads(constraint.source)
     if schema is False:
         raise ValueError("no answer is valid by the schema false")
-    return compiler.grammar_from_json_schema({} if schema is True else schema, overrides=_JSON)
+    return compiler.grammar_from_json_schema({} if schema is True else schema, overrides=ONE_LINE)
 
 
 def _refused(constraint: Constraint, error: str) -> BadOption:
     what = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar"}
     return BadOption(
-        f"Answers cannot be held to this {what[constraint.kind]}: {_first_line(error)}. Change "
+        f"Answers cannot be held to this {what[constraint.kind]}: {_reason(error)}. Change "
         "what it names, or leave that out."
     )
+
+
+def _reason(text: str) -> str:
+    """What a compiler's message comes to: of a regular expression, the line behind those that show
+    the place; without the options of a library that nobody here can set."""
+    for line in text.splitlines():
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+    return _first_line(text).partition(". Enable ")[0]
 
 
 def _first_line(text: str) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from ..errors import UnreadableReply
+from .. import constraints
+from ..errors import BadOption, Unavailable, UnreadableReply
 from ..replies import cut_json, extract_answer, strip_fence
+from ..replies.form_check import mismatch
 from ..types import Constraint, ReplyContext, Result, Task
 
 PROMPT = (
@@ -17,6 +21,29 @@ KEYS_PROMPT = (
     "the image does not show it. Output only the JSON."
 )
 
+FORMS: dict[str, Callable[[str], Constraint]] = {
+    "keys": lambda text: constraints.from_keys(constraints.split_keys(text)),
+    "example": constraints.from_example,
+    "schema": constraints.from_schema,
+}
+"""Ways to say what to extract, each read from a text."""
+
+_EMPTY = {
+    "keys": "Name at least one key, such as: title, price, date.",
+    "example": 'Give JSON like what is wanted, such as {"title": "Tea", "price": 4.5}.',
+    "schema": 'Give a JSON schema, such as {"type": "object", "properties": {...}}.',
+}
+
+
+def form(kind: str, text: str) -> Constraint:
+    """The constraint that ``text``, of one of the kinds ``FORMS``, describes. Raises ``BadOption``
+    for an unknown kind and for text that is not of it (see ``constraints``)."""
+    if kind not in FORMS:
+        raise BadOption(f"There is no form {kind!r}. Choose one of {', '.join(FORMS)}.")
+    if not text.strip():
+        raise BadOption(f"Nothing to extract was named. {_EMPTY[kind]}")
+    return FORMS[kind](text)
+
 
 def extract(constraint: Constraint, prompt: str = "", system: str = "") -> Task:
     """The task to write JSON about a picture that is valid by ``constraint``, a JSON schema (see
@@ -25,7 +52,8 @@ def extract(constraint: Constraint, prompt: str = "", system: str = "") -> Task:
     asked = f"{prompt.strip() or PROMPT}\n{constraint.source}"
     if not prompt.strip() and (keys := _plain_keys(json.loads(constraint.source))):
         asked = KEYS_PROMPT.format(keys=", ".join(keys))
-    return Task("extract", asked, _read, system=system, greedy=True, constraint=constraint)
+    read = partial(_read, constraint=constraint)
+    return Task("extract", asked, read, system=system, greedy=True, constraint=constraint)
 
 
 def _plain_keys(schema: Any) -> list[str]:
@@ -37,7 +65,7 @@ def _plain_keys(schema: Any) -> list[str]:
     return list(properties) if all(value == plain for value in properties.values()) else []
 
 
-def _read(text: str, context: ReplyContext) -> Result:
+def _read(text: str, context: ReplyContext, constraint: Constraint) -> Result:
     read = cut_json.whole_part if context.cut else cut_json.whole
     try:
         value = read(text)  # held to its form, it is JSON as it stands, whatever its strings hold
@@ -47,4 +75,17 @@ def _read(text: str, context: ReplyContext) -> Result:
             value = read(answer)
         except (ValueError, RecursionError) as error:
             raise UnreadableReply(f"It is not JSON ({error}).", answer) from error
-    return Result(text=json.dumps(value, ensure_ascii=False), data=value)
+    notes = () if context.held or context.cut else _checked(value, constraint)
+    return Result(text=json.dumps(value, ensure_ascii=False), data=value, notes=notes)
+
+
+def _checked(value: Any, constraint: Constraint) -> tuple[str, ...]:
+    """Notes on a reply that was not held to its form. Raises ``UnreadableReply`` where it is not of
+    that form."""
+    try:
+        problem = mismatch(value, constraint)
+    except Unavailable as error:
+        return (f"The reply was not held to its form, nor checked. {error}",)
+    if problem:
+        raise UnreadableReply(problem, json.dumps(value, ensure_ascii=False))
+    return ()

@@ -57,6 +57,7 @@ def test_choices_are_taken_word_for_word() -> None:
         (lambda: constraints.from_schema({"const": "x" * 1_000_000}), "too long"),
         (lambda: constraints.from_keys([" ", ""]), "at least one key"),
         (lambda: constraints.from_keys(["a", "b", "a"]), "a comes more often"),
+        (lambda: constraints.from_keys(constraints.split_keys("猫，犬、\n, 猫")), "猫 comes"),
         (lambda: constraints.from_example("{"), "not valid JSON"),
         (lambda: constraints.from_choices([]), "at least one choice"),
         (lambda: constraints.from_regex(""), "empty"),
@@ -66,3 +67,43 @@ def test_choices_are_taken_word_for_word() -> None:
 def test_what_makes_no_constraint_is_refused_in_words(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(BadOption, match=words):
         make()
+
+
+def list_of_itself(**more: Any) -> dict[str, Any]:
+    return {"type": "array", "items": {"$ref": "#"}, **more}
+
+
+def object_of_itself(**more: Any) -> dict[str, Any]:
+    properties = {"x": {"type": "integer"}, "kid": {"$ref": "#/$defs/a~1b"}}
+    node = {"type": "object", "properties": properties, "required": ["x", "kid"], **more}
+    return {"$defs": {"a/b": node}, "$ref": "#/$defs/a~1b"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+        list_of_itself(minItems=1),
+        object_of_itself(),
+        {"allOf": [{"type": "object"}, {"$ref": "#"}]},
+        {"anyOf": [list_of_itself(minItems=2), {"$ref": "#"}]},
+    ],
+)
+def test_a_schema_by_which_no_answer_ends_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(BadOption, match="refers to itself without end"):
+        constraints.from_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        list_of_itself(),
+        object_of_itself(required=["x"]),
+        object_of_itself(type=["object", "null"]),
+        {"anyOf": [list_of_itself(minItems=2), {"type": "null"}]},
+        {"type": "object", "properties": {"$ref": {"type": "string"}}, "required": [["odd"]]},
+    ],
+)
+def test_a_schema_may_refer_to_itself(schema: dict[str, Any]) -> None:
+    assert schema_of(constraints.from_schema(schema)) == schema

@@ -110,7 +110,7 @@ def test_without_llguidance_the_error_names_its_pip_line(
     [
         (Constraint("json_schema", '{"type": "array", "uniqueItems": true}'), "uniqueItems"),
         (Constraint("json_schema", '{"not": {"type": "string"}}'), "not"),
-        (Constraint("regex", "[0-9"), "regular expression"),
+        (Constraint("regex", "[0-9"), "regular expression: unclosed character class"),
         (Constraint("lark", "begin: /a/"), "grammar"),
         (Constraint("json_schema", "false"), "no answer is valid"),
     ],
