@@ -86,7 +86,7 @@ def search(
     query. Raises ``BadOption``.
     """
     if kind == act.KIND:
-        return Search({well_formed(find).strip(): act.act(find, screen)})
+        return Search({well_formed(find).strip(): act.act(find, screen, min_score, scores)})
     tasks = {
         words: ground.ground(words, kind, max_count, min_score, scores)
         for words in queries(find) or ("",)

@@ -15,10 +15,12 @@ from typing import Any
 from .. import coordinates
 from ..errors import BadOption, UnreadableReply
 from ..replies import STILL_THINKING, bbox, extract_answer
+from ..replies import scores as scoring
 from ..replies.tool_calls import ToolCall, find_calls
-from ..types import Family, Point, ReplyContext, Result, Size, Task
+from ..types import Point, ReplyContext, Result, Task
 from ..unicode import well_formed
 from .screen_tools import COORDINATES, TOOLS, Tool
+from .tool_prompts import instructions
 
 KIND = "action"
 """What Grounding calls this kind of question."""
@@ -27,72 +29,6 @@ SCREENS = tuple(TOOLS)
 """Kinds of screens: each has its own tool, and so its own actions."""
 
 _SYSTEM = "You are a helpful assistant."
-_CALL = '{"name": <function-name>, "arguments": <args-json-object>}'
-# As Qwen2-VL to Qwen3-VL are given their tools.
-_JSON_TOOLS = f"""# Tools
-
-You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-SIGNATURE
-</tools>
-
-For each function call, return a json object with function name and arguments within \
-<tool_call></tool_call> XML tags:
-<tool_call>
-{_CALL}
-</tool_call>"""
-# As Qwen3.5 and newer are.
-_XML_TOOLS = """# Tools
-
-You have access to the following functions:
-
-<tools>
-SIGNATURE
-</tools>
-
-If you choose to call a function ONLY reply in the following format with NO suffix:
-
-<tool_call>
-<function=example_function_name>
-<parameter=example_parameter_1>
-value_1
-</parameter>
-<parameter=example_parameter_2>
-This is the value for the second parameter
-that can span
-multiple lines
-</parameter>
-</function>
-</tool_call>
-
-<IMPORTANT>
-Reminder:
-- Function calls MUST follow the specified format: an inner <function=...></function> block must \
-be nested within <tool_call></tool_call> XML tags
-- Required parameters MUST be specified
-- You may provide optional reasoning for your function call in natural language BEFORE the \
-function call, but NOT after
-- If there is no function call available, answer the question like normal with your current \
-knowledge and do not tell the user about function calls
-</IMPORTANT>"""
-_RESPONSE = """# Response format
-
-Response format for every step:
-1) Thought: one concise sentence explaining the next move (no multi-step reasoning).
-2) Action: a short imperative describing what to do in the UI.
-3) A single <tool_call>...</tool_call> block{form}.
-
-Rules:
-- Output exactly in the order: Thought, Action, <tool_call>.
-- Be brief: one sentence for Thought, one for Action.
-- Do not output anything else outside those three parts.
-- If finishing, use action=terminate in the tool call."""
-_TOOLS = {
-    "json": f"{_JSON_TOOLS}\n\n{_RESPONSE.format(form=f' containing only the JSON: {_CALL}')}",
-    "xml": f"{_XML_TOOLS}\n\n{_RESPONSE.format(form='')}",
-}
 _PROMPTS = {
     "computer": "{goal}",
     "mobile": "The user query: {goal}\nTask progress (You have done the following operation on the "
@@ -110,7 +46,7 @@ _STEP = re.compile(rf"{_MARK}(?:action|操作|动作)[*_]{{0,2}}\s?[:：][*_]{{0
 _BEFORE_CALL = re.compile(r"\s*(?:\b3[.)])?\s*(?:```\w*)?\s*\Z")
 
 
-def act(goal: str, screen: str = "computer") -> Task:
+def act(goal: str, screen: str = "computer", min_score: float = 0, scores: bool = False) -> Task:
     """The task to say what to do next on the ``screen`` (one of ``SCREENS``) that the picture
     shows, to reach ``goal``. Nothing is done.
 
@@ -118,7 +54,11 @@ def act(goal: str, screen: str = "computer") -> Task:
     the tool's ``name``, the ``action``, its ``arguments`` in the tool's grammar but with
     coordinates in whole pixels of the picture, and ``point_2d``, the first of these (None for an
     action without a place, such as typing). ``points`` are these places, labelled by the action;
-    ``text`` is ``data`` as JSON. Raises ``BadOption``.
+    ``text`` is ``data`` as JSON.
+
+    ``scores``: compute them, of each place with the action's name (see ``replies.scores``);
+    ``min_score`` computes them too, and leaves out an action that has a place with a lower score:
+    ``data`` is then an empty list. Raises ``BadOption``.
     """
     goal = well_formed(goal).strip()
     if not goal:
@@ -131,23 +71,18 @@ def act(goal: str, screen: str = "computer") -> Task:
     return Task(
         "act",
         _PROMPTS[screen].format(goal=goal),
-        partial(read, screen=screen),
+        partial(read, screen=screen, min_score=scoring.checked(min_score)),
         system=_SYSTEM,
-        instructions=partial(_instructions, TOOLS[screen]),
+        instructions=partial(instructions, TOOLS[screen]),
         greedy=True,
         max_new_tokens=2048,
+        logprobs=scores or min_score > 0,
     )
 
 
-def _instructions(tool: Tool, family: Family, input_size: Size) -> str:
-    """What the model is told of ``tool``. The screen measures what the family's coordinates do."""
-    height, width = input_size
-    if family.coordinates == "relative":
-        width = height = family.box_scale
-    return _TOOLS[family.tool_calls].replace("SIGNATURE", tool.signature(width, height))
-
-
-def read(text: str, context: ReplyContext, screen: str = "computer") -> Result:
+def read(
+    text: str, context: ReplyContext, screen: str = "computer", min_score: float = 0
+) -> Result:
     """Parses a reply to ``act``. The tool is the one that the reply names, or else that of
     ``screen``. Raises ``UnreadableReply`` for a reply without an action, or whose action lacks its
     place or has it outside the picture."""
@@ -157,23 +92,38 @@ def read(text: str, context: ReplyContext, screen: str = "computer") -> Result:
         raise UnreadableReply(_complaint(text, answer), text)
     call = calls[0]
     tool = next((tool for tool in TOOLS.values() if tool.name == call.name), TOOLS[screen])
-    action = _action(call, tool)
-    if not action:
+    written = _written_action(call, tool)
+    if not written:
         raise UnreadableReply("The model's call names no action.", text)
+    action = _spelled(written, tool)
     arguments = {"action": action, **_arguments(call, tool)}
     missing = [name for name in tool.needs.get(action, ()) if arguments.get(name) is None]
     if lost := [name for name in missing if name in COORDINATES]:
         raise UnreadableReply(f"The model's {action} has no {lost[0]} that can be read.", text)
+    points = _points(text, arguments, written, context)
+    notes = _notes(tool, action, missing, len(calls))
+    notes += scoring.unscored_note([point.score for point in points], min_score)
+    if not all(scoring.is_kept(point.score, min_score) for point in points):
+        left_out = f"The model's {action} was left out: its score is below {min_score:g}."
+        return Result(text="[]", data=[], notes=(*notes, left_out))
+    return _result(call, tool, arguments, points, answer, notes)
+
+
+def _points(
+    text: str, arguments: dict[str, Any], written: str, context: ReplyContext
+) -> list[Point]:
+    """The places in ``arguments``, where they become whole pixels of the picture."""
     mapper = coordinates.PixelMapper(context)
+    names = [name for name in COORDINATES if name in arguments]
+    items = [(arguments[name], "" if number else written) for number, name in enumerate(names)]
     points = []
-    for name in COORDINATES:
-        if name in arguments:
-            point = mapper.point(arguments[name], action)
-            if point is None:
-                raise UnreadableReply(mapper.complaint(), text)
-            arguments[name] = list(coordinates.integer_point(point, context.image_size))
-            points.append(point)
-    return _result(call, tool, arguments, points, answer, _notes(tool, action, missing, len(calls)))
+    for name, score in zip(names, scoring.scores(text, items, context.tokens), strict=True):
+        point = mapper.point(arguments[name], arguments["action"], score)
+        if point is None:
+            raise UnreadableReply(mapper.complaint(), text)
+        arguments[name] = list(coordinates.integer_point(point, context.image_size))
+        points.append(point)
+    return points
 
 
 def _result(
@@ -193,17 +143,23 @@ def _result(
         "action": arguments["action"],
         "arguments": arguments,
         "point_2d": place,
+        **scoring.entry(min((p.score for p in points if p.score is not None), default=None)),
     }
     text = json.dumps(data, ensure_ascii=False)
     return Result(text=text, points=tuple(points), data=data, notes=notes)
 
 
-def _action(call: ToolCall, tool: Tool) -> str:
-    """The action's name in the tool's spelling. Models also call the action itself as a tool."""
+def _written_action(call: ToolCall, tool: Tool) -> str:
+    """The action's name as the model spells it. Models also call the action itself as a tool."""
     name = call.arguments.get("action")
-    if not isinstance(name, str):
-        name = call.name if call.name != tool.name else ""
-    name = re.sub(r"[\s-]+", "_", name.strip().lower())
+    if isinstance(name, str):
+        return name.strip()
+    return call.name.strip() if call.name != tool.name else ""
+
+
+def _spelled(action: str, tool: Tool) -> str:
+    """The action's name in the tool's spelling."""
+    name = re.sub(r"[\s-]+", "_", action.lower())
     return name if name in tool.actions else tool.aliases.get(name, name)
 
 
@@ -295,5 +251,6 @@ def _complaint(text: str, answer: str) -> str:
     excerpt = answer if len(answer) <= 200 else f"{answer[:150]} … {answer[-50:]}"
     return (
         "The model's reply holds no action that can be read. If it was cut off, raise "
-        f"max_new_tokens; else put the goal in other words. It wrote: {excerpt}"
+        "max_new_tokens; else put the goal in other words, or try a larger model. It wrote: "
+        f"{excerpt}"
     )

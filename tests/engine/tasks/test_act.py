@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import torch
 from qwen_vl_suite.qwenvl import run
-from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
+from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend, tokenize
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.tasks.act import SCREENS, act
@@ -184,6 +184,36 @@ def test_what_is_odd_is_noted(reply: str, note: str) -> None:
     result = read(reply)
     assert any(note in found for found in result.notes)
     assert result.data["name"] == "computer_use"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"Thought: 2 gears.\n<tool_call>\n{LEFT}\n</tool_call>",
+        XML,
+        LEFT.replace("left_click", "click"),
+        LEFT.replace("[500, 250]", "[480, 240, 520, 260]"),
+    ],
+)
+def test_the_place_has_a_score(reply: str) -> None:
+    """Of its own numbers and the action's name, as the model wrote them."""
+    words = ("left", "_", "click")
+    sure = [token.strip().isdigit() or token.strip() in words for token in tokenize(reply)]
+    backend = ScriptedBackend(Reply(reply, logprobs=[-0.5 if own else -9.0 for own in sure]))
+    picture = torch.zeros(3, 64, 64, dtype=torch.uint8)
+
+    def told(**settings: Any) -> Result:
+        (result,) = run.answer(backend, act("Open the settings.", **settings), [picture])
+        return result
+
+    scored = told(scores=True)
+    assert scored.data["score"] == pytest.approx(0.6065, abs=1e-4)
+    assert scored.points[0].score == pytest.approx(0.6065, abs=1e-4)
+    assert told(min_score=0.6).data == scored.data
+    left_out = told(min_score=0.7)
+    assert (left_out.text, left_out.data, left_out.points) == ("[]", [], ())
+    assert left_out.notes == ("The model's left_click was left out: its score is below 0.7.",)
+    assert "score" not in told().data
 
 
 def asked(family: str, screen: str, size: tuple[int, int], **settings: Any) -> tuple[str, str]:
