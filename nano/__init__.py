@@ -4,8 +4,26 @@ The scenes are the engine's own (`qwenvl/doctor/scenes`). See README.md.
 """
 
 if __package__ == "nano":  # python -m nano.train, in the pack's folder
+    from qwenvl import constraints, model_cache, run, types
     from qwenvl.doctor import matching, scenes
+    from qwenvl.tasks.describe import describe
+    from qwenvl.tasks.extract import extract
+    from qwenvl.tasks.ground import ground
 else:  # a part of the pack
+    from ..qwenvl import constraints, model_cache, run, types
     from ..qwenvl.doctor import matching, scenes
+    from ..qwenvl.tasks.describe import describe
+    from ..qwenvl.tasks.extract import extract
+    from ..qwenvl.tasks.ground import ground
 
-__all__ = ["matching", "scenes"]
+__all__ = [
+    "constraints",
+    "describe",
+    "extract",
+    "ground",
+    "matching",
+    "model_cache",
+    "run",
+    "scenes",
+    "types",
+]

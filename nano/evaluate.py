@@ -1,8 +1,10 @@
-"""Measure a checkpoint on fresh scenes through transformers: `python -m nano.evaluate --json`.
+"""Measure a checkpoint on fresh scenes: `python -m nano.evaluate --json`.
 
-The scenes' seeds share no prefix with those of training. Pictures go through
-the checkpoint's own image processor, answers are greedy, and each question is
-asked alone as a first turn. `Answerer` also accepts a single scene.
+The scenes' seeds share no prefix with those of training. What the model was
+trained on is asked through transformers: pictures go through the checkpoint's
+own image processor, answers are greedy, and each question is asked alone as a
+first turn (`Answerer` also accepts a single scene). Scores, and kinds of
+pictures that it was not trained on, are measured through the engine.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from . import matching, questions, scenes
+from . import kinds, matching, questions, scenes, scored
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = "evaluation"
@@ -219,6 +221,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     began = time.time()
     figures = evaluate(Answerer(args.checkpoint), args.scenes)
+    figures |= scored.figures(args.checkpoint, args.scenes)
+    figures |= kinds.figures(args.checkpoint, args.scenes)
     print(f"{time.time() - began:.0f} s", file=sys.stderr)
     if args.json:
         command = f"python -m nano.evaluate --json --scenes {args.scenes}"

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from qwen_vl_suite.nano import batches, config, evaluate, forward, questions, scenes, tokenizer
+from qwen_vl_suite.nano import (
+    batches,
+    config,
+    engine,
+    evaluate,
+    forward,
+    kinds,
+    questions,
+    scenes,
+    scored,
+    tokenizer,
+)
+from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
+from qwen_vl_suite.qwenvl.types import Request
 
 CHECKPOINT = Path(evaluate.__file__).parent / "checkpoint"
 
@@ -139,3 +155,61 @@ def test_the_checkpoint_answers():
     }
     low = {name: figures[name] for name, floor in floors.items() if figures[name] < floor}
     assert not low, f"below their floors: {low}"
+
+
+def test_the_area_under_the_curve_is_how_often_a_right_one_is_ahead():
+    assert scored.auroc([(0.9, True), (0.5, True), (0.5, False), (0.1, False)]) == 3.5 / 4
+    assert scored.auroc([(0.9, True), (0.1, False)]) == 1
+    assert scored.auroc([(0.9, True), (0.1, True)]) is None
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, reply: Callable[[Request], Reply | str]) -> None:
+    """Lets `reply` answer in place of the checkpoint."""
+    backend = ScriptedBackend(reply)
+    monkeypatch.setattr(engine, "opened", lambda folder: nullcontext(backend))
+
+
+def found(scene: scenes.Scene, shapes: Sequence[scenes.Shape], labels: Sequence[str]) -> str:
+    return json.dumps(
+        [
+            {"bbox_2d": questions.relative(scene, shape.box), "label": label}
+            for shape, label in zip(shapes, labels, strict=True)
+        ]
+    )
+
+
+def test_figures_of_new_kinds_are_whole_for_true_answers(monkeypatch):
+    groups = [scenes.draw_look_alikes(f"evaluation {k}") for k in range(8)]
+    counts = [scenes.draw_count(f"evaluation {k}") for k in range(8)]
+    cards = [scenes.draw_card(f"evaluation {k}") for k in range(8)]
+    replies = [
+        *(found(g.scene, g.shapes, [g.name] * len(g.shapes)) for g in groups),
+        *(f"There are {len(group.shapes)}." for group in counts),
+        *(json.dumps(card.values) for card in cards),
+    ]
+    rest = iter(replies)
+    answered(monkeypatch, lambda request: next(rest))
+    assert set(kinds.figures(CHECKPOINT, 8).values()) == {1.0}
+    answered(monkeypatch, lambda request: "7" if "How many" in request.prompt else "[]")
+    wrong = kinds.figures(CHECKPOINT, 8)
+    assert wrong["count_exact"] == wrong["look_alike_recall"] == wrong["card_values_exact"] == 0
+
+
+def test_boxes_are_right_where_a_thing_asked_for_lies_under_its_name(monkeypatch):
+    drawn = {}
+    for k in range(6):
+        scene = scenes.draw(f"test scores {k}")
+        drawn[engine._pixels(scene.picture).numpy().tobytes()] = scene
+
+    def reply(request: Request) -> Reply | str:
+        scene = drawn[request.images[0].numpy().tobytes()]
+        names = request.prompt.split('"')[1].split(", ")
+        asked = [(n, s) for n in names for s in scene.shapes if questions.fits(s, n)]
+        if asked:
+            return Reply(found(scene, [s for _, s in asked], [n for n, _ in asked]), logprobs=-0.1)
+        return Reply(found(scene, scene.shapes[:1], names[:1]), logprobs=-1.0)
+
+    answered(monkeypatch, reply)
+    figures = scored.figures(CHECKPOINT, 6, "test scores")
+    assert figures["score_auroc"] == 1 and figures["score_unscored_boxes"] == 0
+    assert figures["score_right_boxes"] and figures["score_wrong_boxes"]

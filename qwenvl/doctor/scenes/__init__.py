@@ -4,7 +4,9 @@ The bundled model is trained and evaluated on them, and the doctor asks any mode
 Importing this imports no Pillow; drawing does.
 """
 
+from .cards import Card, draw_card
 from .drawing import draw, picture_size
+from .groups import Group, draw_count, draw_look_alikes
 from .scene import Line, Scene, Shape
 from .vocabulary import COLOURS, DIGITS, LETTERS, SHAPES
 
@@ -13,9 +15,14 @@ __all__ = [
     "DIGITS",
     "LETTERS",
     "SHAPES",
+    "Card",
+    "Group",
     "Line",
     "Scene",
     "Shape",
     "draw",
+    "draw_card",
+    "draw_count",
+    "draw_look_alikes",
     "picture_size",
 ]

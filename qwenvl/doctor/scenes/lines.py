@@ -41,7 +41,7 @@ def _ink(size: int, char: str) -> tuple[float, float, float, float]:
     return left + x1, top + y1, left + x2, top + y2
 
 
-def _text(rng: random.Random, most: int) -> str:
+def some_text(rng: random.Random, most: int) -> str:
     """A word, a string of random letters, or a number, of at most ``most`` characters."""
     roll = rng.random()
     if roll < 0.3:
@@ -63,27 +63,54 @@ def print_line(
     """Prints one line at a free position, or gives up (None). Characters are equally spaced."""
     width, height = size
     step = rng.uniform(25, 33) * unit
-    text = _text(rng, int(width * 0.92 / step))
-    font_size = max(8, round(step * 1.22))
-    font = _font(font_size)
-    ascent = -font.getbbox("H", anchor="ms")[1]
+    text = some_text(rng, int(width * 0.92 / step))
+    ascent = ascent_of(step)
     for _ in range(_TRIES):
         x = rng.uniform(0.03 * width, 0.97 * width - step * len(text)) + step / 2
         base = rng.uniform(0.03 * height + ascent, 0.97 * height - 0.15 * ascent)
-        inks = [_ink(font_size, c) for c in text]
-        at = [(round(x + k * step), round(base)) for k in range(len(text))]
-        box = (
-            float(min(a[0] + i[0] for a, i in zip(at, inks, strict=True))),
-            float(min(a[1] + i[1] for a, i in zip(at, inks, strict=True))),
-            float(max(a[0] + i[2] for a, i in zip(at, inks, strict=True))),
-            float(max(a[1] + i[3] for a, i in zip(at, inks, strict=True))),
-        )
+        line = line_at(text, x, base, step)
+        box = line.box
         row = (0.0, box[1], float(width), box[3])
         free = apart(row, occupied.rows, 16 * unit) and apart(box, occupied.shapes, 5 * unit)
         if free and box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= height:
-            for place, char in zip(at, text, strict=True):
-                pen.text(place, char, font=font, fill=ink, anchor="ms")
+            print_at(pen, ink, text, x, base, step)
             occupied.rows.append(row)
             occupied.lines.append(box)
-            return Line(text, box, tuple((a[0], a[1] - ascent / 2) for a in at))
+            return line
     return None
+
+
+def ascent_of(step: float) -> float:
+    """The height of capitals, in pixels, where ``step`` pixels lie between two of them."""
+    return -_font(_font_size(step)).getbbox("H", anchor="ms")[1]
+
+
+def line_at(text: str, x: float, base: float, step: float) -> Line:
+    """Where ``text`` is printed: the middle of its first character at ``x``, its base line at
+    ``base``, ``step`` pixels from one character to the next. Blanks have no ink."""
+    at = _places(text, x, base, step)
+    inked = [(a, _ink(_font_size(step), c)) for a, c in zip(at, text, strict=True) if c != " "]
+    box = (
+        float(min(a[0] + i[0] for a, i in inked)),
+        float(min(a[1] + i[1] for a, i in inked)),
+        float(max(a[0] + i[2] for a, i in inked)),
+        float(max(a[1] + i[3] for a, i in inked)),
+    )
+    return Line(text, box, tuple((a[0], a[1] - ascent_of(step) / 2) for a in at))
+
+
+def print_at(
+    pen: ImageDraw.ImageDraw, ink: RGB, text: str, x: float, base: float, step: float
+) -> None:
+    """Prints ``text`` where ``line_at`` says."""
+    font = _font(_font_size(step))
+    for place, char in zip(_places(text, x, base, step), text, strict=True):
+        pen.text(place, char, font=font, fill=ink, anchor="ms")
+
+
+def _places(text: str, x: float, base: float, step: float) -> list[tuple[int, int]]:
+    return [(round(x + k * step), round(base)) for k in range(len(text))]
+
+
+def _font_size(step: float) -> int:
+    return max(8, round(step * 1.22))

@@ -56,8 +56,11 @@ def draw_shape(
     unit: float,
     size: tuple[int, int],
     occupied: Occupied,
+    kind: str | None = None,
+    colour: str | None = None,
 ) -> Shape | None:
-    """Draws one shape at a free position, or gives up (None)."""
+    """Draws one shape at a free position, or gives up (None). ``kind`` and ``colour`` are by chance
+    where they are not given."""
     width, height = size
     for _ in range(_TRIES):
         side = min(rng.uniform(38, 115) * unit, 0.8 * min(size))
@@ -67,7 +70,7 @@ def draw_shape(
         # The order from left to right must be unambiguous: centres differ by 4 % of the width.
         plain = all(abs(middle - (b[0] + b[2]) / 2) > 0.04 * width for b in occupied.shapes)
         if plain and apart(box, occupied.shapes, 6 * unit) and apart(box, occupied.lines, 5 * unit):
-            kind, colour = rng.choice(SHAPES), rng.choice(list(COLOURS))
+            kind, colour = kind or rng.choice(SHAPES), colour or rng.choice(list(COLOURS))
             red, green, blue = (max(0, min(255, c + rng.randint(-12, 12))) for c in COLOURS[colour])
             fill = (red, green, blue)
             edge = (box[0], box[1], box[2] - 1, box[3] - 1)  # PIL paints the far edge too

@@ -38,3 +38,7 @@ _WORDS = (
     "DOCTOR"
 )
 WORDS = _WORDS.split()
+CARD_KEYS = (
+    "NAME", "DATE", "TOTAL", "CITY", "CODE", "PRICE", "ROOM", "SEAT", "SIZE", "TIME", "TABLE",
+    "NUMBER",
+)  # fmt: skip

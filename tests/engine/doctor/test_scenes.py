@@ -72,6 +72,44 @@ def test_a_seed_draws_what_it_always_drew(seed):
     assert [line.text for line in scenes.draw(f"as trained {seed}", "text").lines] == [text]
 
 
+def test_a_card_shows_its_fields_and_no_others():
+    cards = [scenes.draw_card(seed) for seed in range(30)]
+    again = scenes.draw_card(0)
+    assert again.picture.tobytes() == cards[0].picture.tobytes()
+    assert again.values == cards[0].values
+    assert {len(card.fields) for card in cards} == {2, 3, 4}
+    assert {len(card.missing) for card in cards} == {0, 1}
+    for card in cards:
+        assert list(card.values) == [field.key for field in card.fields] + list(card.missing)
+        assert [card.values[key] for key in card.missing] == [None] * len(card.missing)
+        pixels = np.asarray(card.picture).astype(int)
+        edge = round(0.06 * pixels.shape[1]), round(0.055 * pixels.shape[0])
+        inside = pixels[edge[1] : -edge[1], edge[0] : -edge[0]]
+        inked = (inside != inside[0, 0]).any(-1)
+        for field in card.fields:
+            assert field.line.text == f"{field.key}: {field.value}"
+            x1, y1, x2, y2 = (int(v) - edge[i % 2] for i, v in enumerate(field.line.box))
+            assert inked[y1:y2, x1 : x1 + 3].any() and inked[y1:y2, x2 - 3 : x2].any()
+            inked[y1:y2, x1:x2] = False
+        assert not inked.any(), "no ink outside the fields"
+
+
+def test_look_alikes_share_the_kind_or_the_colour_of_what_is_asked_for():
+    groups = [scenes.draw_look_alikes(seed) for seed in range(40)]
+    assert {len(group.shapes) for group in groups} == {0, 1}
+    for group in groups:
+        colour, kind = group.name.split()
+        others = [shape for shape in group.scene.shapes if shape not in group.shapes]
+        assert others and all((s.kind == kind) != (s.colour == colour) for s in others)
+
+
+def test_counted_shapes_are_of_one_name_beside_others():
+    groups = [scenes.draw_count(seed) for seed in range(60)]
+    assert {len(group.shapes) for group in groups} >= {0, 1, 2, 3, 4}
+    assert {len(group.name.split()) for group in groups} == {1, 2}
+    assert any(len(group.scene.shapes) > len(group.shapes) > 1 for group in groups)
+
+
 def test_an_old_pillow_is_named(monkeypatch):
     from PIL import ImageFont
 
