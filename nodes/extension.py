@@ -23,6 +23,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .loader import Loader
     from .ocr import OCR
     from .pick_boxes import PickBoxes
+    from .score import Score
     from .unload import Unload
 
     return [
@@ -31,6 +32,7 @@ def nodes() -> list[type[io.ComfyNode]]:
         OCR,
         Grounding,
         Extract,
+        Score,
         PickBoxes,
         BoxFormat,
         LoadPDF,

@@ -9,6 +9,7 @@
     │   ├── UnsupportedModel        this model_type cannot be loaded here
     │   ├── RemoteCodeRefused       needs Python from the checkpoint, which was not allowed
     │   └── DownloadError           the hub did not give the files
+    ├── UnsuitableModel             this model cannot do what it is asked for; another one can
     ├── BadOption                   an option's value is invalid (also a ValueError)
     ├── BadImage                    a picture that no model can take (also a ValueError)
     │   └── BadDocument             a file of pages none of which can be read
@@ -57,6 +58,10 @@ class RemoteCodeRefused(CheckpointError):
 
 class DownloadError(CheckpointError):
     """A download failed or was refused. Files that are complete are kept for the next try."""
+
+
+class UnsuitableModel(QwenVLError):
+    """A model was asked for what it cannot do, such as an embedding model for a description."""
 
 
 class BadOption(QwenVLError, ValueError):

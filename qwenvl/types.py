@@ -355,6 +355,33 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """What a model that was made to compare texts with pictures is asked, in its makers' words.
+    Such a model writes no text.
+
+    ``kind``: a ``reranker`` reads text and picture together and says yes or no; an ``embedding``
+    model turns each into a vector. ``base``: the title of its family. ``names``: whole words in the
+    names of its checkpoints, lower case; ``classes``: beginnings of class names in their
+    ``config.json``. ``instruction``: what to look for, unless the user says so;
+    ``picture_instruction``: what an embedding model is told with a picture. ``pixel_bounds``: the
+    least and the most pixels that it sees of a picture; ``max_tokens``: of a prompt. ``ending``:
+    behind the opened turn of the model. ``ends_in_point``: whether an instruction without
+    punctuation at its end gets a full stop."""
+
+    title: str
+    kind: Literal["reranker", "embedding"]
+    base: str
+    names: tuple[str, ...]
+    instruction: str
+    pixel_bounds: tuple[int, int]
+    max_tokens: int
+    picture_instruction: str = ""
+    classes: tuple[str, ...] = ()
+    ending: str = ""
+    ends_in_point: bool = False
+
+
+@dataclass(frozen=True)
 class Family:
     """A model family: all that the engine must know of a ``model_type`` beyond its files.
 
@@ -381,6 +408,9 @@ class Family:
     weights beside the model that is loaded (a speaking half); ``mtp_prefix`` that of a head for
     multi-token prediction, empty where checkpoints have none that can be used. ``buffers``: name
     suffixes of tensors that are no weights and may be integers in a plain checkpoint.
+
+    ``retrieval``: what a fine-tune of the family is asked that compares texts with pictures and
+    writes nothing; None of models that write.
     """
 
     model_type: str
@@ -408,6 +438,7 @@ class Family:
     notes: str = ""
     is_original: bool = False
     scheduler_verified: bool = True
+    retrieval: Retrieval | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from ..models.memory import MEMORY_LOCK, Memory, acquired, is_out_of_memory
 from ..models.weights import RAM, Place, Weights
 from ..observer import GuardedObserver, Observer
 from ..prompting.prompt import Prompt
+from ..retrieval import check_writes
 from ..types import LocalSpec, Request, Response
 from .base import check_candidates
 from .definition import Definition, read_definition
@@ -134,6 +135,11 @@ class LocalBackend:
             self._files = spec, now
 
     @property
+    def name(self) -> str:
+        """The checkpoint's folder."""
+        return Path(self._files[0].checkpoint).name if self._files else self.family.title
+
+    @property
     def model(self) -> Any:
         """The transformers model; None while its weights are only on disk."""
         return self.weights.model
@@ -179,11 +185,13 @@ class LocalBackend:
     ) -> list[Response]:
         """See ``Backend.generate``. A request that cannot be asked (``BadOption``, ``BadImage``)
         has the error in its response; where there is no other, or an option lies outside its range,
-        that is raised before any work is done. Raises what loading raises."""
+        that is raised before any work is done. Raises what loading raises, and before any weight is
+        read ``UnsuitableModel`` for a model that writes no text."""
         observer = observer or Observer()
         for request in requests:
             request.sampling.validate()
         self._refresh(observer)
+        check_writes(self.family, self.name)
         prompts, refused = self._prompts(requests)
         if not prompts:
             return []
@@ -340,9 +348,13 @@ class LocalBackend:
         return self.chat_template.tokenize(self.chat_template.escaped(text))
 
     def _without_thought(self, request: Request) -> Request:
+        """With thinking turned off, where the model leaves the choice."""
         if not self.thinks(request.thinking):
             return request
-        return dataclasses.replace(request, thinking=False if not self.thinks(False) else None)
+        try:
+            return dataclasses.replace(request, thinking=self.thinks(False))
+        except BadOption:
+            return dataclasses.replace(request, thinking=None)
 
     def _prompts(
         self, requests: Sequence[Request]

@@ -41,9 +41,9 @@ class _Pass(Protocol):
 
 
 class PromptReader(Executor, Generic[T]):
-    """Reads prompts one after the other; ``results`` by their index, of one that fails its error
-    (``OutOfMemory``, ``NumericalError``). ``plain``: the model runs as it comes, with no prefix
-    cache."""
+    """Reads prompts one after the other, thoughts left empty; ``results`` by their index, of one
+    that fails its error (``OutOfMemory``, ``NumericalError``). ``plain``: the model runs as it
+    comes, with no prefix cache."""
 
     def __init__(self, *given: Any, plain: bool = False):
         super().__init__(*given)
@@ -66,6 +66,7 @@ class PromptReader(Executor, Generic[T]):
     def _fits(self, made: _Pass, index: int) -> bool:
         """Reads a prompt; False where memory ran out."""
         self._observer.check()
+        self._prompts[index] = self._prompts[index].without_thought()
         try:
             self._check_ram(self._memory_model.peak_bytes([self._needs[index]]))
             with _last_state(self._loaded.model) as states:

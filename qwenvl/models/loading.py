@@ -63,8 +63,8 @@ def load_model(
         itemsize = pick_dtype(spec.precision, device).itemsize
         options["device_map"] = _device_map(cls, path, spec, family, options["config"], itemsize)
     model, report = load_with_progress(lambda: _from_pretrained(cls, path, options), progress, path)
-    if report["missing_keys"]:
-        raise _incomplete(path, report["missing_keys"])
+    if missing := _needed(report["missing_keys"], family):
+        raise _incomplete(path, missing)
     _drop_sampling_defaults(model)
     if patched:
         apply_all(model, device, path, family)
@@ -213,6 +213,14 @@ def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
         if is_out_of_memory(error):
             raise
         raise _load_error(path, error) from error
+
+
+def _needed(missing_keys: set[str], family: Family) -> set[str]:
+    """Those of ``missing_keys`` that a model of ``family`` cannot do without: an embedding model
+    reads no words out of its hidden states, and is often stored without the head for them."""
+    if family.retrieval is None or family.retrieval.kind != "embedding":
+        return missing_keys
+    return {key for key in missing_keys if not key.endswith("lm_head.weight")}
 
 
 def _incomplete(path: Path, missing_keys: set[str]) -> QwenVLError:

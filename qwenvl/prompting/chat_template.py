@@ -84,7 +84,9 @@ class ChatTemplate:
     def load(cls, path: Path, family: Family, trust_remote_code: bool = False) -> ChatTemplate:
         """Reads tokenizer, template and end-of-text tokens from the checkpoint in ``path``."""
         tokenizer = load_tokenizer(path, trust_remote_code)
-        if not tokenizer.chat_template:
+        if family.retrieval:
+            tokenizer.chat_template = f"{_chatml(family)}{family.retrieval.ending}"
+        elif not tokenizer.chat_template:
             tokenizer.chat_template = _template_from_json(path) or _chatml_template(path, family)
         _check_tokens(path, family, tokenizer)
         return cls(tokenizer, family, _eos_ids(path, family, tokenizer))
@@ -142,6 +144,15 @@ class ChatTemplate:
         for answered, piece in zip(generated, pieces[1:], strict=True):
             ids += [*answered, *self.tokenize(piece)]
         return self._expanded(ids, counts)
+
+    def without_thought(self, ids: Sequence[int]) -> list[int]:
+        """A prompt that ends inside a thought, with that thought left empty: the form in which the
+        makers' templates turn thinking off."""
+        opening = self.tokenize(f"{THINK_START}\n")
+        if list(ids[-len(opening) :]) == opening:
+            empty = f"{THINK_START}\n\n{THINK_END}\n\n"
+            return [*ids[: -len(opening)], *self.tokenize(empty)]
+        return [*ids, *self.think_end_ids]
 
     def tokenize(self, text: str) -> list[int]:
         """``text`` alone; a token that is special stays one."""
@@ -223,6 +234,10 @@ def _template_from_json(path: Path) -> str | None:
 
 def _chatml_template(path: Path, family: Family) -> str:
     log.warning("%s has no chat template; the form common to all Qwen models is used.", path.name)
+    return _chatml(family)
+
+
+def _chatml(family: Family) -> str:
     return (
         _CHATML.replace("@START@", family.vision_start)
         .replace("@IMAGE@", family.image_token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
@@ -129,6 +130,14 @@ class Prompt:
         ids = self.chat_template.encode(self.request, self.spans, answer=False)
         length = len(ids)
         return length if 0 < length < len(self.ids) and self.ids[:length] == ids else None
+
+    def without_thought(self) -> Prompt:
+        """The same with an empty thought, where it ends inside one."""
+        if not self.thinking:
+            return self
+        closed = copy.copy(self)
+        closed.ids, closed.thinking = self.chat_template.without_thought(self.ids), False
+        return closed
 
     def shrunk(self) -> Prompt | None:
         """The same with half the pixels; None where the request does not allow that or too little

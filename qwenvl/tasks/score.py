@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from ..errors import BadOption
-from ..types import Image, Message
+from ..types import Image, Message, Retrieval
 
 QUESTION = 'Does this image show "[text]"? Answer yes or no.'
 PLACE = "[text]"
@@ -22,6 +24,34 @@ def question(picture: Image, text: str, own: str = "") -> tuple[Message, ...]:
             f"as in: {QUESTION}"
         )
     return (Message("user", (picture, asked.replace(PLACE, checked(text)))),)
+
+
+JUDGE = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".'
+)
+
+
+def judgement(
+    retrieval: Retrieval, picture: Image, text: str, instruction: str = ""
+) -> tuple[Message, ...]:
+    """What a reranker is asked: ``text`` is its query, ``picture`` its document."""
+    wanted = instruction.strip() or retrieval.instruction
+    asked = f"<Instruct>: {wanted}<Query>:{checked(text)}\n<Document>:"
+    return (Message("system", (JUDGE,)), Message("user", (asked, picture)))
+
+
+def embedded_text(retrieval: Retrieval, text: str, instruction: str = "") -> tuple[Message, ...]:
+    """What an embedding model is given of a text that pictures are compared with."""
+    wanted = instruction.strip() or retrieval.instruction
+    if retrieval.ends_in_point and not unicodedata.category(wanted[-1]).startswith("P"):
+        wanted += "."
+    return (Message("system", (wanted,)), Message("user", (checked(text),)))
+
+
+def embedded_picture(retrieval: Retrieval, picture: Image) -> tuple[Message, ...]:
+    """What an embedding model is given of a picture."""
+    return (Message("system", (retrieval.picture_instruction,)), Message("user", (picture,)))
 
 
 def checked(text: str) -> str:

@@ -18,6 +18,7 @@ SAID = {
     "Compare two prompts on one picture": ["purple star", "green circle", "OPEN", "Yes."],
     "Describe a picture": ["blue triangle", "orange square", "yellow circle", "SNAKE"],
     "Extract facts as JSON": ['{"word": "OPEN"}'],
+    "Find the picture that fits": ["0.", "0.", "0.9", "★"],
     "Find things in a picture": ["orange triangle", "blue cross"],
     "Look, read and find with one model": ["blue triangle", "SNAKE", "yellow circle"],
     "Read the text in a picture": ["COLD", "670267", "BREAD"],

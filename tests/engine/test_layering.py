@@ -20,7 +20,7 @@ LAYERS = (
     {"unicode"},
     {"errors"},
     {"types"},
-    {"families", "fine_tunes", "coordinates", "tiles", "observer", "constraints"},
+    {"families", "fine_tunes", "retrieval", "coordinates", "tiles", "observer", "constraints"},
     {"checkpoints", "media", "replies"},
     {"prompting", "tasks"},
     {"models"},

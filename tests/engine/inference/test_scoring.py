@@ -72,6 +72,10 @@ def test_a_thought_is_left_out(checkpoint: Any) -> None:
     asked = [Request.ask((), "Is it night?", thinking=wish) for wish in wishes]
     one, *others = subject.score(asked, CANDIDATES)
     assert all(other == pytest.approx(one, rel=1e-3) for other in others)
+    # A model that always thinks answers behind an empty thought, as one that can leave it.
+    always = load(LocalSpec(str(checkpoint("qwen3_5", thinking="always")), device="cpu"))
+    (found,) = always.score([Request.ask((), "Is it night?")], CANDIDATES)
+    assert found == pytest.approx(one, rel=1e-3)
 
 
 def test_what_cannot_be_scored_is_refused_in_words(backend: Any) -> None:

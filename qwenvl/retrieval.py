@@ -1,0 +1,113 @@
+"""Retrieval models: rerankers and embedding models, made to compare texts with pictures.
+
+They carry the ``model_type`` of what they were tuned from, and are told by their files and names.
+Prompts, limits and pooling are the makers' own, since the models were trained on them:
+``qwen3_vl_reranker.py`` and ``qwen3_vl_embedding.py`` of QwenLM/Qwen3-VL-Embedding, and
+``modeling_gme_qwen2vl.py`` of Alibaba-NLP/gme-Qwen2-VL-2B-Instruct. The instructions are those of
+their examples of finding pictures by text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection
+
+from .errors import UnsuitableModel, UnsupportedModel
+from .types import Family, Retrieval
+
+_QWEN3_BOUNDS = (4 * 32**2, 1800 * 32**2)
+_RETRIEVE = "Retrieve images or text relevant to the user's query."
+
+RETRIEVAL: tuple[Retrieval, ...] = (
+    Retrieval(
+        "Qwen3-VL-Reranker",
+        "reranker",
+        base="Qwen3-VL",
+        names=("qwen3-vl-reranker",),
+        instruction=_RETRIEVE,
+        pixel_bounds=_QWEN3_BOUNDS,
+        max_tokens=10_240,
+    ),
+    Retrieval(
+        "Qwen3-VL-Embedding",
+        "embedding",
+        base="Qwen3-VL",
+        names=("qwen3-vl-embedding",),
+        instruction=_RETRIEVE,
+        picture_instruction="Represent the user's input.",
+        pixel_bounds=_QWEN3_BOUNDS,
+        max_tokens=8192,
+        ends_in_point=True,
+    ),
+    Retrieval(
+        "gme-Qwen2-VL",
+        "embedding",
+        base="Qwen2-VL",
+        names=("gme-qwen2-vl", "gme-qwen2vl"),
+        classes=("GmeQwen2VL",),
+        instruction="Find an image that matches the given text.",
+        picture_instruction="You are a helpful assistant.",
+        pixel_bounds=(256 * 28**2, 1280 * 28**2),
+        max_tokens=1800,
+        ending="<|endoftext|>",
+    ),
+)
+
+_MODULES = {"Pooling": "embedding", "LogitScore": "reranker", "CausalScoreHead": "reranker"}
+"""Kinds by the modules of sentence-transformers that only such models have."""
+
+_CLASSIFIER = "ForSequenceClassification"
+_DOES = {
+    "reranker": "a reranker: it judges whether a picture fits a text",
+    "embedding": "an embedding model: it turns texts and pictures into vectors to be compared",
+}
+
+
+def as_retrieval(
+    family: Family, checkpoint: str, classes: Collection[str], modules: Collection[str]
+) -> Family:
+    """``family``, with its ``retrieval`` where the files of a checkpoint say that it is such a
+    model. ``checkpoint``: the folder's name; ``classes``: names of classes in ``config.json``;
+    ``modules``: those of sentence-transformers. Raises ``UnsupportedModel`` for one whose prompts
+    are not known."""
+    found = _known(family, checkpoint, classes)
+    kinds = {kind for module, kind in _MODULES.items() if module in modules}
+    if found is None and any(name.endswith(_CLASSIFIER) for name in classes):
+        kinds.add("reranker")
+        rows = []
+    else:
+        rows = [row for row in RETRIEVAL if _is_tuned_from(row, family) and row.kind in kinds]
+    if found is None and kinds and not rows:
+        kind = min(kinds)
+        raise UnsupportedModel(
+            f"{checkpoint} is {_DOES[kind]}, of a kind whose prompts are not known here. Known are "
+            f"{', '.join(row.title for row in RETRIEVAL)}."
+        )
+    found = found or (rows[0] if rows else None)
+    return family if found is None else dataclasses.replace(family, retrieval=found)
+
+
+def _known(family: Family, checkpoint: str, classes: Collection[str]) -> Retrieval | None:
+    for row in RETRIEVAL:
+        words = "|".join(map(re.escape, row.names))
+        is_named = re.search(rf"(?<![a-z0-9])(?:{words})(?![a-z0-9])", checkpoint.lower())
+        has_class = row.classes and any(name.startswith(row.classes) for name in classes)
+        if _is_tuned_from(row, family) and (is_named or has_class):
+            return row
+    return None
+
+
+def _is_tuned_from(row: Retrieval, family: Family) -> bool:
+    return family.title.split(" (")[0].removesuffix(" MoE") == row.base
+
+
+def check_writes(family: Family, name: str) -> None:
+    """Raises ``UnsuitableModel`` where the model ``name`` of ``family`` writes no text."""
+    if family.retrieval is None:
+        return
+    raise UnsuitableModel(
+        f"{name} is {_DOES[family.retrieval.kind]}, and writes no text: it cannot describe "
+        "pictures, read them or find things in them. Use it in Qwen-VL Score (python -m qwenvl "
+        "score), and choose a model that writes here, such as Qwen3-VL-4B-Instruct."
+    )
