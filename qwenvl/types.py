@@ -175,10 +175,15 @@ Part = str | Image | Video | Audio | Generated
 @dataclass(frozen=True)
 class Constraint:
     """What an answer is held to: text of the form that ``source`` describes, a JSON schema as JSON
-    text, a regular expression or a Lark grammar. See ``constraints`` for ways to make one."""
+    text, a regular expression or a Lark grammar. See ``constraints`` for ways to make one.
+
+    ``opening``: the answer is free until its text holds one of these, and held from there on; where
+    it never does, or goes on in another way, or a backend cannot do that, it stays free. Empty: the
+    answer is held from its first token."""
 
     kind: Literal["json_schema", "regex", "lark"]
     source: str
+    opening: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

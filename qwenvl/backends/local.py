@@ -96,6 +96,7 @@ class LocalBackend:
         self.memory = memory
         self.batch_limits = BatchLimits()
         # What was measured of drafts stays true from call to call.
+        self.adaptive_forced = AdaptiveSpeculation()
         self.adaptive_lookup, self.adaptive_mtp = AdaptiveSpeculation(), AdaptiveSpeculation()
         self._memory_model: MemoryModel | None = None
         self._checked: Any = None  # the model whose fast paths have been checked

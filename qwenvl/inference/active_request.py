@@ -34,7 +34,18 @@ class ActiveRequest:
         lookup, ids = self._lookup, self.row.output_ids
         lookup.extend(ids[self._indexed :])
         self._indexed = len(ids)
-        return lookup.draft()[: max(0, self.row.remaining - 1)]
+        return self._with_room(lookup.draft())
+
+    def forced(self) -> list[int]:
+        """Its next tokens as far as its constraint leaves no choice, as many at most."""
+        row = self.row
+        if row.matcher is None or row.thinking:
+            return []
+        row.matcher.follow(row.answer_ids, after_thought=row.thought_length > 0)
+        return self._with_room(row.matcher.forced())
+
+    def _with_room(self, draft: list[int]) -> list[int]:
+        return draft[: max(0, self.row.remaining - 1)]
 
     def response(self) -> Response:
         """The answer of the finished row, its thought split off."""

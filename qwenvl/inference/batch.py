@@ -75,6 +75,7 @@ class Batch:
         """Drops all rows and what is in flight."""
         self.kv_cache = self._runner.new_kv_cache(self.policy.static)
         self._sampler: Any = None
+        self._logits: Any = None
         self._tokens = torch.empty(0, dtype=torch.long, device=self._runner.device)
         self._positions = self._sampled = self._drafts = self._targets = self._tokens
         self._logprobs = self._target_logprobs = torch.empty(0, device=self._runner.device)
@@ -148,9 +149,11 @@ class Batch:
         self._commit_deferred()
         if self.kv_cache.reserve():
             self._forget_graphs()
-        self._sampler.prepare()
-        key = (self.kv_cache.width, self.has_mtp_draft, self._sampler.graph_key)
-        self._run(key, self._decode_step)
+        self._run((self.kv_cache.width, self.has_mtp_draft), self._forward_step)
+        steady = self.steady
+        self._sampler.prepare()  # on a card, while the model runs
+        self._run(self._sampler.graph_key, self._sample_step)
+        self.steady &= steady
         self.kv_cache.advance()
         if self._mtp_draft:
             self._mtp_draft.append(self._hidden[:1].clone(), self._tokens.clone())
@@ -199,10 +202,14 @@ class Batch:
     def verify(self, drafts: Sequence[Sequence[int]]) -> list[list[SampledToken]]:
         """One pass over each row's draft: the tokens that it gets by that, at least one. For rows
         whose drafts can be verified; all earlier steps have been collected."""
+        room = MAX_DRAFT_TOKENS - len(self._deferred)
+        drafts = [draft[:room] for draft in drafts]
+        drafts = self._sampler.prepare_drafts(drafts, len(self._deferred))
         if not self.kv_cache.can_roll_back:
             return self._verify_single(drafts)
-        # All of one length: a captured step has one shape, and a few more tokens cost nothing.
-        padded = [[*draft, *[0] * (MAX_DRAFT_TOKENS - len(draft))] for draft in drafts]
+        # All of one length. A captured step has one shape, and a few more tokens cost it nothing.
+        length = MAX_DRAFT_TOKENS if self.policy.graphs else max(map(len, drafts))
+        padded = [[*draft, *[0] * (length - len(draft))] for draft in drafts]
         targets = self._forward(padded)
         accepted = [accepted_tokens(*pair) for pair in zip(drafts, targets, strict=True)]
         self._advance(accepted)
@@ -222,7 +229,7 @@ class Batch:
         again, before new drafts. So a rejection costs no pass of its own."""
         (slot,) = self.kv_cache.active
         deferred = self._deferred
-        draft = list(drafts[slot])[: MAX_DRAFT_TOKENS - len(deferred)]
+        draft = list(drafts[slot])
         targets = self._forward(self._only(slot, [*deferred, *draft]))[slot]
         tokens = accepted_tokens(draft, targets[len(deferred) :])
         if self._mtp_draft:
@@ -274,10 +281,16 @@ class Batch:
         self._positions.add_(torch.tensor(counts).to(self._positions.device))
         self._tokens.copy_(torch.tensor([max(tokens[-1], 0) for tokens in accepted]))
 
-    def _decode_step(self) -> None:
-        logits = self._runner.step(self.kv_cache, self._tokens[:, None], self._positions)
+    def _forward_step(self) -> None:
+        logits = self._runner.step(self.kv_cache, self._tokens[:, None], self._positions)[:, -1]
         self._take_hidden(1)
-        tokens, logprobs = self._sampler.sample(logits[:, -1])
+        if self._logits is None or not self.policy.graphs:
+            self._logits = logits
+        else:  # a captured step leaves no tensor that it made
+            self._logits.copy_(logits)
+
+    def _sample_step(self) -> None:
+        tokens, logprobs = self._sampler.sample(self._logits)
         self._sampled.copy_(tokens)
         if logprobs is not None:
             self._logprobs.copy_(logprobs)
@@ -305,6 +318,7 @@ class Batch:
     def _set_inputs(self, tokens: Tensor, positions: Tensor) -> None:
         self._tokens, self._positions = tokens, positions
         self._sampled = tokens.clone()
+        self._logits = None
         self._logprobs = self._logprobs.new_empty(len(tokens))
         self._forget_graphs()
 

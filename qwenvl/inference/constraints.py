@@ -6,8 +6,12 @@ constraint and not before.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,40 +23,113 @@ from ..errors import BadOption, Unavailable
 from ..prompting.chat_template import ChatTemplate
 from ..types import Constraint
 
+log = logging.getLogger(__name__)
+
 _BLANKS = ("\n\n", "\n")
 """What models write between a thought and their answer."""
 
+_OPENING_TOKENS = 16
+"""Earlier tokens that an opening may have begun in."""
+
 
 class Matcher:
-    """Follows one answer through its grammar. ``problem``: why it cannot be followed any further,
-    empty while it can; the answer then ends."""
+    """Follows one answer through its grammar: ``follow`` its tokens, then ask for what may come
+    next. ``problem``: why the answer cannot be followed any further, empty while it can; it then
+    ends.
 
-    def __init__(self, follower: Any, blanks: frozenset[int], eos_ids: frozenset[int]):
-        self._follower, self._blanks, self._eos_ids = follower, blanks, eos_ids
+    Where the constraint has an ``opening``, the answer is free until its text holds one. One that
+    begins in another way than the grammar knows stays free to its end.
+    """
+
+    def __init__(self, follower: Any, vocabulary: Vocabulary, opening: tuple[str, ...] = ()):
+        self._follower, self._vocabulary, self._opening = follower, vocabulary, opening
         self._followed = 0  # tokens of the answer
-        self._begun = False
+        self._may_be_blank = False  # a blank line may come first
+        self._begun = self.is_waiting = bool(opening)
+        self._is_free = self.is_waiting
         self.problem = ""
 
-    def allowed(self, answer: Sequence[int], after_thought: bool) -> Tensor:
-        """A bit for each token of the vocabulary, int32 words with the first token's bit lowest:
-        whether it may come behind the token ids ``answer``, which go on from those of the last
-        call. ``after_thought``: a blank line may come first."""
-        for token in answer[self._followed :]:
-            if self._begun or not (after_thought and token in self._blanks):
-                self._begun = True
-                self._follower.consume_token(token)
-        self._followed = len(answer)
-        words = torch.frombuffer(bytearray(self._follower.compute_bitmask()), dtype=torch.int32)
+    def follow(self, answer: Sequence[int], after_thought: bool = False) -> None:
+        """``answer``: all token ids of the answer, which go on from those of the last call.
+        ``after_thought``: a blank line may come first."""
+        new, self._followed = answer[self._followed :], len(answer)
+        if self.is_waiting:
+            self._look_for_opening(answer, len(new))
+        elif not self._is_free:
+            for token in new:
+                if self._begun or not (after_thought and token in self._vocabulary.blanks):
+                    self._begun = True
+                    self._follower.consume_token(token)
+        self._may_be_blank = after_thought and not self._begun and not answer
+
+    def _look_for_opening(self, answer: Sequence[int], new: int) -> None:
+        text = self._vocabulary.decode(answer[-(new + _OPENING_TOKENS) :])
+        starts = [at for opening in self._opening if (at := text.find(opening)) >= 0]
+        if not starts:
+            return
+        ids = self._vocabulary.encode(text[min(starts) :])
+        self.is_waiting = False
+        self._is_free = self._follower.try_consume_tokens(ids) < len(ids)
+
+    def fill(self, words: Tensor) -> None:
+        """Fills ``words``, int32, with a bit for each token of the vocabulary, the first token's
+        lowest: whether it may come next."""
+        if self._is_free:
+            words.fill_(-1)
+            return
+        bits = torch.frombuffer(bytearray(self._follower.compute_bitmask()), dtype=torch.int32)
         if self._follower.is_error() and not self.problem:
             self.problem = (
                 "The model's answer could not be held to its form "
                 f"({_first_line(self._follower.get_error())}). Make the form simpler."
             )
+        count = min(len(bits), len(words))
+        words[:count] = bits[:count]
+        words[count:] = 0  # models have more rows in their last layer than tokens
         if self.problem:
-            words = _with_bits(torch.zeros_like(words), self._eos_ids)
-        elif after_thought and not self._begun and not answer:
-            words = _with_bits(words, self._blanks)
-        return words
+            words.zero_()
+            _set_bits(words, self._vocabulary.eos_ids)
+        elif self._may_be_blank:
+            _set_bits(words, self._vocabulary.blanks)
+
+    def forced(self) -> list[int]:
+        """The tokens that have to come next, as the tokenizer would write them; none where the
+        model has a choice."""
+        if self._is_free or self.problem or self._may_be_blank:
+            return []
+        return self._follower.compute_ff_tokens()
+
+    def possible(self, draft: Sequence[int]) -> list[int]:
+        """``draft`` up to the first token that cannot come."""
+        if self._is_free:
+            return [] if self.is_waiting else list(draft)
+        if self.problem or self._may_be_blank:
+            return []
+        draft = list(itertools.takewhile(lambda t: t not in self._vocabulary.eos_ids, draft))
+        return draft[: self._follower.validate_tokens(draft)]
+
+    def fill_behind(self, draft: Sequence[int], words: Tensor) -> None:
+        """``fill`` behind each token of ``draft``, which is possible: ``words`` has a line for
+        each."""
+        if self._is_free:
+            words.fill_(-1)
+            return
+        for token, line in zip(draft, words, strict=False):
+            self._follower.consume_token(token)
+            self.fill(line)
+        if draft:
+            self._follower.rollback(len(draft))
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What matchers must know of a tokenizer besides its grammar. ``blanks``: tokens of blank
+    lines."""
+
+    eos_ids: frozenset[int]
+    blanks: frozenset[int]
+    decode: Callable[[Sequence[int]], str]
+    encode: Callable[[str], list[int]]
 
 
 class Grammars:
@@ -60,11 +137,12 @@ class Grammars:
 
     def __init__(self, template: ChatTemplate):
         guidance = _llguidance()
-        self._eos_ids = template.eos_ids
         core = template.tokenizer.backend_tokenizer.to_str()
         self._tokenizer = guidance.LLTokenizer(core, eos_token=sorted(template.eos_ids) or None)
-        encoded = [template.tokenizer.encode(text, add_special_tokens=False) for text in _BLANKS]
-        self._blanks = frozenset(ids[0] for ids in encoded if len(ids) == 1)
+        encode = partial(template.tokenizer.encode, add_special_tokens=False)
+        encoded = [encode(text) for text in _BLANKS]
+        blanks = frozenset(ids[0] for ids in encoded if len(ids) == 1)
+        self._vocabulary = Vocabulary(template.eos_ids, blanks, template.decode, encode)
         self._compiled: dict[Constraint, Any] = {}
 
     def matcher(self, constraint: Constraint) -> Matcher:
@@ -73,7 +151,7 @@ class Grammars:
         if constraint not in self._compiled:
             self._compiled[constraint] = self._compile(constraint)
         follower = self._compiled[constraint].deep_copy()
-        return Matcher(follower, self._blanks, self._eos_ids)
+        return Matcher(follower, self._vocabulary, constraint.opening)
 
     def _compile(self, constraint: Constraint) -> Any:
         guidance = _llguidance()
@@ -90,12 +168,19 @@ class Grammars:
 _GRAMMARS: WeakKeyDictionary[ChatTemplate, Grammars] = WeakKeyDictionary()
 
 
-def matcher(constraint: Constraint, template: ChatTemplate) -> Matcher:
+def matcher(constraint: Constraint, template: ChatTemplate) -> Matcher | None:
     """A matcher of ``constraint`` for answers of the model that has ``template``. Raises
-    ``BadOption`` where it cannot be enforced, and ``Unavailable`` without llguidance."""
-    if template not in _GRAMMARS:
-        _GRAMMARS[template] = Grammars(template)
-    return _GRAMMARS[template].matcher(constraint)
+    ``BadOption`` where it cannot be enforced, and ``Unavailable`` without llguidance; None where
+    the constraint has an opening, so that free answers are welcome too."""
+    try:
+        if template not in _GRAMMARS:
+            _GRAMMARS[template] = Grammars(template)
+        return _GRAMMARS[template].matcher(constraint)
+    except (BadOption, Unavailable) as error:
+        if not constraint.opening:
+            raise
+        log.info("Answers are not held to their form: %s", error)
+        return None
 
 
 def _grammar(compiler: Any, constraint: Constraint) -> str:
@@ -130,10 +215,9 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason told")
 
 
-def _with_bits(words: Tensor, tokens: frozenset[int]) -> Tensor:
+def _set_bits(words: Tensor, tokens: frozenset[int]) -> None:
     for token in tokens:
         words[token // 32] |= 1 << (token % 32) if token % 32 < 31 else -(1 << 31)
-    return words
 
 
 def _llguidance() -> Any:

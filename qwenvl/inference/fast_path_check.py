@@ -26,8 +26,9 @@ from . import cuda_graphs
 from .active_request import ActiveRequest
 from .generic import PlainExecutor, model_inputs
 from .loaded_model import LoadedModel
+from .logits import Drafts
 from .memory_model import MemoryModel
-from .scheduler import Drafts, Scheduler
+from .scheduler import Scheduler
 from .speculative.adaptive import AdaptiveSpeculation
 
 log = logging.getLogger(__name__)
@@ -160,9 +161,11 @@ def turn_off(loaded: LoadedModel, problems: dict[str, Problem]) -> None:
         norms.remove(loaded.model)
     if problems.get(GRAPHS):
         cuda_graphs.disable(loaded.model)
-    for name, adaptive in ((LOOKUP, loaded.adaptive_lookup), (MTP, loaded.adaptive_mtp)):
-        if problems.get(name):
-            adaptive.turn_off()
+    if problems.get(LOOKUP):  # drafts of both kinds are verified in one way
+        loaded.adaptive_lookup.turn_off()
+        loaded.adaptive_forced.turn_off()
+    if problems.get(MTP):
+        loaded.adaptive_mtp.turn_off()
 
 
 def disagreement(
@@ -206,7 +209,7 @@ class _Drafting(Scheduler):
         super().__init__(*given)
         self._draft = draft
 
-    def _lookup_drafts(self) -> Drafts:
+    def _drafts_on_host(self) -> Drafts:
         if not self._batch.can_verify:
             return []
         return [self._draft(active) if active else [] for active in self._slots]

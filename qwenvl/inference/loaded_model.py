@@ -21,10 +21,11 @@ from .speculative.adaptive import AdaptiveSpeculation
 
 class LoadedModel(Protocol):
     """A transformers model with its weights, tokenizer and image processor, and the memory around
-    it. ``adaptive_lookup`` and ``adaptive_mtp`` keep what was measured of prompt lookup and of the
-    MTP head from call to call."""
+    it. ``adaptive_forced``, ``adaptive_lookup`` and ``adaptive_mtp`` keep what was measured of
+    tokens that a grammar forces, of prompt lookup and of the MTP head from call to call."""
 
     batch_limits: BatchLimits
+    adaptive_forced: AdaptiveSpeculation
     adaptive_lookup: AdaptiveSpeculation
     adaptive_mtp: AdaptiveSpeculation
     chat_template: ChatTemplate

@@ -8,13 +8,21 @@ scheduler then takes note of every step before it starts the next one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..media.image_processor import pinned
+from .constraints import Matcher
 from .sequence import Row
+from .speculative.verify import MAX_DRAFT_TOKENS
+
+Drafts = Sequence[Sequence[int]]
+"""For each slot the tokens that its row may continue with."""
 
 
 class RowTensors:
@@ -49,11 +57,11 @@ class LogitsStage(RowTensors):
     """A logits stage for ``rows``, all of one model, and ``vocabulary`` tokens; rows that do not
     want it keep their scores.
 
-    ``is_stateless``: scores change in the same way whatever was generated, so drafts can be
-    verified behind it. ``needs_host``: ``prepare`` depends on tokens given to ``accept``.
+    ``can_verify``: drafts can be verified behind it: it can be applied to several tokens of a row
+    at once. ``needs_host``: ``prepare`` depends on the tokens that rows have by then.
     """
 
-    is_stateless = False
+    can_verify = False
     needs_host = False
 
     def __init__(self, rows: Sequence[Row], device: torch.device, vocabulary: int):
@@ -65,11 +73,16 @@ class LogitsStage(RowTensors):
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """On the host, before every step."""
+        """On the host, before every step's tokens are chosen."""
+
+    def prepare_drafts(self, drafts: Drafts, skip: int) -> Drafts:
+        """On the host, before ``drafts`` are verified behind so many other tokens of their rows:
+        what of them can be accepted at all. For stages that ``can_verify``."""
+        return drafts
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """``scores`` float32 ``[rows, ..., V]``, changed; the given tensor stays as it is. ``...``
-        are further tokens of a row, given to stateless stages only."""
+        """``scores`` float32 ``[rows, V]``, changed; in place where that is quicker. A stage that
+        ``can_verify`` takes ``[rows, new, V]`` too, for ``new`` tokens of each row."""
         raise NotImplementedError
 
     def observe(self, tokens: Tensor) -> None:
@@ -83,7 +96,7 @@ class TokenBans(LogitsStage):
     """Tokens that are never generated: those that stand for media in a prompt. Text has no use for
     them, and a conversation that held one would lack a picture for it."""
 
-    is_stateless = True
+    can_verify = True
 
     def __init__(self, rows: Sequence[Row], device: torch.device, vocabulary: int):
         super().__init__(rows, device, vocabulary)
@@ -94,7 +107,7 @@ class TokenBans(LogitsStage):
         return bool(row.banned_ids)
 
     def __call__(self, scores: Tensor) -> Tensor:
-        return scores.index_fill(-1, self._banned, -torch.inf)
+        return scores.index_fill_(-1, self._banned, -torch.inf)
 
 
 class Penalties(LogitsStage):
@@ -201,15 +214,18 @@ class GrammarMask(LogitsStage):
     """Holds answers to their constraints: only tokens that a row's matcher allows can come next. A
     thought before the answer is free."""
 
+    can_verify = True
     needs_host = True
 
     def __init__(self, rows: Sequence[Row], device: torch.device, vocabulary: int):
         super().__init__(rows, device, vocabulary)
         self._rows, self._vocabulary = list(rows), vocabulary
-        self._shifts = torch.arange(32, dtype=torch.int32, device=device)
-        words = -(-vocabulary // 32)
-        # A bit for each token; all of a row without a constraint.
-        self.state = {"allowed": torch.full((len(rows), words), -1, dtype=torch.int32).to(device)}
+        self._bits = torch.arange(32, dtype=torch.int32, device=device)
+        # For each row, behind its last token and behind each of a draft: a bit for each token.
+        shape = (len(rows), 1 + MAX_DRAFT_TOKENS, -(-vocabulary // 32))
+        self.state = {"allowed": torch.full(shape, -1, dtype=torch.int32, device=device)}
+        self._on_host: Any = None
+        self._held: list[int] = []  # slots
 
     @classmethod
     def is_wanted(cls, row: Row) -> bool:
@@ -228,20 +244,69 @@ class GrammarMask(LogitsStage):
         self._rows = [self._rows[slot] for slot in slots]
 
     def prepare(self) -> None:
+        masks = self._masks_on_host(1)
+        for slot, matcher in self._matchers():
+            matcher.fill(masks[slot, 0])
+        self._upload(1)
+
+    def prepare_drafts(self, drafts: Drafts, skip: int) -> Drafts:
+        count = 1 + skip + max(map(len, drafts))
+        masks, possible = self._masks_on_host(count), list(drafts)
+        for slot, matcher in self._matchers():
+            draft = possible[slot] = matcher.possible(drafts[slot])
+            matcher.fill(masks[slot, skip])
+            matcher.fill_behind(draft, masks[slot, skip + 1 :])
+        self._upload(count)
+        return possible
+
+    def _matchers(self) -> Iterator[tuple[int, Matcher]]:
+        """Slots whose next tokens are held to a grammar, with its matcher, which knows all tokens
+        so far."""
+        self._held = []
         for slot, row in enumerate(self._rows):
             if row.matcher is None or row.thinking or row.finish_reason is not None:
                 continue
-            answer = row.output_ids[row.thought_length :]
-            words = row.matcher.allowed(answer, after_thought=row.thought_length > 0)
-            held = self.state["allowed"][slot]
-            count = min(len(words), len(held))
-            held[:count] = words[:count].to(self._device)
-            held[count:] = 0  # models have more rows in their last layer than tokens
+            row.matcher.follow(row.answer_ids, after_thought=row.thought_length > 0)
+            self._held.append(slot)
+            yield slot, row.matcher
+
+    def _masks_on_host(self, count: int) -> Tensor:
+        """Masks for ``count`` tokens of each row that forbid nothing yet, to be changed and then
+        uploaded. Those before are on the device by now: the tokens chosen by them are known."""
+        allowed = self.state["allowed"]
+        if not allowed.is_cuda:
+            self._on_host = allowed
+        elif self._on_host is None or self._on_host.shape != allowed.shape:
+            self._on_host = pinned(torch.empty_like(allowed, device="cpu"), allowed.device)
+        self._on_host[:, :count] = -1
+        return self._on_host
+
+    def _upload(self, count: int) -> None:
+        allowed = self.state["allowed"]
+        if self._on_host is not allowed:
+            allowed[:, :count].copy_(self._on_host[:, :count], non_blocking=True)
 
     def __call__(self, scores: Tensor) -> Tensor:
-        bits = (self.state["allowed"][:, :, None] >> self._shifts) & 1
-        allowed = bits.bool().flatten(1)[:, : self._vocabulary]
-        return scores.masked_fill(~allowed, -torch.inf)
+        allowed = self.state["allowed"]
+        allowed = allowed[:, 0] if scores.ndim == 2 else allowed[:, : scores.shape[1]]
+        if not scores.is_cuda:
+            return self._masked_where_needed(scores, allowed)
+        bits = ((allowed[..., None] >> self._bits) & 1).bool().flatten(-2)
+        return scores.masked_fill_(~bits[..., : self._vocabulary], -torch.inf)
+
+    def _masked_where_needed(self, scores: Tensor, allowed: Tensor) -> Tensor:
+        """On a processor, masks over a whole vocabulary take as long as a good part of the model.
+        A greedy row whose likeliest token is allowed needs none."""
+        likeliest = scores.argmax(-1, keepdim=True)
+        word = allowed.gather(-1, likeliest // 32) >> (likeliest % 32).int()
+        others = [range(size) for size in scores.shape[1:-1]]
+        for place in itertools.product(self._held, *others):
+            if word[place] & 1 and can_verify(self._rows[place[0]]):
+                continue
+            forbidden = np.unpackbits((~allowed[place]).numpy().view(np.uint8), bitorder="little")
+            bits = torch.from_numpy(forbidden[: self._vocabulary]).bool()
+            scores[place].masked_fill_(bits, -torch.inf)
+        return scores
 
 
 STAGES: tuple[type[LogitsStage], ...] = (TokenBans, Penalties, ThoughtCloser, GrammarMask)
@@ -249,7 +314,9 @@ STAGES: tuple[type[LogitsStage], ...] = (TokenBans, Penalties, ThoughtCloser, Gr
 
 
 def can_verify(row: Row) -> bool:
-    """Whether the next tokens of ``row`` are the likeliest ones by the model's own scores, so that
-    drafts can be verified against these."""
-    changing = (stage for stage in STAGES if not stage.is_stateless)
-    return row.sampling.temperature == 0 and not any(stage.is_wanted(row) for stage in changing)
+    """Whether the next tokens of ``row`` are the likeliest ones by the scores that stages which
+    can verify leave, so that drafts can be verified against these."""
+    changing = (stage for stage in STAGES if not stage.can_verify)
+    waits = row.matcher is not None and row.matcher.is_waiting
+    greedy = row.sampling.temperature == 0
+    return greedy and not waits and not any(stage.is_wanted(row) for stage in changing)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NumericalError
-from .logits import STAGES, LogitsStage, RowTensors, ThoughtCloser
+from .logits import STAGES, Drafts, LogitsStage, RowTensors, ThoughtCloser
 from .sequence import Row
 
 BUFFERED_NUMBERS = 256
@@ -66,8 +66,8 @@ class Sampler(RowTensors):
         self.any_logprobs = any(row.logprobs for row in self.rows)
         wanted = [stage for stage in STAGES if any(map(stage.is_wanted, self.rows))]
         self._active = [self._stage(stage) for stage in wanted]
-        self._stateless = [stage for stage in self._active if stage.is_stateless]
-        self._stateful = [stage for stage in self._active if not stage.is_stateless]
+        self._verifying = [stage for stage in self._active if stage.can_verify]
+        self._stateful = [stage for stage in self._active if not stage.can_verify]
 
     def _stage(self, kind: type[LogitsStage]) -> LogitsStage:
         if kind not in self._stages:
@@ -89,7 +89,7 @@ class Sampler(RowTensors):
     @property
     def verify_key(self) -> Hashable:
         """The same of ``verify``."""
-        return self.any_logprobs
+        return self.any_logprobs, tuple(map(type, self._verifying))
 
     def add(self, others: Sequence[Sampler]) -> None:
         """Appends the rows of ``others``."""
@@ -144,6 +144,13 @@ class Sampler(RowTensors):
                 self.state["uniform"][slot] = numbers.float().to(self._device)
             self._used_numbers[slot] += 1
 
+    def prepare_drafts(self, drafts: Drafts, skip: int) -> Drafts:
+        """Before each ``verify``: what of ``drafts``, behind so many other tokens of their rows,
+        can be accepted at all."""
+        for stage in self._verifying:
+            drafts = stage.prepare_drafts(drafts, skip)
+        return drafts
+
     def sample(self, logits: Tensor) -> Sampled:
         """The next token of each row for ``logits`` ``[rows, V]``. Counts them as generated.
         Changes tensors in place only, and reads none back to the host."""
@@ -167,9 +174,11 @@ class Sampler(RowTensors):
         return self._sampled(raw, best, tokens)
 
     def _scores(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The model's own scores, and what stateless stages make of them."""
+        """The model's own scores, and what stages that can verify make of them."""
         raw = scores = logits.float()
-        for stage in self._stateless:
+        if self._active and (self.any_logprobs or raw is logits):
+            scores = raw.clone()
+        for stage in self._verifying:
             scores = stage(scores)
         return raw, scores
 

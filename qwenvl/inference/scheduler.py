@@ -19,7 +19,7 @@ from .active_request import ActiveRequest
 from .batch import Batch, NewRow
 from .executor import Executor
 from .loaded_model import LoadedModel, model_runner
-from .logits import can_verify
+from .logits import Drafts, can_verify
 from .memory_model import MemoryModel
 from .prefill import Prefiller
 from .sequence import SampledToken
@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 
 _MEMORY_SHARE = 0.9  # of the free memory; the rest is left to others
 _MAX_SPECULATIVE_ROWS = 4  # with more rows a pass has enough to do without drafts
-
-Drafts = list[list[int]]
-"""For each slot the tokens that its row may continue with."""
 
 
 class Scheduler(Executor):
@@ -50,6 +47,7 @@ class Scheduler(Executor):
         self._prefilled: list[tuple[ActiveRequest, NewRow]] = []  # not yet in a slot
         self._in_flight: deque[list[ActiveRequest | None]] = deque()  # ``_slots`` at each launch
         self._prefilling: int | None = None  # the request whose prompt is being prefilled
+        self._forced = loaded.adaptive_forced
         self._lookup, self._mtp = loaded.adaptive_lookup, loaded.adaptive_mtp
         self._draft_source = self._lookup  # of the last drafts
         self._batch: Any = None
@@ -163,19 +161,22 @@ class Scheduler(Executor):
             return
         self._check_ram(self._batch.kv_cache.growth_bytes(1 + MAX_DRAFT_TOKENS))
         start = time.perf_counter()
-        if self._batch.needs_host or self._lookup_drafts() or self._may_speculate(self._mtp):
+        if self._batch.needs_host or self._drafts_on_host() or self._may_speculate(self._mtp):
             self._collect(drain=True)  # tokens in flight may change what comes next
+        sources = (self._forced, self._lookup, self._mtp)
         if drafts := self._drafts():
             tokens_a_row = self._verify(drafts)
             if self._batch.steady:
                 self._draft_source.record_verify(time.perf_counter() - start, tokens_a_row)
-            (self._lookup if self._draft_source is self._mtp else self._mtp).record_skip()
+            for source in sources:
+                if source is not self._draft_source:
+                    source.record_skip()
         elif self._slots:
             self._batch.launch()
             self._in_flight.append(list(self._slots))
             self._collect()
             if self._batch.steady:
-                for source in (self._lookup, self._mtp):
+                for source in sources:
                     source.record_decode(time.perf_counter() - start)
 
     def _collect(self, drain: bool = False) -> None:
@@ -194,19 +195,25 @@ class Scheduler(Executor):
 
     def _drafts(self) -> Drafts:
         """What to verify now; nothing where that would not pay. Sets ``_draft_source``."""
-        if drafts := self._lookup_drafts():
-            self._draft_source = self._lookup
+        if drafts := self._drafts_on_host():
             return drafts
         if self._may_speculate(self._mtp):
             self._draft_source = self._mtp
             return self._batch.draft_by_mtp()
         return [[] for _ in self._slots] if self._batch.has_deferred else []
 
-    def _lookup_drafts(self) -> Drafts:
-        if not self._may_speculate(self._lookup):
-            return []
-        drafts = [active.draft() if active else [] for active in self._slots]
-        return drafts if any(drafts) else []
+    def _drafts_on_host(self) -> Drafts:
+        """Of tokens that a grammar forces, or else by prompt lookup."""
+        for source, draft in (
+            (self._forced, ActiveRequest.forced),
+            (self._lookup, ActiveRequest.draft),
+        ):
+            if self._may_speculate(source):
+                drafts = [draft(active) if active else [] for active in self._slots]
+                if any(drafts):
+                    self._draft_source = source
+                    return drafts
+        return []
 
     def _may_speculate(self, source: AdaptiveSpeculation) -> bool:
         """Whether drafts of ``source`` can be verified now, and pay as far as is known."""

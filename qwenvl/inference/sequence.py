@@ -63,6 +63,11 @@ class Row:
         return thought + self.sampling.max_new_tokens
 
     @property
+    def answer_ids(self) -> list[int]:
+        """The generated tokens behind the thought."""
+        return self.output_ids[self.thought_length :]
+
+    @property
     def remaining(self) -> int:
         """Tokens until the answer's limit."""
         return self.sampling.max_new_tokens - (len(self.output_ids) - self.thought_length)
