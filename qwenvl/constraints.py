@@ -108,6 +108,60 @@ def from_lark(grammar: str) -> Constraint:
     return Constraint("lark", _source(grammar))
 
 
+def from_items(keys: Mapping[str, Sequence[int]], strict: str) -> Constraint | None:
+    """JSON as the models write boxes and points, bare or in a fence. ``keys``: those of
+    coordinates, each with how many numbers it can have.
+
+    ``strict`` is one of ``STRICT``. ``on``: from the answer's first token on it is a list of
+    objects, each with one of ``keys``. ``auto``: from where the answer opens its JSON on it is JSON
+    of any form in which ``keys`` have that many numbers, or none; an answer in words ("there is
+    none") stays as it is, for a model that has found nothing shall not have to invent it. ``off``:
+    None."""
+    if strict not in STRICT:
+        raise BadOption(f"There is no strict {strict!r}. Choose one of {', '.join(STRICT)}.")
+    if strict == "off":
+        return None
+    numbers = [
+        rf'"\"{key}\":" " "? "[" S NUMBER ("," S NUMBER){{{count - 1}}} S "]"'
+        for key, counts in keys.items()
+        for count in counts
+    ]
+    source = (_ANY_FORM if strict == "auto" else _ITEMS) + _COMMON
+    if strict == "auto":
+        numbers += [rf'"\"{key}\":" " "? ("[" S "]" | "null")' for key in keys]
+    opening = _JSON_OPENINGS if strict == "auto" else ()
+    return Constraint("lark", source.replace("NUMBERS", " | ".join(numbers)), opening)
+
+
+STRICT = ("auto", "on", "off")
+"""Whether answers are held to the form that their reader expects, see ``from_items``."""
+
+_JSON_OPENINGS = ("```json", "[{", "[\n", "[\t", '{"')
+
+_ITEMS = r"""
+start: "```json" S list S "```" | list
+list: "[" S (item ("," S item)* S)? "]"
+item: "{" S (member "," S)* numbers ("," S member)* S "}"
+member: KEY ":" " "? scalar
+"""
+_ANY_FORM = r"""
+start: "```json" S (list | object) S "```" | list | object
+list: "[" S (value ("," S value)* S)? "]"
+object: "{" S (member ("," S member)* S)? "}"
+member: numbers | KEY ":" " "? value
+value: list | object | scalar
+"""
+# White space is bounded: weak models write blanks without end.
+_COMMON = r"""
+numbers: NUMBERS
+scalar: STRING | NUMBER | "true" | "false" | "null"
+S: /(\n[ \t]{0,16}| )?/
+KEY: STRING & ~/"(bbox|point)_2d"/
+NUMBER: /-?[0-9]{1,6}(\.[0-9]{1,8})?/
+STRING: /"([^"\\\x00-\x1f]|\\["\\\/bfnrt]|\\u[0-9a-fA-F]{4})*"/
+"""
+
+
 def _source(text: str) -> str:
     if len(text) > MAX_SOURCE:
         raise BadOption(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from .. import coordinates
+from .. import constraints, coordinates
 from ..errors import BadOption, UnreadableReply
 from ..replies import read_items, says_none
 from ..replies import scores as scoring
@@ -22,6 +22,11 @@ _FORMAT = {
     "boxes": "Report bbox coordinates in JSON format.",
     "points": "Output the point coordinates in JSON format.",
 }
+# By key; where points are asked for, the models give boxes at times.
+_NUMBERS: Mapping[str, Mapping[str, Sequence[int]]] = {
+    "boxes": {"bbox_2d": (4,)},
+    "points": {"point_2d": (2,), "bbox_2d": (4,)},
+}
 _NAME_SEPARATOR = re.compile(r"[,，、;；\n]+")
 # Phrases, which are not names of categories: "the person on the left".
 _PHRASE = re.compile(r"(?:the|this|that|these|those) |(?:\S+ ){3}", re.IGNORECASE)
@@ -33,6 +38,7 @@ def ground(
     max_count: int = 0,
     min_score: float = 0,
     scores: bool = False,
+    strict: str = "auto",
 ) -> Task:
     """The task to locate ``find``: names separated by commas, or one referring expression ("the
     person on the left").
@@ -45,7 +51,8 @@ def ground(
     with ``bbox_2d`` ``[x1, y1, x2, y2]`` or ``point_2d`` ``[x, y]`` in whole pixels of the picture,
     ``label``, the other members of its object and, if much of a box lay outside the picture,
     ``outside`` (see ``coordinates.PixelMapper``); its ``text`` is JSON of coordinates, label and
-    score alone. Raises ``BadOption``.
+    score alone. ``strict``: whether replies are held to JSON, see ``constraints.from_items``.
+    Raises ``BadOption``.
     """
     names = _names(find)
     if not names:
@@ -70,6 +77,7 @@ def ground(
         greedy=True,
         max_new_tokens=2048,
         logprobs=scores or min_score > 0,
+        constraint=constraints.from_items(_NUMBERS[kind], strict),
     )
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from .. import coordinates
+from .. import constraints, coordinates
 from ..errors import BadOption, UnreadableReply
 from ..fine_tunes import FineTune
 from ..replies import (
@@ -35,6 +35,9 @@ OUTPUTS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Output formats, each with the model makers' own prompt."""
+
+_NUMBERS = {"bbox_2d": (4, 8)}
+"""Of the box of a line, or the corners of one that is not level."""
 
 _LENGTHS = {"plain": 4096, "markdown": 8192, "html": 8192, "lines": 8192}
 """Tokens: a dense page in HTML, or with a box for each line, takes about twice its text."""
@@ -87,6 +90,7 @@ def ocr(
     fine_tune: FineTune | None = None,
     min_score: float = 0,
     scores: bool = False,
+    strict: str = "auto",
 ) -> Task:
     """The task to read all text. ``output`` is a key of ``OUTPUTS``:
 
@@ -100,6 +104,7 @@ def ocr(
     to be asked, where it has a prompt for that output. A picture without text gives "" and no
     boxes. ``scores``: compute them for the boxes (see ``replies.scores``); ``min_score``, 0 to 1,
     computes them too, and leaves out what has a lower one: boxes, and of ``lines`` their text.
+    ``strict``: whether replies with ``lines`` are held to JSON, see ``constraints.from_items``.
     Raises ``BadOption``.
     """
     if output not in OUTPUTS:
@@ -116,6 +121,7 @@ def ocr(
         greedy=True,
         max_new_tokens=_LENGTHS[output],
         logprobs=scores,
+        constraint=constraints.from_items(_NUMBERS, strict) if output == "lines" else None,
     )
     return _tuned(plain, output, hint, fine_tune) if fine_tune else plain
 
@@ -133,7 +139,8 @@ def _tuned(task: Task, output: str, hint: str, fine_tune: FineTune) -> Task:
         return reader(text, replace(context, family=replace(context.family, box_scale=scale)))
 
     asked = prompt.rstrip() + hint if hint else prompt
-    return replace(task, prompt=asked, parse=parse, max_new_tokens=max(_LENGTHS.values()))
+    length = max(_LENGTHS.values())
+    return replace(task, prompt=asked, parse=parse, max_new_tokens=length, constraint=None)
 
 
 def read_any(text: str, context: ReplyContext) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -12,12 +13,18 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
-from asking import ask, picture
+import torch
+from asking import Always, Never, ask, picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl import constraints
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import BadOption, Unavailable
 from qwen_vl_suite.qwenvl.inference import constraints as grammars
+from qwen_vl_suite.qwenvl.inference.active_request import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
+from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
+from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
 from qwen_vl_suite.qwenvl.types import Constraint, LocalSpec, Request
 
 pytest.importorskip("llguidance")
@@ -88,6 +95,154 @@ def test_the_plain_executor_keeps_to_the_form_too(checkpoint: Callable[..., Path
     subject = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu", optimize="off"))
     (response,) = subject.generate([held(constraints.from_schema(SCHEMA))])
     assert json.loads(response.text)["kind"] in ("cat", "dog")
+
+
+LIST = constraints.from_schema(
+    {"type": "array", "minItems": 2, "maxItems": 2, "items": json.loads(json.dumps(SCHEMA))}
+)
+DRAFTED = [held(LIST), held(YES_NO), held(constraints.from_regex("(ab){20}c?"))]
+
+
+@pytest.mark.usefixtures("step_policy")
+@pytest.mark.parametrize("step_policy", ["as on the CPU", "as on CUDA"], indirect=True)
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "qwen3_5"])
+def test_drafts_never_change_an_answer_that_is_held(
+    family: str, backend: Callable[..., LocalBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drafts of forced tokens, by prompt lookup, and of anything; one row and several."""
+    subject = backend(family)
+    sources = ("adaptive_forced", "adaptive_lookup")
+    for source in sources:
+        monkeypatch.setattr(subject, source, Never())
+    alone = [subject.generate([request])[0] for request in DRAFTED]
+    assert json.loads(alone[0].text) and alone[2].text.startswith("ab" * 20)
+    draw = random.Random(3)
+
+    def anything(_active: ActiveRequest) -> list[int]:
+        return [draw.randrange(200) for _ in range(draw.randrange(MAX_DRAFT_TOKENS + 1))]
+
+    for tried in ("forced", "lookup", "anything"):
+        for source in sources:
+            named = source.endswith("forced" if tried == "forced" else "lookup")
+            monkeypatch.setattr(subject, source, Always() if named else Never())
+        if tried == "anything":
+            monkeypatch.setattr(ActiveRequest, "draft", anything)
+        for rows in (1, 3):
+            monkeypatch.setattr(subject, "batch_limits", BatchLimits(rows=rows))
+            assert subject.generate(DRAFTED) == alone, (tried, rows)
+
+
+def test_what_a_grammar_forces_is_not_decoded_token_by_token(
+    backend: Callable[..., LocalBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, passes = backend("qwen3_vl"), []
+    step = ModelRunner.step
+
+    def counted(self: ModelRunner, *given: Any) -> Any:
+        passes[-1] += 1
+        return step(self, *given)
+
+    monkeypatch.setattr(ModelRunner, "step", counted)
+    monkeypatch.setattr(subject, "adaptive_lookup", Never())
+    for source in (Never(), Always()):
+        passes.append(0)
+        monkeypatch.setattr(subject, "adaptive_forced", source)
+        (response,) = subject.generate([held(constraints.from_regex("The answer is (yes|no)!"))])
+        assert response.text in ("The answer is yes!", "The answer is no!")
+    assert passes[1] < passes[0] / 2
+
+
+BOXES = constraints.from_items({"bbox_2d": (4,)}, "auto")
+BOX = '{"bbox_2d": [1, 20, 300, 999], "label": "a cat"}'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"```json\n[\n\t{BOX},\n\t{BOX}\n]\n```",
+        f"```json\n[{BOX}, {BOX}]\n```",
+        f"[\n  {BOX}\n]",
+        f"Here they are: [{BOX}]",
+        f"```json\n{BOX}\n```",
+        '[{"label": "a \\"b\\"", "bbox_2d": [0.5, 0.25, 1, 1], "score": 0.5, "seen": true}]',
+        '[\n    {\n        "bbox_2d": [1, 2, 3, 4],\n        "label": "x"\n    }\n]',
+        "```json\n[]\n```",
+        "There is none [in this picture], I think.",
+        'no { brackets [ that open "anything"',
+        '```json\n{"nothing": "found"}\n```',
+        '[{"bbox_2d": [], "label": "none"}]',
+        '```json\n{"objects": [{"bbox": [1, 2, 3, 4]}]}\n```',
+        "```python\nprint([1])\n```",
+    ],
+)
+def test_a_reply_in_its_usual_form_stays_as_it_is(
+    reply: str, backend: Callable[..., LocalBackend]
+) -> None:
+    template = backend("qwen3_vl").chat_template
+    ids = template.tokenizer.encode(reply, add_special_tokens=False)
+    matcher, words = grammars.matcher(BOXES, template), torch.empty(100, dtype=torch.int32)
+    for count, token in enumerate([*ids, min(template.eos_ids)]):
+        matcher.follow(ids[:count])
+        matcher.fill(words)
+        assert words[token // 32] >> (token % 32) & 1, template.decode(ids[: count + 1])
+
+
+@given(
+    items=st.lists(
+        st.fixed_dictionaries(
+            {"bbox_2d": st.lists(st.integers(0, 1000) | st.floats(0, 1, width=16), min_size=4)},
+            optional={"label": st.text(max_size=9), "": st.none() | st.booleans() | st.text()},
+        ).map(lambda item: {**item, "bbox_2d": [round(x, 4) for x in item["bbox_2d"][:4]]}),
+        max_size=3,
+    ),
+    indent=st.sampled_from([None, 2, "\t"]),
+    ascii_only=st.booleans(),
+    strict=st.sampled_from(["auto", "on"]),
+)
+@settings(max_examples=60)
+def test_any_list_of_boxes_fits(
+    items: Any, indent: Any, ascii_only: bool, strict: str, backend: Callable[..., LocalBackend]
+) -> None:
+    template = backend("qwen3_vl").chat_template
+    text = json.dumps(items, indent=indent, ensure_ascii=ascii_only)
+    form = constraints.from_items({"bbox_2d": (4,)}, strict)
+    matcher = grammars.matcher(dataclasses.replace(form, opening=()), template)
+    ids = template.tokenizer.encode(text, add_special_tokens=False)
+    assert matcher.possible(ids) == ids
+
+
+@pytest.mark.parametrize(
+    ("begun", "refused"),
+    [
+        ("```json\n[", "x"),
+        (f"[{BOX}", "x"),
+        (f"[{BOX}]", "and"),
+        ('[{"label": "x", "bbox_2d": [1, 2', "]"),
+        ('Boxes:\n```json\n[\n\t{"bbox_2d": ', "x"),
+    ],
+)
+def test_a_reply_is_held_from_where_it_opens_its_json(
+    begun: str, refused: str, backend: Callable[..., LocalBackend]
+) -> None:
+    template = backend("qwen3_vl").chat_template
+    encode = template.tokenizer.encode
+    matcher, words = grammars.matcher(BOXES, template), torch.empty(100, dtype=torch.int32)
+    ids = encode(begun, add_special_tokens=False)
+    for count in range(len(ids) + 1):
+        matcher.follow(ids[:count])
+    matcher.fill(words)
+    first = encode(refused, add_special_tokens=False)[0]
+    assert not words[first // 32] >> (first % 32) & 1
+
+
+def test_without_llguidance_a_reply_that_may_be_free_is_free(
+    backend: Callable[..., LocalBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammars, "_GRAMMARS", WeakKeyDictionary())
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    free = ask("What is it?", picture(64, 64), tokens=12)
+    asked = dataclasses.replace(free, constraint=BOXES)
+    assert backend("qwen3_vl").generate([asked]) == backend("qwen3_vl").generate([free])
 
 
 def test_a_thought_is_free_and_the_answer_is_not(backend: Callable[..., LocalBackend]) -> None:
