@@ -78,6 +78,7 @@ class Grounding(io.ComfyNode):
                     "touchscreen.",
                     **sockets.ADVANCED,
                 ),
+                sockets.strict(),
             ],
             outputs=[
                 io.String.Output(
@@ -132,6 +133,7 @@ class Grounding(io.ComfyNode):
         mask: Any = None,
         min_score: Any = 0.0,
         screen: Any = SCREENS[0],
+        strict: Any = sockets.STRICT[0],
     ) -> io.NodeOutput:
         asked = lists.mapped(
             _question,
@@ -145,6 +147,7 @@ class Grounding(io.ComfyNode):
             mask,
             min_score,
             screen,
+            strict,
         )
         answers = answer_all([question for _, question in asked], draw=True)
         questions = [question for _, question in asked]
@@ -188,6 +191,7 @@ def _question(
     mask: Any,
     min_score: float,
     screen: str,
+    strict: str,
 ) -> tuple[Search, Question]:
     looked_for = search(
         sockets.words(find),
@@ -195,6 +199,7 @@ def _question(
         max_count,
         min_score,
         screen=sockets.choice("screen", screen, SCREENS),
+        strict=sockets.choice("strict", strict, sockets.STRICT),
     )
     question = Question(
         model,

@@ -87,6 +87,7 @@ class OCR(io.ComfyNode):
                     "other model.",
                     **sockets.ADVANCED,
                 ),
+                sockets.strict(),
             ],
             outputs=[
                 io.String.Output("text", tooltip="One text a picture.", is_output_list=True),
@@ -107,6 +108,7 @@ class OCR(io.ComfyNode):
         when_unreadable: Any = sockets.STOP,
         mask: Any = None,
         preset: Any = fine_tunes.AUTO,
+        strict: Any = sockets.STRICT[0],
     ) -> io.NodeOutput:
         questions = lists.mapped(
             _question,
@@ -119,6 +121,7 @@ class OCR(io.ComfyNode):
             when_unreadable,
             mask,
             preset,
+            strict,
         )
         answers = answer_all(questions, draw=True)
         results = [result for found in answers for result in found]
@@ -144,6 +147,7 @@ def _question(
     when_unreadable: str,
     mask: Any,
     preset: str,
+    strict: str,
 ) -> Question:
     language = language or {}
     chosen = sockets.choice("language", language.get("language"), [*LANGUAGES, _OTHER])
@@ -151,6 +155,7 @@ def _question(
         sockets.choice("output", output, OUTPUTS),
         sockets.words(language.get("other_language")) if chosen == _OTHER else chosen,
         fine_tunes.preset(preset, model.name),
+        strict=sockets.choice("strict", strict, sockets.STRICT),
     )
     longest_side = PAGE_SIZES[sockets.choice("page_size", page_size, PAGE_SIZES)]
     if page_size == _PAGE_SIZE and task.longest_side:

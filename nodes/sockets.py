@@ -12,6 +12,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl import coordinates
+from ..qwenvl.constraints import STRICT
 from ..qwenvl.errors import BadOption
 from ..qwenvl.media import draw, images
 from ..qwenvl.types import Box, Result, Size
@@ -59,6 +60,19 @@ def length(max_new_tokens: int) -> dict[str, int]:
 
 
 STOP = "stop"
+
+
+def strict() -> Any:
+    """Whether replies are held to JSON."""
+    return io.Combo.Input(
+        "strict",
+        options=list(STRICT),
+        default=STRICT[0],
+        tooltip="Holds what the model writes to JSON that can be read. auto: from where it begins "
+        "its JSON, so that it can say in words that nothing is there. on: from the first word, so "
+        "that a weak model may write a box where nothing is. off: free.",
+        **ADVANCED,
+    )
 
 
 def unreadable(kept: str = "the raw reply and no boxes") -> io.Combo.Input:

@@ -53,7 +53,8 @@ def ocr(options: argparse.Namespace) -> int:
     from ..tasks import ocr as task
 
     fine_tune = preset(options.preset, Path(spec_of(options).checkpoint).name)
-    asked = task.ocr(options.output, options.language, fine_tune, options.min_score, options.scores)
+    scores = (options.min_score, options.scores)
+    asked = task.ocr(options.output, options.language, fine_tune, *scores, options.strict)
     return _answer(options, asked)
 
 
@@ -67,6 +68,7 @@ def ground(options: argparse.Namespace) -> int:
         options.min_score,
         options.scores,
         options.screen,
+        options.strict,
     )
     return _answer(options, found.task, found)
 

@@ -61,6 +61,7 @@ def _command(
 
 
 def _add_tasks(subparsers: Any) -> None:
+    from ..constraints import STRICT
     from ..grounding import KINDS
     from ..tasks.act import SCREENS
     from ..tasks.describe import STYLES
@@ -96,6 +97,11 @@ def _add_tasks(subparsers: Any) -> None:
     )  # fmt: skip
     for parser in (ocr, ground):
         _add_scores(parser)
+        parser.add_argument(
+            "--strict", choices=STRICT, default=STRICT[0],
+            help="hold replies to JSON: auto, from where they begin it; on, from the first word "
+            "(default: %(default)s)",
+        )  # fmt: skip
 
     extract = _command(
         subparsers, answering.extract, "write what pictures show as JSON of a given form",

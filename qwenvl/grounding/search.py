@@ -76,6 +76,7 @@ def search(
     min_score: float = 0,
     scores: bool = False,
     screen: str = act.SCREENS[0],
+    strict: str = "auto",
 ) -> Search:
     """A search for ``find``: queries as ``queries`` reads them, each asked in a request of its own.
     For the kind ``action`` all of it is one goal, to be reached on the ``screen`` (see
@@ -88,7 +89,7 @@ def search(
     if kind == act.KIND:
         return Search({well_formed(find).strip(): act.act(find, screen, min_score, scores)})
     tasks = {
-        words: ground.ground(words, kind, max_count, min_score, scores)
+        words: ground.ground(words, kind, max_count, min_score, scores, strict)
         for words in queries(find) or ("",)
     }
     return Search(tasks, max_count)
