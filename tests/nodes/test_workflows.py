@@ -18,7 +18,8 @@ from saved import NOTES, WORKFLOWS, read, values
 CORE = json.loads((ROOT / "tests/golden/core_nodes.json").read_text(encoding="utf-8"))
 # Sockets that take the type of what is connected to them.
 ANY = "COMFY_MATCHTYPE_V3"
-GROWING = "COMFY_AUTOGROW_V3"
+# Inputs that hold others, saved as "name.inner".
+NESTING = ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3")
 KINDS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": str}
 
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -95,7 +96,7 @@ def test_nodes_are_known_with_their_sockets(nodes: Any, path: Path) -> None:
             # The front end saves an upload button as an input of its own.
             if item["name"] != "upload":
                 name = item["name"].split(".")[0]
-                assert inputs[name] in (item["type"], GROWING), (node["type"], item["name"])
+                assert inputs[name] in (item["type"], *NESTING), (node["type"], item["name"])
         saved = node.get("outputs", [])
         assert [item["name"] for item in saved] == [name for name, _ in outputs], node["type"]
         for item, (_, kind) in zip(saved, outputs, strict=True):
