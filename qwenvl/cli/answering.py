@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from ..fine_tunes import preset
 from ..grounding import Search
 from ..media.documents import Resolution
 from ..media.pixel_bounds import with_longest_side
+from ..replies.tables import tables
 from ..types import LocalSpec, Result, Sampling, Task
 from ..unicode import well_formed
 from .inputs import Input, expanded
 from .model_names import checkpoint_of
 from .output import as_json, print_json, print_message, print_result
 from .portions import OrderedResults, Portion, read_portions
+from .writing import DocumentWriter
 
 SOME_FAILED, NOTHING_DONE, UNREADABLE = 1, 2, 3
 """Exit statuses of failures; ``parser.EXIT_STATUS`` explains them."""
@@ -52,9 +54,13 @@ def describe(options: argparse.Namespace) -> int:
 def ocr(options: argparse.Namespace) -> int:
     from ..tasks import ocr as task
 
+    if options.out is None and (options.output == "pdf" or options.csv):
+        wanted = "--output pdf" if options.output == "pdf" else "--csv"
+        raise BadOption(f"{wanted} writes files: name a folder for them with --out.")
     fine_tune = preset(options.preset, Path(spec_of(options).checkpoint).name)
+    output = "lines" if options.output == "pdf" else options.output
     scores = (options.min_score, options.scores)
-    asked = task.ocr(options.output, options.language, fine_tune, *scores, options.strict)
+    asked = task.ocr(output, options.language, fine_tune, *scores, options.strict)
     return _answer(options, asked)
 
 
@@ -101,14 +107,20 @@ def _answer(options: argparse.Namespace, task: Task, search: Search | None = Non
     inputs, resolution = expanded(options.images, options.pages or ""), resolution_of(options, task)
     check_page_options(options, inputs)
     several = len(inputs) > 1
+    held: Portion = {}  # the pictures that are asked about now
+    writer = _writer(options, inputs)
 
-    def show(found: Input, result: Result) -> None:
+    def show(number: int, result: Result) -> None:
+        found = inputs[number]
         more = {"counts": search.counts(result)} if search else {}
         _show(found, result, options, several, more)
+        if writer:
+            writer.add(found, held[number], result)
 
-    results = OrderedResults(lambda number, result: show(inputs[number], result))
+    results = OrderedResults(show)
     try:
         with (
+            closing(writer) if writer else nullcontext(),
             CACHE.lease(spec_of(options)) as backend,
             closing(read_portions(inputs, resolution)) as portions,
         ):
@@ -117,6 +129,8 @@ def _answer(options: argparse.Namespace, task: Task, search: Search | None = Non
             given = {name: value for name, value in given.items() if value is not None}
             sampling = dataclasses.replace(own, **given)
             for portion in portions:
+                held.clear()
+                held.update(portion)
                 accepted = _answer_portion(
                     backend, task, portion, sampling, results, options, search
                 )
@@ -134,6 +148,12 @@ def _answer(options: argparse.Namespace, task: Task, search: Search | None = Non
     if results.failed or results.shown < len(inputs):
         return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
     return UNREADABLE if results.unreadable else 0
+
+
+def _writer(options: argparse.Namespace, inputs: Sequence[Input]) -> DocumentWriter | None:
+    """What writes the documents of the ocr command, where it is to write any."""
+    folder = getattr(options, "out", None)
+    return DocumentWriter(folder, options.output, inputs, options.csv) if folder else None
 
 
 def resolution_of(options: argparse.Namespace, task: Task | None = None) -> Resolution:
@@ -236,10 +256,12 @@ def _show(
             row["page"] = found.page
         row |= as_json(result)
         row |= {"thinking": result.thinking, "finish_reason": result.finish_reason, **more}
+        if options.run is ocr:
+            row["tables"] = [dataclasses.asdict(table) for table in tables(result.text)]
         if options.run is extract:
             row["complete"] = result.is_complete
         if result.error:
             row["error"] = result.error
         print_json(row)
-    elif not result.error:
+    elif not result.error and getattr(options, "out", None) is None:
         print_result(f"{name}:\n{result.text}\n" if several else result.text)

@@ -72,7 +72,18 @@ def _add_tasks(subparsers: Any) -> None:
     describe.add_argument("--style", choices=tuple(STYLES), default="detailed")
     describe.add_argument("--prompt", default="", help="own words in place of a style")
     ocr = _command(subparsers, answering.ocr, "read the text in pictures", parents=common)
-    ocr.add_argument("--output", choices=tuple(OUTPUTS), default="plain")
+    ocr.add_argument(
+        "--output", choices=(*OUTPUTS, "pdf"), default="plain",
+        help="pdf: the pages under invisible lines of text, to be searched; it needs --out",
+    )  # fmt: skip
+    ocr.add_argument(
+        "--out", metavar="FOLDER",
+        help="write a document for each input there: .txt, .md, .html or .pdf, with figures cut "
+        "out beside it; without --json nothing else is printed",
+    )  # fmt: skip
+    ocr.add_argument(
+        "--csv", action="store_true", help="with --out: each table beside it as CSV, too"
+    )
     ocr.add_argument("--language", default="auto")
     ocr.add_argument(
         "--preset", choices=PRESETS, default=AUTO,

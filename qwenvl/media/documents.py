@@ -142,7 +142,7 @@ class Document:
         return torch.from_numpy(pixels).movedim(-1, 0)
 
     def _opened(self) -> Any:
-        pdfium = _pypdfium2()
+        pdfium = load_pypdfium2()
         if self._path.is_dir():
             raise BadDocument(f"{self.name} is a folder. Name the PDF files in it.")
         password = os.environ.get(PASSWORD)
@@ -178,7 +178,7 @@ class Document:
         self._used += 1
         try:
             return closing(self._pdf.get_page(number - 1))
-        except _pypdfium2().PdfiumError as error:
+        except load_pypdfium2().PdfiumError as error:
             raise self._bad(number, "is damaged, and cannot be read") from error
 
     def _bad(self, number: int, what: str) -> BadImage:
@@ -219,7 +219,8 @@ def rendered(
             yield number, error
 
 
-def _pypdfium2() -> Any:
+def load_pypdfium2() -> Any:
+    """The library. Raises ``Unavailable`` without it."""
     try:
         import pypdfium2
     except ImportError as error:

@@ -227,7 +227,7 @@ def blocks(text: str, cut: bool = False) -> list[Block]:
                     break
             continue
         block = None
-        if count < MAX_ITEMS and (block := _block(name, tag[3])):
+        if count < MAX_ITEMS and (block := block_of(tag)):
             count += 1
         if block and inside and inside[-1].box == block.box:
             block = None
@@ -244,7 +244,9 @@ def blocks(text: str, cut: bool = False) -> list[Block]:
     return found
 
 
-def _block(name: str, attributes: str) -> Block | None:
+def block_of(tag: re.Match[str]) -> Block | None:
+    """The block, still empty, that an opening tag with a ``data-bbox`` of four numbers begins."""
+    name, attributes = tag[2].lower(), tag[3]
     found = _DATA_BBOX.search(attributes)
     if not found:
         return None

@@ -24,6 +24,7 @@ from ..replies import (
 )
 from ..replies import scores as scoring
 from ..replies.bbox import MAX_ITEMS, parse_numbers
+from ..replies.figures import OLMOCR
 from ..types import Box, ReplyContext, Result, Task
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
@@ -177,6 +178,24 @@ def _page(answer: str) -> Result | None:
     return Result(text=answer[front_matter.end() :].strip(), data=page)
 
 
+def _figures_in_pixels(page: Result, context: ReplyContext) -> Result:
+    """An olmOCR page with its figures, whose places are those in the picture that the model was
+    shown, in pixels of the original, and as boxes."""
+    boxes: list[Box] = []
+
+    def in_pixels(found: re.Match[str]) -> str:
+        left, top, width, height = (int(found[group]) for group in range(2, 6))
+        values = (left, top, left + width, top + height)
+        box = coordinates.to_box(values, context, found[1]) if len(boxes) < MAX_ITEMS else None
+        if box is None:
+            return found[0]
+        boxes.append(box)
+        x1, y1, x2, y2 = coordinates.integer_box(box)
+        return f"![{found[1]}](page_{x1}_{y1}_{x2 - x1}_{y2 - y1}.png)"
+
+    return replace(page, text=OLMOCR.sub(in_pixels, page.text), boxes=tuple(boxes))
+
+
 def _scalar(text: str) -> Any:
     return _SCALARS.get(text.lower(), int(text) if text.isascii() and text.isdigit() else text)
 
@@ -184,7 +203,7 @@ def _scalar(text: str) -> Any:
 def _read_plain(text: str, context: ReplyContext) -> Result:
     answer = _answer(text)
     if (page := _page(answer)) is not None:
-        return page
+        return _figures_in_pixels(page, context)
     answer = strip_fence(answer)
     return Result(text="" if _says_no_text(answer) else answer)
 
@@ -237,7 +256,7 @@ def _read_markdown(text: str, context: ReplyContext, min_score: float = 0) -> Re
     if _says_no_text(answer):
         return Result(text="")
     if (page := _page(answer)) is not None:
-        return page
+        return _figures_in_pixels(page, context)
     context, answer = _with_declared_size(answer, context)
     mapper = coordinates.PixelMapper(context)
     boxes: list[Box] = []

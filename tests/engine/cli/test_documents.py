@@ -103,3 +103,124 @@ def test_pages_are_rendered_a_portion_ahead_at_most(run, model, tmp_path, monkey
     status, rows, _ = run("ocr", path, "--json")
     assert (status, [row["page"] for row in rows]) == (0, list(range(1, 21)))
     assert max(ahead) <= 6, "the portion being answered, and the next"
+
+
+PAGE_ONE = (
+    "# Report\n<!-- Image (0, 500, 1000, 1000) -->\n\n"
+    "<table><tr><th>a</th><th>b</th></tr><tr><td colspan=2>1</td></tr></table>"
+)
+
+
+def test_a_document_with_its_figures_and_tables(run, model, pdf, tmp_path):
+    from PIL import Image
+
+    model(PAGE_ONE, "Page two", "")
+    status, out, err = run("ocr", pdf, "--output", "markdown", "--out", tmp_path / "new", "--csv")
+    assert (status, out) == (0, "")
+    written = tmp_path / "new" / "pages.md"
+    assert f"written: {written}" in err
+    assert written.read_text() == (
+        "<!-- Page 1 -->\n\n# Report\n![image](pages/page1-figure1.png)\n\n"
+        "<table><tr><th>a</th><th>b</th></tr><tr><td colspan=2>1</td></tr></table>\n"
+        "\n<!-- Page 2 -->\n\nPage two\n"
+        "\n<!-- Page 3 -->\n\n\n"
+    )
+    with Image.open(tmp_path / "new" / "pages" / "page1-figure1.png") as figure:
+        assert figure.size == (911, 644)
+        assert figure.getpixel((400, 300)) == (255, 0, 0)
+    table = (tmp_path / "new" / "pages" / "page1-table1.csv").read_text(encoding="utf-8-sig")
+    assert table == "a,b\n1,1\n"
+
+
+def test_tables_are_in_the_line_of_their_page(run, model, pdf):
+    model(PAGE_ONE)
+    _, rows, _ = run("ocr", pdf, "--output", "markdown", "--pages", "1", "--json")
+    (table,) = rows[0]["tables"]
+    assert table["rows"] == [["a", "b"], ["1", "1"]] and table["headers"] == 1
+    assert table["source"].startswith("<table>")
+
+
+def test_html_keeps_its_figures_too(run, model, pdf, tmp_path):
+    model('<div class="image" data-bbox="0 0 500 500"><img alt="x"></div><p>Text</p>')
+    run("ocr", pdf, "--pages", "1", "--output", "html", "--out", tmp_path)
+    assert '<img src="pages/page1-figure1.png" alt="x">' in (tmp_path / "pages.html").read_text()
+    assert (tmp_path / "pages" / "page1-figure1.png").is_file()
+
+
+def test_pictures_of_one_name_are_documents_of_their_own(run, model, tmp_path):
+    from PIL import Image
+
+    paths = [tmp_path / folder / "scan.png" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        Image.new("RGB", (40, 30)).save(path)
+    model("one", "two")
+    status, rows, _ = run("ocr", *paths, "--out", tmp_path / "new", "--json")
+    assert status == 0 and [row["text"] for row in rows] == ["one", "two"]
+    found = {path.name: path.read_text() for path in (tmp_path / "new").iterdir()}
+    assert found == {"scan.txt": "one\n", "scan-2.txt": "two\n"}
+
+
+def test_a_page_without_an_answer_is_said_to_be_missing(run, model, tmp_path):
+    plan = write_pdf(tmp_path / "plan.pdf", [(14400, 14400, RED), (100, 100, BLUE)])
+    model("read")
+    status, _, _ = run("ocr", plan, "--dpi", "200", "--out", tmp_path)
+    assert status == 1
+    first, second = (tmp_path / "plan.txt").read_text().split("\f")
+    assert first.startswith("[No answer: Page 1 of plan.pdf would be 40000x40000")
+    assert second == "read\n"
+
+
+def test_a_searchable_pdf(run, model, pdf, tmp_path):
+    import pypdfium2
+
+    model('[{"bbox_2d": [100, 500, 900, 600], "text_content": "漢字 words"}]', "[]", "[]")
+    status, out, _ = run("ocr", pdf, "--output", "pdf", "--out", tmp_path / "new")
+    assert (status, out) == (0, "")
+    with pypdfium2.PdfDocument(tmp_path / "new" / "pages.pdf") as found:
+        assert [page.get_size() for page in found] == [(595, 842), (300, 150), (100, 100)]
+        text = found[0].get_textpage()
+        assert text.get_text_range() == "漢字 words"
+        assert text.count_rects() == 1
+        left, bottom, right, top = text.get_rect(0)
+    expected = (59.5, 842 * 0.4, 595 * 0.9, 421)
+    assert (left, bottom, right, top) == pytest.approx(expected, abs=1.5)
+    assert documents.Document(tmp_path / "new" / "pages.pdf").picture(1, documents.Resolution(500))[
+        :, 450, 100
+    ].tolist() == pytest.approx([255, 0, 0], abs=3)
+
+
+@pytest.mark.parametrize("options", [("--output", "pdf"), ("--csv",)])
+def test_files_need_a_folder(run, model, pdf, options):
+    model("read")
+    status, _, err = run("ocr", pdf, *options)
+    assert status == 2 and "name a folder for them with --out" in err
+
+
+def test_an_input_is_never_written_over(run, model, pdf):
+    before = pdf.read_bytes()
+    model("[]")
+    status, _, err = run("ocr", pdf, "--output", "pdf", "--out", pdf.parent)
+    assert status == 2 and "is one of the inputs" in err
+    assert pdf.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_to(run, model, pdf):
+    model("read")
+    status, _, err = run("ocr", pdf, "--out", pdf)
+    assert status == 2 and "cannot be written to" in err
+
+
+def test_a_full_disk_stops_with_what_is_whole(run, model, pdf, tmp_path, monkeypatch):
+    from qwen_vl_suite.qwenvl.cli import writing
+
+    def add(self, found, picture, result, plain=writing._TextPages.add):
+        if found.page == 2:
+            raise OSError(28, "No space left on device")
+        plain(self, found, picture, result)
+
+    monkeypatch.setattr(writing._TextPages, "add", add)
+    model("one", "two", "three")
+    status, _, err = run("ocr", pdf, "--out", tmp_path / "new")
+    assert status == 1 and "No space left on device" in err
+    assert (tmp_path / "new" / "pages.txt").read_text() == "one\n"
