@@ -4,13 +4,13 @@ The scenes are the engine's own (`qwenvl/doctor/scenes`). See README.md.
 """
 
 if __package__ == "nano":  # python -m nano.train, in the pack's folder
-    from qwenvl import constraints, model_cache, run, types
+    from qwenvl import constraints, model_cache, run, score, types
     from qwenvl.doctor import matching, scenes
     from qwenvl.tasks.describe import describe
     from qwenvl.tasks.extract import extract
     from qwenvl.tasks.ground import ground
 else:  # a part of the pack
-    from ..qwenvl import constraints, model_cache, run, types
+    from ..qwenvl import constraints, model_cache, run, score, types
     from ..qwenvl.doctor import matching, scenes
     from ..qwenvl.tasks.describe import describe
     from ..qwenvl.tasks.extract import extract
@@ -25,5 +25,6 @@ __all__ = [
     "model_cache",
     "run",
     "scenes",
+    "score",
     "types",
 ]

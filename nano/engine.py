@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import model_cache, run, types
+from . import model_cache, run, score, types
 
 _PORTION = 64  # pictures that are held at once
 _LENGTH = 160  # tokens: longer replies have lost their thread
@@ -27,16 +27,25 @@ def answers(backend: Any, asked: Sequence[tuple[Any, types.Task]]) -> list[types
     found: list[types.Result] = []
     for at in range(0, len(asked), _PORTION):
         queries = [
-            run.Query(
-                task, _pixels(picture), sampling=types.Sampling(_LENGTH), keep_unreadable=True
-            )
+            run.Query(task, pixels(picture), sampling=types.Sampling(_LENGTH), keep_unreadable=True)
             for picture, task in asked[at : at + _PORTION]
         ]
         found += run.answer_all(backend, queries)
     return found
 
 
-def _pixels(picture: Any) -> Any:
+def scores(backend: Any, pairs: Sequence[score.Pair]) -> list[float]:
+    """The score of each pair, in order. Raises the error of one that has none."""
+    found: list[float] = []
+    for value in score.score_all(backend, pairs):
+        if isinstance(value, Exception):
+            raise value
+        found.append(value)
+    return found
+
+
+def pixels(picture: Any) -> Any:
+    """A PIL picture as the engine takes it."""
     import numpy as np
     import torch
 

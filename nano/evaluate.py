@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from . import kinds, matching, questions, scenes, scored
+from . import captions, kinds, matching, questions, scenes, scored
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = "evaluation"
@@ -222,6 +222,7 @@ def main() -> None:
     began = time.time()
     figures = evaluate(Answerer(args.checkpoint), args.scenes)
     figures |= scored.figures(args.checkpoint, args.scenes)
+    figures |= captions.figures(args.checkpoint, args.scenes)
     figures |= kinds.figures(args.checkpoint, args.scenes)
     print(f"{time.time() - began:.0f} s", file=sys.stderr)
     if args.json:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from qwen_vl_suite.nano import (
     batches,
+    captions,
     config,
     engine,
     evaluate,
@@ -199,7 +200,7 @@ def test_boxes_are_right_where_a_thing_asked_for_lies_under_its_name(monkeypatch
     drawn = {}
     for k in range(6):
         scene = scenes.draw(f"test scores {k}")
-        drawn[engine._pixels(scene.picture).numpy().tobytes()] = scene
+        drawn[engine.pixels(scene.picture).numpy().tobytes()] = scene
 
     def reply(request: Request) -> Reply | str:
         scene = drawn[request.images[0].numpy().tobytes()]
@@ -213,3 +214,34 @@ def test_boxes_are_right_where_a_thing_asked_for_lies_under_its_name(monkeypatch
     figures = scored.figures(CHECKPOINT, 6, "test scores")
     assert figures["score_auroc"] == 1 and figures["score_unscored_boxes"] == 0
     assert figures["score_right_boxes"] and figures["score_wrong_boxes"]
+
+
+def test_a_wrong_caption_names_what_is_not_there():
+    for k in range(40):
+        scene = scenes.draw(f"test captions {k}")
+        if not scene.shapes:
+            continue
+        one, whole = captions.captions(scene, random.Random(k))
+        there = {f"{shape.colour} {shape.kind}" for shape in scene.shapes}
+        assert one[1].split(" ", 1)[1] in there and one[2].split(" ", 1)[1] not in there
+        assert one[1] in whole[1] and one[2] in whole[2]
+        assert whole[1].count(",") == whole[2].count(",") == len(scene.shapes) - 1
+
+
+def test_figures_of_captions_are_whole_where_the_right_ones_fit_better(monkeypatch):
+    right = set()
+    for k in range(6):
+        scene = scenes.draw(f"test captions {k}")
+        if scene.shapes:
+            rng = random.Random(f"test captions words {k}")
+            right |= {made[1] for made in captions.captions(scene, rng)}
+
+    def rate(request, texts):
+        fits = request.prompt.split('"')[1] in right
+        return [0.9 if fits else 0.1, 0, 0.1 if fits else 0.9, 0]
+
+    backend = ScriptedBackend(scores=rate)
+    monkeypatch.setattr(engine, "opened", lambda folder: nullcontext(backend))
+    figures = captions.figures(CHECKPOINT, 6, "test captions")
+    assert figures.pop("captions") >= 2
+    assert set(figures.values()) == {1.0}

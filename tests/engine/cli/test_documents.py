@@ -44,6 +44,13 @@ def test_pages_and_pictures_in_the_order_given(run, model, pdf, tmp_path):
     ]  # fmt: skip
 
 
+def test_the_pages_that_fit_a_question_best(run, model, pdf):
+    model("", scores=[[1, 0, 3, 0], [3, 0, 1, 0], [1, 0, 1, 0]])
+    status, rows, _ = run("score", pdf, "--text", "How many?", "--top", "2", "--json")
+    assert status == 0
+    assert [(row["page"], row["score"], row["rank"]) for row in rows] == [(2, 0.75, 1), (3, 0.5, 2)]
+
+
 def test_as_text_each_page_is_named(run, model, pdf):
     model("one", "two")
     _, out, _ = run("ocr", pdf, "--pages", "-2", "--longest-side", "100")
