@@ -107,7 +107,7 @@ def check_writes(family: Family, name: str) -> None:
     if family.retrieval is None:
         return
     raise UnsuitableModel(
-        f"{name} is {_DOES[family.retrieval.kind]}, and writes no text: it cannot describe "
+        f"{name} is {_DOES[family.retrieval.kind]}. It writes nothing, so it cannot describe "
         "pictures, read them or find things in them. Use it in Qwen-VL Score (python -m qwenvl "
         "score), and choose a model that writes here, such as Qwen3-VL-4B-Instruct."
     )

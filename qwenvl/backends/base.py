@@ -40,7 +40,8 @@ class Backend(Protocol):
     ) -> list[Response]:
         """Answers in the order of ``requests``, each as if it were asked alone, with the
         ``input_sizes`` of all its pictures. A request that fails has its error in its own
-        response."""
+        response. Raises ``UnsuitableModel`` for a model that writes no text (see ``retrieval``),
+        before anything is loaded."""
         ...
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from ..errors import BadImage, BadOption, QwenVLError, Unavailable
 from ..families import DEFAULT, FAMILIES
 from ..observer import Observer
+from ..retrieval import check_writes
 from ..types import Family, Request, Response
 from .base import Place, check_candidates
 from .scripted_replies import Replay, Reply, Script, tokenize
@@ -92,6 +93,7 @@ class ScriptedBackend:
         observer = observer or Observer()
         for request in requests:
             request.sampling.validate()
+        check_writes(self.family, self.family.title)
         with self._turn:
             self._check_open()
             self.requests += requests

@@ -65,6 +65,13 @@ _OLDER = (
     ("qwen2_5_omni", "Qwen2.5-Omni-3B", 12.0),
     ("qwen2_5_omni", "Qwen2.5-Omni-7B", 22.4),
 )
+# Rerankers and embedding models, see ``retrieval``.
+_RETRIEVAL = (
+    ("qwen3_vl", "Qwen3-VL-Reranker-2B", 4.3),
+    ("qwen3_vl", "Qwen3-VL-Reranker-8B", 17.5),
+    ("qwen3_vl", "Qwen3-VL-Embedding-2B", 4.3),
+    ("qwen3_vl", "Qwen3-VL-Embedding-8B", 16.3),
+)
 
 
 def _rows() -> Iterator[tuple[str, str, float]]:
@@ -77,10 +84,11 @@ def _rows() -> Iterator[tuple[str, str, float]]:
         if small is not None:
             yield model_type, f"{name}-FP8", small
     yield from _OLDER
+    yield from _RETRIEVAL
 
 
 CATALOGUE: Mapping[str, CatalogueEntry] = {
     f"Qwen/{name}": CatalogueEntry(f"Qwen/{name}", model_type, round(size * _GB))
     for model_type, name, size in _rows()
 }
-"""By ``repo_id``, newest generations first."""
+"""By ``repo_id``, newest generations first, and at the end those that only compare."""

@@ -27,6 +27,8 @@ from .sampler import numerical_error
 
 T = TypeVar("T")
 
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16)
+
 
 class _Pass(Protocol):
     """Runs a prompt, and what may stand behind it."""
@@ -117,10 +119,14 @@ class CandidateScorer(PromptReader[list[float]]):
 
     def _head_rows(self, state: Tensor) -> Tensor | None:
         """The output embeddings ``[candidates, hidden size]`` of candidates of one token each;
-        None where some are longer, or the weights are packed."""
-        weight = self._loaded.model.get_output_embeddings().weight
-        plain = weight.is_floating_point() and weight.shape[1:] == state.shape
-        if not plain or any(len(ids) != 1 for ids in self._candidates):
+        None where some are longer, or the head is no plain matrix."""
+        head = self._loaded.model.get_output_embeddings()
+        weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+        if not isinstance(weight, Tensor) or weight.dtype not in _PLAIN or bias is not None:
+            return None
+        if weight.shape[1:] != state.shape:
+            return None
+        if any(len(ids) != 1 for ids in self._candidates):
             return None
         rows: Tensor = weight[[ids[0] for ids in self._candidates]]
         return rows

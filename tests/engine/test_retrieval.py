@@ -234,7 +234,9 @@ def test_what_writes_no_text_refuses_to_describe_before_it_is_loaded(
     make: Make, name: str, said: str
 ) -> None:
     backend = opened(make("qwen3_vl", name))
-    with pytest.raises(UnsuitableModel, match=rf"^{name} is {said}: .*Qwen-VL Score.*such as"):
+    with pytest.raises(
+        UnsuitableModel, match=rf"^{name} is {said}: .*writes nothing.*Qwen-VL Score.*such as"
+    ):
         run.answer(backend, describe("short"), SHOWN)
     assert backend.place == "disk"
 
