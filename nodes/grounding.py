@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..qwenvl.grounding import KINDS, Search, search
+from ..qwenvl.query import Method
 from ..qwenvl.tasks.act import SCREENS
-from . import host, lists, panels, sockets
+from . import host, lists, panels, regions, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
 
@@ -79,6 +81,30 @@ class Grounding(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
                 sockets.strict(),
+                sockets.MaskOrBoxes.Input(
+                    "inside",
+                    optional=True,
+                    tooltip="Look only inside here: what a mask shows white, or boxes that were "
+                    "found before. Each is shown to the model by itself, cut out and enlarged.",
+                ),
+                io.Int.Input(
+                    "tile_size",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=64,
+                    tooltip="For small things in large pictures: the model is also shown the "
+                    "picture's tiles of this many pixels, enlarged and overlapping, each asked "
+                    "about by itself. 0: only the picture as a whole.",
+                    **sockets.ADVANCED,
+                ),
+                io.Boolean.Input(
+                    "look_again",
+                    default=False,
+                    tooltip="Shows the model each box once more, cut out with a margin, and takes "
+                    "the new box where the model is surer of it. One more question a box.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -134,6 +160,9 @@ class Grounding(io.ComfyNode):
         min_score: Any = 0.0,
         screen: Any = SCREENS[0],
         strict: Any = sockets.STRICT[0],
+        inside: Any = None,
+        tile_size: Any = 0,
+        look_again: Any = False,
     ) -> io.NodeOutput:
         asked = lists.mapped(
             _question,
@@ -148,6 +177,9 @@ class Grounding(io.ComfyNode):
             min_score,
             screen,
             strict,
+            inside,
+            tile_size,
+            look_again,
         )
         answers = answer_all([question for _, question in asked], draw=True)
         questions = [question for _, question in asked]
@@ -192,6 +224,9 @@ def _question(
     min_score: float,
     screen: str,
     strict: str,
+    inside: Any,
+    tile_size: int,
+    look_again: bool,
 ) -> tuple[Search, Question]:
     looked_for = search(
         sockets.words(find),
@@ -200,14 +235,25 @@ def _question(
         min_score,
         screen=sockets.choice("screen", screen, SCREENS),
         strict=sockets.choice("strict", strict, sockets.STRICT),
+        tile=tile_size,
+        look_again=look_again,
     )
-    question = Question(
+    return looked_for, Question(
         model,
         looked_for.task,
         images,
         sockets.length(max_new_tokens),
         mask=mask,
         keep_unreadable=when_unreadable != sockets.STOP,
-        method_of=lambda number: looked_for.method,
+        method_of=_methods(looked_for, images, inside),
     )
-    return looked_for, question
+
+
+def _methods(looked_for: Search, images: Any, inside: Any) -> Callable[[int], Method | None]:
+    """How to ask about each picture of ``images``, by its number."""
+    if inside is None:
+        return lambda number: looked_for.method
+    batch = images if images.ndim == 4 else images[None]
+    found = regions.regions(inside, len(batch), tuple(batch.shape[1:3]))
+    searches = [looked_for.within(own) for own in found]
+    return lambda number: searches[number].method

@@ -24,6 +24,8 @@ Model = io.Custom("QWEN_VL")
 BoundingBoxes = io.Custom("BOUNDING_BOX")
 # Likewise: older ComfyUI has no ``io.Array``, nor a node that takes one.
 Elements = io.Custom("ARRAY")
+# Both are taken, as ``io.MultiType`` would say it in newer ComfyUI.
+MaskOrBoxes = io.Custom("MASK,BOUNDING_BOX")
 
 ADVANCED: Mapping[str, Any] = {"optional": True, "extra_dict": {"advanced": True}}
 """Arguments of an advanced, optional input, in a form that every ComfyUI with V3 accepts."""

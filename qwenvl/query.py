@@ -29,9 +29,9 @@ class Query:
     The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
     ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
     its text, instead of an exception. ``logprobs``: the result has the reply's tokens with their
-    log-probabilities, and its boxes and points have scores. ``method``: None for one request. With
-    one, a request that fails fails the query, unless ``keep_unreadable``: then the method is sent
-    the failed result too."""
+    log-probabilities, and its boxes and points have scores.
+    ``method``: None for one request. One of a method's own queries that fails, fails the whole
+    query, unless it has ``keep_unreadable``: then the method is sent its failed result too."""
 
     task: Task
     picture: Tensor | BadImage

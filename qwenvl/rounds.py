@@ -61,8 +61,15 @@ class Course:
             (self.answer,), self.pending = answers, ()
             return
         self._responses += [answer.response for answer in answers]
-        failed = next((answer for answer in answers if answer.result.error), None)
-        if failed and not self.query.keep_unreadable:
+        failed = next(
+            (
+                answer
+                for answer, asked in zip(answers, self.pending, strict=True)
+                if answer.result.error and not asked.keep_unreadable
+            ),
+            None,
+        )
+        if failed:
             steps.close()
             self.answer, self.pending = failed, ()
         else:

@@ -13,6 +13,7 @@ from ..backends.base import Backend
 from ..errors import BadImage, BadOption, QwenVLError
 from ..fine_tunes import preset
 from ..grounding import Search
+from ..grounding.regions import Region
 from ..media.documents import Resolution
 from ..media.pixel_bounds import with_longest_side
 from ..replies.tables import tables
@@ -75,7 +76,11 @@ def ground(options: argparse.Namespace) -> int:
         options.scores,
         options.screen,
         options.strict,
+        tile=options.tile,
+        look_again=options.look_again,
     )
+    if options.inside:
+        found = found.within([Region(area) for area in options.inside])
     return _answer(options, found.task, found)
 
 

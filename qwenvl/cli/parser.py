@@ -103,6 +103,19 @@ def _add_tasks(subparsers: Any) -> None:
     )  # fmt: skip
     ground.add_argument("--max-count", type=_integer, default=0, help="0: as many as there are")
     ground.add_argument(
+        "--inside", action="append", type=_area, metavar="X,Y,W,H",
+        help="look only inside this rectangle of each picture, in its pixels; may repeat: each is "
+        "shown to the model by itself",
+    )  # fmt: skip
+    ground.add_argument(
+        "--tile", type=_integer, default=0, metavar="N",
+        help="for small things in large pictures: show the model tiles of N by N pixels too",
+    )  # fmt: skip
+    ground.add_argument(
+        "--look-again", action="store_true",
+        help="show the model each box once more, and take the new one where it is surer of it",
+    )  # fmt: skip
+    ground.add_argument(
         "--logprobs", action="store_true",
         help="with --json: the reply itself and each of its tokens' log-probability",
     )  # fmt: skip
@@ -286,6 +299,19 @@ def _integer(text: str) -> int:
     except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
     raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+
+
+def _area(text: str) -> tuple[int, int, int, int]:
+    """``X,Y,W,H`` in pixels to left, top, right and bottom."""
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        x = y = width = height = -1
+    if min(x, y) < 0 or min(width, height) < 1 or max(x + width, y + height) > _MAX_SIDE:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no rectangle: give X,Y,WIDTH,HEIGHT in pixels, as 10,20,300,200"
+        )
+    return x, y, x + width, y + height
 
 
 def _size(text: str) -> Size:

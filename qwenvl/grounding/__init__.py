@@ -2,6 +2,6 @@
 again. What one request asks, and how its reply is read, is ``tasks.ground``, and ``tasks.act`` for
 actions on a screen."""
 
-from .search import KINDS, Search, queries, search
+from .searches import KINDS, Search, queries, search
 
 __all__ = ["KINDS", "Search", "queries", "search"]

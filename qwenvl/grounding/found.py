@@ -16,25 +16,27 @@ from ..types import Box, Point, Result, Token
 @dataclass(frozen=True)
 class Found:
     """One box or point. ``entry`` and ``data``: what it is in the result's ``text`` and ``data``.
-    ``tile``: the part of the picture that the model was shown, in the picture's pixels."""
+    ``tile``: the part of the picture that the model was shown, in the picture's pixels; ``query``:
+    what was looked for."""
 
     shape: Box | Point
     entry: Mapping[str, Any]
     data: Mapping[str, Any]
     tile: Tile
+    query: str = ""
 
-    def tagged(self, query: str) -> Found:
-        """With the query that it answers, last in both of its forms."""
-        named = {"query": query}
+    def tagged(self) -> Found:
+        """With the query, last in both of its forms."""
+        named = {"query": self.query}
         return dataclasses.replace(self, entry={**self.entry, **named}, data={**self.data, **named})
 
 
-def found_in(result: Result, tile: Tile) -> list[Found]:
+def found_in(result: Result, tile: Tile, query: str = "") -> list[Found]:
     """What a reply about ``tile`` holds, in pixels of the picture."""
     shapes: Sequence[Box | Point] = result.boxes or result.points
     entries = json.loads(result.text) if shapes else []
     return [
-        Found(to_picture(shape, tile), _moved(entry, tile), _moved(data, tile), tile)
+        Found(to_picture(shape, tile), _moved(entry, tile), _moved(data, tile), tile, query)
         for shape, entry, data in zip(shapes, entries, result.data if shapes else [], strict=True)
     ]
 
@@ -57,10 +59,13 @@ class CountedResult(Result):
 
 
 def joined(
-    found: Mapping[str, Sequence[Found]], replies: Sequence[Result], notes: Sequence[str] = ()
+    found: Mapping[str, Sequence[Found]],
+    queries: int,
+    replies: Sequence[Result],
+    notes: Sequence[str] = (),
 ) -> Result:
     """One result of what was ``found``, by query, with what else there is to tell of the
-    ``replies`` behind it.
+    ``replies`` behind it. Where there were several ``queries``, each item has its own.
 
     Where all of these failed, the first of them; where some did, a note says so.
     """
@@ -74,7 +79,7 @@ def joined(
             f"be read. {failed[0].error}",
         )
     reasons = [reply.finish_reason for reply in replies if not reply.error]
-    items = [item for own in found.values() for item in own]
+    items = [item if queries == 1 else item.tagged() for own in found.values() for item in own]
     shapes = [item.shape for item in items]
     return CountedResult(
         json.dumps([item.entry for item in items], ensure_ascii=False),

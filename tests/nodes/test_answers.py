@@ -256,6 +256,43 @@ def test_a_line_that_cannot_be_read_is_no_line_without_a_find(
     assert json.loads(counts[0]) == {"cat": 1}, "nothing is said of what was not answered"
 
 
+def test_grounding_looks_only_inside_a_mask_or_boxes(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    def found(inside: Any, count: int = 1) -> tuple[list[tuple[int, ...]], Any]:
+        model, backend = scripted(BOXES.format("cat"))
+        _, (boxes,), *_ = run_node(
+            "QVL_Grounding", model=model, images=pictures[:count], find="cat", inside=inside
+        )
+        shown = [tuple(request.images[0].shape[-2:]) for request in backend.requests]
+        return shown, [[(box["x"], box["y"], box["width"]) for box in frame] for frame in boxes]
+
+    mask = torch.zeros(1, 50, 100)  # half the pictures' size
+    mask[:, 20:40, 10:30] = 1
+    assert found(mask) == ([(48, 48)], [[(20, 40, 20)]])
+    assert found(mask, 2)[1] == [[(20, 40, 20)]] * 2
+    two = torch.cat([mask, mask.roll(40, 2)])
+    assert found(two) == ([(48, 48)] * 2, [[(20, 40, 20), (100, 40, 20)]])
+    assert found(two, 2) == ([(48, 48)] * 2, [[(20, 40, 20)], [(100, 40, 20)]])
+    box = {"x": 20, "y": 40, "width": 40, "height": 40}
+    assert found([[box], []], 2) == ([(48, 48)], [[(20, 40, 20)], []])
+    assert found(torch.zeros(1, 64, 64)) == ([], [[]])
+    for wrong in (torch.zeros(1, 2, 3, 4), torch.full((1, 8, 8), float("nan")), "here"):
+        with pytest.raises(BadOption):
+            found(wrong)
+
+
+def test_grounding_in_tiles_and_once_more(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted(BOXES.format("cat"))
+    run_node(
+        "QVL_Grounding", model=model, images=pictures[:1], find="cat", tile_size=100,
+        look_again=True,
+    )  # fmt: skip
+    assert backend.batches == [4, 4] and backend.requests[0].logprobs
+
+
 def test_grounding_points(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
     model, _ = scripted('[{"point_2d": [500, 250], "label": "nose"}]')
     found, (boxes,), _, points, (mask,), *_ = run_node(

@@ -198,6 +198,19 @@ def test_an_action_can_be_parsed(run):
     assert row["data"]["arguments"] == {"action": "click", "coordinate": [1000, 500]}
 
 
+def test_regions_tiles_and_a_second_look(run, model, pictures):
+    backend = model(BOXES)
+    _, (row,), _ = run("ground", pictures[0], "--find", "cat", "--inside", "20,10,100,50", "--json")
+    assert tuple(backend.requests[0].images[0].shape[-2:]) == (70, 120)
+    assert row["boxes"] == [box(10 + 12, 0 + 14, 24, 14, "cat")] and row["counts"] == {"cat": 1}
+    backend = model(BOXES)
+    run("ground", pictures[0], "--find", "cat", "--tile", "100", "--look-again", "--json")
+    assert backend.batches == [4, 3] and backend.requests[0].logprobs
+    for wrong in ("1,2,3", "a", "1,2,0,4", "-1,2,3,4"):
+        status, _, err = run("ground", pictures[0], "--find", "cat", f"--inside={wrong}")
+        assert status == 2 and "X,Y,WIDTH,HEIGHT" in err
+
+
 def test_readable_replies_are_shown_beside_unreadable_ones(run, model, pictures):
     model("nonsense, I am afraid", BOXES)
     status, rows, err = run("ground", *pictures, "--find", "cat", "--json")
