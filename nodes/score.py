@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl import score
-from ..qwenvl.errors import BadOption, QwenVLError
+from ..qwenvl.errors import QwenVLError
 from ..qwenvl.types import Result
 from . import host, lists, panels, sockets
 from .model import Comparison, ModelHandle, pictures, score_all
@@ -103,7 +103,7 @@ class Score(io.ComfyNode):
         mask: Any = None,
     ) -> io.NodeOutput:
         asked = lists.mapped(_comparison, model, images, text, instruction, mask)
-        # One value each: a best picture belongs to all that it is the best of.
+        # Of the whole run, not of a picture: of lists the highest and the first.
         count = max((*lists.mapped(int, top), 1))
         (missing,) = lists.mapped(str, when_unscored)[:1] or [sockets.STOP]
         sockets.choice("when_unscored", missing, (sockets.STOP, KEEP_GOING))
@@ -161,7 +161,7 @@ def _results(scores: Sequence[score.Score], best: set[int]) -> list[Result]:
 def _unscored(failed: dict[int, QwenVLError], count: int) -> QwenVLError:
     first, error = next(iter(failed.items()))
     more = f", and {len(failed) - 1} more," if len(failed) > 1 else ""
-    return BadOption(
+    return type(error)(
         f"Picture {first + 1} of {count}{more} got no score: {error} To go on with the others, set "
         f"when_unscored to {KEEP_GOING}."
     )

@@ -147,8 +147,8 @@ def _add_score(subparsers: Any) -> None:
     score.add_argument("--text", required=True, help="what the pictures should show")
     score.add_argument(
         "--instruction", default="", metavar="WORDS",
-        help='an own yes-or-no question, with [text] where the text goes (default: Does this image '
-        'show "[text]"? Answer yes or no.)',
+        help="an own yes-or-no question, with [text] where the text goes (default: Does this image "
+        'show "[text]"? Answer yes or no.); of rerankers and embedding models what to look for',
     )  # fmt: skip
     score.add_argument("--top", type=_integer, metavar="N", help="only the N best, the best first")
 

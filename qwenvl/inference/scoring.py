@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import traceback
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +58,11 @@ class PromptReader(Executor, Generic[T]):
         try:
             while self._waiting:
                 index = self._waiting.popleft()
-                if self._fits(made, index) or self._shrink(index):
+                if self._fits(made, index):
+                    continue
+                self._loaded.recover_memory()
+                if self._shrink(index):
+                    self._waiting.appendleft(index)
                     continue
                 error = self.responses[index].error
                 assert error is not None
@@ -78,20 +83,14 @@ class PromptReader(Executor, Generic[T]):
             else:
                 self.results[index] = self._read(made, states[-1])
         except (RuntimeError, MemoryError) as error:
+            # Its frames hold tensors for as long as somebody looks at the error.
+            traceback.clear_frames(error.__traceback__)
             if not is_out_of_memory(error):
                 raise
-            self._loaded.recover_memory()
             return False
         found = self.results[index]
         failed = found if isinstance(found, QwenVLError) else None
         self._finish(index, Response("", finish_reason="error" if failed else "stop", error=failed))
-        return True
-
-    def _shrink(self, index: int) -> bool:
-        """As of every executor; what is asked again with fewer pixels waits as the first."""
-        if not super()._shrink(index):
-            return False
-        self._waiting.appendleft(index)
         return True
 
     @abstractmethod

@@ -74,7 +74,9 @@ def test_a_picture_without_a_score_stops_the_node_or_is_nan(
     monkeypatch.setattr(page, "send_live", lambda **fields: shown.append(fields.get("results")))
     scores = [*rated(0.25), NumericalError("It computed NaN."), *rated(0.5)]
     model, _ = scripted("", scores=scores)
-    with pytest.raises(BadOption, match=r"Picture 2 of 3 got no score: It computed NaN\. To go on"):
+    with pytest.raises(
+        NumericalError, match=r"Picture 2 of 3 got no score: It computed NaN\. To go on"
+    ):
         run_node("QVL_Score", model=model, images=pictures, text="a cat")
     texts = [entry["text"] for entry in shown[-1]]
     assert texts == ["0.2500", "", "0.5000 ★"]
@@ -83,3 +85,19 @@ def test_a_picture_without_a_score_stops_the_node_or_is_nan(
     )
     assert found[0] == 0.25 and math.isnan(found[1]) and found[2] == 0.5
     assert index == [2]
+
+
+def test_the_bundled_model_picks_the_picture_that_shows_it(run_node: Run) -> None:
+    (model,) = run_node(
+        "QVL_Loader",
+        model="nano (bundled demo)",
+        device="cpu",
+        precision="fp32",
+        quantization="none",
+    )
+    shown = [run_node("QVL_ExamplePicture", picture=name)[0] for name in ("both", "shapes", "sign")]
+    scores, index, best = run_node(
+        "QVL_Score", lists={"model": [model], "images": shown}, text="a green circle"
+    )
+    assert index == [2] and torch.equal(best[0], shown[2])
+    assert scores[2] > 0.5 > max(scores[:2])
