@@ -11,10 +11,11 @@ from typing import Any
 from . import loose_json
 
 _TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
-_FUNCTION = re.compile(
-    r"<function=([\w.-]{1,80})>(.*?)(?:</function>|(?=<function=)|\Z)", re.DOTALL
+_FUNCTION = re.compile(r"<function=([\w.-]{1,80})>(.*?)(</function>|(?=<function=)|\Z)", re.DOTALL)
+# The end tag may be left out before the next one.
+_PARAMETER = re.compile(
+    r"<parameter=([\w.-]{1,80})>(.*?)(</parameter>|(?=<parameter=)|\Z)", re.DOTALL
 )
-_PARAMETER = re.compile(r"<parameter=([\w.-]{1,80})>(.*?)</parameter>", re.DOTALL)
 _ARGUMENTS = ("arguments", "parameters", "args", "params", "input")
 
 
@@ -45,7 +46,11 @@ def _calls(text: str, start: int, is_tagged: bool = False) -> Iterator[ToolCall]
     """The calls in ``text``, which begins at ``start``. One in tags begins where its tag does."""
     functions = list(_FUNCTION.finditer(text))
     for found in functions:
-        arguments = {name: value.strip("\n") for name, value in _PARAMETER.findall(found[2])}
+        arguments = {
+            parameter[1]: parameter[2].strip("\n")
+            for parameter in _PARAMETER.finditer(found[2])
+            if parameter[3] or parameter.end() < len(found[2]) or found[3]  # else it was cut off
+        }
         if arguments:
             yield ToolCall(found[1], arguments, start + (0 if is_tagged else found.start()), {})
     if functions:

@@ -43,7 +43,7 @@ _MARK = r"(?:^|\n)[\s\d*_#().-]{0,12}"
 _THOUGHT = re.compile(rf"{_MARK}(?:thoughts?|思考)[*_]{{0,2}}\s?[:：][*_]{{0,2}}", re.IGNORECASE)
 _STEP = re.compile(rf"{_MARK}(?:action|操作|动作)[*_]{{0,2}}\s?[:：][*_]{{0,2}}", re.IGNORECASE)
 # Before a bare call: the fence that it stands in, its number in the list asked for.
-_BEFORE_CALL = re.compile(r"\s*(?:\b3[.)])?\s*(?:```\w*)?\s*\Z")
+_BEFORE_CALL = re.compile(r"(?:\b3[.)]\s{0,9})?(?:```\w{0,20})?\Z")
 
 
 def act(goal: str, screen: str = "computer", min_score: float = 0, scores: bool = False) -> Task:
@@ -229,7 +229,7 @@ def _notes(tool: Tool, action: str, missing: list[str], count: int) -> tuple[str
 def _words(before: str, others: Mapping[str, Any]) -> tuple[str, str]:
     """Thought and step in what stands before the call, or beside it in its object. Words without a
     heading are the thought."""
-    before = _BEFORE_CALL.sub("", before)
+    before = _BEFORE_CALL.sub("", before.rstrip())
     thought, step = _THOUGHT.search(before), _STEP.search(before)
     end = step.start() if step and (not thought or step.start() > thought.start()) else len(before)
     said = before[thought.end() if thought else 0 : end]

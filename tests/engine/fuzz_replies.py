@@ -23,9 +23,11 @@ if __name__ == "__main__":
 
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.tasks.act import act
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.tasks.ocr import OUTPUTS, ocr, read_any
+from qwen_vl_suite.qwenvl.tasks.picture_code import CODE_STYLES
 from qwen_vl_suite.qwenvl.types import ReplyContext, Result, Task, Token
 
 # Fragments of replies, from which texts are put together.
@@ -44,7 +46,13 @@ PIECES = (
     "---\nprimary_language: en\n---\n", '{"natural_text": "', "[1990, 1991, 1992, 1993]",
     "[10, 20, 300, 400)", "1e999", "NaN", "-1", "[-1, -1]", "0.5", "9" * 30, "1920", "x<y", "<b",
     "<ann@example.com>", "，", "：", "【", "】", "“", "”", "\ud83d", "\x00", "\x85", "😀", "é",
-    "\t",
+    "\t", "```html\n", "```svg\n", "\n```\n", "~~~", "<html>", "</html>", "<div>", "<script>",
+    "<!DOCTYPE svg [",
+    "<svg", ' xmlns="http://www.w3.org/2000/svg">', "</svg>", "<!--", "-->", "&a;",
+    "<mxGraphModel>", "</mxGraphModel>", "graph TD\n", "A --> B\n", "Thought: ", "\nAction: ",
+    "<tool_call>", "</tool_call>", '{"name": "mobile_use", "arguments": {"action": "click", ',
+    '"coordinate": [500, 81]}}', '"coordinate2": [5, 1e999]}}', "<function=computer_use>",
+    "<parameter=action>left_click</parameter>", "<parameter=coordinate>[44, 81]", "</function>",
     *"[]{}()<>\"'\\:,;=|*_-#/ \n.0123456789abxy",
 )  # fmt: skip
 
@@ -54,6 +62,8 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "ground points": lambda: ground("cat", "points"),
     "describe": lambda: describe("detailed"),
     "describe tags": lambda: describe("tags"),
+    "act": lambda: act("Go on.", "mobile"),
+    **{f"describe {style}": (lambda style=style: describe(style)) for style in CODE_STYLES},
     "describe own": lambda: describe(prompt="What is it?"),
 }
 
@@ -118,6 +128,10 @@ HOSTILE = (
     '{"bbox_2d": [1, 2, 3, 4], "label": "cat",}, ', '{"bbox_2d": [1, 2, 3, "label": }, ', "- - ",
     "<ref>cat</ref><box>(10,20),(300,400)</box>", "<!-- ", "<!-- Image (1, 2, 3, 4) -->\n", "#a ",
     "---\n", "is_table: no\n", "0 found ", "there is no ", "a" , "**a", ": ", "没有", "'a': ",
+    "<tool_call>", "<function=a>", "<parameter=a>", "<tool_call></tool_call>", '{"action": "a"}',
+    "Thought: ", "\nAction: a", "```html\n", "<svg>", "<svg ", "<div>", "<p></p></div>", "<a '",
+    "<!DOCTYPE a [", "&a;", "<?xml ?>", "graph TD\n", "\n\nAbc d e f", "<mxfile>", "~~~\n",
+    "<function=a><parameter=a>", "<script>",
 )  # fmt: skip
 
 
@@ -129,7 +143,8 @@ STRETCHED = (
     ("<div hidden", " ", "x>t</div>"), ("[1,2,3,4]", " ", "x"), ("(1,2)", " ", "(3,4)"),
     ("{", " ", "}"),
     ("cat:", " ", "[1,2,3,4]"), ('<point alt="', "a", ""), ("box", " ", "(1,2),(3,4)"),
-    ("---\na:", " ", "\n"),
+    ("---\na:", " ", "\n"), ("Thought:", " ", '{"action": "a"}'), ("graph TD\n", "\n", "A"),
+    ("```", " ", "x"), ("<?xml ?>", " ", "<svg>"),
 )  # fmt: skip
 
 
