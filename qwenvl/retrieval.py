@@ -65,7 +65,10 @@ _DOES = {
 
 
 def as_retrieval(
-    family: Family, checkpoint: str, classes: Collection[str], modules: Collection[str]
+    family: Family,
+    checkpoint: str,
+    classes: Collection[str] = (),
+    modules: Collection[str] = (),
 ) -> Family:
     """``family``, with its ``retrieval`` where the files of a checkpoint say that it is such a
     model. ``checkpoint``: the folder's name; ``classes``: names of classes in ``config.json``;

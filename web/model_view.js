@@ -26,9 +26,14 @@ function headline({ availability, loaded, to_download, partial }) {
   return translate(partial ? "Partly here, {size} to go" : "To download: {size}", { size });
 }
 
-function note({ problem, fits, lighter, free, movable }) {
+const RETRIEVAL = {
+  reranker: "A reranker: for Qwen-VL Score alone, it writes no text.",
+  embedding: "An embedding model: for Qwen-VL Score alone, it writes no text.",
+};
+
+function note({ problem, fits, lighter, free, movable, retrieval }) {
   if (problem) return problem;
-  if (fits === "now") return "";
+  if (fits === "now") return retrieval ? translate(RETRIEVAL[retrieval]) : "";
   if (fits !== "no") return translate("Other models will be moved out for it.");
   const why = translate("Too large for the {size} that can be had.", { size: formatBytes(free + movable) });
   return `${why} ${translate(lighter ? "In {lighter} it would fit." : "Choose a smaller model.", { lighter })}`;

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import inspection
-from ..checkpoints.files import read_json, read_settings
-from ..errors import IncompleteCheckpoint, UnsupportedModel
+from ..checkpoints.files import read_settings
+from ..checkpoints.retrieval_files import with_retrieval
+from ..errors import IncompleteCheckpoint
 from ..families import family_of, is_default, model_config
 from ..fine_tunes import as_tuned
 from ..media.image_processor import ImageProcessor
@@ -19,7 +19,6 @@ from ..models.architecture import plain_reason
 from ..models.loading import check_runnable, transformers_config
 from ..prompting.chat_template import ChatTemplate
 from ..prompting.prompt import context_length
-from ..retrieval import as_retrieval
 from ..types import Family, LocalSpec
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ def read_definition(path: Path, spec: LocalSpec) -> Definition:
     inspection.require_complete(path)
     config = read_settings(path, "config.json")
     family = as_tuned(family_of(config), path.name)
-    family = as_retrieval(family, path.name, _classes(config), _modules(path))
+    family = with_retrieval(family, path, config)
     if is_default(family):
         log.warning("%s: unknown model_type %r. %s", path.name, family.model_type, family.notes)
     check_runnable(path, spec, family)
@@ -57,67 +56,18 @@ def read_definition(path: Path, spec: LocalSpec) -> Definition:
         context_length=context_length(model_config(config, family)),
         plain_reason=reason,
     )
-    return definition if family.retrieval is None else _for_retrieval(definition, path)
+    return definition if family.retrieval is None else _for_retrieval(definition)
 
 
-def _for_retrieval(definition: Definition, path: Path) -> Definition:
+def _for_retrieval(definition: Definition) -> Definition:
     """Within the limits that a reranker or embedding model was trained with."""
     retrieval, longest = definition.family.retrieval, definition.context_length
     assert retrieval is not None
-    _check_pooling(path)
     return dataclasses.replace(
         definition,
         image_processor=definition.image_processor.bounded(*retrieval.pixel_bounds),
         context_length=min(longest or retrieval.max_tokens, retrieval.max_tokens),
     )
-
-
-def _classes(config: Mapping[str, Any]) -> set[str]:
-    """Names of the classes that a ``config.json`` says its model has."""
-    named = config.get("architectures")
-    remote = config.get("auto_map")
-    found = list(named) if isinstance(named, list) else []
-    found += remote.values() if isinstance(remote, Mapping) else []
-    return {name.rpartition(".")[2] for name in found if isinstance(name, str)}
-
-
-def _modules(path: Path) -> set[str]:
-    """Names of the modules of sentence-transformers in the checkpoint ``path``."""
-    if not (path / "modules.json").is_file():
-        return set()
-    found = read_json(path / "modules.json")
-    entries = found if isinstance(found, list) else []
-    types = (entry.get("type") for entry in entries if isinstance(entry, Mapping))
-    return {name.rpartition(".")[2] for name in types if isinstance(name, str)}
-
-
-_POOLINGS = {
-    "cls_token",
-    "mean_tokens",
-    "max_tokens",
-    "weightedmean_tokens",
-    "mean_sqrt_len_tokens",
-}
-"""Ways of sentence-transformers to make one vector of many, other than the last token's."""
-
-
-def _check_pooling(path: Path) -> None:
-    """Raises ``UnsupportedModel`` for an embedding model that takes another token than the last."""
-    file = path / "1_Pooling" / "config.json"
-    if not file.is_file():
-        return
-    settings = read_json(file)
-    modes = settings if isinstance(settings, Mapping) else {}
-    mode = modes.get("pooling_mode")
-    used = {
-        key for key, value in modes.items() if key.startswith("pooling_mode_") and value is True
-    }
-    if mode not in (None, "lasttoken") or not used <= {"pooling_mode_lasttoken"}:
-        named = mode or ", ".join(sorted(used))
-        raise UnsupportedModel(
-            f"{path.name} makes its vectors in another way ({named}) than of the last token, which "
-            "is not known here."
-        )
 
 
 def load_image_processor(path: Path) -> ImageProcessor:

@@ -12,9 +12,11 @@ from ..checkpoints.catalogue import CATALOGUE, CatalogueEntry
 from ..checkpoints.files import read_settings
 from ..checkpoints.inspection import inspect
 from ..checkpoints.library import Download, name_of
+from ..checkpoints.retrieval_files import with_retrieval
 from ..errors import BadOption, QwenVLError, Unavailable, UnsupportedModel
 from ..families import FAMILIES, family_of
-from ..types import LocalSpec
+from ..retrieval import as_retrieval
+from ..types import Family, LocalSpec
 from . import footprint
 from .attention import ATTENTIONS
 from .loading import check_runnable
@@ -69,7 +71,8 @@ class Forecast(DeviceMemory):
     occupy, or will (None: not known). ``loaded``: where they are now, empty if only on disk.
 
     ``fits``: ``now``, once ``after others`` were moved out, or ``no``; ``lighter`` is then a
-    quantization that would fit, if there is one.
+    quantization that would fit, if there is one. ``retrieval``: of a model that only compares, the
+    kind (see ``types.Retrieval``); empty for one that writes.
     """
 
     name: str = ""
@@ -81,6 +84,7 @@ class Forecast(DeviceMemory):
     loaded: Literal["", "ram", "device"] = ""
     fits: Fits = "now"
     lighter: str = ""
+    retrieval: Literal["", "reranker", "embedding"] = ""
 
 
 def forecast(
@@ -105,9 +109,11 @@ def forecast(
 
 def _of_download(place: Download, spec: LocalSpec, known: dict[str, Any]) -> Forecast:
     entry = CATALOGUE[place.repo_id]
-    check_runnable(Path(entry.name), spec, FAMILIES[entry.model_type])
+    family = as_retrieval(FAMILIES[entry.model_type], entry.name)
+    check_runnable(Path(entry.name), spec, family)
     here = place.bytes_here
     known |= {"name": entry.name, "availability": "download", "partial": here > 0}
+    known["retrieval"] = _retrieval(family)
     known["to_download"] = max(0, entry.nbytes - here)
     return _judge(known, spec, lambda wish: _catalogue_bytes(entry, wish))
 
@@ -121,8 +127,14 @@ def _of_folder(path: Path, spec: LocalSpec, known: dict[str, Any]) -> Forecast:
     if found.problem:
         raise UnsupportedModel(f"{name_of(path)}: {found.problem}")
     config = read_settings(path, "config.json")
-    check_runnable(path, spec, family_of(config))
+    family = with_retrieval(family_of(config), path, config)
+    known["retrieval"] = _retrieval(family)
+    check_runnable(path, spec, family)
     return _judge(known, spec, lambda wish: _checkpoint_bytes(path, config, wish))
+
+
+def _retrieval(family: Family) -> str:
+    return family.retrieval.kind if family.retrieval else ""
 
 
 def _checkpoint_bytes(path: Path, config: Mapping[str, Any], spec: LocalSpec) -> int:

@@ -32,6 +32,7 @@ HERE = {
     "loaded": "",
     "fits": "now",
     "lighter": "",
+    "retrieval": "",
 }
 
 
@@ -222,6 +223,13 @@ FIGURES = "needs 9.0 GB | 20.0 of 25.0 GB free"
             "ram",
             "In RAM, off the card | cuda:0 | ↻ | takes 9.0 GB | 20.0 of 25.0 GB free",
             id="in RAM",
+        ),
+        pytest.param(
+            {"retrieval": "embedding"},
+            "here",
+            f"On disk | cuda:0 | ↻ | {FIGURES} | An embedding model: for Qwen-VL Score alone, it "
+            "writes no text.",
+            id="a model that only compares",
         ),
         pytest.param(
             {"fits": "after others", "movable": 10 * GB},

@@ -129,3 +129,17 @@ def test_sizes_of_the_catalogue_are_right_within_a_tenth(name: str, precision: s
 def test_an_fp8_edition_occupies_the_size_of_its_files() -> None:
     entry = CATALOGUE["Qwen/Qwen3-VL-4B-Instruct-FP8"]
     assert footprint.expected_bytes(entry, LocalSpec("", device="cpu")) == entry.nbytes
+
+
+def test_a_model_that_only_compares_is_told_before_it_is_here(tmp_path: Path) -> None:
+    coming = Download("Qwen/Qwen3-VL-Embedding-2B", tmp_path)
+    assert forecast_of(coming).retrieval == "embedding"
+    folder = shutil.copytree(BUNDLED, tmp_path / "Qwen3-VL-Reranker-2B")
+    assert forecast_of(folder).retrieval == "reranker"
+    assert forecast_of(BUNDLED).retrieval == ""
+    other = shutil.copytree(BUNDLED, tmp_path / "other")
+    (other / "modules.json").write_text('[{"type": "sentence_transformers.models.Pooling"}]')
+    (other / "1_Pooling").mkdir()
+    (other / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    with pytest.raises(UnsupportedModel, match="other makes its vectors in another way"):
+        forecast_of(other)
