@@ -379,7 +379,7 @@ class LocalBackend:
         """Raises ``BadOption`` and ``BadImage``, see ``Prompt``; and where the request's constraint
         cannot be enforced, see ``constraints.matcher``."""
         if request.constraint:
-            matcher(request.constraint, self.chat_template)
+            matcher(request.constraint, self.chat_template, request.sampling.max_new_tokens)
         return Prompt(request, self.chat_template, self.image_processor, self.context_length)
 
     def load_weights(self, nbytes: int, observer: Observer) -> MemoryModel:

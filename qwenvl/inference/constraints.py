@@ -21,6 +21,7 @@ from torch import Tensor
 from ..constraints import ONE_LINE
 from ..errors import BadOption, Unavailable
 from ..prompting.chat_template import ChatTemplate
+from ..schema_bounds import bounded
 from ..types import Constraint
 
 log = logging.getLogger(__name__)
@@ -143,20 +144,20 @@ class Grammars:
         encoded = [encode(text) for text in _BLANKS]
         blanks = frozenset(ids[0] for ids in encoded if len(ids) == 1)
         self._vocabulary = Vocabulary(template.eos_ids, blanks, template.decode, encode)
-        self._compiled: dict[Constraint, Any] = {}
+        self._compiled: dict[tuple[Constraint, int], Any] = {}
 
-    def matcher(self, constraint: Constraint) -> Matcher:
-        """A matcher at the beginning of an answer. Raises ``BadOption`` where ``constraint`` cannot
-        be enforced."""
-        if constraint not in self._compiled:
-            self._compiled[constraint] = self._compile(constraint)
-        follower = self._compiled[constraint].deep_copy()
-        return Matcher(follower, self._vocabulary, constraint.opening)
+    def matcher(self, constraint: Constraint, tokens: int) -> Matcher:
+        """A matcher at the beginning of an answer of at most so many ``tokens``. Raises
+        ``BadOption`` where ``constraint`` cannot be enforced."""
+        key = constraint, tokens
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(constraint, tokens)
+        return Matcher(self._compiled[key].deep_copy(), self._vocabulary, constraint.opening)
 
-    def _compile(self, constraint: Constraint) -> Any:
+    def _compile(self, constraint: Constraint, tokens: int) -> Any:
         guidance = _llguidance()
         try:
-            grammar = _grammar(guidance.LLMatcher, constraint)
+            grammar = _grammar(guidance.LLMatcher, constraint, tokens)
         except ValueError as error:
             raise _refused(constraint, str(error)) from error
         compiled = guidance.LLMatcher(self._tokenizer, grammar, log_level=0)
@@ -168,14 +169,14 @@ class Grammars:
 _GRAMMARS: WeakKeyDictionary[ChatTemplate, Grammars] = WeakKeyDictionary()
 
 
-def matcher(constraint: Constraint, template: ChatTemplate) -> Matcher | None:
-    """A matcher of ``constraint`` for answers of the model that has ``template``. Raises
-    ``BadOption`` where it cannot be enforced, and ``Unavailable`` without llguidance; None where
-    the constraint has an opening, so that free answers are welcome too."""
+def matcher(constraint: Constraint, template: ChatTemplate, tokens: int) -> Matcher | None:
+    """A matcher of ``constraint`` for answers of at most so many ``tokens`` of the model that has
+    ``template``. Raises ``BadOption`` where it cannot be enforced, and ``Unavailable`` without
+    llguidance; None where the constraint has an opening, so that free answers are welcome too."""
     try:
         if template not in _GRAMMARS:
             _GRAMMARS[template] = Grammars(template)
-        return _GRAMMARS[template].matcher(constraint)
+        return _GRAMMARS[template].matcher(constraint, tokens)
     except (BadOption, Unavailable) as error:
         if not constraint.opening:
             raise
@@ -183,7 +184,7 @@ def matcher(constraint: Constraint, template: ChatTemplate) -> Matcher | None:
         return None
 
 
-def _grammar(compiler: Any, constraint: Constraint) -> str:
+def _grammar(compiler: Any, constraint: Constraint, tokens: int) -> str:
     if constraint.kind == "regex":
         return compiler.grammar_from_regex(constraint.source)
     if constraint.kind == "lark":
@@ -191,7 +192,8 @@ def _grammar(compiler: Any, constraint: Constraint) -> str:
     schema = json.loads(constraint.source)
     if schema is False:
         raise ValueError("no answer is valid by the schema false")
-    return compiler.grammar_from_json_schema({} if schema is True else schema, overrides=ONE_LINE)
+    schema = {} if schema is True else bounded(schema, tokens)
+    return compiler.grammar_from_json_schema(schema, overrides=ONE_LINE)
 
 
 def _refused(constraint: Constraint, error: str) -> BadOption:

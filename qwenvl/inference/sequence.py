@@ -86,5 +86,7 @@ def new_row(prompt: Prompt, index: int) -> Row:
         decode=template.decode,
         banned_ids=template.media_token_ids,
         logprobs=prompt.request.logprobs,
-        matcher=matcher(constraint, template) if constraint else None,
+        matcher=matcher(constraint, template, prompt.sampling.max_new_tokens)
+        if constraint
+        else None,
     )

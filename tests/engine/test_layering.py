@@ -20,7 +20,16 @@ LAYERS = (
     {"unicode"},
     {"errors"},
     {"types"},
-    {"families", "fine_tunes", "retrieval", "coordinates", "tiles", "observer", "constraints"},
+    {
+        "families",
+        "fine_tunes",
+        "retrieval",
+        "coordinates",
+        "tiles",
+        "observer",
+        "constraints",
+        "schema_bounds",
+    },
     {"checkpoints", "media", "replies"},
     {"prompting", "tasks"},
     {"models"},
@@ -53,7 +62,7 @@ WITH_TRANSFORMERS = {
 # These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
 WITHOUT_TORCH = {
     "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes", "observer",
-    "replies", "tasks", "tiles", "types", "unicode",
+    "replies", "schema_bounds", "tasks", "tiles", "types", "unicode",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 

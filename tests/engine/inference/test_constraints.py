@@ -25,6 +25,7 @@ from qwen_vl_suite.qwenvl.inference.active_request import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
+from qwen_vl_suite.qwenvl.schema_bounds import CHARACTERS_PER_TOKEN
 from qwen_vl_suite.qwenvl.types import Constraint, LocalSpec, Request
 
 pytest.importorskip("llguidance")
@@ -180,7 +181,7 @@ def test_a_reply_in_its_usual_form_stays_as_it_is(
 ) -> None:
     template = backend("qwen3_vl").chat_template
     ids = template.tokenizer.encode(reply, add_special_tokens=False)
-    matcher, words = grammars.matcher(BOXES, template), torch.empty(100, dtype=torch.int32)
+    matcher, words = grammars.matcher(BOXES, template, 200), torch.empty(100, dtype=torch.int32)
     for count, token in enumerate([*ids, min(template.eos_ids)]):
         matcher.follow(ids[:count])
         matcher.fill(words)
@@ -206,7 +207,7 @@ def test_any_list_of_boxes_fits(
     template = backend("qwen3_vl").chat_template
     text = json.dumps(items, indent=indent, ensure_ascii=ascii_only)
     form = constraints.from_items({"bbox_2d": (4,)}, strict)
-    matcher = grammars.matcher(dataclasses.replace(form, opening=()), template)
+    matcher = grammars.matcher(dataclasses.replace(form, opening=()), template, 200)
     ids = template.tokenizer.encode(text, add_special_tokens=False)
     assert matcher.possible(ids) == ids
 
@@ -226,7 +227,7 @@ def test_a_reply_is_held_from_where_it_opens_its_json(
 ) -> None:
     template = backend("qwen3_vl").chat_template
     encode = template.tokenizer.encode
-    matcher, words = grammars.matcher(BOXES, template), torch.empty(100, dtype=torch.int32)
+    matcher, words = grammars.matcher(BOXES, template, 200), torch.empty(100, dtype=torch.int32)
     ids = encode(begun, add_special_tokens=False)
     for count in range(len(ids) + 1):
         matcher.follow(ids[:count])
@@ -319,3 +320,17 @@ def test_whole_answers_are_valid_by_any_schema(backend: Callable[..., LocalBacke
     assert len(whole) > 250
     for index in whole:
         jsonschema.validate(json.loads(responses[index].text), schemas[index])
+
+
+def test_a_list_without_a_bound_ends_within_the_token_budget(
+    backend: Callable[..., LocalBackend],
+) -> None:
+    schema = {"type": "array", "items": {"enum": ["a rather long text"]}, "minItems": 1}
+    most = 200 * CHARACTERS_PER_TOKEN // len('"a rather long text", ')
+    matcher = grammars.matcher(
+        constraints.from_schema(schema), backend("qwen3_vl").chat_template, 200
+    )
+    encode = backend("qwen3_vl").chat_template.tokenizer.encode
+    for count in (most, most + 1):
+        ids = encode(json.dumps(["a rather long text"] * count), add_special_tokens=False)
+        assert (matcher.possible(ids) == ids) == (count == most)
