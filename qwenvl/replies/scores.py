@@ -1,10 +1,15 @@
 """Scores: how sure a model was of each item of its reply, from its own log-probabilities.
 
-The score of an item is exp(mean log-probability) over the tokens of its numbers and its label: the
-geometric mean of their probabilities, 0 to 1. These are the model's own (see ``types.Token``),
-before masks, penalties and temperature. Brackets, keys and other punctuation are left out: where
-the form is held to, they are forced, and would lift every score towards 1. A token that holds a
-digit and a comma counts as the digit's.
+The score of an item is exp(mean log-probability) over the tokens of its numbers and its label, a
+geometric mean of probabilities, 0 to 1: half the mean of the numbers, which say where it is, half
+that of the label, which says what it is. An item without a label has that of its numbers. (Over all
+tokens alike, the label would count next to nothing: Qwen models write a token for each digit, a
+dozen a box, of which the last are always uncertain. ``nano/README.md`` has both measured.)
+
+The log-probabilities are the model's own (see ``types.Token``), before masks, penalties and
+temperature. Brackets, keys and other punctuation are left out: where the form is held to, they are
+forced, and would lift every score towards 1. A token that holds a digit and a comma counts as the
+digit's.
 
 A score orders the items of one model; it is no probability that an item is right.
 """
@@ -18,7 +23,7 @@ from collections.abc import Sequence
 from ..errors import BadOption
 from ..types import Token
 from .bbox import Coordinates
-from .trace import Span, trace
+from .trace import Span, Traced, trace
 
 
 def scores(
@@ -32,7 +37,9 @@ def scores(
     marked = sorted((t for t in tokens if t.start < t.end), key=lambda t: (t.start, t.end))
     starts, ends = [t.start for t in marked], [t.end for t in marked]
 
-    def over(spans: Sequence[Span]) -> float | None:
+    def mean(spans: Sequence[Span]) -> float:
+        """Of the log-probabilities of the tokens that reach into ``spans``; NaN where one of them
+        has none, or where there is no token."""
         own = {
             index
             for start, end in spans
@@ -40,11 +47,14 @@ def scores(
         }
         given = [marked[index].logprob for index in own]
         known = [logprob for logprob in given if logprob is not None]
-        if not known or len(known) < len(given):
-            return None
-        return math.exp(math.fsum(known) / len(known))
+        return math.fsum(known) / len(known) if known and len(known) == len(given) else math.nan
 
-    return [over(spans) for spans in trace(text, items)]
+    def score(item: Traced) -> float | None:
+        means = [mean(item.numbers)] + ([mean(item.words)] if item.words else [])
+        found = math.exp(sum(means) / len(means))
+        return None if math.isnan(found) else found
+
+    return [None if item is None else score(item) for item in trace(text, items)]
 
 
 def checked(min_score: float) -> float:

@@ -1,7 +1,7 @@
 """Character spans of items in a reply: where the numbers and the label of each one stand.
 
 Found again in the text by what was read, since broken JSON is read through repairs that move its
-characters. An item that is written in a way that cannot be traced has no spans; none is guessed.
+characters. An item that is written in a way that cannot be traced has no place; none is guessed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from . import loose_json
@@ -42,19 +43,27 @@ _WRITTEN: tuple[Callable[[float, float, float, float], Coordinates], ...] = (
 )
 
 
-def trace(text: str, items: Sequence[tuple[Coordinates, str]]) -> list[tuple[Span, ...]]:
-    """For each of ``items``, coordinates and label as they were read of the reply ``text`` and in
-    their order, the spans of its numbers and of the words of its label; empty where one of them is
-    not found. What a reply says twice is found where it says it first: the other is a copy."""
+@dataclass(frozen=True)
+class Traced:
+    """The spans of an item's ``numbers`` and of the ``words`` of its label, if it has one."""
+
+    numbers: tuple[Span, ...]
+    words: tuple[Span, ...] = ()
+
+
+def trace(text: str, items: Sequence[tuple[Coordinates, str]]) -> list[Traced | None]:
+    """Where each of ``items``, coordinates and label as they were read of the reply ``text`` and in
+    their order, stands in it; None where its numbers or its label are not found. What a reply says
+    twice is found where it says it first: the other is a copy."""
     answer = final_answer(extract_answer(text))
     numbers = _Numbers(text, max(0, text.rfind(answer)))
     placed = [numbers.find(values) for values, _ in items]
     labels = _Labels(text, [spans for spans in placed if spans])
-    found: list[tuple[Span, ...]] = []
+    found: list[Traced | None] = []
     for spans, (_, label) in zip(placed, items, strict=True):
         words = labels.find(label, spans) if spans and label.strip() else ()
         is_whole = bool(spans) and (bool(words) or not label.strip())
-        found.append((*spans, *words) if is_whole else ())
+        found.append(Traced(spans, words) if is_whole else None)
     return found
 
 

@@ -17,7 +17,7 @@ from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend, token
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.replies import read_items
 from qwen_vl_suite.qwenvl.replies.scores import scores
-from qwen_vl_suite.qwenvl.replies.trace import trace
+from qwen_vl_suite.qwenvl.replies.trace import Traced, trace
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.tasks.ocr import ocr
 from qwen_vl_suite.qwenvl.types import Sampling, Token
@@ -49,19 +49,22 @@ ITEMS = st.lists(
 )
 
 
-def written(form: str, items: list[tuple[tuple[int, ...], str]]) -> tuple[str, list[set[int]]]:
-    """A reply of ``items``, and for each the positions of its own characters."""
+Own = tuple[set[int], set[int]]
+"""Positions of the characters of an item's numbers, and of those of its label."""
+
+
+def written(form: str, items: list[tuple[tuple[int, ...], str]]) -> tuple[str, list[Own]]:
+    """A reply of ``items``, and what is own of each."""
     around, between, item = FORMS[form]
     text, own = around.format("\0").partition("\0")[0], []
     for number, (box, label) in enumerate(items):
         text += between if number else ""
-        positions: set[int] = set()
+        positions: Own = set(), set()
         for index, part in enumerate(item.replace("«", "»").split("»")):
             given = {"l": label, **{str(n): str(v) for n, v in enumerate(box, 1)}}
-            part = given[part] if index % 2 else part
             if index % 2:
-                start = len(text)
-                positions |= {start + at for at, char in enumerate(part) if char != " "}
+                mine, part = positions[part == "l"], given[part]
+                mine |= {len(text) + at for at, char in enumerate(part) if char != " "}
             text += part
         own.append(positions)
     return text + around.format("\0").partition("\0")[2], own
@@ -88,25 +91,41 @@ def test_a_score_is_of_the_tokens_of_its_own_numbers_and_label(
     read = [(item.box or (), item.label) for item in read_items(text)]
     assert read == items
     expected = []
-    for positions in own:
-        hit = [t.logprob for t in tokens if positions & set(range(t.start, t.end))]
-        expected.append(math.exp(sum(hit) / len(hit)))
+    for parts in own:
+        hits = [[t.logprob for t in tokens if part & set(range(t.start, t.end))] for part in parts]
+        numbers, label = (sum(hit) / len(hit) for hit in hits)
+        expected.append(math.exp((numbers + label) / 2))
     assert scores(text, read, tokens) == pytest.approx(expected)
+
+
+def test_where_and_what_count_alike_however_many_tokens_they_have() -> None:
+    text = '[{"bbox_2d": [123, 234, 345, 456], "label": "cat"}]'
+    certainty = {"cat": 0.25, "2": 0.5, "bbox": 0.01}
+    pieces, at, tokens = tokenize(text), 0, []
+    for piece in pieces:
+        tokens.append(Token(0, at, at + len(piece), math.log(certainty.get(piece, 1.0))))
+        at += len(piece)
+    numbers = 0.5 ** (2 / 12)  # two of twelve digits are twos; that of the key is no number
+    item = ((123, 234, 345, 456), "cat")
+    assert scores(text, [item], tokens) == pytest.approx([math.sqrt(numbers * 0.25)])
+    unnamed = text.replace(', "label": "cat"', "")
+    kept = [token for token in tokens if token.end < len(unnamed)]
+    assert scores(unnamed, [((123, 234, 345, 456), "")], kept) == pytest.approx([numbers])
 
 
 def test_of_what_is_said_twice_the_first_counts_and_a_thought_does_not() -> None:
     one = '{"bbox_2d": [1, 2, 3, 4], "label": "cat"}'
-    (spans,) = trace(f"{one} {one}", [((1, 2, 3, 4), "cat")])
-    assert spans[0][0] < len(one)
+    (first,) = trace(f"{one} {one}", [((1, 2, 3, 4), "cat")])
+    assert first and first.numbers[0][0] < len(one)
     thought = "cat [1, 2, 3, 4]?</think>"
-    (spans,) = trace(thought + one, [((1, 2, 3, 4), "cat")])
-    assert spans[0][0] > len(thought)
+    (last,) = trace(thought + one, [((1, 2, 3, 4), "cat")])
+    assert last and last.numbers[0][0] > len(thought)
 
 
 def test_a_label_is_told_from_a_key_that_reads_the_same() -> None:
     text = '[{"label": "label", "bbox_2d": [2, 2, 2, 2]}]'
-    (spans,) = trace(text, [((2, 2, 2, 2), "label")])
-    assert [start for start, _ in spans] == [32, 35, 38, 41, 12]
+    (found,) = trace(text, [((2, 2, 2, 2), "label")])
+    assert found == Traced(((32, 33), (35, 36), (38, 39), (41, 42)), ((12, 17),))
 
 
 def test_an_item_that_is_not_in_the_text_has_no_score() -> None:
@@ -163,7 +182,7 @@ def test_lines_and_blocks_of_ocr_have_scores() -> None:
     lines = TWO.replace('"label": "cat"', '"text_content": "price: 5"', 1)
     backend = ScriptedBackend(sure_of(lines, 0.25, 0.75))
     (found,) = run.answer(backend, ocr("lines", scores=True), [PICTURE])
-    assert found.boxes[0].score < 0.3 and found.data[1]["score"] == 0.75
+    assert 0.25 < found.boxes[0].score < 0.35 and found.data[1]["score"] == 0.75
     (found,) = run.answer(backend, ocr("lines", min_score=0.5), [PICTURE])
     assert found.text == "cat" and len(found.boxes) == len(found.data) == 1
     first, second = '<p data-bbox="0 0 9 9">one <b>two</b></p>', '<p data-bbox="5 5 9 9">three</p>'
