@@ -37,7 +37,7 @@ LAYERS = (
     {"backends"},
     {"query"},
     {"rounds"},
-    {"run", "model_cache", "grounding"},
+    {"run", "model_cache", "grounding", "reading"},
     {"score"},
     {"doctor"},
     {"cli"},
