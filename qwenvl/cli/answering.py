@@ -16,6 +16,8 @@ from ..grounding import Search
 from ..grounding.regions import Region
 from ..media.documents import Resolution
 from ..media.pixel_bounds import with_longest_side
+from ..query import Method
+from ..reading import tile_reading
 from ..replies.tables import tables
 from ..types import LocalSpec, Result, Sampling, Task
 from ..unicode import well_formed
@@ -61,8 +63,10 @@ def ocr(options: argparse.Namespace) -> int:
     fine_tune = preset(options.preset, Path(spec_of(options).checkpoint).name)
     output = "lines" if options.output == "pdf" else options.output
     scores = (options.min_score, options.scores)
-    asked = task.ocr(output, options.language, fine_tune, *scores, options.strict)
-    return _answer(options, asked)
+    more = (options.language, fine_tune, *scores, options.strict)
+    bounds = (options.min_pixels or None, options.max_pixels or None)
+    reading = tile_reading(options.tiles, output, lambda: task.ocr("lines", *more), bounds)
+    return _answer(options, task.ocr(output, *more), method=reading.steps if reading else None)
 
 
 def ground(options: argparse.Namespace) -> int:
@@ -81,7 +85,7 @@ def ground(options: argparse.Namespace) -> int:
     )
     if options.inside:
         found = found.within([Region(area) for area in options.inside])
-    return _answer(options, found.task, found)
+    return _answer(options, found.task, found, found.method)
 
 
 def extract(options: argparse.Namespace) -> int:
@@ -103,9 +107,15 @@ def _read_text(path: str) -> str:
         raise BadOption(f"{path} cannot be read: {error}") from error
 
 
-def _answer(options: argparse.Namespace, task: Task, search: Search | None = None) -> int:
+def _answer(
+    options: argparse.Namespace,
+    task: Task,
+    search: Search | None = None,
+    method: Method | None = None,
+) -> int:
     """Asks about all images, a portion at a time; one that fails costs only its own answer.
-    ``search``: how, where one request may not be enough. Returns the exit status."""
+    ``method``: how, where one request may not be enough; ``search``: whose ``task`` it is, if any.
+    Returns the exit status."""
     from .. import run
     from ..model_cache import CACHE
 
@@ -137,7 +147,7 @@ def _answer(options: argparse.Namespace, task: Task, search: Search | None = Non
                 held.clear()
                 held.update(portion)
                 accepted = _answer_portion(
-                    backend, task, portion, sampling, results, options, search
+                    backend, task, portion, sampling, results, options, method
                 )
                 if not (accepted or results.answered or results.unreadable):
                     break  # the options allow no request, and will not for later images
@@ -185,7 +195,7 @@ def _answer_portion(
     sampling: Sampling,
     results: OrderedResults,
     options: argparse.Namespace,
-    search: Search | None,
+    method: Method | None,
 ) -> bool:
     """Puts a result for each image of ``portion`` into ``results``. False where the backend
     refused the requests as a whole."""
@@ -212,7 +222,7 @@ def _answer_portion(
                 max_pixels=max_pixels,
                 thinking=options.thinking,
                 logprobs=getattr(options, "logprobs", False),
-                method=search.method if search else None,
+                method=method,
             )
     numbers = list(queries)
     try:

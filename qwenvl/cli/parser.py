@@ -11,6 +11,7 @@ from ..checkpoints.library import BUNDLED_NAME
 from ..families import FAMILIES
 from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
+from ..reading import OFF
 from ..types import Sampling, Size
 from . import answering, commands, doctor, scoring
 from .answering import SAMPLING_OPTIONS
@@ -85,6 +86,11 @@ def _add_tasks(subparsers: Any) -> None:
         "--csv", action="store_true", help="with --out: each table beside it as CSV, too"
     )
     ocr.add_argument("--language", default="auto")
+    ocr.add_argument(
+        "--tiles", default=OFF, metavar="off|auto|N",
+        help="read large pages in overlapping tiles of N pixels, line by line (auto: pages over "
+        "twice the usual size, such as PDFs with --dpi 300; default: %(default)s)",
+    )  # fmt: skip
     ocr.add_argument(
         "--preset", choices=PRESETS, default=AUTO,
         help="prompt and picture size that a fine-tune was trained on (default: %(default)s, by "

@@ -8,7 +8,6 @@ overlaps, has it whole.
 
 from __future__ import annotations
 
-import dataclasses
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,9 @@ from .order import is_vertical
 
 SAME_AREA = 0.5
 """Share of the smaller of two boxes that lies in the other, from which they may be one line."""
+
+PART = 0.8
+"""Share of a much smaller box that lies in another, from which it is a part of that line."""
 
 SAME_ROW = 0.5
 """Share of the height of the lower of two lines that they have in common in one row."""
@@ -84,7 +86,9 @@ def _joined(lines: list[Line]) -> list[Line]:
         other = None
         if any(lines[at].cuts[2:]):
             others = (i for i, part in enumerate(lines) if i != at and any(part.cuts[:2]))
-            other = next((i for i in others if _continues(lines[at], lines[i])), None)
+            rests = [i for i in others if _continues(lines[at], lines[i])]
+            # That which has most of it in common, to see where they agree.
+            other = min(rests, key=lambda i: lines[i].box.x1 + lines[i].box.y1, default=None)
         if other is None:
             at += 1
             continue
@@ -99,6 +103,8 @@ def _joined(lines: list[Line]) -> list[Line]:
 def _continues(first: Line, second: Line) -> bool:
     """Whether ``second`` is the rest of ``first``, which the end of a tile cut off."""
     if first.tiles & second.tiles or is_vertical(first.box) != is_vertical(second.box):
+        return False
+    if first.is_broken or second.is_broken:
         return False
     down = is_vertical(first.box)
     end, start = (3, 1) if down else (2, 0)
@@ -174,15 +180,15 @@ def _agreement(first: str, second: str, count: int, expected: int) -> float:
 
 def _without_doubles(lines: Sequence[Line]) -> list[Line]:
     """Of lines that are one, the best, in the place of the first of them."""
-    kept: list[Line] = []
-    for one in lines:
-        at = next((i for i, other in enumerate(kept) if _is_same(one, other)), None)
-        if at is None:
-            kept.append(one)
-            continue
-        best = max(kept[at], one, key=_quality)
-        kept[at] = dataclasses.replace(best, tiles=kept[at].tiles | one.tiles)
-    return kept
+    kept: dict[int, Line] = {}
+    for index in sorted(range(len(lines)), key=lambda index: _quality(lines[index]), reverse=True):
+        one = lines[index]
+        same = next((at for at, other in kept.items() if _is_same(one, other)), None)
+        if same is None:
+            kept[index] = one
+        elif index < same:
+            kept[index] = kept.pop(same)
+    return [kept[index] for index in sorted(kept)]
 
 
 def _is_same(one: Line, other: Line) -> bool:
@@ -190,15 +196,21 @@ def _is_same(one: Line, other: Line) -> bool:
         return False
     if one.tiles & other.tiles and not one.is_broken and not other.is_broken:
         return False  # one tile read two lines
-    if _overlap(one.box, other.box) < SAME_AREA:
+    overlap = _overlap(one.box, other.box)
+    if overlap < SAME_AREA:
         return False
+    small, large = sorted((one, other), key=lambda found: _area(found.box))
+    if overlap >= PART and any(small.cuts) and _area(small.box) < SAME_AREA * _area(large.box):
+        return True  # however little of it could be read
     if one.is_broken != other.is_broken or any(one.cuts) != any(other.cuts):
         return True  # half of it cannot be read, and a part of it is no other line
     return _similarity(one.text, other.text) >= SAME_TEXT
 
 
-def _quality(found: Line) -> tuple[bool, bool, int, float]:
-    return not found.is_broken, not any(found.cuts), len(found.text), found.box.score or 0.0
+def _quality(found: Line) -> tuple[bool, bool, float, float]:
+    return (
+        not found.is_broken, not any(found.cuts), _area(found.box), found.box.score or 0.0
+    )  # fmt: skip
 
 
 def _overlap(one: Box, other: Box) -> float:
@@ -207,8 +219,11 @@ def _overlap(one: Box, other: Box) -> float:
     height = min(one.y2, other.y2) - max(one.y1, other.y1)
     if width <= 0 or height <= 0:
         return 0.0
-    areas = [(box.x2 - box.x1) * (box.y2 - box.y1) for box in (one, other)]
-    return width * height / min(areas)
+    return width * height / min(_area(one), _area(other))
+
+
+def _area(box: Box) -> float:
+    return (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
 def _similarity(one: str, other: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import coordinates
@@ -80,11 +80,14 @@ class TileReading:
 
 
 def tile_reading(
-    choice: str | int, output: str, lines: Task, bounds: PixelBounds = (None, None)
+    choice: str | int,
+    output: str,
+    lines: Callable[[], Task],
+    bounds: PixelBounds = (None, None),
 ) -> TileReading | None:
     """How pages are to be read: ``off`` (None), ``auto``, in tiles where one request would show
     the page at less than half its size, or a tile's side in pixels. ``output``: see ``tasks.ocr``.
-    Raises ``BadOption``."""
+    ``lines()`` gives the task that each tile is asked. Raises ``BadOption``."""
     text = str(choice).strip().lower()
     if text in (OFF, ""):
         return None
@@ -94,13 +97,13 @@ def tile_reading(
             "or lines, or read pages whole."
         )
     if text == AUTO:
-        return TileReading(SIDE, _AUTO_FROM * SIDE, lines, bounds)
+        return TileReading(SIDE, _AUTO_FROM * SIDE, lines(), bounds)
     if not text.isascii() or not text.isdigit() or not LEAST_SIDE <= int(text) <= MOST_SIDE:
         raise BadOption(
             f"tiles is {choice!r}; use off, auto, or a tile's side of {LEAST_SIDE} to {MOST_SIDE} "
             "pixels."
         )
-    return TileReading(int(text), int(text), lines, bounds)
+    return TileReading(int(text), int(text), lines(), bounds)
 
 
 def _in_reading_order(lines: Sequence[Line], places: Sequence[Tile]) -> Sequence[Line]:

@@ -231,3 +231,21 @@ def test_a_full_disk_stops_with_what_is_whole(run, model, pdf, tmp_path, monkeyp
     status, _, err = run("ocr", pdf, "--out", tmp_path / "new")
     assert status == 1 and "No space left on device" in err
     assert (tmp_path / "new" / "pages.txt").read_text() == "one\n"
+
+
+def test_large_pages_are_read_in_tiles(run, model, tmp_path):
+    large = write_pdf(tmp_path / "large.pdf", [(400, 700, RED)])
+    line = '[{"bbox_2d": [100, %d, 500, %d], "text_content": "%s"}]'
+    # Tiles of 500 px, 75 in common: at 0 and 200 px; the second line is seen by both.
+    backend = model(line % (100, 140, "first"), line % (600, 640, "second"))
+    status, rows, _ = run("ocr", large, "--dpi", "72", "--tiles", "500", "--json")
+    assert status == 0 and len(rows) == 1
+    assert rows[0]["text"] == "first\nsecond"
+    assert [round(box["y"]) for box in rows[0]["boxes"]] == [50, 200 + 300]
+    assert [tuple(request.images[0].shape) for request in backend.requests] == [(3, 500, 400)] * 2
+
+
+def test_documents_are_not_read_in_tiles(run, model, pdf):
+    model("x")
+    status, _, err = run("ocr", pdf, "--tiles", "auto", "--output", "markdown")
+    assert status == 2 and "line by line, which markdown has not" in err

@@ -77,7 +77,7 @@ def reader(lines, misread=False):
 
 def quickly_read(size, lines, tile):
     """As ``read`` of what tiles misread, without a backend."""
-    reading, answers = tile_reading(tile, "lines", LINES), reader(lines, misread=True)
+    reading, answers = tile_reading(tile, "lines", lambda: LINES), reader(lines, misread=True)
     steps = reading.steps(None, Query(LINES, page(size)))
     replies = []
     for query in next(steps):
@@ -91,7 +91,7 @@ def quickly_read(size, lines, tile):
 
 def read(size, lines, tiles, misread=True, output="lines", **fields):
     backend = ScriptedBackend(reader(lines, misread), family="qwen3_vl")
-    reading = tile_reading(tiles, output, LINES)
+    reading = tile_reading(tiles, output, lambda: LINES)
     query = Query(ocr(output), page(size), method=reading.steps, **fields)
     (result,) = run.answer_all(backend, [query])
     return result, backend
@@ -181,7 +181,7 @@ def test_vertical_lines_are_joined_downwards_and_read_from_the_right():
         return json.dumps(found)
 
     backend = ScriptedBackend(vertical, family="qwen3_vl")
-    query = Query(LINES, page((1400, 1000)), method=tile_reading(640, "lines", LINES).steps)
+    query = Query(LINES, page((1400, 1000)), method=tile_reading(640, "lines", lambda: LINES).steps)
     (result,) = run.answer_all(backend, [query])
     assert result.text.split("\n") == texts
     assert [box.y2 - box.y1 for box in result.boxes] == pytest.approx([1080, 1080], abs=4)
@@ -195,7 +195,7 @@ def test_a_tile_that_fails_is_said_and_the_others_are_kept():
         return OutOfMemory("full") if place(request.images[0])[1] == 0 else answers(request)
 
     backend = ScriptedBackend(some, family="qwen3_vl")
-    reading = tile_reading(1200, "lines", LINES)
+    reading = tile_reading(1200, "lines", lambda: LINES)
     query = Query(LINES, page((2160, 1000)), method=reading.steps, keep_unreadable=True)
     (result,) = run.answer_all(backend, [query])
     assert lines[-1].label in result.text and lines[0].label not in result.text.split("\n")
@@ -212,13 +212,13 @@ def test_nothing_found_is_nothing():
 @pytest.mark.parametrize("choice", ["100", "-1", "all", 10000, "1.5", "１２８８"])
 def test_what_is_no_choice_of_tiles_is_refused(choice):
     with pytest.raises(BadOption, match="use off, auto, or a tile's side"):
-        tile_reading(choice, "lines", LINES)
+        tile_reading(choice, "lines", lambda: LINES)
 
 
 def test_documents_are_not_put_together_from_tiles():
-    assert tile_reading("off", "markdown", LINES) is None
+    assert tile_reading("off", "markdown", lambda: LINES) is None
     with pytest.raises(BadOption, match="line by line, which markdown has not"):
-        tile_reading("auto", "markdown", LINES)
+        tile_reading("auto", "markdown", lambda: LINES)
 
 
 @pytest.mark.parametrize(
