@@ -8,9 +8,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..qwenvl.camera import FIELD_OF_VIEW
 from ..qwenvl.grounding import KINDS, Search, search
 from ..qwenvl.query import Method
 from ..qwenvl.tasks.act import SCREENS
+from ..qwenvl.tasks.boxes_3d import MAX_FIELD_OF_VIEW, MIN_FIELD_OF_VIEW
 from . import host, lists, panels, regions, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
@@ -48,7 +50,7 @@ class Grounding(io.ComfyNode):
                     default="boxes",
                     tooltip="boxes: a rectangle around each. points: a place on each. action: "
                     "what to do next on the screen that the picture shows, as JSON and a point; "
-                    "nothing is done.",
+                    "nothing is done. boxes_3d: boxes in the space before the camera.",
                 ),
                 io.Int.Input(
                     "max_count",
@@ -103,6 +105,16 @@ class Grounding(io.ComfyNode):
                     default=False,
                     tooltip="Shows the model each box once more, cut out with a margin, and takes "
                     "the new box where the model is surer of it. One more question a box.",
+                    **sockets.ADVANCED,
+                ),
+                io.Float.Input(
+                    "fov",
+                    default=FIELD_OF_VIEW,
+                    min=MIN_FIELD_OF_VIEW,
+                    max=MAX_FIELD_OF_VIEW,
+                    step=1.0,
+                    tooltip="Only for boxes_3d: the degrees that the picture's longer side spans, "
+                    "by which boxes in space are drawn on it. The model is not told.",
                     **sockets.ADVANCED,
                 ),
             ],
@@ -163,6 +175,7 @@ class Grounding(io.ComfyNode):
         inside: Any = None,
         tile_size: Any = 0,
         look_again: Any = False,
+        fov: Any = FIELD_OF_VIEW,
     ) -> io.NodeOutput:
         asked = lists.mapped(
             _question,
@@ -180,6 +193,7 @@ class Grounding(io.ComfyNode):
             inside,
             tile_size,
             look_again,
+            fov,
         )
         answers = answer_all([question for _, question in asked], draw=True)
         questions = [question for _, question in asked]
@@ -227,6 +241,7 @@ def _question(
     inside: Any,
     tile_size: int,
     look_again: bool,
+    fov: float,
 ) -> tuple[Search, Question]:
     looked_for = search(
         sockets.words(find),
@@ -237,6 +252,7 @@ def _question(
         strict=sockets.choice("strict", strict, sockets.STRICT),
         tile=tile_size,
         look_again=look_again,
+        field_of_view=fov,
     )
     return looked_for, Question(
         model,

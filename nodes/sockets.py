@@ -344,7 +344,10 @@ def annotated(
     before each item; what it raises reaches the caller."""
     pairs = zip(images.drawable_pictures(image), results, strict=True)
     return images.to_image(
-        [draw.annotate(picture, result.boxes, result.points, check) for picture, result in pairs]
+        [
+            draw.annotate(picture, result.boxes, result.points, check, result.cuboids)
+            for picture, result in pairs
+        ]
     )
 
 

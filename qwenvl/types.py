@@ -333,6 +333,22 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Cuboid:
+    """A box in the space before the camera. ``numbers``: nine, as ``camera`` describes them.
+    ``corners``: their projections in pixels of the picture, possibly outside it; empty where there
+    are none. ``box``: the rectangle around these, as far as it lies in the picture."""
+
+    numbers: tuple[float, ...]
+    label: str = ""
+    corners: tuple[tuple[float, float], ...] = ()
+    box: Box | None = None
+    score: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", well_formed(self.label))
+
+
+@dataclass(frozen=True)
 class Result:
     """A parsed reply. ``text`` is for people, ``data`` for programs (parsed JSON, document blocks,
     ...). No boxes means that nothing was found; an unreadable reply raises
@@ -340,7 +356,8 @@ class Result:
     unreadable replies (``run.Query``); ``text`` is then the raw reply. ``notes``: what the user
     should know about this answer, a sentence each (it was cut at ``max_new_tokens``; boxes
     reached outside the picture). ``reply``: the model's own words; ``tokens``: these, token by
-    token, where log-probabilities were asked for."""
+    token, where log-probabilities were asked for. ``cuboids``: boxes in space; ``boxes`` are then
+    the rectangles around them."""
 
     text: str
     boxes: tuple[Box, ...] = ()
@@ -352,6 +369,7 @@ class Result:
     notes: tuple[str, ...] = ()
     reply: str = ""
     tokens: tuple[Token, ...] = ()
+    cuboids: tuple[Cuboid, ...] = ()
 
     @property
     def is_complete(self) -> bool:

@@ -82,6 +82,7 @@ def ground(options: argparse.Namespace) -> int:
         options.strict,
         tile=options.tile,
         look_again=options.look_again,
+        field_of_view=options.fov,
     )
     if options.inside:
         found = found.within([Region(area) for area in options.inside])

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from ..camera import FIELD_OF_VIEW
 from ..checkpoints.library import BUNDLED_NAME
 from ..families import FAMILIES
 from ..fine_tunes import AUTO, PRESETS
@@ -116,6 +117,11 @@ def _add_tasks(subparsers: Any) -> None:
     ground.add_argument(
         "--tile", type=_integer, default=0, metavar="N",
         help="for small things in large pictures: show the model tiles of N by N pixels too",
+    )  # fmt: skip
+    ground.add_argument(
+        "--fov", type=float, default=FIELD_OF_VIEW, metavar="DEGREES",
+        help="of boxes_3d: what the picture's longer side spans, to project them into the picture "
+        "(default: %(default)g)",
     )  # fmt: skip
     ground.add_argument(
         "--look-again", action="store_true",

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..tiles import Tile, to_picture
-from ..types import Box, Point, Result, Token
+from ..types import Box, Cuboid, Point, Result, Token
 
 
 @dataclass(frozen=True)
 class Found:
-    """One box or point. ``entry`` and ``data``: what it is in the result's ``text`` and ``data``.
-    ``tile``: the part of the picture that the model was shown, in the picture's pixels; ``query``:
-    what was looked for."""
+    """One box or point, in the picture or in space.
 
-    shape: Box | Point
+    ``entry`` and ``data``: what it is in the result's ``text`` and ``data``. ``tile``: the part of
+    the picture that the model was shown, in the picture's pixels; ``query``: what was looked for.
+    """
+
+    shape: Box | Point | Cuboid
     entry: Mapping[str, Any]
     data: Mapping[str, Any]
     tile: Tile
@@ -33,6 +35,9 @@ class Found:
 
 def found_in(result: Result, tile: Tile, query: str = "") -> list[Found]:
     """What a reply about ``tile`` holds, in pixels of the picture."""
+    if result.cuboids:  # these are of the whole picture
+        pairs = zip(result.cuboids, json.loads(result.text), result.data, strict=True)
+        return [Found(shape, entry, data, tile, query) for shape, entry, data in pairs]
     shapes: Sequence[Box | Point] = result.boxes or result.points
     entries = json.loads(result.text) if shapes else []
     return [
@@ -83,7 +88,8 @@ def joined(
     shapes = [item.shape for item in items]
     return CountedResult(
         json.dumps([item.entry for item in items], ensure_ascii=False),
-        boxes=tuple(shape for shape in shapes if isinstance(shape, Box)),
+        boxes=tuple(filter(None, map(_box, shapes))),
+        cuboids=tuple(shape for shape in shapes if isinstance(shape, Cuboid)),
         points=tuple(shape for shape in shapes if isinstance(shape, Point)),
         data=[dict(item.data) for item in items],
         thinking="\n\n".join(filter(None, (reply.thinking for reply in replies))),
@@ -93,6 +99,12 @@ def joined(
         tokens=tuple(_tokens(replies)),
         counts={query: len(own) for query, own in found.items()},
     )
+
+
+def _box(shape: Box | Point | Cuboid) -> Box | None:
+    if isinstance(shape, Cuboid):
+        return shape.box
+    return shape if isinstance(shape, Box) else None
 
 
 def _tokens(replies: Sequence[Result]) -> Iterator[Token]:

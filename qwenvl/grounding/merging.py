@@ -59,7 +59,7 @@ def _is_seen_closer(item: Found, views: Sequence[Tile], size: Size) -> bool:
     )
 
 
-def _is_whole(shape: Box | Point, view: Tile, size: Size) -> bool:
+def _is_whole(shape: object, view: Tile, size: Size) -> bool:
     """Whether a box ends within ``view``. Close to the edge it may go on beyond it: models do not
     draw the last few pixels."""
     assert isinstance(shape, Box)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..coordinates import integer_box
 from ..tiles import Tile
-from ..types import Box, Point, Size
+from ..types import Box, Cuboid, Point, Size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,11 +26,12 @@ class Region:
     area: Tile
     mask: Tensor | None = None
 
-    def holds(self, shape: Box | Point) -> bool:
+    def holds(self, shape: Box | Point | Cuboid) -> bool:
         """Whether a point lies inside, or at least half of a box's pixels do."""
         if isinstance(shape, Point):
             x, y = int(shape.x), int(shape.y)
             return self._inside((x, y, x + 1, y + 1)) > 0
+        assert isinstance(shape, Box), "regions are of pictures"
         x1, y1, x2, y2 = tile = integer_box(shape)
         return 2 * self._inside(tile) >= (x2 - x1) * (y2 - y1)
 

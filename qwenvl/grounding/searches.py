@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from .. import camera
 from ..backends.base import Backend
 from ..errors import BadOption
 from ..query import Method, Query, Steps
-from ..tasks import act, ground
+from ..tasks import act, boxes_3d, ground
 from ..tiles import Tile
 from ..types import Result, Size, Task
 from ..unicode import well_formed
@@ -59,8 +60,8 @@ class Search:
     def within(self, regions: Sequence[Region] | None) -> Search:
         """The same search in the ``regions`` of a picture alone. Raises ``BadOption`` where that
         makes no sense."""
-        if regions is not None and self.kind == act.KIND:
-            raise BadOption(f"inside is given, but {_WHOLE_SCREEN}")
+        if regions is not None and self.kind in _WHOLE:
+            raise BadOption(f"inside is given, but {_WHOLE[self.kind]}")
         return dataclasses.replace(self, regions=regions)
 
     def counts(self, result: Result) -> dict[str, int]:
@@ -115,10 +116,15 @@ def _unscored_note(count: int) -> tuple[str, ...]:
     )
 
 
-KINDS = (*ground.KINDS, act.KIND)
-"""What can be looked for: places of things, or what to do on a screen."""
+KINDS = (*ground.KINDS, act.KIND, boxes_3d.KIND)
+"""What can be looked for: places of things, in the picture or in space, or what to do on a
+screen."""
 
-_WHOLE_SCREEN = "actions are asked of a whole screen. Leave it out, or choose another kind."
+_WHOLE = {
+    act.KIND: "actions are asked of a whole screen. Leave it out, or choose another kind.",
+    boxes_3d.KIND: "places in space are told of a whole picture. Leave it out, or choose another "
+    "kind.",
+}
 
 
 def search(
@@ -131,10 +137,11 @@ def search(
     strict: str = "auto",
     tile: int = 0,
     look_again: bool = False,
+    field_of_view: float = camera.FIELD_OF_VIEW,
 ) -> Search:
     """A search for ``find``: queries as ``queries`` reads them, each asked in a request of its own.
     For the kind ``action`` all of it is one goal, to be reached on the ``screen`` (see
-    ``tasks.act``).
+    ``tasks.act``). ``field_of_view`` is for the kind ``boxes_3d`` (see ``tasks.boxes_3d``).
 
     The result holds what was found for the first query, then for the second ...; with several, each
     item has its ``query``. Other arguments as of ``tasks.ground`` and ``Search``; ``max_count``
@@ -144,14 +151,18 @@ def search(
         raise BadOption(f"Tiles of {tile} px are too small: use 0 (none), or {MIN_TILE} and more.")
     if look_again and kind != "boxes":
         raise BadOption(f"look_again is on, but it compares boxes, and the kind is {kind}.")
+    if tile and kind in _WHOLE:
+        raise BadOption(f"There are to be tiles, but {_WHOLE[kind]}")
     if kind == act.KIND:
-        if tile:
-            raise BadOption(f"There are to be tiles, but {_WHOLE_SCREEN}")
         goal = act.act(find, screen, min_score, scores)
         return Search(goal, {well_formed(find).strip(): goal}, kind)
     own = queries(find) or ("",)
+    in_space = partial(boxes_3d.boxes_3d, field_of_view=field_of_view)
     task_of = partial(
-        ground.ground, kind=kind, min_score=min_score, scores=scores or look_again, strict=strict
+        in_space if kind == boxes_3d.KIND else partial(ground.ground, kind=kind),
+        min_score=min_score,
+        scores=scores or look_again,
+        strict=strict,
     )
     tasks = {words: task_of(words) for words in own}
     whole = task_of(own[0], max_count=max_count)

@@ -8,7 +8,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..types import Box, Point, Size
+from ..camera import EDGES
+from ..types import Box, Cuboid, Point, Size
 from . import text_rendering
 
 if TYPE_CHECKING:
@@ -56,8 +57,12 @@ def annotate(
     boxes: Sequence[Box],
     points: Sequence[Point] = (),
     check: Callable[[], None] | None = None,
+    cuboids: Sequence[Cuboid] = (),
 ) -> Tensor:
     """A copy of ``picture`` (uint8 ``[3, H, W]``) with every box and point drawn and labelled.
+
+    Where there are ``cuboids``, ``boxes`` are the rectangles around those that lie in the picture:
+    then the edges of the cuboids are drawn instead, as far as they can be projected.
 
     Line width and text size scale with the picture. Labels stay inside it and, if there is room,
     do not overlap. A label too long for the picture is cut with an ellipsis; one that no font can
@@ -71,10 +76,13 @@ def annotate(
     canvas = Image.fromarray(picture.movedim(0, -1).contiguous().cpu().numpy(), "RGB")
     pen = _Pen(ImageDraw.Draw(canvas), width, height)
     items: list[Box | Point] = [*boxes, *points]
+    for cuboid in cuboids:
+        pen.edges(cuboid)
     for item in items:
         if check is not None:
             check()
-        pen.mark(item)
+        if not cuboids:
+            pen.mark(item)
     # Labels last, so that no line crosses a text.
     for item, number in zip(items, (*range(len(boxes)), *range(len(points))), strict=True):
         if check is not None:
@@ -117,6 +125,11 @@ class _Pen:
             self.draw.rectangle(extent, outline=hue, width=self.line)
         else:
             self.draw.ellipse(extent, fill=hue, outline="white", width=self.line)
+
+    def edges(self, cuboid: Cuboid) -> None:
+        for first, second in EDGES if cuboid.corners else ():
+            ends = [cuboid.corners[first], cuboid.corners[second]]
+            self.draw.line(ends, fill=colour(cuboid.label), width=self.line)
 
     def label(self, item: Box | Point, number: int) -> None:
         if not item.label.strip():

@@ -12,7 +12,7 @@ from . import bbox, loose_json, markup, prose, tags
 from .absence import says_none
 from .bbox import MAX_ITEMS, Coordinates, normalised
 
-Expected = Literal["boxes", "points", "lines"]
+Expected = Literal["boxes", "points", "lines", "boxes_3d"]
 
 # Keys are compared without case, "_" and "-".
 _COORDINATE_KEYS = frozenset(
@@ -26,6 +26,7 @@ _COORDINATE_KEYS = frozenset(
         "边界框", "位置",
     )
 ) | bbox.POLYGON_KEYS  # fmt: skip
+_MAX_METRES = 1e6
 _BOX_3D_KEYS = frozenset(("bbox3d", "box3d", "boundingbox3d"))
 # Keys that do not name what is inside them.
 _GENERIC_KEYS = _COORDINATE_KEYS | _BOX_3D_KEYS | frozenset(
@@ -80,9 +81,28 @@ class Item:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def box_3d(self) -> Coordinates | None:
+        """The nine numbers of a 3-D box, as they were written; None without one."""
+        for key, member in self.data.items():
+            if is_box_3d_key(key) and isinstance(member, list) and len(member) == 9:
+                is_number = all(isinstance(v, int | float) and v == v for v in member)
+                if is_number and all(abs(v) < _MAX_METRES for v in member):
+                    return tuple(member)
+        return None
+
+    @property
+    def other_data(self) -> dict[str, Any]:
+        """``data`` without the 3-D box."""
+        return {k: member for k, member in self.data.items() if not is_box_3d_key(k)}
+
+    @property
     def text(self) -> str:
         """The text that was read there, or else the label."""
         return _first_text(self.data, _TEXT_KEYS) or self.label
+
+
+def is_box_3d_key(key: str) -> bool:
+    return normalised(key) in _BOX_3D_KEYS
 
 
 def from_objects(values: Sequence[loose_json.Value], expected: Expected) -> list[Item]:
@@ -194,7 +214,7 @@ def _items_of_object(
 ) -> Iterator[Item]:
     coordinates, data = _own_coordinates(value, expected)
     own = _own_label(data) or label
-    if coordinates or any(normalised(key) in _BOX_3D_KEYS for key in data):
+    if coordinates or any(map(is_box_3d_key, data)):
         yield from _make_items(coordinates, own or _any_string(data), data)
     elif not own and _maps_labels_to_coordinates(value):
         for key, member in value.items():

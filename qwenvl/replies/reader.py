@@ -51,7 +51,7 @@ def read_items(
         ending = "\n" if not text.rstrip(" ").endswith(answer[-1:] or " ") else ""
         found = find_items(answer + ending, expected)
         usable = [item for item in map(_without_null, found) if _is_usable(item, expected)]
-        usable = list({(i.box, i.point, i.label, i.text): i for i in usable}.values())
+        usable = list({(i.box, i.point, i.box_3d, i.label, i.text): i for i in usable}.values())
         if unusable is not None:
             unusable[:] = [item.label for item in found if _is_unusable(item, expected)]
         if usable or (found and all(map(_has_null, found))):
@@ -65,6 +65,8 @@ def _is_unusable(item: Item, expected: Expected) -> bool:
     """Whether an item has coordinates, but broken ones or of another kind."""
     if _is_usable(item, expected) or _has_null(item):
         return False
+    if expected == "boxes_3d" and any(map(items.is_box_3d_key, item.data)):
+        return True
     return bool(item.box or item.point) or items.has_broken_coordinates(item)
 
 
@@ -81,6 +83,8 @@ def _without_null(item: Item) -> Item:
 def _is_usable(item: Item, expected: Expected) -> bool:
     if expected == "points":
         return bool(item.box or item.point)
+    if expected == "boxes_3d":
+        return item.box_3d is not None
     return bool(item.box or (expected == "lines" and not item.point and item.text))
 
 
@@ -166,16 +170,19 @@ def _complaint(text: str, answer: str, found: Sequence[Item], expected: Expected
             if text.strip()
             else "The model answered nothing. Ask in other words, or try a larger model."
         )
+    wanted = "3-D boxes" if expected == "boxes_3d" else expected
     excerpt = answer if len(answer) <= 200 else answer[:150] + " … " + answer[-50:]
     if any(item.point for item in found):
         return (
-            f"The model gave points where {expected} were asked for. Ask for points, or in other "
+            f"The model gave points where {wanted} were asked for. Ask for points, or in other "
             f"words. It wrote: {excerpt}"
         )
+    if found and expected == "boxes_3d":
+        return f"The model gave no 3-D boxes of nine numbers, as were asked for: {excerpt}"
     if found:
         return f"The model gave 3-D boxes where {expected} in the picture were asked for: {excerpt}"
     return (
-        f"The model's reply holds no {expected} that can be read, nor does it say that there are "
+        f"The model's reply holds no {wanted} that can be read, nor does it say that there are "
         "none. If it was cut off, raise max_new_tokens; else ask in other words. It wrote: "
         f"{excerpt}"
     )

@@ -54,12 +54,7 @@ def ground(
     score alone. ``strict``: whether replies are held to JSON, see ``constraints.from_items``.
     Raises ``BadOption``.
     """
-    names = _names(find)
-    if not names:
-        raise BadOption(
-            "Nothing to find was named. Write what to look for, such as: cat, red car. Several "
-            "things take commas between them."
-        )
+    names = names_in(find)
     if kind not in KINDS:
         raise BadOption(f"There is no kind {kind!r} of place. Choose one of {', '.join(KINDS)}.")
     if max_count < 0:
@@ -127,16 +122,27 @@ def _is_placeholder(values: Sequence[float], label: str) -> bool:
     return flat and says_none(label)
 
 
-def _names(find: str) -> tuple[str, ...]:
+def names_in(find: str) -> tuple[str, ...]:
     """The names in ``find``, each once, in one line and without double quotes, which the prompt
-    puts around them."""
+    puts around them. Raises ``BadOption`` where there is none."""
     parts = _NAME_SEPARATOR.split(well_formed(find))
     names = (" ".join(part.split()).strip(" .\"'“”") for part in parts)
-    return tuple(dict.fromkeys(name.replace('"', "'") for name in names if name))
+    found = tuple(dict.fromkeys(name.replace('"', "'") for name in names if name))
+    if not found:
+        raise BadOption(
+            "Nothing to find was named. Write what to look for, such as: cat, red car. Several "
+            "things take commas between them."
+        )
+    return found
+
+
+def is_phrase(names: Sequence[str]) -> bool:
+    """Whether they are one referring expression rather than names of categories."""
+    return len(names) == 1 and _PHRASE.match(names[0]) is not None
 
 
 def _question(names: Sequence[str]) -> str:
-    if len(names) == 1 and _PHRASE.match(names[0]):
+    if is_phrase(names):
         return f"Locate {names[0]} in the image."
     return f'Locate every instance that belongs to the following categories: "{", ".join(names)}".'
 

@@ -29,6 +29,7 @@ LAYERS = (
         "observer",
         "constraints",
         "schema_bounds",
+        "camera",
     },
     {"checkpoints", "media", "replies"},
     {"prompting", "tasks"},
@@ -61,8 +62,8 @@ WITH_TRANSFORMERS = {
 }
 # These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
 WITHOUT_TORCH = {
-    "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes", "observer",
-    "replies", "schema_bounds", "tasks", "tiles", "types", "unicode",
+    "camera", "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes",
+    "observer", "replies", "schema_bounds", "tasks", "tiles", "types", "unicode",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 

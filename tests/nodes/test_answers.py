@@ -293,6 +293,24 @@ def test_grounding_in_tiles_and_once_more(
     assert backend.batches == [4, 4] and backend.requests[0].logprobs
 
 
+def test_grounding_in_space(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
+    model, backend = scripted('[{"bbox_3d": [0, 0, 4, 2, 2, 2, 0, 0, 0], "label": "car"}]')
+
+    def found(**widgets: Any) -> tuple[Any, ...]:
+        return run_node(
+            "QVL_Grounding", model=model, images=pictures[:1], find="car", kind="boxes_3d",
+            **widgets,
+        )  # fmt: skip
+
+    text, (boxes,), (drawn,), _, (mask,), count, *_ = found(fov=90)
+    assert json.loads(text[0])[0]["bbox_3d"][2] == 4 and count == [1]
+    assert boxes[0][0]["width"] == 68 and mask.any() and not torch.equal(drawn, pictures[:1])
+    assert found(fov=45)[1][0][0][0]["width"] > 68
+    assert "bbox_3d" in backend.requests[0].prompt
+    with pytest.raises(BadOption, match="whole picture"):
+        found(inside=torch.ones(1, 8, 8))
+
+
 def test_grounding_points(run_node: Run, scripted: Any, pictures: torch.Tensor) -> None:
     model, _ = scripted('[{"point_2d": [500, 250], "label": "nose"}]')
     found, (boxes,), _, points, (mask,), *_ = run_node(
