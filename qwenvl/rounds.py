@@ -84,6 +84,10 @@ class Course:
         except StopIteration as end:
             self.pending = ()
             self.answer = Answer(end.value, _joined(self._responses))
+        except QwenVLError as error:  # a picture that cannot be asked about fails alone
+            self.pending = ()
+            failed = Response("", finish_reason="error", error=error)
+            self.answer = Answer(Result("", finish_reason="error", error=str(error)), failed)
 
 
 def _joined(responses: Sequence[Response]) -> Response:

@@ -37,9 +37,8 @@ class Search:
     their words. ``tasks``: by query, with all that they find. ``max_count``: at most this many of
     each query (0: all). ``tile``: side in pixels of the tiles that the picture is shown in, besides
     as a whole (0: only as a whole). ``again``: how to ask once more about each box in its own crop,
-    by label (None: it is not done).
-    ``regions``: the parts that are shown, and where what is found must lie (None: the whole
-    picture).
+    by label (None: it is not done). ``regions``: the parts that are shown, and where what is found
+    must lie (None: the whole picture).
     """
 
     task: Task
@@ -83,23 +82,25 @@ class Search:
             for words, view in places
         ]
         found: dict[str, list[Found]] = {} if shown else {words: [] for words in self.tasks}
+        seen: dict[str, list[Tile]] = {words: [] for words in self.tasks}
         for (words, view), reply in zip(places, replies, strict=True):
             if not reply.error:
                 found.setdefault(words, []).extend(found_in(reply, view, words))
-        kept = [item for own in found.values() for item in self._kept(own, shown, size)]
+                seen[words].append(view)
+        kept = [item for words in found for item in self._kept(found[words], seen[words], size)]
         notes: tuple[str, ...] = () if shown else ("There is no region to look in.",)
         if self.again and kept:
             kept, unscored = yield from looked_again(kept, query, backend, self.again)
             notes += _unscored_note(unscored)
         return joined({words: _of(words, kept) for words in found}, len(self.tasks), replies, notes)
 
-    def _kept(self, found: Sequence[Found], shown: Sequence[Tile], size: Size) -> Sequence[Found]:
-        """What counts of everything that was found for one query."""
+    def _kept(self, found: Sequence[Found], seen: Sequence[Tile], size: Size) -> Sequence[Found]:
+        """What counts of everything that was found for one query in the views ``seen``."""
         if self.regions is not None:
             regions = self.regions
             found = [item for item in found if any(one.holds(item.shape) for one in regions)]
-        if len(shown) > 1:
-            found = merged(found, shown, size)
+        if len(seen) > 1:
+            found = merged(found, seen, size)
         return found[: self.max_count or None]
 
 

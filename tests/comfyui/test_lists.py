@@ -117,6 +117,48 @@ def test_labels_reach_cores_own_boxes(server: Any) -> None:
     assert [element["desc"] for element in elements] == ["orange triangle", "blue cross"]
 
 
+def test_elements_go_into_cores_own_boxes(server: Any) -> None:
+    if "CreateBoundingBoxes" not in server.get("/object_info"):
+        pytest.skip("this ComfyUI has no node that reads elements")
+    boxes = {"width": 768, "height": 512, "editor_state": {"__value__": []}, "bboxes": ["find", 7]}
+    outputs = server.run(
+        {
+            "picture": load("shapes.png"),
+            "model": loader(),
+            "find": find("orange triangle\nblue cross"),
+            "boxes": {"class_type": "CreateBoundingBoxes", "inputs": boxes},
+            "elements": preview("boxes", 2),
+            "ours": preview("find", 7),
+            "counts": preview("find", 6),
+        }
+    )
+    elements, ours = (json.loads(outputs[node]["text"][0]) for node in ("elements", "ours"))
+    assert [element["desc"] for element in elements] == ["orange triangle", "blue cross"]
+    for element, own in zip(elements, ours, strict=True):
+        assert element["type"] == own["type"]
+        assert element["bbox"] == pytest.approx(own["bbox"], abs=2)  # it goes by whole pixels
+    assert json.loads(outputs["counts"]["text"][0]) == {"orange triangle": 1, "blue cross": 1}
+
+
+def test_grounding_looks_inside_what_other_nodes_give(server: Any) -> None:
+    outputs = server.run(
+        {
+            "picture": load("shapes.png"),
+            "model": loader(),
+            "first": find("orange triangle"),
+            "boxes": find("orange triangle, blue cross", inside=["first", 1]),
+            "mask": find("orange triangle, blue cross", inside=["first", 4]),
+            "all": find("orange triangle, blue cross", tile_size=512, look_again=True),
+        }
+    )
+    labels = {
+        node: [box["label"] for box in outputs[node]["qwen_vl"][0]["boxes"]]
+        for node in ("boxes", "mask", "all")
+    }
+    assert labels["boxes"] == labels["mask"] == ["orange triangle"]
+    assert sorted(labels["all"]) == ["blue cross", "orange triangle"]
+
+
 def test_a_model_handle_prints_as_its_name(server: Any) -> None:
     outputs = server.run({"model": loader(), "show": preview("model", 0)})
     assert outputs["show"]["text"] == ["nano"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from qwen_vl_suite.qwenvl.backends.base import Backend
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
-from qwen_vl_suite.qwenvl.errors import BadImage, OutOfMemory, UnreadableReply
+from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, OutOfMemory, UnreadableReply
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.query import Query, Steps
 from qwen_vl_suite.qwenvl.run import answer_all, answer_each
@@ -106,6 +106,20 @@ def test_a_request_that_fails_fails_its_picture_unless_that_is_kept(
     backend = ScriptedBackend(["None found.", error or "gibberish"])
     kept = Query(ground("cat"), PICTURE, method=_parts, keep_unreadable=True)
     assert answer_all(backend, [kept])[0].text == "[False, True]"
+
+
+def test_a_picture_that_cannot_be_asked_about_fails_alone() -> None:
+    def refusing(backend: Backend, query: Query) -> Steps:
+        yield [asked("a")]
+        raise BadOption("too many parts.")
+
+    backend = ScriptedBackend("x")
+    told: list[tuple[int, str]] = []
+    queries = [asked("", method=refusing), asked("", method=twice_then_once)]
+    answer_each(backend, queries, lambda index, result: told.append((index, result.error)))
+    assert sorted(told) == [(0, "too many parts."), (1, "")] and backend.batches == [3, 1]
+    with pytest.raises(BadOption, match="Picture 1 of 2: too many parts"):
+        answer_all(backend, queries)
 
 
 def test_what_is_no_picture_needs_no_method() -> None:

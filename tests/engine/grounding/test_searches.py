@@ -167,6 +167,19 @@ def test_a_part_whose_whole_no_tile_sees_is_kept() -> None:
     assert near(box, (160, 20, 200, 60))
 
 
+@pytest.mark.parametrize(("kind", "key"), [("boxes", "bbox_2d"), ("points", "point_2d")])
+def test_a_tile_without_an_answer_decides_nothing(kind: str, key: str) -> None:
+    thing = (168, 8, 180, 20)  # whole in the first two tiles, deeper in the second
+    see = seeing(thing, kind=key)
+
+    def reply(request: Request) -> str:
+        return "What a day." if place_of(request) == (133, 0, 333, 200) else see(request)
+
+    how = search("cat", kind, tile=200)
+    found = ask(ScriptedBackend(reply), how, keep_unreadable=True)
+    assert len(found.data) == 1 and "1 of " in found.notes[-1]
+
+
 def test_points_of_tiles_count_once_and_need_no_whole_picture() -> None:
     things = [(20, 20, 36, 36), (160, 160, 176, 176), (590, 390, 600, 400)]
     backend = ScriptedBackend(seeing(*things, kind="point_2d"))
