@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from .syntax import MERMAID_DIAGRAM
 
-_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`{]*)[^\n`]*$")
+# Indentation, marks, name, and what follows: attributes, or the code itself.
+_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([\w.+#-]*)([^\n`]*)$")
 _PLAIN_TAGS = frozenset(("", "text", "txt", "plaintext", "plain", "code", "output"))
 # Fences around the whole of an answer, which hold fences themselves.
 _DOCUMENT_TAGS = frozenset(("markdown", "md"))
@@ -95,14 +96,14 @@ def _fences(answer: str) -> Iterator[_Fenced]:
         if body is None:
             if found and found[3].lower() not in _DOCUMENT_TAGS:
                 indent, marks, tag = found[1], found[2], found[3].lower()
-                body = []
-        elif found and not found[3] and found[2].startswith(marks):
+                body = [found[4]] if found[4].lstrip().startswith("<") else []
+        elif found and not (found[3] or found[4].strip()) and found[2].startswith(marks):
             yield _Fenced(tag, _joined(body))
             body = None
         else:
             body.append(line.removeprefix(indent))
     if body is not None:
-        yield _Fenced(tag, _joined(body))
+        yield _Fenced(tag, _joined(body).removesuffix(marks))
 
 
 def _joined(lines: list[str]) -> str:

@@ -39,6 +39,7 @@ _PLACE_NAMES = {
     "coordinate": ("coordinate", "coordinates", "point_2d", "point", "position", "bbox_2d"),
     "coordinate2": ("coordinate2", "coordinates2", "end_coordinate"),
 }
+_MAX_NUMBER = 10**9  # seconds or pixels; infinities and NaN are no numbers either
 _MARK = r"(?:^|\n)[\s\d*_#().-]{0,12}"
 _THOUGHT = re.compile(rf"{_MARK}(?:thoughts?|思考)[*_]{{0,2}}\s?[:：][*_]{{0,2}}", re.IGNORECASE)
 _STEP = re.compile(rf"{_MARK}(?:action|操作|动作)[*_]{{0,2}}\s?[:：][*_]{{0,2}}", re.IGNORECASE)
@@ -202,13 +203,15 @@ def _decoded(value: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < _MAX_NUMBER else None
 
 
 def _list(value: Any) -> list[str] | None:
-    """Keys; from "ctrl+c" too."""
+    """Keys; from "ctrl+c" and "ctrl++" too."""
     if isinstance(value, str):
-        value = value.split("+") if len(value) > 1 else [value]
+        value = re.split(r"(?<=[^+])\+", value)
     return [str(item).strip() for item in value] if isinstance(value, list) else None
 
 
@@ -231,9 +234,10 @@ def _words(before: str, others: Mapping[str, Any]) -> tuple[str, str]:
     heading are the thought."""
     before = _BEFORE_CALL.sub("", before.rstrip())
     thought, step = _THOUGHT.search(before), _STEP.search(before)
-    end = step.start() if step and (not thought or step.start() > thought.start()) else len(before)
-    said = before[thought.end() if thought else 0 : end]
+    said = before[thought.end() if thought else 0 : step.start() if step else None]
     done = before[step.end() :] if step else ""
+    if thought and step and step.start() < thought.start():
+        said, done = before[thought.end() :], before[step.end() : thought.start()]
     if not said.strip():
         said = next((str(others[key]) for key in ("thought", "reasoning") if key in others), "")
     return _sentence(said), _sentence(done)

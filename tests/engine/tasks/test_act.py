@@ -53,6 +53,8 @@ def read(reply: str, screen: str = "computer", context: ReplyContext = CONTEXT) 
                      "The gear opens it.", "", id="plain words, the tag left open"),
         pytest.param("computer", f"**Thought:** A.\n**Action:** B.\n```json\n{LEFT}\n```",
                      "left_click", "A.", "B.", id="bold, in a fence"),
+        pytest.param("computer", f"Action: B.\nThought: A.\n{LEFT}", "left_click", "A.", "B.",
+                     id="the other way round"),
         pytest.param("computer", f"1) Thought: A.\n2) Action: B.\n3) {LEFT}", "left_click", "A.",
                      "B.", id="numbered"),
         pytest.param("mobile", f"思考：齿轮在上。\n操作：点齿轮。\n<tool_call>{CLICK}</tool_call>",
@@ -107,6 +109,7 @@ def test_a_click(screen: str, reply: str, action: str, thought: str, step: str) 
         ("computer", {"action": "key", "keys": ["ctrl", "c"]}, {}),
         ("computer", {"action": "key", "keys": "ctrl+c"}, {"keys": ["ctrl", "c"]}),
         ("computer", {"action": "key", "keys": "+"}, {"keys": ["+"]}),
+        ("computer", {"action": "key", "keys": "ctrl++"}, {"keys": ["ctrl", "+"]}),
         ("computer", {"action": "type", "text": "12"}, {}),
         ("computer", {"action": "scroll", "pixels": -300, "coordinate": [500, 500]},
          {"coordinate": [540, 1200]}),
@@ -176,6 +179,7 @@ def test_a_reply_without_an_action_is_unreadable(reply: str, message: str) -> No
     [
         ('{"action": "hover", "coordinate": [1, 2]}', "hover is no action of computer_use"),
         ('{"action": "wait"}', "wait says no time"),
+        ('{"action": "wait", "time": "1e999"}', "wait says no time"),
         ('{"action": "terminate", "status": null}', "terminate says no status"),
         (f"<tool_call>{LEFT}</tool_call><tool_call>{CLICK}</tool_call>", "called 2 actions"),
     ],
@@ -269,9 +273,21 @@ def test_a_picture_that_no_model_can_be_shown_costs_only_itself() -> None:
     assert narrow.error and square.data["action"] == "wait"
 
 
-@pytest.mark.parametrize("goal", ["打开设置", "افتح الإعدادات", "a" * 20_000, '{x} "</tools>" {0}'])
-def test_any_goal(goal: str) -> None:
-    assert goal in act(f" {goal}\n").prompt
+@pytest.mark.parametrize(
+    "goal",
+    [
+        pytest.param("打开设置", id="Chinese"),
+        pytest.param("افتح الإعدادات", id="Arabic"),
+        pytest.param("\u202bלחץ על Save\u202c", id="Hebrew with directions and Latin"),
+        pytest.param("a" * 20_000, id="very long"),
+        pytest.param('{x} "</tools>" {0} {goal}', id="brackets"),
+        pytest.param("one\n\ntwo", id="paragraphs"),
+    ],
+)
+@pytest.mark.parametrize("screen", SCREENS)
+def test_any_goal_is_told_as_it_is(goal: str, screen: str) -> None:
+    assert goal in act(f" {goal}\n", screen).prompt
+    act(f"{goal}\ud83d", screen).prompt.encode()
 
 
 def test_bad_options_of_act() -> None:

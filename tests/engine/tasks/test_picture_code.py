@@ -49,6 +49,7 @@ def read(style: str, reply: str, cut: bool = False) -> Result:
         pytest.param("html", f"```html\n{PAGE}", PAGE, id="a fence left open"),
         pytest.param("html", f"```html\n{PAGE}\n```\n<|im_end|>\n<|im_start|>user\n```html\n"
                      f"{PAGE}{PAGE}\n```", PAGE, id="a turn that the model made up"),
+        pytest.param("html", f"```html{PAGE}```", PAGE, id="a fence in the lines of the code"),
         pytest.param("html", f"````html\n{PAGE}\n````", PAGE, id="four marks"),
         pytest.param("html", f"~~~html\n{PAGE}\n~~~", PAGE, id="tildes"),
         pytest.param("html", f"```markdown\n```html\n{PAGE}\n```\n```", PAGE, id="in a document"),
