@@ -19,6 +19,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .example_picture import ExamplePicture
     from .extract import Extract
     from .grounding import Grounding
+    from .layout import Layout
     from .load_pdf import LoadPDF
     from .loader import Loader
     from .ocr import OCR
@@ -32,6 +33,7 @@ def nodes() -> list[type[io.ComfyNode]]:
         OCR,
         Grounding,
         Extract,
+        Layout,
         Score,
         PickBoxes,
         BoxFormat,

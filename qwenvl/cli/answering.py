@@ -1,10 +1,10 @@
-"""Commands that ask a model about images: describe, ocr, ground, extract."""
+"""Commands that ask a model about images: describe, ocr, ground, extract, layout."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 from ..backends.base import Backend
 from ..errors import BadImage, BadOption, QwenVLError
 from ..fine_tunes import preset
-from ..grounding import Search
 from ..grounding.regions import Region
 from ..media.documents import Resolution
 from ..media.pixel_bounds import with_longest_side
@@ -86,7 +85,9 @@ def ground(options: argparse.Namespace) -> int:
     )
     if options.inside:
         found = found.within([Region(area) for area in options.inside])
-    return _answer(options, found.task, found, found.method)
+    return _answer(
+        options, found.task, found.method, lambda result: {"counts": found.counts(result)}
+    )
 
 
 def extract(options: argparse.Namespace) -> int:
@@ -98,7 +99,18 @@ def extract(options: argparse.Namespace) -> int:
         constraint = task.form("example", _read_text(options.example))
     else:
         constraint = task.form("schema", _read_text(options.schema))
-    return _answer(options, task.extract(constraint, options.prompt))
+    return _answer(options, task.extract(constraint, options.prompt), more=_complete)
+
+
+def layout(options: argparse.Namespace) -> int:
+    from ..layouts import Wanted
+
+    wanted = Wanted(options.form, options.max_elements, options.instructions)
+    return _answer(options, wanted.task, wanted.method, _complete)
+
+
+def _complete(result: Result) -> dict[str, Any]:
+    return {"complete": result.is_complete}
 
 
 def _read_text(path: str) -> str:
@@ -111,12 +123,12 @@ def _read_text(path: str) -> str:
 def _answer(
     options: argparse.Namespace,
     task: Task,
-    search: Search | None = None,
     method: Method | None = None,
+    more: Callable[[Result], Mapping[str, Any]] = lambda result: {},
 ) -> int:
     """Asks about all images, a portion at a time; one that fails costs only its own answer.
-    ``method``: how, where one request may not be enough; ``search``: whose ``task`` it is, if any.
-    Returns the exit status."""
+    ``method``: see ``Query``; ``more``: what ``--json`` tells of a result besides. Returns the exit
+    status."""
     from .. import run
     from ..model_cache import CACHE
 
@@ -128,8 +140,7 @@ def _answer(
 
     def show(number: int, result: Result) -> None:
         found = inputs[number]
-        more = {"counts": search.counts(result)} if search else {}
-        _show(found, result, options, several, more)
+        _show(found, result, options, several, more(result))
         if writer:
             writer.add(found, held[number], result)
 
@@ -274,8 +285,6 @@ def _show(
         row |= {"thinking": result.thinking, "finish_reason": result.finish_reason, **more}
         if options.run is ocr:
             row["tables"] = [dataclasses.asdict(table) for table in tables(result.text)]
-        if options.run is extract:
-            row["complete"] = result.is_complete
         if result.error:
             row["error"] = result.error
         print_json(row)

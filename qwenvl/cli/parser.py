@@ -65,6 +65,7 @@ def _command(
 def _add_tasks(subparsers: Any) -> None:
     from ..constraints import STRICT
     from ..grounding import KINDS
+    from ..layouts import FORMS
     from ..tasks.act import SCREENS
     from ..tasks.describe import STYLES
     from ..tasks.ocr import OUTPUTS
@@ -148,6 +149,21 @@ def _add_tasks(subparsers: Any) -> None:
     form.add_argument("--keys", metavar="A,B,C", help="an object with these keys, null if not seen")
     form.add_argument("--example", metavar="FILE", help="JSON of the form wanted")
     extract.add_argument("--prompt", default="", help="what to extract, in own words")
+
+    layout = _command(
+        subparsers, answering.layout,
+        "write what pictures consist of and where, so that they could be drawn anew",
+        parents=common,
+    )  # fmt: skip
+    layout.add_argument(
+        "--form", choices=tuple(FORMS), default="ideogram",
+        help="ideogram: captions of Ideogram 4. plain: all there is, boxes in pixels "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    layout.add_argument("--max-elements", type=_integer, default=20, metavar="N")
+    layout.add_argument(
+        "--instructions", default="", help="more on what to write, such as a language"
+    )
     _add_score(subparsers)
 
 

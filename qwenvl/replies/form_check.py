@@ -56,7 +56,8 @@ def _in_order(value: Any, schema: Any, whole: Any) -> Any:
     if isinstance(reference := schema.get("$ref"), str):
         return _in_order(value, target(whole, reference), whole)
     for name in ("allOf", "anyOf", "oneOf"):
-        for part in schema.get(name) or ():
+        # The one that knows most of its keys last: its order stays.
+        for part in sorted(schema.get(name) or (), key=lambda part: _known(value, part, whole)):
             value = _in_order(value, part, whole)
     if isinstance(value, list):
         return [_in_order(item, schema.get("items"), whole) for item in value]
@@ -65,3 +66,13 @@ def _in_order(value: Any, schema: Any, whole: Any) -> Any:
         return value
     names = [*(name for name in properties if name in value), *value]
     return {name: _in_order(value[name], properties.get(name), whole) for name in names}
+
+
+def _known(value: Any, schema: Any, whole: Any) -> int:
+    """How many keys of an object a part of a schema has a property for."""
+    if isinstance(schema, Mapping) and isinstance(reference := schema.get("$ref"), str):
+        schema = target(whole, reference)
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    if not isinstance(value, dict) or not isinstance(properties, Mapping):
+        return 0
+    return sum(name in properties for name in value)

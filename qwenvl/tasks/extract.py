@@ -66,6 +66,16 @@ def _plain_keys(schema: Any) -> list[str]:
 
 
 def _read(text: str, context: ReplyContext, constraint: Constraint) -> Result:
+    value, notes = read_json(text, context, constraint)
+    return Result(text=json.dumps(value, ensure_ascii=False), data=value, notes=notes)
+
+
+def read_json(
+    text: str, context: ReplyContext, constraint: Constraint
+) -> tuple[Any, tuple[str, ...]]:
+    """The JSON value of a reply that was to be valid by ``constraint``, and notes on it; of a reply
+    that was cut, what is whole. Raises ``UnreadableReply``, also where a reply that was not held to
+    its form has another one."""
     read = cut_json.whole_part if context.cut else cut_json.whole
     try:
         value = read(text)  # held to its form, it is JSON as it stands, whatever its strings hold
@@ -75,8 +85,7 @@ def _read(text: str, context: ReplyContext, constraint: Constraint) -> Result:
             value = read(answer)
         except (ValueError, RecursionError) as error:
             raise UnreadableReply(f"It is not JSON ({error}).", answer) from error
-    notes = () if context.held or context.cut else _checked(value, constraint)
-    return Result(text=json.dumps(value, ensure_ascii=False), data=value, notes=notes)
+    return value, () if context.held or context.cut else _checked(value, constraint)
 
 
 def _checked(value: Any, constraint: Constraint) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ LAYERS = (
     {"backends"},
     {"query"},
     {"rounds"},
-    {"run", "model_cache", "grounding", "reading"},
+    {"run", "model_cache", "grounding", "layouts", "reading"},
     {"score"},
     {"doctor"},
     {"cli"},

@@ -300,6 +300,21 @@ def test_extract_gives_json_of_the_form_asked_for(run, model, pictures, tmp_path
     assert json.loads(backend.requests[2].constraint.source) == {"type": "integer"}
 
 
+def test_layout_gives_the_form_asked_for(run, model, pictures):
+    element = {"type": "text", "bbox_2d": [0, 0, 500, 500], "text": "HI", "desc": "Letters."}
+    style = {"medium": "painting", "look": "oil", "aesthetics": "soft", "lighting": "dim"}
+    found = {"caption": "A sign.", "style": style, "background": "A wall.", "elements": [element]}
+    backend = model(json.dumps(found))
+    _, (row,), _ = run("layout", pictures[0], "--json", "--max-elements", "3")
+    assert row["data"]["high_level_description"] == "A sign." and row["complete"] is True
+    assert [box["label"] for box in row["boxes"]] == ["HI"] and "counts" not in row
+    assert "at most 3" in backend.requests[0].prompt
+    argv = ("layout", pictures[0], "--form", "plain", "--instructions", "In German.", "--json")
+    _, (row,), _ = run(*argv)
+    assert row["data"]["elements"][0]["text"] == "HI" and row["data"]["palette"]
+    assert backend.requests[1].prompt.endswith("In German.")
+
+
 def test_extract_leaves_strings_as_they_are(run, model, pictures):
     value = {"name": "</think> ```json", "price": None}
     model(json.dumps(value), "```json\n" + json.dumps(value) + "\n```")

@@ -23,6 +23,11 @@ THING = {
 }
 NESTED = {"$defs": {"thing": THING}, "type": "array", "items": {"$ref": "#/$defs/thing"}}
 
+OTHER = {**THING, "properties": {"name": {"type": "string"}, "m": {"type": "integer"}}}
+OTHER["required"] = ["m", "name"]
+EITHER = {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/thing"}, OTHER]}}
+EITHER["$defs"] = {"thing": THING}
+
 
 def answered(reply: Any, constraint: Constraint) -> Result:
     (result,) = run.answer(ScriptedBackend(reply), extract(constraint), [PICTURE])
@@ -64,6 +69,7 @@ def test_keys_are_asked_for_by_name_and_other_forms_whole() -> None:
         (THING, {"n": 3, "name": "keys in any order"}),
         (NESTED, [{"n": 1, "name": "a"}, {"name": "b", "n": 2}]),
         ({"anyOf": [THING, {"type": "null"}]}, {"n": 1, "name": "a"}),
+        (EITHER, [{"n": 1, "name": "a"}, {"m": 2, "name": "b"}]),
         (True, {"any": ["thing"]}),
     ],
 )
