@@ -23,6 +23,7 @@ SAID = {
     "Look, read and find with one model": ["blue triangle", "SNAKE", "yellow circle"],
     "Read the text in a picture": ["COLD", "670267", "BREAD"],
     "Save the text of pages to files": ["SUMMER", "MARKET", "2026", "COLD", "670267", "BREAD"],
+    "Write the layout of a picture": ['"palette": ["#FAF5E4", "#1EA03C", "#7D28A5", "#141E6E"]'],
 }
 
 

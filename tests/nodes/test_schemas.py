@@ -57,7 +57,16 @@ def test_every_widget_is_wired_and_every_argument_has_a_widget(nodes: Nodes, nod
 
 
 @pytest.mark.parametrize(
-    "node_id", ["QVL_Describe", "QVL_OCR", "QVL_Grounding", "QVL_PickBoxes", "QVL_Unload"]
+    "node_id",
+    [
+        "QVL_Describe",
+        "QVL_OCR",
+        "QVL_Grounding",
+        "QVL_Extract",
+        "QVL_Layout",
+        "QVL_PickBoxes",
+        "QVL_Unload",
+    ],
 )
 def test_a_node_that_shows_its_results_may_end_a_graph(nodes: Nodes, node_id: str) -> None:
     info = nodes[node_id].GET_SCHEMA().get_v1_info(nodes[node_id])
