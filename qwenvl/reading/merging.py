@@ -83,12 +83,9 @@ def _joined(lines: list[Line]) -> list[Line]:
     """With the parts of each line that goes through the side of a tile joined."""
     at = 0
     while at < len(lines):
-        other = None
-        if any(lines[at].cuts[2:]):
-            others = (i for i, part in enumerate(lines) if i != at and any(part.cuts[:2]))
-            rests = [i for i in others if _continues(lines[at], lines[i])]
-            # That which has most of it in common, to see where they agree.
-            other = min(rests, key=lambda i: lines[i].box.x1 + lines[i].box.y1, default=None)
+        # That which has most of it in common, to see where they agree.
+        rests = [i for i in _near(lines, at) if _continues(lines[at], lines[i])]
+        other = min(rests, key=lambda i: lines[i].box.x1 + lines[i].box.y1, default=None)
         if other is None:
             at += 1
             continue
@@ -98,6 +95,25 @@ def _joined(lines: list[Line]) -> list[Line]:
         lines.insert(first, whole)
         at = first
     return lines
+
+
+def _near(lines: Sequence[Line], at: int) -> list[int]:
+    """Lines beside the cut end of one, told quickly: most pairs of a page are far apart."""
+    box, cuts = lines[at].box, lines[at].cuts
+    if not (cuts[2] or cuts[3]):
+        return []
+    reach = min(box.x2 - box.x1, box.y2 - box.y1)
+    right, bottom = box.x2 + reach, box.y2 + reach
+    return [
+        index
+        for index, part in enumerate(lines)
+        if (part.cuts[0] or part.cuts[1])
+        and box.y1 < part.box.y2
+        and part.box.y1 <= bottom
+        and part.box.x1 <= right
+        and box.x1 < part.box.x2
+        and index != at
+    ]
 
 
 def _continues(first: Line, second: Line) -> bool:
