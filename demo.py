@@ -63,7 +63,7 @@ def look(execute_node: Any, model: Any, image: Any, path: Path) -> None:
         **unreadable,
     )
     print(f"  description  {caption}")
-    (text,), (lines,), (read,) = execute_node(
+    (text,), (lines,), (read,), *_ = execute_node(
         "QVL_OCR",
         model=model,
         images=image,
@@ -75,7 +75,7 @@ def look(execute_node: Any, model: Any, image: Any, path: Path) -> None:
     show("line", lines[0])
     save(read, f"{path.stem}-read.png")
     if find := FIND.get(path.name):
-        _, (boxes,), (drawn,), _, _ = execute_node(
+        _, (boxes,), (drawn,), *_ = execute_node(
             "QVL_Grounding",
             model=model,
             images=image,

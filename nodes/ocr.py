@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..qwenvl import fine_tunes
+from ..qwenvl.reading import AUTO, OFF, tile_reading
+from ..qwenvl.replies.tables import Table, tables
 from ..qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr
+from ..qwenvl.types import Result
 from . import host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
@@ -21,6 +25,7 @@ PAGE_SIZES = {
 }
 _PAGE_SIZE = "longest side 1288 px (olmOCR)"
 _OTHER = "other"
+_TABLES_AS = {"markdown": Table.markdown, "csv": Table.csv}
 
 
 class OCR(io.ComfyNode):
@@ -88,10 +93,32 @@ class OCR(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
                 sockets.strict(),
+                io.Combo.Input(
+                    "tiles",
+                    options=[OFF, AUTO],
+                    default=OFF,
+                    tooltip="auto: pages over 2576 pixels are read in overlapping tiles, line by "
+                    "line, and put together; for plain and lines. off: every page in one look.",
+                    **sockets.ADVANCED,
+                ),
+                io.Combo.Input(
+                    "tables_as",
+                    options=list(_TABLES_AS),
+                    default="markdown",
+                    tooltip="The form of the output tables. A cell that spans several columns or "
+                    "rows stands in each of them; in text, HTML tables stay as they are.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output("text", tooltip="One text a picture.", is_output_list=True),
                 *sockets.box_outputs(),
+                io.String.Output(
+                    "tables",
+                    tooltip="One text a picture: its tables, with an empty line between; empty "
+                    "where there is none.",
+                    is_output_list=True,
+                ),
             ],
         )
 
@@ -109,8 +136,10 @@ class OCR(io.ComfyNode):
         mask: Any = None,
         preset: Any = fine_tunes.AUTO,
         strict: Any = sockets.STRICT[0],
+        tiles: Any = OFF,
+        tables_as: Any = "markdown",
     ) -> io.NodeOutput:
-        questions = lists.mapped(
+        asked = lists.mapped(
             _question,
             model,
             images,
@@ -122,7 +151,10 @@ class OCR(io.ComfyNode):
             mask,
             preset,
             strict,
+            tiles,
+            tables_as,
         )
+        questions = [question for question, _ in asked]
         answers = answer_all(questions, draw=True)
         results = [result for found in answers for result in found]
         placed = any(result.boxes for result in results)
@@ -132,6 +164,11 @@ class OCR(io.ComfyNode):
             [
                 sockets.annotated(question.images, found, host.check_interrupt)
                 for question, found in zip(questions, answers, strict=True)
+            ],
+            [
+                _tables(result, form)
+                for found, (_, form) in zip(answers, asked, strict=True)
+                for result in found
             ],
             ui=host.results_ui(results, pictures(questions) if placed else None),
         )
@@ -148,19 +185,29 @@ def _question(
     mask: Any,
     preset: str,
     strict: str,
-) -> Question:
+    tiles: str,
+    tables_as: str,
+) -> tuple[Question, str]:
+    """What is asked, and the form of the tables in its answers."""
     language = language or {}
     chosen = sockets.choice("language", language.get("language"), [*LANGUAGES, _OTHER])
-    task = ocr(
-        sockets.choice("output", output, OUTPUTS),
-        sockets.words(language.get("other_language")) if chosen == _OTHER else chosen,
-        fine_tunes.preset(preset, model.name),
+    asked = functools.partial(
+        ocr,
+        language=sockets.words(language.get("other_language")) if chosen == _OTHER else chosen,
+        fine_tune=fine_tunes.preset(preset, model.name),
         strict=sockets.choice("strict", strict, sockets.STRICT),
+    )
+    task = asked(sockets.choice("output", output, OUTPUTS))
+    reading = tile_reading(
+        sockets.choice("tiles", tiles, (OFF, AUTO)),
+        output,
+        functools.partial(asked, "lines"),
+        (model.min_pixels, model.max_pixels),
     )
     longest_side = PAGE_SIZES[sockets.choice("page_size", page_size, PAGE_SIZES)]
     if page_size == _PAGE_SIZE and task.longest_side:
         longest_side = task.longest_side
-    return Question(
+    question = Question(
         model,
         task,
         images,
@@ -168,4 +215,12 @@ def _question(
         longest_side=longest_side,
         mask=mask,
         keep_unreadable=when_unreadable != sockets.STOP,
+        method_of=(lambda _: reading.steps) if reading else None,
     )
+    return question, sockets.choice("tables_as", tables_as, _TABLES_AS)
+
+
+def _tables(result: Result, form: str) -> str:
+    """The tables of a page in one text; a reply that could not be read has none."""
+    found = () if result.error else tables(result.text)
+    return "\n".join(_TABLES_AS[form](table) for table in found)

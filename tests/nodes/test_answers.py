@@ -103,7 +103,7 @@ def test_ocr_gives_text_boxes_and_the_drawn_picture(
 ) -> None:
     line = '[{{"bbox_2d": [0, 0, 500, 1000], "text_content": "{}"}}]'
     model, _ = scripted(*(line.format(word) for word in ("one", "two", "three")))
-    texts, (boxes,), (drawn,) = run_node("QVL_OCR", model=model, images=pictures, output="lines")
+    texts, (boxes,), (drawn,), _ = run_node("QVL_OCR", model=model, images=pictures, output="lines")
     assert [text.strip() for text in texts] == ["one", "two", "three"]
     assert [[box["label"] for box in frame] for frame in boxes] == [["one"], ["two"], ["three"]]
     assert {name: boxes[0][0][name] for name in ("x", "y", "width", "height")} == {
@@ -125,7 +125,7 @@ def test_ocr_page_size_bounds_what_the_model_sees_and_nothing_else(
         ("longest side 1288 px (olmOCR)", 1288 * 1288 * 248 / 3508),
         ("longest side 2048 px", 2048 * 2048 * 248 / 3508),
     ):
-        _, _, (drawn,) = run_node("QVL_OCR", model=model, images=page, page_size=size)
+        _, _, (drawn,), _ = run_node("QVL_OCR", model=model, images=page, page_size=size)
         assert drawn.shape == (1, 3508, 248, 3)
         seen = backend.requests[-1].max_pixels
         assert seen is None if bound is None else seen == pytest.approx(bound, abs=1)
@@ -569,7 +569,9 @@ def test_pictures_of_a_list_are_answered_in_one_run(run_node: Run, scripted: Any
 def test_a_list_of_batches_keeps_its_batches(run_node: Run, scripted: Any) -> None:
     model, backend = scripted('[{"bbox_2d": [0, 0, 500, 1000], "text_content": "a word"}]')
     images = [picture(50, 80, 2), picture(20, 30)]
-    texts, boxes, drawn = run_node("QVL_OCR", lists={"images": images}, model=model, output="lines")
+    texts, boxes, drawn, _ = run_node(
+        "QVL_OCR", lists={"images": images}, model=model, output="lines"
+    )
     assert len(backend.batches) == 1 and texts == ["a word"] * 3
     assert [len(batch) for batch in boxes] == [2, 1]
     assert [len(batch) for batch in drawn] == [2, 1]

@@ -112,3 +112,27 @@ def test_the_stop_button_is_heeded_between_pages(monkeypatch, run_node):
     with pytest.raises(Stopped):
         run_node("QVL_LoadPDF")
     assert len(checks) == 2
+
+
+def test_pages_are_read_in_one_batch_with_their_tables(run_node, scripted):
+    replies = ["<table><tr><td colspan=2>a</td></tr><tr><td>1</td><td>x|y</td></tr></table>", "b"]
+    model, backend = scripted(*replies)
+    images, *_ = run_node("QVL_LoadPDF", pages="1-2")
+    given = {"model": model, "output": "markdown", "tables_as": "csv"}
+    text, _, _, tables = run_node("QVL_OCR", **given, lists={"images": images})
+    assert text == replies and len(backend.batches) == 1
+    assert tables == ["a,a\n1,x|y\n", ""]
+
+
+def test_a_large_page_is_read_in_tiles(run_node, scripted):
+    line = '[{"bbox_2d": [100, 100, 500, 140], "text_content": "read"}]'
+    model, backend = scripted(line, "[]", "[]", "[]", "[]", "[]", family="qwen3_vl")
+    size = {"size": "longest side", "longest_side": 2600}
+    images, *_ = run_node("QVL_LoadPDF", pages="1", size=size)
+    given = {"model": model, "output": "plain", "tiles": "auto"}
+    text, boxes, _, _ = run_node("QVL_OCR", **given, lists={"images": images})
+    assert text == ["read"] and len(backend.requests) == 6
+    assert [tuple(request.images[0].shape) for request in backend.requests] == [(3, 1288, 1288)] * 6
+    assert boxes[0][0][0]["width"] == pytest.approx(0.4 * 1288, abs=2)
+    with pytest.raises(BadOption, match="which html has not"):
+        run_node("QVL_OCR", **{**given, "output": "html"}, lists={"images": images})
