@@ -116,12 +116,18 @@ class _Numbers:
     def _first(self, windows: Sequence[int], length: int) -> int | None:
         """Behind the last item rather than before it; with nothing but punctuation between the
         numbers rather than with words."""
-        free = [w for w in windows if self._used.isdisjoint(range(w, w + length))]
-        return min(
-            free,
-            key=lambda w: (w < self._cursor, not all(self._is_tight[w : w + length - 1])),
-            default=None,
-        )
+        behind = bisect_left(windows, self._cursor)
+        for part in (range(behind, len(windows)), range(behind)):
+            loose = None
+            for start in map(windows.__getitem__, part):
+                if not self._used.isdisjoint(range(start, start + length)):
+                    continue
+                if all(self._is_tight[start : start + length - 1]):
+                    return start
+                loose = start if loose is None else loose
+            if loose is not None:
+                return loose
+        return None
 
 
 class _Labels:
