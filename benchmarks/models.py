@@ -134,9 +134,9 @@ FULL: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """A backend whose answers all have the length asked for (random weights would end some
-    early), and the folder of its checkpoint's small files. ``exact``: it computes in fp32, so that
-    two ways to an answer can be told equal."""
+    """A backend whose answers all have the length asked for, unless told otherwise (random weights
+    would end some early), and the folder of its checkpoint's small files. ``exact``: it computes in
+    fp32, so that two ways to an answer can be told equal."""
 
     backend: Any
     folder: Path
@@ -192,14 +192,16 @@ def _full_files() -> Path:
     return write("qwen3_vl", None)
 
 
-def open_model(folder: Path, **settings: str) -> Model:
-    """A checkpoint, loaded with ``settings`` of its ``LocalSpec``."""
+def open_model(folder: Path, endless: bool = True, **settings: str) -> Model:
+    """A checkpoint, loaded with ``settings`` of its ``LocalSpec``; ``endless``: no token ends its
+    answers."""
     from qwen_vl_suite.qwenvl.backends.local import load
     from qwen_vl_suite.qwenvl.types import LocalSpec
 
     backend = load(LocalSpec(str(folder), **settings))
     template = backend.chat_template
-    template.eos_ids = frozenset()
+    if endless:
+        template.eos_ids = frozenset()
     # A thought is no part of an answer, and random weights may begin one.
     template.media_token_ids |= set(template.tokenizer.encode("<think>", add_special_tokens=False))
     return Model(backend, folder, backend.model.dtype is torch.float32)

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from . import decoding, first_token, pixels, speculation, speed
+from . import constrained, decoding, first_token, pixels, speculation, speed
 from .decoding import decode_timer, prefill_timer, single_threaded
 from .models import full, plain, small
 
@@ -190,6 +190,20 @@ def _processor() -> Iterator[Benchmark]:
                 name, wanted, small(kind), boxes=3
             ),
         )
+    yield Benchmark(
+        "constrained",
+        "16 answers held to a JSON schema, 151,936 tokens to choose from, against free ones",
+        0.9,
+        lambda name, wanted: constrained.masks(
+            name, wanted, constrained.model(), rows=16, tokens=48
+        ),
+    )
+    yield Benchmark(
+        "constrained-forced",
+        "a list of 20 boxes held to a JSON schema, with what it forces as drafts against without",
+        1.2,
+        lambda name, wanted: constrained.forced(name, wanted, constrained.model(), boxes=20),
+    )
     yield Benchmark(
         "verify",
         "a pass over 1 to 17 tokens of one request, as drafts are verified",
