@@ -24,11 +24,16 @@ _PIECES = ('{"', "bbox", '":', "Ġ[", "],", 'Ġ"', "label", '"},', 'Ġ{"', "cat"
 
 @cache
 def model() -> Model:
-    """The small Qwen3-VL with a vocabulary of the real size; its answers can end."""
-    shape = json.loads(json.dumps(SHAPES["qwen3_vl"]))
-    shape["text_config"] |= {"vocab_size": VOCABULARY, "tie_word_embeddings": True}
+    """The small Qwen3-VL with a vocabulary of the real size."""
+    return of_vocabulary(SHAPES["qwen3_vl"], VOCABULARY)
+
+
+def of_vocabulary(shape: dict[str, Any], size: int) -> Model:
+    """A Qwen3-VL of ``shape`` with so many tokens; its answers can end."""
+    shape = json.loads(json.dumps(shape))
+    shape["text_config"] |= {"vocab_size": size, "tie_word_embeddings": True}
     folder = write("qwen3_vl", {**shape, "tie_word_embeddings": True})
-    grow_tokenizer(folder, VOCABULARY)
+    grow_tokenizer(folder, size)
     return open_model(folder, endless=False, device="cpu", precision="fp32")
 
 

@@ -13,7 +13,16 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.benchmarks import __main__ as command
-from qwen_vl_suite.benchmarks import decoding, figures, models, plan, report, speculation, speed
+from qwen_vl_suite.benchmarks import (
+    constrained,
+    decoding,
+    figures,
+    models,
+    plan,
+    report,
+    speculation,
+    speed,
+)
 from qwen_vl_suite.qwenvl.backends.local import load
 from qwen_vl_suite.qwenvl.checkpoints.catalogue import CATALOGUE
 from qwen_vl_suite.qwenvl.models.patches import norms
@@ -268,6 +277,17 @@ def test_growth_is_measured_from_new_pictures(tiny_model: models.Model):
     assert growth.sizes == [1, 2] and seen.hits == 0 and seen.misses
     growth = speed.picture_growth("g", None, tiny_model, sides=[64, 128])
     assert growth.sizes == [64**2, 128**2] and seen.hits == 0
+
+
+def test_constrained_decoding_is_measured_and_leaves_the_model_as_it_was():
+    held = constrained.of_vocabulary(tiny.EXAMPLES["qwen3_vl"], 700)
+    tokenizer = held.backend.chat_template.tokenizer
+    assert len(tokenizer) == 700
+    assert len(tokenizer.encode('{"bbox_2d": [', add_special_tokens=False)) == 7
+    own = held.backend.adaptive_forced, held.backend.adaptive_lookup
+    assert constrained.masks("m", None, held, rows=2, tokens=30).ours > 0
+    assert constrained.forced("f", None, held, boxes=2).ours > 0
+    assert (held.backend.adaptive_forced, held.backend.adaptive_lookup) == own
 
 
 def test_speculation_is_measured_and_leaves_the_model_as_it_was(tiny_model: models.Model):
