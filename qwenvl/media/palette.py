@@ -73,7 +73,7 @@ def _clusters(pixels: Any) -> Any:
     import numpy as np
     from PIL import Image
 
-    found = Image.fromarray(np.ascontiguousarray(pixels), "RGB").quantize(
+    found = Image.fromarray(np.ascontiguousarray(pixels)).quantize(
         _CLUSTERS, method=Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE
     )
     return np.asarray(found)
