@@ -131,6 +131,10 @@ class Document:
         import torch
 
         with PDFIUM:
+            if self._used >= REOPENED_AFTER:
+                self._pdf.close()
+                self._pdf, self._used = self._opened(), 0
+            self._used += 1
             self.rendered_size(number, resolution)  # or why it cannot be
             with self._page(number) as page:
                 scale = resolution.scale(*page.get_size())
@@ -172,10 +176,6 @@ class Document:
     def _page(self, number: int) -> Any:
         if not 1 <= number <= self._count:
             raise BadOption(f"{self.name} has pages 1 to {self._count}; {number} is none of them.")
-        if self._used >= REOPENED_AFTER:
-            self._pdf.close()
-            self._pdf, self._used = self._opened(), 0
-        self._used += 1
         try:
             return closing(self._pdf.get_page(number - 1))
         except load_pypdfium2().PdfiumError as error:
