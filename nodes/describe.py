@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..qwenvl.tasks.describe import STYLES, describe
 from ..qwenvl.types import THINKING_TOKENS
 from . import host, lists, panels, sockets
-from .model import ModelHandle, Question, answer_all
+from .model import ModelHandle, Question, answer_all, joined
 
 THINKING = {"model default": None, "on": True, "off": False}
 
@@ -131,9 +131,20 @@ class Describe(io.ComfyNode):
                 ),
                 sockets.unreadable(),
                 sockets.hidden_parts(),
+                io.Boolean.Input(
+                    "together",
+                    default=False,
+                    optional=True,
+                    tooltip="Asks about all pictures at once, such as the pages of a document: one "
+                    "text for all. Off: one text a picture.",
+                ),
             ],
             outputs=[
-                io.String.Output("text", tooltip="One text a picture.", is_output_list=True),
+                io.String.Output(
+                    "text",
+                    tooltip="One text a picture; one for all that are asked about together.",
+                    is_output_list=True,
+                ),
                 io.String.Output(
                     "thinking_text",
                     display_name="thinking",
@@ -159,6 +170,7 @@ class Describe(io.ComfyNode):
         max_thinking_tokens: Any = THINKING_TOKENS,
         when_unreadable: Any = sockets.STOP,
         mask: Any = None,
+        together: Any = False,
     ) -> io.NodeOutput:
         questions = lists.mapped(
             _question,
@@ -174,8 +186,9 @@ class Describe(io.ComfyNode):
             max_thinking_tokens,
             when_unreadable,
             mask,
+            together,
         )
-        results = [result for answers in answer_all(questions) for result in answers]
+        results = [result for answers in answer_all(joined(questions)) for result in answers]
         return io.NodeOutput(
             [result.text for result in results],
             [result.thinking for result in results],
@@ -196,6 +209,7 @@ def _question(
     max_thinking_tokens: int,
     when_unreadable: str,
     mask: Any,
+    together: bool,
 ) -> Question:
     if not (prompt := sockets.words(prompt)).strip():
         sockets.choice("style", style, STYLES)
@@ -212,4 +226,5 @@ def _question(
         thinking=THINKING[sockets.choice("thinking", thinking, THINKING)],
         mask=mask,
         keep_unreadable=when_unreadable != sockets.STOP,
+        together=bool(together),
     )

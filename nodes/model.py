@@ -72,17 +72,20 @@ class ModelHandle:
     def answer(
         self, questions: Sequence[Question], report: Report | None = None
     ) -> list[list[Result]]:
-        """For each of ``questions`` about this model one result a picture, all in one batched run.
+        """For each of ``questions`` about this model one result a picture, or one for all of its
+        pictures where they are asked about together; all in one batched run.
 
         Before a missing answer is raised as an error, ``report`` is called with the results so
         far. Raises the engine's errors and, within one token, ComfyUI's interrupt.
         """
-        batches = _pictures(questions)
+        batches = [
+            _shown_at_once(*pair) for pair in zip(questions, _pictures(questions), strict=True)
+        ]
         with self._leased() as backend:
             queries = [
-                self._query(backend, question, picture, number)
+                self._query(backend, question, shown, number)
                 for question, batch in zip(questions, batches, strict=True)
-                for number, picture in enumerate(batch)
+                for number, shown in enumerate(batch)
             ]
             thinking = {
                 index
@@ -120,7 +123,10 @@ class ModelHandle:
             scores = iter(score.score_all(backend, pairs, host.NodeObserver()))
         return [[next(scores) for _ in batch] for batch in batches]
 
-    def _query(self, backend: Backend, question: Question, picture: Any, number: int) -> Query:
+    def _query(
+        self, backend: Backend, question: Question, shown: Sequence[Any], number: int
+    ) -> Query:
+        picture, *others = shown
         own = run.sampling_for(backend, question.task, question.thinking)
         min_pixels, max_pixels = self._pixel_bounds(backend, question, picture)
         return Query(
@@ -133,6 +139,7 @@ class ModelHandle:
             may_shrink=self.shrink_to_fit,
             keep_unreadable=question.keep_unreadable,
             method=question.method_of(number) if question.method_of else None,
+            others=tuple(others),
         )
 
     def _pixel_bounds(self, backend: Backend, question: Question, picture: Any) -> PixelBounds:
@@ -173,7 +180,8 @@ class Question:
     ``sampling`` overrides single fields of the model's own values for this task. The model sees
     the pictures shrunk to ``longest_side`` pixels (0: as they are), and white where ``mask`` hides
     them; boxes are in pixels of the IMAGE. ``method_of``: how a picture, by its number in the
-    IMAGE, is asked about (see ``Query``); None: in one request.
+    IMAGE, is asked about (see ``Query``); None: in one request. ``together``: the task is about all
+    pictures at once, and about those of ``others``, behind them; see ``joined``.
     """
 
     model: ModelHandle
@@ -185,6 +193,8 @@ class Question:
     mask: Any = None
     keep_unreadable: bool = False
     method_of: Callable[[int], Method | None] | None = None
+    together: bool = False
+    others: tuple[Question, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", _batch(self.images))
@@ -203,6 +213,18 @@ class Comparison:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", _batch(self.images))
+
+
+def joined(questions: Sequence[Question]) -> list[Question]:
+    """``questions``, those that are asked together and differ in nothing but their pictures as
+    one, in the place of the first of them."""
+    groups: dict[Any, list[Question]] = {}
+    for number, question in enumerate(questions):
+        task = question.task
+        asked = (question.model, task.prompt, task.system, tuple(question.sampling.items()))
+        key = (*asked, question.thinking) if question.together else number
+        groups.setdefault(key, []).append(question)
+    return [dataclasses.replace(first, others=tuple(others)) for first, *others in groups.values()]
 
 
 def _batch(images: Any) -> Any:
@@ -242,6 +264,14 @@ def answer_all(questions: Sequence[Question], draw: bool = False) -> list[list[R
 def pictures(questions: Sequence[Shown]) -> list[Any]:
     """Every picture ``[H, W, C]`` that is asked about, in order."""
     return [picture for question in questions for picture in question.images]
+
+
+def _shown_at_once(question: Question, pictures: Sequence[Any]) -> list[list[Any]]:
+    """For each request of a question its pictures, of which ``pictures`` are its own."""
+    if not question.together:
+        return [[picture] for picture in pictures]
+    found = [*pictures, *(picture for more in _pictures(question.others) for picture in more)]
+    return [found] if found else []
 
 
 def _pictures(questions: Sequence[Shown]) -> list[list[Any]]:

@@ -30,6 +30,8 @@ class Query:
     ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
     its text, instead of an exception. ``logprobs``: the result has the reply's tokens with their
     log-probabilities, and its boxes and points have scores.
+    ``others``: pictures that are shown behind it, such as a document's other pages; the question is
+    about all of them, and places in the reply are taken for those in ``picture``.
     ``method``: None for one request. One of a method's own queries that fails, fails the whole
     query, unless it has ``keep_unreadable``: then the method is sent its failed result too."""
 
@@ -44,3 +46,10 @@ class Query:
     keep_unreadable: bool = False
     logprobs: bool = False
     method: Method | None = None
+    others: tuple[Tensor | BadImage, ...] = ()
+
+    @property
+    def problem(self) -> BadImage | None:
+        """Of the first picture that no model can be shown."""
+        shown = (self.picture, *self.others)
+        return next((picture for picture in shown if isinstance(picture, BadImage)), None)

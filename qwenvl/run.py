@@ -170,9 +170,9 @@ def _ask_round(
 def _generate(backend: Backend, queries: Sequence[Query], observer: Observer) -> list[Response]:
     """A response to each query; the backend is not asked about what is no picture."""
     responses = {
-        index: Response("", finish_reason="error", error=query.picture)
+        index: Response("", finish_reason="error", error=query.problem)
         for index, query in enumerate(queries)
-        if isinstance(query.picture, BadImage)
+        if query.problem
     }
     requests = {
         index: _request(backend, query)
@@ -191,7 +191,7 @@ def _generate(backend: Backend, queries: Sequence[Query], observer: Observer) ->
 
 def _request(backend: Backend, query: Query) -> Request:
     return Request.ask(
-        (query.picture,),
+        (query.picture, *query.others),
         query.task.prompt,
         system=_system(backend, query),
         sampling=_sampling(backend, query),
@@ -212,12 +212,22 @@ def _system(backend: Backend, query: Query) -> str:
     return f"{system}\n\n{instructions}".lstrip("\n")
 
 
-def _expected_size(backend: Backend, query: Query) -> Size:
-    """The (height, width) that the picture will be resized to, by the bounds of the request, of the
-    backend where it knows them, or of the family."""
+def expected_tokens(backend: Backend, query: Query) -> int:
+    """Tokens of the pictures of ``query``, as far as that is known before they are resized."""
+    factor = backend.family.patch_factor
+    sizes = [_expected_size(backend, query, at) for at in range(1 + len(query.others))]
+    return sum((height // factor) * (width // factor) for height, width in sizes)
+
+
+def _expected_size(backend: Backend, query: Query, at: int = 0) -> Size:
+    """The (height, width) that the picture, or that one of the others, will be resized to, by the
+    bounds of the request, of the backend where it knows them, or of the family."""
     from .media.image_processor import target_size
 
-    height, width = query.picture.shape[-2:]  # type: ignore[union-attr]
+    shown = (query.picture, *query.others)[at]
+    if isinstance(shown, BadImage):
+        return 0, 0
+    height, width = shown.shape[-2:]
     low, high = backend.family.pixel_bounds
     high = query.max_pixels or max(backend.max_pixels or high, query.min_pixels or 0)
     low = min(query.min_pixels or low, high)

@@ -14,6 +14,7 @@ from .optional_import import optional_import
 
 _STEPS = 1000  # of the progress bar, and of each picture's share in it
 _LOADING_STEPS = 200  # of these, where weights must be read first
+_LONG_PROMPT = 4096  # tokens that take a while to read, as those of a document's pages
 _STATUS_INTERVAL = 0.2  # seconds between two status lines
 
 
@@ -93,6 +94,8 @@ class NodeObserver(Observer):
         self._unfinished = set(range(count))
         self._live_text = LiveText(count)
         self._live_text.start()
+        if max(prompt_tokens, default=0) >= _LONG_PROMPT:
+            page.send_live(status=f"Reading {sum(prompt_tokens):,} tokens")
 
     def restart(self, index: int) -> None:
         self._tokens[index] = 0

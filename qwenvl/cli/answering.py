@@ -50,7 +50,12 @@ what olmOCR was trained on. Pages of 300 dpi make these models repeat themselves
 def describe(options: argparse.Namespace) -> int:
     from ..tasks import describe as task
 
-    return _answer(options, task.describe(options.style, options.prompt))
+    asked = task.describe(options.style, options.prompt)
+    if options.together:
+        from .together import answer_together
+
+        return answer_together(options, asked)
+    return _answer(options, asked)
 
 
 def ocr(options: argparse.Namespace) -> int:
@@ -151,10 +156,7 @@ def _answer(
             CACHE.lease(spec_of(options)) as backend,
             closing(read_portions(inputs, resolution)) as portions,
         ):
-            own = run.sampling_for(backend, task, options.thinking)
-            given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
-            given = {name: value for name, value in given.items() if value is not None}
-            sampling = dataclasses.replace(own, **given)
+            sampling = sampling_of(options, run.sampling_for(backend, task, options.thinking))
             for portion in portions:
                 held.clear()
                 held.update(portion)
@@ -175,6 +177,14 @@ def _answer(
     if results.failed or results.shown < len(inputs):
         return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
     return UNREADABLE if results.unreadable else 0
+
+
+def sampling_of(options: argparse.Namespace, own: Sampling) -> Sampling:
+    """The model's ``own`` values for a task, where the options set no other."""
+    given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
+    return dataclasses.replace(
+        own, **{name: value for name, value in given.items() if value is not None}
+    )
 
 
 def _writer(options: argparse.Namespace, inputs: Sequence[Input]) -> DocumentWriter | None:

@@ -74,6 +74,10 @@ def _add_tasks(subparsers: Any) -> None:
     describe = _command(subparsers, answering.describe, "say what pictures show", parents=common)
     describe.add_argument("--style", choices=tuple(STYLES), default="detailed")
     describe.add_argument("--prompt", default="", help="own words in place of a style")
+    describe.add_argument(
+        "--together", action="store_true",
+        help="one question about all images at once, such as the pages of a document",
+    )  # fmt: skip
     ocr = _command(subparsers, answering.ocr, "read the text in pictures", parents=common)
     ocr.add_argument(
         "--output", choices=(*OUTPUTS, "pdf"), default="plain",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from qwen_vl_suite.qwenvl import run
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ResidentScriptedBackend, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import (
     BadImage,
@@ -49,6 +50,19 @@ def test_one_result_per_picture_in_order_from_one_batched_run() -> None:
     assert [result.text for result in found] == ["one", "two", "three"]
     assert backend.batches == [3]
     assert {request.system for request in backend.requests} == {"be kind"}
+
+
+def test_a_question_about_several_pictures_is_one_request() -> None:
+    backend = ScriptedBackend(["both", "one"])
+    first, second, third = pictures(3)
+    queries = [Query(describe("short"), first, others=(second,)), Query(describe("short"), third)]
+    assert [result.text for result in answer_all(backend, queries)] == ["both", "one"]
+    assert [len(request.images) for request in backend.requests] == [2, 1]
+    assert run.expected_tokens(backend, queries[0]) == 2 * run.expected_tokens(backend, queries[1])
+    broken = Query(describe("short"), first, others=(BadImage("no picture"),))
+    with pytest.raises(BadImage, match="no picture"):
+        answer_all(backend, [broken])
+    assert len(backend.requests) == 2, "nothing more was asked"
 
 
 def test_log_probabilities_reach_the_result_where_they_are_asked_for() -> None:

@@ -45,6 +45,24 @@ def test_describe_gives_one_text_a_picture_in_order(
         assert torch.equal(request.images[0], expected)
 
 
+def test_pictures_asked_about_together_are_one_question(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    """A batch and pages of other sizes in a list; each prompt is a question of its own."""
+    model, backend = scripted("all of them", "the last")
+    pages = [pictures, pictures[:1, :20], pictures[:1, :30]]
+    mask = [torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1)]
+    lists = {"images": pages, "mask": mask, "prompt": ["one", "one", "two"]}
+    texts, _ = run_node("QVL_Describe", model=model, together=True, lists=lists)
+    assert texts == ["all of them", "the last"]
+    first, second = backend.requests
+    assert [image.shape[-2] for image in first.images] == [*[pictures.shape[1]] * 3, 20]
+    assert [image.shape[-2] for image in second.images] == [30]
+    assert second.images[0].min() == 255, "hidden"
+    (text,), _ = run_node("QVL_Describe", model=model, images=pictures, together=True)
+    assert text and len(backend.requests[-1].images) == len(pictures)
+
+
 def test_a_prompt_takes_the_place_of_the_style(
     run_node: Run, scripted: Any, pictures: torch.Tensor
 ) -> None:

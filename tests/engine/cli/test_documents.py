@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pdfs import write_encrypted_pdf, write_pdf
-from qwen_vl_suite.qwenvl.cli import portions
+from qwen_vl_suite.qwenvl.cli import portions, together
 from qwen_vl_suite.qwenvl.media import documents
 
 RED, BLUE = (1, 0, 0), (0, 0, 1)
@@ -42,6 +42,27 @@ def test_pages_and_pictures_in_the_order_given(run, model, pdf, tmp_path):
     assert [(row.get("page"), row["text"]) for row in rows] == [
         (3, "100x100"), (1, "595x842"), (None, "40x30"), (3, "100x100"), (1, "595x842"),
     ]  # fmt: skip
+
+
+def test_one_question_about_all_pages(run, model, pdf, tmp_path):
+    backend = model("three pages")
+    status, (row,), err = run("describe", pdf, "--together", "--prompt", "How many?", "--json")
+    assert (status, row["text"]) == (0, "three pages")
+    assert row["images"] == [{"image": str(pdf), "page": page} for page in (1, 2, 3)]
+    (request,) = backend.requests
+    assert len(request.images) == 3 and request.prompt == "How many?"
+    assert err.startswith("3 images, ") and err.rstrip().endswith(" tokens")
+    status, _, err = run("describe", pdf, tmp_path / "none.png", "--together")
+    assert status == 2 and "none.png" in err and len(backend.requests) == 1
+
+
+def test_more_pages_than_any_model_reads_are_refused_before_they_are_asked_about(
+    run, model, pdf, monkeypatch
+):
+    monkeypatch.setattr(together, "MOST_TOKENS", 1000)
+    backend = model("?")
+    status, _, err = run("describe", pdf, "--together")
+    assert status == 2 and "--pages" in err and not backend.requests
 
 
 def test_the_pages_that_fit_a_question_best(run, model, pdf):

@@ -1,0 +1,74 @@
+"""Commands that ask one question about all images at once, such as the pages of a document."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from contextlib import closing
+from typing import Any
+
+from ..errors import BadImage, BadOption
+from ..types import Task
+from ..unicode import well_formed
+from .answering import (
+    NOTHING_DONE,
+    UNREADABLE,
+    check_page_options,
+    resolution_of,
+    sampling_of,
+    spec_of,
+)
+from .inputs import expanded
+from .output import as_json, print_json, print_message, print_result
+from .portions import read_portions
+
+MOST_TOKENS = 1_000_000
+"""Of all images that are asked about at once; these models were never shown more."""
+
+
+def answer_together(options: argparse.Namespace, task: Task) -> int:
+    """Asks once about all images. Prints how many tokens they are before, and one result. Returns
+    the exit status."""
+    from .. import run
+    from ..model_cache import CACHE
+
+    inputs, resolution = expanded(options.images, options.pages or ""), resolution_of(options, task)
+    check_page_options(options, inputs)
+    images: list[Any] = []
+    with (
+        CACHE.lease(spec_of(options)) as backend,
+        closing(read_portions(inputs, resolution)) as portions,
+    ):
+        query = run.Query(
+            task,
+            BadImage("There is no image to ask about."),
+            system=options.system,
+            sampling=sampling_of(options, run.sampling_for(backend, task, options.thinking)),
+            min_pixels=options.min_pixels or None,
+            max_pixels=options.max_pixels or None,
+            thinking=options.thinking,
+            keep_unreadable=True,
+        )
+        for portion in portions:
+            images += portion.values()
+            query = dataclasses.replace(query, picture=images[0], others=tuple(images[1:]))
+            if query.problem:
+                raise query.problem
+            if (tokens := run.expected_tokens(backend, query)) > MOST_TOKENS:
+                raise BadOption(
+                    f"The first {len(images)} of {len(inputs)} images are {tokens:,} tokens "
+                    "already, more than any of these models reads at once. Choose pages with "
+                    "--pages (the score command with --top finds them), or set --max-pixels."
+                )
+        print_message(f"{len(images)} images, {run.expected_tokens(backend, query):,} tokens")
+        (result,) = run.answer_all(backend, [query])
+    shown = [{"image": well_formed(i.path), **({"page": i.page} if i.page else {})} for i in inputs]
+    if result.error:
+        print_message(f"error: {result.error}")
+    if options.json:
+        print_json({"images": shown, **as_json(result)})
+    elif not result.error:
+        print_result(result.text)
+    if result.finish_reason == "error":
+        return NOTHING_DONE
+    return UNREADABLE if result.error else 0
