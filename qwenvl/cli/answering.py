@@ -1,4 +1,4 @@
-"""Commands that ask a model about images: describe, ocr, ground, extract, layout."""
+"""Commands that ask a model about images one by one: ocr, ground, extract, layout."""
 
 from __future__ import annotations
 
@@ -47,17 +47,6 @@ PAGE_SIDE = 1288
 what olmOCR was trained on. Pages of 300 dpi make these models repeat themselves."""
 
 
-def describe(options: argparse.Namespace) -> int:
-    from ..tasks import describe as task
-
-    asked = task.describe(options.style, options.prompt)
-    if options.together:
-        from .together import answer_together
-
-        return answer_together(options, asked)
-    return _answer(options, asked)
-
-
 def ocr(options: argparse.Namespace) -> int:
     from ..tasks import ocr as task
 
@@ -70,7 +59,7 @@ def ocr(options: argparse.Namespace) -> int:
     more = (options.language, fine_tune, *scores, options.strict)
     bounds = (options.min_pixels or None, options.max_pixels or None)
     reading = tile_reading(options.tiles, output, lambda: task.ocr("lines", *more), bounds)
-    return _answer(options, task.ocr(output, *more), method=reading.steps if reading else None)
+    return answer(options, task.ocr(output, *more), method=reading.steps if reading else None)
 
 
 def ground(options: argparse.Namespace) -> int:
@@ -90,7 +79,7 @@ def ground(options: argparse.Namespace) -> int:
     )
     if options.inside:
         found = found.within([Region(area) for area in options.inside])
-    return _answer(
+    return answer(
         options, found.task, found.method, lambda result: {"counts": found.counts(result)}
     )
 
@@ -104,14 +93,14 @@ def extract(options: argparse.Namespace) -> int:
         constraint = task.form("example", _read_text(options.example))
     else:
         constraint = task.form("schema", _read_text(options.schema))
-    return _answer(options, task.extract(constraint, options.prompt), more=_complete)
+    return answer(options, task.extract(constraint, options.prompt), more=_complete)
 
 
 def layout(options: argparse.Namespace) -> int:
     from ..layouts import Wanted
 
     wanted = Wanted(options.form, options.max_elements, options.instructions)
-    return _answer(options, wanted.task, wanted.method, _complete)
+    return answer(options, wanted.task, wanted.method, _complete)
 
 
 def _complete(result: Result) -> dict[str, Any]:
@@ -125,7 +114,7 @@ def _read_text(path: str) -> str:
         raise BadOption(f"{path} cannot be read: {error}") from error
 
 
-def _answer(
+def answer(
     options: argparse.Namespace,
     task: Task,
     method: Method | None = None,

@@ -14,7 +14,7 @@ from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
 from ..reading import OFF
 from ..types import Sampling, Size
-from . import answering, commands, doctor, scoring
+from . import answering, commands, describing, doctor, scoring
 from .answering import SAMPLING_OPTIONS
 from .model_names import DEFAULT_ROOT
 
@@ -71,7 +71,7 @@ def _add_tasks(subparsers: Any) -> None:
     from ..tasks.ocr import OUTPUTS
 
     common = [_image_options(), _model_options(), _request_options()]
-    describe = _command(subparsers, answering.describe, "say what pictures show", parents=common)
+    describe = _command(subparsers, describing.describe, "say what pictures show", parents=common)
     describe.add_argument("--style", choices=tuple(STYLES), default="detailed")
     describe.add_argument("--prompt", default="", help="own words in place of a style")
     describe.add_argument(

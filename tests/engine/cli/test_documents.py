@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pdfs import write_encrypted_pdf, write_pdf
-from qwen_vl_suite.qwenvl.cli import portions, together
+from qwen_vl_suite.qwenvl.cli import describing, portions
 from qwen_vl_suite.qwenvl.media import documents
 
 RED, BLUE = (1, 0, 0), (0, 0, 1)
@@ -59,7 +59,7 @@ def test_one_question_about_all_pages(run, model, pdf, tmp_path):
 def test_more_pages_than_any_model_reads_are_refused_before_they_are_asked_about(
     run, model, pdf, monkeypatch
 ):
-    monkeypatch.setattr(together, "MOST_TOKENS", 1000)
+    monkeypatch.setattr(describing, "MOST_TOKENS", 1000)
     backend = model("?")
     status, _, err = run("describe", pdf, "--together")
     assert status == 2 and "--pages" in err and not backend.requests

@@ -1,4 +1,4 @@
-"""Commands that ask one question about all images at once, such as the pages of a document."""
+"""The describe command: about each image, or about all at once, such as the pages of a document."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..unicode import well_formed
 from .answering import (
     NOTHING_DONE,
     UNREADABLE,
+    answer,
     check_page_options,
     resolution_of,
     sampling_of,
@@ -26,7 +27,14 @@ MOST_TOKENS = 1_000_000
 """Of all images that are asked about at once; these models were never shown more."""
 
 
-def answer_together(options: argparse.Namespace, task: Task) -> int:
+def describe(options: argparse.Namespace) -> int:
+    from ..tasks import describe as task
+
+    asked = task.describe(options.style, options.prompt)
+    return _answer_together(options, asked) if options.together else answer(options, asked)
+
+
+def _answer_together(options: argparse.Namespace, task: Task) -> int:
     """Asks once about all images. Prints how many tokens they are before, and one result. Returns
     the exit status."""
     from .. import run
