@@ -3,6 +3,7 @@ functions."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +43,17 @@ def crop(picture: Tensor, box: BoundingBox, cut: Cut) -> Tensor:
 
 
 def _widened(area: BoundingBox, ratio: float, size: Size) -> dict[str, Any]:
-    """``area`` grown about its middle to width / height = ``ratio``, moved into the picture, and
-    cut to it where that is too small."""
-    width = max(area["width"], round(area["height"] * ratio))
-    height = max(area["height"], round(area["width"] / ratio))
+    """``area`` grown about its middle to width / height = ``ratio`` or, in whole pixels, up to one
+    pixel more, moved into the picture, and cut to it where that is too small."""
+    width = max(area["width"], _whole(area["height"] * ratio))
+    height = max(area["height"], _whole(area["width"] / ratio))
     left, width = _placed(area["x"], area["width"], min(width, size[1]), size[1])
     top, height = _placed(area["y"], area["height"], min(height, size[0]), size[0])
     return {"x": left, "y": top, "width": width, "height": height}
+
+
+def _whole(length: float) -> int:
+    return math.ceil(length - 1e-6)  # 10 * 1.1 is 11
 
 
 def _placed(start: int, length: int, wanted: int, room: int) -> tuple[int, int]:
@@ -57,18 +62,27 @@ def _placed(start: int, length: int, wanted: int, room: int) -> tuple[int, int]:
 
 
 def _fitted(found: Tensor, cut: Cut) -> Tensor:
-    """A crop scaled to the wanted size, its shape kept, black where it does not reach."""
-    import torch
+    """A crop scaled to the wanted size, its shape kept, black where it does not reach. What an area
+    has beyond the shape by whole pixels, less than one of them, is cut off on both sides."""
+    from torch.nn import functional
 
     height, width = found.shape[1:3]
-    scale = min(side / own for side, own in ((cut.width, width), (cut.height, height)) if side)
+    scales = [side / own for side, own in ((cut.width, width), (cut.height, height)) if side]
+    scale = max(scales) if cut.fit == SURROUNDINGS and _has_shape(found, cut) else min(scales)
     inner = max(1, round(height * scale)), max(1, round(width * scale))
-    whole = cut.height or inner[0], cut.width or inner[1]
-    inner = min(inner[0], whole[0]), min(inner[1], whole[1])
-    scaled = torch.nn.functional.interpolate(
+    scaled = functional.interpolate(
         found.movedim(-1, 1).float(), size=inner, mode="bicubic", antialias=True
-    )
-    canvas = found.new_zeros(1, *whole, found.shape[-1], dtype=torch.float32)
-    top, left = (whole[0] - inner[0]) // 2, (whole[1] - inner[1]) // 2
-    canvas[:, top : top + inner[0], left : left + inner[1]] = scaled.clamp(0, 1).movedim(1, -1)
-    return canvas
+    ).clamp(0, 1)
+    missing = (cut.height or inner[0]) - inner[0], (cut.width or inner[1]) - inner[1]
+    top, left = (length // 2 for length in missing)
+    sides = (left, missing[1] - left, top, missing[0] - top)  # below 0: cut off
+    return functional.pad(scaled, sides).movedim(1, -1).contiguous()
+
+
+def _has_shape(found: Tensor, cut: Cut) -> bool:
+    """Whether a crop has the wanted shape up to a pixel of its own in one direction."""
+    if not (cut.width and cut.height):
+        return False
+    height, width = found.shape[1:3]
+    ratio = cut.width / cut.height
+    return abs(width - height * ratio) < 1 or abs(height - width / ratio) < 1

@@ -207,6 +207,26 @@ def test_a_crop_of_one_size_stays_in_a_picture_that_is_too_small(run_node: Run) 
     assert 0.3 < found.mean() < 0.75, "what is beyond the picture is black"
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (10, 10), (7, 30), (33, 2)])
+@pytest.mark.parametrize(("wide", "high"), [(1024, 768), (768, 1024), (512, 512), (100, 640)])
+def test_a_small_crop_has_no_black_edge_and_keeps_its_shape(
+    run_node: Run, width: int, height: int, wide: int, high: int
+) -> None:
+    """Whole pixels of a small box seldom have the wanted shape."""
+    image = torch.ones(1, 300, 400, 3)
+    image[:, :, 200:, 0] = 0  # a straight edge at the box's left side
+    box = {"x": 200, "y": 100, "width": width, "height": height}
+    *_, (found,), _ = run_node(
+        "QVL_PickBoxes", bboxes=[[box]], images=image, crop_width=wide, crop_height=high
+    )
+    assert tuple(found.shape) == (1, high, wide, 3)
+    assert found[..., 1].min() > 0.99, "the picture goes to every edge"
+    scale = max(min(wide / width, high / height), 1)
+    red = (found[0, high // 2, :, 0] > 0.5).sum().item()
+    expected = (wide - width * scale) / 2
+    assert abs(red - expected) <= scale / 2 + 2, "the box is in the middle, as wide as it is high"
+
+
 def test_a_picture_without_a_box_has_no_crop_or_is_one(
     run_node: Run, monkeypatch: pytest.MonkeyPatch, pictures: torch.Tensor
 ) -> None:
