@@ -116,10 +116,16 @@ class Score(io.ComfyNode):
             host.send_results(results)
             raise _unscored(failed, len(shown))
         every = pictures(asked)
+        if best:
+            indices, pictured = [index for index, _ in best], [every[at][None] for _, at in best]
+        else:
+            indices = pictured = host.execution_blocker(
+                "No picture got a score, so none is the best. The node says why under each picture."
+            )
         return io.NodeOutput(
             [math.nan if isinstance(value, QwenVLError) else value for value in shown],
-            [index for index, _ in best],
-            [every[at][None] for _, at in best],
+            indices,
+            pictured,
             ui=host.results_ui(results),
         )
 
@@ -133,17 +139,18 @@ def _comparison(
 def _best(
     asked: Sequence[Comparison], scores: Sequence[Sequence[score.Score]], count: int
 ) -> list[tuple[int, int]]:
-    """The best pictures of each text in turn: which of the pictures that were compared with it, and
-    which of all."""
-    by_text: dict[tuple[str, str], list[int]] = {}
+    """The best pictures of each model and text in turn: which of the pictures that were compared
+    with it, and which of all."""
+    competing: dict[tuple[ModelHandle, str, str], list[int]] = {}
     flat: list[score.Score] = []
     for comparison, found in zip(asked, scores, strict=True):
-        own = by_text.setdefault((comparison.text, comparison.instruction), [])
+        key = comparison.model, comparison.text, comparison.instruction
+        own = competing.setdefault(key, [])
         own.extend(range(len(flat), len(flat) + len(found)))
         flat.extend(found)
     return [
         (index, own[index])
-        for own in by_text.values()
+        for own in competing.values()
         for index in score.best([flat[at] for at in own], count)
     ]
 

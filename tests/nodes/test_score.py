@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.host import page
 from qwen_vl_suite.qwenvl.errors import BadOption, NumericalError
 
@@ -50,6 +51,18 @@ def test_lists_of_pictures_have_one_best_and_texts_one_each(
     assert index == [1, 0]
 
 
+def test_scores_of_different_models_do_not_compete(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    low, _ = scripted("", scores=rated(0.1, 0.2))
+    high, _ = scripted("", scores=rated(0.9, 0.8))
+    _, index, best = run_node(
+        "QVL_Score", lists={"model": [low, high], "images": [pictures[:2]]}, text="a cat"
+    )
+    assert index == [1, 0]
+    assert torch.equal(best[0], pictures[1:2]) and torch.equal(best[1], pictures[:1])
+
+
 def test_every_widget_changes_what_is_asked(
     run_node: Run, scripted: Any, pictures: torch.Tensor
 ) -> None:
@@ -85,6 +98,18 @@ def test_a_picture_without_a_score_stops_the_node_or_is_nan(
     )
     assert found[0] == 0.25 and math.isnan(found[1]) and found[2] == 0.5
     assert index == [2]
+
+
+def test_without_any_score_nodes_that_take_the_best_stop_and_are_told_why(
+    run_node: Run, scripted: Any, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "execution_blocker", lambda message: message)
+    model, _ = scripted("", scores=[NumericalError("It computed NaN.")] * 3)
+    found, index, best = run_node(
+        "QVL_Score", model=model, images=pictures, text="a cat", when_unscored="keep going"
+    )
+    assert len(found) == 3 and all(map(math.isnan, found))
+    assert "No picture got a score" in index and index == best
 
 
 def test_the_bundled_model_picks_the_picture_that_shows_it(run_node: Run) -> None:
