@@ -43,13 +43,14 @@ def model_library() -> ModelLibrary:
 
 
 def input_names(ending: str) -> list[str]:
-    """The files in ComfyUI's input folder, not below it, whose names end so, in any case."""
+    """The files in ComfyUI's input folder, not below it, whose names end so, in any case; of links
+    those that ``input_file`` follows."""
     folder = _input_folder()
     if folder is None or not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        found = [entry.name for entry in entries if entry.name.lower().endswith(ending)]
-    return sorted(found, key=str.lower)
+        named = [entry.name for entry in entries if entry.name.lower().endswith(ending)]
+    return sorted(filter(_is_input_file, named), key=str.lower)
 
 
 def input_file(name: str) -> Path:
@@ -62,6 +63,13 @@ def input_file(name: str) -> Path:
         if path != folder and path.is_relative_to(folder):
             return path
     raise BadOption(f"{name!r} is no file in ComfyUI's input folder: choose one of the list.")
+
+
+def _is_input_file(name: str) -> bool:
+    try:
+        return input_file(name).is_file()
+    except (BadOption, OSError, RuntimeError):  # a link that leads out, or to itself
+        return False
 
 
 def _input_folder() -> Path | None:

@@ -48,8 +48,13 @@ def test_pages_of_different_sizes_in_the_order_asked_for(folder, run_node):
 def test_files_of_the_input_folder_are_offered(folder, nodes):
     for name in ("b.pdf", "A.PDF", "picture.png"):
         (folder / name).touch()
+    (folder / "folder.pdf").mkdir()
+    (folder / "inside.pdf").symlink_to(folder / "b.pdf")
+    (folder / "leads out.pdf").symlink_to(write_pdf(folder.parent / "secret.pdf", [(9, 9, RED)]))
+    (folder / "dangling.pdf").symlink_to(folder / "gone.pdf")
+    (folder / "circle.pdf").symlink_to(folder / "circle.pdf")
     (file,) = (item for item in nodes["QVL_LoadPDF"].define_schema().inputs if item.id == "file")
-    assert file.options == ["example (bundled)", "A.PDF", "b.pdf"]
+    assert file.options == ["example (bundled)", "A.PDF", "b.pdf", "inside.pdf"]
 
 
 @pytest.mark.parametrize(
