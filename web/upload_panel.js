@@ -33,22 +33,27 @@ definePanel("upload", "", (node, { widget, accept }) => {
     node.graph?.setDirtyCanvas(true, true);
   };
 
+  const fitting = (files) =>
+    [...(files ?? [])].find(({ name }) => name.toLowerCase().endsWith(accept));
+
   const picker = element("input", "", { type: "file", accept });
   picker.addEventListener("change", () => {
-    if (picker.files.length) void take(picker.files[0]);
+    const file = fitting(picker.files); // dialogs offer "all files" too
+    if (file) void take(file);
+    else if (picker.files.length)
+      press.label = translate("Only {ending} files can be chosen here", { ending: accept });
     picker.value = ""; // so that the same file can be chosen again
+    node.graph?.setDirtyCanvas(true, true);
   });
   // After all other widgets: values are saved by their position.
   const press = node.addWidget("button", "upload", null, () => picker.click(), { serialize: false });
   press.serialize = false;
   press.label = label;
 
-  const fitting = ({ dataTransfer }) =>
-    [...(dataTransfer?.files ?? [])].find(({ name }) => name.toLowerCase().endsWith(accept));
   node.onDragOver = ({ dataTransfer }) =>
     [...(dataTransfer?.items ?? [])].some(({ kind }) => kind === "file");
   node.onDragDrop = (event) => {
-    const file = fitting(event);
+    const file = fitting(event.dataTransfer?.files);
     if (file) void take(file);
     return Boolean(file);
   };

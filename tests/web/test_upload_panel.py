@@ -38,6 +38,16 @@ DROP = """(name) => {
   files.items.add(new File(["%PDF"], name));
   return test.node.onDragDrop({ dataTransfer: files });
 }"""
+PICK = """(name) => {
+  const click = HTMLInputElement.prototype.click;
+  HTMLInputElement.prototype.click = function () { test.picker = this; }; // opens no dialog
+  test.node.widgets.at(-1).press();
+  HTMLInputElement.prototype.click = click;
+  const files = new DataTransfer();
+  files.items.add(new File(["?"], name));
+  test.picker.files = files.files;
+  test.picker.dispatchEvent(new Event("change"));
+}"""
 
 
 def start(page: Any, status: int, answer: dict[str, str]) -> None:
@@ -65,6 +75,18 @@ def test_a_picture_is_not_taken(bare: Any) -> None:
     start(bare, 200, {"name": "b.png"})
     assert bare.evaluate(DROP, "b.png") is False
     assert bare.evaluate("test.chosen") == []
+
+
+def test_the_file_dialog_takes_no_other_file_either(bare: Any) -> None:
+    start(bare, 200, {"name": "b.pdf"})
+    bare.evaluate(PICK, "b.png")
+    assert label(bare) == "Only .pdf files can be chosen here"
+    assert bare.evaluate("[test.chosen, test.picker.value]") == [[], ""]
+    bare.evaluate(PICK, "b.PDF")
+    bare.wait_for_function("test.chosen.length")
+    uploads = bare.evaluate("test.sent.filter(([route]) => route.startsWith('/upload'))")
+    assert uploads == [["/upload/image", "POST", "b.PDF"]]
+    assert label(bare) == "Choose a file to upload"
 
 
 def test_a_failed_upload_is_said_and_chooses_nothing(bare: Any) -> None:
