@@ -232,6 +232,7 @@ def _answer_portion(
                 min_pixels=min_pixels,
                 max_pixels=max_pixels,
                 thinking=options.thinking,
+                keep_unreadable=True,  # a method's own: a tile that fails costs only itself
                 logprobs=getattr(options, "logprobs", False),
                 method=method,
             )

@@ -266,6 +266,17 @@ def test_large_pages_are_read_in_tiles(run, model, tmp_path):
     assert [tuple(request.images[0].shape) for request in backend.requests] == [(3, 500, 400)] * 2
 
 
+def test_a_tile_that_cannot_be_read_costs_only_itself(run, model, tmp_path):
+    large = write_pdf(tmp_path / "large.pdf", [(400, 700, RED)])
+    model("What a day.", '[{"bbox_2d": [100, 600, 500, 640], "text_content": "second"}]')
+    status, (row,), err = run("ocr", large, "--dpi", "72", "--tiles", "500", "--json")
+    assert (status, row["text"]) == (0, "second")
+    assert "1 of 2 tiles of this page are missing" in err
+    model("What a day.", "And a night.")
+    status, (row,), _ = run("ocr", large, "--dpi", "72", "--tiles", "500", "--json")
+    assert status == 3 and row["error"]
+
+
 def test_documents_are_not_read_in_tiles(run, model, pdf):
     model("x")
     status, _, err = run("ocr", pdf, "--tiles", "auto", "--output", "markdown")
