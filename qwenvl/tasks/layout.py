@@ -92,16 +92,21 @@ def _read(text: str, context: ReplyContext, constraint: Constraint) -> Result:
     if value is None and context.cut:
         value = {}
     mapper = coordinates.PixelMapper(context)
-    elements, boxes = [], []
+    elements, boxes, broken = [], [], 0
     try:
         style = {**_NO_STYLE, **value.get("style", {})}
         for element in value.get("elements", ()):
-            name = element["text"] if element["type"] == "text" else element["label"]
-            if (box := mapper.box(element["bbox_2d"], name)) is not None:
+            if not _is_element(element):
+                broken += 1
+            elif (box := mapper.box(element["bbox_2d"], _name(element))) is not None:
                 elements.append({**element, "bbox_2d": list(coordinates.integer_box(box))})
                 boxes.append(box)
-    except (AttributeError, KeyError, TypeError) as error:  # neither held to its form nor checked
+    except (AttributeError, TypeError, ValueError) as error:  # neither held to its form nor checked
         raise UnreadableReply(f"It is no layout: {error!r}.", text) from error
+    if broken:
+        if not (context.cut and boxes):
+            raise UnreadableReply("It is no layout: an element lacks its place or words.", text)
+        notes = (*notes, f"Left out, without their place or words: {broken} of the elements.")
     if mapper.count and not boxes:
         raise UnreadableReply(mapper.complaint(), text)
     found = {
@@ -112,6 +117,24 @@ def _read(text: str, context: ReplyContext, constraint: Constraint) -> Result:
     }
     written = json.dumps(found, ensure_ascii=False)
     return Result(written, boxes=tuple(boxes), data=found, notes=(*notes, *mapper.notes()))
+
+
+def _name(element: dict[str, Any]) -> Any:
+    return element.get("text" if element.get("type") == "text" else "label")
+
+
+def _is_element(element: Any) -> bool:
+    """Whether it has the form of one; of a reply that was cut and not held to its form, nothing
+    else has told."""
+    if not isinstance(element, dict) or element.get("type") not in ("obj", "text"):
+        return False
+    place = element.get("bbox_2d")
+    return (
+        all(isinstance(words, str) for words in (_name(element), element.get("desc")))
+        and isinstance(place, list)
+        and len(place) == 4
+        and all(isinstance(number, (int, float)) for number in place)
+    )
 
 
 _NO_STYLE = {"medium": MEDIA[1], "look": "", "aesthetics": "", "lighting": ""}

@@ -109,6 +109,24 @@ def test_what_is_whole_of_a_reply_that_was_cut_is_a_layout(
     assert len(kept) == len(result.boxes) == count
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {**THING, "bbox_2d": [1, 2, 3]},
+        {**THING, "bbox_2d": "0, 0, 9, 9"},
+        {**THING, "desc": 3},
+        {"type": "obj"},
+        "a field",
+    ],
+)
+def test_of_a_reply_that_was_cut_the_elements_that_are_whole_are_kept(broken: Any) -> None:
+    whole = json.dumps({"elements": [broken, THING], "caption": "A field."})
+    cut = Response(whole[:-4], finish_reason="length")
+    for form in FORMS:
+        result, _ = answered(cut, form)
+        assert len(result.boxes) == 1 and "1 of the elements" in result.notes[-1]
+
+
 def test_a_picture_of_nothing_has_no_elements() -> None:
     result, _ = answered({**REPLY, "elements": []})
     assert (result.boxes, result.data["elements"], result.notes) == ((), [], ())
@@ -129,6 +147,8 @@ def test_an_element_without_a_place_is_left_out_and_said() -> None:
         "A red field.",
         json.dumps({**REPLY, "elements": [{**THING, "type": "thing"}]}),
         Response('{"elements": [{"type": "obj"}], "caption": "a', finish_reason="length"),
+        Response('{"elements": [{"bbox_2d": [1, 2]}], "caption": "a', finish_reason="length"),
+        Response('{"style": ["photograph"], "caption": "a', finish_reason="length"),
         Response('{"elements": 3, "caption": "a', finish_reason="length"),
     ],
 )
