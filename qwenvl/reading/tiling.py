@@ -11,6 +11,7 @@ from ..backends.base import Backend
 from ..errors import BadOption
 from ..media.pixel_bounds import PixelBounds
 from ..query import Query, Steps
+from ..replies import scores as scoring
 from ..tiles import Tile, tiles, to_picture
 from ..types import Result, Task
 from .merging import Line, line, merged
@@ -123,15 +124,22 @@ def _result(lines: Sequence[Line], replies: Sequence[Result]) -> Result:
             f"{len(failed)} of {len(replies)} tiles of this page are missing or could not be read. "
             f"{failed[0].error}"
         )
+    unplaced = [_without_place(reply) for reply in replies]
+    if count := sum(map(len, unplaced)):
+        notes.append(
+            f"Lines that came without a place: {count}. They stand behind the others of their tile; "
+            "what two tiles saw may stand there twice."
+        )
     reasons = [reply.finish_reason for reply in replies if not reply.error]
     return Result(
-        "\n".join(found.text for found in lines),
+        "\n".join(_texts(lines, unplaced)),
         boxes=tuple(found.box for found in lines),
         data=[
             {
                 **found.data,
                 "bbox_2d": list(coordinates.integer_box(found.box)),
                 "text": found.text,
+                **scoring.entry(found.box.score),
             }
             for found in lines
         ],
@@ -140,3 +148,31 @@ def _result(lines: Sequence[Line], replies: Sequence[Result]) -> Result:
         notes=tuple(dict.fromkeys(notes)),
         reply="\n".join(reply.reply for reply in replies),
     )
+
+
+def _without_place(reply: Result) -> list[str]:
+    """The lines of a tile's text that have no box."""
+    if reply.error or not reply.text:
+        return []
+    placed = iter([row for box in reply.boxes for row in box.label.split("\n")])
+    expected = next(placed, None)
+    found = []
+    for row in reply.text.split("\n"):
+        if row == expected:
+            expected = next(placed, None)
+        else:
+            found.append(row)
+    return found
+
+
+def _texts(lines: Sequence[Line], unplaced: Sequence[Sequence[str]]) -> list[str]:
+    """The text of ``lines``, with those ``unplaced`` of each tile before the first line that only
+    later tiles have."""
+    texts: list[str] = []
+    tile = 0
+    for found in lines:
+        while tile < min(found.tiles):
+            texts += unplaced[tile]
+            tile += 1
+        texts.append(found.text)
+    return [*texts, *(row for rows in unplaced[tile:] for row in rows)]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl import run
-from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
+from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.query import Query
@@ -202,6 +202,35 @@ def test_a_tile_that_fails_is_said_and_the_others_are_kept():
     assert "1 of 2 tiles of this page are missing" in result.notes[0]
     with pytest.raises(OutOfMemory):
         run.answer_all(backend, [Query(LINES, page((2160, 1000)), method=reading.steps)])
+
+
+def test_a_line_without_a_place_keeps_its_words():
+    def some(request):
+        number = sum(place(request.images[0]))
+        line = {"bbox_2d": [100, 400, 900, 430], "text_content": f"line {number}"}
+        bare = {"text_content": f"bare {number}"}
+        return json.dumps([bare, line] if number == 0 else [line])
+
+    query = Query(
+        LINES, page((2160, 1000)), method=tile_reading(1200, "lines", lambda: LINES).steps
+    )
+    (result,) = run.answer_all(ScriptedBackend(some, family="qwen3_vl"), [query])
+    assert result.text.split("\n") == ["line 0", "bare 0", "line 960"]
+    assert [box.label for box in result.boxes] == ["line 0", "line 960"]
+    assert "Lines that came without a place: 1." in result.notes[-1]
+
+
+def test_the_score_of_a_line_in_parts_is_that_of_its_worse_part():
+    line = '[{"bbox_2d": [%d, 400, %d, 430], "text_content": "%s"}]'
+    replies = [
+        Reply(line % (100, 1000, "The quick bro"), logprobs=-0.1),
+        Reply(line % (0, 900, "quick brown fox"), logprobs=-0.9),
+    ]
+    lines = ocr("lines", scores=True)
+    query = Query(lines, page((500, 900)), method=tile_reading(500, "lines", lambda: lines).steps)
+    (result,) = run.answer_all(ScriptedBackend(replies, family="qwen3_vl"), [query])
+    (box,) = result.boxes
+    assert result.data[0]["score"] == round(box.score, 4) == pytest.approx(0.4066, abs=1e-3)
 
 
 def test_nothing_found_is_nothing():
