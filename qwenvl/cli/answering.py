@@ -138,7 +138,7 @@ def answer(
         if writer:
             writer.add(found, held[number], result)
 
-    results = OrderedResults(show)
+    results, is_broken_off = OrderedResults(show), False
     try:
         with (
             closing(writer) if writer else nullcontext(),
@@ -157,13 +157,14 @@ def answer(
     except QwenVLError as error:
         if not results.answered:
             raise
+        is_broken_off = True
         print_message(f"error: {error}")
     except BaseException:
         print_message(f"stopped after {results.shown} of {len(inputs)}")
         raise
     if results.shown < len(inputs):
         print_message(f"stopped after {results.shown} of {len(inputs)}")
-    if results.failed or results.shown < len(inputs):
+    if results.failed or results.shown < len(inputs) or is_broken_off:
         return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
     return UNREADABLE if results.unreadable else 0
 

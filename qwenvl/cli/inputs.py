@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Input:
     """What is asked about once: a picture file, or ``page`` (from 1) of a PDF. ``error``: why a
-    PDF has no pages to ask about."""
+    PDF has no pages to ask about. ``argument``: which of the paths given it is of."""
 
     path: str
     page: int | None = None
     error: BadImage | None = None
+    argument: int = 0
 
     @property
     def name(self) -> str:
@@ -34,19 +35,22 @@ def expanded(paths: Sequence[str], pages: str = "") -> list[Input]:
     ``media.page_ranges``). A PDF that cannot be opened, or lacks them, is one with an error."""
     return [
         found
-        for path in paths
-        for found in (_pages(path, pages) if is_pdf(path) else [Input(path)])
+        for argument, path in enumerate(paths)
+        for found in (
+            _pages(path, pages, argument) if is_pdf(path) else [Input(path, argument=argument)]
+        )
     ]
 
 
-def _pages(path: str, pages: str) -> list[Input]:
+def _pages(path: str, pages: str, argument: int) -> list[Input]:
     try:
         with Document(path) as document:
-            return [Input(path, number) for number in page_numbers(pages, len(document))]
+            numbers = page_numbers(pages, len(document))
+            return [Input(path, number, argument=argument) for number in numbers]
     except BadImage as error:
-        return [Input(path, error=error)]
+        return [Input(path, error=error, argument=argument)]
     except BadOption as error:
-        return [Input(path, error=BadImage(str(error)))]
+        return [Input(path, error=BadImage(str(error)), argument=argument)]
 
 
 def read_pictures(

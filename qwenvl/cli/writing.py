@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
 from ..errors import BadImage, BadOption, QwenVLError
 from ..media.documents import Document
@@ -51,6 +53,8 @@ class DocumentWriter:
         for target in self._targets:
             if target.resolve() in sources:
                 raise BadOption(f"{target} is one of the inputs: choose another folder for --out.")
+        if csv or self._is_marked:
+            self._check_folders()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -76,7 +80,10 @@ class DocumentWriter:
         """Ends the document that is being written, and says where it is."""
         pages, self._pages = self._pages, None
         if pages is not None:
-            pages.close()
+            try:
+                pages.close()  # which writes what is left of it
+            except OSError as error:
+                raise _unwritable(self._target, error) from error
             print_message(f"written: {self._target}")
 
     def _named(self, inputs: Sequence[Input]) -> Iterator[Path]:
@@ -94,17 +101,32 @@ class DocumentWriter:
                 yield self._folder / f"{name}{ENDINGS[self._output]}"
             before = found
 
+    def _check_folders(self) -> None:
+        """Raises ``BadOption`` where a folder beside a document would take a file's place."""
+        for folder in map(_folder_beside, self._targets):
+            if folder in self._targets or (os.path.exists(folder) and not os.path.isdir(folder)):
+                raise BadOption(
+                    f"{folder} is a file, but would be the folder of a document's figures and "
+                    "tables: choose another folder for --out."
+                )
+
+    @property
+    def _is_marked(self) -> bool:
+        return self._output in ("markdown", "html")
+
     def _begun(self) -> Pages:
         if self._output == "pdf":
             return _PdfPages(self._target)
-        is_marked = self._output in ("markdown", "html")
-        return _TextPages(self._target, self._csv, is_marked)
+        return _TextPages(self._target, self._csv, self._is_marked)
+
+
+def _folder_beside(document: Path) -> Path:
+    return document.with_suffix("")
 
 
 def _is_continued(before: Input | None, found: Input) -> bool:
     """Whether ``found`` is a further page of the document that ``before`` is of."""
-    pages = before is not None and before.page is not None and found.page is not None
-    return pages and before is not None and before.path == found.path
+    return before is not None and before.argument == found.argument
 
 
 class _TextPages:
@@ -112,7 +134,7 @@ class _TextPages:
 
     def __init__(self, path: Path, csv: bool, is_marked: bool):
         """``is_marked``: in Markdown or HTML, which have comments and figures."""
-        self._beside = path.with_suffix("")
+        self._beside = _folder_beside(path)
         self._csv, self._is_marked = csv, is_marked
         self._is_first = True
         self._file: IO[str] = path.open("w", encoding="utf-8", newline="\n")
@@ -122,7 +144,8 @@ class _TextPages:
         if result.error and not text:
             text = f"[No answer: {' '.join(result.error.split())}]"
         elif self._is_marked and not isinstance(picture, BadImage):
-            text, boxes = linked(text, lambda at: f"{self._beside.name}/{name}-figure{at + 1}.png")
+            folder = quote(os.fsencode(self._beside.name), safe="")
+            text, boxes = linked(text, lambda at: f"{folder}/{name}-figure{at + 1}.png")
             for at, box in enumerate(boxes, 1):
                 _save_part(picture, box, self._in_folder(f"{name}-figure{at}.png"))
         for at, table in enumerate(tables(result.text) if self._csv else (), 1):

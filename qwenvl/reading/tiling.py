@@ -127,8 +127,8 @@ def _result(lines: Sequence[Line], replies: Sequence[Result]) -> Result:
     unplaced = [_without_place(reply) for reply in replies]
     if count := sum(map(len, unplaced)):
         notes.append(
-            f"Lines that came without a place: {count}. They stand behind the others of their tile; "
-            "what two tiles saw may stand there twice."
+            f"Lines that came without a place: {count}. They stand behind the others of their "
+            "tile; what two tiles saw may stand there twice."
         )
     reasons = [reply.finish_reason for reply in replies if not reply.error]
     return Result(

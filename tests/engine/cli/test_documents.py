@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import unquote
+
 import pytest
 from pdfs import write_encrypted_pdf, write_pdf
 from qwen_vl_suite.qwenvl.cli import describing, portions
@@ -252,6 +255,56 @@ def test_a_full_disk_stops_with_what_is_whole(run, model, pdf, tmp_path, monkeyp
     status, _, err = run("ocr", pdf, "--out", tmp_path / "new")
     assert status == 1 and "No space left on device" in err
     assert (tmp_path / "new" / "pages.txt").read_text() == "one\n"
+
+
+def test_a_disk_that_is_full_at_the_end_is_said(run, model, pdf, tmp_path, monkeypatch):
+    from qwen_vl_suite.qwenvl.cli import writing
+
+    def close(self, plain=writing._TextPages.close):
+        plain(self)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing._TextPages, "close", close)
+    model("one", "two", "three")
+    status, _, err = run("ocr", pdf, "--out", tmp_path / "new")
+    assert status == 1 and "pages.txt cannot be written to: No space left on device" in err
+
+
+@pytest.mark.parametrize("output", ["markdown", "html"])
+def test_links_to_figures_hold_for_any_name(run, model, tmp_path, output):
+    name = "Müller's & [Söhne] (50%) #1.pdf"
+    path = write_pdf(tmp_path / "x.pdf", [(100, 100, RED)]).rename(tmp_path / name)
+    figure = '<div class="image" data-bbox="0 0 500 500"></div>'
+    model(figure if output == "html" else "<!-- Image (0, 0, 500, 500) -->")
+    status, _, _ = run("ocr", path, "--output", output, "--out", tmp_path / "new")
+    assert status == 0
+    (written,) = (found for found in (tmp_path / "new").iterdir() if found.is_file())
+    (link,) = re.findall(r'src="([^"]*)"|\]\(([^()]*)\)', written.read_text(encoding="utf-8"))
+    address = "".join(link)
+    assert not set(address) & set(" '#&()[]")
+    assert (written.parent / unquote(address)).is_file()
+
+
+def test_a_document_named_twice_is_written_twice(run, model, tmp_path):
+    path = write_pdf(tmp_path / "a.pdf", [(100, 100, RED), (100, 100, BLUE)])
+    model("one", "two", "three", "four")
+    run("ocr", path, path, "--out", tmp_path / "new")
+    found = {path.name: path.read_text() for path in (tmp_path / "new").iterdir()}
+    assert found == {"a.txt": "one\n\ftwo\n", "a-2.txt": "three\n\ffour\n"}
+
+
+def test_a_file_in_the_place_of_the_folder_of_figures_is_refused(run, model, tmp_path):
+    from PIL import Image
+
+    (scan := tmp_path / "scan").mkdir()
+    Image.new("RGB", (40, 30)).save(scan / "page", "PNG")
+    backend = model("one")
+    status, _, err = run("ocr", scan / "page", "--output", "markdown", "--out", scan)
+    assert status == 2 and f"{scan / 'page'} is a file" in err and not backend.requests
+    assert run("ocr", scan / "page", "--out", scan)[0] == 0, "plain text has no figures"
+    paths = [write_pdf(tmp_path / name, [(9, 9, RED)]) for name in ("x.pdf", "x.md.pdf")]
+    status, _, err = run("ocr", *paths, "--output", "markdown", "--out", tmp_path / "new")
+    assert status == 2 and "x.md is a file" in err
 
 
 def test_large_pages_are_read_in_tiles(run, model, tmp_path):
