@@ -113,10 +113,10 @@ def from_items(keys: Mapping[str, Sequence[int]], strict: str) -> Constraint | N
     coordinates, each with how many numbers it can have.
 
     ``strict`` is one of ``STRICT``. ``on``: from the answer's first token on it is a list of
-    objects, each with one of ``keys``. ``auto``: from where the answer opens its JSON on it is JSON
-    of any form in which ``keys`` have that many numbers, or none; an answer in words ("there is
-    none") stays as it is, for a model that has found nothing shall not have to invent it. ``off``:
-    None."""
+    objects, each with one of ``keys``. ``auto``: from where the answer opens its JSON up to where
+    it closes it, it is JSON of any form in which ``keys`` have that many numbers, or none; an
+    answer in words ("there is none") stays as it is, for a model that has found nothing shall not
+    have to invent it. ``off``: None."""
     if strict not in STRICT:
         raise BadOption(f"There is no strict {strict!r}. Choose one of {', '.join(STRICT)}.")
     if strict == "off":
@@ -136,7 +136,7 @@ def from_items(keys: Mapping[str, Sequence[int]], strict: str) -> Constraint | N
 STRICT = ("auto", "on", "off")
 """Whether answers are held to the form that their reader expects, see ``from_items``."""
 
-_JSON_OPENINGS = ("```json", "[{", "[\n", "[\t", '{"')
+_JSON_OPENINGS = ("```json", "[{", "[ {", "[\n", "[\t", '{"')
 
 _ITEMS = r"""
 start: "```json" S list S "```" | list
@@ -145,7 +145,8 @@ item: "{" S (member "," S)* numbers ("," S member)* S "}"
 member: KEY ":" " "? scalar
 """
 _ANY_FORM = r"""
-start: "```json" S (list | object) S "```" | list | object
+start: ("```json" S (list | object) S "```" | list | object) REST
+REST: /(.|\n)*/
 list: "[" S (value ("," S value)* S)? "]"
 object: "{" S (member ("," S member)* S)? "}"
 member: numbers | KEY ":" " "? value

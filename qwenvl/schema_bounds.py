@@ -8,35 +8,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-CHARACTERS_PER_TOKEN = 2
-"""Of text as models write it, Chinese included, about the least. English has twice as many, so that
-a sentence of a usual length never meets its bound."""
+T = TypeVar("T")
+
+CHARACTERS_PER_TOKEN = 8
+"""More than text has on average in any language."""
+
+# The fewest tokens of JSON as tokenizers of this kind cut it: digits stand alone, marks join what
+# is beside them.
+_OF_TYPE = {"string": 2, "integer": 2, "number": 2, "boolean": 1, "null": 1}
+_MEMBER, _BRACKETS = 3, 1
 
 _PARTS = ("items", "additionalProperties", "contains")  # that are schemas
 _LISTS = ("prefixItems", "anyOf", "oneOf", "allOf")  # of schemas
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")  # of schemas
-_OWN_BOUND = ("maxLength", "pattern", "format", "enum", "const", "$ref")
+_OWN_BOUND = ("maxLength", "pattern", "format", "$ref")
 
 
 def bounded(schema: Any, tokens: int) -> Any:
-    """``schema`` with ``maxLength`` for strings and ``maxItems`` for lists that have none, so that
-    neither can alone take more than ``tokens``. What is valid by it is valid by ``schema``."""
-    room = CHARACTERS_PER_TOKEN * tokens
+    """``schema`` with ``maxLength`` for strings and ``maxItems`` for lists that have none, where
+    more could not be written with ``tokens``. What is valid by it is valid by ``schema``. Parts
+    that are no schema stay as they are, for the grammar's compiler to refuse."""
     if not isinstance(schema, Mapping):
         return schema
     held = _mapped(schema, lambda part: bounded(part, tokens))
-    types = schema.get("type")
-    named = types if isinstance(types, list) else [types]
-    if any(key in schema for key in ("enum", "const")):
+    if "enum" in schema or "const" in schema:
         return held
-    if "string" in named and not any(key in schema for key in _OWN_BOUND):
-        held["maxLength"] = max(room, _count(schema, "minLength"))
-    if "array" in named and "maxItems" not in schema:
-        each = _least_characters(schema.get("items", True)) + len(", ")
-        least = max(_count(schema, "minItems"), len(schema.get("prefixItems", ())))
-        held["maxItems"] = max(room // each, least, 1)
+    types = _types(schema)
+    if "string" in types and not any(key in schema for key in _OWN_BOUND):
+        held["maxLength"] = max(CHARACTERS_PER_TOKEN * tokens, _count(schema, "minLength"))
+    if "array" in types and "maxItems" not in schema:
+        fits = tokens // max(1, _least_tokens(schema.get("items")))
+        first: list[Any] = _of_kind(schema, "prefixItems", [])
+        least = max(_count(schema, "minItems"), len(first))
+        held["maxItems"] = max(fits, least, 1)
     return held
 
 
@@ -53,34 +59,41 @@ def _mapped(schema: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str
     return held
 
 
-def _least_characters(schema: Any) -> int:
-    """Characters of the shortest JSON that is valid by ``schema``, or fewer."""
+def _least_tokens(schema: Any) -> int:
+    """Tokens of the shortest JSON that is valid by ``schema``, or fewer."""
     if not isinstance(schema, Mapping):
         return 1
-    if "enum" in schema and isinstance(schema["enum"], list):
-        return min((len(json.dumps(value)) for value in schema["enum"]), default=1)
-    types = schema.get("type")
-    named = types if isinstance(types, list) else [types]
-    return min(_least_of_type(kind, schema) for kind in named) if named else 1
+    values: list[Any] = _of_kind(schema, "enum", [])
+    if values:
+        return (
+            min(len(json.dumps(value, ensure_ascii=False)) for value in values)
+            // (CHARACTERS_PER_TOKEN)
+            + 1
+        )
+    return min((_least_of_type(kind, schema) for kind in _types(schema)), default=1)
 
 
-def _least_of_type(kind: Any, schema: Mapping[str, Any]) -> int:
-    if kind == "string":
-        return len('""') + _count(schema, "minLength")
+def _least_of_type(kind: str, schema: Mapping[str, Any]) -> int:
     if kind == "array":
-        each = _least_characters(schema.get("items", True)) + len(", ")
-        return max(len("[]"), _count(schema, "minItems") * each)
+        return _BRACKETS + _count(schema, "minItems") * _least_tokens(schema.get("items"))
     if kind == "object":
-        properties = schema.get("properties", {})
-        required = schema.get("required", ())
-        members = [
-            len(json.dumps(name)) + len(": , ") + _least_characters(properties.get(name, True))
-            for name in required
-        ]
-        return max(len("{}"), sum(members))
-    return 1
+        properties: dict[str, Any] = _of_kind(schema, "properties", {})
+        names: list[Any] = _of_kind(schema, "required", [])
+        required = (properties.get(str(name)) for name in names)
+        return _BRACKETS + sum(_MEMBER + _least_tokens(part) for part in required)
+    return _OF_TYPE.get(kind, 1)
+
+
+def _types(schema: Mapping[str, Any]) -> list[str]:
+    types = schema.get("type")
+    return [str(kind) for kind in types] if isinstance(types, list) else [str(types)]
 
 
 def _count(schema: Mapping[str, Any], key: str) -> int:
-    value = schema.get(key, 0)
-    return value if isinstance(value, int) else 0
+    return _of_kind(schema, key, 0)
+
+
+def _of_kind(schema: Mapping[str, Any], key: str, default: T) -> T:
+    """A value of the kind of ``default``, which takes the place of any other."""
+    value = schema.get(key)
+    return value if isinstance(value, type(default)) else default

@@ -63,6 +63,8 @@ def score_all(
         retrieval = backend.family.retrieval
         score = _METHODS[retrieval.kind if retrieval else ""]
         scores |= zip(asked, score(backend, list(asked.values()), observer), strict=True)
+    elif scores:
+        observer.start([], [])
     return [scores[at] for at in range(len(pairs))]
 
 

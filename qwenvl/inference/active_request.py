@@ -69,7 +69,7 @@ class ActiveRequest:
             notes=prompt.notes if row.finish_reason == "length" else (),
             tokens=self._tokens(cut, decoded, text),
             error=BadOption(problem) if problem else None,
-            held=row.matcher is not None,
+            held=row.matcher is not None and not row.matcher.is_free,
         )
 
     def _tokens(self, cut: int, decoded: str, text: str) -> tuple[Token, ...]:

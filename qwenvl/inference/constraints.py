@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 _BLANKS = ("\n\n", "\n")
 """What models write between a thought and their answer."""
 
+_MOST_COMPILED = 64
+"""Grammars that are kept for a model; large ones take megabytes."""
+
 _OPENING_TOKENS = 16
 """Earlier tokens that an opening may have begun in."""
 
@@ -38,8 +41,9 @@ class Matcher:
     next. ``problem``: why the answer cannot be followed any further, empty while it can; it then
     ends.
 
-    Where the constraint has an ``opening``, the answer is free until its text holds one. One that
-    begins in another way than the grammar knows stays free to its end.
+    Where the constraint has an ``opening``, the answer ``is_waiting`` for one, and ``is_free``
+    until its text holds it. One that begins in another way than the grammar knows stays free to its
+    end.
     """
 
     def __init__(self, follower: Any, vocabulary: Vocabulary, opening: tuple[str, ...] = ()):
@@ -47,7 +51,7 @@ class Matcher:
         self._followed = 0  # tokens of the answer
         self._may_be_blank = False  # a blank line may come first
         self._begun = self.is_waiting = bool(opening)
-        self._is_free = self.is_waiting
+        self.is_free = self.is_waiting
         self.problem = ""
 
     def follow(self, answer: Sequence[int], after_thought: bool = False) -> None:
@@ -56,7 +60,7 @@ class Matcher:
         new, self._followed = answer[self._followed :], len(answer)
         if self.is_waiting:
             self._look_for_opening(answer, len(new))
-        elif not self._is_free:
+        elif not self.is_free:
             for token in new:
                 if self._begun or not (after_thought and token in self._vocabulary.blanks):
                     self._begun = True
@@ -70,12 +74,12 @@ class Matcher:
             return
         ids = self._vocabulary.encode(text[min(starts) :])
         self.is_waiting = False
-        self._is_free = self._follower.try_consume_tokens(ids) < len(ids)
+        self.is_free = self._follower.try_consume_tokens(ids) < len(ids)
 
     def fill(self, words: Tensor) -> None:
         """Fills ``words``, int32, with a bit for each token of the vocabulary, the first token's
         lowest: whether it may come next."""
-        if self._is_free:
+        if self.is_free:
             words.fill_(-1)
             return
         bits = torch.frombuffer(bytearray(self._follower.compute_bitmask()), dtype=torch.int32)
@@ -96,13 +100,13 @@ class Matcher:
     def forced(self) -> list[int]:
         """The tokens that have to come next, as the tokenizer would write them; none where the
         model has a choice."""
-        if self._is_free or self.problem or self._may_be_blank:
+        if self.is_free or self.problem or self._may_be_blank:
             return []
         return self._follower.compute_ff_tokens()
 
     def possible(self, draft: Sequence[int]) -> list[int]:
         """``draft`` up to the first token that cannot come."""
-        if self._is_free:
+        if self.is_free:
             return [] if self.is_waiting else list(draft)
         if self.problem or self._may_be_blank:
             return []
@@ -112,7 +116,7 @@ class Matcher:
     def fill_behind(self, draft: Sequence[int], words: Tensor) -> None:
         """``fill`` behind each token of ``draft``, which is possible: ``words`` has a line for
         each."""
-        if self._is_free:
+        if self.is_free:
             words.fill_(-1)
             return
         for token, line in zip(draft, words, strict=False):
@@ -149,8 +153,10 @@ class Grammars:
     def matcher(self, constraint: Constraint, tokens: int) -> Matcher:
         """A matcher at the beginning of an answer of at most so many ``tokens``. Raises
         ``BadOption`` where ``constraint`` cannot be enforced."""
-        key = constraint, tokens
+        key = constraint, tokens if constraint.kind == "json_schema" else 0
         if key not in self._compiled:
+            if len(self._compiled) >= _MOST_COMPILED:
+                del self._compiled[next(iter(self._compiled))]  # the oldest
             self._compiled[key] = self._compile(constraint, tokens)
         return Matcher(self._compiled[key].deep_copy(), self._vocabulary, constraint.opening)
 

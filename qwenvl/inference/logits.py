@@ -221,10 +221,12 @@ class GrammarMask(LogitsStage):
         super().__init__(rows, device, vocabulary)
         self._rows, self._vocabulary = list(rows), vocabulary
         self._bits = torch.arange(32, dtype=torch.int32, device=device)
-        # For each row, behind its last token and behind each of a draft: a bit for each token.
-        shape = (len(rows), 1 + MAX_DRAFT_TOKENS, -(-vocabulary // 32))
-        self.state = {"allowed": torch.full(shape, -1, dtype=torch.int32, device=device)}
-        self._on_host: Any = None
+        # For each row a bit for each token, behind its last token and behind each of a draft.
+        words = -(-vocabulary // 32)
+        for name, shape in (("next", (words,)), ("drafts", (MAX_DRAFT_TOKENS, words))):
+            bits = torch.full((len(rows), *shape), -1, dtype=torch.int32, device=device)
+            self.state[name] = bits
+        self._on_host: dict[str, Tensor] = {}
         self._held: list[int] = []  # slots
 
     @classmethod
@@ -244,19 +246,21 @@ class GrammarMask(LogitsStage):
         self._rows = [self._rows[slot] for slot in slots]
 
     def prepare(self) -> None:
-        masks = self._masks_on_host(1)
+        masks = self._masks_on_host("next")
         for slot, matcher in self._matchers():
-            matcher.fill(masks[slot, 0])
-        self._upload(1)
+            matcher.fill(masks[slot])
+        self._upload("next")
 
     def prepare_drafts(self, drafts: Drafts, skip: int) -> Drafts:
-        count = 1 + skip + max(map(len, drafts))
-        masks, possible = self._masks_on_host(count), list(drafts)
+        behind_last, behind_draft = self._masks_on_host("next"), self._masks_on_host("drafts")
+        possible = list(drafts)
         for slot, matcher in self._matchers():
             draft = possible[slot] = matcher.possible(drafts[slot])
-            matcher.fill(masks[slot, skip])
-            matcher.fill_behind(draft, masks[slot, skip + 1 :])
-        self._upload(count)
+            lines = [behind_last[slot], *behind_draft[slot]][skip:]
+            matcher.fill(lines[0])
+            matcher.fill_behind(draft, lines[1:])
+        self._upload("next")
+        self._upload("drafts")
         return possible
 
     def _matchers(self) -> Iterator[tuple[int, Matcher]]:
@@ -270,27 +274,31 @@ class GrammarMask(LogitsStage):
             self._held.append(slot)
             yield slot, row.matcher
 
-    def _masks_on_host(self, count: int) -> Tensor:
-        """Masks for ``count`` tokens of each row that forbid nothing yet, to be changed and then
-        uploaded. Those before are on the device by now: the tokens chosen by them are known."""
-        allowed = self.state["allowed"]
-        if not allowed.is_cuda:
-            self._on_host = allowed
-        elif self._on_host is None or self._on_host.shape != allowed.shape:
-            self._on_host = pinned(torch.empty_like(allowed, device="cpu"), allowed.device)
-        self._on_host[:, :count] = -1
-        return self._on_host
+    def _masks_on_host(self, name: str) -> Tensor:
+        """Masks that forbid nothing yet, to be changed and then uploaded. Those before are on the
+        device by now: the tokens chosen by them are known."""
+        held = self.state[name]
+        if held.device.type == "cpu":
+            return held.fill_(-1)
+        if name not in self._on_host or self._on_host[name].shape != held.shape:
+            self._on_host[name] = pinned(torch.empty_like(held, device="cpu"), held.device)
+        return self._on_host[name].fill_(-1)
 
-    def _upload(self, count: int) -> None:
-        allowed = self.state["allowed"]
-        if self._on_host is not allowed:
-            allowed[:, :count].copy_(self._on_host[:, :count], non_blocking=True)
+    def _upload(self, name: str) -> None:
+        held = self.state[name]
+        if held.device.type != "cpu":
+            held.copy_(self._on_host[name], non_blocking=held.is_cuda)
 
     def __call__(self, scores: Tensor) -> Tensor:
-        allowed = self.state["allowed"]
-        allowed = allowed[:, 0] if scores.ndim == 2 else allowed[:, : scores.shape[1]]
-        if not scores.is_cuda:
+        allowed = self.state["next"]
+        if scores.ndim == 3:
+            drafts = self.state["drafts"][:, : scores.shape[1] - 1]
+            allowed = torch.cat([allowed[:, None], drafts], 1)
+        if scores.device.type == "cpu":
             return self._masked_where_needed(scores, allowed)
+        return self._masked(scores, allowed)
+
+    def _masked(self, scores: Tensor, allowed: Tensor) -> Tensor:
         bits = ((allowed[..., None] >> self._bits) & 1).bool().flatten(-2)
         return scores.masked_fill_(~bits[..., : self._vocabulary], -torch.inf)
 
@@ -301,7 +309,7 @@ class GrammarMask(LogitsStage):
         word = allowed.gather(-1, likeliest // 32) >> (likeliest % 32).int()
         others = [range(size) for size in scores.shape[1:-1]]
         for place in itertools.product(self._held, *others):
-            if word[place] & 1 and can_verify(self._rows[place[0]]):
+            if word[place] & 1 and is_greedy(self._rows[place[0]]):
                 continue
             forbidden = np.unpackbits((~allowed[place]).numpy().view(np.uint8), bitorder="little")
             bits = torch.from_numpy(forbidden[: self._vocabulary]).bool()
@@ -310,13 +318,17 @@ class GrammarMask(LogitsStage):
 
 
 STAGES: tuple[type[LogitsStage], ...] = (TokenBans, Penalties, ThoughtCloser, GrammarMask)
-"""In the order in which they are applied."""
+"""In the order in which they are applied, those that can verify before the others."""
 
 
 def can_verify(row: Row) -> bool:
-    """Whether the next tokens of ``row`` are the likeliest ones by the scores that stages which
-    can verify leave, so that drafts can be verified against these."""
+    """Whether drafts of the next tokens of ``row`` can be verified now. Not where its answer is
+    free until it opens its JSON: a draft could go past that."""
+    return is_greedy(row) and not (row.matcher is not None and row.matcher.is_waiting)
+
+
+def is_greedy(row: Row) -> bool:
+    """Whether the next tokens of ``row`` are the likeliest ones by the scores that stages which can
+    verify leave."""
     changing = (stage for stage in STAGES if not stage.can_verify)
-    waits = row.matcher is not None and row.matcher.is_waiting
-    greedy = row.sampling.temperature == 0
-    return greedy and not waits and not any(stage.is_wanted(row) for stage in changing)
+    return row.sampling.temperature == 0 and not any(stage.is_wanted(row) for stage in changing)

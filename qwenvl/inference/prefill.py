@@ -20,7 +20,7 @@ from .active_request import ActiveRequest
 from .batch import NewRow
 from .detokenizer import Detokenizer
 from .loaded_model import LoadedModel
-from .logits import can_verify
+from .logits import is_greedy
 from .model_runner import ModelRunner, Prefill, interruptible
 from .prefetch import Prefetcher
 from .sampler import Sampler
@@ -70,7 +70,7 @@ class Prefiller:
         sampler.accept(0, token.id)
         max_length = len(prompt.ids) + row.max_output + MAX_DRAFT_TOKENS
         active = ActiveRequest(row, prompt, Detokenizer(prompt.chat_template.decode))
-        draft = mtp.new_draft(runner, prompt.ids, token.id) if can_verify(row) else None
+        draft = mtp.new_draft(runner, prompt.ids, token.id) if is_greedy(row) else None
         return active, NewRow(prefill, sampler, token, position, max_length, draft)
 
     def read(self, index: int) -> tuple[Prefill, int]:

@@ -60,6 +60,7 @@ class PromptReader(Executor, Generic[T]):
                 index = self._waiting.popleft()
                 if self._fits(made, index):
                     continue
+                self._loaded.prefix_cache.clear()
                 self._loaded.recover_memory()
                 if self._shrink(index):
                     self._waiting.appendleft(index)
@@ -164,6 +165,7 @@ class _CachedPass:
 
     def run(self, index: int) -> None:
         self._prompt = self._reader._prompts[index]
+        self._prefill = None  # the last prompt's goes before there is another
         self._prefill, _ = self._prefiller.read(index)
 
     def logprob(self, ids: Sequence[int]) -> float:

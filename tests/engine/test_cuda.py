@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import tiny
 import torch
 from interrupting import Interrupt, InterruptAt
+from qwen_vl_suite.qwenvl import constraints
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.inference.cuda_graphs import CudaGraphs
 from qwen_vl_suite.qwenvl.inference.fast_path_check import disagreement
@@ -129,6 +131,21 @@ def test_every_fast_path_agrees_with_the_plain_one(
     for responses in found:
         asked = questions()[: len(responses)]
         assert problems(plain, responses, asked, ROUNDING[precision]) == [""] * len(asked)
+
+
+def test_answers_are_held_to_their_form(on_cuda: Callable[..., LocalBackend]) -> None:
+    pytest.importorskip("llguidance")
+    box = constraints.from_regex(r'(\{"bbox_2d": \[[0-9]{1,3}(, [0-9]{1,3}){3}\]\})+')
+    words = constraints.from_choices(["a cat", "a dog"])
+    asked = [replace(request, constraint=box) for request in questions()]
+    asked.append(replace(asked[0], constraint=words))
+    fast = on_cuda("qwen3_vl", precision="fp32")
+    plain = on_cuda("qwen3_vl", precision="fp32", optimize="off")
+    expected = answers(plain, asked)
+    assert expected[-1].text in ("a cat", "a dog")
+    for requests in (asked, asked[:1]):  # step by step, and with what is forced as drafts
+        found = answers(fast, requests)
+        assert [one.text for one in found] == [one.text for one in expected[: len(found)]]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -25,7 +25,7 @@ from qwen_vl_suite.qwenvl.inference.active_request import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
-from qwen_vl_suite.qwenvl.schema_bounds import CHARACTERS_PER_TOKEN
+from qwen_vl_suite.qwenvl.schema_bounds import bounded
 from qwen_vl_suite.qwenvl.types import Constraint, LocalSpec, Request
 
 pytest.importorskip("llguidance")
@@ -168,6 +168,10 @@ BOX = '{"bbox_2d": [1, 20, 300, 999], "label": "a cat"}'
         '[{"label": "a \\"b\\"", "bbox_2d": [0.5, 0.25, 1, 1], "score": 0.5, "seen": true}]',
         '[\n    {\n        "bbox_2d": [1, 2, 3, 4],\n        "label": "x"\n    }\n]',
         "```json\n[]\n```",
+        f"{BOX}\n{BOX}",
+        f"[ {BOX}, {BOX} ]",
+        f"```json\n[{BOX}]\n```\nAnd:\n```json\n[{BOX}]\n```",
+        f"[{BOX}] and no more",
         "There is none [in this picture], I think.",
         'no { brackets [ that open "anything"',
         '```json\n{"nothing": "found"}\n```',
@@ -217,7 +221,7 @@ def test_any_list_of_boxes_fits(
     [
         ("```json\n[", "x"),
         (f"[{BOX}", "x"),
-        (f"[{BOX}]", "and"),
+        (f"[{BOX}", "and"),
         ('[{"label": "x", "bbox_2d": [1, 2', "]"),
         ('Boxes:\n```json\n[\n\t{"bbox_2d": ', "x"),
     ],
@@ -326,11 +330,28 @@ def test_a_list_without_a_bound_ends_within_the_token_budget(
     backend: Callable[..., LocalBackend],
 ) -> None:
     schema = {"type": "array", "items": {"enum": ["a rather long text"]}, "minItems": 1}
-    most = 200 * CHARACTERS_PER_TOKEN // len('"a rather long text", ')
-    matcher = grammars.matcher(
-        constraints.from_schema(schema), backend("qwen3_vl").chat_template, 200
-    )
-    encode = backend("qwen3_vl").chat_template.tokenizer.encode
+    most = bounded(schema, 40)["maxItems"]
+    template = backend("qwen3_vl").chat_template
+    matcher = grammars.matcher(constraints.from_schema(schema), template, 40)
     for count in (most, most + 1):
-        ids = encode(json.dumps(["a rather long text"] * count), add_special_tokens=False)
+        text = json.dumps(["a rather long text"] * count)
+        ids = template.tokenizer.encode(text, add_special_tokens=False)
         assert (matcher.possible(ids) == ids) == (count == most)
+
+
+@pytest.mark.parametrize("kind", ["properties", "prefixItems", "required"])
+def test_what_is_no_schema_is_refused(kind: str, backend: Callable[..., LocalBackend]) -> None:
+    asked = held(constraints.from_schema({"type": "array", "items": {"type": "object", kind: 5}}))
+    with pytest.raises(BadOption, match="schema"):
+        backend("qwen3_vl").generate([asked])
+
+
+def test_old_grammars_are_let_go(
+    backend: Callable[..., LocalBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammars, "_MOST_COMPILED", 3)
+    compiled = grammars.Grammars(backend("qwen3_vl").chat_template)
+    for tokens in range(5):
+        compiled.matcher(constraints.from_schema({"type": "integer"}), tokens)
+        compiled.matcher(YES_NO, tokens)
+    assert len(compiled._compiled) == 3

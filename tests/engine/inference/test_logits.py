@@ -38,6 +38,48 @@ def test_banned_tokens_are_never_chosen_nor_verified() -> None:
     assert scores[0, 5] == 9.0, "the model's own scores stay as they are"
 
 
+class Allowing:
+    """A matcher that allows given tokens, whatever was written."""
+
+    is_waiting, problem = False, ""
+
+    def __init__(self, *allowed: Sequence[int]):
+        self.allowed = allowed
+
+    def follow(self, answer: Sequence[int], after_thought: bool = False) -> None: ...
+
+    def fill(self, words: torch.Tensor, at: int = 0) -> None:
+        words.zero_()
+        for token in self.allowed[at]:
+            words[token // 32] |= 1 << (token % 32)
+
+    def possible(self, draft: Sequence[int]) -> Sequence[int]:
+        return draft
+
+    def fill_behind(self, draft: Sequence[int], words: Sequence[torch.Tensor]) -> None:
+        for at, _ in enumerate(draft, 1):
+            self.fill(words[at - 1], at)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0)])
+def test_masks_of_a_grammar_are_the_same_whole_and_only_where_needed(sampling: Sampling) -> None:
+    """On a card all scores are masked; on a processor those of rows that need it."""
+    vocabulary = 70
+    held = row(matcher=Allowing([3, 40], [5], [69]), sampling=sampling)
+    stage = logits.GrammarMask([row(), held], CPU, vocabulary)
+    scores = torch.randn(2, 3, vocabulary, generator=torch.Generator().manual_seed(2))
+    stage.prepare()
+    whole = stage._masked(scores[:, 0].clone(), stage.state["next"])
+    assert torch.equal(whole[0], scores[0, 0])
+    assert torch.isfinite(whole[1]).nonzero()[:, 0].tolist() == [3, 40]
+    assert torch.equal(stage(scores[:, 0].clone()).argmax(-1), whole.argmax(-1))
+    assert stage.prepare_drafts([[], [3, 5]], 0) == [[], [3, 5]]
+    masks = torch.cat([stage.state["next"][:, None], stage.state["drafts"][:, :2]], 1)
+    whole = stage._masked(scores.clone(), masks)
+    assert torch.isfinite(whole[1]).nonzero().tolist() == [[0, 3], [0, 40], [1, 5], [2, 69]]
+    assert torch.equal(stage(scores.clone()).argmax(-1), whole.argmax(-1))
+
+
 def test_log_probabilities_are_the_models_own_before_penalties_bans_and_temperature() -> None:
     scores = torch.linspace(-2, 2, VOCABULARY)[None]
     sampling = Sampling(temperature=0.3, top_k=1, presence_penalty=2.0)
