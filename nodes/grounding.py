@@ -82,7 +82,10 @@ class Grounding(io.ComfyNode):
                     "touchscreen.",
                     **sockets.ADVANCED,
                 ),
-                sockets.strict(),
+                sockets.strict(
+                    "Holds what the model writes to JSON that can be read; not for actions.",
+                    "a box where nothing is",
+                ),
                 sockets.MaskOrBoxes.Input(
                     "inside",
                     optional=True,
@@ -146,7 +149,8 @@ class Grounding(io.ComfyNode):
                 ),
                 io.String.Output(
                     "counts",
-                    tooltip="JSON, one a picture: how many were found of each line of find.",
+                    tooltip="JSON, one a picture: how many were found of each line of find; a line "
+                    "without an answer that can be read is missing.",
                     is_output_list=True,
                 ),
                 sockets.Elements.Output(

@@ -92,7 +92,11 @@ class OCR(io.ComfyNode):
                     "other model.",
                     **sockets.ADVANCED,
                 ),
-                sockets.strict(),
+                sockets.strict(
+                    "Only for lines, and for plain where it is read in tiles: holds what the model "
+                    "writes to JSON that can be read.",
+                    "a line where no text is",
+                ),
                 io.Combo.Input(
                     "tiles",
                     options=[OFF, AUTO],

@@ -80,7 +80,7 @@ class Score(io.ComfyNode):
                 io.Int.Output(
                     "best_index",
                     tooltip="Which picture is the best, counted from 0; as many as top says, the "
-                    "best first. With several texts, those of each text in turn.",
+                    "best first. With several texts or models, those of each in turn.",
                     is_output_list=True,
                 ),
                 io.Image.Output(

@@ -64,15 +64,16 @@ def length(max_new_tokens: int) -> dict[str, int]:
 STOP = "stop"
 
 
-def strict() -> Any:
-    """Whether replies are held to JSON."""
+def strict(holds: str, invented: str) -> io.Combo.Input:
+    """The strict widget: whether replies are held to JSON. ``holds``: the sentence that says which
+    are; ``invented``: what a weak model may write that is not in the picture."""
     return io.Combo.Input(
         "strict",
         options=list(STRICT),
         default=STRICT[0],
-        tooltip="Holds what the model writes to JSON that can be read. auto: from where it begins "
-        "its JSON, so that it can say in words that nothing is there. on: from the first word, so "
-        "that a weak model may write a box where nothing is. off: free.",
+        tooltip=f"{holds} auto: from where it begins its JSON, so that it can say in words that "
+        f"nothing is there. on: from the first word, so that a weak model may write {invented}. "
+        "off: free.",
         **ADVANCED,
     )
 
