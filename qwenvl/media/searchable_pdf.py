@@ -9,10 +9,12 @@ document (its ToUnicode map), which is what readers search and copy.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,19 +170,22 @@ def _visual_order(text: str) -> str:
     line = next(filter(None, strong), "L")
     if "R" not in strong:
         return text
-    runs: list[tuple[str, str]] = []
-    before = line
-    for number, char in enumerate(text):
-        own = strong[number]
-        after = own or next(filter(None, strong[number:]), line)
-        before = own or before
-        side = before if before == after else line
-        if runs and runs[-1][0] == side:
-            runs[-1] = (side, runs[-1][1] + char)
-        else:
-            runs.append((side, char))
+    sides = _sides(strong, line)
+    runs = [
+        (side, "".join(char for _, char in run))
+        for side, run in itertools.groupby(zip(sides, text, strict=True), itemgetter(0))
+    ]
     ordered = runs if line == "L" else reversed(runs)
     return "".join(run if side == "L" else run[::-1] for side, run in ordered)
+
+
+def _sides(strong: Sequence[str], line: str) -> list[str]:
+    """The direction that each character of a line takes."""
+    before = list(itertools.accumulate(strong, lambda last, own: own or last, initial=line))[1:]
+    after = list(
+        itertools.accumulate(reversed(strong), lambda last, own: own or last, initial=line)
+    )[:0:-1]
+    return [a if a == b else line for a, b in zip(before, after, strict=True)]
 
 
 def _codes(texts: Iterable[str]) -> dict[str, int]:

@@ -35,6 +35,8 @@ SAME_TEXT = 0.6
 """Share of the letters of the shorter of two readings that the other has in the same order, from
 which they are of one line."""
 
+_COMPARED = 200  # letters of two texts at most: the time for that grows with their product
+
 _MARGIN = 3.0  # pixels; the models' boxes are not exact
 _LETTER = 1.0  # of a line's height: how far from a tile's side one may end that the side cuts
 
@@ -166,9 +168,12 @@ def join_texts(first: str, second: str, shared: float) -> str:
     How many letters both have is the number near what the place says for which most of these
     agree; it says nothing where the last letter of the first or the first of the second does not,
     since a tile's side may have cut them. What both have is taken from the first up to where they
-    agree, and from the second from there on.
+    agree, and from the second from there on. Where that are very many letters, only those around
+    the middle of the place are compared.
     """
-    expected = round(shared * len(second))
+    expected = min(round(shared * len(second)), len(first), len(second))
+    if expected > _COMPARED:
+        return _joined_inside(first, second, expected)
     most = min(len(first), len(second), 2 * expected + 3)
     common = max(range(most + 1), key=lambda count: _agreement(first, second, count, expected))
     if not common:
@@ -180,6 +185,15 @@ def join_texts(first: str, second: str, shared: float) -> str:
     run = SequenceMatcher(None, tail, head, autojunk=False).find_longest_match()
     at = run.a if run.size and run.a == run.b else common // 2
     return first[: len(first) - common + at] + second[at:]
+
+
+def _joined_inside(first: str, second: str, common: int) -> str:
+    """Two texts joined where they agree around the middle of the ``common`` letters of both."""
+    start = (common - _COMPARED) // 2
+    behind = len(first) - common + start
+    one, two = first[behind : behind + _COMPARED], second[start : start + _COMPARED]
+    run = SequenceMatcher(None, one, two, autojunk=False).find_longest_match()
+    return first[: behind + run.a] + second[start + run.b :]
 
 
 def _agreement(first: str, second: str, count: int, expected: int) -> float:
@@ -243,6 +257,16 @@ def _area(box: Box) -> float:
 
 
 def _similarity(one: str, other: str) -> float:
+    """Of long texts that of their beginnings or of their ends, whichever is larger."""
     short, long = sorted(("".join(text.casefold().split()) for text in (one, other)), key=len)
+    if len(long) <= _COMPARED:
+        return _common_share(short, long)
+    return max(
+        _common_share(short[:_COMPARED], long[:_COMPARED]),
+        _common_share(short[-_COMPARED:], long[-_COMPARED:]),
+    )
+
+
+def _common_share(short: str, long: str) -> float:
     matches = SequenceMatcher(None, short, long, autojunk=False).get_matching_blocks()
     return sum(match.size for match in matches) / max(1, len(short))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from .syntax import MERMAID_DIAGRAM
 
-# Indentation, marks, name, and what follows: attributes, or the code itself.
-_FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([\w.+#-]*)([^\n`]*)$")
+# Indentation, marks, name, and what follows: attributes, or the code itself. The marks are looked
+# ahead for, and then taken all at once: given back one by one, long lines would take long.
+_FENCE = re.compile(r"^([ \t]*)(?=(`{3,}|~{3,}))\2(?![^\n`]*`)[ \t]*([\w.+#-]*)([^\n]*)$")
 _PLAIN_TAGS = frozenset(("", "text", "txt", "plaintext", "plain", "code", "output"))
 # Fences around the whole of an answer, which hold fences themselves.
 _DOCUMENT_TAGS = frozenset(("markdown", "md"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from qwen_vl_suite.qwenvl.errors import QwenVLError
 from qwen_vl_suite.qwenvl.media.documents import Document, Resolution
-from qwen_vl_suite.qwenvl.media.searchable_pdf import SearchablePdf
+from qwen_vl_suite.qwenvl.media.searchable_pdf import SearchablePdf, _visual_order
 from qwen_vl_suite.qwenvl.types import Box
 
 
@@ -79,6 +79,12 @@ def test_right_to_left_text_is_copied_in_reading_order(saved):
     boxes = [Box(10, 50 * at, 400, 50 * at + 30, line) for at, line in enumerate(lines)]
     text, _ = found(saved(GREY, boxes))
     assert text.split("\r\n") == lines
+
+
+def test_a_long_line_takes_no_longer_than_its_letters():
+    dots = "." * 100_000  # each of which goes with the letters around it
+    assert _visual_order(f"ש{dots}ל a") == f"a ל{dots}ש"
+    assert _visual_order(f"ש{dots}") == f"{dots}ש"
 
 
 def test_nothing_of_the_text_is_seen(saved):

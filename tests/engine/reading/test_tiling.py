@@ -264,6 +264,15 @@ def test_texts_are_joined_where_they_agree(first, second, shared, whole):
     assert join_texts(first, second, shared) == whole
 
 
+def test_very_long_lines_are_joined_where_they_agree_around_the_middle():
+    whole = " ".join(str(number * 7919 % 1000) for number in range(300))
+    first, second = whole[:899] + "?", "?" + whole[401:]
+    for counted in (480, 500, 520):  # letters in common, by the place
+        assert join_texts(first, second, counted / len(second)) == whole
+    dots = "." * 100_000  # not compared all with all
+    assert join_texts(dots, dots, 0.9) == "." * 110_000
+
+
 def test_reading_order_of_nothing_and_of_one():
     assert reading_order([]) == []
     assert reading_order([Box(0, 0, 1, 1)]) == [0]

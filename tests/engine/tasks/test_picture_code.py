@@ -10,6 +10,7 @@ from qwen_vl_suite.qwenvl import run
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.replies.code import _fences
 from qwen_vl_suite.qwenvl.tasks.describe import STYLES, describe
 from qwen_vl_suite.qwenvl.tasks.picture_code import CODE_STYLES
 from qwen_vl_suite.qwenvl.types import ReplyContext, Result
@@ -166,3 +167,18 @@ def test_the_styles_are_there_last(style: str) -> None:
     task = describe(style, system="Use blue.")
     assert (task.prompt, task.system, task.greedy) == (STYLES[style], "Use blue.", True)
     assert describe(style, "What is it?").greedy is False
+
+
+@pytest.mark.parametrize(
+    ("fence", "is_one"),
+    [("```", True), ("````", True), ("~~~~", True), ("``", False), ("```a`", False)],
+)
+def test_what_a_fence_is(fence: str, is_one: bool) -> None:
+    (found,) = [code.body for code in _fences(f"{fence} svg\n<svg/>\n{fence}")] or [""]
+    assert found == ("<svg/>" if is_one else "")
+
+
+@pytest.mark.parametrize("marks", ["```", "`" * 100_000])
+def test_a_long_line_that_is_no_fence_takes_no_longer_than_its_letters(marks: str) -> None:
+    line = f"{marks}{'a' * 100_000}`"
+    assert list(_fences(line)) == []
