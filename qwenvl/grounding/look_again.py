@@ -11,6 +11,7 @@ from ..query import Query
 from ..tiles import Tile
 from ..types import Box, Result, Size, Task
 from .found import Found, found_in
+from .merging import IOU_THRESHOLD, iou, is_one_label
 from .views import query_about
 
 MARGIN = 0.5
@@ -23,13 +24,18 @@ MIN_IOU = 0.3
 
 
 def looked_again(
-    found: Sequence[Found], query: Query, backend: Backend, task_of: Callable[[str], Task]
+    found: Sequence[Found],
+    query: Query,
+    backend: Backend,
+    task_of: Callable[[str], Task],
+    is_inside: Callable[[Found], bool],
 ) -> Generator[Sequence[Query], Sequence[Result], tuple[list[Found], int]]:
     """Asks once more about each of ``found``, boxes with scores, in a step of a method.
 
     ``task_of(label)`` looks for a label, with scores. Returns the boxes in their order, each as it
     was or the better one in its place, and how many could not be compared for want of scores.
-    A reply that fails or finds nothing changes nothing.
+    A reply that fails or finds nothing changes nothing, nor does a box that is not ``is_inside``
+    the regions, or that is now the thing of another box.
     """
     size = query.picture.shape[-2:]  # type: ignore[union-attr]
     places = [_around(item.shape, size) for item in found]
@@ -48,12 +54,17 @@ def looked_again(
         item.shape.score is None or (again is not None and again.shape.score is None)
         for item, again in pairs
     )
-    return [_better(item, again) for item, again in pairs], unscored
+    kept = list(found)
+    for index, (item, again) in enumerate(pairs):
+        better, others = _better(item, again), [*kept[:index], *kept[index + 1 :]]
+        if is_inside(better) and not any(_becomes_one(item, better, other) for other in others):
+            kept[index] = better
+    return kept, unscored
 
 
 def _words(item: Found) -> str:
     """What to look for: its label, or else the query that found it."""
-    return item.shape.label.strip(" ,，、;；.\"'“”") or item.query
+    return " ".join(item.shape.label.split()).strip(" ,，、;；.\"'“”") or item.query
 
 
 def _around(shape: object, size: Size) -> Tile:
@@ -89,10 +100,12 @@ def _better(item: Found, again: Found | None) -> Found:
     )
 
 
+def _becomes_one(before: Found, after: Found, other: Found) -> bool:
+    """Whether ``after``, in the place of ``before``, is the same thing as ``other``."""
+    if before.query != other.query or not is_one_label(before, other):
+        return False
+    return _iou(after.shape, other.shape) > IOU_THRESHOLD >= _iou(before.shape, other.shape)
+
+
 def _iou(a: object, b: object) -> float:
-    assert isinstance(a, Box)
-    if not isinstance(b, Box):
-        return 0.0
-    width, height = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
-    common = max(0.0, width) * max(0.0, height)
-    return common / ((a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) - common)
+    return iou(a, b) if isinstance(a, Box) and isinstance(b, Box) else 0.0

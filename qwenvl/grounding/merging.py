@@ -3,7 +3,8 @@
 The smallest view that holds a thing whole shows it largest, so that one decides: a box that lies
 whole in a smaller view counts only if it was found there. Of the others non-maximum suppression
 keeps one each; a box that a view's edge cuts gives way to the whole one. A point has no extent to
-compare: it counts in the one view whose middle is nearest.
+compare: it counts in the one view whose middle is nearest. A view whose reply was cut decides
+nothing, since it may have come to less than it saw; nor does one that was unsure of the very thing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from ..coordinates import EDGE_TOLERANCE
 from ..errors import Unavailable
 from ..tiles import Tile, is_cut
-from ..types import Box, Point, Size
+from ..types import Box, Cuboid, Point, Size
 from .found import Found
 
 IOU_THRESHOLD = 0.5
@@ -24,26 +25,50 @@ COVERED = 0.3
 model that sees half a thing draws a whole one, shifted."""
 
 
-def merged(found: Sequence[Found], views: Sequence[Tile], size: Size) -> list[Found]:
-    """``found``, in its order, without those that another view has better. ``size``: of the
-    picture (height, width). Raises ``Unavailable`` without torchvision."""
+def merged(
+    found: Sequence[Found],
+    views: Sequence[Tile],
+    size: Size,
+    complete: Sequence[Tile],
+    unsure: Sequence[Found] = (),
+) -> list[Found]:
+    """``found`` in ``views``, in its order, without those that another view has better.
+
+    ``size``: of the picture (height, width). ``complete``: the views whose replies came to their
+    end; ``unsure``: what a threshold left out. Raises ``Unavailable`` without torchvision."""
     kept = [
         item
         for item in found
-        if isinstance(item.shape, Point) and _owner(item.shape, views) == item.tile
+        if isinstance(item.shape, Point) and _owner(item.shape, views, complete) == item.tile
     ]
     boxes = [
         item
         for item in found
-        if isinstance(item.shape, Box) and not _is_seen_closer(item, views, size)
+        if isinstance(item.shape, Box) and not _is_seen_closer(item, complete, size, unsure)
     ]
     kept += _merged_boxes(boxes, size)
-    return [item for item in found if any(item is one for one in kept)]
+    chosen = set(map(id, kept))
+    return [item for item in found if id(item) in chosen]
 
 
-def _owner(point: Point, views: Sequence[Tile]) -> Tile:
-    """The view that a point lies deepest in."""
-    return min(views, key=lambda view: max(_off(point.x, view[0::2]), _off(point.y, view[1::2])))
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes."""
+    width, height = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
+    common = max(0.0, width) * max(0.0, height)
+    return common / (_extent(a) + _extent(b) - common)
+
+
+def is_one_label(a: Found, b: Found) -> bool:
+    return _name(a.shape) == _name(b.shape)
+
+
+def _owner(point: Point, views: Sequence[Tile], complete: Sequence[Tile]) -> Tile:
+    """The view that a point lies deepest in: of the complete ones, if any holds it."""
+
+    def depth(view: Tile) -> float:
+        return max(_off(point.x, view[0::2]), _off(point.y, view[1::2]))
+
+    return min([view for view in complete if depth(view) <= 1] or views, key=depth)
 
 
 def _off(value: float, ends: tuple[int, ...]) -> float:
@@ -52,11 +77,23 @@ def _off(value: float, ends: tuple[int, ...]) -> float:
     return abs(2 * value - low - high) / (high - low)
 
 
-def _is_seen_closer(item: Found, views: Sequence[Tile], size: Size) -> bool:
-    """Whether a smaller view than the one that a box was found in holds it whole."""
+def _is_seen_closer(
+    item: Found, views: Sequence[Tile], size: Size, unsure: Sequence[Found]
+) -> bool:
+    """Whether a smaller one of ``views`` than the one that a box was found in holds it whole, and
+    was not ``unsure`` of it."""
     return any(
-        _area(view) < _area(item.tile) and _is_whole(item.shape, view, size) for view in views
+        _area(view) < _area(item.tile)
+        and _is_whole(item.shape, view, size)
+        and not any(other.tile == view and _is_same(item, other) for other in unsure)
+        for view in views
     )
+
+
+def _is_same(a: Found, b: Found) -> bool:
+    if not (isinstance(a.shape, Box) and isinstance(b.shape, Box)):
+        return False
+    return is_one_label(a, b) and iou(a.shape, b.shape) > IOU_THRESHOLD
 
 
 def _is_whole(shape: object, view: Tile, size: Size) -> bool:
@@ -85,7 +122,7 @@ def _merged_boxes(found: Sequence[Found], size: Size) -> list[Found]:
 
     shapes = [item.shape for item in found if isinstance(item.shape, Box)]
     corners = torch.tensor([[box.x1, box.y1, box.x2, box.y2] for box in shapes])
-    names = [box.label.strip().casefold() for box in shapes]
+    names = [_name(box) for box in shapes]
     labels = torch.tensor([names.index(name) for name in names])
     cut = [not _is_whole(item.shape, item.tile, size) for item in found]
     best_first = sorted(
@@ -101,6 +138,10 @@ def _merged_boxes(found: Sequence[Found], size: Size) -> list[Found]:
         return is_same and is_better and _covered(shapes[i], shapes[j]) >= COVERED
 
     return [found[i] for i in kept if not (cut[i] and any(is_part(i, j) for j in kept))]
+
+
+def _name(shape: Box | Point | Cuboid) -> str:
+    return shape.label.strip().casefold()
 
 
 def _area(tile: Tile) -> int:

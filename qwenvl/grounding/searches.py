@@ -11,6 +11,7 @@ from .. import camera
 from ..backends.base import Backend
 from ..errors import BadOption
 from ..query import Method, Query, Steps
+from ..replies import scores as scoring
 from ..tasks import act, boxes_3d, ground
 from ..tiles import Tile
 from ..types import Result, Size, Task
@@ -38,7 +39,8 @@ class Search:
     each query (0: all). ``tile``: side in pixels of the tiles that the picture is shown in, besides
     as a whole (0: only as a whole). ``again``: how to ask once more about each box in its own crop,
     by label (None: it is not done). ``regions``: the parts that are shown, and where what is found
-    must lie (None: the whole picture).
+    must lie (None: the whole picture). ``min_score``: what is found with less is left out, once
+    all views have had their say.
     """
 
     task: Task
@@ -48,6 +50,7 @@ class Search:
     tile: int = 0
     again: Callable[[str], Task] | None = None
     regions: Sequence[Region] | None = None
+    min_score: float = 0
 
     @property
     def method(self) -> Method | None:
@@ -83,25 +86,41 @@ class Search:
         ]
         found: dict[str, list[Found]] = {} if shown else {words: [] for words in self.tasks}
         seen: dict[str, list[Tile]] = {words: [] for words in self.tasks}
+        complete: dict[str, list[Tile]] = {words: [] for words in self.tasks}
         for (words, view), reply in zip(places, replies, strict=True):
             if not reply.error:
                 found.setdefault(words, []).extend(found_in(reply, view, words))
                 seen[words].append(view)
-        kept = [item for words in found for item in self._kept(found[words], seen[words], size)]
+                if reply.finish_reason == "stop":
+                    complete[words].append(view)
+        kept = [
+            item
+            for words in found
+            for item in self._kept(found[words], seen[words], complete[words], size)
+        ]
         notes: tuple[str, ...] = () if shown else ("There is no region to look in.",)
         if self.again and kept:
-            kept, unscored = yield from looked_again(kept, query, backend, self.again)
+            kept, unscored = yield from looked_again(
+                kept, query, backend, self.again, self._is_inside
+            )
             notes += _unscored_note(unscored)
+        notes += scoring.unscored_note([item.shape.score for item in kept], self.min_score)
         return joined({words: _of(words, kept) for words in found}, len(self.tasks), replies, notes)
 
-    def _kept(self, found: Sequence[Found], seen: Sequence[Tile], size: Size) -> Sequence[Found]:
-        """What counts of everything that was found for one query in the views ``seen``."""
-        if self.regions is not None:
-            regions = self.regions
-            found = [item for item in found if any(one.holds(item.shape) for one in regions)]
+    def _kept(
+        self, found: Sequence[Found], seen: Sequence[Tile], complete: Sequence[Tile], size: Size
+    ) -> Sequence[Found]:
+        """What counts of everything that was found for one query in the views ``seen``, of which
+        some have ``complete`` replies."""
+        inside = [item for item in found if self._is_inside(item)]
+        sure = [item for item in inside if scoring.is_kept(item.shape.score, self.min_score)]
         if len(seen) > 1:
-            found = merged(found, seen, size)
-        return found[: self.max_count or None]
+            unsure = [i for i in inside if not scoring.is_kept(i.shape.score, self.min_score)]
+            sure = merged(sure, seen, size, complete, unsure)
+        return sure[: self.max_count or None]
+
+    def _is_inside(self, item: Found) -> bool:
+        return self.regions is None or any(region.holds(item.shape) for region in self.regions)
 
 
 def _of(words: str, found: Sequence[Found]) -> list[Found]:
@@ -161,10 +180,10 @@ def search(
     in_space = partial(boxes_3d.boxes_3d, field_of_view=field_of_view)
     task_of = partial(
         in_space if kind == boxes_3d.KIND else partial(ground.ground, kind=kind),
-        min_score=min_score,
-        scores=scores or look_again,
+        scores=scores or look_again or min_score > 0,
         strict=strict,
     )
     tasks = {words: task_of(words) for words in own}
-    whole = task_of(own[0], max_count=max_count)
-    return Search(whole, tasks, kind, max_count, tile, task_of if look_again else None)
+    whole = task_of(own[0], max_count=max_count, min_score=min_score)
+    again = task_of if look_again else None
+    return Search(whole, tasks, kind, max_count, tile, again, min_score=min_score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.grounding import Search, queries, search
 from qwen_vl_suite.qwenvl.grounding.regions import Region, of_boxes, of_mask
 from qwen_vl_suite.qwenvl.run import Query, answer_all
-from qwen_vl_suite.qwenvl.types import Box, Point, Request, Result
+from qwen_vl_suite.qwenvl.types import Box, Point, Request, Response, Result
 
 Corners = tuple[float, float, float, float]
 HEIGHT, WIDTH = 400, 600
@@ -169,7 +170,7 @@ def test_a_part_whose_whole_no_tile_sees_is_kept() -> None:
 
 @pytest.mark.parametrize(("kind", "key"), [("boxes", "bbox_2d"), ("points", "point_2d")])
 def test_a_tile_without_an_answer_decides_nothing(kind: str, key: str) -> None:
-    thing = (168, 8, 180, 20)  # whole in the first two tiles, deeper in the second
+    thing = (168, 70, 180, 82)  # whole in the first two tiles, deeper in the second
     see = seeing(thing, kind=key)
 
     def reply(request: Request) -> str:
@@ -178,6 +179,39 @@ def test_a_tile_without_an_answer_decides_nothing(kind: str, key: str) -> None:
     how = search("cat", kind, tile=200)
     found = ask(ScriptedBackend(reply), how, keep_unreadable=True)
     assert len(found.data) == 1 and "1 of " in found.notes[-1]
+
+
+@pytest.mark.parametrize(("kind", "key"), [("boxes", "bbox_2d"), ("points", "point_2d")])
+def test_a_tile_whose_reply_was_cut_decides_nothing(kind: str, key: str) -> None:
+    # The first is whole in two tiles, deeper in that whose reply is cut; the second in that alone.
+    see = seeing((168, 70, 180, 82), (225, 70, 237, 82), kind=key)
+
+    def cut(text: str, request: Request) -> Any:
+        if place_of(request) != (133, 0, 333, 200):
+            return see(request)
+        return Response(text or see(request), finish_reason="length")
+
+    how = search("cat", kind, tile=200)
+    found = ask(ScriptedBackend(partial(cut, "[]")), how)
+    assert len(found.data) == (2 if kind == "boxes" else 1), "points have no view of the whole"
+    found = ask(ScriptedBackend(partial(cut, "")), how)
+    assert len(found.data) == 2, "what a cut list has is found, each thing once"
+
+
+def test_a_threshold_is_of_what_all_views_have_found() -> None:
+    thing, see = (168, 8, 180, 20), seeing((168, 8, 180, 20))
+
+    def reply(request: Request) -> Reply:
+        is_whole = place_of(request) == (0, 0, WIDTH, HEIGHT)
+        return Reply(see(request), logprobs=-0.1 if is_whole else -1.5)
+
+    (box,) = ask(ScriptedBackend(reply), search("cat", tile=200, min_score=0.5)).boxes
+    assert near(box, thing) and box.score == pytest.approx(0.905, abs=0.001)
+    (box,) = ask(ScriptedBackend(reply), search("cat", tile=200, scores=True)).boxes
+    assert box.score == pytest.approx(0.223, abs=0.001), "the closest view decides"
+    assert not ask(ScriptedBackend(reply), search("cat", tile=200, min_score=0.95)).boxes
+    unscored = ask(ScriptedBackend(see), search("cat", tile=200, min_score=0.5))
+    assert len(unscored.boxes) == 1 and "1 of 1 have no score" in unscored.notes[-1]
 
 
 def test_points_of_tiles_count_once_and_need_no_whole_picture() -> None:
@@ -239,6 +273,33 @@ def test_a_second_look_takes_the_box_that_the_model_is_surer_of() -> None:
 def test_a_second_look_that_is_no_better_changes_nothing(second: tuple[str, float]) -> None:
     (box,) = ask(scored((FIRST, -0.5), second), search("cat", look_again=True)).boxes
     assert near(box, (300, 200, 360, 240)) and box.score == pytest.approx(0.607, abs=0.001)
+
+
+def test_a_second_look_never_finds_one_thing_twice_nor_anything_outside() -> None:
+    """Both boxes would move to the place of the second, surely."""
+    two = '[{"bbox_2d": [500, 500, 600, 600], "label": "cat"}, '
+    two += '{"bbox_2d": [560, 500, 660, 600], "label": "cat"}]'
+    # 60 by 40 pixels with 30 around: in these crops, the second box's place.
+    replies = [(two, -0.5), ('[{"bbox_2d": [500, 300, 1000, 700]}]', -0.1), ("None.", -0.1)]
+    found = ask(scored(*replies), search("cat", look_again=True))
+    assert near(found.boxes[0], (300, 200, 360, 240)), "it stays where it was"
+    assert near(found.boxes[1], (336, 200, 396, 240))
+    other = two.replace('"cat"}]', '"dog"}]')
+    found = ask(scored((other, -0.5), *replies[1:]), search("cat, dog", look_again=True))
+    assert near(found.boxes[0], (330, 200, 390, 240)), "of another label it is another thing"
+
+    region = [Region((300, 200, 360, 240))]
+    shown = '[{"bbox_2d": [100, 100, 900, 900], "label": "cat"}]'
+    away = '[{"bbox_2d": [0, 0, 480, 480]}]'
+    (box,) = ask(scored((shown, -0.5), (away, -0.1)), search("cat", look_again=True), region).boxes
+    assert box.score == pytest.approx(0.607, abs=0.001), "the better one is outside the region"
+
+
+def test_a_label_of_separators_alone_is_looked_for_by_its_query() -> None:
+    odd = FIRST.replace('"cat"', '"，\\n,"')
+    backend = scored((odd, -0.5), (AGAIN, -0.1))
+    (box,) = ask(backend, search("cat", look_again=True)).boxes
+    assert '"cat"' in backend.requests[1].prompt and box.score == pytest.approx(0.905, abs=0.001)
 
 
 def test_without_probabilities_a_second_look_says_that_it_is_of_no_use() -> None:
