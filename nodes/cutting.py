@@ -80,9 +80,9 @@ def _fitted(found: Tensor, cut: Cut) -> Tensor:
 
 
 def _has_shape(found: Tensor, cut: Cut) -> bool:
-    """Whether a crop has the wanted shape up to a pixel of its own in one direction."""
+    """Whether a crop has the wanted shape but for less than one of its own pixels too much."""
     if not (cut.width and cut.height):
         return False
     height, width = found.shape[1:3]
     ratio = cut.width / cut.height
-    return abs(width - height * ratio) < 1 or abs(height - width / ratio) < 1
+    return max(width - height * ratio, height - width / ratio) < 1

@@ -227,6 +227,15 @@ def test_a_small_crop_has_no_black_edge_and_keeps_its_shape(
     assert abs(red - expected) <= scale / 2 + 2, "the box is in the middle, as wide as it is high"
 
 
+def test_nothing_is_cut_off_in_a_picture_that_is_a_pixel_too_narrow(run_node: Run) -> None:
+    box = {"x": 0, "y": 0, "width": 1, "height": 40}
+    *_, (found,), _ = run_node(
+        "QVL_PickBoxes", bboxes=[[box]], images=torch.ones(1, 40, 1, 3), crop_width=20,
+        crop_height=500,
+    )  # fmt: skip
+    assert found[0, 0, :, 0].tolist() == [0.0] * 4 + [1.0] * 12 + [0.0] * 4
+
+
 def test_a_picture_without_a_box_has_no_crop_or_is_one(
     run_node: Run, monkeypatch: pytest.MonkeyPatch, pictures: torch.Tensor
 ) -> None:
