@@ -164,10 +164,14 @@ def test_several_queries_are_counted_apart(run, model, pictures):
     status, rows, _ = run(
         "ground", *pictures, "--find", "cat, dog", "--find", "the cat on the left", "--json"
     )
-    assert backend.batches == [4] and status == 3
+    assert backend.batches == [4] and status == 0
     assert rows[0]["counts"] == {"cat, dog": 1, "the cat on the left": 0}
     assert rows[0]["data"][0]["query"] == "cat, dog" and rows[0]["finish_reason"] == "stop"
-    assert rows[1]["error"] and rows[1]["counts"] == {}
+    assert rows[1]["counts"] == {"the cat on the left": 0}, "a query that fails costs only itself"
+    assert "1 of 2 replies about this picture are missing" in rows[1]["notes"][-1]
+    model("nonsense, I am afraid")
+    status, (row,), _ = run("ground", pictures[0], "--find", "cat", "--find", "dog", "--json")
+    assert status == 3 and row["error"] and row["counts"] == {}
     backend = model(BOXES)
     _, rows, _ = run("ground", pictures[0], "--find", "cat, dog", "--json")
     assert rows[0]["counts"] == {"cat, dog": 1} and "query" not in rows[0]["data"][0]
