@@ -147,7 +147,7 @@ class Document:
 
     def _opened(self) -> Any:
         pdfium = load_pypdfium2()
-        if self._path.is_dir():
+        if os.path.isdir(self._path):  # False for what can be no path, which Path.is_dir may raise
             raise BadDocument(f"{self.name} is a folder. Name the PDF files in it.")
         password = os.environ.get(PASSWORD)
         with PDFIUM:
@@ -157,8 +157,8 @@ class Document:
                 return pdf
             except pdfium.PdfiumError as error:
                 raise BadDocument(self._reason(error.err_code, bool(password))) from error
-            except OSError as error:
-                reason = error.strerror or "there is no such file"
+            except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+                reason = getattr(error, "strerror", None) or "there is no such file"
                 raise BadDocument(f"{self.name} cannot be read: {reason}.") from error
 
     def _reason(self, code: int | None, had_password: bool) -> str:
@@ -192,7 +192,7 @@ def is_pdf(path: str | Path) -> bool:
     try:
         with Path(path).open("rb") as file:
             return _SIGNATURE in file.read(_SIGNATURE_ROOM)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a NUL
         return False
 
 

@@ -94,6 +94,14 @@ def test_a_document_that_cannot_be_read_costs_only_itself(run, model, pdf, tmp_p
     assert f"error: {secret}: secret.pdf is encrypted" in err
 
 
+def test_a_path_that_is_too_long_costs_only_itself(run, model, pdf, tmp_path):
+    model("read")
+    long = [tmp_path / f"{'a' * 300}{ending}" for ending in (".pdf", ".png", "")]
+    status, rows, _ = run("ocr", *long, pdf, "--pages", "1", "--json", "--out", tmp_path / "new")
+    assert status == 1 and rows[-1]["text"] == "read"
+    assert all("cannot be read" in row["error"] for row in rows[:-1])
+
+
 def test_a_page_that_cannot_be_rendered_costs_only_itself(run, model, tmp_path):
     plan = write_pdf(tmp_path / "plan.pdf", [(14400, 14400, RED), (100, 100, BLUE)])
     model("read")

@@ -145,6 +145,13 @@ def test_no_such_file_and_a_folder(tmp_path):
         Document(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_what_can_be_no_path_is_no_file(tmp_path, name):
+    with pytest.raises(BadDocument, match="cannot be read"):
+        Document(tmp_path / f"{name}.pdf")
+    assert not is_pdf(tmp_path / name)
+
+
 def test_one_page_that_is_too_large_costs_only_itself(tmp_path):
     path = write_pdf(
         tmp_path / "plan.pdf", [(14400, 14400, RED), (100, 50, BLUE), (14400, 10, RED)]
