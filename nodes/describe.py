@@ -63,12 +63,7 @@ class Describe(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
-                io.Image.Input(
-                    "images",
-                    tooltip="One picture, a batch, or a list of any sizes; all are answered in "
-                    "one run.",
-                ),
+                *sockets.model_and_images(),
                 io.Combo.Input(
                     "style",
                     options=list(STYLES),

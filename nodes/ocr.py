@@ -41,12 +41,7 @@ class OCR(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
-                io.Image.Input(
-                    "images",
-                    tooltip="One page, a batch, or a list of any sizes; all are answered in "
-                    "one run.",
-                ),
+                *sockets.model_and_images("page"),
                 io.Combo.Input(
                     "output",
                     options=list(OUTPUTS),

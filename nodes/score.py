@@ -30,12 +30,7 @@ class Score(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
-                io.Image.Input(
-                    "images",
-                    tooltip="One picture, a batch, or a list of any sizes; all are compared in one "
-                    "run.",
-                ),
+                *sockets.model_and_images(done="compared"),
                 io.String.Input(
                     "text",
                     default="",

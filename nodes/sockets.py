@@ -64,6 +64,17 @@ def length(max_new_tokens: int) -> dict[str, int]:
 STOP = "stop"
 
 
+def model_and_images(one: str = "picture", done: str = "answered") -> list[Any]:
+    """The first inputs of every node that shows pictures to a model."""
+    return [
+        Model.Input("model", tooltip="From the Qwen-VL Loader."),
+        io.Image.Input(
+            "images",
+            tooltip=f"One {one}, a batch, or a list of any sizes; all are {done} in one run.",
+        ),
+    ]
+
+
 def strict(holds: str, invented: str) -> io.Combo.Input:
     """The strict widget: whether replies are held to JSON. ``holds``: the sentence that says which
     are; ``invented``: what a weak model may write that is not in the picture."""
