@@ -31,8 +31,12 @@ NODES = [
     "QVL_Describe",
     "QVL_OCR",
     "QVL_Grounding",
+    "QVL_Extract",
+    "QVL_Layout",
+    "QVL_Score",
     "QVL_PickBoxes",
     "QVL_BoxFormat",
+    "QVL_LoadPDF",
     "QVL_Unload",
     "QVL_ExamplePicture",
 ]
