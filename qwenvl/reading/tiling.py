@@ -166,13 +166,15 @@ def _without_place(reply: Result) -> list[str]:
 
 
 def _texts(lines: Sequence[Line], unplaced: Sequence[Sequence[str]]) -> list[str]:
-    """The text of ``lines``, with those ``unplaced`` of each tile before the first line that only
-    later tiles have."""
-    texts: list[str] = []
-    tile = 0
-    for found in lines:
-        while tile < min(found.tiles):
-            texts += unplaced[tile]
-            tile += 1
-        texts.append(found.text)
-    return [*texts, *(row for rows in unplaced[tile:] for row in rows)]
+    """The text of ``lines``, with the ``unplaced`` ones of each tile behind the last that it saw;
+    where it has none, behind those of the tile before."""
+    last = {tile: index for index, found in enumerate(lines) for tile in found.tiles}
+    behind: dict[int, list[str]] = {}
+    at = -1
+    for tile, rows in enumerate(unplaced):
+        at = last.get(tile, at)
+        behind.setdefault(at, []).extend(rows)
+    placed = [
+        text for index, one in enumerate(lines) for text in (one.text, *behind.get(index, ()))
+    ]
+    return [*behind.get(-1, ()), *placed]

@@ -14,8 +14,9 @@ from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.query import Query
 from qwen_vl_suite.qwenvl.reading import tile_reading
-from qwen_vl_suite.qwenvl.reading.merging import join_texts
+from qwen_vl_suite.qwenvl.reading.merging import Line, _similarity, join_texts
 from qwen_vl_suite.qwenvl.reading.order import reading_order
+from qwen_vl_suite.qwenvl.reading.tiling import _texts
 from qwen_vl_suite.qwenvl.tasks.ocr import ocr
 from qwen_vl_suite.qwenvl.types import Box, ReplyContext
 
@@ -218,6 +219,22 @@ def test_a_line_without_a_place_keeps_its_words():
     assert result.text.split("\n") == ["line 0", "bare 0", "line 960"]
     assert [box.label for box in result.boxes] == ["line 0", "line 960"]
     assert "Lines that came without a place: 1." in result.notes[-1]
+
+
+def test_lines_without_a_place_stand_behind_the_others_of_their_tile():
+    def seen(text, *tiles):
+        return Line(Box(0, 0, 9, 9, text), frozenset(tiles))
+
+    lines = [seen("a", 0), seen("b", 1), seen("c", 0, 1), seen("d", 3)]
+    assert _texts(lines, [["0"], [], ["2"], ["3"]]) == ["a", "b", "c", "0", "2", "d", "3"]
+    assert _texts([], [["0"], ["1"]]) == ["0", "1"] and _texts(lines[:1], [[]]) == ["a"]
+
+
+def test_texts_of_long_lines_are_compared_at_their_ends():
+    long = " ".join(str(number * 7919 % 1000) for number in range(300))
+    assert _similarity(long, long[:700]) == _similarity(long, long[500:]) == 1
+    assert _similarity(long, "x" * 900) == 0
+    assert _similarity("." * 100_000, "." * 100_000) == 1  # not compared all with all
 
 
 def test_the_score_of_a_line_in_parts_is_that_of_its_worse_part():
