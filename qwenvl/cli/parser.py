@@ -20,7 +20,8 @@ from .model_names import DEFAULT_ROOT
 
 EXIT_STATUS = """\
 exit status:
-  0    everything was done
+  0    everything was done; of what an input's several requests (tiles, queries, regions) lack,
+       its notes tell
   1    some inputs failed or were not reached; the others were answered
        (doctor: something is wrong)
   2    nothing could be started, or no input could be answered
