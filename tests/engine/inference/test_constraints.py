@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
+import tiny
 import torch
 from asking import Always, Never, ask, picture
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
 from qwen_vl_suite.qwenvl.schema_bounds import bounded
-from qwen_vl_suite.qwenvl.types import Constraint, LocalSpec, Request
+from qwen_vl_suite.qwenvl.types import Constraint, LocalSpec, Request, Response
 
 pytest.importorskip("llguidance")
 
@@ -131,6 +132,29 @@ def test_drafts_never_change_an_answer_that_is_held(
         for rows in (1, 3):
             monkeypatch.setattr(subject, "batch_limits", BatchLimits(rows=rows))
             assert subject.generate(DRAFTED) == alone, (tried, rows)
+
+
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_a_reply_that_fits_anyway_stays_the_same(
+    family: str, backend: Callable[..., LocalBackend]
+) -> None:
+    """Of replies of random weights, as far as these happen to be text."""
+    subject = backend(family)
+    free = [ask(f"What is it, {number}?", picture(64, 64), tokens=4) for number in range(30)]
+    anything = constraints.from_regex(r"(.|\n)*")
+    asked = [dataclasses.replace(request, constraint=anything) for request in free]
+    decode = subject.chat_template.tokenizer.decode  # special tokens too, as text
+
+    def text_of(response: Response) -> tuple[int, ...]:
+        words = map(decode, ([token] for token in response.ids))
+        fits = [word.isascii() and 0 < len(word) < 4 for word in words]
+        return response.ids[: [*fits, False].index(False)]
+
+    texts = [text_of(response) for response in subject.generate(free)]
+    if not any(texts):
+        pytest.skip("these random weights write no text")
+    for text, response in zip(texts, subject.generate(asked), strict=True):
+        assert response.ids[: len(text)] == text
 
 
 def test_what_a_grammar_forces_is_not_decoded_token_by_token(
