@@ -61,12 +61,7 @@ class Extract(io.ComfyNode):
                     tooltip="One JSON text a picture. Of one that was cut off, what is whole.",
                     is_output_list=True,
                 ),
-                io.Boolean.Output(
-                    "complete",
-                    tooltip="Per picture: false where the answer was cut off, so that some of it "
-                    "is missing, or could not be read.",
-                    is_output_list=True,
-                ),
+                sockets.complete(),
             ],
         )
 

@@ -70,12 +70,7 @@ class Layout(io.ComfyNode):
                     "read them: type, bbox in 0-1000, text, desc, color_palette.",
                     is_output_list=True,
                 ),
-                io.Boolean.Output(
-                    "complete",
-                    tooltip="Per picture: false where the answer was cut off, so that some of it "
-                    "is missing, or could not be read.",
-                    is_output_list=True,
-                ),
+                sockets.complete(),
             ],
         )
 

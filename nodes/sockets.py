@@ -75,6 +75,16 @@ def model_and_images(one: str = "picture", done: str = "answered") -> list[Any]:
     ]
 
 
+def complete() -> Any:
+    """Whether an answer is whole."""
+    return io.Boolean.Output(
+        "complete",
+        tooltip="Per picture: false where the answer was cut off, so that some of it is missing, "
+        "or could not be read.",
+        is_output_list=True,
+    )
+
+
 def strict(holds: str, invented: str) -> io.Combo.Input:
     """The strict widget: whether replies are held to JSON. ``holds``: the sentence that says which
     are; ``invented``: what a weak model may write that is not in the picture."""

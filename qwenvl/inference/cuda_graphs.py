@@ -1,4 +1,5 @@
-"""CUDA graphs: a decode step captured once and replayed in one launch.
+"""CUDA graphs: the two parts of a decode step, the forward pass and the sampling, each captured
+once and replayed in one launch.
 
 A step is a thousand small kernels; launching them one by one from Python takes several times as
 long as they run.
