@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .figures import Figure, compare
-from .models import SHAPES, Model, open_model, write
+from .models import SHAPES, Model, full_in, open_model, write
 from .speed import generated_ids, picture, questions
 
 VOCABULARY = 151_936
@@ -26,6 +26,16 @@ _PIECES = ('{"', "bbox", '":', "Ġ[", "],", 'Ġ"', "label", '"},', 'Ġ{"', "cat"
 def model() -> Model:
     """The small Qwen3-VL with a vocabulary of the real size."""
     return of_vocabulary(SHAPES["qwen3_vl"], VOCABULARY)
+
+
+def on_card() -> Model:
+    """Qwen3-VL 2B on a card, with as many tokens."""
+    folder = write("qwen3_vl", None)
+    grow_tokenizer(folder, VOCABULARY)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["text_config"]["vocab_size"] = VOCABULARY
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return full_in(folder, "2B", endless=False, device="cuda")
 
 
 def of_vocabulary(shape: dict[str, Any], size: int) -> Model:

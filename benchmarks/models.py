@@ -181,9 +181,13 @@ def small_files(model_type: str = "qwen3_vl") -> Path:
 
 def full(size: str, quantization: str = "none", device: str = "cuda") -> Model:
     """One of ``FULL`` in bf16, a fresh one each time: it leaves memory when nobody holds it."""
-    folder = _full_files()
-    with _instead_of_reading(FULL[size], device):
-        return open_model(folder, device=device, precision="bf16", quantization=quantization)
+    return full_in(_full_files(), size, device=device, quantization=quantization)
+
+
+def full_in(folder: Path, size: str, **settings: Any) -> Model:
+    """One of ``FULL`` in bf16 with the tokenizer of ``folder``; ``settings``: of ``open_model``."""
+    with _instead_of_reading(FULL[size], settings["device"]):
+        return open_model(folder, precision="bf16", **settings)
 
 
 @cache

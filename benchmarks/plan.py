@@ -312,6 +312,23 @@ def _card_decoding() -> Iterator[Benchmark]:
         card=True,
     )
     yield Benchmark(
+        "card-constrained",
+        "16 answers at once held to a JSON schema against free, Qwen3-VL 2B in bf16",
+        0.9,
+        lambda name, wanted: constrained.masks(
+            name, wanted, constrained.on_card(), rows=16, tokens=64
+        ),
+        card=True,
+    )
+    yield Benchmark(
+        "card-constrained-forced",
+        "a list of 20 boxes held to a JSON schema, with what it forces as drafts against without, "
+        "Qwen3-VL 2B in bf16",
+        1.2,
+        lambda name, wanted: constrained.forced(name, wanted, constrained.on_card(), boxes=20),
+        card=True,
+    )
+    yield Benchmark(
         "card-4bit",
         "a later token of one request, Qwen3-VL 8B in 4 bits against bf16",
         2,
