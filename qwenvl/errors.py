@@ -12,6 +12,7 @@
     ├── UnsuitableModel             this model cannot do what it is asked for; another one can
     ├── BadOption                   an option's value is invalid (also a ValueError)
     ├── BadImage                    a picture that no model can take (also a ValueError)
+    │   ├── BadAudio                a sound that no model can hear
     │   └── BadDocument             a file of pages none of which can be read
     ├── NumericalError              the model computed NaN instead of an answer
     ├── OutOfMemory                 weights or a request are too large for the free memory
@@ -74,6 +75,10 @@ class BadImage(QwenVLError, ValueError):
 
 class BadDocument(BadImage):
     """A document that cannot be opened: encrypted, damaged, empty, or missing."""
+
+
+class BadAudio(BadImage):
+    """A sound that cannot be read, is empty, or too short or too long for a model to hear."""
 
 
 class Unavailable(QwenVLError):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import UnsupportedModel
-from .types import Family, Sampling
+from .types import Family, Hearing, Sampling
 
 _INSTRUCT = Sampling(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5)
 _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
@@ -43,6 +43,17 @@ _QWEN2_5_OMNI = dataclasses.replace(
     vision_end="<|vision_eos|>",
     towers=("visual", "audio_tower"),
     kept_whole=("visual", "lm_head", "embed_tokens", "audio_bos_eos_token"),
+    hearing=Hearing(
+        start="<|audio_bos|>",
+        end="<|audio_eos|>",
+        pads=True,
+        max_seconds=300,
+        window=100,
+        pooled=True,
+        tower_window=0,
+        per_second=25,
+        interleaved=2.0,
+    ),
 )
 _QWEN3_VL = Family(
     "qwen3_vl",
@@ -60,6 +71,17 @@ _QWEN3_OMNI = dataclasses.replace(
     title="Qwen3-Omni thinker",
     transformers_class="Qwen3OmniMoeThinkerForConditionalGeneration",
     towers=("visual", "audio_tower"),
+    hearing=Hearing(
+        start="<|audio_start|>",
+        end="<|audio_end|>",
+        pads=False,
+        max_seconds=0,
+        window=50,
+        pooled=False,
+        tower_window=800,
+        per_second=13,
+        interleaved=0.0,
+    ),
 )
 _QWEN3_5 = dataclasses.replace(
     _QWEN3_VL,

@@ -405,6 +405,33 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Hearing:
+    """How a family hears sounds, at 16 kHz. ``start`` and ``end``: the special tokens around one.
+
+    Features: ``pads``: the makers' processor fills a sound up with silence to ``max_seconds``, and
+    takes no more of it (0: it takes all). ``window``: half the columns of features that the tower's
+    convolutions see at a time, unless its config says so. ``pooled``: the tower halves features
+    once and takes the mean of each two, else halves them three times. ``tower_window``: columns in
+    chunks that attend to one another, unless its config says so (0: one chunk).
+
+    Positions: ``per_second``, that many positions a second, unless the config says so;
+    ``interleaved``: seconds of a video that stand before the same seconds of its sound (0: every
+    frame before what is heard with it). ``rate``: samples a second of the speech that whole
+    checkpoints give."""
+
+    start: str
+    end: str
+    pads: bool
+    max_seconds: int
+    window: int
+    pooled: bool
+    tower_window: int
+    per_second: int
+    interleaved: float
+    rate: int = 24_000
+
+
+@dataclass(frozen=True)
 class Family:
     """A model family: all that the engine must know of a ``model_type`` beyond its files.
 
@@ -433,7 +460,8 @@ class Family:
     suffixes of tensors that are no weights and may be integers in a plain checkpoint.
 
     ``retrieval``: what a fine-tune of the family is asked that compares texts with pictures and
-    writes nothing; None of models that write.
+    writes nothing; None of models that write. ``hearing``: how it hears sounds; None of models
+    without an audio tower.
     """
 
     model_type: str
@@ -462,6 +490,7 @@ class Family:
     is_original: bool = False
     scheduler_verified: bool = True
     retrieval: Retrieval | None = None
+    hearing: Hearing | None = None
 
 
 @dataclass(frozen=True)

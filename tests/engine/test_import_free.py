@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
     "transformers",
+    "av",
     "bitsandbytes",
     "llguidance",
     "pypdfium2",
@@ -25,6 +26,7 @@ TENSOR_ROOMS = (
     ".qwenvl.backends.definition",
     ".qwenvl.backends.local",
     ".qwenvl.inference",
+    ".qwenvl.media.audio",
     ".qwenvl.media.image_processor",
     ".qwenvl.media.images",
     ".qwenvl.models",
