@@ -262,13 +262,13 @@ def _parse(backend: Backend, query: Query, response: Response) -> Result:
         result,
         thinking=response.thinking,
         finish_reason=response.finish_reason,
-        notes=(*_end_notes(_sampling(backend, query), response), *result.notes),
+        notes=(*end_notes(_sampling(backend, query), response), *result.notes),
         reply=response.text,
         tokens=response.tokens if query.logprobs else (),
     )
 
 
-def _end_notes(sampling: Sampling, response: Response) -> tuple[str, ...]:
+def end_notes(sampling: Sampling, response: Response) -> tuple[str, ...]:
     """Notes on a reply that the model did not end itself."""
     if response.notes:
         return response.notes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import BadOption, QwenVLError
@@ -163,9 +163,12 @@ class Audio:
 @dataclass(frozen=True)
 class Generated:
     """An earlier answer in a conversation, as the token ids that the model generated: its text
-    might not become the same tokens again. See ``Response.ids``."""
+    might not become the same tokens again. See ``Response.ids``. ``thought``: of the thought before
+    it, up to its end mark, which only a request that preserves thinking shows the model again; see
+    ``Response.thought_ids``."""
 
     ids: tuple[int, ...]
+    thought: tuple[int, ...] = ()
 
 
 Part = str | Image | Video | Audio | Generated
@@ -208,7 +211,10 @@ class Request:
     if memory does not suffice. ``logprobs``: compute the log-probability of each token of the
     answer (see ``Token``). ``continues``: the conversation will go on, so what the model has
     computed of it is kept in the prefix cache, the answer included. ``constraint``: what the
-    answer, a thought before it left out, is held to; None: nothing.
+    answer, a thought before it left out, is held to; None: nothing. ``preserve_thinking``: thoughts
+    of earlier answers stay in the conversation; ``reasoning_effort``: how much to think, in a word
+    of the chat template's own, empty for its default. Where a checkpoint's template knows no such
+    variable, asking for it is a ``BadOption``.
     """
 
     messages: tuple[Message, ...]
@@ -220,6 +226,8 @@ class Request:
     logprobs: bool = False
     continues: bool = False
     constraint: Constraint | None = None
+    preserve_thinking: bool = False
+    reasoning_effort: str = ""
 
     @classmethod
     def ask(
@@ -255,11 +263,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one request."""
+    """Token counts of one request. ``reused_tokens``: those of the prompt whose states were in the
+    prefix cache; the others were read anew. It says how an answer came about, not what it is, and
+    has no part in comparisons."""
 
     prompt_tokens: int = 0
     image_tokens: int = 0
     new_tokens: int = 0
+    reused_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -284,7 +295,8 @@ class Response:
     while others of its batch were answered. ``notes``: what the user should know about its end.
     ``tokens``: those of ``text``, thinking left out; a backend that does not know them gives
     none. ``held``: the answer was held to the request's constraint, token by token; False of a
-    backend that cannot."""
+    backend that cannot. ``thought_ids``: token ids of the thought, up to its end mark, for
+    ``Generated``; empty where there was none, or where it was not closed."""
 
     text: str
     thinking: str = ""
@@ -295,6 +307,7 @@ class Response:
     notes: tuple[str, ...] = ()
     tokens: tuple[Token, ...] = ()
     held: bool = False
+    thought_ids: tuple[int, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:

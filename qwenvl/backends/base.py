@@ -1,8 +1,8 @@
 """Backends: protocols of what answers requests, in this process or elsewhere.
 
 ``Backend`` is what every one can do. The others are what only some can, asked for with
-``isinstance``: ``Resident`` (its weights lie in this machine's memory), ``Scorer`` and
-``Embedder``.
+``isinstance``: ``Resident`` (its weights lie in this machine's memory), ``Scorer``,
+``Embedder``, and ``Vocabulary`` (its tokens are known).
 """
 
 from __future__ import annotations
@@ -104,6 +104,17 @@ class Embedder(Protocol):
         """For each of ``requests``, in order, the hidden state of its last token, divided by its
         L2 norm: as many numbers as the model's hidden size, their squares summing to 1. Sampling
         and limits have no effect. Errors are as those of ``Scorer.score``."""
+        ...
+
+
+@runtime_checkable
+class Vocabulary(Protocol):
+    """A backend whose answers tell the tokens that they are made of."""
+
+    def reads(self, ids: Sequence[int], text: str) -> bool:
+        """Whether ``ids`` are tokens that an answer of this model may be made of, and ``text`` is
+        what they say, blanks around it left out, or the mark that ends a thought: then they can be
+        ``Generated``. False of another vocabulary's, as of an answer that was edited."""
         ...
 
 

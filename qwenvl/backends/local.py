@@ -345,6 +345,10 @@ class LocalBackend:
         needs = [token_need(prompts[at]) if at in prompts else nothing for at in range(count)]
         return [need.prompt for need in needs], [need.answer for need in needs]
 
+    def reads(self, ids: Sequence[int], text: str) -> bool:
+        """See ``Vocabulary.reads``."""
+        return self.chat_template.reads(ids, text)
+
     def _text_ids(self, text: str) -> list[int]:
         return self.chat_template.tokenize(self.chat_template.escaped(text))
 

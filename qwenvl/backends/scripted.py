@@ -18,7 +18,7 @@ from ..observer import Observer
 from ..retrieval import check_writes
 from ..types import Family, Request, Response
 from .base import Place, check_candidates
-from .scripted_replies import Replay, Reply, Script, tokenize
+from .scripted_replies import Replay, Reply, Script, token_ids, tokenize
 
 if TYPE_CHECKING:
     from ..media.spans import Span
@@ -130,6 +130,10 @@ class ScriptedBackend:
                     rows.append(_normalized(given, len(candidates)))
                     observer.done(index, Response(""))
         return rows
+
+    def reads(self, ids: Sequence[int], text: str) -> bool:
+        """See ``Vocabulary.reads``."""
+        return list(ids) == token_ids(tokenize(text))
 
     def _check_open(self) -> None:
         if self.closed:

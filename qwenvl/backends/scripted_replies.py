@@ -25,6 +25,11 @@ def tokenize(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
+def token_ids(tokens: Sequence[str]) -> list[int]:
+    """Made of the characters, so that equal tokens have equal ones."""
+    return [zlib.crc32(token.encode("utf-8", "surrogatepass")) for token in tokens]
+
+
 @dataclass(frozen=True)
 class Reply:
     """What the model says: its answer ``text``, a sequence being the tokens it is made of, after
@@ -102,7 +107,7 @@ class Replay:
             self._follow(Reply(script.text, script.thinking, script.finish_reason))
             filled = {
                 name: getattr(self.response, name)
-                for name in ("input_sizes", "usage", "tokens")
+                for name in ("input_sizes", "usage", "tokens", "thought_ids")
                 if getattr(script, name) == getattr(_EMPTY, name)
             }
             self.response = dataclasses.replace(script, **filled)
@@ -119,6 +124,7 @@ class Replay:
             tuple(span.input_size for span in self.spans),
             Usage(self.counts[0], self.image_tokens, len(stream)),
             tokens=tuple(_tokens(reply, self.request.logprobs)),
+            thought_ids=tuple(token_ids(thought)),
         )
         # The token that cuts an answer off ends it: an end token would have been one more.
         self.stream = stream if reply.finish_reason == "stop" else stream[:-1]
@@ -138,10 +144,8 @@ def _cut(reply: Reply, request: Request) -> Reply:
 
 
 def _tokens(reply: Reply, with_logprobs: bool) -> Iterator[Token]:
-    """Ids are made of a token's characters, so that equal tokens have equal ones."""
-    start = 0
-    for text, logprob in zip(reply.tokens, reply.token_logprobs, strict=True):
+    start, texts = 0, reply.tokens
+    for number, text, logprob in zip(token_ids(texts), texts, reply.token_logprobs, strict=True):
         end = start + len(text)
-        number = zlib.crc32(text.encode("utf-8", "surrogatepass"))
         yield Token(number, start, end, logprob if with_logprobs else None)
         start = end

@@ -17,11 +17,12 @@ from .speculative.prompt_lookup import PromptLookup
 
 @dataclass(eq=False)
 class ActiveRequest:
-    """A request under way."""
+    """A request under way. ``reused_tokens``: those of its prompt that were in the prefix cache."""
 
     row: Row
     prompt: Prompt
     detokenizer: Detokenizer
+    reused_tokens: int = 0
     _indexed: int = 0  # output tokens in the prompt-lookup index
 
     @cached_property
@@ -53,7 +54,9 @@ class ActiveRequest:
         template, think_end = prompt.chat_template, row.think_end_ids
         cut = row.thought_length if prompt.thinking else 0
         thought = row.output_ids[:cut]
-        if cut and tuple(thought[-len(think_end) :]) == think_end:
+        is_closed = cut > 0 and tuple(thought[-len(think_end) :]) == think_end
+        thought_ids = tuple(thought) if is_closed else ()
+        if is_closed:
             thought = thought[: -len(think_end)]
         thinking, decoded = template.decode(thought).strip(), template.decode(row.output_ids[cut:])
         text = decoded.strip()
@@ -65,11 +68,14 @@ class ActiveRequest:
             thinking=thinking,
             finish_reason=row.finish_reason or "length",
             input_sizes=prompt.input_sizes,
-            usage=Usage(len(prompt.ids), prompt.image_tokens, len(row.output_ids)),
+            usage=Usage(
+                len(prompt.ids), prompt.image_tokens, len(row.output_ids), self.reused_tokens
+            ),
             notes=prompt.notes if row.finish_reason == "length" else (),
             tokens=self._tokens(cut, decoded, text),
             error=BadOption(problem) if problem else None,
             held=row.matcher is not None and not row.matcher.is_free,
+            thought_ids=thought_ids,
         )
 
     def _tokens(self, cut: int, decoded: str, text: str) -> tuple[Token, ...]:

@@ -46,6 +46,7 @@ class Prefiller:
         self._runner, self._prompts, self._observer = runner, prompts, observer
         self._cache, self._device = loaded.prefix_cache, loaded.device
         self._digests: dict[int, bytes] = {}  # by the id of an image: requests hold their images
+        self._reused: dict[int, int] = {}  # tokens of each prompt that were in the prefix cache
         # A CPU that computes has no time to spare.
         threaded = loaded.device.type != "cpu"
         self._prefetcher = Prefetcher(self._prepare, lambda i: prompts[i].nbytes, threaded)
@@ -69,7 +70,8 @@ class Prefiller:
         token = SampledToken(int(tokens), None if logprobs is None else float(logprobs))
         sampler.accept(0, token.id)
         max_length = len(prompt.ids) + row.max_output + MAX_DRAFT_TOKENS
-        active = ActiveRequest(row, prompt, Detokenizer(prompt.chat_template.decode))
+        detokenizer = Detokenizer(prompt.chat_template.decode)
+        active = ActiveRequest(row, prompt, detokenizer, self._reused[index])
         draft = mtp.new_draft(runner, prompt.ids, token.id) if is_greedy(row) else None
         return active, NewRow(prefill, sampler, token, position, max_length, draft)
 
@@ -82,6 +84,7 @@ class Prefiller:
             keys = [key for key, _ in keyed_images]
             prefix = self._cached_prefix(prompt, keys)
             start, whole = prefix.length if prefix else 0, len(prompt.ids)
+            self._reused[index] = start
             shared = [length for length in _boundaries(prompt) if length > start]
             if not runner.can_cut:  # a pass of its own for each prefix
                 for length in shared:

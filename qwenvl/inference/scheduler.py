@@ -271,10 +271,10 @@ class Scheduler(Executor):
     @staticmethod
     def _keeps_answer(active: ActiveRequest) -> bool:
         """Whether the next turn of a conversation will begin with this answer as it stands. A
-        thought drops out, and so does what was cut off."""
-        row = active.row
-        ended = row.finish_reason in ("stop", "length") and not row.thought_length
-        return active.prompt.request.continues and ended
+        thought drops out unless it is preserved, and so does what was cut off."""
+        row, request = active.row, active.prompt.request
+        stays = request.preserve_thinking or not row.thought_length
+        return request.continues and stays and row.finish_reason in ("stop", "length")
 
     # Preemption
 

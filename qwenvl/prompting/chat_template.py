@@ -50,10 +50,17 @@ def _place(number: int) -> str:
 
 class ChatTemplate:
     """A checkpoint's tokenizer and chat template. ``eos_ids``: tokens that end an answer;
-    ``media_token_ids``: those that only stand for pictures, videos and sounds."""
+    ``media_token_ids``: those that only stand for pictures, videos and sounds.
+    ``can_preserve_thinking``: whether the template has the variable that keeps thoughts of earlier
+    answers. ``reasoning_efforts``: the words that it compares its variable of that name with, none
+    where it takes any; None where it has no such variable."""
 
-    def __init__(self, tokenizer: Any, family: Family, eos_ids: frozenset[int]):
+    def __init__(
+        self, tokenizer: Any, family: Family, eos_ids: frozenset[int], vocabulary: int | None = None
+    ):
+        """``vocabulary``: how many tokens the model knows; None: those of the tokenizer."""
         self.tokenizer = tokenizer
+        self._vocabulary = len(tokenizer) if vocabulary is None else vocabulary
         self._template = SandboxedTemplate(_template_source(tokenizer))
         self.family = family
         self.eos_ids = eos_ids
@@ -79,6 +86,11 @@ class ChatTemplate:
             reverse=True,
         )
         self._thinks = {wish: self._ends_in_thought(wish) for wish in (None, True, False)}
+        variables = self._template.variables
+        self.can_preserve_thinking = "preserve_thinking" in variables
+        self.reasoning_efforts = (
+            self._template.compared("reasoning_effort") if "reasoning_effort" in variables else None
+        )
 
     @classmethod
     def load(cls, path: Path, family: Family, trust_remote_code: bool = False) -> ChatTemplate:
@@ -89,11 +101,14 @@ class ChatTemplate:
         elif not tokenizer.chat_template:
             tokenizer.chat_template = _template_from_json(path) or _chatml_template(path, family)
         _check_tokens(path, family, tokenizer)
-        return cls(tokenizer, family, _eos_ids(path, family, tokenizer))
+        config = model_config(read_settings(path, "config.json"), family)
+        eos_ids = _eos_ids(path, family, tokenizer)
+        return cls(tokenizer, family, eos_ids, config_checks.vocab_size(config))
 
-    def thinks(self, wish: bool | None) -> bool:
-        """Whether a prompt rendered with this wish (None: the default) ends inside a thought.
-        Raises ``BadOption`` where the template has no such choice."""
+    def thinks(self, wish: bool | None, effort: str = "") -> bool:
+        """Whether a prompt rendered with this wish (None: the default) ends inside a thought; with
+        ``effort``, of ``Request.reasoning_effort``. Raises ``BadOption`` where the template has no
+        such choice."""
         can = self._thinks
         if wish is not None and can[True] == can[False] and can[wish] != wish:
             raise BadOption(
@@ -103,37 +118,64 @@ class ChatTemplate:
                 else "This checkpoint always thinks before it answers: set thinking to the "
                 "model's default, or choose an Instruct checkpoint."
             )
+        if effort:
+            return self._ends_in_thought(wish, effort)
         return can[wish]
 
-    def _ends_in_thought(self, wish: bool | None) -> bool:
-        text = self._render([{"role": "user", "content": "."}], wish)
+    def _ends_in_thought(self, wish: bool | None, effort: str = "") -> bool:
+        request = Request((), thinking=wish, reasoning_effort=effort)
+        text = self._render([{"role": "user", "content": "."}], self._options(request))
         return text.rstrip().endswith(THINK_START)
 
+    def _options(self, request: Request) -> dict[str, Any]:
+        """Variables of the template beside the messages. Raises ``BadOption`` for what it lacks."""
+        found: dict[str, Any] = {}
+        if request.thinking is not None:
+            found["enable_thinking"] = request.thinking
+        if request.preserve_thinking:
+            if not self.can_preserve_thinking:
+                raise BadOption(
+                    "This checkpoint's chat template drops the thoughts of earlier answers: turn "
+                    "preserve_thinking off, or choose a model whose template has it (Qwen3.6)."
+                )
+            found["preserve_thinking"] = True
+        if request.reasoning_effort:
+            found["reasoning_effort"] = self._effort(request.reasoning_effort)
+        return found
+
+    def _effort(self, wanted: str) -> str:
+        known = self.reasoning_efforts
+        if known is None:
+            raise BadOption(
+                "This checkpoint's chat template has no reasoning_effort: leave it at the model's "
+                "default, or choose a model whose template has it (Qwen3.8)."
+            )
+        if known and wanted not in known:
+            raise BadOption(
+                f"reasoning_effort is {wanted!r}; this checkpoint's chat template knows "
+                f"{', '.join(known)}."
+            )
+        return wanted
+
     def _render(
-        self, messages: list[dict[str, Any]], thinking: bool | None, answer: bool = True
+        self, messages: list[dict[str, Any]], options: Mapping[str, Any], answer: bool = True
     ) -> str:
         """``answer``: with the beginning of the model's turn."""
-        extra = {} if thinking is None else {"enable_thinking": thinking}
         return self._template.render(
             messages=messages,
             tools=None,
             documents=None,
             add_generation_prompt=answer,
             **self.tokenizer.special_tokens_map,
-            **extra,
+            **options,
         )
 
     def encode(self, request: Request, spans: Sequence[Span], answer: bool = True) -> list[int]:
         """Token ids of the whole prompt, with as many image tokens for each picture as its one of
         ``spans`` says; without ``answer``, up to the end of the last message."""
-        text = self._render(self._messages(request), request.thinking, answer)
-        generated = [
-            part.ids
-            for message in request.messages
-            for part in message.parts
-            if isinstance(part, Generated)
-        ]
+        text = self._render(self._messages(request), self._options(request), answer)
         counts = [span.tokens for span in spans]
+        generated = _generated(request)
         pieces = _PLACE.split(text)
         if _PLACE.findall(text) != [_place(number) for number in range(len(generated))]:
             raise UnsupportedModel(
@@ -141,8 +183,10 @@ class ChatTemplate:
                 "hold a conversation. Replace chat_template.jinja by the original model's."
             )
         ids = self.tokenize(pieces[0])
-        for answered, piece in zip(generated, pieces[1:], strict=True):
-            ids += [*answered, *self.tokenize(piece)]
+        for (part_ids, is_thought), piece in zip(generated, pieces[1:], strict=True):
+            # A thought's tokens hold its end mark, and those of its answer the blanks before it.
+            is_held = is_thought and piece.strip() == THINK_END
+            ids += [*part_ids, *([] if is_held else self.tokenize(piece))]
         return self._expanded(ids, counts)
 
     def without_thought(self, ids: Sequence[int]) -> list[int]:
@@ -178,11 +222,17 @@ class ChatTemplate:
         places = map(_place, itertools.count())
         messages: list[dict[str, Any]] = []
         for message in request.messages:
+            thoughts = [
+                {"reasoning_content": next(places)}
+                for part in message.parts
+                if _shows_thought(part, request)
+            ]
+            thought = thoughts[0] if thoughts else {}
             content = [self._content(part, places) for part in message.parts]
             # Many a template can only read text where no picture is wanted.
             if all("text" in part for part in content):
                 whole = "".join(part["text"] for part in content)
-                messages.append({"role": message.role, "content": whole})
+                messages.append({"role": message.role, "content": whole, **thought})
             else:
                 messages.append({"role": message.role, "content": content})
         return messages
@@ -203,11 +253,38 @@ class ChatTemplate:
                 text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 
+    def reads(self, ids: Sequence[int], text: str) -> bool:
+        """Whether an answer or a thought of ``ids`` says ``text``; False where they hold what no
+        answer is made of: numbers beyond the vocabulary, and tokens that end turns or stand for
+        media."""
+        if not all(0 <= number < self._vocabulary for number in ids):
+            return False
+        if not {*self.eos_ids, *self.media_token_ids}.isdisjoint(ids):
+            return False
+        said = self.decode(ids).strip()
+        return text.strip() in (said, said.removesuffix(THINK_END).strip())
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` with special tokens: some families write boxes with them."""
         return self.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+
+
+def _shows_thought(part: Part, request: Request) -> bool:
+    return request.preserve_thinking and isinstance(part, Generated) and bool(part.thought)
+
+
+def _generated(request: Request) -> list[tuple[tuple[int, ...], bool]]:
+    """Token ids of earlier answers, each behind its thought where that is shown; whether they are a
+    thought's."""
+    found: list[tuple[tuple[int, ...], bool]] = []
+    for part in (part for message in request.messages for part in message.parts):
+        if isinstance(part, Generated):
+            if _shows_thought(part, request):
+                found.append((part.thought, True))
+            found.append((part.ids, False))
+    return found
 
 
 def _template_source(tokenizer: Any) -> str:

@@ -52,7 +52,7 @@ class Prompt:
         self._unbounded = image_processor
         self.image_processor = image_processor.bounded(request.min_pixels, request.max_pixels)
         self.spans = [plan(part, self.image_processor) for part in request.media]
-        self.thinking = chat_template.thinks(request.thinking)
+        self.thinking = chat_template.thinks(request.thinking, request.reasoning_effort)
         self.ids = chat_template.encode(request, self.spans)
         if context is not None and len(self.ids) >= context:
             raise BadOption(

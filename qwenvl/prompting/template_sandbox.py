@@ -29,6 +29,7 @@ class SandboxedTemplate:
         try:
             self._environment = _environment()
             self._template = self._environment.from_string(source)
+            self._tree = self._environment.parse(source)
         except Exception as error:  # the parser raises more than its own errors
             raise _error(error) from error
 
@@ -47,6 +48,39 @@ class SandboxedTemplate:
         except Exception as error:  # a program may raise anything
             raise _error(error) from error
         return "".join(pieces)
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Names that the template reads and does not set itself."""
+        from jinja2.meta import find_undeclared_variables
+
+        return frozenset(find_undeclared_variables(self._tree))
+
+    def compared(self, name: str) -> tuple[str, ...]:
+        """The texts that the template compares the variable ``name`` with, in order, also under
+        another name that it gives it."""
+        from jinja2 import nodes
+
+        names = {name}
+        for given in self._tree.find_all(nodes.Assign):
+            sources = [given.node, *given.node.find_all(nodes.Name)]
+            if isinstance(given.target, nodes.Name) and any(
+                isinstance(source, nodes.Name) and source.name in names for source in sources
+            ):
+                names.add(given.target.name)
+        found = [
+            constant.value
+            for test in self._tree.find_all(nodes.Compare)
+            if names
+            & {
+                used.name
+                for used in (test.expr, *test.find_all(nodes.Name))
+                if isinstance(used, nodes.Name)
+            }
+            for constant in test.find_all(nodes.Const)
+            if isinstance(constant.value, str) and constant.value
+        ]
+        return tuple(dict.fromkeys(found))
 
 
 def _error(error: Exception) -> UnsupportedModel:

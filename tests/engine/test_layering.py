@@ -39,7 +39,7 @@ LAYERS = (
     {"query"},
     {"rounds"},
     {"run", "model_cache", "grounding", "layouts", "reading"},
-    {"score"},
+    {"score", "chat"},
     {"doctor"},
     {"cli"},
     {"__main__"},

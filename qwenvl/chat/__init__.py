@@ -1,0 +1,18 @@
+"""Conversations: values that go on turn by turn, how they are asked, and their form as JSON."""
+
+from .asking import Ask, Reply, ask_all
+from .conversation import Attachment, Conversation, Reference, Turn, digest
+from .history import dumps, loads
+
+__all__ = [
+    "Ask",
+    "Attachment",
+    "Conversation",
+    "Reference",
+    "Reply",
+    "Turn",
+    "ask_all",
+    "digest",
+    "dumps",
+    "loads",
+]

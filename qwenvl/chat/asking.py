@@ -1,0 +1,145 @@
+"""Next turns of conversations, asked in one batched run.
+
+Requests say that they go on, so that the prefix cache keeps each conversation up to the end of its
+answer: the next turn reads its own tokens alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..backends.base import Backend
+from ..errors import BadOption
+from ..observer import Observer, Relay
+from ..run import end_notes
+from ..types import Request, Response, Sampling
+from .conversation import Attachment, Conversation, Turn
+
+MAX_NEW_TOKENS = 1024
+"""Default length of an answer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """The next turn of ``conversation``: ``text``, behind ``attachments``. ``sampling`` overrides
+    single fields of the model's own values. The others are those of ``Request``; with
+    ``preserve_thinking`` the thought before the answer stays in the conversation too."""
+
+    conversation: Conversation
+    text: str
+    attachments: tuple[Attachment, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    thinking: bool | None = None
+    may_shrink: bool = False
+    preserve_thinking: bool = False
+    reasoning_effort: str = ""
+
+    @property
+    def turn(self) -> Turn:
+        return Turn(self.text, self.attachments)
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """The answer to an ``Ask``. ``conversation``: with this turn, or as it was where there is no
+    answer (``response.error``). ``first_token_seconds``: from the call to the answer's or its
+    thought's first token; None where none came."""
+
+    conversation: Conversation
+    response: Response
+    notes: tuple[str, ...] = ()
+    first_token_seconds: float | None = None
+
+
+def ask_all(backend: Backend, asks: Sequence[Ask], observer: Observer | None = None) -> list[Reply]:
+    """Replies in the order of ``asks``, each as if it were asked alone. One that fails has its
+    error in its own response; raises what ``Backend.generate`` raises, and ``BadOption`` for a turn
+    that says and shows nothing."""
+    for ask in asks:
+        if not ask.text.strip() and not ask.attachments:
+            raise BadOption("Nothing is asked: write a message, or show something.")
+    requests = [_request(backend, ask) for ask in asks]
+    clock = _Clock(observer or Observer())
+    responses = backend.generate(requests, clock)
+    return [
+        Reply(
+            _continued(ask, response),
+            response,
+            (*_reread_note(backend, ask), *end_notes(request.sampling, response)),
+            clock.seconds.get(index),
+        )
+        for index, (ask, request, response) in enumerate(
+            zip(asks, requests, responses, strict=True)
+        )
+    ]
+
+
+def sampling_of(backend: Backend, ask: Ask) -> Sampling:
+    """The model makers' values for free text, or for thinking, with those of the user."""
+    thinks = backend.thinks(ask.thinking)
+    own = backend.family.thinking_sampling if thinks else backend.family.sampling
+    return dataclasses.replace(own, **{"max_new_tokens": MAX_NEW_TOKENS, **ask.sampling})
+
+
+def _request(backend: Backend, ask: Ask) -> Request:
+    return Request(
+        ask.conversation.messages(ask.turn, backend),
+        sampling=sampling_of(backend, ask),
+        min_pixels=ask.min_pixels,
+        max_pixels=ask.max_pixels,
+        thinking=ask.thinking,
+        may_shrink=ask.may_shrink,
+        continues=True,
+        preserve_thinking=ask.preserve_thinking,
+        reasoning_effort=ask.reasoning_effort,
+    )
+
+
+def _continued(ask: Ask, response: Response) -> Conversation:
+    if response.error:
+        return ask.conversation
+    keeps = ask.preserve_thinking
+    return ask.conversation.with_turn(
+        Turn(
+            ask.text,
+            ask.attachments,
+            response.text,
+            response.ids,
+            response.thinking if keeps else "",
+            response.thought_ids if keeps else (),
+        )
+    )
+
+
+def _reread_note(backend: Backend, ask: Ask) -> tuple[str, ...]:
+    if not (numbers := ask.conversation.reread(backend)):
+        return ()
+    which = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
+    return (
+        f"Another model gave the answers of turns {which}, or they were edited: they are read "
+        "as text, without their thoughts.",
+    )
+
+
+class _Clock(Relay):
+    """Notes when each request's first token came, in ``seconds`` since this was made."""
+
+    def __init__(self, inner: Observer):
+        super().__init__(inner)
+        self._start = time.perf_counter()
+        self.seconds: dict[int, float] = {}
+
+    def token(self, index: int, text: str) -> None:
+        self.seconds.setdefault(index, time.perf_counter() - self._start)
+        super().token(index, text)
+
+    def done(self, index: int, response: Response) -> None:
+        if not response.error:  # the only token was the last, which is not streamed
+            self.seconds.setdefault(index, time.perf_counter() - self._start)
+        super().done(index, response)

@@ -1,0 +1,110 @@
+"""Conversation: turns of questions and their answers, as a value.
+
+An answer stays the token ids that the model generated: its text might not become the same tokens
+again, and a model that has those tokens' states in its prefix cache need not read them once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..types import Audio, Generated, Image, Message, Part, Video
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+Media = Image | Video | Audio
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where the file of a picture lies: its ``path`` in ``folder``, a name that whoever reads the
+    history knows (ComfyUI's ``input`` and ``output``); empty for a path of the system's."""
+
+    path: str
+    folder: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Attachment:
+    """What is shown in a turn. ``reference``: where its file lies; None for what is only in
+    memory."""
+
+    part: Media
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What the user said, behind what was shown, and the answer: its ``answer`` as text, its token
+    ``ids`` where the backend told them, and the thought before it where that is to be kept."""
+
+    text: str
+    attachments: tuple[Attachment, ...] = ()
+    answer: str = ""
+    ids: tuple[int, ...] = ()
+    thinking: str = ""
+    thought_ids: tuple[int, ...] = ()
+
+    @property
+    def question(self) -> Message:
+        shown = (attachment.part for attachment in self.attachments)
+        return Message("user", (*shown, self.text))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conversation:
+    """Turns under a system prompt. A value: to go on is to make another one."""
+
+    system: str = ""
+    turns: tuple[Turn, ...] = ()
+
+    def __repr__(self) -> str:
+        """What a node that shows any value prints."""
+        lines = [f"System: {self.system}"] if self.system else []
+        for turn in self.turns:
+            lines += [f"User: {turn.text}", f"Assistant: {turn.answer}"]
+        return "\n".join(lines)
+
+    def with_turn(self, turn: Turn) -> Conversation:
+        return replace(self, turns=(*self.turns, turn))
+
+    def messages(self, question: Turn, backend: Backend) -> tuple[Message, ...]:
+        """Messages of a request that asks ``question`` next. Answers are token ids where they are
+        of this model's vocabulary, and text where they are not; see ``reread``."""
+        system = (Message("system", (self.system,)),) if self.system else ()
+        talk = [
+            message
+            for turn in self.turns
+            for message in (turn.question, Message("assistant", (_answer(turn, backend),)))
+        ]
+        return (*system, *talk, question.question)
+
+    def reread(self, backend: Backend) -> list[int]:
+        """Numbers, from 1, of the turns whose answers this model gets as text, although their token
+        ids are there: another model gave them, or the history was edited."""
+        return [
+            number
+            for number, turn in enumerate(self.turns, 1)
+            if turn.ids and not isinstance(_answer(turn, backend), Generated)
+        ]
+
+
+def _answer(turn: Turn, backend: Backend) -> Part:
+    from ..backends.base import Vocabulary
+
+    if not isinstance(backend, Vocabulary) or not backend.reads(turn.ids, turn.answer):
+        return turn.answer
+    is_known = turn.thought_ids and backend.reads(turn.thought_ids, turn.thinking)
+    return Generated(turn.ids, turn.thought_ids if is_known else ())
+
+
+def digest(image: Image) -> str:
+    """Of all pixels: equal for equal pictures only."""
+    # Channels last, as ``media`` lays pictures out: then nothing is copied.
+    pixels = image.pixels.movedim(0, -1).contiguous().cpu()
+    found = hashlib.blake2b(repr(tuple(pixels.shape)).encode(), digest_size=16)
+    found.update(pixels.view(-1).numpy().data)
+    return found.hexdigest()

@@ -1,0 +1,141 @@
+"""History: a conversation as JSON text, with its pictures by reference.
+
+::
+
+    {"qwen_vl_chat": 1, "system": "Be brief.", "turns": [
+        {"text": "What is it?", "answer": "A cat.", "ids": [32, 8251, 13],
+         "media": [{"type": "image", "folder": "output", "path": "qwen_vl_chat/….png",
+                    "digest": "…", "width": 640, "height": 480}]}]}
+
+``ids`` may be left out: the answer is then read as text. So may the ``digest``, as of a picture
+that was named by hand. Thoughts are there only where the conversation keeps them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..errors import BadOption
+from ..types import Image
+from ..unicode import well_formed
+from .conversation import Attachment, Conversation, Reference, Turn, digest
+
+VERSION = 1
+MAX_CHARACTERS = 50_000_000
+"""Of a history; a context of a million tokens takes a fifth of it."""
+
+Open = Callable[[Reference], Image]
+"""Reads a picture. Raises ``BadOption`` for a place where none may be read, ``BadImage`` for a file
+that is none."""
+
+
+def dumps(conversation: Conversation) -> str:
+    """The conversation as JSON. Videos, sounds, and pictures without a reference, are told of but
+    not kept: ``loads`` says that they are missing."""
+    turns = [_turn_values(turn) for turn in conversation.turns]
+    values = {"qwen_vl_chat": VERSION, "system": conversation.system, "turns": turns}
+    return json.dumps(values, ensure_ascii=False)
+
+
+def loads(text: str, open_picture: Open) -> Conversation:
+    """The conversation in ``text``. Raises ``BadOption`` for what is no history and for a picture
+    that is missing, has changed or may not be read, naming its turn; and what ``open_picture``
+    raises for a file that is no picture."""
+    if len(text) > MAX_CHARACTERS:
+        raise BadOption(f"The history is longer than {MAX_CHARACTERS:,} characters.")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadOption(f"The history is not valid JSON: {error}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("turns"), list):
+        raise BadOption(
+            "The history is no conversation: it should be an object with turns, as the node's "
+            "history_json output and the chat command's --save write it."
+        )
+    if values.get("qwen_vl_chat", VERSION) != VERSION:
+        raise BadOption(
+            f"The history has the version {values['qwen_vl_chat']!r}, which this release does not "
+            f"know; it reads {VERSION}."
+        )
+    turns = tuple(
+        _turn(turn, number, open_picture) for number, turn in enumerate(values["turns"], 1)
+    )
+    return Conversation(_text(values, "system", "the history"), turns)
+
+
+def _turn_values(turn: Turn) -> dict[str, Any]:
+    values: dict[str, Any] = {"text": turn.text}
+    if turn.attachments:
+        values["media"] = [_media_values(shown) for shown in turn.attachments]
+    values["answer"] = turn.answer
+    lists = {"ids": list(turn.ids), "thought_ids": list(turn.thought_ids)}
+    kept = {"thinking": turn.thinking, **lists}
+    return {**values, **{name: value for name, value in kept.items() if value}}
+
+
+def _media_values(shown: Attachment) -> dict[str, Any]:
+    values: dict[str, Any] = {"type": type(shown.part).__name__.lower()}
+    if shown.reference:
+        folder = {"folder": shown.reference.folder} if shown.reference.folder else {}
+        values |= {**folder, "path": shown.reference.path}
+    if isinstance(shown.part, Image):
+        height, width = shown.part.pixels.shape[-2:]
+        values |= {"digest": digest(shown.part), "width": width, "height": height}
+    return values
+
+
+def _turn(values: Any, number: int, open_picture: Open) -> Turn:
+    where = f"turn {number} of the history"
+    if not isinstance(values, Mapping):
+        raise BadOption(f"Turn {number} of the history is no object with text and answer.")
+    media = values.get("media") or []
+    if not isinstance(media, list):
+        raise BadOption(f"The media of {where} are no list.")
+    return Turn(
+        _text(values, "text", where),
+        tuple(_attachment(shown, where, open_picture) for shown in media),
+        _text(values, "answer", where),
+        _ids(values, "ids", where),
+        _text(values, "thinking", where),
+        _ids(values, "thought_ids", where),
+    )
+
+
+def _attachment(values: Any, where: str, open_picture: Open) -> Attachment:
+    kind = values.get("type") if isinstance(values, Mapping) else values
+    if kind != "image":
+        raise BadOption(
+            f"The media of {where} hold {str(kind)[:80]!r}; from a history only pictures can be "
+            "read again. Go on by the history output itself, which holds videos and sounds."
+        )
+    path = _text(values, "path", where)
+    if not path:
+        raise BadOption(
+            f"A picture of {where} was not kept: turn save_pictures on where the history is made, "
+            "or go on by the history output itself."
+        )
+    reference = Reference(path, _text(values, "folder", where))
+    image = open_picture(reference)
+    wanted = _text(values, "digest", where)
+    if wanted and wanted != digest(image):
+        raise BadOption(
+            f"The picture {path!r} of {where} is another one now. Put the old file back, or take "
+            "its digest out of the history to go on with the new one."
+        )
+    return Attachment(image, reference)
+
+
+def _text(values: Mapping[str, Any], name: str, where: str) -> str:
+    value = values.get(name) or ""
+    if not isinstance(value, str):
+        raise BadOption(f"The {name} of {where} is {type(value).__name__}, not text.")
+    return well_formed(value)
+
+
+def _ids(values: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
+    found: Sequence[Any] = values.get(name) or ()
+    if not isinstance(found, list | tuple) or any(type(number) is not int for number in found):
+        raise BadOption(f"The {name} of {where} are no list of whole numbers.")
+    return tuple(found)

@@ -1,0 +1,102 @@
+"""Conversations as JSON, with pictures by reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+from qwen_vl_suite.qwenvl.chat import (
+    Attachment,
+    Conversation,
+    Reference,
+    Turn,
+    digest,
+    dumps,
+    loads,
+)
+from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.types import Audio, Image
+
+RED = Image(torch.zeros(3, 4, 6, dtype=torch.uint8))
+PLACE = Reference("qwen_vl_chat/red.png", "output")
+TURN = Turn("What?", (Attachment(RED, PLACE),), "A 猫.", (5, 7), "hm", (9,))
+
+
+def opened(reference: Reference) -> Image:
+    assert reference == PLACE
+    return RED
+
+
+def test_a_conversation_comes_back_as_it_was() -> None:
+    text = dumps(Conversation("Be brief.", (TURN, Turn("Sure?", answer="Yes."))))
+    found = loads(text, opened)
+    assert found.system == "Be brief." and "猫" in text
+    again, second = found.turns
+    assert again.attachments[0].part is RED and again.attachments[0].reference == PLACE
+    assert dataclasses.replace(again, attachments=()).__dict__ == {
+        **dataclasses.replace(TURN, attachments=()).__dict__
+    }
+    assert (second.text, second.answer, second.ids) == ("Sure?", "Yes.", ())
+    assert dumps(found) == text
+
+
+def test_a_history_can_be_written_by_hand() -> None:
+    values = {
+        "turns": [
+            {
+                "text": "What?",
+                "answer": "A cat.",
+                "media": [{"type": "image", "folder": "output", "path": PLACE.path}],
+            }
+        ]
+    }
+    (turn,) = loads(json.dumps(values), opened).turns
+    assert turn.attachments[0].part is RED and turn.answer == "A cat." and turn.ids == ()
+
+
+def test_pictures_are_told_apart_by_all_their_pixels() -> None:
+    other = RED.pixels.clone()
+    other[2, 3, 5] = 1
+    assert digest(RED) != digest(Image(other))
+    assert digest(RED) != digest(Image(RED.pixels.reshape(3, 6, 4)))
+
+
+def changed(**more: Any) -> str:
+    values = json.loads(dumps(Conversation("", (TURN,))))
+    values["turns"][0] |= more
+    return json.dumps(values)
+
+
+IMAGE = json.loads(changed())["turns"][0]["media"][0]
+BAD = {
+    "no JSON": ("{", "not valid JSON"),
+    "too deep": ("[" * 100_000, "not valid JSON"),
+    "a list": ("[]", "no conversation"),
+    "a later version": ('{"qwen_vl_chat": 2, "turns": []}', "version 2"),
+    "a turn that is none": ('{"turns": [3]}', "Turn 1 of the history is no object"),
+    "a text that is none": (changed(answer=3), "answer of turn 1 of the history is int"),
+    "ids that are none": (changed(ids=["a"]), "ids of turn 1 of the history are no list"),
+    "truth as an id": (changed(ids=[True]), "no list of whole numbers"),
+    "media that are none": (changed(media={"type": "image"}), "are no list"),
+    "another picture": (changed(media=[{**IMAGE, "digest": "0"}]), "is another one now"),
+    "a picture that was not kept": (changed(media=[{"type": "image"}]), "turn save_pictures on"),
+    "a sound": (changed(media=[{"type": "audio"}]), "only pictures can be read again"),
+    "a path that is none": (changed(media=[{**IMAGE, "path": 3}]), "path of turn 1"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD.values(), ids=BAD)
+def test_what_is_no_history_is_an_error_in_words(text: str, words: str) -> None:
+    with pytest.raises(BadOption, match=words) as caught:
+        loads(text, opened)
+    assert len(str(caught.value)) < 400
+
+
+def test_what_cannot_be_kept_is_said_when_it_is_read() -> None:
+    sound = Attachment(Audio(torch.zeros(1, 8), 8))
+    text = dumps(Conversation("", (Turn("What do you hear?", (sound,), "A dog."),)))
+    with pytest.raises(BadOption, match="'audio'"):
+        loads(text, opened)
