@@ -25,7 +25,8 @@ Method = Callable[[Backend, "Query"], Steps]
 @dataclass(frozen=True, eq=False)
 class Query:
     """One task about one picture (uint8 ``[3, H, W]``), or the error of a picture that no model can
-    be shown: that query alone has no answer. ``sampling``: None for ``run.sampling_for``.
+    be shown: that query alone has no answer. ``picture``: None where there is text alone.
+    ``sampling``: None for ``run.sampling_for``.
     The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
     ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
     its text, instead of an exception. ``logprobs``: the result has the reply's tokens with their
@@ -36,7 +37,7 @@ class Query:
     query, unless it has ``keep_unreadable``: then the method is sent its failed result too."""
 
     task: Task
-    picture: Tensor | BadImage
+    picture: Tensor | BadImage | None
     system: str = ""
     sampling: Sampling | None = None
     min_pixels: int | None = None
@@ -51,5 +52,9 @@ class Query:
     @property
     def problem(self) -> BadImage | None:
         """Of the first picture that no model can be shown."""
-        shown = (self.picture, *self.others)
-        return next((picture for picture in shown if isinstance(picture, BadImage)), None)
+        return next((shown for shown in self.pictures if isinstance(shown, BadImage)), None)
+
+    @property
+    def pictures(self) -> tuple[Tensor | BadImage, ...]:
+        """All that are shown, in order."""
+        return () if self.picture is None else (self.picture, *self.others)

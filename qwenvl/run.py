@@ -24,13 +24,14 @@ def sampling_for(backend: Backend, task: Task, thinking: bool | None = None) -> 
     """The default sampling for ``task``.
 
     OCR and grounding are greedy without penalties. Free text uses the model makers' values for the
-    family; so does any reply that begins with thinking, since greedy thinking tends to loop.
+    family; so does any reply that begins with thinking, since greedy thinking tends to loop. Where
+    the task has values of its own, they go before both.
     """
     if will_think(backend, task, thinking):
         base = backend.family.thinking_sampling
     else:
         base = Sampling() if task.greedy else backend.family.sampling
-    return dataclasses.replace(base, max_new_tokens=task.max_new_tokens)
+    return dataclasses.replace(base, **{"max_new_tokens": task.max_new_tokens, **task.sampling})
 
 
 def will_think(backend: Backend, task: Task, thinking: bool | None = None) -> bool:
@@ -42,17 +43,25 @@ def will_think(backend: Backend, task: Task, thinking: bool | None = None) -> bo
 def least_thinking(backend: Backend) -> bool | None:
     """The value of ``Request.thinking`` for as little thinking as the model can do with: False, or
     None if it always thinks."""
+    return possible_thinking(backend, False)
+
+
+def possible_thinking(backend: Backend, wish: bool) -> bool | None:
+    """``wish``, the value of ``Request.thinking``, of a model that has the choice; else None."""
     try:
-        return backend.thinks(False)
+        return backend.thinks(wish)
     except BadOption:
         return None
 
 
 def _resolve_thinking(backend: Backend, task: Task, thinking: bool | None) -> bool | None:
-    """OCR and grounding gain nothing from thinking, so it is off by default if it can be."""
-    if thinking is not None or not task.greedy:
+    """OCR and grounding gain nothing from thinking, so it is off by default if it can be; a task
+    that wants it gets it of models that can."""
+    if thinking is not None:
         return thinking
-    return least_thinking(backend)
+    if task.thinking is not None:
+        return possible_thinking(backend, task.thinking)
+    return least_thinking(backend) if task.greedy else None
 
 
 def answer(
@@ -191,7 +200,7 @@ def _generate(backend: Backend, queries: Sequence[Query], observer: Observer) ->
 
 def _request(backend: Backend, query: Query) -> Request:
     return Request.ask(
-        (query.picture, *query.others),
+        query.pictures,
         query.task.prompt,
         system=_system(backend, query),
         sampling=_sampling(backend, query),
@@ -215,7 +224,7 @@ def _system(backend: Backend, query: Query) -> str:
 def expected_tokens(backend: Backend, query: Query) -> int:
     """Tokens of the pictures of ``query``, as far as that is known before they are resized."""
     factor = backend.family.patch_factor
-    sizes = [_expected_size(backend, query, at) for at in range(1 + len(query.others))]
+    sizes = [_expected_size(backend, query, at) for at in range(len(query.pictures))]
     return sum((height // factor) * (width // factor) for height, width in sizes)
 
 
@@ -224,8 +233,8 @@ def _expected_size(backend: Backend, query: Query, at: int = 0) -> Size:
     bounds of the request, of the backend where it knows them, or of the family."""
     from .media.image_processor import target_size
 
-    shown = (query.picture, *query.others)[at]
-    if isinstance(shown, BadImage):
+    shown = query.pictures[at] if query.pictures else None
+    if shown is None or isinstance(shown, BadImage):
         return 0, 0
     height, width = shown.shape[-2:]
     low, high = backend.family.pixel_bounds
@@ -244,12 +253,12 @@ def _sampling(backend: Backend, query: Query) -> Sampling:
 def _parse(backend: Backend, query: Query, response: Response) -> Result:
     if response.error or isinstance(query.picture, BadImage):
         return Result(text="", finish_reason="error", error=str(response.error))
-    height, width = query.picture.shape[-2:]
+    size = (0, 0) if query.picture is None else query.picture.shape[-2:]
     cut = response.finish_reason != "stop"
     context = ReplyContext(
         backend.family,
-        (height, width),
-        response.input_sizes[0],
+        (size[0], size[1]),
+        response.input_sizes[0] if response.input_sizes else (0, 0),
         cut,
         response.tokens,
         response.held,

@@ -7,7 +7,7 @@ logged and stored. Standard library only: tasks and reply parsers work without t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -533,7 +533,8 @@ class Task:
     ``constraint``: what replies are held to. ``instructions``: what stands behind the system
     prompt, for a model of a family that sees the picture in a (height, width) in pixels.
     ``logprobs``: whether ``parse`` needs the tokens' log-probabilities, which cost a little time,
-    for scores.
+    for scores. ``sampling``: fields of ``Sampling`` that the task sets whatever the model's own
+    values are. ``thinking``: whether a model that has the choice is to think first; None: as usual.
     """
 
     name: str
@@ -546,3 +547,5 @@ class Task:
     constraint: Constraint | None = None
     instructions: Callable[[Family, Size], str] | None = None
     logprobs: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    thinking: bool | None = None

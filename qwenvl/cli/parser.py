@@ -14,7 +14,7 @@ from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
 from ..reading import OFF
 from ..types import Sampling, Size
-from . import answering, commands, describing, doctor, scoring
+from . import answering, commands, describing, doctor, prompting, scoring
 from .answering import SAMPLING_OPTIONS
 from .model_names import DEFAULT_ROOT
 
@@ -169,7 +169,55 @@ def _add_tasks(subparsers: Any) -> None:
     layout.add_argument(
         "--instructions", default="", help="more on what to write, such as a language"
     )
+    _add_prompt(subparsers)
     _add_score(subparsers)
+
+
+def _add_prompt(subparsers: Any) -> None:
+    from ..prompt_writing import MOST_TRIES
+
+    prompt = _command(
+        subparsers, prompting.prompt,
+        "write prompts for an image or video model out of ideas and pictures",
+        parents=[_model_options(), _request_options()],
+    )  # fmt: skip
+    prompt.add_argument(
+        "ideas", nargs="*", metavar="IDEA", help="with {a|b} for choices, drawn by --seed"
+    )
+    prompt.add_argument(
+        "--image", action="append", metavar="FILE",
+        help="a picture; may repeat: a prompt each, with the idea of its place or the only one",
+    )  # fmt: skip
+    prompt.add_argument(
+        "--together", action="store_true", help="all images go with each idea, such as for edits"
+    )
+    prompt.add_argument(
+        "--target", default="qwen_image", metavar="NAME",
+        help="the model that the prompts are for (default: %(default)s)",
+    )  # fmt: skip
+    prompt.add_argument(
+        "--targets-folder", action="append", metavar="DIR",
+        help="more targets, each a YAML file; may repeat",
+    )  # fmt: skip
+    prompt.add_argument("--list-targets", action="store_true", help="say which there are, and end")
+    prompt.add_argument(
+        "--must", default="", metavar="A,B", help="words that prompts have to hold as they are"
+    )
+    prompt.add_argument(
+        "--must-not", default="", metavar="A,B",
+        help="what prompts are not to describe; none of these words may stand in them",
+    )  # fmt: skip
+    prompt.add_argument("--trigger", default="", metavar="WORDS", help="stand before each prompt")
+    prompt.add_argument(
+        "--ask-again", type=_integer, default=2, metavar="N",
+        help="how often a prompt is asked for again that is not as wished, or too long: 0 to "
+        f"{MOST_TRIES} (default: %(default)s)",
+    )  # fmt: skip
+    prompt.add_argument(
+        "--megapixels", type=float, default=0, metavar="N",
+        help="of the width and height that some targets give (default: the target's own)",
+    )  # fmt: skip
+    prompt.add_argument("--json", action="store_true", help="one JSON object a prompt, in order")
 
 
 def _add_score(subparsers: Any) -> None:

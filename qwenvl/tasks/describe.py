@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
 from ..errors import BadOption, UnreadableReply
 from ..replies import STILL_THINKING, extract_answer, loose_json, strip_fence
+from ..replies.wording import tag_list, unwrapped, without_preamble
 from ..types import ReplyContext, Result, Task
 from .picture_code import CODE_STYLES, read_code
 
@@ -46,29 +46,11 @@ STYLES: Mapping[str, str] = MappingProxyType(
 _TAGS = frozenset(("tags", "prompt_tags"))
 _PARAGRAPHS = frozenset(("detailed", "style"))
 
-_KIND = r"(?:prompt|title|alt[ -]text|tags?|caption|description)"
-_HEADING = re.compile(
-    rf"[\s*_#]*(?:image |text-to-image )?{_KIND}(?: (?:for|of) (?:the|this) image)?[\s*_]*:[\s*_]*",
-    re.IGNORECASE,
-)
-# "Sure, here are some tags for this image:"
-_PREAMBLE = re.compile(
-    r"[\s*_#]*(?:(?:sure|certainly|of course|okay|ok|absolutely)[,.!]*\s+)?"
-    r"(?:here(?:['’]s| is| are)|below (?:is|are)|this is) "
-    rf"(?:(?!(?:with|of|on|in|that|under)\b)[\w,'-]+ ){{0,6}}(?:list of )?{_KIND}"
-    r"(?: (?:for|of|based on|describing|to recreate|that)\b[^\n:.]{0,80})?[\s*_]*:[\s*_]*",
-    re.IGNORECASE,
-)
-_QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("「", "」"), ("**", "**"), ("`", "`"))
-_TAG_SEPARATOR = re.compile(r"[,，、\n]")
-_BULLET = re.compile(r"^(?:(?:[-*•+]\s+|\d+[.)]\s+)+|[-*•](?=[^\W_]))?(?:#+\s*(?=\w))?")
 # Members of a JSON object that can hold the whole of a caption.
 _CAPTIONS = (
     "caption", "image_caption", "description", "text", "title", "alt_text", "alt", "prompt",
     "answer", "output", "response", "result", "content", "summary", "tags", "keywords",
 )  # fmt: skip
-_HASHTAG = re.compile(r"(?<=\w)[ \t]+#(?=\w)")
-_FINAL_FULL_STOP = re.compile(r"([^\W_])\.\s*(?=\n|\Z)")
 
 
 def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Task:
@@ -103,11 +85,11 @@ def _read(text: str, context: ReplyContext, style: str) -> Result:
     if style:
         answer = _from_json(strip_fence(answer), style)
     if style in _TAGS:
-        answer = _tag_list(_strip_wrapping(answer))
+        answer = tag_list(unwrapped(answer))
     elif style in _PARAGRAPHS:
-        answer = _strip_preamble(strip_fence(answer))
+        answer = without_preamble(strip_fence(answer))
     elif style:
-        answer = " ".join(_strip_wrapping(answer).split())
+        answer = " ".join(unwrapped(answer).split())
     return Result(text=answer, notes=() if answer else ("The model answered nothing.",))
 
 
@@ -133,39 +115,3 @@ def _from_json(answer: str, style: str) -> str:
     if is_list and style in _TAGS:
         return "\n".join(value)
     return answer
-
-
-def _strip_wrapping(answer: str) -> str:
-    """``answer`` without a code fence, preamble, heading and quotes around the whole of it."""
-    answer = strip_fence(_strip_preamble(strip_fence(answer)))
-    heading = _HEADING.match(answer)
-    answer = answer[heading.end() :].strip() if heading else answer
-    for opening, closing in _QUOTES:
-        inner = answer.removeprefix(opening).removesuffix(closing)
-        if len(answer) - len(inner) == len(opening + closing) and closing not in inner:
-            return inner.strip()
-    return answer
-
-
-def _strip_preamble(answer: str) -> str:
-    preamble = _PREAMBLE.match(answer)
-    return answer[preamble.end() :] if preamble else answer
-
-
-def _tag_list(answer: str) -> str:
-    unique: dict[str, str] = {}
-    # If tags have another separator, a semicolon may be part of a tag such as ";)".
-    answer = _HASHTAG.sub("\n#", _FINAL_FULL_STOP.sub(r"\1", answer))
-    separator = _TAG_SEPARATOR if _TAG_SEPARATOR.search(answer) else re.compile(r";(?![)D(P])\s*")
-    for part in dict.fromkeys(separator.split(answer)):
-        tag = _unquoted(_BULLET.sub("", part.strip(), count=1).strip())
-        unique.setdefault(tag.lower(), tag)
-    return ", ".join(filter(None, unique.values()))
-
-
-def _unquoted(tag: str) -> str:
-    for opening, closing in _QUOTES:
-        inner = tag.removeprefix(opening).removesuffix(closing)
-        if inner and len(tag) - len(inner) == len(opening + closing):
-            return inner.strip()
-    return tag

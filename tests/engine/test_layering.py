@@ -20,6 +20,7 @@ LAYERS = (
     {"unicode"},
     {"errors"},
     {"types"},
+    {"yaml_files"},
     {
         "families",
         "fine_tunes",
@@ -38,7 +39,7 @@ LAYERS = (
     {"backends"},
     {"query"},
     {"rounds"},
-    {"run", "model_cache", "grounding", "layouts", "reading"},
+    {"run", "model_cache", "grounding", "layouts", "reading", "prompt_writing"},
     {"score", "chat"},
     {"doctor"},
     {"cli"},
@@ -64,6 +65,7 @@ WITH_TRANSFORMERS = {
 WITHOUT_TORCH = {
     "camera", "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes",
     "observer", "replies", "schema_bounds", "tasks", "tiles", "types", "unicode",
+    "yaml_files",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 

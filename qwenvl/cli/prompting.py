@@ -1,0 +1,145 @@
+"""The prompt command: ideas and pictures to prompts for an image or video model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..backends.base import Backend
+from ..errors import BadImage, BadOption
+from ..prompt_writing import Order, Target, Targets, Wishes, choose, listed, read_targets
+from ..types import Result
+from ..unicode import well_formed
+from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of, spec_of
+from .output import print_json, print_message, print_result
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One prompt: its idea, the paths of its pictures, and these or why one cannot be shown."""
+
+    idea: str
+    paths: tuple[str, ...]
+    pictures: tuple[Any, ...]
+
+
+def prompt(options: argparse.Namespace) -> int:
+    targets = read_targets([Path(folder) for folder in options.targets_folder or ()])
+    if options.list_targets:
+        _list(targets, options.json)
+        return 0
+    return _write(options, targets[options.target])
+
+
+def _list(targets: Targets, as_json: bool) -> None:
+    for name, target in targets.found.items():
+        if as_json:
+            print_json({"name": name, "title": target.title, "source": target.source})
+        else:
+            print_result(f"{name}  {target.title}")
+    for problem in targets.problems.values():
+        print_message(f"error: {problem}")
+
+
+def _write(options: argparse.Namespace, target: Target) -> int:
+    """Writes all prompts in one batch. Returns the exit status."""
+    from .. import run
+    from ..model_cache import CACHE
+
+    wanted, spec = list(_wanted(options)), spec_of(options)
+    results: list[Result] = [Result("")] * len(wanted)
+
+    def put(index: int, result: Result) -> None:
+        results[index] = result
+
+    orders = [_order(options, target, one, Path(spec.checkpoint)) for one in wanted]
+    with CACHE.lease(spec) as backend:
+        queries = [
+            _query(backend, order, one, options) for order, one in zip(orders, wanted, strict=True)
+        ]
+        run.answer_each(backend, queries, put)
+    for one, result in zip(wanted, results, strict=True):
+        _show(one, result, options, len(wanted) > 1)
+    failed = sum(result.finish_reason == "error" for result in results)
+    if failed:
+        return NOTHING_DONE if failed == len(results) else SOME_FAILED
+    return UNREADABLE if any(result.error for result in results) else 0
+
+
+def _wanted(options: argparse.Namespace) -> Iterable[_Wanted]:
+    """Ideas and pictures in pairs; one alone goes with all of the others. With ``together`` all
+    pictures go with each idea. Raises ``BadOption`` where they do not pair."""
+    ideas, paths = list(options.ideas), list(options.image or ())
+    shown = {path: _read(path) for path in paths}
+    groups = [tuple(paths)] if options.together and paths else [(path,) for path in paths]
+    if len(ideas) > 1 < len(groups) and len(ideas) != len(groups):
+        raise BadOption(
+            f"{len(ideas)} ideas do not pair with {len(groups)} images. Give as many of each, one "
+            "idea for all images, or --together for all images with each idea."
+        )
+    count = max(len(ideas), len(groups), 1)
+    ideas = ideas * count if len(ideas) == 1 else ideas or [""] * count
+    groups = groups * count if len(groups) == 1 else groups or [()] * count
+    for idea, group in zip(ideas, groups, strict=True):
+        yield _Wanted(well_formed(idea), group, tuple(shown[path] for path in group))
+
+
+def _read(path: str) -> Any:
+    from ..media import images
+
+    try:
+        return images.read(path)
+    except BadImage as error:
+        return error
+
+
+def _order(options: argparse.Namespace, target: Target, one: _Wanted, folder: Path) -> Order:
+    return Order(
+        target,
+        choose(one.idea, options.seed or 0),
+        bool(one.paths),
+        Wishes(listed(options.must), listed(options.must_not)),
+        options.trigger,
+        options.ask_again,
+        round(options.megapixels * 1e6),
+        folder.name,
+        folder,
+    )
+
+
+def _query(backend: Backend, order: Order, one: _Wanted, options: argparse.Namespace) -> Any:
+    from .. import run
+
+    return run.Query(
+        order.task,
+        one.pictures[0] if one.pictures else None,
+        system=options.system,
+        sampling=sampling_of(options, run.sampling_for(backend, order.task, options.thinking)),
+        min_pixels=options.min_pixels or None,
+        max_pixels=options.max_pixels or None,
+        thinking=options.thinking,
+        keep_unreadable=True,
+        method=order.method,
+        others=one.pictures[1:],
+    )
+
+
+def _show(one: _Wanted, result: Result, options: argparse.Namespace, several: bool) -> None:
+    name = ", ".join(map(well_formed, one.paths)) or one.idea
+    for note in result.notes:
+        print_message(f"note: {name}: {note}" if several else f"note: {note}")
+    if result.error:
+        print_message(f"error: {name}: {result.error}")
+    if options.json:
+        row: dict[str, Any] = {"idea": one.idea, "images": list(map(well_formed, one.paths))}
+        if result.error:
+            row |= {"error": result.error, "reply": result.text}
+        else:
+            row |= result.data
+        row |= {"notes": list(result.notes), "thinking": result.thinking}
+        print_json({**row, "finish_reason": result.finish_reason})
+    elif not result.error:
+        print_result(result.text)

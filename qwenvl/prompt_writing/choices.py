@@ -1,0 +1,49 @@
+"""Dynamic prompts: ``{a|b}`` choices, as in ComfyUI's own text boxes, but drawn by a seed."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+_COMMENT = re.compile(r"/\*.*?\*/|(?<!:)//[^\n]*", re.DOTALL)
+_ESCAPED = re.compile(r"\\([{}|])")
+
+
+def choose(text: str, seed: int) -> str:
+    """``text`` with one of each ``{a|b|c}`` in place of it; choices may hold others. ``\\{``,
+    ``\\|`` and ``\\}`` are these characters themselves; ``/* … */`` and ``// …`` are comments, but
+    for the ``//`` of an address. Equal text and seed give equal choices. The rules are those of
+    ``processDynamicPrompt`` in ComfyUI's front end, where chance decides instead."""
+    return _ESCAPED.sub(r"\1", _chosen(_COMMENT.sub("", text), random.Random(seed)))
+
+
+def _chosen(text: str, chance: random.Random) -> str:
+    characters, found = _characters(text), []
+    for character in characters:
+        if character == "{":
+            found.append(_chosen(chance.choice(_options(characters)), chance))
+        else:
+            found.append(character)
+    return "".join(found)
+
+
+def _options(characters: Iterator[str]) -> list[str]:
+    """The choices behind an opening brace, up to its closing one, or to the end of the text."""
+    options, depth = [""], 0
+    for character in characters:
+        if character == "}" and not depth:
+            break
+        if character == "|" and not depth:
+            options.append("")
+            continue
+        depth += (character == "{") - (character == "}")
+        options[-1] += character
+    return options
+
+
+def _characters(text: str) -> Iterator[str]:
+    """The characters of ``text``, each with the backslash before it."""
+    rest = iter(text)
+    for character in rest:
+        yield character + next(rest, "") if character == "\\" else character

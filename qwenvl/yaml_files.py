@@ -1,0 +1,140 @@
+"""YAML data files, the pack's and users' own: read safely, each field checked, with errors that
+name the file, the field and what to write."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import BadOption, Unavailable
+
+MAX_BYTES = 1_000_000
+"""Of a data file: these hold words for a model, which no longer ones fit."""
+
+
+def paths_in(folders: Iterable[Path]) -> list[Path]:
+    """The YAML files right in ``folders``, by name; a folder that is not there has none."""
+    found = []
+    for folder in folders:
+        if folder.is_dir():
+            names = [path for path in folder.iterdir() if path.suffix.lower() in (".yaml", ".yml")]
+            found += sorted(names, key=lambda path: path.name.lower())
+    return found
+
+
+def read_mapping(path: Path) -> Mapping[str, Any]:
+    """The names and values in a YAML file. Raises ``BadOption`` for a file that cannot be read, is
+    no YAML or holds anything but names with values, and ``Unavailable`` without pyyaml."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise BadOption(f"{path} cannot be read: {error}") from error
+    if state.st_size > MAX_BYTES:
+        raise BadOption(f"{path} is larger than a megabyte. Make it shorter.")
+    return _read(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=256)  # lists of choices are asked for again and again
+def _read(path: Path, changed: int, size: int) -> Mapping[str, Any]:
+    try:
+        import yaml
+    except ImportError as error:
+        raise Unavailable(
+            f"{path.name} is a YAML file, and pyyaml is not installed: pip install pyyaml"
+        ) from error
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOption(f"{path} cannot be read as UTF-8 text: {error}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: 2001-99-99
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error) or "it is nested too deeply"
+        raise BadOption(
+            f"{path}{where}: this is no valid YAML: {problem}. A text with a colon, a # or quotes "
+            "in it goes behind a | on lines of its own, which begin with two blanks."
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise BadOption(f"{path}: write names with values, one a line, as in title: My target.")
+    return found
+
+
+class Fields:
+    """The fields of a mapping in a file, taken one by one. ``end`` refuses what nobody took, such
+    as a misspelt name. Every method raises ``BadOption``."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any], within: str = ""):
+        self._path, self._within = path, within
+        self._values = dict(values)
+        self._taken: set[str] = set()
+
+    def has(self, name: str) -> bool:
+        return name in self._values
+
+    def fail(self, name: str, problem: str) -> BadOption:
+        """The error about a field."""
+        return BadOption(f"{self._path}: {self._within}{name} {problem}")
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text without blanks around it; without a default one has to be there."""
+        value = self._take(name, default)
+        if value is None:
+            raise self.fail(name, "is missing: write it as a text.")
+        if not isinstance(value, str):
+            kind = f"what YAML takes for {value!r}"
+            raise self.fail(name, f'is no text, but {kind}: put it into "quotes".')
+        if not value.strip() and default is None:
+            raise self.fail(name, "is empty: write it as a text.")
+        return value.strip()
+
+    def choice(self, name: str, options: Collection[str], default: str) -> str:
+        value = self.text(name, default)
+        if value not in options:
+            raise self.fail(name, f"is {value!r}. Choose one of: {', '.join(options)}.")
+        return value
+
+    def number(self, name: str, low: float, high: float, default: float) -> float:
+        value = self._take(name, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.fail(name, f"is {value!r}; write a number of {low:g} to {high:g}.")
+        if not low <= value <= high:
+            raise self.fail(name, f"is {value}; it may be {low:g} to {high:g}.")
+        return value
+
+    def whole(self, name: str, low: int, high: int, default: int) -> int:
+        value = self.number(name, low, high, default)
+        if value != int(value):
+            raise self.fail(name, f"is {value}; write a whole number.")
+        return int(value)
+
+    def flag(self, name: str) -> bool | None:
+        """True or False; None where it is not there."""
+        value = self._take(name, None)
+        if value is not None and not isinstance(value, bool):
+            raise self.fail(name, f"is {value!r}; write true or false.")
+        return value
+
+    def mapping(self, name: str) -> Fields:
+        """Fields below a name; none where it is not there."""
+        value = self._take(name, {})
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise self.fail(name, "has to have names with values below it, two blanks further in.")
+        return Fields(self._path, value, f"{self._within}{name}: ")
+
+    def end(self) -> None:
+        """Refuses the fields that were not taken."""
+        for name in self._values.keys() - self._taken:
+            near = difflib.get_close_matches(name, self._taken, 1)
+            advice = f"Did you mean {near[0]}?" if near else f"There are: {self._names()}."
+            raise self.fail(name, f"is no field that is known here. {advice}")
+
+    def _names(self) -> str:
+        return ", ".join(sorted(self._taken))
+
+    def _take(self, name: str, default: Any) -> Any:
+        self._taken.add(name)
+        value = self._values.get(name)
+        return default if value is None else value

@@ -1,0 +1,54 @@
+"""The prompt command, with a scripted model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from qwen_vl_suite.qwenvl.cli.main import main
+
+PICTURES = Path(__file__).resolve().parents[3] / "example_workflows" / "pictures"
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_line_an_idea(model, capsys):
+    backend = model("A cat.", "A dog.")
+    assert main(["prompt", "cat", "{dog}", "--target", "flux2", "--json", "--top-k", "7"]) == 0
+    first, second = rows(capsys)
+    assert (first["prompt"], second["prompt"], second["idea"]) == ("A cat.", "A dog.", "dog")
+    assert backend.batches == [2] and backend.requests[0].sampling.top_k == 7
+
+
+def test_pictures_pair_with_ideas_or_go_together(model, capsys):
+    one, two = str(PICTURES / "shapes.png"), str(PICTURES / "sign.png")
+    backend = model("Red.")
+    assert main(["prompt", "red", "--image", one, "--image", two, "--json"]) == 0
+    assert [row["images"] for row in rows(capsys)] == [[one], [two]]
+    assert main(["prompt", "red", "--image", one, "--image", two, "--together"]) == 0
+    assert capsys.readouterr().out == "Red.\n" and len(backend.requests[-1].images) == 2
+    assert main(["prompt", "a", "b", "c", "--image", one, "--image", two]) == 2
+    assert "3 ideas do not pair with 2 images" in capsys.readouterr().err
+
+
+def test_one_picture_that_cannot_be_read_costs_only_its_own(model, capsys):
+    model("Red.")
+    paths = ["--image", str(PICTURES / "shapes.png"), "--image", "absent.png"]
+    assert main(["prompt", *paths, "--json"]) == 1
+    good, bad = rows(capsys)
+    assert good["prompt"] == "Red." and "absent.png" in bad["error"]
+
+
+def test_users_targets(model, capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text("title: T\nsource: me\nsystem: Be brief.\n")
+    backend = model("A cat.")
+    folder = ["--targets-folder", str(tmp_path)]
+    assert main(["prompt", "cat", "--target", "mine", *folder]) == 0
+    assert backend.requests[0].system == "Be brief."
+    assert main(["prompt", "--list-targets", *folder]) == 0
+    assert "mine  T" in capsys.readouterr().out
+    assert main(["prompt", "cat", "--target", "mime"]) == 2
+    assert "no target 'mime'" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""Words of prompts: choices by seed, words that stand in a text, lengths, ratios."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from qwen_vl_suite.qwenvl.prompt_writing import choose, listed
+from qwen_vl_suite.qwenvl.prompt_writing.length import count, estimate
+from qwen_vl_suite.qwenvl.prompt_writing.ratios import followed, ratio_of, size_of
+from qwen_vl_suite.qwenvl.prompt_writing.wishes import stands_in
+
+
+def test_choices_are_drawn_by_the_seed() -> None:
+    text = "a {red|blue|{light|dark} green} hat on a {mat|}"
+    drawn = {choose(text, seed) for seed in range(100)}
+    colours = ("red", "blue", "light green", "dark green")
+    assert drawn == {f"a {colour} hat on a {mat}" for colour in colours for mat in ("mat", "")}
+    assert choose(text, 5) == choose(text, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        (r"\{a\|b\} {only}", "{a|b} only"),
+        ("a // not this\nb /* nor\nthis */ c", "a \nb  c"),
+        ("see https://example.org", "see https://example.org"),
+        ("a} b|c {open", "a} b|c open"),
+        ("", ""),
+    ],
+)
+def test_escapes_comments_and_lone_braces(text: str, plain: str) -> None:
+    assert choose(text, 0) == plain
+
+
+@pytest.mark.parametrize(
+    ("phrase", "text", "stands"),
+    [
+        ("hat", "A Hat.", True),
+        ("hat", "What is that?", False),
+        ("red hat", "a red\n hat", True),
+        ("long hair", "long_hair, smile", True),
+        ("猫", "一只猫坐着", True),
+        ("hat", "一顶hat。", True),
+        ("f/1.8", "at f/1.8, wide", True),
+        ("C++", "C++", True),
+        ("Bär", "ein Bär", True),
+        ("Bär", "Bären", False),
+    ],
+)
+def test_words_are_found_as_whole_words(phrase: str, text: str, stands: bool) -> None:
+    assert stands_in(phrase, text) is stands
+
+
+def test_plurals_count_where_asked_for() -> None:
+    assert not stands_in("dog", "two dogs") and stands_in("dog", "two dogs", plural=True)
+    assert stands_in("box", "boxes", plural=True) and not stands_in("do", "dog", plural=True)
+
+
+def test_lists_of_words() -> None:
+    assert listed(' "red hat", Mat，\n帽子, mat,, ') == ("red hat", "Mat", "帽子")
+
+
+def test_lengths_are_estimated_and_said_to_be() -> None:
+    assert str(count("a red hat", "clip", {})) == "about 3 CLIP tokens (estimated)"
+    assert estimate("红色帽子") == 4 and estimate("a, b. 12") == 6
+    missing = count("a red hat", "t5", {"t5": Path("/nowhere")})
+    assert not missing.is_exact and missing.tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [("16:9", 16 / 9), (" 3 : 4 ", 0.75), ("2.35:1", 2.35), ("9:0", None), ("wide", None),
+     ("1000:1", None), ("-1:2", None)],
+)  # fmt: skip
+def test_ratios(text: str, ratio: float | None) -> None:
+    assert ratio_of(text) == ratio
+
+
+def test_ratios_of_pictures_and_sizes() -> None:
+    assert followed("<image2>", [(10, 10), (10, 20)]) == 2
+    assert followed("<image3>", [(10, 10)]) is None and followed("it", [(10, 10)]) is None
+    assert size_of(1.0, 1 << 20, 32) == (1024, 1024) and size_of(200, 4096, 64)[0] == 64
