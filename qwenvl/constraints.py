@@ -133,6 +133,20 @@ def from_items(keys: Mapping[str, Sequence[int]], strict: str) -> Constraint | N
     return Constraint("lark", source.replace("NUMBERS", " | ".join(numbers)), opening)
 
 
+def from_events(strict: str) -> Constraint | None:
+    """JSON as the models write what happens in a video, bare or in a fence. ``strict`` as of
+    ``from_items``: ``auto`` is JSON of any form, ``on`` a list of objects of exactly ``start_time``
+    and ``end_time`` as ``mm:ss.ff``, and ``description``."""
+    if strict not in STRICT:
+        raise BadOption(f"There is no strict {strict!r}. Choose one of {', '.join(STRICT)}.")
+    if strict == "off":
+        return None
+    if strict == "on":
+        return Constraint("lark", _EVENTS)
+    source = (_ANY_FORM + _COMMON).replace("numbers | ", "").replace("numbers: NUMBERS", "")
+    return Constraint("lark", source, (*_JSON_OPENINGS, "{\n", '["', "[["))
+
+
 STRICT = ("auto", "on", "off")
 """Whether answers are held to the form that their reader expects, see ``from_items``."""
 
@@ -143,6 +157,15 @@ start: "```json" S list S "```" | list
 list: "[" S (item ("," S item)* S)? "]"
 item: "{" S (member "," S)* numbers ("," S member)* S "}"
 member: KEY ":" " "? scalar
+"""
+_EVENTS = r"""
+start: "```json" S list S "```" | list
+list: "[" S (event ("," S event)* S)? "]"
+event: "{" S "\"start_time\":" " "? TIME "," S "\"end_time\":" " "? TIME "," S description S "}"
+description: "\"description\":" " "? WORDS
+TIME: /"[0-9]{2,3}:[0-5][0-9](\.[0-9]{1,2})?"/
+WORDS: /"([^"\\\x00-\x1f]|\\["\\\/bfnrt]){1,400}"/
+S: /(\n[ \t]{0,16}| )?/
 """
 _ANY_FORM = r"""
 start: ("```json" S (list | object) S "```" | list | object) REST

@@ -362,6 +362,19 @@ class Cuboid:
 
 
 @dataclass(frozen=True)
+class Event:
+    """What happens in a video from ``start`` to ``end``, seconds from its beginning; both are the
+    same of a moment. ``label`` is always valid Unicode."""
+
+    start: float
+    end: float
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", well_formed(self.label))
+
+
+@dataclass(frozen=True)
 class Result:
     """A parsed reply. ``text`` is for people, ``data`` for programs (parsed JSON, document blocks,
     ...). No boxes means that nothing was found; an unreadable reply raises
@@ -370,7 +383,7 @@ class Result:
     should know about this answer, a sentence each (it was cut at ``max_new_tokens``; boxes
     reached outside the picture). ``reply``: the model's own words; ``tokens``: these, token by
     token, where log-probabilities were asked for. ``cuboids``: boxes in space; ``boxes`` are then
-    the rectangles around them."""
+    the rectangles around them. ``events``: of a video, within its length."""
 
     text: str
     boxes: tuple[Box, ...] = ()
@@ -383,6 +396,7 @@ class Result:
     reply: str = ""
     tokens: tuple[Token, ...] = ()
     cuboids: tuple[Cuboid, ...] = ()
+    events: tuple[Event, ...] = ()
 
     @property
     def is_complete(self) -> bool:

@@ -240,6 +240,37 @@ def test_any_list_of_boxes_fits(
     assert matcher.possible(ids) == ids
 
 
+TIMED = (
+    '{"start_time": "00:01.50", "end_time": "00:02.00", "description": "a cat"}',
+    '{\n    "00:23.00 - 00:48.00": "trim the \\"fat\\"",\n    "01:40 - 02:02": "stir"\n}',
+    '{"events": [{"start": 0.5, "end": 2, "label": null}]}',
+    '[[0, 5.2, "a cat"]]',
+    "[00:12] A cat [or a dog] leaves.",
+)
+
+
+@pytest.mark.parametrize(
+    ("strict", "reply"),
+    [
+        *(("auto", reply) for reply in TIMED),
+        ("auto", f"Events:\n```json\n[\n\t{TIMED[0]}\n]\n```\nThat is all."),
+        ("on", f"```json\n[\n  {TIMED[0]}, {TIMED[0]}\n]\n```"),
+        ("on", "[]"),
+    ],
+)
+def test_events_in_their_usual_form_stay_as_they_are(
+    strict: str, reply: str, backend: Callable[..., LocalBackend]
+) -> None:
+    template = backend("qwen3_vl").chat_template
+    ids = template.tokenizer.encode(reply, add_special_tokens=False)
+    form = constraints.from_events(strict)
+    matcher, words = grammars.matcher(form, template, 400), torch.empty(100, dtype=torch.int32)
+    for count, token in enumerate([*ids, min(template.eos_ids)]):
+        matcher.follow(ids[:count])
+        matcher.fill(words)
+        assert words[token // 32] >> (token % 32) & 1, template.decode(ids[: count + 1])
+
+
 @pytest.mark.parametrize(
     ("begun", "refused"),
     [
