@@ -12,13 +12,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .errors import UnsupportedModel
+from .errors import UnsuitableModel, UnsupportedModel
 from .types import Family, Hearing, Sampling
 
 _INSTRUCT = Sampling(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5)
 _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
 # The older generations ship with temperatures of 0.01 and less, which is greedy in effect.
 _QWEN2 = Sampling()
+_THINKING_TEXT = Sampling(temperature=1.0, top_p=0.95, top_k=20, presence_penalty=1.5)
+_TEXT = Sampling(temperature=0.7, top_p=0.8, top_k=20)
 
 _QWEN2_VL = Family(
     "qwen2_vl",
@@ -64,6 +66,9 @@ _QWEN3_VL = Family(
     sampling=_INSTRUCT,
     thinking_sampling=_THINKING,
     pixel_bounds=(64 * 32**2, 16_384 * 32**2),
+    text_sampling=Sampling(temperature=1.0, top_k=40, presence_penalty=2.0),
+    text_thinking_sampling=_THINKING_TEXT,
+    yarn=(3.0, 262_144),
 )
 _QWEN3_OMNI = dataclasses.replace(
     _QWEN3_VL,
@@ -82,6 +87,9 @@ _QWEN3_OMNI = dataclasses.replace(
         per_second=13,
         interleaved=0.0,
     ),
+    text_sampling=None,
+    text_thinking_sampling=None,
+    yarn=None,
 )
 _QWEN3_5 = dataclasses.replace(
     _QWEN3_VL,
@@ -90,6 +98,38 @@ _QWEN3_5 = dataclasses.replace(
     since="5.20",
     tool_calls="xml",
     mtp_prefix="mtp.",
+    text_sampling=None,
+    yarn=(4.0, 262_144),
+)
+# Text alone: qwen2 is also QwQ, QwenLong-L1 and the distillations of DeepSeek-R1.
+_QWEN2_TEXT = Family(
+    "qwen2",
+    "Qwen2.5 text",
+    coordinates="relative",
+    patch_factor=28,
+    since="4.57",
+    sampling=_TEXT,
+    thinking_sampling=_THINKING,
+    pixel_bounds=_QWEN2_VL.pixel_bounds,
+    transformers_class="AutoModelForCausalLM",
+    towers=(),
+    kept_whole=("lm_head", "embed_tokens"),
+    yarn=(4.0, 32_768),
+    notes="Reads text only.",
+)
+_QWEN3_TEXT = dataclasses.replace(
+    _QWEN2_TEXT, model_type="qwen3", title="Qwen3 text", leaves_thought_open=True
+)
+_QWEN3_5_TEXT = dataclasses.replace(
+    _QWEN2_TEXT,
+    model_type="qwen3_5_text",
+    title="Qwen3.5 text",
+    since="5.20",
+    sampling=_INSTRUCT,
+    thinking_sampling=_THINKING_TEXT,
+    tool_calls="xml",
+    mtp_prefix="mtp.",
+    yarn=_QWEN3_5.yarn,
 )
 
 
@@ -103,7 +143,11 @@ def _rows() -> Iterator[Family]:
     )
     yield _QWEN2_VL
     yield dataclasses.replace(
-        _QWEN2_VL, model_type="qwen2_5_vl", title="Qwen2.5-VL", coordinates="absolute"
+        _QWEN2_VL,
+        model_type="qwen2_5_vl",
+        title="Qwen2.5-VL",
+        coordinates="absolute",
+        yarn=(4.0, 32_768),
     )
     yield _QWEN2_5_OMNI
     yield dataclasses.replace(
@@ -137,7 +181,17 @@ def _rows() -> Iterator[Family]:
         not_loaded=("mtp.",),  # a head of another form than that of Qwen3.5
         buffers=(*_QWEN3_VL.buffers, "layer_multipliers", "heads_offsets", "heads_vocab_sizes"),
         scheduler_verified=False,
+        text_sampling=None,
+        text_thinking_sampling=None,
+        yarn=None,
         notes="Its sparse attention keeps a cache that the batch scheduler does not know.",
+    )
+    yield _QWEN2_TEXT
+    yield _QWEN3_TEXT
+    yield dataclasses.replace(_QWEN3_TEXT, model_type="qwen3_moe", title="Qwen3 MoE text")
+    yield _QWEN3_5_TEXT
+    yield dataclasses.replace(
+        _QWEN3_5_TEXT, model_type="qwen3_5_moe_text", title="Qwen3.5 MoE text"
     )
 
 
@@ -160,8 +214,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
     A Qwen ``model_type`` without a row gets the row of a family that its config nests, or else the
     default row, under its own name, if its config has a vision tower; ``is_default`` tells. Raises
-    ``UnsupportedModel`` if there is no ``model_type``, no vision tower, or the model is another
-    maker's.
+    ``UnsupportedModel`` if there is no ``model_type``, neither a row nor a vision tower, or the
+    model is another maker's.
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
@@ -181,14 +235,36 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
 
 def model_config(config: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
-    """The vision-language model's own section of a ``config.json``: in Omni models the thinker's,
-    else all of it."""
+    """The model's own section of a ``config.json``: in Omni models the thinker's, else all of
+    it."""
     return _section(config, family.config_section) or config
 
 
 def weights_beside(family: Family) -> tuple[str, ...]:
     """Name prefixes of the weights that a checkpoint may hold beside the model itself."""
     return (*family.not_loaded, family.mtp_prefix) if family.mtp_prefix else family.not_loaded
+
+
+def free_text_sampling(family: Family, thinks: bool, text_only: bool) -> Sampling:
+    """The makers' values for free text of a model of ``family``. ``thinks``: it begins with a
+    thought; ``text_only``: nothing is shown to it."""
+    if thinks:
+        return (text_only and family.text_thinking_sampling) or family.thinking_sampling
+    return (text_only and family.text_sampling) or family.sampling
+
+
+_TEXT_ONLY = tuple(name for name, row in FAMILIES.items() if not row.sees)
+
+
+def check_sees(family: Family, name: str) -> None:
+    """Raises ``UnsuitableModel`` where the model ``name`` of ``family`` reads text only."""
+    if not family.sees:
+        raise UnsuitableModel(
+            f"{name} ({family.title}) reads text only: it has no vision tower, so it cannot be "
+            "shown pictures, videos or sounds. It can write prompts from an idea (Qwen-VL Prompt) "
+            "and talk (Qwen-VL Chat) without them. Choose a vision-language model here, such as "
+            "Qwen3-VL-4B-Instruct."
+        )
 
 
 def is_default(family: Family) -> bool:
@@ -223,7 +299,7 @@ def _refusal(model_type: str, config: Mapping[str, Any]) -> str:
         takes = "sound and text" if _section(config, "audio_config") else "text only"
         return (
             f"model_type {model_type!r} has no vision tower in its config.json: it takes {takes}. "
-            f"{advice}"
+            f"{advice} Of models that read text only these are known: {', '.join(_TEXT_ONLY)}."
         )
     if model_type.startswith("qwen"):
         return f"model_type {model_type!r} takes pictures in a way that is not known here. {advice}"

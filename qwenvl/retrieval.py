@@ -54,6 +54,9 @@ RETRIEVAL: tuple[Retrieval, ...] = (
     ),
 )
 
+_TEXT_ONLY = {"qwen3-reranker": "reranker", "qwen3-embedding": "embedding"}
+"""Kinds by the names of checkpoints that compare texts with texts alone."""
+
 _MODULES = {"Pooling": "embedding", "LogitScore": "reranker", "CausalScoreHead": "reranker"}
 """Kinds by the modules of sentence-transformers that only such models have."""
 
@@ -73,14 +76,21 @@ def as_retrieval(
     """``family``, with its ``retrieval`` where the files of a checkpoint say that it is such a
     model. ``checkpoint``: the folder's name; ``classes``: names of classes in ``config.json``;
     ``modules``: those of sentence-transformers. Raises ``UnsupportedModel`` for one whose prompts
-    are not known."""
+    are not known, or that reads text only."""
     found = _known(family, checkpoint, classes)
     kinds = {kind for module, kind in _MODULES.items() if module in modules}
+    kinds |= {kind for name, kind in _TEXT_ONLY.items() if _is_named(checkpoint, (name,))}
     if found is None and any(name.endswith(_CLASSIFIER) for name in classes):
         kinds.add("reranker")
         rows = []
     else:
         rows = [row for row in RETRIEVAL if _is_tuned_from(row, family) and row.kind in kinds]
+    if found is None and kinds and not family.sees:
+        raise UnsupportedModel(
+            f"{checkpoint} ({family.title}) compares texts with one another and writes nothing. "
+            "Here pictures are compared with a text (Qwen-VL Score), which it cannot see. Choose "
+            "Qwen3-VL-Reranker or Qwen3-VL-Embedding for that."
+        )
     if found is None and kinds and not rows:
         kind = min(kinds)
         raise UnsupportedModel(
@@ -93,12 +103,16 @@ def as_retrieval(
 
 def _known(family: Family, checkpoint: str, classes: Collection[str]) -> Retrieval | None:
     for row in RETRIEVAL:
-        words = "|".join(map(re.escape, row.names))
-        is_named = re.search(rf"(?<![a-z0-9])(?:{words})(?![a-z0-9])", checkpoint.lower())
         has_class = row.classes and any(name.startswith(row.classes) for name in classes)
-        if _is_tuned_from(row, family) and (is_named or has_class):
+        if _is_tuned_from(row, family) and (_is_named(checkpoint, row.names) or has_class):
             return row
     return None
+
+
+def _is_named(checkpoint: str, names: Collection[str]) -> bool:
+    """Whether one of ``names``, in lower case, stands in the checkpoint's as whole words."""
+    words = "|".join(map(re.escape, names))
+    return bool(re.search(rf"(?<![a-z0-9])(?:{words})(?![a-z0-9])", checkpoint.lower()))
 
 
 def _is_tuned_from(row: Retrieval, family: Family) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backends.base import Backend
 from .errors import BadImage, BadOption, QwenVLError, UnreadableReply
+from .families import free_text_sampling
 from .observer import Observer, PartialObserver
 from .query import Query
 from .rounds import Answer, Course, RoundObserver
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def sampling_for(backend: Backend, task: Task, thinking: bool | None = None) -> Sampling:
-    """The default sampling for ``task``.
+def sampling_for(
+    backend: Backend, task: Task, thinking: bool | None = None, text_only: bool = False
+) -> Sampling:
+    """The default sampling for ``task``. ``text_only``: nothing is shown to the model.
 
     OCR and grounding are greedy without penalties. Free text uses the model makers' values for the
     family; so does any reply that begins with thinking, since greedy thinking tends to loop. Where
     the task has values of its own, they go before both.
     """
-    if will_think(backend, task, thinking):
-        base = backend.family.thinking_sampling
-    else:
-        base = Sampling() if task.greedy else backend.family.sampling
+    thinks = will_think(backend, task, thinking)
+    own = Sampling() if task.greedy and not thinks else None
+    base = own or free_text_sampling(backend.family, thinks, text_only)
     return dataclasses.replace(base, **{"max_new_tokens": task.max_new_tokens, **task.sampling})
 
 
@@ -247,7 +249,8 @@ def _expected_size(backend: Backend, query: Query, at: int = 0) -> Size:
 
 
 def _sampling(backend: Backend, query: Query) -> Sampling:
-    return query.sampling or sampling_for(backend, query.task, query.thinking)
+    text_only = query.picture is None
+    return query.sampling or sampling_for(backend, query.task, query.thinking, text_only)
 
 
 def _parse(backend: Backend, query: Query, response: Response) -> Result:

@@ -42,7 +42,8 @@ class LocalSpec:
     ``auto``, a torch device such as ``cuda:1``, or ``split``: all CUDA devices, each with a part
     of the model. ``trust_remote_code`` runs Python code that comes with the checkpoint; off unless
     the user turned it on. ``optimize``: ``auto``, or ``off`` for transformers' own ``generate`` on
-    the model as it comes.
+    the model as it comes. ``yarn``: the factor by which YaRN stretches the model's context (see
+    ``Family.yarn``); 1 leaves it as it is.
     """
 
     checkpoint: str
@@ -52,6 +53,7 @@ class LocalSpec:
     device: str = "auto"
     trust_remote_code: bool = False
     optimize: str = "auto"
+    yarn: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -466,11 +468,17 @@ class Family:
     ``transformers_class``: None lets ``AutoModelForImageTextToText`` choose. ``config_section``:
     where in ``config.json`` the vision-language model's own config lies, empty where that is all
     of it (see ``families.model_config``). ``sampling`` and ``thinking_sampling``: the model
-    makers' values for free text about pictures. Whether a checkpoint thinks is decided by its chat
-    template, not by its family. ``is_original``: Qwen-VL of 2023, which ran only through Python
-    code of its own: its replies can be read, the model cannot be loaded. ``scheduler_verified``:
-    whether the batch scheduler was tested on this architecture against the library's own
-    ``generate``.
+    makers' values for free text about pictures; ``text_sampling`` and ``text_thinking_sampling``:
+    for requests without any, where they are others. Whether a checkpoint thinks is decided by its
+    chat template, not by its family. ``is_original``: Qwen-VL of 2023, which ran only through
+    Python code of its own: its replies can be read, the model cannot be loaded.
+    ``scheduler_verified``: whether the batch scheduler was tested on this architecture against the
+    library's own ``generate``. ``yarn``: the largest factor by which the makers' cards stretch the
+    context with YaRN (Peng et al. 2023), and the length in tokens that it stretches; None where
+    they give none.
+
+    ``leaves_thought_open``: its templates turn thinking off by an empty thought and on by nothing:
+    the model begins its answer with the tag of a thought.
 
     Pictures: ``patch_factor`` is the side in pixels of the square that becomes one token (patch
     times merge); ``pixel_bounds`` the least and the most pixels that the makers' checkpoints show
@@ -480,11 +488,12 @@ class Family:
     Replies: ``coordinates`` is their coordinate space, ``box_scale`` what each side of the picture
     measures in a ``relative`` one. ``tool_calls``: the form of their tool calls.
 
-    Weights: ``towers`` are the modules that encode media; ``kept_whole`` those that quantization
-    leaves as they are, by the last part of their names. ``not_loaded`` are name prefixes of
-    weights beside the model that is loaded (a speaking half); ``mtp_prefix`` that of a head for
-    multi-token prediction, empty where checkpoints have none that can be used. ``buffers``: name
-    suffixes of tensors that are no weights and may be integers in a plain checkpoint.
+    Weights: ``towers`` are the modules that encode media, none in models that read text only;
+    ``kept_whole`` those that quantization leaves as they are, by the last part of their names.
+    ``not_loaded`` are name prefixes of weights beside the model that is loaded (a speaking half);
+    ``mtp_prefix`` that of a head for multi-token prediction, empty where checkpoints have none that
+    can be used. ``buffers``: name suffixes of tensors that are no weights and may be integers in a
+    plain checkpoint.
 
     ``retrieval``: what a fine-tune of the family is asked that compares texts with pictures and
     writes nothing; None of models that write. ``hearing``: how it hears sounds; None of models
@@ -518,6 +527,15 @@ class Family:
     scheduler_verified: bool = True
     retrieval: Retrieval | None = None
     hearing: Hearing | None = None
+    text_sampling: Sampling | None = None
+    text_thinking_sampling: Sampling | None = None
+    yarn: tuple[float, int] | None = None
+    leaves_thought_open: bool = False
+
+    @property
+    def sees(self) -> bool:
+        """Whether its models can be shown pictures; else they read text only."""
+        return bool(self.towers)
 
 
 @dataclass(frozen=True)

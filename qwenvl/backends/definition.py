@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Definition:
-    """A checkpoint but for its weights. ``context_length``: of the model, in tokens (None:
-    unknown). ``plain_reason``: see ``architecture.plain_reason``."""
+    """A checkpoint but for its weights. ``image_processor``: of a model that reads text only, one
+    that is never asked. ``context_length``: of the model, in tokens (None: unknown).
+    ``plain_reason``: see ``architecture.plain_reason``."""
 
     chat_template: ChatTemplate
     family: Family
@@ -52,7 +53,7 @@ def read_definition(path: Path, spec: LocalSpec) -> Definition:
     definition = Definition(
         chat_template=ChatTemplate.load(path, family, spec.trust_remote_code),
         family=family,
-        image_processor=load_image_processor(path),
+        image_processor=load_image_processor(path) if family.sees else ImageProcessor(),
         context_length=context_length(model_config(config, family)),
         plain_reason=reason,
     )

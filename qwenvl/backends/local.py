@@ -17,7 +17,8 @@ import torch
 
 from ..checkpoints import inspection
 from ..checkpoints.files import readable_size
-from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError
+from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError, UnsuitableModel
+from ..families import check_sees
 from ..inference import fast_path_check
 from ..inference.constraints import matcher
 from ..inference.fast_path_check import FastPathCheck
@@ -370,7 +371,7 @@ class LocalBackend:
         for index, request in enumerate(requests):
             try:
                 prompts[index] = self.prompt(request)
-            except (BadOption, BadImage) as error:
+            except (BadOption, BadImage, UnsuitableModel) as error:
                 refused[index] = error
         if refused and not prompts:
             raise refused[0]
@@ -381,7 +382,10 @@ class LocalBackend:
 
     def prompt(self, request: Request) -> Prompt:
         """Raises ``BadOption`` and ``BadImage``, see ``Prompt``; and where the request's constraint
-        cannot be enforced, see ``constraints.matcher``."""
+        cannot be enforced, see ``constraints.matcher``; ``UnsuitableModel`` for pictures that the
+        model cannot be shown."""
+        if request.media:
+            check_sees(self.family, self.name)
         if request.constraint:
             matcher(request.constraint, self.chat_template, request.sampling.max_new_tokens)
         return Prompt(request, self.chat_template, self.image_processor, self.context_length)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..backends.base import Backend
 from ..errors import BadOption
+from ..families import free_text_sampling
 from ..observer import Observer, Relay
 from ..run import end_notes
 from ..types import Request, Response, Sampling
@@ -80,17 +81,18 @@ def ask_all(backend: Backend, asks: Sequence[Ask], observer: Observer | None = N
     ]
 
 
-def sampling_of(backend: Backend, ask: Ask) -> Sampling:
-    """The model makers' values for free text, or for thinking, with those of the user."""
-    thinks = backend.thinks(ask.thinking)
-    own = backend.family.thinking_sampling if thinks else backend.family.sampling
+def sampling_of(backend: Backend, ask: Ask, text_only: bool = False) -> Sampling:
+    """The model makers' values for free text, or for thinking, with those of the user.
+    ``text_only``: nothing is shown in the whole conversation."""
+    own = free_text_sampling(backend.family, backend.thinks(ask.thinking), text_only)
     return dataclasses.replace(own, **{"max_new_tokens": MAX_NEW_TOKENS, **ask.sampling})
 
 
 def _request(backend: Backend, ask: Ask) -> Request:
+    messages = ask.conversation.messages(ask.turn, backend)
     return Request(
-        ask.conversation.messages(ask.turn, backend),
-        sampling=sampling_of(backend, ask),
+        messages,
+        sampling=sampling_of(backend, ask, not Request(messages).media),
         min_pixels=ask.min_pixels,
         max_pixels=ask.max_pixels,
         thinking=ask.thinking,

@@ -4,7 +4,7 @@ before weights are read. Standard library only."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ _MERGE_SIZE = 2  # of every family
 _MAX_SIZE = 1024  # of the settings in _SIZES; real ones are below 20
 _BOUNDS = (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
 _MOMENTS = ("image_mean", "image_std")
+_Check = Callable[[Mapping[str, Any], Mapping[str, Any]], str]
 
 
 def find_faults(
@@ -36,9 +37,11 @@ def find_faults(
     found = {"config.json": _check_config(config, family)}
     own = model_config(config, family)
     known = {**own, "vision_config": {**_default_sizes(family), **_section(own, "vision_config")}}
-    checks = {"generation_config.json": _check_generation, PROCESSORS[0]: _check_image_processor}
-    if PROCESSORS[0] not in sizes:
-        checks[PROCESSORS[1]] = _check_processor
+    checks: dict[str, _Check] = {"generation_config.json": _check_generation}
+    if family.sees:
+        checks[PROCESSORS[0]] = _check_image_processor
+        if PROCESSORS[0] not in sizes:
+            checks[PROCESSORS[1]] = _check_processor
     for name, check in checks.items():
         if name not in sizes:  # a needed one that is missing is reported by ``integrity``
             continue

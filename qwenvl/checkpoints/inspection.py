@@ -32,10 +32,10 @@ class Checkpoint:
     """One inspected folder.
 
     ``name``: its path below the model root, with ``/``. ``family`` is None where ``config.json``
-    cannot be read or names no vision-language model. ``nbytes``: size of the weight files present.
+    cannot be read or names no model that is run here. ``nbytes``: size of the weight files present.
     ``problem`` is empty for a checkpoint that can be loaded, and else says what is wrong.
     ``missing``: files that a download would have to fetch (absent, cut off or unreadable).
-    ``is_foreign``: sound as far as can be told, but a text-only model or another maker's.
+    ``is_foreign``: sound as far as can be told, but another maker's model or one for sound alone.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Checkpoint:
 
 
 def scan(roots: Iterable[str | Path]) -> list[Checkpoint]:
-    """Every vision-language checkpoint in ``root/<name>`` and ``root/<group>/<name>``.
+    """Every checkpoint that is run here in ``root/<name>`` and ``root/<group>/<name>``.
 
     Incomplete ones, adapters, those in other formats and folders that cannot be read are listed
     with their ``problem``; other models (``is_foreign``) are not listed. Where two roots hold the

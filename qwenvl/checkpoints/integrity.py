@@ -134,8 +134,8 @@ def find_faults(
     if not _has_tokenizer(sizes):
         faults["tokenizer.json"] = _absent("tokenizer.json", sizes)
     # The first generation keeps its image settings in config.json.
-    is_original = family is not None and family.is_original
-    if not is_original and not any(file in sizes for file in PROCESSORS):
+    needs_none = family is not None and (family.is_original or not family.sees)
+    if not needs_none and not any(file in sizes for file in PROCESSORS):
         faults[PROCESSORS[0]] = _absent(PROCESSORS[0], sizes)
     for file in ("tokenizer.json", "vocab.json", "tokenizer_config.json", *PROCESSORS):
         if file in sizes and (what := _truncation(folder / file)):

@@ -113,11 +113,12 @@ def _order(options: argparse.Namespace, target: Target, one: _Wanted, folder: Pa
 def _query(backend: Backend, order: Order, one: _Wanted, options: argparse.Namespace) -> Any:
     from .. import run
 
+    own = run.sampling_for(backend, order.task, options.thinking, not one.pictures)
     return run.Query(
         order.task,
         one.pictures[0] if one.pictures else None,
         system=options.system,
-        sampling=sampling_of(options, run.sampling_for(backend, order.task, options.thinking)),
+        sampling=sampling_of(options, own),
         min_pixels=options.min_pixels or None,
         max_pixels=options.max_pixels or None,
         thinking=options.thinking,

@@ -241,13 +241,13 @@ class _Silent(Observer):
 
 
 def _endless_prompt(loaded: LoadedModel) -> Prompt:
-    """About a small picture, with an answer that no end token ends."""
+    """About a small picture, where the model sees, with an answer that no end token ends."""
     template = copy.copy(loaded.chat_template)
     template.eos_ids = frozenset()
     side = 4 * loaded.image_processor.factor
     ramp = torch.linspace(0, 255, side).to(torch.uint8).expand(3, side, side)
     request = Request.ask(
-        (ramp,),
+        (ramp,) if loaded.family.sees else (),
         "Describe this picture.",
         sampling=Sampling(CHECKED_TOKENS, max_thinking_tokens=CHECKED_TOKENS),
         min_pixels=side**2,

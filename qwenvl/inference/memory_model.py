@@ -106,7 +106,7 @@ class MemoryModel:
     @classmethod
     def from_model(cls, model: Any) -> MemoryModel:
         """Counted from the shapes in a loaded model's config."""
-        text, vision = model.config.get_text_config(), model.config.vision_config
+        text, vision = model.config.get_text_config(), getattr(model.config, "vision_config", None)
         size = model.dtype.itemsize
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
@@ -124,7 +124,7 @@ class MemoryModel:
             mask=1 + size,
             # Without a fused kernel: every head's, in float32 too, and a mask for all.
             scores=1 + size + text.num_attention_heads * (size + 8) if eager else 0,
-            vision=vision.spatial_merge_size**2 * _patch_bytes(vision, size),
+            vision=vision.spatial_merge_size**2 * _patch_bytes(vision, size) if vision else 0,
             features=text.hidden_size * size * (1 + len(_deepstack_layers(vision))),
             logits=text.vocab_size * (size + 3 * torch.float32.itemsize),
         )
@@ -156,7 +156,8 @@ def _delta_rule_bytes(text: Any, size: int) -> int:
 
 
 def _deepstack_layers(vision: Any) -> Sequence[int]:
-    """Layers of the vision tower whose features go into the language model too (Qwen3-VL)."""
+    """Layers of the vision tower, if there is one, whose features go into the language model too
+    (Qwen3-VL)."""
     return getattr(vision, "deepstack_visual_indexes", None) or ()
 
 

@@ -20,7 +20,7 @@ from ..media.spans import Span
 from ..models.attention import without_cudnn
 from ..models.patches import patch_embedding
 from .kv_cache import SlotCache, cache_argument, linear_states
-from .mrope import rope_positions
+from .mrope import has_axes, rope_positions
 from .vision_encoder import ImageInput, VisionEncoder
 
 
@@ -70,6 +70,7 @@ class ModelRunner:
         self._vision_encoder = VisionEncoder(model)
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._text_config = model.config.get_text_config()
+        self._has_axes = has_axes(model.config)
         # Decode steps need a mask for each row: flash attention has no form for that which could
         # be captured, and is no faster for a single token.
         own = self._text_config._attn_implementation
@@ -116,7 +117,7 @@ class ModelRunner:
         positions, next_position = rope_positions(ids, self.image_token_id, spans, self.merge_size)
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([ids[start:]], device=self.device),
-            "position_ids": positions[:, None, start:].to(self.device),
+            "position_ids": self._position_ids(positions[:, None, start:].to(self.device)),
         }
         with without_cudnn(), self._vision_encoder.inputs(images) as shown:
             out = self._forward(cache, **inputs, **shown, **self._last_only)
@@ -135,11 +136,15 @@ class ModelRunner:
             out = self._forward(
                 kv_cache.cache,
                 input_ids=tokens,
-                position_ids=(positions[:, None] + offsets).expand(3, -1, -1),
+                position_ids=self._position_ids((positions[:, None] + offsets).expand(3, -1, -1)),
                 attention_mask=self.additive_mask(visible, kv_cache.dtype)[:, None],
             )
         kv_cache.end_step()
         return out.logits
+
+    def _position_ids(self, positions: Tensor) -> Tensor:
+        """M-RoPE ``positions`` ``[3, rows, tokens]`` in the form that the model takes."""
+        return positions if self._has_axes else positions[0]
 
     def _forward(self, cache: Any, **inputs: Any) -> Any:
         return self.model(**inputs, **{self._cache_argument: cache}, use_cache=True)

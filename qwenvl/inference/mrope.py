@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,14 @@ def rope_positions(
         start = first + span.tokens
     parts.append(_text_positions(position, len(ids) - start))
     return torch.cat(parts, 1), position + len(ids) - start
+
+
+def has_axes(config: Any) -> bool:
+    """Whether a model with transformers' ``config`` takes positions on three axes. One that reads
+    text only takes the first of them, unless its language model is that of one that sees."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    return hasattr(config, "vision_config") or "mrope_section" in rope
 
 
 def _text_positions(position: int, length: int) -> Tensor:

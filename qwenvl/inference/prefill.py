@@ -129,6 +129,8 @@ class Prefiller:
     ) -> list[ImageInput]:
         """A prompt's images that are ``wanted``. One without cached features has its patches, and
         its features are cached as soon as they are encoded."""
+        if not any(wanted):  # a model that reads text only has no vision tower to ask
+            return []
         cache, weight = self._cache, self._runner.vision_weight
         inputs: dict[Hashable, ImageInput] = {}
         given = list(compress(zip(keyed_images, prompt.spans, strict=True), wanted))

@@ -248,8 +248,8 @@ def _load_error(path: Path, error: Exception) -> QwenVLError:
     message = str(error)
     if "does not recognize this architecture" in message or "Unrecognized configuration" in message:
         return UnsupportedModel(
-            f"transformers {installed} does not know the model type of {path.name} as one that "
-            "takes pictures. Update it with: pip install -U transformers"
+            f"transformers {installed} does not know the model type of {path.name}. Update it "
+            "with: pip install -U transformers"
         )
     if isinstance(error, RuntimeError) and "size mismatch" not in message:
         # Such as quantised weights on a device that cannot compute them.

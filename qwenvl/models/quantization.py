@@ -67,7 +67,8 @@ def _installed(package: str) -> bool:
 def _refuse_experts(path: Path, spec: LocalSpec, config: Mapping[str, Any]) -> None:
     """bitsandbytes replaces linear layers; the experts, nearly all of a mixture's weights, are
     plain tensors and would silently stay as large as they are."""
-    text = model_config(config, family_of(config)).get("text_config")
+    own = model_config(config, family_of(config))
+    text = own.get("text_config", own)
     # Newer releases write the number under a name of their own.
     names = ("num_experts", "num_local_experts")
     if isinstance(text, Mapping) and any(text.get(name) for name in names):

@@ -50,7 +50,8 @@ def _place(number: int) -> str:
 
 class ChatTemplate:
     """A checkpoint's tokenizer and chat template. ``eos_ids``: tokens that end an answer;
-    ``media_token_ids``: those that only stand for pictures, videos and sounds.
+    ``media_token_ids``: those that only stand for pictures, videos and sounds;
+    ``image_token_id``: -1 for a model that reads text only.
     ``can_preserve_thinking``: whether the template has the variable that keeps thoughts of earlier
     answers. ``reasoning_efforts``: the words that it compares its variable of that name with, none
     where it takes any; None where it has no such variable."""
@@ -64,13 +65,7 @@ class ChatTemplate:
         self._template = SandboxedTemplate(_template_source(tokenizer))
         self.family = family
         self.eos_ids = eos_ids
-        self.image_token_id: int = tokenizer.convert_tokens_to_ids(family.image_token)
-        if self.image_token_id is None or self.image_token_id == tokenizer.unk_token_id:
-            raise IncompleteCheckpoint(
-                f"The tokenizer has no {family.image_token} token, so it is not the one of a "
-                f"{family.title} model. Download the tokenizer files again.",
-                ("tokenizer.json",),
-            )
+        self.image_token_id = _image_token_id(tokenizer, family)
         media = [
             *(family.image_token, family.video_token, family.audio_token),
             *(family.vision_start, family.vision_end),
@@ -85,6 +80,8 @@ class ChatTemplate:
             key=len,
             reverse=True,
         )
+        self._to_open: frozenset[bool | None] = frozenset()  # wishes to think, see ``_leaves_open``
+        self._to_open = frozenset(wish for wish in (None, True) if self._leaves_open(wish))
         self._thinks = {wish: self._ends_in_thought(wish) for wish in (None, True, False)}
         variables = self._template.variables
         self.can_preserve_thinking = "preserve_thinking" in variables
@@ -157,11 +154,21 @@ class ChatTemplate:
             )
         return wanted
 
+    def _leaves_open(self, wish: bool | None) -> bool:
+        """Whether the template leaves it to the model to begin its thought: the prompt that turns
+        thinking off is the same with an empty thought behind it."""
+        if not self.family.leaves_thought_open:
+            return False
+        asked = [{"role": "user", "content": "."}]
+        options = {} if wish is None else {"enable_thinking": wish}
+        text, closed = self._render(asked, options), self._render(asked, {"enable_thinking": False})
+        return closed.startswith(text) and closed[len(text) :].split() == [THINK_START, THINK_END]
+
     def _render(
         self, messages: list[dict[str, Any]], options: Mapping[str, Any], answer: bool = True
     ) -> str:
         """``answer``: with the beginning of the model's turn."""
-        return self._template.render(
+        text = self._template.render(
             messages=messages,
             tools=None,
             documents=None,
@@ -169,6 +176,9 @@ class ChatTemplate:
             **self.tokenizer.special_tokens_map,
             **options,
         )
+        # Begun here, as the model would: then it is a thought like that of any other family.
+        begins = answer and options.get("enable_thinking") in self._to_open
+        return f"{text}{THINK_START}\n" if begins else text
 
     def encode(self, request: Request, spans: Sequence[Span], answer: bool = True) -> list[int]:
         """Token ids of the whole prompt, with as many image tokens for each picture as its one of
@@ -287,6 +297,19 @@ def _generated(request: Request) -> list[tuple[tuple[int, ...], bool]]:
     return found
 
 
+def _image_token_id(tokenizer: Any, family: Family) -> int:
+    if not family.sees:
+        return -1
+    found: int | None = tokenizer.convert_tokens_to_ids(family.image_token)
+    if found is None or found == tokenizer.unk_token_id:
+        raise IncompleteCheckpoint(
+            f"The tokenizer has no {family.image_token} token, so it is not the one of a "
+            f"{family.title} model. Download the tokenizer files again.",
+            ("tokenizer.json",),
+        )
+    return found
+
+
 def _template_source(tokenizer: Any) -> str:
     """The tokenizer's template; of several, the one without tools."""
     try:
@@ -327,6 +350,8 @@ def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:
     trained with: images would stand in the wrong places, or nowhere."""
     config = model_config(read_settings(path, "config.json"), family)
     names = {"image_token_id": family.image_token, "vision_start_token_id": family.vision_start}
+    if not family.sees:  # it may name tokens that the vision-language model has
+        names = {}
     for name, token in names.items():
         theirs = config.get(name, config.get(name.replace("_id", "_index")))
         ours = tokenizer.convert_tokens_to_ids(token)

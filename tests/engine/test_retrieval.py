@@ -249,3 +249,21 @@ def test_a_model_whose_numbers_are_elsewhere_is_refused() -> None:
         family = dataclasses.replace(FAMILIES["qwen3_vl"], retrieval=row)
         with pytest.raises(Unavailable, match="does not tell its numbers"):
             score.score_all(Mute("", family=family), pairs("a cat"))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "modules"),
+    [
+        ("Qwen3-Reranker-0.6B", ["Qwen3ForCausalLM"], []),
+        ("Qwen3-Embedding-8B", ["Qwen3ForCausalLM"], []),
+        ("my-embedding", ["Qwen2Model"], ["Pooling"]),
+        ("my-reranker", ["Qwen3ForSequenceClassification"], []),
+    ],
+)
+def test_models_that_compare_texts_alone_are_refused_with_what_to_take(
+    name: str, classes: list[str], modules: list[str]
+) -> None:
+    family = FAMILIES["qwen2" if "Qwen2Model" in classes else "qwen3"]
+    with pytest.raises(UnsupportedModel, match=f"{name} .*with one another.*Qwen3-VL-Embedding"):
+        as_retrieval(family, name, classes, modules)
+    assert as_retrieval(family, "Qwen3-8B", ["Qwen3ForCausalLM"]) is family

@@ -55,6 +55,13 @@ SWITCH = (
 )
 
 
+# As that of Qwen3: thinking is turned off by an empty thought, and on by nothing.
+OPEN = (
+    "{% if enable_thinking is defined and enable_thinking is false %}"
+    "<think>\n\n</think>\n\n{% endif %}"
+)
+
+
 def tokenizer() -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -196,7 +203,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": _VISION_3,
     },
 }
-"""One config of each architecture that the batch scheduler serves."""
+"""One config of each architecture that sees and that the batch scheduler serves."""
+
+TEXT_CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen2": _text(),
+    "qwen3": _text(head_dim=16),
+    "qwen3_moe": _text(head_dim=16, **_MOE),
+    "qwen3_5_text": CONFIGS["qwen3_5"]["text_config"],
+    "qwen3_5_moe_text": CONFIGS["qwen3_5_moe"]["text_config"],
+}
+"""One config of each architecture that reads text only."""
 
 _INDEXED = {
     "indexer_n_heads": 2,
@@ -228,6 +244,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         ),
         "vision_config": _VISION_3,
     },
+    **TEXT_CONFIGS,
 }
 """One config of each family that can be loaded at all."""
 
@@ -239,12 +256,13 @@ def available(model_type: str) -> bool:
 
     # Thinkers had classes before they had a place in that table.
     cls = FAMILIES[model_type].transformers_class if model_type in FAMILIES else None
-    return model_type in CONFIG_MAPPING_NAMES or bool(cls and hasattr(transformers, cls))
+    is_own = cls is not None and not cls.startswith("Auto")
+    return model_type in CONFIG_MAPPING_NAMES or (is_own and hasattr(transformers, cls))
 
 
 def can_be_captured(model_type: str) -> bool:
-    """Whether a CUDA graph can hold a decode step: release 4 loops over Qwen3-Omni's experts."""
-    return model_type != "qwen3_omni_moe" or available("qwen3_5")
+    """Whether a CUDA graph can hold a decode step: release 4 loops over these models' experts."""
+    return model_type not in ("qwen3_omni_moe", "qwen3_moe") or available("qwen3_5")
 
 
 def make(
@@ -256,9 +274,10 @@ def make(
     mtp: bool = False,
     std: float = 0.3,
 ) -> Path:
-    """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always"
-    or "switch", by the chat template. ``config``: other shapes than the tiny ones. ``mtp``: with
-    the MTP head (``mtp.*``) of Qwen3.5 checkpoints. ``std``: standard deviation of the weights."""
+    """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always",
+    "switch" (off unless asked for) or "open" (on unless asked not to), by the chat template.
+    ``config``: other shapes than the tiny ones. ``mtp``: with the MTP head (``mtp.*``) of Qwen3.5
+    checkpoints. ``std``: standard deviation of the weights."""
     import torch
     import transformers
 
@@ -274,12 +293,13 @@ def make(
         "video_token": special[row.video_token],
         "audio_token": special[row.audio_token],
     }
-    own |= {f"{name}_id": number for name, number in numbers.items()}
-    own |= {"vision_start_token_id": special[start], "vision_end_token_id": special[end]}
-    own |= {"audio_start_token_id": special["<|audio_bos|>"]}
+    if row.sees:
+        own |= {f"{name}_id": number for name, number in numbers.items()}
+        own |= {"vision_start_token_id": special[start], "vision_end_token_id": special[end]}
+        own |= {"audio_start_token_id": special["<|audio_bos|>"]}
     torch.manual_seed(seed)
     cls = getattr(transformers, row.transformers_class or "AutoModelForImageTextToText")
-    if row.transformers_class:  # the first Omni generation has names of its own
+    if row.transformers_class and row.sees:  # the first Omni generation has names of its own
         own |= {f"{name}_index": number for name, number in numbers.items()}
         model = cls(cls.config_class(**own))
     else:
@@ -298,23 +318,11 @@ def make(
         TEMPLATE.replace("START", start)
         .replace(" IMAGE ", image)
         .replace("END", end)
-        .replace("THINK", {"": "", "always": "<think>\n", "switch": SWITCH}[thinking])
+        .replace("THINK", {"": "", "always": "<think>\n", "switch": SWITCH, "open": OPEN}[thinking])
     )
     made.save_pretrained(folder)
-    patch, token = row.patch_factor // 2, row.patch_factor**2
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps(
-            {
-                "image_processor_type": "Qwen2VLImageProcessorFast",
-                "patch_size": patch,
-                "merge_size": 2,
-                "temporal_patch_size": 2,
-                "size": {"shortest_edge": 4 * token, "longest_edge": 64 * token},
-                "image_mean": [0.5] * 3,
-                "image_std": [0.5] * 3,
-            }
-        )
-    )
+    if row.sees:
+        _add_image_processor(folder, row)
     (folder / "generation_config.json").write_text(
         json.dumps(
             {
@@ -327,6 +335,20 @@ def make(
         )
     )
     return folder
+
+
+def _add_image_processor(folder: Path, row: Family) -> None:
+    token = row.patch_factor**2
+    settings = {
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "patch_size": row.patch_factor // 2,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "size": {"shortest_edge": 4 * token, "longest_edge": 64 * token},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
 
 def make_large(folder: Path, hidden: int = 1024, layers: int = 5) -> Path:
@@ -343,7 +365,7 @@ def _add_heads(folder: Path, model: Any) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    text = model.model.language_model
+    text = model.get_decoder()
     size, whole = text.config.hidden_size, text.config.layer_types.index("full_attention")
     made = {
         f"layers.0.{name}": torch.randn_like(weight) * 0.3

@@ -24,8 +24,13 @@ class Patch:
     apply: Callable[[Any, Path, Family], None]
 
 
+def _embed_patches(model: Any, _path: Path, family: Family) -> None:
+    if family.sees:
+        patch_embedding.apply(model)
+
+
 PATCHES = (
-    Patch("patch embedding", lambda _device: True, lambda model, *_: patch_embedding.apply(model)),
+    Patch("patch embedding", lambda _device: True, _embed_patches),
     Patch("fused RMS norms", norms.applies, lambda model, *_: norms.apply(model)),
     Patch("MTP head", lambda _device: True, mtp_head.apply),
 )
