@@ -13,7 +13,8 @@
     ├── BadOption                   an option's value is invalid (also a ValueError)
     ├── BadImage                    a picture that no model can take (also a ValueError)
     │   ├── BadAudio                a sound that no model can hear
-    │   └── BadDocument             a file of pages none of which can be read
+    │   ├── BadDocument             a file of pages none of which can be read
+    │   └── BadVideo                a video of which no frame can be read
     ├── NumericalError              the model computed NaN instead of an answer
     ├── OutOfMemory                 weights or a request are too large for the free memory
     ├── Unavailable                 something this machine lacks (attention, quantization, ...)
@@ -79,6 +80,10 @@ class BadDocument(BadImage):
 
 class BadAudio(BadImage):
     """A sound that cannot be read, is empty, or too short or too long for a model to hear."""
+
+
+class BadVideo(BadImage):
+    """A video of which no frame can be read: no video at all, damaged, empty, or missing."""
 
 
 class Unavailable(QwenVLError):

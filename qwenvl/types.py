@@ -147,10 +147,13 @@ class Image:
 @dataclass(frozen=True, eq=False)
 class Video:
     """A video: ``frames``, a uint8 RGB tensor ``[T, 3, H, W]``, each shown at its one of ``times``
-    in seconds."""
+    in seconds, which rise. ``audio``: the sound that goes with it, from time 0 on. ``notes``: what
+    the user should know of how it was read, a sentence each."""
 
     frames: Any
     times: tuple[float, ...]
+    audio: Audio | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

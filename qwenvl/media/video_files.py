@@ -1,0 +1,241 @@
+"""Video files: opening them with PyAV, and what they say of themselves. No frame is decoded but
+the first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import BadOption, BadVideo, Unavailable
+from ..types import Size
+
+log = logging.getLogger(__name__)
+
+_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+
+MAX_THREADS = 4
+"""Threads of a decoder: each holds frames of the full size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A video, or a part of it. ``source``: the path of a file, or an open binary file that can be
+    searched, such as a ``BytesIO``, which is read from its beginning. ``start`` and ``end``: in
+    seconds from the first frame of the file; None: to its end. ``name``: what messages call it;
+    by default the file's name. Raises ``BadOption`` for an end that is not behind the start."""
+
+    source: str | Path | IO[bytes]
+    start: float = 0.0
+    end: float | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            until = "the end" if self.end is None else f"{self.end:g} s"
+            raise BadOption(
+                f"The part of a video from {self.start:g} s to {until} is empty. Let it begin at 0 "
+                "or later, and end behind that."
+            )
+
+    @property
+    def title(self) -> str:
+        if self.name:
+            return self.name
+        is_path = isinstance(self.source, (str, os.PathLike))
+        return Path(str(self.source)).name if is_path else "The video"
+
+    def part(self, start: float, end: float | None = None) -> Clip:
+        """A part of this part, with times from where this one begins."""
+        last = self.end if end is None else self.start + end
+        if self.end is not None and last is not None:
+            last = min(last, self.end)
+        return Clip(self.source, self.start + start, last, self.name)
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What is known of a clip without decoding it. ``duration`` in seconds, of the clip alone;
+    ``size``: height and width of its frames as they are shown, turned as ``rotation`` says
+    (degrees counter-clockwise: 0, 90, 180 or 270); ``rate``: frames a second on average, 0 where
+    unknown; ``frames``: about how many it has; ``codec``: as FFmpeg calls it."""
+
+    duration: float
+    size: Size
+    rate: float
+    frames: int
+    has_audio: bool
+    rotation: int
+    codec: str
+
+
+class OpenVideo:
+    """An open video file: its ``container`` and its video ``stream``, and ``origin``: the pts of
+    its first frame, in ``time_base`` seconds each. Times of frames are counted from there."""
+
+    def __init__(self, clip: Clip, container: Any):
+        self.clip, self.container = clip, container
+        self.stream = _video_stream(clip, container)
+        self.stream.thread_type = "AUTO"
+        self.stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
+        self.time_base = float(self.stream.time_base)
+        first = self._first_frame()
+        self.origin: int = first.pts
+        self.rotation = round(first.rotation / 90) * 90 % 360
+        height, width = first.height, first.width
+        self.size: Size = (width, height) if self.rotation % 180 else (height, width)
+
+    def seconds(self, pts: int) -> float:
+        """Of a frame, from the first frame of the file."""
+        return (pts - self.origin) * self.time_base
+
+    def ticks(self, seconds: float) -> int:
+        """The pts that is ``seconds`` behind the first frame."""
+        return self.origin + int(seconds / self.time_base)
+
+    def note_damage(self, error: Any) -> None:
+        """Logs what could not be decoded, and goes on."""
+        log.debug("%s is damaged: %s", self.clip.title, reason(error))
+
+    def facts(self) -> VideoFacts:
+        """Of the clip. Raises ``BadVideo`` where it begins behind the end of the file."""
+        rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        whole = self._duration(rate)
+        start, end = self.clip.start, min(self.clip.end or whole, whole)
+        if start >= end:
+            raise BadVideo(
+                f"{self.clip.title} is {whole:.3g} s long, and nothing of it is left from "
+                f"{start:g} s on. Choose an earlier start."
+            )
+        return VideoFacts(
+            duration=end - start,
+            size=self.size,
+            rate=rate,
+            frames=max(1, round((end - start) * rate)),
+            has_audio=bool(self.container.streams.audio),
+            rotation=self.rotation,
+            codec=self.stream.codec_context.name,
+        )
+
+    def _first_frame(self) -> Any:
+        import av
+
+        try:
+            for packet in self.container.demux(self.stream):
+                for frame in packet.decode():
+                    if frame.pts is not None:
+                        return frame
+                    raise BadVideo(
+                        f"{self.clip.title} has no timestamps, so the times of its frames are "
+                        "unknown. Put it into a container: ffmpeg -i FILE -c copy FILE.mkv"
+                    )
+        except av.FFmpegError as error:
+            raise BadVideo(
+                f"{self.clip.title} is damaged from its first frame on: {reason(error)}."
+            ) from error
+        raise BadVideo(f"{self.clip.title} holds no frame that can be decoded.")
+
+    def _duration(self, rate: float) -> float:
+        """Seconds of the whole file."""
+        import av
+
+        if self.stream.duration:
+            return float(self.stream.duration * self.time_base)
+        if named := _named_duration(self.stream.metadata):
+            return named
+        if self.container.duration:
+            return float(self.container.duration / av.time_base)
+        # As of a browser's recording: its packets are counted through, and none is decoded.
+        last = self.origin
+        try:
+            for packet in self.container.demux(self.stream):
+                last = max(last, packet.pts or last)
+        except av.FFmpegError as error:  # the video is as long as what comes before the damage
+            self.note_damage(error)
+        return self.seconds(last) + (1 / rate if rate else 0)
+
+
+@contextmanager
+def opened(clip: Clip) -> Iterator[OpenVideo]:
+    """``clip``'s file while the block runs. Raises ``BadVideo`` for what is no video, has no
+    frames, or is damaged from its beginning, and ``Unavailable`` without PyAV. What PyAV raises in
+    the block becomes a ``BadVideo`` too."""
+    av = load_av()
+    try:
+        with av.open(_file(clip), metadata_errors="replace") as container:
+            video = OpenVideo(clip, container)
+            try:
+                yield video
+            finally:
+                # Freed with threads at work, a decoder waits for them with Python's lock held; they
+                # wait for that lock where some other code has turned on PyAV's log.
+                video.stream.codec_context.flush_buffers()
+    except av.FFmpegError as error:
+        raise BadVideo(f"{clip.title} cannot be read as a video: {reason(error)}.") from error
+
+
+def probe(clip: Clip) -> VideoFacts:
+    """What is known of ``clip`` without decoding it. Raises as ``opened`` does."""
+    with opened(clip) as video:
+        return video.facts()
+
+
+def load_av() -> Any:
+    """The library. Raises ``Unavailable`` without it."""
+    try:
+        import av
+    except ImportError as error:
+        raise Unavailable(
+            "Videos need the package av (PyAV). Install it with: pip install av"
+        ) from error
+    return av
+
+
+def reason(error: Any) -> str:
+    """Why FFmpeg failed, without a name of a file."""
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+
+
+def _file(clip: Clip) -> Any:
+    """What PyAV opens. A path is never taken for an address or a protocol of FFmpeg's."""
+    source = clip.source
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        if os.path.isdir(path):
+            raise BadVideo(f"{clip.title} is a folder. Name the video files in it.")
+        if not os.path.isfile(path):
+            raise BadVideo(f"{clip.title} cannot be read: there is no such file.")
+        return f"file:{path}"
+    if not (hasattr(source, "read") and hasattr(source, "seek")):
+        raise BadVideo(f"{clip.title} is no file that can be searched: {type(source).__name__}.")
+    source.seek(0)
+    return source
+
+
+def _named_duration(metadata: Mapping[str, str]) -> float:
+    """Seconds by a Matroska track's tag, such as ``00:01:02.500000000``; 0 without one. The file's
+    own duration is that of its longest track, the sound perhaps."""
+    named = {key.upper(): value for key, value in metadata.items()}.get("DURATION", "")
+    found = _DURATION.fullmatch(named)
+    if not found:
+        return 0.0
+    hours, minutes, seconds = found.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def _video_stream(clip: Clip, container: Any) -> Any:
+    covers = [s for s in container.streams.video if s.disposition & s.disposition.attached_pic]
+    streams = [stream for stream in container.streams.video if stream not in covers]
+    if not streams:
+        kind = "sound only" if container.streams.audio else "no video stream"
+        raise BadVideo(f"{clip.title} holds {kind}: there is nothing to see in it.")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise BadVideo(f"{clip.title} is encoded in a way that this PyAV cannot decode.")
+    return stream

@@ -1,0 +1,75 @@
+"""Sound of a video, cut to the same part of the file as its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..types import Audio
+from .video_files import Clip, OpenVideo, load_av, opened
+
+
+def read_sound(clip: Clip, check: Callable[[], None] = lambda: None) -> Audio | None:
+    """The sound of ``clip``, from its beginning to its end, at the file's own rate and with its own
+    channels; None where it has none. Silence stands where the file has a gap. Raises as
+    ``video_files.opened``."""
+    import torch
+
+    with opened(clip) as video:
+        if not video.container.streams.audio:
+            return None
+        rate = video.container.streams.audio[0].rate
+        end = clip.start + video.facts().duration
+        blocks = [torch.from_numpy(block) for block in sound_blocks(video, clip.start, end, check)]
+    return Audio(torch.cat(blocks, 1), rate) if blocks else None
+
+
+def sound_blocks(
+    video: OpenVideo, start: float, end: float, check: Callable[[], None]
+) -> Iterator[Any]:
+    """The first sound of ``video`` from ``start`` to ``end``, in seconds from its first frame, as
+    float32 arrays ``[channels, N]`` that follow one another without a gap."""
+    import numpy as np
+
+    av = load_av()
+    stream = video.container.streams.audio[0]
+    rate = stream.rate
+    resampler = av.AudioResampler(format="fltp", layout=stream.layout.name, rate=rate)
+    zero = video.origin * video.time_base + start  # of the clip, on the clock of the file
+    position, length = 0, round((end - start) * rate)  # in samples of the clip
+    if zero > 0:
+        video.container.seek(int(zero * av.time_base), backward=True)
+    for frame in _decoded(video, stream, check):
+        begins = round((frame.time - zero) * rate)
+        if begins >= length:
+            break
+        for plain in resampler.resample(frame):
+            block = plain.to_ndarray()
+            first = max(begins, 0)
+            block, begins = block[:, max(0, position - begins) :], begins + block.shape[1]
+            if first > position + rate // 20:  # shorter gaps are rounding of timestamps
+                yield np.zeros((block.shape[0], first - position), np.float32)
+                position = first
+            block = block[:, : length - position]
+            if block.size:
+                position += block.shape[1]
+                yield block
+
+
+def _decoded(video: OpenVideo, stream: Any, check: Callable[[], None]) -> Iterator[Any]:
+    """Frames of sound with a time, without what is damaged."""
+    av = load_av()
+    packets = video.container.demux(stream)
+    is_over = False
+    while not is_over:
+        check()
+        frames: list[Any] = []
+        try:
+            packet = next(packets, None)
+            is_over = packet is None
+            frames = [] if packet is None else packet.decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError as error:
+            video.note_damage(error)
+        yield from (frame for frame in frames if frame.pts is not None)

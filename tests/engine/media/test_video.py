@@ -1,0 +1,251 @@
+"""Frames of video files: the right ones, at the times at which they are shown."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+import torch
+import videos
+from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo
+from qwen_vl_suite.qwenvl.media import video
+from qwen_vl_suite.qwenvl.media.frame_times import FrameChoice, frame_times
+from qwen_vl_suite.qwenvl.media.scene_cuts import scene_cuts
+from qwen_vl_suite.qwenvl.media.video_files import Clip, probe
+from qwen_vl_suite.qwenvl.media.video_sound import read_sound
+from qwen_vl_suite.qwenvl.media.video_writing import cut
+
+KINDS = {
+    "h264.mp4": {},
+    "h264.mkv": {"form": "matroska"},
+    "h264.ts": {"form": "mpegts"},
+    "vp9.webm": {"form": "webm", "codec": "libvpx-vp9", "b_frames": None},
+    "mpeg4.avi": {"form": "avi", "codec": "mpeg4"},
+    "long.mp4": {"keyframes": 1000},
+}
+
+
+def numbers(shown: Any) -> list[int]:
+    return [videos.number_of(frame) for frame in shown.frames]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_frames_are_those_shown_at_their_times(tmp_path: Path, name: str) -> None:
+    clip = Clip(videos.write(tmp_path / name, frames=120, **KINDS[name]))
+    # Forwards by searching and by decoding on, and up to the last frame.
+    wanted = (0, 1, 2, 30, 31, 77, 78, 100, 119)
+    shown = video.frames_at(clip, [number / 24 for number in wanted])
+    assert numbers(shown) == list(wanted)
+    assert shown.times == pytest.approx([number / 24 for number in wanted], abs=0.002)
+    assert not shown.notes
+    facts = probe(clip)
+    assert (facts.size, facts.has_audio, facts.rotation) == (videos.SIZE, False, 0)
+    assert facts.duration == pytest.approx(5, abs=0.05)
+    assert facts.rate == 24
+
+
+def test_variable_rate_times_are_those_of_the_frames(tmp_path: Path) -> None:
+    """A slide show: a second, then a pause of eight, then ten frames a second."""
+    pts = [*range(0, 1000, 100), *range(9000, 11_000, 100)]
+    clip = Clip(videos.write(tmp_path / "v.mkv", "matroska", frames=len(pts), pts=pts, rate=10))
+    shown = video.frames_at(clip, [0.95, 5, 8.9, 9.05, 10.9])
+    assert numbers(shown) == [9, 10, 29]
+    assert shown.times == pytest.approx([0.9, 9.0, 10.9])
+    (only,) = video.frames_at(clip, [8]).times
+    assert only == pytest.approx(0.9), "what is shown in the pause is the frame before it"
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_rotation_is_applied(tmp_path: Path, rotation: int) -> None:
+    clip = Clip(videos.write(tmp_path / "v.mp4", frames=8, rotation=rotation))
+    shown = video.read(clip)
+    height, width = videos.SIZE
+    assert probe(clip).size == ((width, height) if rotation % 180 else (height, width))
+    upright = torch.rot90(shown.frames, -rotation // 90, (-2, -1))
+    assert [videos.number_of(frame) for frame in upright] == [0, 2, 5, 7]
+
+
+def test_trimmed_clip_begins_at_its_own_zero(tmp_path: Path) -> None:
+    source = videos.write(io.BytesIO(), frames=96)
+    clip = Clip(source, 1.0, 3.0)
+    assert probe(clip).duration == 2
+    shown = video.read(clip, FrameChoice("every", 0.5))
+    assert numbers(shown) == [24, 36, 48, 60]
+    assert shown.times == pytest.approx([0, 0.5, 1, 1.5])
+    assert numbers(video.frames_at(clip.part(0.5), [0])) == [36]
+    with pytest.raises(BadVideo, match="is 4 s long, and nothing of it is left from 9 s on"):
+        video.read(Clip(source, 9))
+    with pytest.raises(BadOption, match="empty"):
+        Clip(source, 2, 1)
+
+
+def test_frames_are_bounded_while_they_are_read(tmp_path: Path) -> None:
+    clip = Clip(videos.write(tmp_path / "v.mp4", frames=4, size=(256, 384)))
+    shown = video.read(clip, FrameChoice("count", 2), max_pixels=128 * 192)
+    assert shown.frames.shape == (2, 3, 128, 192)
+    assert shown.frames.movedim(1, -1).is_contiguous()
+    assert numbers(shown) == [0, 3]
+
+
+def test_one_frame_and_animated_pictures(tmp_path: Path) -> None:
+    one = Clip(videos.write(tmp_path / "one.mp4", frames=1))
+    assert numbers(video.read(one)) == [0]
+    assert video.read(one).times == (0,)
+    from PIL import Image
+
+    frames = [Image.fromarray(videos.numbered(number)) for number in range(6)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=500)
+    shown = video.read(Clip(tmp_path / "a.gif"), FrameChoice("fps", 1))
+    assert shown.times == pytest.approx((0, 1, 1.5, 2.5))
+
+
+def test_damaged_tail_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    for form in ("matroska", "mpegts"):
+        data = videos.write(io.BytesIO(), form, frames=96).getvalue()
+        shown = video.read(Clip(io.BytesIO(data[: len(data) // 2])), FrameChoice("every", 0.25))
+        assert numbers(shown)[:4] == [0, 6, 12, 18]
+        assert 1 < shown.times[-1] < 3
+        if form == "matroska":  # whose head tells the length
+            assert "its pictures end at" in shown.notes[0]
+
+
+def test_damage_in_the_middle_costs_its_own_frames() -> None:
+    data = bytearray(videos.write(io.BytesIO(), frames=96).getvalue())
+    start = data.index(b"mdat") + 4
+    middle = start + (len(data) - start) // 3
+    data[middle : middle + 300] = bytes(300)
+    shown = video.read(Clip(io.BytesIO(data)), FrameChoice("every", 0.25))
+    assert {0, 90} <= set(numbers(shown))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as a video"),
+        (b"no video at all" * 100, "cannot be read as a video"),
+        (None, "there is no such file"),
+    ],
+)
+def test_what_is_no_video_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "holiday.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadVideo, match=message) as error:
+        probe(Clip(path))
+    assert "holiday.mp4" in str(error.value)
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_sound_alone_and_missing_times_are_named(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "s.m4a"), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        videos._write_sound(container, stream, 1)
+    with pytest.raises(BadVideo, match="sound only"):
+        probe(Clip(tmp_path / "s.m4a"))
+    raw = Clip(videos.write(tmp_path / "v.h264", "h264", frames=8))
+    with pytest.raises(BadVideo, match="no timestamps"):
+        probe(raw)
+    with pytest.raises(BadVideo, match="is a folder"):
+        probe(Clip(tmp_path))
+
+
+def test_length_that_no_header_tells_is_measured() -> None:
+    live = videos.write(
+        io.BytesIO(), "webm", "libvpx-vp9", 48, b_frames=None, options={"live": "1"}
+    )
+    assert probe(Clip(live)).duration == pytest.approx(2, abs=0.05)
+
+
+def test_choice_of_times() -> None:
+    def numbers_of(choice: FrameChoice, duration: float, rate: float = 24) -> list[int]:
+        return [round(time * rate) for time in frame_times(choice, duration, rate)]
+
+    assert numbers_of(FrameChoice("fps", 1), 4) == [0, 32, 63, 95]
+    assert len(numbers_of(FrameChoice("fps", 2), 3600)) == 768
+    assert len(numbers_of(FrameChoice("fps", 2, max_frames=9), 3600)) == 8
+    assert numbers_of(FrameChoice("fps", 0.1), 4) == [0, 32, 63, 95], "no fewer than 4"
+    assert numbers_of(FrameChoice("count", 3, multiple=1), 4) == [0, 48, 95]
+    assert numbers_of(FrameChoice("every", 1), 4.5) == [0, 24, 48, 72, 96]
+    assert numbers_of(FrameChoice(), 1 / 24) == [0]
+    for mode in ("fps", "every", "count"):
+        with pytest.raises(BadOption, match=mode):
+            FrameChoice(mode, 0)
+
+
+def test_scene_cuts_are_found_and_chosen(tmp_path: Path) -> None:
+    """Three scenes, each of slow motion: numbers run through their three lowest bits."""
+    path = tmp_path / "v.mp4"
+    scenes = [0b00000000] * 24 + [0b11110000] * 36 + [0b00101000] * 36
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.height, stream.width = videos.SIZE
+        stream.pix_fmt = "yuv420p"
+        for index, scene in enumerate(scenes):
+            pixels = videos.numbered(scene)
+            pixels[10:20, index % 80 : index % 80 + 10] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    assert sorted(scene_cuts(Clip(path))) == pytest.approx([1.0, 2.5])
+    shown = video.read(Clip(path), FrameChoice("scenes", min_frames=2))
+    assert numbers(shown) == [0, 0b11110000, 0b00101000]
+    part = video.read(Clip(path, 1.5), FrameChoice("scenes", min_frames=2))
+    assert part.times == pytest.approx([0, 1.0])
+    frames = torch.stack([videos_frame(scene) for scene in scenes])
+    found = video.from_frames(frames, 24, FrameChoice("scenes", min_frames=2))
+    assert found.times == pytest.approx([0, 1.0, 2.5])
+
+
+def videos_frame(number: int) -> torch.Tensor:
+    return torch.from_numpy(videos.numbered(number)).movedim(-1, 0)
+
+
+def test_frames_that_come_as_pictures() -> None:
+    frames = torch.stack([videos_frame(number) for number in range(30)])
+    shown = video.from_frames(frames, 10, FrameChoice("fps", 2))
+    assert numbers(shown) == [0, 6, 12, 17, 23, 29]
+    assert shown.times == pytest.approx([0, 0.6, 1.2, 1.7, 2.3, 2.9])
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_cut_keeps_frames_times_and_sound(tmp_path: Path, rotation: int) -> None:
+    pts = list(itertools.accumulate([0, *[40, 80] * 30]))
+    source = Clip(
+        videos.write(
+            tmp_path / "v.mkv", "matroska", frames=len(pts), pts=pts, rate=16, sound=True,
+            rotation=rotation,
+        )
+    )  # fmt: skip
+    out = io.BytesIO()
+    cut(source, 1.2, 2.4, out)
+    made = Clip(out)
+    facts = probe(made)
+    assert facts.has_audio and facts.size == probe(source).size and facts.rotation == 0
+    assert facts.duration == pytest.approx(1.2, abs=0.09)
+    whole = video.frames_at(source, [at / 1000 for at in pts if 1200 <= at < 2400])
+    again = video.frames_at(made, [at - 1.2 for at in whole.times])
+    assert again.times == pytest.approx([at - 1.2 for at in whole.times], abs=0.002)
+    assert (again.frames.float() - whole.frames.float()).abs().mean() < 4
+    loud = read_sound(Clip(source.source, 1.2, 2.4))
+    kept = read_sound(made)
+    assert loud and kept and kept.rate == loud.rate == 16_000
+    length = min(loud.samples.shape[1], kept.samples.shape[1])
+    assert length > 1.1 * 16_000
+    for audio in (loud, kept):  # it rises evenly over the whole file
+        rising = audio.samples[0, : length // 8 * 8].view(8, -1).pow(2).mean(1).sqrt()
+        assert torch.equal(rising.argsort(), torch.arange(8))
+
+
+def test_reading_can_be_stopped(tmp_path: Path) -> None:
+    class Stop(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    clip = Clip(videos.write(tmp_path / "v.mp4"))
+    with pytest.raises(Stop):
+        video.read(clip, check=stop)
