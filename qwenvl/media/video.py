@@ -10,7 +10,6 @@ from ..errors import BadVideo
 from ..types import Size, Video
 from .frame_reader import FrameReader, rgb
 from .frame_times import FrameChoice, frame_times
-from .images import check_aspect, empty
 from .scene_cuts import marked_cuts, scene_cuts
 from .video_files import Clip, OpenVideo, VideoFacts, opened
 
@@ -77,6 +76,8 @@ def _frames_at(
     """As ``frames_at``, of an open file."""
     import torch
 
+    from .images import empty
+
     start, reader = video.clip.start, FrameReader(video, check)
     size = bounded_size(video.size, max_pixels)
     pixels = empty((len(times), *size, 3), torch.uint8, torch.device("cpu"))
@@ -94,6 +95,8 @@ def _frames_at(
 def bounded_size(size: Size, max_pixels: int) -> Size:
     """``size`` shrunk to at most ``max_pixels`` pixels, its aspect ratio kept. Raises ``BadImage``
     for one that no model can be given."""
+    from .images import check_aspect
+
     height, width = size
     check_aspect(height, width)
     shrink = math.sqrt(max(1.0, height * width / max_pixels))
