@@ -24,6 +24,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .loader import Loader
     from .ocr import OCR
     from .pick_boxes import PickBoxes
+    from .prompt import Prompt
     from .score import Score
     from .unload import Unload
 
@@ -35,6 +36,7 @@ def nodes() -> list[type[io.ComfyNode]]:
         Extract,
         Layout,
         Score,
+        Prompt,
         PickBoxes,
         BoxFormat,
         LoadPDF,

@@ -126,7 +126,7 @@ class ModelHandle:
     def _query(
         self, backend: Backend, question: Question, shown: Sequence[Any], number: int
     ) -> Query:
-        picture, *others = shown
+        picture, *others = shown or (None,)
         own = run.sampling_for(backend, question.task, question.thinking)
         min_pixels, max_pixels = self._pixel_bounds(backend, question, picture)
         return Query(
@@ -144,7 +144,7 @@ class ModelHandle:
 
     def _pixel_bounds(self, backend: Backend, question: Question, picture: Any) -> PixelBounds:
         bounds = self.min_pixels, self.max_pixels
-        if isinstance(picture, BadImage):  # the model will not see it
+        if picture is None or isinstance(picture, BadImage):  # the model will not see it
             return bounds
         return with_longest_side(
             bounds,
@@ -175,7 +175,8 @@ class Shown(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:
-    """What one call of a node asks: ``task`` about each picture of an IMAGE.
+    """What one call of a node asks: ``task`` about each picture of an IMAGE, or without one, where
+    ``images`` is None.
 
     ``sampling`` overrides single fields of the model's own values for this task. The model sees
     the pictures shrunk to ``longest_side`` pixels (0: as they are), and white where ``mask`` hides
@@ -268,6 +269,8 @@ def pictures(questions: Sequence[Shown]) -> list[Any]:
 
 def _shown_at_once(question: Question, pictures: Sequence[Any]) -> list[list[Any]]:
     """For each request of a question its pictures, of which ``pictures`` are its own."""
+    if question.images is None:
+        return [[]]
     if not question.together:
         return [[picture] for picture in pictures]
     found = [*pictures, *(picture for more in _pictures(question.others) for picture in more)]
@@ -281,6 +284,8 @@ def _pictures(questions: Sequence[Shown]) -> list[list[Any]]:
     first = 0
     for question in questions:
         key = id(question.images), id(question.mask)
+        if question.images is None:
+            converted[key] = []
         if key not in converted:
             masked = sockets.without_hidden(question.images, question.mask)
             converted[key] = images.pictures_or_errors(masked, first)

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import BadOption, Unavailable
+
+log = logging.getLogger(__name__)
 
 MAX_BYTES = 1_000_000
 """Of a data file: these hold words for a model, which no longer ones fit."""
@@ -19,9 +22,14 @@ def paths_in(folders: Iterable[Path]) -> list[Path]:
     """The YAML files right in ``folders``, by name; a folder that is not there has none."""
     found = []
     for folder in folders:
-        if folder.is_dir():
+        try:
             names = [path for path in folder.iterdir() if path.suffix.lower() in (".yaml", ".yml")]
-            found += sorted(names, key=lambda path: path.name.lower())
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # a list of choices is better than none
+            log.warning("%s cannot be read: %s", folder, error)
+            continue
+        found += sorted(names, key=lambda path: path.name.lower())
     return found
 
 

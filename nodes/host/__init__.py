@@ -13,6 +13,8 @@ from .folders import (
     model_library,
     model_roots,
     register_folders,
+    text_tokenizers,
+    user_folder,
 )
 from .graph import execution_blocker, pairs_with_whole_batch
 from .machine import device, devices, movable_memory, total_memory
@@ -44,5 +46,7 @@ __all__ = [
     "send_live",
     "send_results",
     "serve_json",
+    "text_tokenizers",
     "total_memory",
+    "user_folder",
 ]

@@ -42,6 +42,31 @@ def model_library() -> ModelLibrary:
     return ModelLibrary(tuple(model_roots()), download_folder(), advice)
 
 
+def user_folder(kind: str) -> Path:
+    """Where users keep their own data files of a kind, such as ``targets``, beside their workflows:
+    ``user/default/qwen-vl/<kind>``. Outside ComfyUI the same below the working folder."""
+    folder = optional_import("folder_paths", "get_user_directory")
+    return Path(folder() if folder else "user") / "default" / "qwen-vl" / kind
+
+
+def text_tokenizers() -> dict[str, Path]:
+    """The tokenizers of text encoders that come with this ComfyUI, by their kind (see
+    ``prompt_writing.length``)."""
+    comfy = optional_import("comfy")
+    roots = [Path(root) for root in getattr(comfy, "__path__", ())]
+    places = {
+        "clip": "sd1_tokenizer",
+        "t5": "text_encoders/t5_tokenizer",
+        "qwen_text": "text_encoders/qwen25_tokenizer",
+    }
+    return {
+        kind: root / place
+        for kind, place in places.items()
+        for root in roots
+        if (root / place).is_dir()
+    }
+
+
 def input_names(ending: str) -> list[str]:
     """The files in ComfyUI's input folder, not below it, whose names end so, in any case; of links
     those that ``input_file`` follows."""

@@ -36,8 +36,10 @@ def followed(text: str, sizes: Sequence[Size]) -> float | None:
 
 def size_of(ratio: float, pixels: int, multiple: int) -> Size:
     """(height, width) of about ``pixels`` in that ratio, each side a multiple of ``multiple``."""
-    height = math.sqrt(pixels / ratio)
-    return _rounded(height, multiple), _rounded(height * ratio, multiple)
+    wide = max(ratio, 1 / ratio)
+    short = _rounded(math.sqrt(pixels / wide), multiple)
+    long = _rounded(short * wide, multiple)
+    return (short, long) if ratio >= 1 else (long, short)
 
 
 def _rounded(side: float, multiple: int) -> int:

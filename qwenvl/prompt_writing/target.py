@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadOption
+from ..errors import BadOption, Unavailable
 from ..yaml_files import Fields, paths_in, read_mapping
 from .length import ENCODERS
 
@@ -178,7 +178,7 @@ def read_targets(folders: Iterable[Path] = ()) -> Targets:
         try:
             found[path.stem] = read_target(path)
             problems.pop(path.stem, None)
-        except BadOption as error:
+        except (BadOption, Unavailable) as error:
             _warn(str(error))
             problems[path.stem] = str(error)
             found.pop(path.stem, None)

@@ -34,6 +34,7 @@ NODES = [
     "QVL_Extract",
     "QVL_Layout",
     "QVL_Score",
+    "QVL_Prompt",
     "QVL_PickBoxes",
     "QVL_BoxFormat",
     "QVL_LoadPDF",

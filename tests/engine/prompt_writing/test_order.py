@@ -110,7 +110,7 @@ def enhanced(ratio: str = "", follow: str = "", **more: Any) -> str:
     ("ratio", "follow", "size"),
     [
         ("16:9", "", (1376, 768)),
-        ("", "<image2>", (736, 1440)),
+        ("", "<image2>", (736, 1472)),
         ("1:1", "<image1>", (1024, 1024)),
         ("", "", (None, None)),
     ],
