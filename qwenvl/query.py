@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .backends.base import Backend
 from .errors import BadImage
-from .types import Result, Sampling, Task
+from .types import Result, Sampling, Size, Task, Video
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,9 @@ Method = Callable[[Backend, "Query"], Steps]
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One task about one picture (uint8 ``[3, H, W]``), or the error of a picture that no model can
-    be shown: that query alone has no answer. ``picture``: None where there is text alone.
+    """One task about one picture (uint8 ``[3, H, W]``) or video, or the error of one that no model
+    can be shown: that query alone has no answer. ``picture``: None where there is text alone, or
+    where the method brings what is shown.
     ``sampling``: None for ``run.sampling_for``.
     The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
     ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
@@ -37,7 +38,7 @@ class Query:
     query, unless it has ``keep_unreadable``: then the method is sent its failed result too."""
 
     task: Task
-    picture: Tensor | BadImage | None
+    picture: Tensor | Video | BadImage | None
     system: str = ""
     sampling: Sampling | None = None
     min_pixels: int | None = None
@@ -55,6 +56,19 @@ class Query:
         return next((shown for shown in self.pictures if isinstance(shown, BadImage)), None)
 
     @property
-    def pictures(self) -> tuple[Tensor | BadImage, ...]:
+    def pictures(self) -> tuple[Tensor | Video | BadImage, ...]:
         """All that are shown, in order."""
         return () if self.picture is None else (self.picture, *self.others)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the picture or of the video's frames; zeros where there is none."""
+        return size_of(self.picture)
+
+
+def size_of(shown: Tensor | Video | BadImage | None) -> Size:
+    """Height and width in pixels; zeros of what is no picture."""
+    if shown is None or isinstance(shown, BadImage):
+        return 0, 0
+    height, width = (shown.frames if isinstance(shown, Video) else shown).shape[-2:]
+    return height, width

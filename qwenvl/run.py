@@ -11,7 +11,7 @@ from .backends.base import Backend
 from .errors import BadImage, BadOption, QwenVLError, UnreadableReply
 from .families import free_text_sampling
 from .observer import Observer, PartialObserver
-from .query import Query
+from .query import Query, size_of
 from .rounds import Answer, Course, RoundObserver
 from .types import ReplyContext, Request, Response, Result, Sampling, Size, Task
 
@@ -235,10 +235,9 @@ def _expected_size(backend: Backend, query: Query, at: int = 0) -> Size:
     bounds of the request, of the backend where it knows them, or of the family."""
     from .media.image_processor import target_size
 
-    shown = query.pictures[at] if query.pictures else None
-    if shown is None or isinstance(shown, BadImage):
+    height, width = size_of(query.pictures[at] if query.pictures else None)
+    if not height:
         return 0, 0
-    height, width = shown.shape[-2:]
     low, high = backend.family.pixel_bounds
     high = query.max_pixels or max(backend.max_pixels or high, query.min_pixels or 0)
     low = min(query.min_pixels or low, high)
@@ -256,11 +255,10 @@ def _sampling(backend: Backend, query: Query) -> Sampling:
 def _parse(backend: Backend, query: Query, response: Response) -> Result:
     if response.error or isinstance(query.picture, BadImage):
         return Result(text="", finish_reason="error", error=str(response.error))
-    size = (0, 0) if query.picture is None else query.picture.shape[-2:]
     cut = response.finish_reason != "stop"
     context = ReplyContext(
         backend.family,
-        (size[0], size[1]),
+        query.size,
         response.input_sizes[0] if response.input_sizes else (0, 0),
         cut,
         response.tokens,

@@ -238,9 +238,11 @@ class Request:
     def ask(
         cls, images: Sequence[Any] = (), prompt: str = "", system: str = "", **fields: Any
     ) -> Request:
-        """One question about ``images``, uint8 RGB tensors ``[3, H, W]``, which stand before it so
-        that questions about one picture share a prefix. ``fields``: the other fields."""
-        user = Message("user", (*map(Image, images), prompt))
+        """One question about ``images``, uint8 RGB tensors ``[3, H, W]`` or other media as parts,
+        which stand before it so that questions about one picture share a prefix. ``fields``: the
+        other fields."""
+        media = (part if isinstance(part, Video | Audio) else Image(part) for part in images)
+        user = Message("user", (*media, prompt))
         before = (Message("system", (system,)),) if system else ()
         return cls((*before, user), **fields)
 

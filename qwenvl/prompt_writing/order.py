@@ -12,8 +12,8 @@ from typing import Any
 
 from ..backends.base import Backend
 from ..checkpoints import library
-from ..errors import BadImage, BadOption, UnreadableReply
-from ..query import Query, Steps
+from ..errors import BadOption, UnreadableReply
+from ..query import Query, Steps, size_of
 from ..replies import STILL_THINKING, extract_answer, loose_json
 from ..replies.wording import tag_list, unwrapped
 from ..types import Constraint, ReplyContext, Result, Size, Task
@@ -287,12 +287,7 @@ def _unmet(backend: Backend, query: Query, target: Target) -> str:
 
 
 def _sizes(query: Query) -> list[Size]:
-    sizes = []
-    for picture in query.pictures:
-        assert not isinstance(picture, BadImage), "such a query has no answer"
-        height, width = picture.shape[-2:]
-        sizes.append((height, width))
-    return sizes
+    return [size_of(picture) for picture in query.pictures]
 
 
 def _ratio(said: Mapping[str, Any], sizes: list[Size]) -> tuple[float | None, str]:

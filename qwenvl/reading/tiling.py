@@ -48,8 +48,7 @@ class TileReading:
 
     def steps(self, backend: Backend, query: Query) -> Steps:
         """The ``Method`` of a query whose task is one of ``OUTPUTS``."""
-        assert query.picture is not None and not isinstance(query.picture, Exception)
-        height, width = query.picture.shape[-2:]
+        height, width = query.size
         if max(height, width) <= self.largest:
             (result,) = yield [dataclasses.replace(query, method=None)]
             return result

@@ -40,7 +40,7 @@ LAYERS = (
     {"query"},
     {"rounds"},
     {"run", "model_cache", "grounding", "layouts", "reading", "prompt_writing"},
-    {"score", "chat"},
+    {"score", "chat", "watching"},
     {"doctor"},
     {"cli"},
     {"__main__"},

@@ -1,0 +1,122 @@
+"""Footage: a video that is asked about, of which only the frames that are needed are read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import BadOption
+from ..media import scene_cuts, video, video_files
+from ..media.frame_times import FrameChoice
+from ..media.video_files import Clip
+from ..types import Size, Video
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WHOLE_FRAMES = 1 << 40
+"""Pixels: more than any frame has."""
+
+Check = Callable[[], None]
+
+
+class Footage(Protocol):
+    """A video of ``length`` seconds, ``size`` (height, width) in pixels. Times are in seconds from
+    its beginning. What cannot be read raises ``BadVideo``; ``check`` is called again and again
+    meanwhile, and what it raises reaches the caller."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def length(self) -> float: ...
+
+    @property
+    def size(self) -> Size: ...
+
+    def read(
+        self, choice: FrameChoice, start: float, end: float, max_pixels: int, check: Check
+    ) -> Video:
+        """The frames from ``start`` to ``end`` that ``choice`` names, of at most ``max_pixels``
+        pixels each. Their times are counted from ``start``."""
+        ...
+
+    def at(self, times: Sequence[float], check: Check) -> list[Tensor]:
+        """The frame that is shown at each of ``times``, uint8 ``[3, H, W]`` of the video's size."""
+        ...
+
+    def cuts(self, check: Check) -> tuple[float, ...]:
+        """When scenes begin, the first left out, in order."""
+        ...
+
+
+class FileFootage:
+    """Footage of a file. Raises as ``video_files.probe``."""
+
+    def __init__(self, clip: Clip):
+        self.clip, self.title = clip, clip.title
+        facts = video_files.probe(clip)
+        self.length, self.size = facts.duration, facts.size
+        self.has_audio = facts.has_audio
+
+    def read(
+        self, choice: FrameChoice, start: float, end: float, max_pixels: int, check: Check
+    ) -> Video:
+        part = self.clip.part(start, None if end >= self.length else end)
+        return video.read(part, choice, max_pixels, check)
+
+    def at(self, times: Sequence[float], check: Check) -> list[Tensor]:
+        shown = video.frames_at(self.clip, times, WHOLE_FRAMES, check)
+        # A frame that is shown at several times is there once.
+        return [shown.frames[_last(shown.times, time)] for time in times]
+
+    def cuts(self, check: Check) -> tuple[float, ...]:
+        return tuple(sorted(scene_cuts.scene_cuts(self.clip, check)))
+
+
+def _last(times: Sequence[float], time: float) -> int:
+    """Which of the rising ``times`` is the last that is not after ``time``."""
+    return max(0, sum(shown <= time + 0.005 for shown in times) - 1)
+
+
+class FrameFootage:
+    """Footage of pictures, uint8 ``[T, 3, H, W]``, ``fps`` of them a second. Raises ``BadOption``
+    for a rate that is not above 0."""
+
+    def __init__(self, frames: Tensor, fps: float, title: str = "The frames"):
+        if not 0 < fps < float("inf"):
+            raise BadOption(f"The frames come at {fps:g} a second; fps must be above 0.")
+        self.frames, self.fps, self.title = frames, fps, title
+        self.length = len(frames) / fps
+        height, width = frames.shape[-2:]
+        self.size: Size = (height, width)
+
+    def read(
+        self, choice: FrameChoice, start: float, end: float, max_pixels: int, check: Check
+    ) -> Video:
+        first, last = self.numbers(start, end)
+        found = video.from_frames(self.frames[first:last], self.fps, choice)
+        size = video.bounded_size(self.size, max_pixels)
+        if size == self.size:
+            return found
+        import torch
+
+        scaled = torch.nn.functional.interpolate(
+            found.frames.float(), size=size, mode="bilinear", antialias=True
+        )
+        return dataclasses.replace(found, frames=scaled.round().clamp(0, 255).to(torch.uint8))
+
+    def numbers(self, start: float, end: float) -> tuple[int, int]:
+        """The frames from ``start`` to ``end``, at least one: the first, and the one behind the
+        last."""
+        first = min(max(0, round(start * self.fps)), len(self.frames) - 1)
+        return first, max(first + 1, min(round(end * self.fps), len(self.frames)))
+
+    def at(self, times: Sequence[float], check: Check) -> list[Tensor]:
+        most = len(self.frames) - 1
+        return [self.frames[min(int(time * self.fps + 0.005), most)] for time in times]
+
+    def cuts(self, check: Check) -> tuple[float, ...]:
+        timed = ((number / self.fps, frame) for number, frame in enumerate(self.frames))
+        return tuple(sorted(scene_cuts.marked_cuts(timed)))

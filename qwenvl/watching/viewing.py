@@ -1,0 +1,80 @@
+"""Viewing: one wish about one video, and how it is answered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..backends.base import Backend
+from ..media.frame_times import FrameChoice
+from ..media.video import DEFAULT_CHOICE, MAX_FRAME_PIXELS
+from ..query import Query, Steps
+from ..run import expected_tokens
+from ..types import Box, Result, Task, Video
+from .footage import Footage
+
+Told = Callable[[str, int, int], None]
+"""Is told of a video before it is asked about: its title, and how many frames and tokens of it the
+model will see."""
+
+
+@dataclass(frozen=True)
+class Viewed(Result):
+    """A result about a video. ``times``: of the frames that the model saw, in seconds from its
+    beginning; ``frame_boxes``: of something followed, the boxes in each of these frames, in pixels
+    of the video."""
+
+    times: tuple[float, ...] = ()
+    frame_boxes: tuple[tuple[Box, ...], ...] = ()
+
+
+class Wish(Protocol):
+    """What is wanted of a video."""
+
+    @property
+    def task(self) -> Task:
+        """How it is asked for, for a video of any length."""
+        ...
+
+    def steps(self, viewing: Viewing, backend: Backend, query: Query) -> Steps:
+        """The way to the answer, a ``Viewed`` (see ``Query``)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Viewing:
+    """``wish`` about ``footage``, of which the model sees the frames of ``choice``. ``check`` is
+    called while frames are read; what it raises reaches the caller. ``told``: see ``Told``."""
+
+    footage: Footage
+    wish: Wish
+    choice: FrameChoice = DEFAULT_CHOICE
+    check: Callable[[], None] = lambda: None
+    told: Told = lambda title, frames, tokens: None
+
+    def steps(self, backend: Backend, query: Query) -> Steps:
+        """How a query about the video is answered: its ``Method``."""
+        return self.wish.steps(self, backend, query)
+
+    def query(self, **fields: Any) -> Query:
+        """To be asked. ``fields``: those of ``Query`` besides its task, picture and method."""
+        return Query(self.wish.task, None, method=self.steps, **fields)
+
+    def read(self, start: float = 0.0, end: float | None = None) -> Video:
+        """The frames of a part of the video, with times counted from its beginning. Raises
+        ``BadVideo``."""
+        last = self.footage.length if end is None else end
+        return self.footage.read(self.choice, start, last, MAX_FRAME_PIXELS, self.check)
+
+    def tell(self, backend: Backend, asked: Sequence[Query], frames: int) -> None:
+        """Of what the model will see, once it is known."""
+        tokens = sum(expected_tokens(backend, query) for query in asked)
+        self.told(self.footage.title, frames, tokens)
+
+
+def viewed(result: Result, /, **fields: Any) -> Viewed:
+    """``result`` with more that is known of it."""
+    own = {part.name: getattr(result, part.name) for part in dataclasses.fields(Result)}
+    return Viewed(**{**own, **fields})
