@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .backends.base import Backend, Resident
-from .errors import Unavailable
+from .backends.base import Adaptable, Backend, Resident
+from .errors import BadOption, Unavailable
 from .types import LocalSpec, ServerSpec, Spec
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Reference:
 
 class ModelCache:
     """LRU cache of models by their spec, checkpoints compared by their real path. Thread-safe.
+    Adapters have no part in the key: the model of a spec with adapters is a view of the one
+    without, and only that is loaded and counted.
 
     A request for a model that is being opened waits for it; one for another open model does not.
     ``memory``: the memory manager of the models (None: torch alone).
@@ -91,7 +93,7 @@ class ModelCache:
         try:
             if is_new:
                 self._open(spec, entry)
-            yield entry.backend.result()
+            yield _adapted(entry.backend.result(), spec)
         finally:
             self._release(entry)
 
@@ -190,7 +192,7 @@ class ModelCache:
 
     def _open(self, spec: Spec, entry: _Entry) -> None:
         try:
-            backend = self._load(spec)
+            backend = self._load(_without_adapters(spec))
         except BaseException as error:  # a host's interrupt too must not leave others waiting
             with self._locked():
                 if self._entries.get(_key(spec)) is entry:
@@ -231,7 +233,21 @@ def _key(spec: Spec) -> Spec:
     if not isinstance(spec, LocalSpec):
         return spec
     real = os.path.normcase(os.path.realpath(spec.checkpoint))
-    return dataclasses.replace(spec, checkpoint=real)
+    return dataclasses.replace(spec, checkpoint=real, adapters=())
+
+
+def _without_adapters(spec: Spec) -> Spec:
+    return dataclasses.replace(spec, adapters=()) if isinstance(spec, LocalSpec) else spec
+
+
+def _adapted(backend: Backend, spec: Spec) -> Backend:
+    """``backend`` with the adapters of ``spec`` on. Raises ``BadOption`` where it takes none."""
+    adapters = spec.adapters if isinstance(spec, LocalSpec) else ()
+    if not adapters:
+        return backend
+    if not isinstance(backend, Adaptable):
+        raise BadOption(f"{_title(spec)} takes no adapters: use it without LoRA.")
+    return backend.with_adapters(adapters)
 
 
 def _title(spec: Spec) -> str:

@@ -32,9 +32,19 @@ THINKING_TOKENS = 4096
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter that is put on a local model. ``path``: its folder, which holds
+    ``adapter_config.json``. ``strength``: the factor of what it changes; 1 as it was trained, 0
+    off, below 0 away from it."""
+
+    path: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
 class LocalSpec:
-    """A local model: which checkpoint, loaded how. The key of the model cache: equal specs are one
-    loaded model.
+    """A local model: which checkpoint, loaded how. The key of the model cache: specs that differ in
+    ``adapters`` alone are one loaded model, whose adapters are switched.
 
     ``checkpoint`` is a folder that holds ``config.json``. ``precision``: ``auto``, ``bf16``,
     ``fp16``, ``fp32``. ``quantization``: ``none``, ``8bit``, ``4bit`` (bitsandbytes).
@@ -43,7 +53,7 @@ class LocalSpec:
     of the model. ``trust_remote_code`` runs Python code that comes with the checkpoint; off unless
     the user turned it on. ``optimize``: ``auto``, or ``off`` for transformers' own ``generate`` on
     the model as it comes. ``yarn``: the factor by which YaRN stretches the model's context (see
-    ``Family.yarn``); 1 leaves it as it is.
+    ``Family.yarn``); 1 leaves it as it is. ``adapters`` are on it all at once.
     """
 
     checkpoint: str
@@ -54,6 +64,7 @@ class LocalSpec:
     trust_remote_code: bool = False
     optimize: str = "auto"
     yarn: float = 1.0
+    adapters: tuple[Adapter, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 ``Backend`` is what every one can do. The others are what only some can, asked for with
 ``isinstance``: ``Resident`` (its weights lie in this machine's memory), ``Scorer``,
-``Embedder``, and ``Vocabulary`` (its tokens are known).
+``Embedder``, ``Vocabulary`` (its tokens are known), and ``Adaptable`` (it takes LoRA adapters).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from ..errors import BadOption, QwenVLError
 from ..observer import Observer
-from ..types import Family, Request, Response
+from ..types import Adapter, Family, Request, Response
 
 Place = Literal["disk", "ram", "device"]
 """Where weights are: only on disk, in RAM, or on the device that computes."""
@@ -115,6 +115,16 @@ class Vocabulary(Protocol):
         """Whether ``ids`` are tokens that an answer of this model may be made of, and ``text`` is
         what they say, blanks around it left out, or the mark that ends a thought: then they can be
         ``Generated``. False of another vocabulary's, as of an answer that was edited."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A backend that answers with LoRA adapters on, too."""
+
+    def with_adapters(self, adapters: Sequence[Adapter]) -> Backend:
+        """This model with ``adapters`` on, sharing its weights. Raises ``BadOption`` for adapters
+        that cannot be put on together."""
         ...
 
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,16 +29,18 @@ from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
 from ..inference.scoring import CandidateScorer, PromptEmbedder, PromptReader
 from ..inference.speculative.adaptive import AdaptiveSpeculation
+from ..models import adapters as lora
 from ..models.devices import pick_devices
 from ..models.footprint import estimated_bytes
 from ..models.load_progress import Progress
-from ..models.loading import load_model
+from ..models.loading import load_model, skeleton
 from ..models.memory import MEMORY_LOCK, Memory, acquired, is_out_of_memory
 from ..models.weights import RAM, Place, Weights
 from ..observer import GuardedObserver, Observer
 from ..prompting.prompt import Prompt
 from ..retrieval import check_writes
-from ..types import LocalSpec, Request, Response
+from ..types import Adapter, LocalSpec, Request, Response
+from .adapted import AdaptedBackend
 from .base import check_candidates
 from .definition import Definition, read_definition
 
@@ -51,11 +54,12 @@ _FAST_PATHS: dict[Hashable, dict[str, str]] = {}
 
 def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
     """The checkpoint of ``spec``, ready to answer; its weights are read when they are first needed.
+    Its adapters are put on by ``LocalBackend.with_adapters``.
 
     Raises ``CheckpointError`` (missing, incomplete, unsupported, or needing remote code) and
     ``Unavailable`` (a device this machine lacks).
     """
-    path = Path(spec.checkpoint)
+    path, spec = Path(spec.checkpoint), dataclasses.replace(spec, adapters=())
     state = inspection.fingerprint(path)
     definition = read_definition(path, spec)
 
@@ -93,6 +97,9 @@ class LocalBackend:
         self.weights = weights
         self.prefix_cache = PrefixCache()
         weights.attach(self.prefix_cache)
+        self.adapters = lora.Adapters()
+        weights.attach(self.adapters)
+        self._wanted: tuple[Adapter, ...] = ()  # adapters of the call that is being served
         self._define(definition)
         self.memory = memory
         self.batch_limits = BatchLimits()
@@ -100,7 +107,8 @@ class LocalBackend:
         self.adaptive_forced = AdaptiveSpeculation()
         self.adaptive_lookup, self.adaptive_mtp = AdaptiveSpeculation(), AdaptiveSpeculation()
         self._memory_model: MemoryModel | None = None
-        self._checked: Any = None  # the model whose fast paths have been checked
+        # The model whose fast paths have been checked, and the adapters on it.
+        self._checked: tuple[Any, object] = (None, None)
         self._closed = False
         # Of the call that is being served; others wait for it without MEMORY_LOCK.
         self._turn = threading.RLock()
@@ -148,7 +156,7 @@ class LocalBackend:
 
     @property
     def nbytes(self) -> int:
-        return self.weights.nbytes
+        return self.weights.nbytes + self.adapters.nbytes
 
     @property
     def place(self) -> Place:
@@ -169,7 +177,7 @@ class LocalBackend:
     def release(self) -> None:
         self.weights.release()
         self._memory_model, self.batch_limits = None, BatchLimits()
-        self._checked = None
+        self._checked = (None, None)
         self.memory.empty_cache()
 
     def close(self) -> None:
@@ -177,6 +185,21 @@ class LocalBackend:
             self._closed = True
             self.release()
             self.memory.forget(self.weights)
+
+    def with_adapters(self, adapters: Sequence[Adapter]) -> AdaptedBackend:
+        """See ``Adaptable.with_adapters``."""
+        return AdaptedBackend(self, adapters)
+
+    @contextmanager
+    def adapted(self, adapters: Sequence[Adapter], observer: Observer) -> Iterator[None]:
+        """While the block runs, the turn is this thread's, and its calls are answered with
+        ``adapters`` on, put on as the weights are needed. They stay on until a call with others."""
+        with acquired(self._turn, observer.check):
+            before, self._wanted = self._wanted, tuple(adapters)
+            try:
+                yield
+            finally:
+                self._wanted = before
 
     def thinks(self, wish: bool | None = None) -> bool:
         """See ``Backend.thinks``."""
@@ -233,9 +256,10 @@ class LocalBackend:
     def _check_fast_paths(self, memory_model: MemoryModel, observer: Observer) -> None:
         """Once for each checkpoint, options and device in a process; what did not agree then is
         turned off whenever the weights have been read again."""
-        if self._checked is self.model:
+        model, key = self._checked
+        if model is not None and model() is self.model and key == self._fast_path_key:
             return
-        key = (self._files, self.device)
+        key = self._fast_path_key
         if key not in _FAST_PATHS:
             _FAST_PATHS[key] = FastPathCheck(self, memory_model, observer).run()
             for name, problem in _FAST_PATHS[key].items():
@@ -252,13 +276,19 @@ class LocalBackend:
             self.plain_reason = f"the scheduler did not agree with it ({problem})"
             self.has_failed = True
             self.release()  # to be read again without patches
-        self._checked = self.model
+        self._checked = weakref.ref(self.model) if self.model is not None else None, key
+
+    @property
+    def _fast_path_key(self) -> Hashable:
+        """What a check of the fast paths holds for; not the strengths of adapters, whose layers
+        are the same with each."""
+        return self._files, self.device, tuple(entry[:2] for entry in self.adapters.scope)
 
     @property
     def fast_path_problems(self) -> Mapping[str, str] | None:
         """What the check of the fast paths found, by the name of each path: why it is off, empty
         where it agreed. None where none was needed yet."""
-        return _FAST_PATHS.get((self._files, self.device))
+        return _FAST_PATHS.get(self._fast_path_key)
 
     def _fall_back(self, error: Exception) -> None:
         """From now on the model runs as it comes. Its weights are read again, without patches."""
@@ -417,9 +447,12 @@ class LocalBackend:
         self._check_open()
         if self.weights.place == "disk":
             observer.loading(0, 1)  # importing the libraries alone takes seconds
+            self._check_adapters()
+        nbytes += self.adapters.coming_bytes(self._wanted)
         try:
             self._check_ram()
             self.memory.bring(self.weights, nbytes, observer.loading)
+            self._switch_adapters()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -432,6 +465,20 @@ class LocalBackend:
             f"{readable_size(self.memory.free(self.device))} is free there. Choose 4bit or "
             f"8bit in the Loader, or a smaller model. ({reason})"
         )
+
+    def _check_adapters(self) -> None:
+        """What is wrong with an adapter should not be told after minutes of loading."""
+        if self._wanted and self._files is not None:
+            spec = self._files[0]
+            lora.check_fit(self._wanted, skeleton(spec, self.family), self.name)
+
+    def _switch_adapters(self) -> None:
+        with self.weights.lock:
+            if self.weights.place == "device":  # nobody has moved them out in between
+                try:
+                    self.adapters.switch(self.model, self._wanted, self.name)
+                finally:
+                    self.prefix_cache.scope = self.adapters.scope
 
     def _check_open(self) -> None:
         if self._closed:

@@ -73,8 +73,8 @@ def adapter_problem(folder: Path, sizes: Collection[str], weights: WeightFiles) 
     base, kind = _read_adapter(folder)
     if alone:
         return (
-            f"It is an adapter ({kind}) for {base}, no model of its own. Merge it into that model "
-            "(merge_and_unload of the package peft) and load what comes of it."
+            f"It is an adapter ({kind}) for {base}, no model of its own. Choose that model, and "
+            "put this on it with the Qwen-VL LoRA node (--lora on the command line)."
         )
     return (
         f"It holds a model and an adapter ({kind}, {ADAPTER}) as well, and whether the adapter is "

@@ -21,7 +21,7 @@ from ..replies.tables import tables
 from ..types import LocalSpec, Result, Sampling, Task
 from ..unicode import well_formed
 from .inputs import Input, expanded
-from .model_names import checkpoint_of
+from .model_names import adapters_of, checkpoint_of
 from .output import as_json, print_json, print_message, print_result
 from .portions import OrderedResults, Portion, read_portions
 from .writing import DocumentWriter
@@ -261,6 +261,7 @@ def spec_of(options: argparse.Namespace) -> LocalSpec:
         device=options.device,
         trust_remote_code=options.trust_remote_code,
         optimize=options.optimize,
+        adapters=adapters_of(getattr(options, "lora", None), options.root),
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..checkpoints.adapters import AdapterLibrary, check_adapters, read_adapter
 from ..checkpoints.inspection import inspect
 from ..checkpoints.library import BUNDLED, BUNDLED_NAME, ModelLibrary
 from ..errors import CheckpointNotFound
+from ..types import Adapter
 
 DEFAULT_ROOT = "models/LLM"
 _BUNDLED_NAMES = (BUNDLED_NAME, "demo")
@@ -41,3 +43,28 @@ def checkpoint_of(name: str, roots: Sequence[str] | None) -> Path:
         f"{place.repo_id} is not in {place.root}. Download it first: "
         f"python -m qwenvl download {place.repo_id} --root {place.root}"
     )
+
+
+def adapters_of(names: Sequence[str] | None, roots: Sequence[str] | None) -> tuple[Adapter, ...]:
+    """The adapters that ``--lora`` names: each a folder, or a name below ``roots``, and a strength
+    behind a colon. Raises ``BadOption``, and ``CheckpointError`` for what is no adapter."""
+    adapters = tuple(_adapter(name, roots) for name in names or ())
+    check_adapters(adapters)
+    for adapter in adapters:
+        read_adapter(Path(adapter.path))
+    return adapters
+
+
+def _adapter(name: str, roots: Sequence[str] | None) -> Adapter:
+    folder, strength = name, 1.0
+    before, colon, behind = name.rpartition(":")
+    if colon and not Path(name).is_dir():  # C:\loras\mine has a colon, too
+        try:
+            folder, strength = before, float(behind)
+        except ValueError:
+            folder = name
+    path = Path(folder)
+    if folder and path.is_dir():
+        return Adapter(str(path), strength)
+    library = AdapterLibrary(tuple(map(Path, roots or [DEFAULT_ROOT])))
+    return Adapter(str(library.locate(folder)), strength)

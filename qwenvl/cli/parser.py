@@ -253,8 +253,9 @@ def _add_roots(parser: argparse.ArgumentParser, about: str) -> None:
     )  # fmt: skip
 
 
-def _model_options() -> argparse.ArgumentParser:
-    """Which model, loaded how: the options of all commands that load one."""
+def _model_options(adapters: bool = True) -> argparse.ArgumentParser:
+    """Which model, loaded how: the options of all commands that load one. ``adapters``: whether it
+    may have some on."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--model", default=BUNDLED_NAME, metavar="NAME|FOLDER",
@@ -262,6 +263,12 @@ def _model_options() -> argparse.ArgumentParser:
         f"(default: {BUNDLED_NAME}, the small bundled model)",
     )  # fmt: skip
     _add_roots(common, "where models are looked up by name")
+    if adapters:
+        common.add_argument(
+            "--lora", action="append", metavar="FOLDER[:STRENGTH]",
+            help="a LoRA adapter's folder, or its name below a --root, and how strongly it is put "
+            "on (default: 1, as it was trained); may repeat",
+        )  # fmt: skip
     for name, default, choices in (
         ("precision", "auto", "auto, bf16, fp16 or fp32"),
         ("quantization", "none", "none, 8bit or 4bit"),
@@ -358,7 +365,7 @@ def _add_models(subparsers: Any) -> None:
 def _add_doctor(subparsers: Any) -> None:
     examine = _command(
         subparsers, doctor.doctor, "examine a model and this machine: for a bug report",
-        parents=[_model_options()],
+        parents=[_model_options(adapters=False)],
     )  # fmt: skip
     examine.add_argument(
         "--scenes", type=_integer, default=24, metavar="N",

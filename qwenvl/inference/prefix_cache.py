@@ -50,35 +50,44 @@ def prefix_key(
     return PrefixKey(tuple(ids[:length]), tuple(held))
 
 
+_Scoped = tuple[Hashable, Hashable]
+"""A key, of a prefix or of vision features, behind its scope."""
+
+
 class PrefixCache:
     """LRU cache of at most ``max_bytes``; ``nbytes``: bytes held now. Lives and moves with a
     model's weights. An entry is measured once, when it is put in: the cost of a call does not grow
-    with the number of entries."""
+    with the number of entries.
+
+    ``scope``: what entries depend on besides their keys, the adapters that are on: those of one
+    scope are not found in another."""
 
     def __init__(self, max_bytes: int = MAX_BYTES):
         self.max_bytes = max_bytes
         self.nbytes = 0
         self.hits = self.misses = 0
-        self._entries: OrderedDict[Hashable, tuple[Prefill | VisionFeatures, int]] = OrderedDict()
-        self._offloaded: set[Hashable] = set()
-        # Lengths of the prefixes in each bucket, with how many have them.
-        self._lengths: dict[Hashable, Counter[int]] = {}
+        self.scope: Hashable = ()
+        self._entries: OrderedDict[_Scoped, tuple[Prefill | VisionFeatures, int]] = OrderedDict()
+        self._offloaded: set[_Scoped] = set()
+        # Lengths of the prefixes in each bucket of a scope, with how many have them.
+        self._lengths: dict[_Scoped, Counter[int]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._entries
+        return (self.scope, key) in self._entries
 
     def get(self, key: Hashable, device: torch.device) -> Any:
         """The entry of ``key``, or None; moved back to ``device`` if it was offloaded."""
-        if key not in self._entries:
+        scoped = (self.scope, key)
+        if scoped not in self._entries:
             self.misses += 1
             return None
         self.hits += 1
-        entry, nbytes = self._entries[key]
-        self._entries.move_to_end(key)
-        if key in self._offloaded:
+        entry, nbytes = self._entries[scoped]
+        self._entries.move_to_end(scoped)
+        if scoped in self._offloaded:
             entry = entry.to(device)
-            self._entries[key] = entry, nbytes
-            self._offloaded.discard(key)
+            self._entries[scoped] = entry, nbytes
+            self._offloaded.discard(scoped)
         return entry
 
     def longest(
@@ -87,10 +96,10 @@ class PrefixCache:
         """The key of the longest entry that a prompt begins with and goes on behind; see
         ``prefix_key``."""
         bucket = images[0] if images else None
-        for length in sorted(self._lengths.get(bucket, ()), reverse=True):
+        for length in sorted(self._lengths.get((self.scope, bucket), ()), reverse=True):
             if length < len(ids):
                 key = prefix_key(ids, length, images, image_ends)
-                if key in self._entries:
+                if key in self:
                     return key
         return None
 
@@ -99,11 +108,12 @@ class PrefixCache:
         nbytes = entry.nbytes
         if nbytes > self.max_bytes:
             return
-        self._evict(key)
-        self._entries[key] = entry, nbytes
+        scoped = (self.scope, key)
+        self._evict(scoped)
+        self._entries[scoped] = entry, nbytes
         self.nbytes += nbytes
         if isinstance(key, PrefixKey):
-            self._lengths.setdefault(key.bucket, Counter())[len(key.ids)] += 1
+            self._lengths.setdefault((self.scope, key.bucket), Counter())[len(key.ids)] += 1
         self.limit(self.max_bytes)
 
     def limit(self, max_bytes: int) -> None:
@@ -124,16 +134,17 @@ class PrefixCache:
         self._lengths.clear()
         self.nbytes = 0
 
-    def _evict(self, key: Hashable) -> None:
-        if key not in self._entries:
+    def _evict(self, scoped: _Scoped) -> None:
+        if scoped not in self._entries:
             return
-        _, nbytes = self._entries.pop(key)
+        _, nbytes = self._entries.pop(scoped)
         self.nbytes -= nbytes
-        self._offloaded.discard(key)
+        self._offloaded.discard(scoped)
+        scope, key = scoped
         if isinstance(key, PrefixKey):
-            lengths = self._lengths[key.bucket]
+            lengths = self._lengths[scope, key.bucket]
             lengths[len(key.ids)] -= 1
             if not lengths[len(key.ids)]:
                 del lengths[len(key.ids)]
             if not lengths:
-                del self._lengths[key.bucket]
+                del self._lengths[scope, key.bucket]

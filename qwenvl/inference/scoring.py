@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import QwenVLError
 from ..models.attention import without_cudnn
@@ -119,10 +119,12 @@ class CandidateScorer(PromptReader[list[float]]):
 
     def _head_rows(self, state: Tensor) -> Tensor | None:
         """The output embeddings ``[candidates, hidden size]`` of candidates of one token each;
-        None where some are longer, or the head is no plain matrix."""
+        None where some are longer, or the head is no plain matrix: it may have an adapter."""
         head = self._loaded.model.get_output_embeddings()
         weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
         if not isinstance(weight, Tensor) or weight.dtype not in _PLAIN or bias is not None:
+            return None
+        if not isinstance(head, nn.Linear):
             return None
         if weight.shape[1:] != state.shape:
             return None

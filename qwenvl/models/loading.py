@@ -190,9 +190,7 @@ def _device_map(
     cls: Any, path: Path, spec: LocalSpec, family: Family, config: Any, itemsize: int
 ) -> dict[str, Any]:
     """A device map over all CUDA devices, by what is free on them now."""
-    options = {"trust_remote_code": spec.trust_remote_code}
-    with torch.device("meta"):
-        model = cls.from_config(config, **options) if _is_auto(cls) else cls(config)
+    model = _without_weights(cls, spec, config)
 
     def nbytes(name: str, parameter: torch.nn.Parameter) -> int:
         weight = Weight(name, "F32", tuple(parameter.shape), parameter.nbytes)
@@ -204,6 +202,21 @@ def _device_map(
     return balanced_device_map(
         model, free_memory(), lambda name, parameter: scale * nbytes(name, parameter), family.towers
     )
+
+
+def skeleton(spec: LocalSpec, family: Family) -> Any:
+    """The model of ``spec`` without its weights, on the meta device: its modules, by the names and
+    in the shapes that they have once it is loaded. Raises as ``transformers_config``."""
+    path = Path(spec.checkpoint)
+    return _without_weights(
+        model_class(path, family), spec, transformers_config(path, spec, family)
+    )
+
+
+def _without_weights(cls: Any, spec: LocalSpec, config: Any) -> Any:
+    options = {"trust_remote_code": spec.trust_remote_code}
+    with torch.device("meta"):
+        return cls.from_config(config, **options) if _is_auto(cls) else cls(config)
 
 
 def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:

@@ -8,9 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from qwen_vl_suite.qwenvl.backends.scripted import ResidentScriptedBackend, ScriptedBackend
-from qwen_vl_suite.qwenvl.errors import CheckpointNotFound, IncompleteCheckpoint, Unavailable
+from qwen_vl_suite.qwenvl.errors import (
+    BadOption,
+    CheckpointNotFound,
+    IncompleteCheckpoint,
+    Unavailable,
+)
 from qwen_vl_suite.qwenvl.model_cache import CACHE, ModelCache
-from qwen_vl_suite.qwenvl.types import LocalSpec, ServerSpec
+from qwen_vl_suite.qwenvl.types import Adapter, LocalSpec, ServerSpec
 
 A, B, C = (LocalSpec(f"/models/{name}") for name in "abc")
 SERVER = ServerSpec("http://localhost:8000/v1", "Qwen3-VL-8B")
@@ -106,12 +111,29 @@ def test_servers_cannot_be_used_yet():
     assert CACHE.stats().models == before
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(LocalSpec)])
+@pytest.mark.parametrize(
+    "field", [f.name for f in dataclasses.fields(LocalSpec) if f.name != "adapters"]
+)
 def test_every_field_of_the_spec_matters(loader, field):
     cache = ModelCache(loader)
     other = {"trust_remote_code": True}.get(field, "other")
     assert cache.get(A) is not cache.get(dataclasses.replace(A, **{field: other}))
     assert len(loader.loads) == 2
+
+
+def test_adapters_are_put_on_the_one_model_that_there_is(loader):
+    class Adaptable(ScriptedBackend):
+        def with_adapters(self, adapters):
+            return self, adapters
+
+    cache, adapters = ModelCache(loader), (Adapter("/loras/a", 0.5),)
+    adapted = dataclasses.replace(A, adapters=adapters)
+    with pytest.raises(BadOption, match=r"/models/a takes no adapters"):
+        cache.get(adapted)
+    model = Adaptable("a cat")
+    cache._load = lambda spec: model if spec == B else pytest.fail(f"loaded {spec}")
+    assert cache.get(dataclasses.replace(B, adapters=adapters)) == (model, adapters)
+    assert cache.get(B) is model and cache.loaded(dataclasses.replace(B, adapters=adapters))
 
 
 def test_threads_that_ask_for_one_model_load_it_once(loader, pool):

@@ -106,6 +106,18 @@ def test_keys_tell_prefixes_apart() -> None:
     assert whole not in others and len(set(others)) == 4
 
 
+def test_what_was_read_with_other_adapters_is_not_found() -> None:
+    cache, key = PrefixCache(), prefix_key([1, 2], 2, [], [])
+    cache.put(key, entry(10))
+    cache.scope = "an adapter"
+    assert cache.longest([1, 2, 3], [], []) is None and key not in cache
+    assert cache.get(key, torch.device("cpu")) is None
+    cache.put(key, entry(20))
+    assert cache.nbytes == 30
+    cache.scope = ()
+    assert cache.get(key, torch.device("cpu")).nbytes == 10
+
+
 PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=7)
 
 
@@ -124,7 +136,8 @@ def test_the_longest_prefix_of_a_prompt_is_found(
         cache.put(prefix_key(ids, len(ids), *images(ids)), entry(10))
     for place in drop:
         if place < len(stored):
-            cache._evict(prefix_key(stored[place], len(stored[place]), *images(stored[place])))
+            key = prefix_key(stored[place], len(stored[place]), *images(stored[place]))
+            cache._evict((cache.scope, key))
     gone = [stored[place] for place in drop if place < len(stored)]
     found = cache.longest(wanted, *images(wanted))
     fitting = [ids for ids in stored if ids == wanted[: len(ids)] and ids not in gone]
