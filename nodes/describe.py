@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..qwenvl.tasks.choose import choose
 from ..qwenvl.tasks.describe import STYLES, describe
 from ..qwenvl.types import THINKING_TOKENS
 from . import host, lists, panels, sockets
@@ -133,6 +134,15 @@ class Describe(io.ComfyNode):
                     tooltip="Asks about all pictures at once, such as the pages of a document: one "
                     "text for all. Off: one text a picture.",
                 ),
+                io.String.Input(
+                    "choices",
+                    default="",
+                    multiline=True,
+                    tooltip="The model answers with one of these, word for word: a choice a line, "
+                    "or with commas between them, such as yes, no. The prompt is the question; "
+                    "where it is empty, which of them fits best. The style is not used.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -166,6 +176,7 @@ class Describe(io.ComfyNode):
         when_unreadable: Any = sockets.STOP,
         mask: Any = None,
         together: Any = False,
+        choices: Any = "",
     ) -> io.NodeOutput:
         questions = lists.mapped(
             _question,
@@ -182,6 +193,7 @@ class Describe(io.ComfyNode):
             when_unreadable,
             mask,
             together,
+            choices,
         )
         results = [result for answers in answer_all(joined(questions)) for result in answers]
         return io.NodeOutput(
@@ -205,12 +217,15 @@ def _question(
     when_unreadable: str,
     mask: Any,
     together: bool,
+    choices: str,
 ) -> Question:
-    if not (prompt := sockets.words(prompt)).strip():
+    prompt, system, choices = map(sockets.words, (prompt, system_prompt, choices))
+    if not (prompt.strip() or choices.strip()):
         sockets.choice("style", style, STYLES)
+    task = choose(choices, prompt, system) if choices.strip() else describe(style, prompt, system)
     return Question(
         model,
-        describe(style, prompt, sockets.words(system_prompt)),
+        task,
         images,
         {
             **sampling_of(sampling or {}),

@@ -43,7 +43,15 @@ def _spec(query: Mapping[str, str], checkpoint: str) -> LocalSpec:
         query.get("attention", "auto"),
         host.device(query.get("device", "auto")),
         optimize=query.get("optimize", "auto"),
+        yarn=_number("yarn", query.get("yarn", "1")),
     )
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise BadOption(f"{name} is {text[:40]!r}, no number.") from error
 
 
 def _device_memory(spec: LocalSpec) -> engine.DeviceMemory:

@@ -78,7 +78,8 @@ class Grounding(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
                 sockets.strict(
-                    "Holds what the model writes to JSON that can be read; not for actions.",
+                    "Holds what the model writes to JSON that can be read, an action to a call of "
+                    "the screen's tool (not of Qwen3.5, which writes XML).",
                     "a box where nothing is",
                 ),
                 sockets.MaskOrBoxes.Input(

@@ -28,7 +28,7 @@ class Loader(io.ComfyNode):
             "and hands it to the other Qwen-VL nodes. Nodes with equal settings share one model.",
             search_aliases=["load qwen", "qwen vl", "vlm", "vision language model", "qwen3-vl"],
             panels=panels.model(
-                ["model", "quantization", "precision", "attention", "device", "optimize"]
+                ["model", "quantization", "precision", "attention", "device", "optimize", "yarn"]
             ),
             inputs=[
                 io.Combo.Input(
@@ -116,6 +116,18 @@ class Loader(io.ComfyNode):
                     "at a time: slower, to find out whether an answer is the model's own.",
                     **sockets.ADVANCED,
                 ),
+                io.Float.Input(
+                    "yarn",
+                    default=1.0,
+                    min=1.0,
+                    max=4.0,
+                    step=0.5,
+                    tooltip="For prompts longer than the model's context: stretches it by this "
+                    "factor (YaRN), up to what the model's card gives: 4 for Qwen2.5, Qwen2.5-VL, "
+                    "Qwen3 and Qwen3.5, 3 for Qwen3-VL. Short prompts and boxes lose a little, so "
+                    "leave 1, the context as it is, unless it is needed.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
         )
@@ -147,6 +159,7 @@ class Loader(io.ComfyNode):
         after_use: str = KEEP,
         shrink_to_fit: bool = False,
         optimize: str = "auto",
+        yarn: float = 1.0,
     ) -> io.NodeOutput:
         sockets.choice("device", device, host.devices())
         path = host.model_library().obtain(
@@ -162,6 +175,7 @@ class Loader(io.ComfyNode):
             attention,
             host.device(device),
             optimize=optimize,
+            yarn=yarn,
         )
         bounds = min_pixels or None, max_pixels or None
         return io.NodeOutput(ModelHandle(spec, *bounds, shrink_to_fit, after_use))

@@ -93,6 +93,14 @@ def from_choices(choices: Sequence[str]) -> Constraint:
     return Constraint("lark", _source(f"start: {options}"))
 
 
+def split_choices(text: str) -> list[str]:
+    """The choices in ``text``, each once: one a line, or, on a single line, with commas between
+    them, those of Chinese and Japanese too."""
+    lines = text.strip().splitlines()
+    parts = lines if len(lines) > 1 else split_keys(text)
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
 def from_regex(pattern: str) -> Constraint:
     """Text that a regular expression matches as a whole. Raises ``BadOption`` for an empty one."""
     if not pattern:

@@ -13,7 +13,17 @@ from .families import free_text_sampling
 from .observer import Observer, PartialObserver
 from .query import Query, size_of
 from .rounds import Answer, Course, RoundObserver
-from .types import ReplyContext, Request, Response, Result, Sampling, Size, Task
+from .types import (
+    Constraint,
+    Family,
+    ReplyContext,
+    Request,
+    Response,
+    Result,
+    Sampling,
+    Size,
+    Task,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -211,8 +221,12 @@ def _request(backend: Backend, query: Query) -> Request:
         thinking=_resolve_thinking(backend, query.task, query.thinking),
         may_shrink=query.may_shrink,
         logprobs=query.logprobs or query.task.logprobs,
-        constraint=query.task.constraint,
+        constraint=_constraint(query.task, backend.family),
     )
+
+
+def _constraint(task: Task, family: Family) -> Constraint | None:
+    return task.constraint_of(family) if task.constraint_of else task.constraint
 
 
 def _system(backend: Backend, query: Query) -> str:

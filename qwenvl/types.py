@@ -578,7 +578,8 @@ class Task:
     raises ``errors.UnreadableReply``. ``greedy`` tasks (OCR, grounding) are decoded greedily;
     others use the family's sampling. ``max_new_tokens`` is the task's default. ``longest_side``:
     pixels that the sides of a picture shown to the model should not exceed (0: any).
-    ``constraint``: what replies are held to. ``instructions``: what stands behind the system
+    ``constraint``: what replies are held to; ``constraint_of``: where that depends on the model's
+    family, in its place. ``instructions``: what stands behind the system
     prompt, for a model of a family that sees the picture in a (height, width) in pixels.
     ``logprobs``: whether ``parse`` needs the tokens' log-probabilities, which cost a little time,
     for scores. ``sampling``: fields of ``Sampling`` that the task sets whatever the model's own
@@ -593,6 +594,7 @@ class Task:
     max_new_tokens: int = 1024
     longest_side: int = 0
     constraint: Constraint | None = None
+    constraint_of: Callable[[Family], Constraint | None] | None = None
     instructions: Callable[[Family, Size], str] | None = None
     logprobs: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -18,8 +18,8 @@ from ..media.image_processor import ImageProcessor
 from ..models.architecture import plain_reason
 from ..models.loading import check_runnable, transformers_config
 from ..prompting.chat_template import ChatTemplate
-from ..prompting.prompt import context_length
 from ..types import Family, LocalSpec
+from ..yarn import context_length, with_yarn
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ class Definition:
 
 def read_definition(path: Path, spec: LocalSpec) -> Definition:
     """The definition of the checkpoint in ``path``, to be opened as ``spec`` says. What is wrong
-    with it should not be told after minutes of loading: raises ``CheckpointError``."""
+    with it should not be told after minutes of loading: raises ``CheckpointError``, and
+    ``BadOption`` for a YaRN factor that the model cannot have."""
     inspection.require_complete(path)
     config = read_settings(path, "config.json")
     family = as_tuned(family_of(config), path.name)
@@ -54,7 +55,7 @@ def read_definition(path: Path, spec: LocalSpec) -> Definition:
         chat_template=ChatTemplate.load(path, family, spec.trust_remote_code),
         family=family,
         image_processor=load_image_processor(path) if family.sees else ImageProcessor(),
-        context_length=context_length(model_config(config, family)),
+        context_length=context_length(with_yarn(model_config(config, family), family, spec.yarn)),
         plain_reason=reason,
     )
     return definition if family.retrieval is None else _for_retrieval(definition)

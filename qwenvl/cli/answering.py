@@ -262,6 +262,7 @@ def spec_of(options: argparse.Namespace) -> LocalSpec:
         trust_remote_code=options.trust_remote_code,
         optimize=options.optimize,
         adapters=adapters_of(getattr(options, "lora", None), options.root),
+        yarn=options.yarn,
     )
 
 

@@ -28,9 +28,13 @@ MOST_TOKENS = 1_000_000
 
 
 def describe(options: argparse.Namespace) -> int:
+    from ..tasks import choose
     from ..tasks import describe as task
 
-    asked = task.describe(options.style, options.prompt)
+    if options.choices:
+        asked = choose.choose(options.choices, options.prompt)
+    else:
+        asked = task.describe(options.style, options.prompt)
     return _answer_together(options, asked) if options.together else answer(options, asked)
 
 

@@ -76,6 +76,11 @@ def _add_tasks(subparsers: Any) -> None:
     describe.add_argument("--style", choices=tuple(STYLES), default="detailed")
     describe.add_argument("--prompt", default="", help="own words in place of a style")
     describe.add_argument(
+        "--choices", default="", metavar="A,B,C",
+        help="answer with one of these, word for word; --prompt is the question (default: which "
+        "fits best)",
+    )  # fmt: skip
+    describe.add_argument(
         "--together", action="store_true",
         help="one question about all images at once, such as the pages of a document",
     )  # fmt: skip
@@ -277,6 +282,11 @@ def _model_options(adapters: bool = True) -> argparse.ArgumentParser:
         ("optimize", "auto", "auto, or off: the model as it comes, by transformers' own generate"),
     ):
         common.add_argument(f"--{name}", default=default, metavar="X", help=choices)
+    common.add_argument(
+        "--yarn", type=float, default=1.0, metavar="FACTOR",
+        help="stretch the context by this factor, up to what the model's card gives, such as 4; "
+        "short prompts and boxes lose a little (default: 1, the context as it is)",
+    )  # fmt: skip
     common.add_argument(
         "--trust-remote-code", action="store_true", help="run Python that lies in the checkpoint"
     )

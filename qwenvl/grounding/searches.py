@@ -174,7 +174,7 @@ def search(
     if tile and kind in _WHOLE:
         raise BadOption(f"There are to be tiles, but {_WHOLE[kind]}")
     if kind == act.KIND:
-        goal = act.act(find, screen, min_score, scores)
+        goal = act.act(find, screen, min_score, scores, strict)
         return Search(goal, {well_formed(find).strip(): goal}, kind)
     own = queries(find) or ("",)
     in_space = partial(boxes_3d.boxes_3d, field_of_view=field_of_view)

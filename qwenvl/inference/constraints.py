@@ -6,9 +6,11 @@ constraint and not before.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _BLANKS = ("\n\n", "\n")
 """What models write between a thought and their answer."""
+
+_TAG = re.compile(r'"(</?[\w|]+>)"')
+"""A literal in a Lark grammar that may be a token of its own."""
 
 _MOST_COMPILED = 64
 """Grammars that are kept for a model; large ones take megabytes."""
@@ -148,6 +153,7 @@ class Grammars:
         encoded = [encode(text) for text in _BLANKS]
         blanks = frozenset(ids[0] for ids in encoded if len(ids) == 1)
         self._vocabulary = Vocabulary(template.eos_ids, blanks, template.decode, encode)
+        self._own_tokens = frozenset(template.tokenizer.get_added_vocab())
         self._compiled: dict[tuple[Constraint, int], Any] = {}
 
     def matcher(self, constraint: Constraint, tokens: int) -> Matcher:
@@ -163,13 +169,23 @@ class Grammars:
     def _compile(self, constraint: Constraint, tokens: int) -> Any:
         guidance = _llguidance()
         try:
-            grammar = _grammar(guidance.LLMatcher, constraint, tokens)
+            grammar = _grammar(guidance.LLMatcher, self._with_tokens(constraint), tokens)
         except ValueError as error:
             raise _refused(constraint, str(error)) from error
         compiled = guidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if compiled.is_error():
             raise _refused(constraint, compiled.get_error())
         return compiled
+
+    def _with_tokens(self, constraint: Constraint) -> Constraint:
+        """With the quotes left out of a Lark grammar where a literal, such as ``"<tool_call>"``, is
+        a token of its own in this tokenizer: then it is that token and not its characters."""
+        if constraint.kind != "lark":
+            return constraint
+        source = _TAG.sub(
+            lambda tag: tag[1] if tag[1] in self._own_tokens else tag[0], constraint.source
+        )
+        return dataclasses.replace(constraint, source=source)
 
 
 _GRAMMARS: WeakKeyDictionary[ChatTemplate, Grammars] = WeakKeyDictionary()

@@ -14,9 +14,10 @@ from ..checkpoints.inspection import inspect
 from ..checkpoints.library import Download, name_of
 from ..checkpoints.retrieval_files import with_retrieval
 from ..errors import BadOption, QwenVLError, Unavailable, UnsupportedModel
-from ..families import FAMILIES, family_of
+from ..families import FAMILIES, family_of, model_config
 from ..retrieval import as_retrieval
 from ..types import Family, LocalSpec
+from ..yarn import with_yarn
 from . import footprint
 from .attention import ATTENTIONS
 from .loading import check_runnable
@@ -111,6 +112,7 @@ def _of_download(place: Download, spec: LocalSpec, known: dict[str, Any]) -> For
     entry = CATALOGUE[place.repo_id]
     family = as_retrieval(FAMILIES[entry.model_type], entry.name)
     check_runnable(Path(entry.name), spec, family)
+    with_yarn({}, family, spec.yarn)
     here = place.bytes_here
     known |= {"name": entry.name, "availability": "download", "partial": here > 0}
     known["retrieval"] = _retrieval(family)
@@ -130,6 +132,7 @@ def _of_folder(path: Path, spec: LocalSpec, known: dict[str, Any]) -> Forecast:
     family = with_retrieval(family_of(config), path, config)
     known["retrieval"] = _retrieval(family)
     check_runnable(path, spec, family)
+    with_yarn(model_config(config, family), family, spec.yarn)
     return _judge(known, spec, lambda wish: _checkpoint_bytes(path, config, wish))
 
 

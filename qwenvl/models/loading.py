@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..families import model_config
 from ..types import Family, LocalSpec
+from ..yarn import with_yarn
 from .attention import pick_attention
 from .device_map import balanced_device_map
 from .devices import free_memory, least_capable, pick_devices
@@ -164,15 +165,16 @@ def _config_class(cls: Any, own: Mapping[str, Any]) -> Any:
 def transformers_config(path: Path, spec: LocalSpec, family: Family) -> Any:
     """transformers' configuration of the checkpoint ``path``, of ``family``. It names the file that
     the weights begin with: left to itself transformers takes ``model.safetensors`` wherever there
-    is one, also where an index is meant. Raises ``UnsupportedModel`` and ``CheckpointError``."""
+    is one, also where an index is meant. Raises ``UnsupportedModel`` and ``CheckpointError``, and
+    ``BadOption`` as ``with_yarn``."""
     from transformers import AutoConfig
 
     cls, raw = model_class(path, family), read_settings(path, "config.json")
     entry = require_weight_files(path).entry
-    own = model_config(raw, family)
+    own = with_yarn(model_config(raw, family), family, spec.yarn)
     try:
         is_new = transformers_version.is_older("5") and newer_format.has_release_5_names(raw)
-        if is_new or family.config_section:
+        if is_new or family.config_section or spec.yarn != 1:
             own = newer_format.with_release_4_names(own) if is_new else own
             config = _config_class(cls, own).from_dict(own)
         else:

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 from ..errors import BadOption
 from ..media.image_processor import ImageProcessor
 from ..media.spans import plan
 from ..types import THINKING_TOKENS, Request, Sampling, Size
+from ..yarn import longest_context
 from .chat_template import ChatTemplate
 
 _MIN_IMAGE_TOKENS = 64  # an image is not shrunk below this for want of memory
-
-_SCALED_ROPE = ("yarn", "linear", "dynamic")
-"""RoPE types that stretch the embedding over more tokens than were trained on, by ``factor``."""
-
-
-def context_length(config: Mapping[str, Any]) -> int | None:
-    """Context length in tokens, prompt and answer together, by a model's own config (see
-    ``families.model_config``); None where that does not say it."""
-    text = {**config, **(config.get("text_config") or {})}
-    longest = text.get("max_position_embeddings")
-    if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:
-        return None
-    rope = text.get("rope_parameters") or text.get("rope_scaling")
-    if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) not in _SCALED_ROPE:
-        return longest
-    factor, trained = rope.get("factor"), rope.get("original_max_position_embeddings") or longest
-    if not isinstance(factor, (int, float)) or not isinstance(trained, int):
-        return longest
-    return max(longest, int(trained * factor))  # some configs count the scaling in
 
 
 class Prompt:
@@ -55,11 +35,23 @@ class Prompt:
         self.thinking = chat_template.thinks(request.thinking, request.reasoning_effort)
         self.ids = chat_template.encode(request, self.spans)
         if context is not None and len(self.ids) >= context:
-            raise BadOption(
-                f"The prompt is {len(self.ids)} tokens long ({self.image_tokens} of them "
-                f"pictures), but this model's context holds {context} with the answer. Shorten the "
-                "prompt, or show fewer or smaller pictures (max_pixels in the Loader)."
-            )
+            raise BadOption(self._too_long(context))
+
+    def _too_long(self, context: int) -> str:
+        shown, smaller = "", ""
+        if self.spans:
+            shown = f" ({self.image_tokens} of them pictures)"
+            smaller = ", or show fewer or smaller pictures (max_pixels in the Loader)"
+        longest = longest_context(self.chat_template.family) or 0
+        stretch = (
+            f" With yarn in the Loader the context can be stretched to {longest}, at some loss."
+            if longest > context
+            else ""
+        )
+        return (
+            f"The prompt is {len(self.ids)} tokens long{shown}, but this model's context holds "
+            f"{context} with the answer. Shorten the prompt{smaller}.{stretch}"
+        )
 
     @cached_property
     def sampling(self) -> Sampling:

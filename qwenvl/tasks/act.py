@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from .. import coordinates
+from ..constraints import STRICT
 from ..errors import BadOption, UnreadableReply
 from ..replies import STILL_THINKING, bbox, extract_answer
 from ..replies import scores as scoring
@@ -20,7 +21,7 @@ from ..replies.tool_calls import ToolCall, find_calls
 from ..types import Point, ReplyContext, Result, Task
 from ..unicode import well_formed
 from .screen_tools import COORDINATES, TOOLS, Tool
-from .tool_prompts import instructions
+from .tool_prompts import call_constraint, instructions
 
 KIND = "action"
 """What Grounding calls this kind of question."""
@@ -47,7 +48,13 @@ _STEP = re.compile(rf"{_MARK}(?:action|操作|动作)[*_]{{0,2}}\s?[:：][*_]{{0
 _BEFORE_CALL = re.compile(r"(?:\b3[.)]\s{0,9})?(?:```\w{0,20})?\Z")
 
 
-def act(goal: str, screen: str = "computer", min_score: float = 0, scores: bool = False) -> Task:
+def act(
+    goal: str,
+    screen: str = "computer",
+    min_score: float = 0,
+    scores: bool = False,
+    strict: str = "auto",
+) -> Task:
     """The task to say what to do next on the ``screen`` (one of ``SCREENS``) that the picture
     shows, to reach ``goal``. Nothing is done.
 
@@ -59,7 +66,8 @@ def act(goal: str, screen: str = "computer", min_score: float = 0, scores: bool 
 
     ``scores``: compute them, of each place with the action's name (see ``replies.scores``);
     ``min_score`` computes them too, and leaves out an action that has a place with a lower score:
-    ``data`` is then an empty list. Raises ``BadOption``.
+    ``data`` is then an empty list. ``strict``: whether replies are held to the form of a call, see
+    ``tool_prompts.call_constraint``. Raises ``BadOption``.
     """
     goal = well_formed(goal).strip()
     if not goal:
@@ -69,6 +77,8 @@ def act(goal: str, screen: str = "computer", min_score: float = 0, scores: bool 
         )
     if screen not in TOOLS:
         raise BadOption(f"There is no screen {screen!r}. Choose one of {', '.join(SCREENS)}.")
+    if strict not in STRICT:
+        raise BadOption(f"There is no strict {strict!r}. Choose one of {', '.join(STRICT)}.")
     return Task(
         "act",
         _PROMPTS[screen].format(goal=goal),
@@ -78,6 +88,7 @@ def act(goal: str, screen: str = "computer", min_score: float = 0, scores: bool 
         greedy=True,
         max_new_tokens=2048,
         logprobs=scores or min_score > 0,
+        constraint_of=partial(call_constraint, TOOLS[screen], strict),
     )
 
 

@@ -16,6 +16,28 @@ COORDINATES = ("coordinate", "coordinate2")
 """The parameters that are places on the screen."""
 
 
+_WORD = {"type": "string", "maxLength": 30}
+_FORMS: Mapping[str, Any] = {
+    "keys": {"type": "array", "items": _WORD, "minItems": 1, "maxItems": 8},
+    "text": {"type": "string", "maxLength": 2000},
+    "pixels": {"type": "integer", "minimum": -99_999, "maximum": 99_999},
+    "time": {"type": "integer", "minimum": 0, "maximum": 9999},
+    "button": {"enum": ["Back", "Home", "Menu", "Enter"]},
+    "status": {"enum": ["success", "failure"]},
+}
+"""JSON schemas of arguments that are no places; those in the tools are the makers' words, and say
+less."""
+
+
+def _object(properties: Mapping[str, Any], required: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
 @dataclass(frozen=True)
 class Tool:
     """A tool that a model may call. ``about``: what it is, with the screen's size to be put in.
@@ -39,6 +61,23 @@ class Tool:
         }
         properties = {"action": action, **self.parameters}
         return {"properties": properties, "required": ["action"], "type": "object"}
+
+    def call_schema(self, largest: int) -> dict[str, Any]:
+        """JSON schema of a call that can be read: this tool's name, one of its actions, and all
+        that the action needs, in bounds that leave no number or list without an end. ``largest``:
+        coordinate."""
+        side = {"type": "integer", "minimum": 0, "maximum": largest}
+        place = {"type": "array", "items": side, "minItems": 2, "maxItems": 2}
+        forms = {**_FORMS, **dict.fromkeys(COORDINATES, place)}
+        calls = [
+            _object(
+                {"action": {"const": action}, **{name: forms[name] for name in self.parameters}},
+                ("action", *self.needs.get(action, ())),
+            )
+            for action in self.actions
+        ]
+        members = {"name": {"const": self.name}, "arguments": {"anyOf": calls}}
+        return _object(members, tuple(members))
 
     def signature(self, width: int, height: int) -> str:
         """The function signature as JSON, for a screen of ``width`` by ``height``."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ..types import Family, Size
+import json
+
+from ..constraints import ONE_LINE
+from ..types import Constraint, Family, Size
 from .screen_tools import Tool
 
 _CALL = '{"name": <function-name>, "arguments": <args-json-object>}'
@@ -55,6 +58,7 @@ function call, but NOT after
 - If there is no function call available, answer the question like normal with your current \
 knowledge and do not tell the user about function calls
 </IMPORTANT>"""
+_MOST_PIXELS = 99_999  # of a screen's side
 _RESPONSE = """# Response format
 
 Response format for every step:
@@ -81,3 +85,18 @@ def instructions(tool: Tool, family: Family, input_size: Size) -> str:
     if family.coordinates == "relative":
         width = height = family.box_scale
     return _TOOLS[family.tool_calls].replace("SIGNATURE", tool.signature(width, height))
+
+
+def call_constraint(tool: Tool, strict: str, family: Family) -> Constraint | None:
+    """What a reply of a model of ``family`` is held to, so that it calls ``tool`` in a form that
+    can be read. ``strict``, one of ``constraints.STRICT``: ``auto`` from where the reply opens its
+    call; ``on`` from its first token, so that it calls; ``off``: None. None too for families that
+    write XML, whose texts no schema holds."""
+    if strict == "off" or family.tool_calls != "json":
+        return None
+    largest = family.box_scale if family.coordinates == "relative" else _MOST_PIXELS
+    schema = {"x-guidance": ONE_LINE, **tool.call_schema(largest)}
+    words = r"/[^<{]{0,600}/ " if strict == "on" else ""
+    start = f'start: {words}"<tool_call>" "\\n" call "\\n" "</tool_call>"'
+    source = f"{start}\ncall: %json {json.dumps(schema)}\n"
+    return Constraint("lark", source, ("<tool_call>",) if strict == "auto" else ())

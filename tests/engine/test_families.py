@@ -28,8 +28,8 @@ from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
 from qwen_vl_suite.qwenvl.media.spans import Span
 from qwen_vl_suite.qwenvl.models import footprint
 from qwen_vl_suite.qwenvl.models.loading import load_model, model_class
-from qwen_vl_suite.qwenvl.prompting.prompt import context_length
 from qwen_vl_suite.qwenvl.types import Family, LocalSpec, Request, Sampling
+from qwen_vl_suite.qwenvl.yarn import context_length
 from safetensors.torch import load_file, save_file
 
 SPACES = {

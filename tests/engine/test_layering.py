@@ -25,6 +25,7 @@ LAYERS = (
         "families",
         "fine_tunes",
         "retrieval",
+        "yarn",
         "coordinates",
         "tiles",
         "observer",
@@ -64,7 +65,7 @@ WITH_TRANSFORMERS = {
 # These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
 WITHOUT_TORCH = {
     "camera", "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes",
-    "observer", "replies", "schema_bounds", "tasks", "tiles", "types", "unicode",
+    "observer", "replies", "schema_bounds", "tasks", "tiles", "types", "unicode", "yarn",
     "yaml_files",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}

@@ -74,6 +74,17 @@ def test_a_prompt_takes_the_place_of_the_style(
     assert styled.prompt and styled.prompt != own.prompt
 
 
+def test_choices_are_what_describe_answers_with(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("No", "yes", "yes")
+    asked = {"images": pictures, "prompt": "Is it red?", "choices": "yes, no"}
+    assert run_node("QVL_Describe", model=model, **asked)[0] == ["no", "yes", "yes"]
+    constraint = backend.requests[0].constraint
+    assert constraint.source == 'start: "yes" | "no"'
+    assert "Is it red?" in backend.requests[0].prompt
+
+
 def test_every_describe_widget_changes_the_request(
     run_node: Run, scripted: Any, pictures: torch.Tensor
 ) -> None:

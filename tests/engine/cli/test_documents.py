@@ -59,6 +59,13 @@ def test_one_question_about_all_pages(run, model, pdf, tmp_path):
     assert status == 2 and "none.png" in err and len(backend.requests) == 1
 
 
+def test_choices_are_what_is_answered(run, model, pdf):
+    backend = model("Yes.")
+    status, (row,), _ = run("describe", pdf, "--pages", "1", "--choices", "yes, no", "--json")
+    assert (status, row["text"]) == (0, "yes")
+    assert backend.requests[0].prompt.startswith("Which of these fits")
+
+
 def test_more_pages_than_any_model_reads_are_refused_before_they_are_asked_about(
     run, model, pdf, monkeypatch
 ):

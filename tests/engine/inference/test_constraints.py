@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import random
@@ -18,16 +19,20 @@ import torch
 from asking import Always, Never, ask, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qwen_vl_suite.qwenvl import constraints
+from qwen_vl_suite.qwenvl import constraints, run
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import BadOption, Unavailable
+from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.inference import constraints as grammars
 from qwen_vl_suite.qwenvl.inference.active_request import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 from qwen_vl_suite.qwenvl.inference.speculative.verify import MAX_DRAFT_TOKENS
 from qwen_vl_suite.qwenvl.schema_bounds import bounded
-from qwen_vl_suite.qwenvl.types import Constraint, LocalSpec, Request, Response
+from qwen_vl_suite.qwenvl.tasks import act, choose
+from qwen_vl_suite.qwenvl.tasks.screen_tools import TOOLS
+from qwen_vl_suite.qwenvl.tasks.tool_prompts import call_constraint
+from qwen_vl_suite.qwenvl.types import Constraint, LocalSpec, ReplyContext, Request, Response
 
 pytest.importorskip("llguidance")
 
@@ -410,3 +415,80 @@ def test_old_grammars_are_let_go(
         compiled.matcher(constraints.from_schema({"type": "integer"}), tokens)
         compiled.matcher(YES_NO, tokens)
     assert len(compiled._compiled) == 3
+
+
+CALL = '{"name": "computer_use", "arguments": {"action": "left_click", "coordinate": [500, 250]}}'
+CALLS = {
+    f"<tool_call>\n{CALL}\n</tool_call>": True,
+    f"<tool_call>\n{CALL.replace('left_click', 'key')}": False,  # which needs keys
+    f"<tool_call>\n{CALL.replace(', 250', '')}": False,
+    f"<tool_call>\n{CALL.replace('left_click', 'tap')}": False,
+    f"<tool_call>\n{CALL.replace('computer', 'mobile')}": False,
+    "<tool_call>\n<function=": False,
+}
+
+
+@pytest.mark.parametrize("are_tokens", [True, False])
+@pytest.mark.parametrize("text", CALLS)
+def test_a_call_is_held_to_its_tool(
+    backend: Callable[..., LocalBackend], text: str, are_tokens: bool
+) -> None:
+    """Whether or not the tokenizer has tokens of their own for the tags."""
+    template = copy.copy(backend("qwen3_vl").chat_template)
+    template.tokenizer = tiny.tokenizer()
+    if are_tokens:
+        template.tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
+    held = call_constraint(TOOLS["computer"], "on", FAMILIES["qwen3_vl"])
+    assert held is not None
+    for words in ("", "Thought: a gear.\nAction: click it.\n"):
+        ids = template.tokenizer.encode(words + text)
+        matcher = grammars.Grammars(template).matcher(held, 100)
+        possible = matcher.possible(ids)
+        assert (possible == ids) is CALLS[text]
+        assert len(possible) >= len(template.tokenizer.encode(f"{words}<tool_call>"))
+
+
+@pytest.mark.parametrize("screen", TOOLS)
+def test_whatever_the_grammar_of_a_call_allows_can_be_read(
+    backend: Callable[..., LocalBackend], screen: str
+) -> None:
+    template, chance = backend("qwen3_vl").chat_template, random.Random(screen)
+    held = call_constraint(TOOLS[screen], "on", FAMILIES["qwen3_vl"])
+    context = ReplyContext(FAMILIES["qwen3_vl"], (600, 800), (64, 64))
+    assert held is not None
+    endings = template.tokenize('"<')  # of a text, of the words before the call
+    seen = set()
+    for _ in range(6):
+        matcher, ids = grammars.matcher(held, template, 100), list[int]()
+        assert matcher is not None
+        while not template.eos_ids.intersection(ids[-1:]):
+            words = torch.zeros(-(-tiny.VOCABULARY // 32), dtype=torch.int32)
+            matcher.fill(words)
+            bits = (words[:, None] >> torch.arange(32)) & 1
+            allowed = bits.flatten()[: tiny.VOCABULARY].nonzero().flatten().tolist()
+            ending = [token for token in endings if token in allowed]
+            ids.append(chance.choice(ending if ending and chance.random() < 0.2 else allowed))
+            matcher.follow(ids)
+        seen.add(act.read(template.decode(ids[:-1]), context, screen).data["action"])
+    assert len(seen) > 2 and seen <= set(TOOLS[screen].actions)
+
+
+def test_calls_are_held_where_a_family_writes_json() -> None:
+    def held(model_type: str, **more: str) -> Constraint | None:
+        task = act.act("open the settings", **more)
+        assert task.constraint_of is not None
+        return task.constraint_of(FAMILIES[model_type])
+
+    constraint = held("qwen2_5_vl")
+    assert constraint and constraint.opening == ("<tool_call>",)
+    assert held("qwen3_vl", strict="off") is held("qwen3_5") is None
+    with pytest.raises(BadOption, match="strict 'maybe'"):
+        act.act("open the settings", strict="maybe")
+
+
+def test_one_of_several_answers(backend: Callable[..., LocalBackend]) -> None:
+    task = choose.choose("a red circle, a blue square, red")
+    asked = [picture(64, 64, seed) for seed in range(4)]
+    results = run.answer(backend("qwen3_vl"), task, asked)
+    assert {result.text for result in results} <= {"a red circle", "a blue square", "red"}
+    assert "Answer with one of: a red circle, a blue square, red." in task.prompt

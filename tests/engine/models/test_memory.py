@@ -34,9 +34,9 @@ from qwen_vl_suite.qwenvl.models import weights as weights_module
 from qwen_vl_suite.qwenvl.models.memory import Memory, is_out_of_memory
 from qwen_vl_suite.qwenvl.models.weights import Weights
 from qwen_vl_suite.qwenvl.observer import Observer
-from qwen_vl_suite.qwenvl.prompting.prompt import context_length
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Response, Sampling
+from qwen_vl_suite.qwenvl.yarn import context_length
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(max_new_tokens=12)
