@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import UnsuitableModel, UnsupportedModel
-from .types import Family, Hearing, Sampling
+from .types import Family, Hearing, Sampling, Speech
 
 _INSTRUCT = Sampling(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5)
 _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
@@ -21,6 +21,12 @@ _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
 _QWEN2 = Sampling()
 _THINKING_TEXT = Sampling(temperature=1.0, top_p=0.95, top_k=20, presence_penalty=1.5)
 _TEXT = Sampling(temperature=0.7, top_p=0.8, top_k=20)
+
+_OMNI_SYSTEM = (
+    "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of "
+    "perceiving auditory and visual inputs, as well as generating text and speech."
+)
+"""The model card: "If users need audio output, the system prompt must be set as" this."""
 
 _QWEN2_VL = Family(
     "qwen2_vl",
@@ -156,7 +162,13 @@ def _rows() -> Iterator[Family]:
         title="Qwen2.5-Omni (thinker)",
         config_section="thinker_config",
         not_loaded=("talker.", "token2wav."),
-        notes="Pictures in, text out; the speaking half is not loaded.",
+        speech=Speech(
+            "Qwen2_5OmniForConditionalGeneration",
+            voice="Chelsie",
+            voices_file="spk_dict.pt",
+            system=_OMNI_SYSTEM,
+        ),
+        notes="The speaking half is loaded when speech is asked for.",
     )
     yield _QWEN3_VL
     yield dataclasses.replace(_QWEN3_VL, model_type="qwen3_vl_moe", title="Qwen3-VL MoE")
@@ -167,7 +179,8 @@ def _rows() -> Iterator[Family]:
         title="Qwen3-Omni (thinker)",
         config_section="thinker_config",
         not_loaded=("talker.", "code2wav."),
-        notes="Pictures in, text out; the speaking half is not loaded.",
+        speech=Speech("Qwen3OmniMoeForConditionalGeneration", voice="Ethan"),
+        notes="The speaking half is loaded when speech is asked for.",
     )
     yield _QWEN3_5
     yield dataclasses.replace(_QWEN3_5, model_type="qwen3_5_moe", title="Qwen3.5 MoE")

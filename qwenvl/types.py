@@ -230,7 +230,8 @@ class Request:
     answer, a thought before it left out, is held to; None: nothing. ``preserve_thinking``: thoughts
     of earlier answers stay in the conversation; ``reasoning_effort``: how much to think, in a word
     of the chat template's own, empty for its default. Where a checkpoint's template knows no such
-    variable, asking for it is a ``BadOption``.
+    variable, asking for it is a ``BadOption``. ``voice``: in which the answer is spoken too, by
+    name; empty: the model's own default; None: it is not spoken.
     """
 
     messages: tuple[Message, ...]
@@ -244,6 +245,7 @@ class Request:
     constraint: Constraint | None = None
     preserve_thinking: bool = False
     reasoning_effort: str = ""
+    voice: str | None = None
 
     @classmethod
     def ask(
@@ -314,7 +316,8 @@ class Response:
     ``tokens``: those of ``text``, thinking left out; a backend that does not know them gives
     none. ``held``: the answer was held to the request's constraint, token by token; False of a
     backend that cannot. ``thought_ids``: token ids of the thought, up to its end mark, for
-    ``Generated``; empty where there was none, or where it was not closed."""
+    ``Generated``; empty where there was none, or where it was not closed. ``speech``: the answer,
+    spoken, where that was asked for."""
 
     text: str
     thinking: str = ""
@@ -326,6 +329,7 @@ class Response:
     tokens: tuple[Token, ...] = ()
     held: bool = False
     thought_ids: tuple[int, ...] = ()
+    speech: Audio | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -459,10 +463,9 @@ class Hearing:
     once and takes the mean of each two, else halves them three times. ``tower_window``: columns in
     chunks that attend to one another, unless its config says so (0: one chunk).
 
-    Positions: ``per_second``, that many positions a second, unless the config says so;
-    ``interleaved``: seconds of a video that stand before the same seconds of its sound (0: every
-    frame before what is heard with it). ``rate``: samples a second of the speech that whole
-    checkpoints give."""
+    Positions: ``per_second``, that many a second, unless the config says so; ``interleaved``:
+    seconds of a video that stand before the same seconds of its sound (0: each frame stands before
+    what is heard with it)."""
 
     start: str
     end: str
@@ -473,6 +476,19 @@ class Hearing:
     tower_window: int
     per_second: int
     interleaved: float
+
+
+@dataclass(frozen=True)
+class Speech:
+    """How whole checkpoints of a family speak. ``transformers_class``: of the whole model;
+    ``voice``: the makers' default; ``voices_file``: what holds the voices beside the weights
+    (empty: ``config.json`` names them); ``system``: the system prompt that speech was trained with;
+    ``rate``: samples a second."""
+
+    transformers_class: str
+    voice: str
+    voices_file: str = ""
+    system: str = ""
     rate: int = 24_000
 
 
@@ -513,7 +529,7 @@ class Family:
 
     ``retrieval``: what a fine-tune of the family is asked that compares texts with pictures and
     writes nothing; None of models that write. ``hearing``: how it hears sounds; None of models
-    without an audio tower.
+    without an audio tower. ``speech``: how whole checkpoints speak; None of those that cannot.
     """
 
     model_type: str
@@ -547,6 +563,8 @@ class Family:
     text_thinking_sampling: Sampling | None = None
     yarn: tuple[float, int] | None = None
     leaves_thought_open: bool = False
+
+    speech: Speech | None = None
 
     @property
     def sees(self) -> bool:

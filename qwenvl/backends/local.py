@@ -35,11 +35,12 @@ from ..models.footprint import estimated_bytes
 from ..models.load_progress import Progress
 from ..models.loading import load_model, skeleton
 from ..models.memory import MEMORY_LOCK, Memory, acquired, is_out_of_memory
+from ..models.speech import require_voice
 from ..models.weights import RAM, Place, Weights
 from ..observer import GuardedObserver, Observer
 from ..prompting.prompt import Prompt
 from ..retrieval import check_writes
-from ..types import Adapter, LocalSpec, Request, Response
+from ..types import Adapter, LocalSpec, Message, Request, Response
 from .adapted import AdaptedBackend
 from .base import check_candidates
 from .definition import Definition, read_definition
@@ -67,7 +68,7 @@ def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBacke
         # One at a time in a process: transformers changes process-wide settings while it loads.
         with _LOADING:
             patched = not backend.plain_reason
-            return load_model(path, spec, backend.family, progress, patched)
+            return load_model(path, spec, backend.family, progress, patched, backend.speaks)
 
     weights = Weights(read, _expected_shares(path, spec))
     backend = LocalBackend(weights, definition, memory or Memory())
@@ -75,10 +76,11 @@ def open_checkpoint(spec: LocalSpec, memory: Memory | None = None) -> LocalBacke
     return backend
 
 
-def _expected_shares(path: Path, spec: LocalSpec) -> dict[torch.device, int]:
-    """Bytes on each device before the weights have been read; the first takes the inputs."""
+def _expected_shares(path: Path, spec: LocalSpec, speaks: bool = False) -> dict[torch.device, int]:
+    """Bytes on each device before the weights have been read; the first takes the inputs.
+    ``speaks``: with the speaking half."""
     devices = pick_devices(spec.device)
-    return dict.fromkeys(devices, estimated_bytes(path, spec) // len(devices))
+    return dict.fromkeys(devices, estimated_bytes(path, spec, speaks) // len(devices))
 
 
 def load(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
@@ -91,7 +93,9 @@ def load(spec: LocalSpec, memory: Memory | None = None) -> LocalBackend:
 
 class LocalBackend:
     """One checkpoint, as a ``backends.base.Backend``. Calls queue behind a lock. ``plain_reason``:
-    why transformers' own ``generate`` answers and not the scheduler; empty while that does."""
+    why transformers' own ``generate`` answers and not the scheduler; empty while that does.
+    ``speaks``: the weights are, or will be, those of the whole model, its speaking half included;
+    then ``model`` is the half that writes."""
 
     def __init__(self, weights: Weights, definition: Definition, memory: Memory):
         self.weights = weights
@@ -116,6 +120,7 @@ class LocalBackend:
 
     def _define(self, definition: Definition) -> None:
         self.has_failed = False  # whether a fast path has, for good
+        self.speaks, self._silent_reason = False, ""
         self.chat_template = definition.chat_template
         self.family = definition.family
         self.image_processor = definition.image_processor
@@ -152,7 +157,8 @@ class LocalBackend:
     @property
     def model(self) -> Any:
         """The transformers model; None while its weights are only on disk."""
-        return self.weights.model
+        model = self.weights.model
+        return model.thinker if self.speaks and model is not None else model
 
     @property
     def nbytes(self) -> int:
@@ -222,6 +228,7 @@ class LocalBackend:
             return []
         observer.check()
         with acquired(self._turn, observer.check):
+            self._turn_speech(any(p.request.voice is not None for p in prompts.values()))
             memory_model = self.load_weights(0, observer)
             observer.start(*self._lengths(prompts, len(requests)))
             for index, response in refused.items():
@@ -301,6 +308,20 @@ class LocalBackend:
         )
         traceback.clear_frames(error.__traceback__)
         self.release()
+
+    def _turn_speech(self, on: bool) -> None:
+        """Sees to it that the speaking half is in memory where it is needed. Off, it is left out
+        when the weights are next read: it does no harm where it is."""
+        if on == self.speaks or (self.speaks and self.weights.place != "disk"):
+            return
+        assert self._files is not None, "voices are read from a checkpoint's files"
+        self.release()
+        self.speaks, spec = on, self._files[0]
+        if on:
+            self._silent_reason, self.plain_reason = self.plain_reason, "its speaking half is used"
+        else:
+            self.plain_reason = self._silent_reason
+        self.weights.shares = _expected_shares(Path(spec.checkpoint), spec, on)
 
     def score(
         self,
@@ -413,12 +434,26 @@ class LocalBackend:
     def prompt(self, request: Request) -> Prompt:
         """Raises ``BadOption`` and ``BadImage``, see ``Prompt``; and where the request's constraint
         cannot be enforced, see ``constraints.matcher``; ``UnsuitableModel`` for pictures that the
-        model cannot be shown."""
+        model cannot be shown, and for speech that it cannot give."""
         if request.media:
             check_sees(self.family, self.name)
+        if request.voice is not None:
+            request = self._spoken(request, request.voice)
         if request.constraint:
             matcher(request.constraint, self.chat_template, request.sampling.max_new_tokens)
         return Prompt(request, self.chat_template, self.image_processor, self.context_length)
+
+    def _spoken(self, request: Request, wish: str) -> Request:
+        """``request`` with a voice of the checkpoint, and with the system prompt that its speech
+        was trained with, unless it has its own. Raises as ``speech.require_voice``."""
+        if self._files is None:
+            raise UnsuitableModel("This model was not loaded from files, and cannot speak.")
+        spec = self._files[0]
+        voice = require_voice(Path(spec.checkpoint), spec, self.family, wish)
+        speech, messages = self.family.speech, request.messages
+        if speech and speech.system and not request.system:
+            messages = (Message("system", (speech.system,)), *messages)
+        return dataclasses.replace(request, voice=voice, messages=messages)
 
     def load_weights(self, nbytes: int, observer: Observer) -> MemoryModel:
         """Gets the weights onto their device, with room for ``nbytes`` beside them as far as that

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from ..errors import DownloadError
+from ..families import FAMILIES
 from .hubs import Hub, RemoteFile
 from .receipts import NAME as RECEIPT
 
@@ -16,6 +17,8 @@ MAX_PATH_BYTES = 200
 
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".tiktoken", ".model")
 _NOT_NEEDED = ("requirements.txt", "training_args.json", "trainer_state.json", RECEIPT)
+# Of models that speak; read as tensors alone, so that it can hold no code.
+_VOICES = {row.speech.voices_file for row in FAMILIES.values() if row.speech}
 # What some file system cannot name: characters, Windows' devices, blanks and dots at the end.
 _INVALID_NAME = re.compile(
     r'[\x00-\x1f\x7f\\:*?"<>|\ud800-\udfff]|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|[ .]$|^$',
@@ -34,7 +37,8 @@ def select_files(
     needed = [
         file
         for file in files
-        if file.path.endswith(suffixes) and PurePosixPath(file.path).name not in _NOT_NEEDED
+        if file.path in _VOICES
+        or (file.path.endswith(suffixes) and PurePosixPath(file.path).name not in _NOT_NEEDED)
     ]
     if not any(file.path.endswith(".safetensors") for file in needed):
         raise DownloadError(

@@ -102,6 +102,15 @@ class Executor(ABC):
 
     def _take(self, active: ActiveRequest, token: SampledToken) -> bool:
         """Appends a token to a row. True where that finishes it: its response is then there."""
+        if not self._add_token(active, token):
+            return False
+        if active.row.finish_reason != "error":
+            self._finish(active.row.index, active.response())
+        return True
+
+    def _add_token(self, active: ActiveRequest, token: SampledToken) -> bool:
+        """Appends a token to a row. True where that finishes it; where its logits were none, its
+        response is then there too."""
         row = active.row
         if token.id < 0:
             row.finish_reason = "error"
@@ -111,9 +120,7 @@ class Executor(ABC):
         append_token(row, token.id, token.logprob if row.logprobs else None)
         if row.finish_reason is None:
             self._observer.token(row.index, active.detokenizer.append(row.output_ids))
-            return False
-        self._finish(row.index, active.response())
-        return True
+        return row.finish_reason is not None
 
     def _fail(self, index: int, error: QwenVLError) -> None:
         """Ends a request without an answer; the others go on."""

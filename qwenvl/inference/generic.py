@@ -8,6 +8,7 @@ those of the scheduler.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import traceback
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..models.attention import without_cudnn
 from ..models.memory import is_out_of_memory
 from ..prompting.prompt import Prompt
+from . import speech
 from .active_request import ActiveRequest
 from .detokenizer import Detokenizer
 from .executor import Executor
@@ -60,17 +62,57 @@ class PlainExecutor(Executor):
         prompt, model = self._prompts[index], self._loaded.model
         row = new_row(prompt, index)
         decode = prompt.chat_template.decode
-        loop = _SamplingLoop(self, ActiveRequest(row, prompt, Detokenizer(decode)))
+        active = ActiveRequest(row, prompt, Detokenizer(decode))
+        loop = _SamplingLoop(self, active)
+        inputs = model_inputs(model, prompt)
+        options: dict[str, Any] = {
+            "max_new_tokens": row.max_output,
+            "do_sample": False,
+            "eos_token_id": None,  # rows are ended by ``stopping``
+            "pad_token_id": prompt.chat_template.pad_id,
+            "logits_processor": [loop.choose],
+            "stopping_criteria": [loop.is_finished],
+        }
+        if prompt.request.voice is not None:
+            # The talker has to know where the words end.
+            options["eos_token_id"] = sorted(row.eos_ids)
+            self._speak(active, inputs, options)
+            return
         with interruptible(model, self._observer.check), without_cudnn():
-            model.generate(
-                **model_inputs(model, prompt),
-                max_new_tokens=row.max_output,
-                do_sample=False,
-                eos_token_id=None,  # rows are ended by ``stopping``
-                pad_token_id=prompt.chat_template.pad_id,
-                logits_processor=[loop.choose],
-                stopping_criteria=[loop.is_finished],
-            )
+            model.generate(**inputs, **options)
+        self._respond(active)
+
+    def _speak(
+        self, active: ActiveRequest, inputs: dict[str, Any], options: dict[str, Any]
+    ) -> None:
+        """As ``_answer``, by the whole model, which speaks the answer."""
+        request, family = active.prompt.request, self._loaded.family
+        assert request.voice is not None and family.speech is not None
+        whole, check = self._loaded.weights.model, self._observer.check
+        spoken: dict[str, Any] = {}
+        try:
+            with interruptible(whole, check), without_cudnn():
+                spoken["speech"], is_cut = speech.generate(
+                    whole,
+                    inputs,
+                    options,
+                    family.speech,
+                    request.voice,
+                    request.sampling.seed,
+                    check,
+                )
+            spoken["notes"] = (speech.CUT,) if is_cut else ()
+        except speech.NothingSaid:
+            spoken["notes"] = (speech.NOTHING_SAID,)
+        self._respond(active, **spoken)
+
+    def _respond(self, active: ActiveRequest, notes: tuple[str, ...] = (), **fields: Any) -> None:
+        """Gives the response of a finished row that has none yet."""
+        if active.row.finish_reason == "error":
+            return
+        response = active.response()
+        notes = (*response.notes, *notes)
+        self._finish(active.row.index, dataclasses.replace(response, notes=notes, **fields))
 
 
 class _SamplingLoop:
@@ -97,7 +139,13 @@ class _SamplingLoop:
         """As a stopping criterion."""
         executor, row = self._executor, self._active.row
         executor._observer.check()
-        finished = executor._take(self._active, self._chosen)
+        finished = executor._add_token(self._active, self._chosen)
+        if (
+            finished
+            and self._active.prompt.request.voice is not None
+            and len(_ids[0]) - len(self._active.prompt.ids) < 2
+        ):
+            raise speech.NothingSaid
         if not finished:
             self._sampler.accept(0, self._chosen.id)
             if row.thought_repeats and row.thinking:

@@ -37,12 +37,13 @@ class Weight:
         return 1 + 1 / frames if frames else 1
 
 
-def weights(path: Path) -> Iterator[Weight]:
-    """The tensors of the checkpoint ``path`` that a loaded model takes, without its MTP head.
+def weights(path: Path, speaks: bool = False) -> Iterator[Weight]:
+    """The tensors of the checkpoint ``path`` that a loaded model takes, without its MTP head;
+    ``speaks``: with those of its speaking half.
 
     Raises ``IncompleteCheckpoint`` where a file is missing or cut off.
     """
-    beside = weights_beside(family_of(read_settings(path, "config.json")))
+    beside = () if speaks else weights_beside(family_of(read_settings(path, "config.json")))
     return (weight for weight in _tensors(path) if not weight.name.startswith(beside))
 
 
@@ -52,8 +53,9 @@ def _tensors(path: Path) -> Iterator[Weight]:
         yield Weight(name, entry["dtype"], tuple(entry["shape"]), end - begin)
 
 
-def estimated_bytes(path: Path, spec: LocalSpec) -> int:
-    """Bytes that the weights of the checkpoint ``path`` will occupy, loaded as ``spec`` says.
+def estimated_bytes(path: Path, spec: LocalSpec, speaks: bool = False) -> int:
+    """Bytes that the weights of the checkpoint ``path`` will occupy, loaded as ``spec`` says;
+    ``speaks``: with its speaking half.
 
     Buffers are left out, and copies that the CPU repacks. Raises ``IncompleteCheckpoint``
     where a file is missing or cut off, and as for loading ``BadOption`` and ``Unavailable``.
@@ -73,7 +75,7 @@ def estimated_bytes(path: Path, spec: LocalSpec) -> int:
         int(weight.copies * weight.nbytes)
         if config.get("quantization_config")
         else loaded_bytes(weight, itemsize, spec.quantization, family)
-        for weight in weights(path)
+        for weight in weights(path, speaks)
         if not (tied and weight.name.endswith("lm_head.weight"))
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from .model_tensors import mapped_bytes, unmap
 from .patches import apply_all
 from .precision import pick_dtype
 from .quantization import bitsandbytes_config, check_quantization
+from .speech import load_whole
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,11 @@ def load_model(
     family: Family,
     progress: Progress | None = None,
     patched: bool = True,
+    speaks: bool = False,
 ) -> Any:
     """Loads the model of the checkpoint ``path`` onto its devices, ready to generate; with all
-    ``models.patches`` unless ``patched`` is False.
+    ``models.patches`` unless ``patched`` is False. ``speaks``: the whole model, with its speaking
+    half around the one that writes (its ``thinker``); see ``speech.require_voice``.
 
     ``progress`` is called before each tensor and once at the end; what it raises, a host's
     interrupt too, ends loading at once, reaches the caller unchanged and leaves nothing in memory.
@@ -60,6 +63,8 @@ def load_model(
     cls = model_class(path, family)
     options = _load_options(spec, config, device, family)
     options["config"] = transformers_config(path, spec, family)
+    if speaks:
+        return _load_whole(path, family, options, progress)
     if len(devices) > 1:
         itemsize = pick_dtype(spec.precision, device).itemsize
         options["device_map"] = _device_map(cls, path, spec, family, options["config"], itemsize)
@@ -71,6 +76,26 @@ def load_model(
         apply_all(model, device, path, family)
     if device.type == "cpu":
         _copy_into_ram(model, path)
+    return model.eval()
+
+
+def _load_whole(
+    path: Path, family: Family, options: dict[str, Any], progress: Progress | None
+) -> Any:
+    """The whole model of a checkpoint that speaks, as it comes."""
+    import transformers
+
+    assert family.speech is not None
+    cls = getattr(transformers, family.speech.transformers_class)
+    config = cls.config_class.from_dict(read_settings(path, "config.json"))
+    config.transformers_weights = options["config"].transformers_weights
+    speech, options = family.speech, {**options, "config": config}
+    model, report = load_with_progress(
+        lambda: _as_loaded(path, lambda: load_whole(cls, path, speech, options)), progress, path
+    )
+    if report["missing_keys"]:
+        raise _incomplete(path, report["missing_keys"])
+    _drop_sampling_defaults(model.thinker)
     return model.eval()
 
 
@@ -222,8 +247,15 @@ def _without_weights(cls: Any, spec: LocalSpec, config: Any) -> Any:
 
 
 def _from_pretrained(cls: Any, path: Path, options: dict[str, Any]) -> Any:
+    return _as_loaded(path, lambda: cls.from_pretrained(str(path), **options))
+
+
+def _as_loaded(path: Path, read: Callable[[], Any]) -> Any:
+    """What ``read`` gives; what it raises in the words of this engine."""
     try:
-        return cls.from_pretrained(str(path), **options)
+        return read()
+    except QwenVLError:
+        raise
     except Exception as error:  # what a checkpoint can make the library raise has no common base
         if is_out_of_memory(error):
             raise

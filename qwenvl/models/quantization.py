@@ -50,6 +50,10 @@ def bitsandbytes_config(quantization: str, dtype: torch.dtype, family: Family) -
 
     # A name is matched from the beginning, and releases differ in where the modules lie.
     kept = [form for name in family.kept_whole for form in (f"model.{name}", name)]
+    if family.speech:  # of the whole model
+        inside = family.config_section.removesuffix("_config")
+        kept += [f"{inside}.{form}" for form in kept]
+        kept += [half.rstrip(".") for half in family.not_loaded]
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     return BitsAndBytesConfig(

@@ -59,6 +59,7 @@ WITH_TRANSFORMERS = {
     "qwenvl/models/load_progress.py",
     "qwenvl/models/loading.py",
     "qwenvl/models/quantization.py",
+    "qwenvl/models/speech.py",
     "qwenvl/prompting/template_sandbox.py",
     "qwenvl/prompting/tokenizer.py",
 }

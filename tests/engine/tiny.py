@@ -35,7 +35,7 @@ SPECIAL = (
     "<|audio_eos|>",
 )
 THINK = ("<think>", "</think>")
-AUDIO_PAD = "<|audio_pad|>"
+AUDIO = ("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>")
 VOCABULARY = 320
 
 TEMPLATE = """\
@@ -43,7 +43,8 @@ TEMPLATE = """\
 <|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else -%}
 {%- for part in message.content -%}
-{%- if part.type == 'image' -%}START IMAGE END{%- else -%}{{ part.text }}{%- endif -%}
+{%- if part.type == 'image' -%}START IMAGE END{%- elif part.type == 'audio' -%}SOUND
+{%- else -%}{{ part.text }}{%- endif -%}
 {%- endfor -%}
 {%- endif -%}<|im_end|>
 {% endfor -%}
@@ -76,7 +77,7 @@ def tokenizer() -> Any:
         show_progress=False,
     )
     core.train_from_iterator(["a red circle and a blue square in the picture"], trainer)
-    core.add_tokens([AddedToken(token, normalized=False) for token in (*THINK, AUDIO_PAD)])
+    core.add_tokens([AddedToken(token, normalized=False) for token in (*THINK, *AUDIO)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
@@ -109,6 +110,13 @@ _AUDIO = {
     "num_mel_bins": 16,
     "max_source_positions": 32,
     "n_window": 8,
+}
+_AUDIO_3 = {
+    **_AUDIO,
+    "downsample_hidden_size": 8,
+    "n_window": 50,  # of a thirteenth, which its processor takes for granted
+    "n_window_infer": 200,
+    "conv_chunksize": 4,
 }
 _VISION_3 = {
     "depth": 2,
@@ -188,7 +196,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "model_type": "qwen3_omni_moe_thinker",
             "text_config": _text(head_dim=16, rope_scaling=_ROPE_3, **_MOE),
             "vision_config": {**_VISION_3, "deepstack_visual_indexes": [0]},
-            "audio_config": {**_AUDIO, "downsample_hidden_size": 8},
+            "audio_config": _AUDIO_3,
         },
         "enable_audio_output": False,
     },
@@ -249,6 +257,96 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 """One config of each family that can be loaded at all."""
 
 
+_CODEC = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+_SPEECH: dict[str, dict[str, Any]] = {
+    "qwen2_5_omni": {
+        "talker_config": {
+            **_text(rope_scaling={**_ROPE_2, "type": "default"}, head_dim=16, **_CODEC),
+            "vocab_size": 40,
+            "embedding_size": 64,
+            "tts_text_start_token_id": 300,
+            "tts_text_end_token_id": 301,
+            "tts_text_pad_token_id": 302,
+            "tts_codec_pad_token_id": 32,
+            "tts_codec_start_token_id": 33,
+            "tts_codec_end_token_id": 34,
+            "tts_codec_mask_token_id": 36,
+        },
+        "token2wav_config": {
+            "dit_config": {
+                "hidden_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "emb_dim": 16,
+                "head_dim": 16,
+                "block_size": 8,
+                "look_ahead_layers": [0],
+                "look_backward_layers": [0],
+                "num_embeds": 41,
+                "mel_dim": 8,
+                "enc_emb_dim": 8,
+                "enc_dim": 8,
+                "enc_channels": [8, 8, 8, 8, 24],
+                "enc_attention_channels": 8,
+                "enc_res2net_scale": 2,
+                "enc_se_channels": 8,
+            },
+            "bigvgan_config": {
+                "mel_dim": 8,
+                "upsample_initial_channel": 16,
+                "resblock_kernel_sizes": [3],
+                "resblock_dilation_sizes": [[1, 1, 1]],
+                "upsample_rates": [5, 3],
+                "upsample_kernel_sizes": [11, 7],
+            },
+        },
+    },
+    "qwen3_omni_moe": {
+        "talker_config": {
+            "text_config": {
+                **_text(rope_scaling=_ROPE_3, head_dim=16, **_MOE, **_CODEC),
+                "vocab_size": 1024 + 64,  # the last 1024 are never spoken
+            },
+            "code_predictor_config": {
+                **_text(head_dim=16, **_CODEC),
+                "vocab_size": 64,
+                "num_code_groups": 3,
+            },
+            "num_code_groups": 3,
+            "thinker_hidden_size": 64,
+            "accept_hidden_layer": 1,
+            "spatial_merge_size": 2,
+            "codec_eos_token_id": 70,
+            "codec_nothink_id": 71,
+            "codec_think_bos_id": 72,
+            "codec_think_eos_id": 73,
+            "codec_pad_id": 74,
+            "codec_bos_id": 75,
+            "speaker_id": {"chelsie": 77, "ethan": 76},
+        },
+        "code2wav_config": {
+            **_CODEC,
+            "num_key_value_heads": 2,
+            "codebook_size": 64,
+            "head_dim": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_quantizers": 3,
+            "upsample_rates": [4, 3],
+            "upsampling_ratios": [2],
+            "decoder_dim": 16,
+            "sliding_window": 8,
+        },
+        "im_start_token_id": SPECIAL.index("<|im_start|>"),
+        "im_end_token_id": SPECIAL.index("<|im_end|>"),
+        "tts_pad_token_id": 300,
+        "tts_bos_token_id": 301,
+        "tts_eos_token_id": 302,
+    },
+}
+"""Speaking halves of whole Omni checkpoints."""
+
+
 def available(model_type: str) -> bool:
     """Whether the installed transformers has this family at all."""
     import transformers
@@ -273,11 +371,13 @@ def make(
     config: dict[str, Any] | None = None,
     mtp: bool = False,
     std: float = 0.3,
+    speaks: bool = False,
 ) -> Path:
     """Writes a checkpoint of ``model_type`` to ``folder``. ``thinking``: "" (never), "always",
     "switch" (off unless asked for) or "open" (on unless asked not to), by the chat template.
     ``config``: other shapes than the tiny ones. ``mtp``: with the MTP head (``mtp.*``) of Qwen3.5
-    checkpoints. ``std``: standard deviation of the weights."""
+    checkpoints. ``std``: standard deviation of the weights. ``speaks``: with the speaking half of a
+    whole Omni checkpoint."""
     import torch
     import transformers
 
@@ -296,7 +396,9 @@ def make(
     if row.sees:
         own |= {f"{name}_id": number for name, number in numbers.items()}
         own |= {"vision_start_token_id": special[start], "vision_end_token_id": special[end]}
-        own |= {"audio_start_token_id": special["<|audio_bos|>"]}
+    if row.hearing:
+        own["audio_start_token_id"] = special[row.hearing.start]
+        own["audio_end_token_id"] = special[row.hearing.end]
     torch.manual_seed(seed)
     cls = getattr(transformers, row.transformers_class or "AutoModelForImageTextToText")
     if row.transformers_class and row.sees:  # the first Omni generation has names of its own
@@ -309,8 +411,14 @@ def make(
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=std if "embed" not in name else 1.0)
     model.generation_config.repetition_penalty = 1.05
+    if speaks:
+        model = _whole(model, row, numbers, made)
     model.save_pretrained(folder)
-    if row.config_section:
+    if speaks and row.speech and row.speech.voices_file:
+        voice = {"bos_token": 303, "cond": torch.randn(1, 8), "ref_mel": torch.randn(1, 30, 8)}
+        other = {**voice, "bos_token": 304, "cond": torch.randn(1, 8)}
+        torch.save({"Ethan": other, "Chelsie": voice}, folder / row.speech.voices_file)
+    if row.config_section and not speaks:
         _nest(folder, row)
     if mtp:
         _add_heads(folder, model)
@@ -318,6 +426,7 @@ def make(
         TEMPLATE.replace("START", start)
         .replace(" IMAGE ", image)
         .replace("END", end)
+        .replace("SOUND\n", _sound(row))
         .replace("THINK", {"": "", "always": "<think>\n", "switch": SWITCH, "open": OPEN}[thinking])
     )
     made.save_pretrained(folder)
@@ -340,6 +449,7 @@ def make(
 def _add_image_processor(folder: Path, row: Family) -> None:
     token = row.patch_factor**2
     settings = {
+        **(_EXTRACTOR if row.hearing else {}),
         "image_processor_type": "Qwen2VLImageProcessorFast",
         "patch_size": row.patch_factor // 2,
         "merge_size": 2,
@@ -349,6 +459,49 @@ def _add_image_processor(folder: Path, row: Family) -> None:
         "image_std": [0.5] * 3,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+
+
+_EXTRACTOR = {
+    "feature_extractor_type": "WhisperFeatureExtractor",
+    "feature_size": 16,
+    "chunk_length": 30,
+    "hop_length": 160,
+    "n_fft": 400,
+    "sampling_rate": 16_000,
+    "padding_value": 0.0,
+}
+
+
+def _sound(row: Family) -> str:
+    return f"{row.hearing.start}{row.audio_token}{row.hearing.end}" if row.hearing else ""
+
+
+def _whole(thinker: Any, row: Family, numbers: dict[str, int], made: Any) -> Any:
+    """A whole Omni model around ``thinker``."""
+    assert row.speech is not None
+    import torch
+    import transformers
+
+    speech = json.loads(json.dumps(_SPEECH[row.model_type]))
+    own = thinker.config.to_dict()
+    talker = speech["talker_config"]
+    talker |= {f"{name}_{end}": n for name, n in numbers.items() for end in ("id", "index")}
+    talker |= {name: own[name] for name in ("vision_start_token_id", "audio_start_token_id")}
+    if row.speech.voices_file:
+        talker |= {name: own[name] for name in ("vision_end_token_id", "audio_end_token_id")}
+    else:  # roles are told by their first tokens
+        speech |= {
+            f"{role}_token_id": made.encode(role, add_special_tokens=False)[0]
+            for role in ("system", "user", "assistant")
+        }
+    cls = getattr(transformers, row.speech.transformers_class)
+    config = cls.config_class(thinker_config=own, enable_audio_output=True, **speech)
+    whole = cls(config)
+    for name, weight in whole.named_parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.1 if "embed" not in name else 1.0)
+    whole.thinker.load_state_dict(thinker.state_dict())
+    return whole
 
 
 def make_large(folder: Path, hidden: int = 1024, layers: int = 5) -> Path:
