@@ -20,7 +20,7 @@ def _number(name: str, default: float, low: float, high: float, tooltip: str) ->
 
 
 # Each choice shows only what it uses; the names are those of the engine's ``Sampling``.
-_SAMPLING = [
+SAMPLING = [
     io.DynamicCombo.Option("model default", []),
     io.DynamicCombo.Option("greedy", []),
     io.DynamicCombo.Option(
@@ -45,7 +45,7 @@ _SAMPLING = [
 
 def sampling_of(choice: dict[str, Any]) -> dict[str, Any]:
     """The fields of ``Sampling`` that the sampling widget sets; the others stay the model's."""
-    sockets.choice("sampling", choice.get("sampling"), [option.key for option in _SAMPLING])
+    sockets.choice("sampling", choice.get("sampling"), [option.key for option in SAMPLING])
     if choice["sampling"] == "greedy":
         return {"temperature": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0}
     return {name: value for name, value in choice.items() if name != "sampling"}
@@ -88,7 +88,7 @@ class Describe(io.ComfyNode):
                 ),
                 io.DynamicCombo.Input(
                     "sampling",
-                    options=_SAMPLING,
+                    options=SAMPLING,
                     tooltip="model default: the makers' values for its family; greedy for code. "
                     "greedy: always the likeliest word, no chance. custom: your own values.",
                 ),
@@ -143,6 +143,7 @@ class Describe(io.ComfyNode):
                     "where it is empty, which of them fits best. The style is not used.",
                     **sockets.ADVANCED,
                 ),
+                sockets.reasoning_effort(),
             ],
             outputs=[
                 io.String.Output(
@@ -177,6 +178,7 @@ class Describe(io.ComfyNode):
         mask: Any = None,
         together: Any = False,
         choices: Any = "",
+        reasoning_effort: Any = "",
     ) -> io.NodeOutput:
         questions = lists.mapped(
             _question,
@@ -194,6 +196,7 @@ class Describe(io.ComfyNode):
             mask,
             together,
             choices,
+            reasoning_effort,
         )
         results = [result for answers in answer_all(joined(questions)) for result in answers]
         return io.NodeOutput(
@@ -218,6 +221,7 @@ def _question(
     mask: Any,
     together: bool,
     choices: str,
+    reasoning_effort: str,
 ) -> Question:
     prompt, system, choices = map(sockets.words, (prompt, system_prompt, choices))
     if not (prompt.strip() or choices.strip()):
@@ -237,4 +241,5 @@ def _question(
         mask=mask,
         keep_unreadable=when_unreadable != sockets.STOP,
         together=bool(together),
+        reasoning_effort=sockets.words(reasoning_effort).strip(),
     )

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 def nodes() -> list[type[io.ComfyNode]]:
     """Every node class, in the order of the menu."""
     from .box_format import BoxFormat
+    from .chat import Chat
     from .describe import Describe
     from .example_picture import ExamplePicture
     from .extract import Extract
@@ -31,6 +32,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     return [
         Loader,
         Describe,
+        Chat,
         OCR,
         Grounding,
         Extract,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ..qwenvl import run, score
 from ..qwenvl.backends.base import Backend, Resident
+from ..qwenvl.chat import Ask, Reply, ask_all
 from ..qwenvl.checkpoints import library
 from ..qwenvl.errors import BadImage
 from ..qwenvl.media import images
@@ -123,6 +124,23 @@ class ModelHandle:
             scores = iter(score.score_all(backend, pairs, host.NodeObserver()))
         return [[next(scores) for _ in batch] for batch in batches]
 
+    def chat(self, asks: Sequence[Ask]) -> list[Reply]:
+        """Replies in the order of ``asks``, all in one run; pictures as large as this model is to
+        see them. Raises what ``chat.ask_all`` raises and ComfyUI's interrupt."""
+        asks = [
+            dataclasses.replace(
+                ask,
+                min_pixels=self.min_pixels,
+                max_pixels=self.max_pixels,
+                may_shrink=self.shrink_to_fit,
+            )
+            for ask in asks
+        ]
+        with self._leased() as backend:
+            thinking = {at for at, ask in enumerate(asks) if backend.thinks(ask.thinking)}
+            observer = host.NodeObserver(thinking, status="Reading the conversation")
+            return ask_all(backend, asks, observer)
+
     def _query(
         self, backend: Backend, question: Question, shown: Sequence[Any], number: int
     ) -> Query:
@@ -140,6 +158,7 @@ class ModelHandle:
             keep_unreadable=question.keep_unreadable,
             method=question.method_of(number) if question.method_of else None,
             others=tuple(others),
+            reasoning_effort=question.reasoning_effort,
         )
 
     def _pixel_bounds(self, backend: Backend, question: Question, picture: Any) -> PixelBounds:
@@ -196,6 +215,7 @@ class Question:
     method_of: Callable[[int], Method | None] | None = None
     together: bool = False
     others: tuple[Question, ...] = ()
+    reasoning_effort: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", _batch(self.images))
@@ -216,6 +236,17 @@ class Comparison:
         object.__setattr__(self, "images", _batch(self.images))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChatTurn:
+    """What one call of the Chat node asks. ``keep_going``: where there is no answer, the others
+    are still given; ``save_pictures``: its pictures are to be kept in files."""
+
+    model: ModelHandle
+    ask: Ask
+    keep_going: bool = False
+    save_pictures: bool = False
+
+
 def joined(questions: Sequence[Question]) -> list[Question]:
     """``questions``, those that are asked together and differ in nothing but their pictures as
     one, in the place of the first of them."""
@@ -223,7 +254,8 @@ def joined(questions: Sequence[Question]) -> list[Question]:
     for number, question in enumerate(questions):
         task = question.task
         asked = (question.model, task.prompt, task.system, tuple(question.sampling.items()))
-        key = (*asked, question.thinking) if question.together else number
+        how = (question.thinking, question.reasoning_effort)
+        key = (*asked, *how) if question.together else number
         groups.setdefault(key, []).append(question)
     return [dataclasses.replace(first, others=tuple(others)) for first, *others in groups.values()]
 
@@ -242,6 +274,23 @@ def score_all(comparisons: Sequence[Comparison]) -> list[list[score.Score]]:
         found = model.score([comparisons[index] for index in indices])
         scores.update(zip(indices, found, strict=True))
     return [scores[index] for index in range(len(comparisons))]
+
+
+def chat_all(turns: Sequence[ChatTurn]) -> list[Reply]:
+    """A reply to each turn, in order; each model is asked once. Raises the first error of a turn
+    that is not to keep going; its page first shows the others' answers."""
+    replies: dict[int, Reply] = {}
+    for model in dict.fromkeys(turn.model for turn in turns):
+        indices = [index for index, turn in enumerate(turns) if turn.model == model]
+        found = model.chat([turns[index].ask for index in indices])
+        replies.update(zip(indices, found, strict=True))
+    ordered = [replies[index] for index in range(len(turns))]
+    for number, (turn, reply) in enumerate(zip(turns, ordered, strict=True), 1):
+        if (error := reply.response.error) and not turn.keep_going:
+            host.send_results([reply.as_result() for reply in ordered])
+            where = f"Conversation {number} of {len(turns)}: " if len(turns) > 1 else ""
+            raise type(error)(f"{where}{error}") from error
+    return ordered
 
 
 def answer_all(questions: Sequence[Question], draw: bool = False) -> list[list[Result]]:

@@ -111,6 +111,18 @@ def unreadable(kept: str = "the raw reply and no boxes") -> io.Combo.Input:
     )
 
 
+def reasoning_effort() -> io.String.Input:
+    """The reasoning_effort widget: a word of the model's own."""
+    return io.String.Input(
+        "reasoning_effort",
+        default="",
+        tooltip="How much a model thinks that has such a setting (Qwen3.8), in its own word for "
+        "it, such as low or high; a word that it does not know is an error that lists those it "
+        "does. Empty: its default.",
+        **ADVANCED,
+    )
+
+
 def hidden_parts() -> io.Mask.Input:
     """The mask input: transparent parts, which the model does not see."""
     return io.Mask.Input(

@@ -28,7 +28,8 @@ class Query:
     can be shown: that query alone has no answer. ``picture``: None where there is text alone, or
     where the method brings what is shown.
     ``sampling``: None for ``run.sampling_for``.
-    The pixel bounds, ``thinking`` and ``may_shrink`` are those of ``Request``.
+    The pixel bounds, ``thinking``, ``may_shrink`` and ``reasoning_effort`` are those of
+    ``Request``.
     ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
     its text, instead of an exception. ``logprobs``: the result has the reply's tokens with their
     log-probabilities, and its boxes and points have scores.
@@ -49,6 +50,7 @@ class Query:
     logprobs: bool = False
     method: Method | None = None
     others: tuple[Tensor | BadImage, ...] = ()
+    reasoning_effort: str = ""
 
     @property
     def problem(self) -> BadImage | None:

@@ -222,6 +222,7 @@ def _request(backend: Backend, query: Query) -> Request:
         may_shrink=query.may_shrink,
         logprobs=query.logprobs or query.task.logprobs,
         constraint=_constraint(query.task, backend.family),
+        reasoning_effort=query.reasoning_effort,
     )
 
 

@@ -81,13 +81,37 @@ def input_names(ending: str) -> list[str]:
 def input_file(name: str) -> Path:
     """The path of a file in ComfyUI's input folder or a folder in it. Raises ``BadOption`` for a
     name that leads out of it, by links as well."""
-    folder = _input_folder()
-    if folder is not None and name and "\0" not in name:
+    if path := _inside(_input_folder(), name):
+        return path
+    raise BadOption(f"{name!r} is no file in ComfyUI's input folder: choose one of the list.")
+
+
+def known_file(folder: str, name: str) -> Path:
+    """As ``input_file``, in ComfyUI's folder ``folder``: ``input`` or ``output``. The file need not
+    be there."""
+    getter = _FOLDERS.get(folder) if isinstance(folder, str) else None
+    known = optional_import("folder_paths", getter) if getter else None
+    if path := _inside(Path(known()) if known else None, name):
+        return path
+    where = f"{folder}/{name}" if folder else name
+    raise BadOption(
+        f"{where[:200]!r} is no file in ComfyUI's input or output folder; others are not read."
+    )
+
+
+_FOLDERS = {"input": "get_input_directory", "output": "get_output_directory"}
+
+
+def _inside(folder: Path | None, name: str) -> Path | None:
+    """The path of ``name`` in ``folder``; None where it leads out."""
+    if folder is None or not name or "\0" in name:
+        return None
+    try:
         folder = folder.resolve()
         path = (folder / name).resolve()
-        if path != folder and path.is_relative_to(folder):
-            return path
-    raise BadOption(f"{name!r} is no file in ComfyUI's input folder: choose one of the list.")
+    except (OSError, RuntimeError):  # a link to itself, or a name that is too long
+        return None
+    return path if path != folder and path.is_relative_to(folder) else None
 
 
 def _is_input_file(name: str) -> bool:

@@ -27,10 +27,11 @@ class LiveText:
         self._part = 0
         self._next = self._next_whole = 0.0
 
-    def start(self) -> None:
-        """The pictures are being processed; there are no words yet."""
+    def start(self, status: str = "") -> None:
+        """The pictures are being processed; there are no words yet. ``status``: what is said
+        instead."""
         pictures = "the picture" if self._count == 1 else f"{self._count} pictures"
-        page.send_live(status=f"Looking at {pictures}", count=self._count)
+        page.send_live(status=status or f"Looking at {pictures}", count=self._count)
 
     @property
     def is_due(self) -> bool:

@@ -66,10 +66,11 @@ class NodeObserver(Observer):
     live text. The bar is full when the last picture is answered, and not before.
 
     ``thinking``: indices of the answers that begin with thinking, which is shown apart.
+    ``status``: what is said until there are words, in place of looking at pictures.
     """
 
-    def __init__(self, thinking: Collection[int] = ()) -> None:
-        self._thinking = thinking
+    def __init__(self, thinking: Collection[int] = (), status: str = "") -> None:
+        self._thinking, self._status = thinking, status
         self._bar = ProgressBar(_STEPS)
         self._loading_steps = 0  # of the bar, done so far
         self._limits: list[int] = []
@@ -93,7 +94,7 @@ class NodeObserver(Observer):
         self._texts = [""] * count
         self._unfinished = set(range(count))
         self._live_text = LiveText(count)
-        self._live_text.start()
+        self._live_text.start(self._status)
         if max(prompt_tokens, default=0) >= _LONG_PROMPT:
             page.send_live(status=f"Reading {sum(prompt_tokens):,} tokens")
 

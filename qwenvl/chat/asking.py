@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..backends.base import Backend
-from ..errors import BadOption
+from ..errors import BadOption, QwenVLError
 from ..families import free_text_sampling
-from ..observer import Observer, Relay
+from ..observer import Observer, PartialObserver, Relay
 from ..run import end_notes
-from ..types import Request, Response, Sampling
+from ..types import Request, Response, Result, Sampling
 from .conversation import Attachment, Conversation, Turn
 
 MAX_NEW_TOKENS = 1024
@@ -28,7 +28,8 @@ MAX_NEW_TOKENS = 1024
 class Ask:
     """The next turn of ``conversation``: ``text``, behind ``attachments``. ``sampling`` overrides
     single fields of the model's own values. The others are those of ``Request``; with
-    ``preserve_thinking`` the thought before the answer stays in the conversation too."""
+    ``preserve_thinking`` the thought before the answer stays in the conversation too.
+    ``problem``: why this turn cannot be asked (a picture that no model can be shown)."""
 
     conversation: Conversation
     text: str
@@ -40,6 +41,7 @@ class Ask:
     may_shrink: bool = False
     preserve_thinking: bool = False
     reasoning_effort: str = ""
+    problem: QwenVLError | None = None
 
     @property
     def turn(self) -> Turn:
@@ -49,13 +51,25 @@ class Ask:
 @dataclass(frozen=True, eq=False)
 class Reply:
     """The answer to an ``Ask``. ``conversation``: with this turn, or as it was where there is no
-    answer (``response.error``). ``first_token_seconds``: from the call to the answer's or its
-    thought's first token; None where none came."""
+    answer (``response.error``). ``first_token_seconds``: from when the model was loaded to the
+    first token of the answer, or of the thought before it; None where none came."""
 
     conversation: Conversation
     response: Response
     notes: tuple[str, ...] = ()
     first_token_seconds: float | None = None
+
+    def as_result(self) -> Result:
+        """For whoever shows results."""
+        response = self.response
+        return Result(
+            response.text,
+            thinking=response.thinking,
+            finish_reason=response.finish_reason,
+            error=str(response.error or ""),
+            notes=self.notes,
+            reply=response.text,
+        )
 
 
 def ask_all(backend: Backend, asks: Sequence[Ask], observer: Observer | None = None) -> list[Reply]:
@@ -63,22 +77,34 @@ def ask_all(backend: Backend, asks: Sequence[Ask], observer: Observer | None = N
     error in its own response; raises what ``Backend.generate`` raises, and ``BadOption`` for a turn
     that says and shows nothing."""
     for ask in asks:
-        if not ask.text.strip() and not ask.attachments:
+        if not ask.text.strip() and not ask.attachments and not ask.problem:
             raise BadOption("Nothing is asked: write a message, or show something.")
-    requests = [_request(backend, ask) for ask in asks]
     clock = _Clock(observer or Observer())
-    responses = backend.generate(requests, clock)
-    return [
-        Reply(
-            _continued(ask, response),
-            response,
-            (*_reread_note(backend, ask), *end_notes(request.sampling, response)),
-            clock.seconds.get(index),
-        )
-        for index, (ask, request, response) in enumerate(
-            zip(asks, requests, responses, strict=True)
-        )
-    ]
+    responses = _generate(backend, asks, clock)
+    replies = []
+    for index, (ask, response) in enumerate(zip(asks, responses, strict=True)):
+        notes = () if response.error else _notes(backend, ask, response)
+        seconds = clock.seconds.get(index)
+        replies.append(Reply(_continued(ask, response), response, notes, seconds))
+    return replies
+
+
+def _generate(backend: Backend, asks: Sequence[Ask], observer: Observer) -> list[Response]:
+    """A response to each; the backend is not asked about what cannot be."""
+    responses = {
+        index: Response("", finish_reason="error", error=ask.problem)
+        for index, ask in enumerate(asks)
+        if ask.problem
+    }
+    requests = {index: _request(backend, ask) for index, ask in enumerate(asks) if not ask.problem}
+    if responses:
+        observer = PartialObserver(observer, responses, len(asks))
+    if requests:
+        answered = backend.generate(list(requests.values()), observer)
+        responses |= zip(requests, answered, strict=True)
+    elif responses:
+        observer.start([], [])
+    return [responses[index] for index in range(len(asks))]
 
 
 def sampling_of(backend: Backend, ask: Ask, text_only: bool = False) -> Sampling:
@@ -119,23 +145,29 @@ def _continued(ask: Ask, response: Response) -> Conversation:
     )
 
 
-def _reread_note(backend: Backend, ask: Ask) -> tuple[str, ...]:
+def _notes(backend: Backend, ask: Ask, response: Response) -> tuple[str, ...]:
+    ends = end_notes(sampling_of(backend, ask), response)
     if not (numbers := ask.conversation.reread(backend)):
-        return ()
+        return ends
     which = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
     return (
         f"Another model gave the answers of turns {which}, or they were edited: they are read "
         "as text, without their thoughts.",
+        *ends,
     )
 
 
 class _Clock(Relay):
-    """Notes when each request's first token came, in ``seconds`` since this was made."""
+    """Notes when each request's first token came, in ``seconds`` since the run began."""
 
     def __init__(self, inner: Observer):
         super().__init__(inner)
         self._start = time.perf_counter()
         self.seconds: dict[int, float] = {}
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        self._start = time.perf_counter()
+        super().start(prompt_tokens, max_new_tokens)
 
     def token(self, index: int, text: str) -> None:
         self.seconds.setdefault(index, time.perf_counter() - self._start)

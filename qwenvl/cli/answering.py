@@ -233,6 +233,7 @@ def _answer_portion(
                 min_pixels=min_pixels,
                 max_pixels=max_pixels,
                 thinking=options.thinking,
+                reasoning_effort=options.reasoning_effort,
                 keep_unreadable=True,  # a method's own: a tile that fails costs only itself
                 logprobs=getattr(options, "logprobs", False),
                 method=method,

@@ -59,6 +59,7 @@ def _answer_together(options: argparse.Namespace, task: Task) -> int:
             min_pixels=options.min_pixels or None,
             max_pixels=options.max_pixels or None,
             thinking=options.thinking,
+            reasoning_effort=options.reasoning_effort,
             keep_unreadable=True,
         )
         for portion in portions:

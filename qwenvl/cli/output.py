@@ -51,6 +51,11 @@ def print_result(text: str) -> None:
     print(f"{text}\n", end="", flush=True)
 
 
+def print_piece(text: str) -> None:
+    """To stdout at once, a part of a line."""
+    print(text, end="", flush=True)
+
+
 def print_json(row: Mapping[str, Any]) -> None:
     print_result(json.dumps(row, ensure_ascii=False, allow_nan=False))
 

@@ -14,7 +14,7 @@ from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
 from ..reading import OFF
 from ..types import Sampling, Size
-from . import answering, commands, describing, doctor, prompting, scoring
+from . import answering, chatting, commands, describing, doctor, prompting, scoring
 from .answering import SAMPLING_OPTIONS
 from .model_names import DEFAULT_ROOT
 
@@ -41,6 +41,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m qwenvl", description=description, **_HELP)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_tasks(subparsers)
+    _add_chat(subparsers)
     _add_models(subparsers)
     _add_doctor(subparsers)
     parse = _command(subparsers, commands.parse, "read a raw reply on stdin, print what it says")
@@ -239,6 +240,34 @@ def _add_score(subparsers: Any) -> None:
     score.add_argument("--top", type=_integer, metavar="N", help="only the N best, the best first")
 
 
+def _add_chat(subparsers: Any) -> None:
+    chat = _command(
+        subparsers, chatting.chat, "hold a conversation, about pictures or without",
+        parents=[_model_options(), _request_options()],
+    )  # fmt: skip
+    chat.add_argument(
+        "--turn", action=chatting.Say, metavar="WORDS",
+        help="what to say; may repeat, a turn each. Without one, each line on stdin is a turn",
+    )  # fmt: skip
+    chat.add_argument(
+        "--image", action=chatting.Say, metavar="FILE",
+        help="a picture for the --turn behind it; may repeat, all of a turn are seen together",
+    )  # fmt: skip
+    chat.add_argument("--history", metavar="FILE", help="go on with a conversation that was saved")
+    chat.add_argument(
+        "--save", metavar="FILE",
+        help="write the conversation there after each turn, as JSON that names its pictures",
+    )  # fmt: skip
+    chat.add_argument(
+        "--preserve-thinking", action="store_true",
+        help="keep thoughts in the conversation, where the model was made for it (Qwen3.6)",
+    )  # fmt: skip
+    chat.add_argument(
+        "--json", action="store_true",
+        help="one JSON object a turn, with how many tokens were read anew and how many reused",
+    )  # fmt: skip
+
+
 def _add_scores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scores", action="store_true",
@@ -326,6 +355,10 @@ def _request_options() -> argparse.ArgumentParser:
     common.add_argument(
         "--thinking", action=argparse.BooleanOptionalAction, default=None,
         help="for models that can be asked to (default: their own way)",
+    )  # fmt: skip
+    common.add_argument(
+        "--reasoning-effort", default="", metavar="WORD",
+        help="how much to think, in the model's own word for it, where it has one (Qwen3.8)",
     )  # fmt: skip
     _add_pixel_options(common)
     kinds = {field.name: field.default for field in dataclasses.fields(Sampling)}

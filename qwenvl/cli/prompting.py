@@ -122,6 +122,7 @@ def _query(backend: Backend, order: Order, one: _Wanted, options: argparse.Names
         min_pixels=options.min_pixels or None,
         max_pixels=options.max_pixels or None,
         thinking=options.thinking,
+        reasoning_effort=options.reasoning_effort,
         keep_unreadable=True,
         method=order.method,
         others=one.pictures[1:],

@@ -8,14 +8,16 @@ edges, and no later step would clamp that.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import BadImage
+from ..errors import BadImage, QwenVLError
 
 MAX_ASPECT_RATIO = 200
 """Longest to shortest side; the official ``smart_resize`` refuses more."""
@@ -160,6 +162,23 @@ def read(path: str | Path) -> Tensor:
         return pictures(pixels if pixels.ndim == 3 else pixels[None, ..., None])[0]
     except BadImage as error:
         raise BadImage(f"{path}: {error}") from error
+
+
+def write_png(picture: Tensor, path: Path) -> None:
+    """Writes a picture without loss, as a whole or not at all, and the folders that it lies in.
+    Raises ``QwenVLError`` where that is not possible."""
+    from PIL import Image
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = picture.movedim(0, -1).contiguous().cpu().numpy()
+        Image.fromarray(rows, "RGB").save(partial, format="PNG", compress_level=4)
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise QwenVLError(f"{path} cannot be written to: {error.strerror or error}.") from error
 
 
 def to_image(batch: Sequence[Tensor]) -> Tensor:

@@ -34,6 +34,7 @@ SAID = {
     ],
     "Read the text in a picture": ["COLD", "670267", "BREAD"],
     "Save the text of pages to files": ["SUMMER", "MARKET", "2026", "COLD", "670267", "BREAD"],
+    "Talk about a picture": ["SNAKE", "blue triangle", "orange square", "yellow circle", "SNAKE"],
     "Write the layout of a picture": ['"palette": ["#FAF5E4", "#1EA03C", "#7D28A5", "#141E6E"]'],
 }
 

@@ -64,6 +64,7 @@ def test_every_widget_is_wired_and_every_argument_has_a_widget(nodes: Nodes, nod
         "QVL_Grounding",
         "QVL_Extract",
         "QVL_Layout",
+        "QVL_Chat",
         "QVL_PickBoxes",
         "QVL_Unload",
     ],

@@ -1,0 +1,305 @@
+"""Chat node: the next turn of a conversation, about any number of pictures or none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..qwenvl.chat import Ask, Attachment, Conversation, Reference, digest, dumps, loads
+from ..qwenvl.errors import BadImage, BadOption
+from ..qwenvl.media import images as media_images
+from ..qwenvl.types import THINKING_TOKENS, Image
+from . import host, lists, panels, sockets
+from .describe import SAMPLING, THINKING, sampling_of
+from .model import ChatTurn, ModelHandle, chat_all
+
+Conversations = io.Custom("QVL_CHAT")
+MOST_IMAGES = 32
+"""Sockets for pictures; each takes a batch."""
+
+
+def _images() -> Any:
+    """One socket more than are connected, where this ComfyUI can do that; else one for a batch."""
+    tooltip = (
+        "Pictures of this turn, if any; the model sees all of them before the message, in this "
+        "order, a batch picture by picture. Those of earlier turns it has seen already."
+    )
+    if not hasattr(io, "Autogrow"):
+        return io.Image.Input("images", optional=True, tooltip=tooltip)
+    one = io.Image.Input("image", optional=True, tooltip="A picture, or a batch: all are shown.")
+    template = io.Autogrow.TemplatePrefix(one, prefix="image_", min=0, max=MOST_IMAGES)
+    return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
+
+
+class Chat(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return sockets.schema(
+            node_id="QVL_Chat",
+            display_name="Qwen-VL Chat",
+            description="The next turn of a conversation: a message, with pictures or without, "
+            "and the answer to it. Connect history to the next Chat node to ask again: it reads "
+            "only what is new.",
+            search_aliases=["conversation", "ask again", "multi-turn", "compare", "story", "llm"],
+            panels=panels.answer(height=150),
+            is_output_node=True,
+            is_input_list=True,
+            inputs=[
+                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
+                io.String.Input(
+                    "message",
+                    default="",
+                    multiline=True,
+                    tooltip="What you say in this turn: a question, or what to do next.",
+                ),
+                Conversations.Input(
+                    "history",
+                    optional=True,
+                    tooltip="The conversation until now, from another Chat node. Not connected: "
+                    "a new one begins.",
+                ),
+                _images(),
+                io.Int.Input(
+                    "max_new_tokens",
+                    default=1024,
+                    min=1,
+                    max=40960,
+                    tooltip="The longest the answer may get; one that is cut off is reported. "
+                    "Thoughts are counted apart.",
+                ),
+                io.DynamicCombo.Input(
+                    "sampling",
+                    options=SAMPLING,
+                    tooltip="model default: the makers' values for its family. greedy: always the "
+                    "likeliest word, no chance. custom: your own values.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=(1 << 64) - 1,
+                    control_after_generate="fixed",
+                    tooltip="Equal seed and equal conversation, equal answer. Greedy takes no "
+                    "chances and gives the same for every seed.",
+                ),
+                io.String.Input(
+                    "system_prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="Standing instruction before the conversation, such as a role. Empty: "
+                    "that of the history. Another one than before makes the model read all anew.",
+                    **sockets.ADVANCED,
+                ),
+                io.Combo.Input(
+                    "thinking",
+                    options=list(THINKING),
+                    default="model default",
+                    tooltip="Whether a model that has the choice (Qwen3.5 and newer) thinks first.",
+                    **sockets.ADVANCED,
+                ),
+                io.Int.Input(
+                    "max_thinking_tokens",
+                    default=THINKING_TOKENS,
+                    min=0,
+                    max=40960,
+                    tooltip="The longest a thought may get before the model must answer. Only for "
+                    "models that think.",
+                    **sockets.ADVANCED,
+                ),
+                sockets.reasoning_effort(),
+                io.Boolean.Input(
+                    "preserve_thinking",
+                    default=False,
+                    tooltip="Keeps thoughts in the conversation, so that the model sees in later "
+                    "turns what it thought. Only for models that were made for it (Qwen3.6); set "
+                    "it in all turns. Off: thoughts are left out of the history.",
+                    **sockets.ADVANCED,
+                ),
+                io.String.Input(
+                    "history_json",
+                    default="",
+                    multiline=True,
+                    tooltip="The conversation until now as JSON, from the output of that name, in "
+                    "place of history. Its pictures are read from ComfyUI's input and output "
+                    "folders, and from nowhere else.",
+                    **sockets.ADVANCED,
+                ),
+                io.Boolean.Input(
+                    "save_pictures",
+                    default=False,
+                    tooltip="Puts the pictures of the conversation into the folder qwen_vl_chat of "
+                    "ComfyUI's output folder, each once, so that the JSON can be used another day. "
+                    "Off: the JSON only names them.",
+                    **sockets.ADVANCED,
+                ),
+                io.Combo.Input(
+                    "when_unreadable",
+                    options=[sockets.STOP, "keep going"],
+                    default=sockets.STOP,
+                    tooltip="When there is no answer (memory runs out, a picture holds NaN): stop "
+                    "with an error, or keep going with an empty answer and the history as it was.",
+                    **sockets.ADVANCED,
+                ),
+            ],
+            outputs=[
+                io.String.Output("answer", tooltip="What the model says.", is_output_list=True),
+                io.String.Output(
+                    "thinking_text",
+                    display_name="thinking",
+                    tooltip="The thought before the answer; empty for models that do not think.",
+                    is_output_list=True,
+                ),
+                Conversations.Output(
+                    "history",
+                    tooltip="The conversation with this turn, for the next Chat node.",
+                    is_output_list=True,
+                ),
+                io.String.Output(
+                    "history_json",
+                    tooltip="The same as JSON, to be saved as text. Pictures are named, not held.",
+                    is_output_list=True,
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        model: list[ModelHandle],
+        message: list[str],
+        history: Any = None,
+        images: Any = None,
+        max_new_tokens: list[int],
+        sampling: dict[str, list[Any]] | None = None,  # ComfyUI leaves out what is no choice
+        seed: list[int],
+        system_prompt: Any = "",
+        thinking: Any = "model default",
+        max_thinking_tokens: Any = THINKING_TOKENS,
+        reasoning_effort: Any = "",
+        preserve_thinking: Any = False,
+        history_json: Any = "",
+        save_pictures: Any = False,
+        when_unreadable: Any = sockets.STOP,
+    ) -> io.NodeOutput:
+        turns = lists.mapped(
+            _turn,
+            model,
+            message,
+            history,
+            images,
+            max_new_tokens,
+            sampling,
+            seed,
+            system_prompt,
+            thinking,
+            max_thinking_tokens,
+            reasoning_effort,
+            preserve_thinking,
+            history_json,
+            save_pictures,
+            when_unreadable,
+        )
+        replies = chat_all(turns)
+        kept = [
+            _kept(reply.conversation) if turn.save_pictures else reply.conversation
+            for turn, reply in zip(turns, replies, strict=True)
+        ]
+        return io.NodeOutput(
+            [reply.response.text for reply in replies],
+            [reply.response.thinking for reply in replies],
+            kept,
+            [dumps(conversation) for conversation in kept],
+            ui=host.results_ui([reply.as_result() for reply in replies]),
+        )
+
+
+def _turn(
+    model: ModelHandle,
+    message: str,
+    history: Any,
+    images: Any,
+    max_new_tokens: int,
+    sampling: dict[str, Any] | None,
+    seed: int,
+    system_prompt: str,
+    thinking: str,
+    max_thinking_tokens: int,
+    reasoning_effort: str,
+    preserve_thinking: bool,
+    history_json: str,
+    save_pictures: bool,
+    when_unreadable: str,
+) -> ChatTurn:
+    conversation = _conversation(history, sockets.words(history_json))
+    if system := sockets.words(system_prompt).strip():
+        conversation = dataclasses.replace(conversation, system=system)
+    attachments, problem = _attachments(images)
+    ask = Ask(
+        conversation,
+        sockets.words(message),
+        attachments,
+        {
+            **sampling_of(sampling or {}),
+            "max_new_tokens": max_new_tokens,
+            "max_thinking_tokens": max_thinking_tokens,
+            "seed": seed,
+        },
+        thinking=THINKING[sockets.choice("thinking", thinking, THINKING)],
+        preserve_thinking=bool(preserve_thinking),
+        reasoning_effort=sockets.words(reasoning_effort).strip(),
+        problem=problem,
+    )
+    return ChatTurn(model, ask, when_unreadable != sockets.STOP, bool(save_pictures))
+
+
+def _conversation(history: Any, text: str) -> Conversation:
+    if history is None:
+        return loads(text, _opened) if text.strip() else Conversation()
+    if not isinstance(history, Conversation):
+        raise BadOption(
+            f"history holds {type(history).__name__}: connect the history output of a Chat node."
+        )
+    if text.strip():
+        raise BadOption("Both history and history_json are given: use one of them.")
+    return history
+
+
+def _opened(reference: Reference) -> Image:
+    return Image(media_images.read(host.known_file(reference.folder, reference.path)))
+
+
+def _attachments(images: Any) -> tuple[tuple[Attachment, ...], BadImage | None]:
+    """All pictures of a turn, in order, and what is wrong with the first that is none."""
+    batches = images.values() if isinstance(images, Mapping) else [images]
+    found = [
+        picture
+        for batch in batches
+        if batch is not None
+        for picture in media_images.pictures_or_errors(batch)
+    ]
+    bad = next((picture for picture in found if isinstance(picture, BadImage)), None)
+    good = (picture for picture in found if not isinstance(picture, BadImage))
+    return tuple(Attachment(Image(picture)) for picture in good), bad
+
+
+def _kept(conversation: Conversation) -> Conversation:
+    """With the pictures in files, those that are in none yet."""
+    turns = tuple(
+        dataclasses.replace(turn, attachments=tuple(map(_saved, turn.attachments)))
+        for turn in conversation.turns
+    )
+    return dataclasses.replace(conversation, turns=turns)
+
+
+def _saved(shown: Attachment) -> Attachment:
+    if shown.reference or not isinstance(shown.part, Image):
+        return shown
+    folder, name = "output", f"qwen_vl_chat/{digest(shown.part)}.png"
+    path = host.known_file(folder, name)
+    if not path.exists():
+        media_images.write_png(shown.part.pixels, path)
+    return Attachment(shown.part, Reference(name, folder))

@@ -1,0 +1,237 @@
+"""The chat command: a conversation turn by turn, from options or from lines on stdin."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadImage, BadOption, NumericalError, OutOfMemory, QwenVLError
+from ..observer import Observer
+from ..replies import split_thinking
+from ..types import Image, Response
+from ..unicode import well_formed
+from .answering import NOTHING_DONE, SAMPLING_OPTIONS, SOME_FAILED, spec_of
+from .output import print_json, print_message, print_piece
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+    from ..chat import Ask, Attachment, Conversation, Reference, Reply
+
+IMAGE, QUIT = "/image", "/quit"
+"""What a line on stdin can be besides a message."""
+
+_OF_A_TURN = (BadImage, BadOption, NumericalError, OutOfMemory)  # the next one may do better
+
+
+class Say(argparse.Action):
+    """Keeps ``--turn`` and what is shown before it in the order in which they were given."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        said = [*(getattr(namespace, "said", None) or ()), (self.dest, values)]
+        namespace.said = said
+
+
+def chat(options: argparse.Namespace) -> int:
+    """A turn after the other. One that fails ends a conversation of ``--turn`` options; at a
+    keyboard the next line is another try. Returns the exit status."""
+    from ..chat import Conversation
+    from ..model_cache import CACHE
+
+    given = _given(getattr(options, "said", None) or ())
+    conversation = _read(options.history) if options.history else Conversation()
+    if options.system:
+        conversation = Conversation(options.system, conversation.turns)
+    answered = failed = 0
+    with CACHE.lease(spec_of(options)) as backend:
+        for words, paths in given or _typed():
+            try:
+                reply = _ask(options, backend, conversation, words, paths)
+            except _OF_A_TURN as error:
+                _show_failure(options, conversation, paths, error)
+                failed += 1
+                if given:
+                    break
+                continue
+            conversation, answered = reply.conversation, answered + 1
+            if options.save:
+                _save(conversation, Path(options.save))
+    if given and answered < len(given):
+        print_message(f"stopped after {answered} of {len(given)} turns")
+    if not failed:
+        return 0
+    return SOME_FAILED if answered else NOTHING_DONE
+
+
+def _given(said: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """The turns of the options: each with the pictures that were named before it."""
+    turns: list[tuple[str, list[str]]] = []
+    images: list[str] = []
+    for kind, value in said:
+        if kind == "turn":
+            turns.append((value, images))
+            images = []
+        else:
+            images.append(value)
+    if images:
+        raise BadOption(
+            f"No --turn follows --image {images[-1]}: pictures are shown with the turn behind them."
+        )
+    return turns
+
+
+def _typed() -> Iterator[tuple[str, list[str]]]:
+    """The turns that lines on stdin make: pictures go with the message behind them."""
+    if sys.stdin is None:
+        raise BadOption("stdin is closed; messages are read from there unless --turn gives them.")
+    at_keyboard = sys.stdin.isatty()
+    if at_keyboard:
+        print_message(f"{IMAGE} FILE shows a picture with the next message; {QUIT} ends.")
+    images: list[str] = []
+    while True:
+        if at_keyboard:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        word, _, rest = line.strip().partition(" ")
+        if not line or word == QUIT:
+            return
+        if word == IMAGE:
+            images.append(rest.strip())
+        elif line.strip():
+            yield line.strip(), images
+            images = []
+
+
+def _ask(
+    options: argparse.Namespace,
+    backend: Backend,
+    conversation: Conversation,
+    words: str,
+    paths: Sequence[str],
+) -> Reply:
+    from ..chat import Ask, ask_all
+
+    given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
+    ask = Ask(
+        conversation,
+        words,
+        tuple(map(_shown, paths)),
+        {name: value for name, value in given.items() if value is not None},
+        min_pixels=options.min_pixels or None,
+        max_pixels=options.max_pixels or None,
+        thinking=options.thinking,
+        preserve_thinking=options.preserve_thinking,
+        reasoning_effort=options.reasoning_effort,
+    )
+    observer = Observer() if options.json else _Printer(backend.thinks(ask.thinking))
+    (reply,) = ask_all(backend, [ask], observer)
+    if error := reply.response.error:
+        raise error
+    for note in reply.notes:
+        print_message(f"note: {note}")
+    if options.json:
+        _print_row(ask, paths, reply)
+    return reply
+
+
+def _print_row(ask: Ask, paths: Sequence[str], reply: Reply) -> None:
+    response, usage = reply.response, reply.response.usage
+    print_json(
+        {
+            "turn": len(ask.conversation.turns) + 1,
+            "images": [well_formed(path) for path in paths],
+            "text": response.text,
+            "thinking": response.thinking,
+            "finish_reason": response.finish_reason,
+            "notes": list(reply.notes),
+            "read_tokens": usage.prompt_tokens - usage.reused_tokens,
+            "reused_tokens": usage.reused_tokens,
+            "new_tokens": usage.new_tokens,
+            "first_token_seconds": reply.first_token_seconds,
+        }
+    )
+
+
+def _show_failure(
+    options: argparse.Namespace,
+    conversation: Conversation,
+    paths: Sequence[str],
+    error: QwenVLError,
+) -> None:
+    print_message(f"error: {error}")
+    if options.json:
+        images = [well_formed(path) for path in paths]
+        row = {"turn": len(conversation.turns) + 1, "images": images}
+        print_json({**row, "text": "", "error": str(error)})
+
+
+class _Printer(Observer):
+    """Prints an answer while it is written, without the thought before it."""
+
+    def __init__(self, thinks: bool):
+        self._thinks = thinks
+        self._text = self._printed = ""
+
+    def token(self, index: int, text: str) -> None:
+        self._text += text
+        self._print(split_thinking(self._text, self._thinks)[1].lstrip())
+
+    def restart(self, index: int) -> None:
+        if self._printed:
+            print_piece("\n")
+        self._text = self._printed = ""
+
+    def done(self, index: int, response: Response) -> None:
+        if not response.error:
+            self._print(response.text)
+            print_piece("\n")
+
+    def _print(self, answer: str) -> None:
+        if answer.startswith(self._printed):
+            print_piece(answer[len(self._printed) :])
+        elif self._printed.rstrip() != answer:  # what seemed to be the answer was not
+            print_piece(f"\n{answer}")
+        self._printed = answer
+
+
+def _shown(path: str) -> Attachment:
+    from ..chat import Attachment, Reference
+    from ..media import images
+
+    return Attachment(Image(images.read(path)), Reference(str(Path(path).absolute())))
+
+
+def _read(file: str) -> Conversation:
+    """The conversation in a file; paths of pictures are taken from the folder that it lies in."""
+    from ..chat import loads
+    from ..media import images
+
+    def opened(reference: Reference) -> Image:
+        if reference.folder:
+            raise BadOption(
+                f"The picture {reference.path!r} lies in ComfyUI's folder {reference.folder!r}, "
+                "which is not known here. Put its own path into the history, without a folder."
+            )
+        return Image(images.read(Path(file).absolute().parent / reference.path))
+
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise BadOption(f"{file} cannot be read: {error}") from error
+    return loads(text, opened)
+
+
+def _save(conversation: Conversation, file: Path) -> None:
+    """Writes a history, as a whole or not at all."""
+    from ..chat import dumps
+
+    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(dumps(conversation), encoding="utf-8")
+        os.replace(partial, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BadOption(f"{file} cannot be written to: {error.strerror or error}.") from error

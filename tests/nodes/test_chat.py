@@ -1,0 +1,175 @@
+"""Chat with a scripted model: turns, histories, and where their pictures may lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import pytest
+import torch
+from qwen_vl_suite.qwenvl.backends.scripted import Reply
+from qwen_vl_suite.qwenvl.errors import BadImage, BadOption
+from qwen_vl_suite.qwenvl.types import Generated
+
+Run = Callable[..., tuple[Any, ...]]
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ComfyUI's ``input`` and ``output``, in a folder of their own."""
+    for name in ("input", "output"):
+        (tmp_path / name).mkdir()
+        getter = f"get_{name}_directory"
+        monkeypatch.setattr(folder_paths, getter, lambda name=name: str(tmp_path / name))
+    return tmp_path
+
+
+def test_a_conversation_goes_on_by_its_history(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("A cat.", "A dog.", "The cat.")
+    first = {"image_0": pictures[:1]}
+    (answer,), (thought,), (history,), _ = run_node(
+        "QVL_Chat", model=model, message="What is it?", images=first, system_prompt="Be brief."
+    )
+    assert (answer, thought) == ("A cat.", "")
+    second = {"image_0": pictures[1:], "image_1": None}
+    _, _, (history,), _ = run_node(
+        "QVL_Chat", model=model, message="And these?", images=second, history=history
+    )
+    (answer,), _, (history,), _ = run_node(
+        "QVL_Chat", model=model, message="Which came first?", history=history
+    )
+    assert answer == "The cat." and "Assistant: A dog." in repr(history)
+    asked = backend.requests[-1]
+    assert [message.role for message in asked.messages] == [
+        *("system", "user", "assistant", "user", "assistant", "user"),
+    ]
+    assert [len(message.parts) for message in asked.messages] == [1, 2, 1, 3, 1, 1]
+    assert all(isinstance(asked.messages[at].parts[0], Generated) for at in (2, 4))
+    assert asked.continues and asked.system == "Be brief." and len(asked.images) == 3
+
+
+def test_each_widget_changes_what_is_asked(run_node: Run, scripted: Any) -> None:
+    model, backend = scripted(Reply("yes", thinking="hm"))
+
+    def asked(**widgets: Any) -> Any:
+        run_node("QVL_Chat", model=model, **{"message": "Hi", **widgets})
+        return backend.requests[-1]
+
+    plain = asked()
+    assert plain.prompt == "Hi" and not plain.images and plain.sampling.max_new_tokens == 1024
+    sampling = {"sampling": {"sampling": "greedy"}, "max_new_tokens": 7, "seed": 3}
+    changed = asked(**sampling, thinking="on", max_thinking_tokens=9).sampling
+    assert (changed.temperature, changed.max_new_tokens, changed.seed) == (0, 7, 3)
+    assert changed.max_thinking_tokens == 9 and backend.requests[-1].thinking is True
+    assert asked(preserve_thinking=True).preserve_thinking
+    assert asked(reasoning_effort=" low ").reasoning_effort == "low"
+    with pytest.raises(BadOption, match="Nothing is asked"):
+        asked(message=" ")
+
+
+def test_thoughts_stay_out_of_the_history_unless_preserved(run_node: Run, scripted: Any) -> None:
+    model, _ = scripted(Reply("yes", thinking="hm"))
+    for keep in (False, True):
+        _, (thought,), _, (text,) = run_node(
+            "QVL_Chat", model=model, message="?", thinking="on", preserve_thinking=keep
+        )
+        assert thought == "hm" and ("hm" in text) is keep
+
+
+def test_lists_are_conversations_side_by_side(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("a", "b", "c")
+    lists = {"message": ["1", "2", "3"], "images": {"image_0": [pictures[:1], pictures[1:]]}}
+    answers, _, histories, _ = run_node("QVL_Chat", model=model, lists=lists)
+    assert answers == ["a", "b", "c"] and backend.batches == [3]
+    assert [len(request.images) for request in backend.requests] == [1, 2, 2]
+    assert [len(history.turns) for history in histories] == [1, 1, 1]
+
+
+def test_a_turn_that_fails_costs_only_itself(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    bad = pictures[:1].clone()
+    bad[0, 0, 0, 0] = torch.nan
+    model, backend = scripted("a", "b")
+    lists = {"message": ["1", "2", "3"], "images": {"image_0": [pictures[:1], bad, pictures[:1]]}}
+    answers, _, histories, _ = run_node(
+        "QVL_Chat", model=model, lists=lists, when_unreadable="keep going"
+    )
+    assert answers == ["a", "", "b"] and backend.batches == [2]
+    assert [len(history.turns) for history in histories] == [1, 0, 1]
+    with pytest.raises(BadImage, match="Conversation 2 of 3: It holds NaN"):
+        run_node("QVL_Chat", model=model, lists=lists)
+
+
+def test_a_history_as_json_holds_its_pictures_by_reference(
+    run_node: Run, scripted: Any, pictures: torch.Tensor, folders: Path
+) -> None:
+    model, backend = scripted("A cat.", "Yes.")
+    images = {"image_0": pictures[:2]}
+    given = {"model": model, "message": "What?", "images": images}
+    *_, (unsaved,) = run_node("QVL_Chat", **given)
+    assert not list((folders / "output").iterdir())
+    with pytest.raises(BadOption, match="turn save_pictures on"):
+        run_node("QVL_Chat", model=model, message="Sure?", history_json=unsaved)
+    *_, (text,) = run_node("QVL_Chat", **given, save_pictures=True)
+    files = sorted((folders / "output" / "qwen_vl_chat").iterdir())
+    media = json.loads(text)["turns"][0]["media"]
+    assert sorted(shown["path"] for shown in media) == [f"qwen_vl_chat/{f.name}" for f in files]
+    assert len(files) == 2 and len(text) < 2000
+
+    _, _, (history,), (again,) = run_node(
+        "QVL_Chat", model=model, message="Sure?", history_json=text
+    )
+    shown = [one.part.pixels for one in history.turns[0].attachments]
+    want = next(one.images for one in backend.requests if len(one.images) == 2)
+    assert all(torch.equal(one, other) for one, other in zip(shown, want, strict=True))
+    assert len(json.loads(again)["turns"]) == 2
+    assert isinstance(backend.requests[-1].messages[1].parts[0], Generated)
+    with pytest.raises(BadOption, match="use one of them"):
+        run_node("QVL_Chat", model=model, message="?", history=history, history_json=text)
+    files[0].write_bytes(files[1].read_bytes())
+    with pytest.raises(BadOption, match="is another one now"):
+        run_node("QVL_Chat", model=model, message="Sure?", history_json=text)
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        ("output", "../secret.png"),
+        ("output", "{root}/secret.png"),
+        ("output", "link.png"),
+        ("output", "\0"),
+        ("temp", "secret.png"),
+        ("", "{root}/secret.png"),
+        ("../", "secret.png"),
+    ],
+)
+def test_a_history_reads_nothing_outside_comfyuis_folders(
+    run_node: Run, scripted: Any, folders: Path, folder: str, path: str
+) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(folders / "secret.png")
+    (folders / "output" / "link.png").symlink_to(folders / "secret.png")
+    model, backend = scripted("no")
+    media = [{"type": "image", "folder": folder, "path": path.format(root=folders)}]
+    text = json.dumps({"turns": [{"text": "What?", "answer": "?", "media": media}]})
+    with pytest.raises(BadOption, match="no file in ComfyUI's input or output folder"):
+        run_node("QVL_Chat", model=model, message="?", history_json=text)
+    assert not backend.requests
+    Image.new("RGB", (64, 64)).save(folders / "input" / "own.png")
+    own = text.replace(json.dumps(media), '[{"type":"image","folder":"input","path":"own.png"}]')
+    assert run_node("QVL_Chat", model=model, message="?", history_json=own)[0] == ["no"]
+
+
+def test_what_is_no_history_is_refused(run_node: Run, scripted: Any) -> None:
+    model, _ = scripted("no")
+    with pytest.raises(BadOption, match="history holds str"):
+        run_node("QVL_Chat", model=model, message="?", history="[]")
