@@ -23,6 +23,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .layout import Layout
     from .load_pdf import LoadPDF
     from .loader import Loader
+    from .lora import LoRA
     from .ocr import OCR
     from .pick_boxes import PickBoxes
     from .prompt import Prompt
@@ -31,6 +32,7 @@ def nodes() -> list[type[io.ComfyNode]]:
 
     return [
         Loader,
+        LoRA,
         Describe,
         Chat,
         OCR,

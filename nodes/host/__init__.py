@@ -7,6 +7,7 @@ older release, a runtime without a server) costs only the feature that uses it.
 
 from .folders import (
     FOLDER_KEY,
+    adapter_library,
     download_folder,
     input_file,
     input_names,
@@ -29,6 +30,7 @@ __all__ = [
     "DownloadProgress",
     "NodeObserver",
     "ProgressBar",
+    "adapter_library",
     "check_interrupt",
     "device",
     "devices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ...qwenvl.checkpoints.adapters import AdapterLibrary
 from ...qwenvl.checkpoints.library import ModelLibrary
 from ...qwenvl.errors import BadOption
 from .optional_import import optional_import
@@ -65,6 +66,15 @@ def text_tokenizers() -> dict[str, Path]:
         for root in roots
         if (root / place).is_dir()
     }
+
+
+def adapter_library() -> AdapterLibrary:
+    """The LoRA adapters in ComfyUI's folders for LoRAs and for language models."""
+    folder_paths = optional_import("folder_paths")
+    loras = []
+    if folder_paths is not None and "loras" in folder_paths.folder_names_and_paths:
+        loras = [Path(root) for root in folder_paths.get_folder_paths("loras")]
+    return AdapterLibrary((*loras, *model_roots()))
 
 
 def input_names(ending: str) -> list[str]:

@@ -83,7 +83,7 @@ def inside(a: Corners, b: Corners) -> bool:
 
 def test_there_are_examples_of_each_node(nodes: Any) -> None:
     used = {node["type"] for path in WORKFLOWS for node in read(path)["nodes"]}
-    assert set(nodes) - used <= {"QVL_BoxFormat", "QVL_Unload"}
+    assert set(nodes) - used <= {"QVL_BoxFormat", "QVL_LoRA", "QVL_Unload"}
 
 
 @every_workflow
