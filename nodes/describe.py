@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
 
+from ..qwenvl.errors import BadOption
+from ..qwenvl.styles import Style
 from ..qwenvl.tasks.choose import choose
-from ..qwenvl.tasks.describe import STYLES, describe
+from ..qwenvl.tasks.describe import describe, known_styles
 from ..qwenvl.types import THINKING_TOKENS
-from . import host, lists, panels, sockets
+from ..qwenvl.yaml_files import Found
+from . import host, lists, panels, sockets, styles
 from .model import ModelHandle, Question, answer_all, joined
 
 THINKING = {"model default": None, "on": True, "off": False}
@@ -60,17 +64,18 @@ class Describe(io.ComfyNode):
             description="Describes each picture of a batch, or answers your question about it. One "
             "text a picture, in order.",
             search_aliases=["caption", "image to text", "interrogate", "tagger", "vqa", "ask"],
-            panels=panels.answer(height=150),
+            panels=panels.words("style", "prompt", styles.ROUTE) | panels.answer(height=150),
             is_output_node=True,
             is_input_list=True,
             inputs=[
                 *sockets.model_and_images(),
                 io.Combo.Input(
                     "style",
-                    options=list(STYLES),
+                    options=list(known_styles(styles.read())),
                     default="detailed",
                     tooltip="What to write; html, svg, mermaid and drawio rewrite the picture as "
-                    "code. Not used where the prompt below is not empty.",
+                    "code. Own ones are YAML files in user/default/qwen-vl/styles; press R after "
+                    "adding one. Not used where the prompt below is not empty.",
                 ),
                 io.String.Input(
                     "prompt",
@@ -161,6 +166,22 @@ class Describe(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, style: Any = None, prompt: Any = None, choices: Any = "", sampling: Any = None
+    ) -> bool | str:
+        """Replaces ComfyUI's own check of the styles, to say where one of that name goes. Sampling
+        is named since a check that leaves out an input with inputs of its own fails."""
+        others = [*_listed(prompt), *_listed(choices)]  # which take the place of the style
+        if style is None or prompt is None or any(str(text).strip() for text in others):
+            return True
+        try:
+            for name in _listed(style):
+                describe(str(name), own=styles.read())
+        except BadOption as error:
+            return f"{error} {styles.where()}"
+        return True
+
+    @classmethod
     def execute(
         cls,
         *,
@@ -181,7 +202,7 @@ class Describe(io.ComfyNode):
         reasoning_effort: Any = "",
     ) -> io.NodeOutput:
         questions = lists.mapped(
-            _question,
+            partial(_question, styles.read()),
             model,
             images,
             style,
@@ -206,7 +227,13 @@ class Describe(io.ComfyNode):
         )
 
 
+def _listed(value: Any) -> list[Any]:
+    """An input's value as ComfyUI hands it to the check of a node that takes lists."""
+    return value if isinstance(value, list) else [value]
+
+
 def _question(
+    own: Found[Style],
     model: ModelHandle,
     images: Any,
     style: str,
@@ -224,9 +251,12 @@ def _question(
     reasoning_effort: str,
 ) -> Question:
     prompt, system, choices = map(sockets.words, (prompt, system_prompt, choices))
-    if not (prompt.strip() or choices.strip()):
-        sockets.choice("style", style, STYLES)
-    task = choose(choices, prompt, system) if choices.strip() else describe(style, prompt, system)
+    if choices.strip():
+        task = choose(choices, prompt, system)
+    elif prompt.strip() or isinstance(style, str):
+        task = describe(style, prompt, system, own)
+    else:
+        raise own.missing(str(style), known_styles(own))
     return Question(
         model,
         task,

@@ -7,7 +7,7 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from ..qwenvl.model_cache import CACHE
-from . import forecast, host
+from . import forecast, host, styles
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class QwenVLSuite(ComfyExtension):
             host.register_folders()
             CACHE.memory = host.manager()
             host.serve_json("/qwen_vl/model", forecast.forecast)
+            host.serve_json(styles.ROUTE, styles.words)
             return nodes()
         except Exception:
             # Some hosts swallow the exception, and the nodes would just be missing.

@@ -57,6 +57,12 @@ def upload(widget: str, accept: str) -> Panels:
     return {"upload": {"widget": widget, "accept": accept}}
 
 
+def words(source: str, into: str, route: str) -> Panels:
+    """A button that puts the words behind the choice in the list ``source`` into the text input
+    ``into``, to be edited there; ``route`` tells them by ``name``."""
+    return {"words": {"source": source, "into": into, "route": route}}
+
+
 def declare(panels: Panels, inputs: Sequence[io.Input]) -> None:
     """Adds the declaration to the inputs of a schema."""
     first = inputs[0]

@@ -50,7 +50,7 @@ class Prompt(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "target",
-                    options=list(_targets().found),
+                    options=list(_targets().items),
                     default="qwen_image",
                     tooltip="The model that the prompt is for. Own ones are YAML files in "
                     "user/default/qwen-vl/targets; press R after adding one.",

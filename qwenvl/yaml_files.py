@@ -7,12 +7,14 @@ import difflib
 import functools
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from .errors import BadOption, Unavailable
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 MAX_BYTES = 1_000_000
 """Of a data file: these hold words for a model, which no longer ones fit."""
@@ -68,6 +70,38 @@ def _read(path: Path, changed: int, size: int) -> Mapping[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise BadOption(f"{path}: write names with values, one a line, as in title: My target.")
     return found
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """What files define, by name. ``kind``: what it is, in words. ``problems``: why something is
+    not among it, by its name; ``broken``: why whole files are not, whatever they define."""
+
+    kind: str
+    items: Mapping[str, T]
+    problems: Mapping[str, str]
+    broken: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> T:
+        """Raises ``BadOption`` for a name that is not there."""
+        if name not in self.items:
+            raise self.missing(name)
+        return self.items[name]
+
+    def missing(self, name: str, names: Iterable[str] = ()) -> BadOption:
+        """The error about a name that is not there: what is wrong with it, or which ones there are
+        (``names``; none: the items')."""
+        if name in self.problems:
+            return BadOption(f"The {self.kind} {name!r} cannot be used. {self.problems[name]}")
+        unread = "".join(f" A file is left out: {problem}" for problem in self.broken)
+        there = ", ".join(names or self.items)
+        return BadOption(f"There is no {self.kind} {name!r}. Choose one of: {there}.{unread}")
+
+
+@functools.lru_cache(maxsize=64)
+def warn(problem: str) -> None:
+    """Logs what is wrong with a file, once: files are read whenever a list of choices is shown."""
+    log.warning("%s", problem)
 
 
 class Fields:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadImage, BadOption
+from ..styles import read_styles
 from ..types import Task
 from ..unicode import well_formed
 from .answering import (
@@ -34,7 +36,8 @@ def describe(options: argparse.Namespace) -> int:
     if options.choices:
         asked = choose.choose(options.choices, options.prompt)
     else:
-        asked = task.describe(options.style, options.prompt)
+        own = read_styles([Path(folder) for folder in options.styles_folder or ()])
+        asked = task.describe(options.style, options.prompt, own=own)
     return _answer_together(options, asked) if options.together else answer(options, asked)
 
 

@@ -69,12 +69,19 @@ def _add_tasks(subparsers: Any) -> None:
     from ..grounding import KINDS
     from ..layouts import FORMS
     from ..tasks.act import SCREENS
-    from ..tasks.describe import STYLES
+    from ..tasks.describe import known_styles
     from ..tasks.ocr import OUTPUTS
 
     common = [_image_options(), _model_options(), _request_options()]
     describe = _command(subparsers, describing.describe, "say what pictures show", parents=common)
-    describe.add_argument("--style", choices=tuple(STYLES), default="detailed")
+    describe.add_argument(
+        "--style", default="detailed", metavar="NAME",
+        help=f"one of {', '.join(known_styles())}, or of --styles-folder (default: %(default)s)",
+    )  # fmt: skip
+    describe.add_argument(
+        "--styles-folder", action="append", metavar="DIR",
+        help="more styles, in YAML files; may repeat",
+    )  # fmt: skip
     describe.add_argument("--prompt", default="", help="own words in place of a style")
     describe.add_argument(
         "--choices", default="", metavar="A,B,C",

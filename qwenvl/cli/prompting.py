@@ -35,7 +35,7 @@ def prompt(options: argparse.Namespace) -> int:
 
 
 def _list(targets: Targets, as_json: bool) -> None:
-    for name, target in targets.found.items():
+    for name, target in targets.items.items():
         if as_json:
             print_json({"name": name, "title": target.title, "source": target.source})
         else:

@@ -4,18 +4,14 @@ model, and the form of its reply."""
 from __future__ import annotations
 
 import dataclasses
-import functools
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadOption, Unavailable
-from ..yaml_files import Fields, paths_in, read_mapping
+from ..yaml_files import Fields, Found, paths_in, read_mapping, warn
 from .length import ENCODERS
-
-log = logging.getLogger(__name__)
 
 BUILT_IN = Path(__file__).with_name("targets")
 REPLIES = ("paragraph", "tags", "text", "json")
@@ -77,6 +73,9 @@ class Target:
     max_new_tokens: int = 1024
     max_thinking_tokens: int | None = None
     made_for: str = ""
+
+
+Targets = Found[Target]
 
 
 def read_target(path: Path) -> Target:
@@ -153,25 +152,9 @@ def _keys(fields: Fields, reply: str) -> dict[str, str]:
     return keys
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Targets by name, those of later folders in place of earlier ones of their name. ``problems``:
-    why a file is left out, by the name that its target would have."""
-
-    found: Mapping[str, Target]
-    problems: Mapping[str, str]
-
-    def __getitem__(self, name: str) -> Target:
-        """Raises ``BadOption`` for a name that is not there."""
-        if name in self.found:
-            return self.found[name]
-        if name in self.problems:
-            raise BadOption(f"The target {name!r} cannot be used. {self.problems[name]}")
-        raise BadOption(f"There is no target {name!r}. Choose one of: {', '.join(self.found)}.")
-
-
 def read_targets(folders: Iterable[Path] = ()) -> Targets:
-    """The pack's own targets, and users' in ``folders``."""
+    """The pack's own targets, and users' in ``folders``; those of later folders in place of earlier
+    ones of their name."""
     found: dict[str, Target] = {}
     problems: dict[str, str] = {}
     for path in paths_in([BUILT_IN, *folders]):
@@ -179,13 +162,7 @@ def read_targets(folders: Iterable[Path] = ()) -> Targets:
             found[path.stem] = read_target(path)
             problems.pop(path.stem, None)
         except (BadOption, Unavailable) as error:
-            _warn(str(error))
+            warn(str(error))
             problems[path.stem] = str(error)
             found.pop(path.stem, None)
-    return Targets(found, problems)
-
-
-@functools.lru_cache(maxsize=64)
-def _warn(problem: str) -> None:
-    """Once for each problem: targets are read whenever the list of them is shown."""
-    log.warning("%s", problem)
+    return Found("target", found, problems)

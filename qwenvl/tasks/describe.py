@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from types import MappingProxyType
 
-from ..errors import BadOption, UnreadableReply
+from ..errors import UnreadableReply
 from ..replies import STILL_THINKING, extract_answer, loose_json, strip_fence
 from ..replies.wording import tag_list, unwrapped, without_preamble
+from ..styles import Style, read_styles
 from ..types import ReplyContext, Result, Task
+from ..yaml_files import Found
 from .picture_code import CODE_STYLES, read_code
 
-STYLES: Mapping[str, str] = MappingProxyType(
-    {
-        "short": "Describe this image in one sentence.",
-        "detailed": "Describe this image in detail.",
-        "title": "Write a short title for this image, of at most eight words. Output only the "
-        "title.",
-        "alt_text": "Write alt text for this image, for people who cannot see it: one or two plain "
-        "sentences of what it shows and any text that matters, without opening words such as "
-        '"image of". Output only the alt text.',
-        "tags": "List tags for this image: subjects, attributes, actions, setting, style, colors. "
-        "Output only the tags, in lower case, separated by commas.",
-        "prompt": "Write a text-to-image prompt that would recreate this image: subject, "
-        "appearance, action, setting, composition, lighting, colors, style. One flowing paragraph "
-        "in natural language. Output only the prompt.",
-        "prompt_tags": "Write a text-to-image prompt that would recreate this image as a list of "
-        "short tags in the style of image boards: number and kind of subjects first, then "
-        "appearance, clothing, pose, setting, composition, lighting, style. Output only the tags, "
-        "in lower case, separated by commas.",
-        "cinematic": "Describe this image as a shot of a film: subject and action, framing, camera "
-        "angle, lens, depth of field, lighting, color grade and mood. One paragraph. Output only "
-        "the description.",
-        "training": "Write a caption for training an image model with this image: state plainly "
-        "everything that is visible, in one paragraph, without guesses, opinions or opening words "
-        'such as "this image shows". Output only the caption.',
-        "style": "Describe only the visual style of this image, not its content: medium, "
-        "technique, palette, light, line, texture, era or movement. One paragraph.",
-        **{name: style.prompt for name, style in CODE_STYLES.items()},
-    }
-)
-"""Styles, each with its prompt."""
 
-_TAGS = frozenset(("tags", "prompt_tags"))
-_PARAGRAPHS = frozenset(("detailed", "style"))
+def known_styles(own: Found[Style] | None = None) -> dict[str, str]:
+    """Every style with its prompt, in the order of a list: the pack's own, those for code, users'.
+    ``own``: the pack's and users' (see ``styles.read_styles``); None: the pack's."""
+    pack = read_styles()
+    words = {name: style.prompt for name, style in (own or pack).items.items()}
+    code = {name: style.prompt for name, style in CODE_STYLES.items()}
+    first = {name: words[name] for name in pack.items if name in words}
+    return {**first, **code, **words}
+
 
 # Members of a JSON object that can hold the whole of a caption.
 _CAPTIONS = (
@@ -53,47 +30,61 @@ _CAPTIONS = (
 )  # fmt: skip
 
 
-def describe(style: str = "detailed", prompt: str = "", system: str = "") -> Task:
-    """The task to describe a picture; ``prompt``, unless it is empty, replaces ``style``.
+def describe(
+    style: str = "detailed",
+    prompt: str = "",
+    system: str = "",
+    own: Found[Style] | None = None,
+) -> Task:
+    """The task to describe a picture; ``prompt``, unless it is empty, replaces ``style``, one of
+    ``known_styles(own)``.
 
     Replies to one-line styles are stripped of the code fences, quotes and headings that models add;
     tags are comma-separated, each once; of a style of ``CODE_STYLES`` only the code is left (see
     ``read_code``). The reply to a custom prompt stays as it is. Raises ``BadOption`` for a style
-    that is not in ``STYLES``.
+    that is not there.
     """
     if prompt.strip():
-        return Task("describe", prompt.strip(), partial(_read, style=""), system=system)
-    if style not in STYLES:
-        raise BadOption(
-            f"There is no style {style!r}. Choose one of {', '.join(STYLES)}, or write a prompt of "
-            "your own."
-        )
-    if code := CODE_STYLES.get(style):
-        parse = partial(read_code, style=style)
-        length = code.max_new_tokens
+        return Task("describe", prompt.strip(), partial(_read, form="text"), system=system)
+    words = own or read_styles()
+    if style in CODE_STYLES and style not in words.items:
+        code = CODE_STYLES[style]
         return Task(
-            "describe", code.prompt, parse, system=system, greedy=True, max_new_tokens=length
+            "describe",
+            code.prompt,
+            partial(read_code, style=style),
+            system=system,
+            greedy=True,
+            max_new_tokens=code.max_new_tokens,
         )
-    parse = partial(_read, style=style)
-    return Task("describe", STYLES[style], parse, system=system)
+    if style not in words.items:
+        raise words.missing(style, known_styles(words))
+    found = words.items[style]
+    return Task(
+        "describe",
+        found.prompt,
+        partial(_read, form=found.form),
+        system=system,
+        max_new_tokens=found.max_new_tokens,
+    )
 
 
-def _read(text: str, context: ReplyContext, style: str) -> Result:
+def _read(text: str, context: ReplyContext, form: str) -> Result:
     answer = extract_answer(text)
     if not answer and text.lstrip().startswith("<think>"):
         raise UnreadableReply(STILL_THINKING, text)
-    if style:
-        answer = _from_json(strip_fence(answer), style)
-    if style in _TAGS:
+    if form != "text":
+        answer = _from_json(strip_fence(answer), form)
+    if form == "tags":
         answer = tag_list(unwrapped(answer))
-    elif style in _PARAGRAPHS:
+    elif form == "paragraphs":
         answer = without_preamble(strip_fence(answer))
-    elif style:
+    elif form == "line":
         answer = " ".join(unwrapped(answer).split())
     return Result(text=answer, notes=() if answer else ("The model answered nothing.",))
 
 
-def _from_json(answer: str, style: str) -> str:
+def _from_json(answer: str, form: str) -> str:
     """The caption in ``answer`` if it is JSON and nothing else, with tags one a line; else
     ``answer``."""
     if answer[:1] not in ("{", "["):
@@ -112,6 +103,6 @@ def _from_json(answer: str, style: str) -> str:
     if isinstance(value, str):
         return value.strip()
     is_list = isinstance(value, list) and value and all(isinstance(tag, str) for tag in value)
-    if is_list and style in _TAGS:
+    if is_list and form == "tags":
         return "\n".join(value)
     return answer

@@ -32,6 +32,7 @@ LAYERS = (
         "constraints",
         "schema_bounds",
         "camera",
+        "styles",
     },
     {"checkpoints", "media", "replies"},
     {"prompting", "tasks"},
@@ -66,7 +67,7 @@ WITH_TRANSFORMERS = {
 # These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
 WITHOUT_TORCH = {
     "camera", "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes",
-    "observer", "replies", "schema_bounds", "tasks", "tiles", "types", "unicode", "yarn",
+    "observer", "replies", "schema_bounds", "styles", "tasks", "tiles", "types", "unicode", "yarn",
     "yaml_files",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}

@@ -326,4 +326,4 @@ def test_the_pack_registers_it_when_it_starts(
     from qwen_vl_suite.nodes.extension import QwenVLSuite
 
     asyncio.run(QwenVLSuite().get_node_list())
-    assert list(server.handlers) == ["/qwen_vl/model"]
+    assert list(server.handlers) == ["/qwen_vl/model", "/qwen_vl/style"]

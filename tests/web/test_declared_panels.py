@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.web
-KINDS = ("answer", "box", "model", "example_picture", "upload")
+KINDS = ("answer", "box", "model", "example_picture", "upload", "words")
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ def made(folder: Path, text: str, name: str = "mine") -> Path:
 
 def test_the_packs_own_targets() -> None:
     targets = read_targets()
-    assert not targets.problems and len(targets.found) == len(list(BUILT_IN.glob("*.yaml")))
+    assert not targets.problems and len(targets.items) == len(list(BUILT_IN.glob("*.yaml")))
     assert {"qwen_image", "qwen_image_2_1", "z_image", "flux2", "wan", "ltx", "sdxl_tags"} <= set(
-        targets.found
+        targets.items
     )
-    for target in targets.found.values():
+    for target in targets.items.values():
         assert "https://" in target.source or "Qwen/" in target.source
         for has_pictures in (False, True):
             order = Order(target, "" if has_pictures else "a cat", has_pictures)
@@ -49,7 +49,7 @@ def test_users_add_and_replace_targets(tmp_path: Path) -> None:
 def test_a_broken_file_costs_only_its_own_target(tmp_path: Path) -> None:
     made(tmp_path, "title: [", "flux2")
     targets = read_targets([tmp_path])
-    assert "wan" in targets.found
+    assert "wan" in targets.items
     with pytest.raises(BadOption, match=r"flux2\.yaml, line 1: this is no valid YAML"):
         targets["flux2"]
     with pytest.raises(BadOption, match=r"no target 'nope'. Choose one of: .*wan"):

@@ -69,7 +69,7 @@ def test_how_replies_are_held():
 
 
 def test_styles_speak_of_a_video():
-    plain = [style for style in describe.STYLES if style in describe_video.VIDEO_STYLES]
+    plain = [style for style in describe.known_styles() if style in describe_video.VIDEO_STYLES]
     assert len(plain) >= 10
     for style in plain:
         prompt = describe_video.describe_video(style).prompt

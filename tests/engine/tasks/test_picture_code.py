@@ -11,7 +11,7 @@ from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.replies.code import _fences
-from qwen_vl_suite.qwenvl.tasks.describe import STYLES, describe
+from qwen_vl_suite.qwenvl.tasks.describe import describe, known_styles
 from qwen_vl_suite.qwenvl.tasks.picture_code import CODE_STYLES
 from qwen_vl_suite.qwenvl.types import ReplyContext, Result
 
@@ -163,9 +163,9 @@ def test_a_reply_without_code_is_unreadable(style: str, reply: str, message: str
 
 @pytest.mark.parametrize("style", CODE_STYLES)
 def test_the_styles_are_there_last(style: str) -> None:
-    assert list(STYLES)[-len(CODE_STYLES) :] == list(CODE_STYLES)
+    assert list(known_styles())[-len(CODE_STYLES) :] == list(CODE_STYLES)
     task = describe(style, system="Use blue.")
-    assert (task.prompt, task.system, task.greedy) == (STYLES[style], "Use blue.", True)
+    assert (task.prompt, task.system, task.greedy) == (known_styles()[style], "Use blue.", True)
     assert describe(style, "What is it?").greedy is False
 
 

@@ -9,7 +9,7 @@ import pytest
 from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.tasks import ground as grounding
-from qwen_vl_suite.qwenvl.tasks.describe import STYLES, describe
+from qwen_vl_suite.qwenvl.tasks.describe import describe, known_styles
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr, read_any
 from qwen_vl_suite.qwenvl.types import Box, Point, ReplyContext
@@ -26,12 +26,12 @@ def test_a_custom_prompt_replaces_the_style() -> None:
     own = describe("tags", "  How many cats?\n", system="Count.")
     assert (own.prompt, own.system, own.greedy) == ("How many cats?", "Count.", False)
     assert own.parse("```\n1, 1\n```", CONTEXT).text == "```\n1, 1\n```"
-    assert describe("tags", "   ").prompt == STYLES["tags"]
+    assert describe("tags", "   ").prompt == known_styles()["tags"]
 
 
 def test_styles_have_different_prompts() -> None:
-    assert len(set(STYLES.values())) == len(STYLES)
-    assert describe().prompt == STYLES["detailed"]
+    assert len(set(known_styles().values())) == len(known_styles())
+    assert describe().prompt == known_styles()["detailed"]
     with pytest.raises(BadOption, match=r"'poem'.*short, detailed"):
         describe("poem")
 
