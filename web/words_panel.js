@@ -14,7 +14,7 @@ async function wordsOf(route, name) {
 
 definePanel("words", "", (node, { source, into, route }) => {
   const find = (wanted) => node.widgets.find(({ name }) => name === wanted);
-  const label = translate("Edit the words of this choice");
+  const label = translate("Take the style's words into the prompt");
   let taken = ""; // what the button put there last
   const take = async () => {
     const box = find(into);

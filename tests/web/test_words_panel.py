@@ -59,7 +59,7 @@ def test_an_error_is_said_on_the_button_and_goes_away(bare: Any) -> None:
     assert pressed(bare, "gone") == ""
     assert bare.evaluate("test.press.label") == "The words are not known: no style gone"
     assert pressed(bare, "short") == "One sentence."
-    assert bare.evaluate("test.press.label") == "Edit the words of this choice"
+    assert bare.evaluate("test.press.label") == "Take the style's words into the prompt"
 
 
 def test_the_button_is_no_value_of_the_node(bare: Any) -> None:
