@@ -89,10 +89,9 @@ def cost_of_verifying(
 ) -> Growth:
     """Cost of a forward pass over several tokens of one row."""
     from qwen_vl_suite.qwenvl.inference.kv_cache import SlotCache
-    from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
 
     backend = model.backend
-    runner = ModelRunner(backend.model, backend.chat_template.image_token_id, 2)
+    runner = model_runner(backend)
     prefill, position = runner.prefill(list(range(100, 300)), [])
     kv_cache = SlotCache(runner.device)
     kv_cache.add([prefill.cache], [prefill.length], [300])

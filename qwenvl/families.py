@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import UnsuitableModel, UnsupportedModel
-from .types import Family, Hearing, Sampling, Speech
+from .types import Family, Hearing, Sampling, Speech, Watching
 
 _INSTRUCT = Sampling(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5)
 _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
@@ -37,6 +37,7 @@ _QWEN2_VL = Family(
     sampling=_QWEN2,
     thinking_sampling=_THINKING,
     pixel_bounds=(4 * 28**2, 16_384 * 28**2),
+    watching=Watching("steps", (128 * 28**2, 768 * 28**2)),
 )
 _QWEN2_5_OMNI = dataclasses.replace(
     _QWEN2_VL,
@@ -62,6 +63,12 @@ _QWEN2_5_OMNI = dataclasses.replace(
         per_second=25,
         interleaved=2.0,
     ),
+    watching=Watching(
+        "seconds",
+        (128 * 28**2, 768 * 28**2),
+        per_second=25,
+        unit="position_id_per_seconds",
+    ),
 )
 _QWEN3_VL = Family(
     "qwen3_vl",
@@ -75,6 +82,7 @@ _QWEN3_VL = Family(
     text_sampling=Sampling(temperature=1.0, top_k=40, presence_penalty=2.0),
     text_thinking_sampling=_THINKING_TEXT,
     yarn=(3.0, 262_144),
+    watching=Watching("text", (4 * 32**2, 24_576 * 32**2), of_all=True),
 )
 _QWEN3_OMNI = dataclasses.replace(
     _QWEN3_VL,
@@ -92,6 +100,12 @@ _QWEN3_OMNI = dataclasses.replace(
         tower_window=800,
         per_second=13,
         interleaved=0.0,
+    ),
+    watching=Watching(
+        "fractions",
+        (128 * 32**2, 768 * 32**2),
+        per_second=13,
+        unit="position_id_per_seconds",
     ),
     text_sampling=None,
     text_thinking_sampling=None,
@@ -146,6 +160,7 @@ def _rows() -> Iterator[Family]:
         title="Qwen-VL",
         notes="Its replies are read; the model itself needs code for an older transformers.",
         is_original=True,
+        watching=None,
     )
     yield _QWEN2_VL
     yield dataclasses.replace(
@@ -154,6 +169,12 @@ def _rows() -> Iterator[Family]:
         title="Qwen2.5-VL",
         coordinates="absolute",
         yarn=(4.0, 32_768),
+        watching=Watching(
+            "seconds",
+            (128 * 28**2, 768 * 28**2),
+            per_second=2,
+            unit="vision_config.tokens_per_second",
+        ),
     )
     yield _QWEN2_5_OMNI
     yield dataclasses.replace(

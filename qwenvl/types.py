@@ -221,7 +221,8 @@ class Message:
 class Request:
     """A conversation to be continued, with everything that determines the answer.
 
-    ``min_pixels``/``max_pixels`` bound the area of each resized picture; None keeps the
+    ``min_pixels``/``max_pixels`` bound the area of each resized picture, ``frame_pixels`` that of
+    each frame of a video, and ``video_tokens`` the tokens of each video; None keeps the
     checkpoint's own bound. ``thinking``: True or False turns a switchable model's thinking on or
     off, None keeps its default. ``may_shrink``: resize the pictures to fewer pixels, step by step,
     if memory does not suffice. ``logprobs``: compute the log-probability of each token of the
@@ -246,6 +247,8 @@ class Request:
     preserve_thinking: bool = False
     reasoning_effort: str = ""
     voice: str | None = None
+    frame_pixels: int | None = None
+    video_tokens: int | None = None
 
     @classmethod
     def ask(
@@ -269,6 +272,11 @@ class Request:
     def images(self) -> tuple[Any, ...]:
         """The pixels of all pictures, in order."""
         return tuple(part.pixels for part in self.media if isinstance(part, Image))
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        """All videos, in order."""
+        return tuple(part for part in self.media if isinstance(part, Video))
 
     @property
     def prompt(self) -> str:
@@ -454,6 +462,25 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
+class Watching:
+    """How a family watches videos: two frames at a time, which are a step.
+
+    ``times``: how the model is told when a step is shown. ``text``: in words before each, which is
+    then a picture of its own; ``steps``: not at all, positions count the steps; ``seconds``:
+    positions count time, in whole units; ``fractions``: likewise, and are not rounded.
+    ``per_second``: such units a second, and ``unit``, where the model's config says how many.
+
+    ``pixel_bounds``: the least and the most pixels of each frame, or ``of_all`` frames together,
+    unless the checkpoint says so."""
+
+    times: Literal["text", "steps", "seconds", "fractions"]
+    pixel_bounds: tuple[int, int]
+    of_all: bool = False
+    per_second: float = 0.0
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class Hearing:
     """How a family hears sounds, at 16 kHz. ``start`` and ``end``: the special tokens around one.
 
@@ -529,7 +556,8 @@ class Family:
 
     ``retrieval``: what a fine-tune of the family is asked that compares texts with pictures and
     writes nothing; None of models that write. ``hearing``: how it hears sounds; None of models
-    without an audio tower. ``speech``: how whole checkpoints speak; None of those that cannot.
+    without an audio tower. ``watching``: how it watches videos; None of models that see none.
+    ``speech``: how whole checkpoints speak; None of those that cannot.
     """
 
     model_type: str
@@ -559,6 +587,7 @@ class Family:
     scheduler_verified: bool = True
     retrieval: Retrieval | None = None
     hearing: Hearing | None = None
+    watching: Watching | None = None
     text_sampling: Sampling | None = None
     text_thinking_sampling: Sampling | None = None
     yarn: tuple[float, int] | None = None

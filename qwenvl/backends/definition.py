@@ -15,6 +15,7 @@ from ..errors import IncompleteCheckpoint
 from ..families import family_of, is_default, model_config
 from ..fine_tunes import as_tuned
 from ..media.image_processor import ImageProcessor
+from ..media.video_processor import VideoProcessor
 from ..models.architecture import plain_reason
 from ..models.loading import check_runnable, transformers_config
 from ..prompting.chat_template import ChatTemplate
@@ -27,12 +28,14 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Definition:
     """A checkpoint but for its weights. ``image_processor``: of a model that reads text only, one
-    that is never asked. ``context_length``: of the model, in tokens (None: unknown).
+    that is never asked. ``video_processor``: None where the family sees no videos.
+    ``context_length``: of the model, in tokens (None: unknown).
     ``plain_reason``: see ``architecture.plain_reason``."""
 
     chat_template: ChatTemplate
     family: Family
     image_processor: ImageProcessor
+    video_processor: VideoProcessor | None
     context_length: int | None
     plain_reason: str
 
@@ -51,10 +54,12 @@ def read_definition(path: Path, spec: LocalSpec) -> Definition:
     reason = plain_reason(spec, family, transformers_config(path, spec, family))
     if reason:
         log.info("%s is run by transformers' own generate: %s.", path.name, reason)
+    image_processor = load_image_processor(path) if family.sees else ImageProcessor()
     definition = Definition(
         chat_template=ChatTemplate.load(path, family, spec.trust_remote_code),
         family=family,
-        image_processor=load_image_processor(path) if family.sees else ImageProcessor(),
+        image_processor=image_processor,
+        video_processor=load_video_processor(path, family, image_processor),
         context_length=context_length(with_yarn(model_config(config, family), family, spec.yarn)),
         plain_reason=reason,
     )
@@ -85,8 +90,32 @@ def load_image_processor(path: Path) -> ImageProcessor:
     try:
         return ImageProcessor.from_config(found)
     except (AttributeError, TypeError, ValueError) as error:
-        raise IncompleteCheckpoint(
-            f"{name} of {path.name} does not say how pictures are prepared ({error}). Download it "
-            "again; only what is missing or damaged is fetched.",
-            (name,),
-        ) from error
+        raise _undefined(path, name, "pictures", error) from error
+
+
+def load_video_processor(
+    path: Path, family: Family, image_processor: ImageProcessor
+) -> VideoProcessor | None:
+    """The video processor of the checkpoint in ``path``, from ``video_preprocessor_config.json``
+    or ``processor_config.json``; by its image processor and its family where neither describes one.
+    Raises ``IncompleteCheckpoint`` for a file that describes it wrongly."""
+    if family.watching is None:
+        return None
+    name, found = "video_preprocessor_config.json", {}
+    if (path / name).is_file():
+        found = read_settings(path, name)
+    elif (path / "processor_config.json").is_file():
+        name = "processor_config.json"
+        found = read_settings(path, name).get("video_processor") or {}
+    try:
+        return VideoProcessor.from_config(found, image_processor, family.watching)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _undefined(path, name, "videos", error) from error
+
+
+def _undefined(path: Path, name: str, media: str, error: Exception) -> IncompleteCheckpoint:
+    return IncompleteCheckpoint(
+        f"{name} of {path.name} does not say how {media} are prepared ({error}). Download it "
+        "again; only what is missing or damaged is fetched.",
+        (name,),
+    )

@@ -124,6 +124,7 @@ class LocalBackend:
         self.chat_template = definition.chat_template
         self.family = definition.family
         self.image_processor = definition.image_processor
+        self.video_processor = definition.video_processor
         self.context_length = definition.context_length
         self.plain_reason = definition.plain_reason
 
@@ -441,7 +442,13 @@ class LocalBackend:
             request = self._spoken(request, request.voice)
         if request.constraint:
             matcher(request.constraint, self.chat_template, request.sampling.max_new_tokens)
-        return Prompt(request, self.chat_template, self.image_processor, self.context_length)
+        return Prompt(
+            request,
+            self.chat_template,
+            self.image_processor,
+            self.context_length,
+            self.video_processor,
+        )
 
     def _spoken(self, request: Request, wish: str) -> Request:
         """``request`` with a voice of the checkpoint, and with the system prompt that its speech

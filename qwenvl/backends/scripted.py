@@ -154,6 +154,7 @@ class ScriptedBackend:
             return []
         from ..media.image_processor import ImageProcessor
         from ..media.spans import plan
+        from ..media.video_processor import VideoProcessor
 
         side = self.family.patch_factor
         # Without a bound of its own 16,384 tokens at most, as in the checkpoints on the hubs.
@@ -161,7 +162,10 @@ class ScriptedBackend:
         processor = ImageProcessor(
             patch_size=side // 2, min_pixels=min(4 * side**2, most), max_pixels=most
         ).bounded(request.min_pixels, request.max_pixels)
-        return [plan(part, processor) for part in request.media]
+        watching = self.family.watching
+        videos = VideoProcessor.from_config({}, processor, watching) if watching else None
+        videos = videos and videos.bounded(request.frame_pixels, request.video_tokens)
+        return [plan(part, processor, videos, watching) for part in request.media]
 
     def _replay(
         self, prompts: Sequence[Replay | BadOption | BadImage], observer: Observer

@@ -34,7 +34,7 @@ class NewRow:
     prefill: Prefill
     sampler: Sampler
     token: SampledToken
-    position: int
+    position: float
     max_length: int
     mtp_draft: MTPDraft | None = None
 
@@ -77,7 +77,8 @@ class Batch:
         self._sampler: Any = None
         self._logits: Any = None
         self._tokens = torch.empty(0, dtype=torch.long, device=self._runner.device)
-        self._positions = self._sampled = self._drafts = self._targets = self._tokens
+        self._sampled = self._drafts = self._targets = self._tokens
+        self._positions = self._tokens.to(self._runner.position_rule.dtype)
         self._logprobs = self._target_logprobs = torch.empty(0, device=self._runner.device)
         self._in_flight: deque[_HostCopy] = deque()
         self._deferred: list[int] = []
@@ -108,7 +109,8 @@ class Batch:
         self._set_mtp_draft(rows[0])
         device = self._runner.device
         tokens = torch.tensor([row.token.id for row in rows], device=device)
-        positions = torch.tensor([row.position for row in rows], device=device)
+        at = [row.position for row in rows]
+        positions = torch.tensor(at, device=device, dtype=self._positions.dtype)
         self._set_inputs(torch.cat([self._tokens, tokens]), torch.cat([self._positions, positions]))
 
     def replace(self, slot: int, row: NewRow) -> None:

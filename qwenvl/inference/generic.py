@@ -12,19 +12,24 @@ import dataclasses
 import inspect
 import logging
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..media.spans import Kind
 from ..models.attention import without_cudnn
 from ..models.memory import is_out_of_memory
+from ..models.patches import rope_index
 from ..prompting.prompt import Prompt
 from . import speech
 from .active_request import ActiveRequest
 from .detokenizer import Detokenizer
 from .executor import Executor
+from .loaded_model import LoadedModel, position_rule
 from .model_runner import interruptible
+from .mrope import rope_positions
 from .sampler import Sampler
 from .sequence import SampledToken, new_row
 
@@ -78,7 +83,11 @@ class PlainExecutor(Executor):
             options["eos_token_id"] = sorted(row.eos_ids)
             self._speak(active, inputs, options)
             return
-        with interruptible(model, self._observer.check), without_cudnn():
+        with (
+            interruptible(model, self._observer.check),
+            without_cudnn(),
+            known_positions(self._loaded, prompt),
+        ):
             model.generate(**inputs, **options)
         self._respond(active)
 
@@ -158,13 +167,34 @@ def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
     device = next(model.parameters()).device
     ids = torch.tensor([prompt.ids], device=device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if prompt.spans:
-        patches = prompt.image_processor.pixel_values(prompt.request.images, device, model.dtype)
+    if images := prompt.request.images:
+        patches = prompt.image_processor.pixel_values(images, device, model.dtype)
         # A still picture is a clip of equal frames to the library.
         frames = prompt.image_processor.temporal_patch_size
         repeated = patches.view(len(patches), 3, 1, -1).expand(-1, -1, frames, -1)
         inputs["pixel_values"] = repeated.reshape(len(patches), -1)
-        inputs["image_grid_thw"] = torch.tensor([s.grid for s in prompt.spans], device=device)
+        inputs["image_grid_thw"] = _grids(prompt, "image", device)
+    if prompt.video_processor and (videos := prompt.request.videos):
+        made = [prompt.video_processor.pixel_values(v, device, model.dtype) for v in videos]
+        inputs["pixel_values_videos"] = torch.cat([part for v in made for part, _ in v])
+        inputs["video_grid_thw"] = _grids(prompt, "video", device)
     if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
-        inputs["mm_token_type_ids"] = (ids == prompt.chat_template.image_token_id).long()
+        token_ids = prompt.chat_template.token_ids
+        kinds = (ids == token_ids["image"]).long() + 2 * (ids == token_ids["video"]).long()
+        inputs["mm_token_type_ids"] = kinds
     return inputs
+
+
+def _grids(prompt: Prompt, kind: Kind, device: torch.device) -> Tensor:
+    return torch.tensor([s.grid for s in prompt.spans if s.kind == kind], device=device)
+
+
+def known_positions(loaded: LoadedModel, prompt: Prompt) -> AbstractContextManager[None]:
+    """For a pass over ``prompt``: its positions are ours where it shows a video whose times are in
+    them, else the library's."""
+    if not any(span.kind == "video" and not span.is_told for span in prompt.spans):
+        return nullcontext()
+    model = loaded.model
+    found, following = rope_positions(prompt.ids, prompt.spans, position_rule(model, loaded))
+    device = next(model.parameters()).device
+    return rope_index.substituted(model, found.to(device), following)

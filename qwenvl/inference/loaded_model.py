@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from ..media.image_processor import ImageProcessor
+from ..media.video_processor import VideoProcessor
 from ..models.memory import Memory
 from ..models.weights import Weights
 from ..observer import Observer
@@ -15,6 +16,7 @@ from ..prompting.chat_template import ChatTemplate
 from ..types import Family
 from .memory_model import BatchLimits
 from .model_runner import ModelRunner
+from .mrope import PositionRule
 from .prefix_cache import PrefixCache
 from .speculative.adaptive import AdaptiveSpeculation
 
@@ -30,6 +32,7 @@ class LoadedModel(Protocol):
     adaptive_mtp: AdaptiveSpeculation
     chat_template: ChatTemplate
     image_processor: ImageProcessor
+    video_processor: VideoProcessor | None
     family: Family
     memory: Memory
     prefix_cache: PrefixCache
@@ -53,5 +56,10 @@ class LoadedModel(Protocol):
 
 def model_runner(loaded: LoadedModel) -> ModelRunner:
     """Forward passes of ``loaded``, whose weights are on their device."""
-    merge_size = loaded.image_processor.merge_size
-    return ModelRunner(loaded.model, loaded.chat_template.image_token_id, merge_size)
+    return ModelRunner(loaded.model, position_rule(loaded.model, loaded))
+
+
+def position_rule(model: Any, loaded: LoadedModel) -> PositionRule:
+    """How ``model``, that of ``loaded``, counts positions."""
+    token_ids, merge_size = loaded.chat_template.token_ids, loaded.image_processor.merge_size
+    return PositionRule.of(model.config, token_ids, merge_size, loaded.family.watching)

@@ -24,12 +24,15 @@ _MARGIN = 1.2  # allocators round up and leave gaps
 @dataclass(frozen=True)
 class TokenNeed:
     """Tokens of one request: ``prompt`` (images included), the longest ``answer`` it can get,
-    ``image`` tokens of the prompt, and ``suffix``: those behind the last image (0 without one)."""
+    ``image`` tokens of the prompt, ``suffix``: those behind the last image (0 without one), and
+    ``encoded``: image tokens that are in the vision tower at once (None: all; see
+    ``Prompt.encoded_tokens``)."""
 
     prompt: int
     answer: int
     image: int = 0
     suffix: int = 0
+    encoded: int | None = None
 
 
 def token_need(prompt: Prompt) -> TokenNeed:
@@ -39,6 +42,7 @@ def token_need(prompt: Prompt) -> TokenNeed:
         answer=new_row(prompt, 0).max_output,
         image=prompt.image_tokens,
         suffix=len(prompt.ids) - prefix if prefix else 0,
+        encoded=prompt.encoded_tokens,
     )
 
 
@@ -101,7 +105,8 @@ class MemoryModel:
     def _prefill_bytes(self, need: TokenNeed) -> int:
         # The vision tower is done before the language model begins, so the larger one counts.
         pairs = need.suffix * self.mask + need.prompt * self.scores
-        return max(need.prompt * (self.prefill + pairs), need.image * self.vision)
+        encoded = need.image if need.encoded is None else need.encoded
+        return max(need.prompt * (self.prefill + pairs), encoded * self.vision)
 
     @classmethod
     def from_model(cls, model: Any) -> MemoryModel:
@@ -180,7 +185,8 @@ def out_of_memory_error(
 
     def with_image(tokens: int) -> TokenNeed:
         text = need.prompt - need.image
-        return dataclasses.replace(need, prompt=text + tokens, image=tokens)
+        encoded = None if need.encoded is None else min(need.encoded, tokens)
+        return dataclasses.replace(need, prompt=text + tokens, image=tokens, encoded=encoded)
 
     takes = readable_size(memory_model.peak_bytes([need]))
     message = (

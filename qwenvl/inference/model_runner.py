@@ -20,8 +20,8 @@ from ..media.spans import Span
 from ..models.attention import without_cudnn
 from ..models.patches import patch_embedding
 from .kv_cache import SlotCache, cache_argument, linear_states
-from .mrope import has_axes, rope_positions
-from .vision_encoder import ImageInput, VisionEncoder
+from .mrope import PositionRule, has_axes, rope_positions
+from .vision_encoder import MediaInput, VisionEncoder
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,10 @@ class Prefill:
 
 
 class ModelRunner:
-    """Forward passes of a loaded model. ``image_token_id`` stands for an image's tokens in a
-    prompt, ``merge_size`` patches a side for one of them."""
+    """Forward passes of a loaded model. ``position_rule``: how it counts positions."""
 
-    def __init__(self, model: Any, image_token_id: int, merge_size: int):
-        self.model, self.image_token_id, self.merge_size = model, image_token_id, merge_size
+    def __init__(self, model: Any, position_rule: PositionRule):
+        self.model, self.position_rule = model, position_rule
         accepted = inspect.signature(model.forward).parameters
         self._cache_argument = cache_argument(model)
         self._vision_encoder = VisionEncoder(model)
@@ -104,22 +103,22 @@ class ModelRunner:
         self,
         ids: Sequence[int],
         spans: Sequence[Span],
-        images: Sequence[ImageInput] = (),
+        media: Sequence[MediaInput] = (),
         prefix: Prefill | None = None,
-    ) -> tuple[Prefill, int]:
-        """Runs the prompt ``ids``, whose images have ``spans``, from its beginning, or from the end
-        of ``prefix``, which is not changed. ``images``: those behind the prefix. Gives also the
+    ) -> tuple[Prefill, float]:
+        """Runs the prompt ``ids``, whose media have ``spans``, from its beginning, or from the end
+        of ``prefix``, which is not changed. ``media``: those behind the prefix. Gives also the
         M-RoPE position of the next token."""
         from transformers import DynamicCache
 
         start = prefix.length if prefix else 0
         cache = copy_cache(prefix.cache) if prefix else DynamicCache(config=self._text_config)
-        positions, next_position = rope_positions(ids, self.image_token_id, spans, self.merge_size)
+        positions, next_position = rope_positions(ids, spans, self.position_rule)
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([ids[start:]], device=self.device),
             "position_ids": self._position_ids(positions[:, None, start:].to(self.device)),
         }
-        with without_cudnn(), self._vision_encoder.inputs(images) as shown:
+        with without_cudnn(), self._vision_encoder.inputs(media) as shown:
             out = self._forward(cache, **inputs, **shown, **self._last_only)
         return Prefill(cache, len(ids), out.logits[0, -1].clone()), next_position
 

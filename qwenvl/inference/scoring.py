@@ -20,7 +20,7 @@ from ..models.memory import is_out_of_memory
 from ..prompting.prompt import Prompt
 from ..types import Response
 from .executor import Executor
-from .generic import model_inputs
+from .generic import known_positions, model_inputs
 from .loaded_model import model_runner
 from .model_runner import Prefill, interruptible
 from .prefill import Prefiller
@@ -208,7 +208,11 @@ class _PlainPass:
         """Logits ``[.., V]`` of at least the ``last`` tokens of ``prompt``."""
         accepted = inspect.signature(self._model.forward).parameters
         kept = {"logits_to_keep": last} if "logits_to_keep" in accepted else {}
-        with interruptible(self._model, self._reader._observer.check), without_cudnn():
+        with (
+            interruptible(self._model, self._reader._observer.check),
+            without_cudnn(),
+            known_positions(self._reader._loaded, prompt),
+        ):
             logits: Tensor = self._model(**model_inputs(self._model, prompt), **kept).logits[0]
         return logits
 

@@ -24,8 +24,8 @@ class SampledToken(NamedTuple):
 class Row:
     """One request's sequence. ``stopping.append_token`` changes it.
 
-    ``prompt_ids``: the prompt without image tokens, which ``repetition_penalty`` counts as well.
-    ``thinking``: whether the row is inside a thought, as the end of a prompt can be;
+    ``prompt_ids``: the prompt without what stands for media, which ``repetition_penalty`` counts
+    as well. ``thinking``: whether the row is inside a thought, as the end of a prompt can be;
     ``think_end_ids`` close one. ``banned_ids`` are never generated. ``logprobs``: whether
     log-probabilities are asked for. ``decode``: as for ``repetition.loop_start``. ``output_ids``:
     generated tokens, ``thought_length`` of them the thought; ``output_logprobs`` of each, None
@@ -79,7 +79,7 @@ def new_row(prompt: Prompt, index: int) -> Row:
     return Row(
         index=index,
         sampling=prompt.sampling,
-        prompt_ids=[token for token in prompt.ids if token != template.image_token_id],
+        prompt_ids=[token for token in prompt.ids if token not in template.token_ids.values()],
         eos_ids=template.eos_ids,
         think_end_ids=template.think_end_ids,
         thinking=prompt.thinking,

@@ -1,8 +1,9 @@
-"""Vision encoder: images through the vision tower, and their features into the forward pass."""
+"""Vision encoder: pictures and videos through the vision tower, and their features into the forward
+pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from ..media.spans import Kind
 from ..models.patches import vision_features
 
 
 @dataclass(frozen=True)
 class VisionFeatures:
-    """An image as the vision tower encoded it, in whatever form the model's family has."""
+    """A picture or video as the vision tower encoded it, in whatever form its family has."""
 
     features: Any
 
@@ -31,20 +33,22 @@ class VisionFeatures:
 
 
 @dataclass
-class ImageInput:
-    """An image of a prompt: its ``grid`` in patches, and either its patches (see
-    ``ImageProcessor.pixel_values``) or its ``features`` where they are known; ``on_encoded`` is
-    called with them once the vision tower has made them."""
+class MediaInput:
+    """A picture or video of a prompt: its ``kind``, its ``grid`` in patches, and either its
+    ``patches``, in parts that are encoded one after the other, each with its own grid (see
+    ``ImageProcessor`` and ``VideoProcessor``), or its ``features`` where they are known;
+    ``on_encoded`` is called with them once the vision tower has made them."""
 
+    kind: Kind
     grid: tuple[int, int, int]
-    pixel_values: Tensor | None
+    patches: Iterable[tuple[Tensor, tuple[int, int, int]]]
     features: VisionFeatures | None
     on_encoded: Callable[[VisionFeatures], None]
 
 
 class VisionEncoder:
-    """The vision tower of ``model``, called for one image at a time, and only for those without
-    known features.
+    """The vision tower of ``model``, called for one picture, or some steps of one video, at a time,
+    and only for those without known features.
 
     A forward pass takes features as ``mm_encoder_outputs`` where the library has that argument;
     elsewhere the tower gives them (``models/patches/vision_features.py``).
@@ -55,37 +59,59 @@ class VisionEncoder:
         self._needs_patch = vision_features.applies(model)
 
     @contextmanager
-    def inputs(self, images: Sequence[ImageInput]) -> Iterator[dict[str, Any]]:
-        """Arguments of the forward pass over a prompt that shows ``images``, for a pass inside the
-        block. The images are encoded first; those that are have ``features`` from then on."""
-        if not images:
+    def inputs(self, media: Sequence[MediaInput]) -> Iterator[dict[str, Any]]:
+        """Arguments of the forward pass over a prompt that shows ``media``, for a pass inside the
+        block. They are encoded first; those that are have ``features`` from then on."""
+        if not media:
             yield {}
             return
-        features = _concatenated([self._encoded(image).features for image in images])
+        for one in media:
+            self._encode(one)
+        kinds: list[Kind] = [kind for kind in _ARGUMENTS if any(m.kind == kind for m in media)]
+        shown = {kind: [one for one in media if one.kind == kind] for kind in kinds}
+        features = {kind: _joined(found) for kind, found in shown.items()}
         if not self._needs_patch:
-            yield {"mm_encoder_outputs": {"image": features}}
+            yield {"mm_encoder_outputs": features}
             return
         tower = vision_features.vision_tower(self._model)
         weight = next(tower.parameters())
-        with vision_features.substituted(tower, features):
-            yield {
-                "pixel_values": weight.new_empty(0),
-                "image_grid_thw": torch.tensor([i.grid for i in images], device=weight.device),
-            }
+        given: dict[str, Any] = {}
+        for kind, found in shown.items():
+            pixels, grids = _ARGUMENTS[kind]
+            given[pixels] = weight.new_empty(0)
+            given[grids] = torch.tensor([one.grid for one in found], device=weight.device)
+        # Its forward pass asks the tower for the pictures first, then for the videos.
+        with vision_features.substituted(tower, [features[kind] for kind in kinds]):
+            yield given
 
-    def _encoded(self, image: ImageInput) -> VisionFeatures:
-        if image.features is None:
-            assert image.pixel_values is not None
-            grid = torch.tensor([image.grid], device=image.pixel_values.device)
-            if self._needs_patch:
-                tower = vision_features.vision_tower(self._model)
-                encoded = tower(image.pixel_values, grid_thw=grid)
-            else:
-                encoded = self._model.get_image_features(image.pixel_values, grid, return_dict=True)
-            image.features = VisionFeatures(_without_patches(encoded))
-            image.pixel_values = None
-            image.on_encoded(image.features)
-        return image.features
+    def _encode(self, medium: MediaInput) -> None:
+        if medium.features is not None:
+            return
+        parts = [self._features(medium.kind, *part) for part in medium.patches]
+        medium.patches = ()
+        medium.features = VisionFeatures(_concatenated(parts))
+        medium.on_encoded(medium.features)
+
+    def _features(self, kind: Kind, patches: Tensor, grid: tuple[int, int, int]) -> Any:
+        grids = torch.tensor([grid], device=patches.device)
+        if self._needs_patch:
+            tower = vision_features.vision_tower(self._model)
+            return _without_patches(tower(patches, grid_thw=grids))
+        encode = (
+            self._model.get_video_features if kind == "video" else self._model.get_image_features
+        )
+        return _without_patches(encode(patches, grids, return_dict=True))
+
+
+_ARGUMENTS: dict[Kind, tuple[str, str]] = {
+    "image": ("pixel_values", "image_grid_thw"),
+    "video": ("pixel_values_videos", "video_grid_thw"),
+}
+"""Names of pixels and grids in a forward pass, in the order in which it encodes them."""
+
+
+def _joined(media: Sequence[MediaInput]) -> Any:
+    return _concatenated([one.features.features for one in media if one.features is not None])
 
 
 def _without_patches(features: Any) -> Any:
@@ -96,7 +122,7 @@ def _without_patches(features: Any) -> Any:
 
 
 def _concatenated(features: Sequence[Any]) -> Any:
-    """What encoding all images at once would give. A new container each time: models add to it."""
+    """What encoding all of them at once would give. A new container each time: models add to it."""
 
     def join(*parts: Any) -> Any:
         if not isinstance(parts[0], Tensor):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -149,11 +149,35 @@ class ImageProcessor:
         for picture, target in zip(pictures, patches.split(counts), strict=True):
             if check:
                 check()
-            self._write_patches(target, resize(_to_device(picture, at), self.input_size(picture)))
+            resized = resize(_to_device(picture, at), self.input_size(picture))
+            self._write_patches(target.view(-1, 3, self.patch_size**2), resized)
         return patches.to(device)
 
+    def step_values(
+        self,
+        frames: Sequence[Tensor],
+        size: Size,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """As ``pixel_values``, of video ``frames`` resized to ``size``: ``[patches, 3 *
+        temporal_patch_size * patch * patch]``, each patch through as many frames. Within a patch:
+        channel, frame, y, x."""
+        device, pair = torch.device(device), self.temporal_patch_size
+        at = device if device.type == "cuda" else torch.device("cpu")
+        count = size[0] * size[1] // self.patch_size**2
+        steps = len(frames) // pair
+        patches = empty((steps, count, 3, pair, self.patch_size**2), dtype or torch.float32, at)
+        for number, frame in enumerate(frames):
+            check()
+            target = patches[number // pair, :, :, number % pair]
+            self._write_patches(target, resize(_to_device(frame, at), size))
+        return patches.view(steps * count, -1).to(device)
+
     def _write_patches(self, target: Tensor, picture: Tensor) -> None:
-        """Writes the normalised patches of one resized picture to ``target``."""
+        """Writes the normalised patches of one resized picture to ``target`` ``[patches, 3, patch *
+        patch]``."""
         patch, merge = self.patch_size, self.merge_size
         mean = _to_device(torch.tensor(self.image_mean).mul_(255).view(3, 1), target.device)
         std = _to_device(torch.tensor(self.image_std).mul_(255).view(3, 1), target.device)
@@ -163,7 +187,6 @@ class ImageProcessor:
         ordered = blocks.permute(0, 3, 1, 4, 2, 5).reshape(-1, patch**2, 3)
         chunk = max(1, CHUNK_PIXELS // patch**2)
         for rows, pixels in zip(target.split(chunk), ordered.split(chunk), strict=True):
-            rows = rows.view(-1, 3, patch**2)
             is_float32 = rows.dtype == torch.float32
             values = rows if is_float32 else torch.empty_like(rows, dtype=torch.float32)
             values.copy_(pixels.transpose(1, 2)).sub_(mean).div_(std)

@@ -4,31 +4,65 @@ any pixel is touched."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import BadOption
-from ..types import Audio, Image, Size, Video
+from ..types import Audio, Image, Size, Video, Watching
 
 if TYPE_CHECKING:
     from .image_processor import ImageProcessor
+    from .video_processor import VideoProcessor
+
+Kind = Literal["image", "video", "audio"]
 
 
 @dataclass(frozen=True)
 class Span:
-    """A medium in a prompt: its ``grid`` of patches (time, rows, columns), the ``tokens`` that it
-    becomes, and the ``input_size`` in pixels that it is resized to."""
+    """A medium in a prompt: its ``kind``, its ``grid`` of patches (time, rows, columns), the
+    ``tokens`` that it becomes, and the ``input_size`` in pixels that it is resized to.
+
+    Of a video, ``steps``: of each step of two frames, when the first and the last of them is shown,
+    in seconds. ``is_told``: these times stand in words before the tokens of each step, which are
+    apart from those of the others."""
 
     grid: tuple[int, int, int]
     tokens: int
     input_size: Size
+    kind: Kind = "image"
+    steps: tuple[tuple[float, float], ...] = ()
+    is_told: bool = False
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Its tokens, by the stretches of the prompt in which they stand one behind the other."""
+        return (
+            (self.tokens // len(self.steps),) * len(self.steps) if self.is_told else (self.tokens,)
+        )
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Of a video, on average; 1 where there is but one."""
+        first, last = self.steps[0][0], self.steps[-1][0]
+        return (last - first) / (len(self.steps) - 1) if len(self.steps) > 1 else 1.0
 
 
-def plan(part: Image | Video | Audio, image_processor: ImageProcessor) -> Span:
-    """The span of ``part``. Raises ``BadImage`` for a picture that no model can be given, and
-    ``BadOption`` for videos and sounds, which cannot be shown to a model yet."""
-    if not isinstance(part, Image):
-        kind, instead = _UNSUPPORTED[type(part)]
-        raise BadOption(f"{kind} cannot be given to a model yet. {instead}")
+def plan(
+    part: Image | Video | Audio,
+    image_processor: ImageProcessor,
+    video_processor: VideoProcessor | None = None,
+    watching: Watching | None = None,
+) -> Span:
+    """The span of ``part``. Raises ``BadImage`` for a picture or video that no model can be given,
+    and ``BadOption`` for a medium that this model does not take."""
+    if isinstance(part, Video):
+        if video_processor is None or watching is None:
+            raise BadOption(
+                "This model sees no videos. Give some of the video's frames as pictures."
+            )
+        return _video_span(part, video_processor, watching)
+    if isinstance(part, Audio):
+        raise BadOption("Sounds cannot be given to a model yet. Remove the sound from the request.")
     picture = part.pixels
     return Span(
         image_processor.grid(picture),
@@ -37,7 +71,21 @@ def plan(part: Image | Video | Audio, image_processor: ImageProcessor) -> Span:
     )
 
 
-_UNSUPPORTED: dict[type, tuple[str, str]] = {
-    Video: ("Videos", "Give some of the video's frames as pictures."),
-    Audio: ("Sounds", "Remove the sound from the request."),
-}
+def _video_span(video: Video, processor: VideoProcessor, watching: Watching) -> Span:
+    count, times = len(video.frames), video.times
+    rises = all(before < after for before, after in pairwise(times))
+    if not count or count != len(times) or not rises:
+        raise BadOption(
+            f"A video of {count} frames has {len(times)} times ({_listed(times)}); each frame "
+            "needs one, later than that of the frame before it."
+        )
+    grid, pair = processor.grid(video), processor.images.temporal_patch_size
+    starts = range(0, grid[0] * pair, pair)
+    steps = tuple((times[min(at, count - 1)], times[min(at + pair, count) - 1]) for at in starts)
+    tokens = grid[0] * grid[1] * grid[2] // processor.images.merge_size**2
+    is_told = watching.times == "text"
+    return Span(grid, tokens, processor.size_of(video), "video", steps, is_told)
+
+
+def _listed(times: tuple[float, ...]) -> str:
+    return ", ".join(f"{time:g}" for time in times[:6]) + (", …" if len(times) > 6 else "")

@@ -13,9 +13,10 @@ from ..checkpoints import config_checks
 from ..checkpoints.files import read_settings
 from ..errors import BadOption, IncompleteCheckpoint, UnsupportedModel
 from ..families import model_config
-from ..media.spans import Span
-from ..types import Family, Generated, Part, Request
+from ..media.spans import Kind, Span
+from ..types import Audio, Family, Generated, Image, Part, Request, Video
 from ..unicode import well_formed
+from .step_times import with_times
 from .template_sandbox import SandboxedTemplate
 from .tokenizer import load_tokenizer
 
@@ -26,7 +27,9 @@ _CHATML = """\
 <|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else -%}
 {%- for part in message.content -%}
-{%- if part.type == 'image' -%}@START@@IMAGE@@END@{%- else -%}{{ part.text }}{%- endif -%}
+{%- if part.type == 'image' -%}@START@@IMAGE@@END@
+{%- elif part.type == 'video' -%}@START@@VIDEO@@END@
+{%- else -%}{{ part.text }}{%- endif -%}
 {%- endfor -%}
 {%- endif -%}<|im_end|>
 {% endfor -%}
@@ -38,6 +41,9 @@ _END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
 """End of a turn, end of a text, and the start of a next turn."""
 
 THINK_START, THINK_END = "<think>", "</think>"
+
+_TYPES: dict[type, Kind] = {Image: "image", Video: "video", Audio: "audio"}
+_WORDS: dict[Kind, str] = {"image": "pictures", "video": "videos", "audio": "sounds"}
 
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # characters that Unicode keeps for programs themselves
 _PLACE = re.compile(f"{_OPEN}[0-9]+{_CLOSE}")
@@ -66,6 +72,11 @@ class ChatTemplate:
         self.family = family
         self.eos_ids = eos_ids
         self.image_token_id = _image_token_id(tokenizer, family)
+        self.token_ids: dict[Kind, int] = {
+            "image": self.image_token_id,
+            "video": _known_id(tokenizer, family.video_token),
+            "audio": _known_id(tokenizer, family.audio_token),
+        }
         media = [
             *(family.image_token, family.video_token, family.audio_token),
             *(family.vision_start, family.vision_end),
@@ -181,10 +192,10 @@ class ChatTemplate:
         return f"{text}{THINK_START}\n" if begins else text
 
     def encode(self, request: Request, spans: Sequence[Span], answer: bool = True) -> list[int]:
-        """Token ids of the whole prompt, with as many image tokens for each picture as its one of
-        ``spans`` says; without ``answer``, up to the end of the last message."""
+        """Token ids of the whole prompt, with as many tokens for each picture, video and sound as
+        its one of ``spans`` says; without ``answer``, up to the end of the last message."""
         text = self._render(self._messages(request), self._options(request), answer)
-        counts = [span.tokens for span in spans]
+        text = with_times(text, spans, self.family)
         generated = _generated(request)
         pieces = _PLACE.split(text)
         if _PLACE.findall(text) != [_place(number) for number in range(len(generated))]:
@@ -197,7 +208,7 @@ class ChatTemplate:
             # A thought's tokens hold its end mark, and those of its answer the blanks before it.
             is_held = is_thought and piece.strip() == THINK_END
             ids += [*part_ids, *([] if is_held else self.tokenize(piece))]
-        return self._expanded(ids, counts)
+        return self._expanded(ids, spans)
 
     def without_thought(self, ids: Sequence[int]) -> list[int]:
         """A prompt that ends inside a thought, with that thought left empty: the form in which the
@@ -213,18 +224,22 @@ class ChatTemplate:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    def _expanded(self, ids: list[int], counts: Sequence[int]) -> list[int]:
-        """``ids`` with each image token repeated as ``counts`` says."""
-        if ids.count(self.image_token_id) != len(counts):
+    def _expanded(self, ids: list[int], spans: Sequence[Span]) -> list[int]:
+        """``ids`` with each token that stands for a medium repeated as ``spans`` say."""
+        runs = [(self.token_ids[span.kind], count) for span in spans for count in span.runs]
+        kinds = {number: kind for kind, number in self.token_ids.items()}
+        if [token for token in ids if token in kinds] != [token for token, _ in runs]:
+            kind = spans[0].kind if spans else "image"
+            wanted = sum(len(span.runs) for span in spans if span.kind == kind)
             raise IncompleteCheckpoint(
-                f"The chat template made {ids.count(self.image_token_id)} places for "
-                f"{len(counts)} pictures; it is not one for pictures. Replace "
-                "chat_template.jinja by the original model's."
+                f"The chat template made {ids.count(self.token_ids[kind])} places for {wanted} "
+                f"{_WORDS[kind]}; it is not one for {_WORDS[kind]}. Replace chat_template.jinja by "
+                "the original model's."
             )
-        following = iter(counts)
+        following = iter(runs)
         expanded: list[int] = []
         for token in ids:
-            expanded.extend([token] * next(following) if token == self.image_token_id else [token])
+            expanded.extend([token] * next(following)[1] if token in kinds else [token])
         return expanded
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
@@ -252,7 +267,7 @@ class ChatTemplate:
             return {"type": "text", "text": self.escaped(part)}
         if isinstance(part, Generated):
             return {"type": "text", "text": next(places)}
-        return {"type": "image"}
+        return {"type": _TYPES[type(part)]}
 
     def escaped(self, text: str) -> str:
         """User text as well-formed Unicode, with control tokens broken up so that the tokenizer
@@ -297,11 +312,17 @@ def _generated(request: Request) -> list[tuple[tuple[int, ...], bool]]:
     return found
 
 
+def _known_id(tokenizer: Any, token: str) -> int:
+    """-1 of a token that the tokenizer does not have."""
+    found: int | None = tokenizer.convert_tokens_to_ids(token)
+    return -1 if found is None or found == tokenizer.unk_token_id else found
+
+
 def _image_token_id(tokenizer: Any, family: Family) -> int:
     if not family.sees:
         return -1
-    found: int | None = tokenizer.convert_tokens_to_ids(family.image_token)
-    if found is None or found == tokenizer.unk_token_id:
+    found = _known_id(tokenizer, family.image_token)
+    if found < 0:
         raise IncompleteCheckpoint(
             f"The tokenizer has no {family.image_token} token, so it is not the one of a "
             f"{family.title} model. Download the tokenizer files again.",
@@ -341,6 +362,7 @@ def _chatml(family: Family) -> str:
     return (
         _CHATML.replace("@START@", family.vision_start)
         .replace("@IMAGE@", family.image_token)
+        .replace("@VIDEO@", family.video_token)
         .replace("@END@", family.vision_end)
     )
 

@@ -1,4 +1,4 @@
-"""Prompt: a request rendered by the chat template into token ids, its images still pixels."""
+"""Prompt: a request rendered by the chat template into token ids, its media still pixels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from functools import cached_property
 
 from ..errors import BadOption
 from ..media.image_processor import ImageProcessor
-from ..media.spans import plan
-from ..types import THINKING_TOKENS, Request, Sampling, Size
+from ..media.spans import Kind, Span, plan
+from ..media.video_processor import VideoProcessor
+from ..types import THINKING_TOKENS, Audio, Image, Request, Sampling, Size, Video
 from ..yarn import longest_context
 from .chat_template import ChatTemplate
 
@@ -17,9 +18,10 @@ _MIN_IMAGE_TOKENS = 64  # an image is not shrunk below this for want of memory
 
 
 class Prompt:
-    """``request`` as token ids ``ids``, with the ``spans`` of its pictures.
-    ``context``: the model's context length (None: unknown). Raises ``BadImage`` for an image that
-    no model can be given, and ``BadOption`` for a prompt that fills the context."""
+    """``request`` as token ids ``ids``, with the ``spans`` of its media.
+    ``context``: the model's context length (None: unknown). ``video_processor``: None where the
+    model sees no videos. Raises ``BadImage`` for a medium that no model can be given, and
+    ``BadOption`` for a prompt that fills the context."""
 
     def __init__(
         self,
@@ -27,11 +29,19 @@ class Prompt:
         chat_template: ChatTemplate,
         image_processor: ImageProcessor,
         context: int | None = None,
+        video_processor: VideoProcessor | None = None,
     ):
         self.request, self.chat_template, self.context = request, chat_template, context
-        self._unbounded = image_processor
+        self._unbounded = image_processor, video_processor
         self.image_processor = image_processor.bounded(request.min_pixels, request.max_pixels)
-        self.spans = [plan(part, self.image_processor) for part in request.media]
+        self.video_processor = video_processor and video_processor.bounded(
+            request.frame_pixels, request.video_tokens, context
+        )
+        watching = chat_template.family.watching
+        self.spans = [
+            plan(part, self.image_processor, self.video_processor, watching)
+            for part in request.media
+        ]
         self.thinking = chat_template.thinks(request.thinking, request.reasoning_effort)
         self.ids = chat_template.encode(request, self.spans)
         if context is not None and len(self.ids) >= context:
@@ -41,7 +51,7 @@ class Prompt:
         shown, smaller = "", ""
         if self.spans:
             shown = f" ({self.image_tokens} of them pictures)"
-            smaller = ", or show fewer or smaller pictures (max_pixels in the Loader)"
+            smaller = ", or show fewer or smaller pictures (max_pixels in the Loader) or frames"
         longest = longest_context(self.chat_template.family) or 0
         stretch = (
             f" With yarn in the Loader the context can be stretched to {longest}, at some loss."
@@ -86,32 +96,46 @@ class Prompt:
 
     @property
     def image_tokens(self) -> int:
-        """Tokens of all its pictures."""
+        """Tokens of all its media."""
         return sum(span.tokens for span in self.spans)
 
     @property
+    def encoded_tokens(self) -> int:
+        """The most of them that are put through a tower together, counting all pictures."""
+        videos = [0, *(self._chunk_tokens(span) for span in self.spans if span.kind == "video")]
+        others = sum(span.tokens for span in self.spans if span.kind != "video")
+        return max(others, *videos)
+
+    def _chunk_tokens(self, span: Span) -> int:
+        assert self.video_processor is not None
+        chunk = min(self.video_processor.chunk_steps(span.grid), span.grid[0])
+        return span.tokens // span.grid[0] * chunk
+
+    @property
     def input_sizes(self) -> tuple[Size, ...]:
-        """What each picture is resized to."""
+        """What each picture, and each frame of a video, is resized to."""
         return tuple(span.input_size for span in self.spans)
 
     @property
     def nbytes(self) -> int:
-        """Of its pictures."""
-        return sum(image.nbytes for image in self.request.images)
+        """Of its pictures and frames."""
+        return sum(pixels_of(part).nbytes for part in self.request.media)
 
     @cached_property
     def image_ends(self) -> list[int]:
-        """For each picture, how many tokens the prompt has up to its end."""
+        """For each medium, how many tokens the prompt has up to its end."""
         ends, at = [], 0
         for span in self.spans:
-            at = self.ids.index(self.chat_template.image_token_id, at) + span.tokens
+            token = self.chat_template.token_ids[span.kind]
+            for run in span.runs:
+                at = self.ids.index(token, at) + run
             ends.append(at + 1)  # the vision end token included
         return ends
 
     @property
     def image_prefix(self) -> int:
-        """Length in tokens of the prefix that ends with the last picture: what questions about it
-        have in common; 0 without pictures."""
+        """Length in tokens of the prefix that ends with the last medium: what questions about it
+        have in common; 0 without media."""
         return self.image_ends[-1] if self.spans else 0
 
     @cached_property
@@ -137,8 +161,25 @@ class Prompt:
         largest = max((span.tokens for span in self.spans), default=0)
         if not self.request.may_shrink or largest < 2 * _MIN_IMAGE_TOKENS:
             return None
-        most = max(height * width for height, width in self.input_sizes) // 2
-        least = self.request.min_pixels
-        low = None if least is None else min(least, most)
-        smaller = dataclasses.replace(self.request, min_pixels=low, max_pixels=most)
-        return Prompt(smaller, self.chat_template, self._unbounded, self.context)
+        halved: dict[str, Any] = {}
+        if most := self._half_area("image"):
+            least = self.request.min_pixels
+            low = None if least is None else min(least, most)
+            halved |= {"min_pixels": low, "max_pixels": most}
+        if most := self._half_area("video"):
+            halved["frame_pixels"] = max(most, self.image_processor.factor**2)
+        smaller = dataclasses.replace(self.request, **halved)
+        images, videos = self._unbounded
+        return Prompt(smaller, self.chat_template, images, self.context, videos)
+
+    def _half_area(self, kind: Kind) -> int:
+        """Half the pixels of the largest picture, or of the largest frame; 0 without any."""
+        sizes = [span.input_size for span in self.spans if span.kind == kind]
+        return max((height * width for height, width in sizes), default=0) // 2
+
+
+def pixels_of(part: Image | Video | Audio) -> Any:
+    """The tensor that a medium is made of."""
+    if isinstance(part, Image):
+        return part.pixels
+    return part.frames if isinstance(part, Video) else part.samples

@@ -43,7 +43,9 @@ TEMPLATE = """\
 <|im_start|>{{ message.role }}
 {% if message.content is string %}{{ message.content }}{% else -%}
 {%- for part in message.content -%}
-{%- if part.type == 'image' -%}START IMAGE END{%- elif part.type == 'audio' -%}SOUND
+{%- if part.type == 'image' -%}START IMAGE END
+{%- elif part.type == 'video' -%}START VIDEO END
+{%- elif part.type == 'audio' -%}SOUND
 {%- else -%}{{ part.text }}{%- endif -%}
 {%- endfor -%}
 {%- endif -%}<|im_end|>
@@ -425,6 +427,7 @@ def make(
     made.chat_template = (
         TEMPLATE.replace("START", start)
         .replace(" IMAGE ", image)
+        .replace(" VIDEO ", row.video_token)
         .replace("END", end)
         .replace("SOUND\n", _sound(row))
         .replace("THINK", {"": "", "always": "<think>\n", "switch": SWITCH, "open": OPEN}[thinking])
@@ -459,6 +462,10 @@ def _add_image_processor(folder: Path, row: Family) -> None:
         "image_std": [0.5] * 3,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    if row.watching:
+        most = 64 if row.watching.of_all else 16
+        video = {"size": {"shortest_edge": 4 * token, "longest_edge": most * token}}
+        (folder / "video_preprocessor_config.json").write_text(json.dumps(video))
 
 
 _EXTRACTOR = {

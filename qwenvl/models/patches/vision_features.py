@@ -7,7 +7,7 @@ For transformers whose forward passes have no argument for them: later ones take
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,11 +25,13 @@ def vision_tower(model: nn.Module) -> Any:
 
 
 @contextmanager
-def substituted(tower: Any, features: Any) -> Iterator[None]:
-    """While the block runs, ``tower`` gives ``features``, whatever pixel values it is called with.
-    They are in the form of its own output, and belong to the caller of ``tower`` afterwards."""
+def substituted(tower: Any, features: Sequence[Any]) -> Iterator[None]:
+    """While the block runs, ``tower`` gives ``features``, one a call, whatever pixel values it is
+    called with. They are in the form of its own output, and belong to the caller of ``tower``
+    afterwards."""
+    following = iter(features)
     held = vars(tower).get("forward")  # accelerate puts one of its own there
-    tower.forward = lambda *_args, **_options: features
+    tower.forward = lambda *_args, **_options: next(following)
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from qwen_vl_suite.qwenvl.inference.cuda_graphs import CudaGraphs
 from qwen_vl_suite.qwenvl.inference.kv_cache import SlotCache
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
+from qwen_vl_suite.qwenvl.inference.mrope import PositionRule
 from qwen_vl_suite.qwenvl.inference.sampler import Sampled, Sampler
 from qwen_vl_suite.qwenvl.inference.scheduler import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.sequence import Row, SampledToken
@@ -226,7 +227,7 @@ def test_steps_keep_to_a_cuda_device(
     with FakeTensorMode(), torch.no_grad():
         with torch.device("cuda"):
             model = AutoModelForImageTextToText.from_config(config).eval()
-        runner = ModelRunner(model, config.image_token_id, 2)
+        runner = ModelRunner(model, PositionRule({"image": config.image_token_id}, 2))
         rows = []
         for _ in range(2):
             prefilled, position = runner.prefill([101, 102, 103], [])

@@ -17,6 +17,7 @@ from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl.backends.local import load
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
+from qwen_vl_suite.qwenvl.inference.mrope import PositionRule
 from qwen_vl_suite.qwenvl.inference.speculative import mtp
 from qwen_vl_suite.qwenvl.inference.speculative.adaptive import AdaptiveSpeculation
 from qwen_vl_suite.qwenvl.inference.speculative.mtp import DRAFT_TOKENS, MTPDraft
@@ -111,7 +112,7 @@ def test_the_head_gets_the_models_hidden_states(
     prompt = subject.chat_template.encode(question, [])
     whole = [*prompt, *answer]
     with torch.no_grad():
-        runner = ModelRunner(subject.model, -1, 2)
+        runner = ModelRunner(subject.model, PositionRule({}, 2))
         runner.prefill(whole, [])
     states, tokens = (torch.cat(part) for part in zip(*fed, strict=True))
     count = min(len(tokens), len(whole) - 1)  # a step may have been in flight at the end
@@ -144,7 +145,7 @@ def test_a_draft_equals_that_of_the_official_layer(subject: Any) -> None:
     try:
         official = modeling.MtpModel.from_pretrained(subject.model)
         with torch.no_grad():
-            runner = ModelRunner(subject.model, -1, 2)
+            runner = ModelRunner(subject.model, PositionRule({}, 2))
             runner.prefill(ids, [])
             states = mtp_head.of(subject.model).last_hidden[0]  # type: ignore[union-attr]
             ours = mtp.new_draft(runner, ids, 108)

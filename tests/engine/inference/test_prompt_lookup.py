@@ -16,6 +16,7 @@ from qwen_vl_suite.qwenvl.errors import NumericalError
 from qwen_vl_suite.qwenvl.inference.batch import Batch, NewRow
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
+from qwen_vl_suite.qwenvl.inference.mrope import PositionRule
 from qwen_vl_suite.qwenvl.inference.sampler import Sampler
 from qwen_vl_suite.qwenvl.inference.scheduler import ActiveRequest
 from qwen_vl_suite.qwenvl.inference.sequence import Row, SampledToken
@@ -144,7 +145,7 @@ def test_drafts_never_change_an_answer(
 @pytest.mark.parametrize("model_type", ["qwen3_vl", *LINEAR])
 def test_deferred_tokens_are_committed_before_others_join(backend: Any, model_type: str) -> None:
     """A rejected draft, then decode steps, a row beside it, and a verification again."""
-    runner = ModelRunner(backend(model_type).model, -1, 2)
+    runner = ModelRunner(backend(model_type).model, PositionRule({}, 2))
 
     def start(*ids: int) -> NewRow:
         prefilled, position = runner.prefill(ids, [], None)

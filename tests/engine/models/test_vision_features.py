@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
-from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
-from qwen_vl_suite.qwenvl.inference.vision_encoder import ImageInput, VisionFeatures
+from qwen_vl_suite.qwenvl.inference.mrope import PositionRule, rope_positions
+from qwen_vl_suite.qwenvl.inference.vision_encoder import MediaInput, VisionFeatures
 from qwen_vl_suite.qwenvl.models.patches import vision_features
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 
@@ -35,14 +35,15 @@ def test_features_give_the_logits_of_the_images(
     prompt = subject.prompt(Request.ask(images, "what is it?", sampling=Sampling(1)))
     grids, ids = [span.grid for span in prompt.spans], prompt.ids
     monkeypatch.setattr(vision_features, "applies", lambda _: patched)
-    runner = ModelRunner(model, subject.chat_template.image_token_id, 2)
+    rule = PositionRule({"image": subject.chat_template.image_token_id}, 2)
+    runner = ModelRunner(model, rule)
     weight = runner.vision_weight
     patches = [
         prompt.image_processor.pixel_values([image], weight.device, weight.dtype)
         for image in images
     ]
 
-    positions, _ = rope_positions(ids, subject.chat_template.image_token_id, prompt.spans, 2)
+    positions, _ = rope_positions(ids, prompt.spans, rule)
     expected = model(
         input_ids=torch.tensor([ids]),
         position_ids=positions[:, None],
@@ -55,7 +56,7 @@ def test_features_give_the_logits_of_the_images(
     calls: list[int] = []
     hook = tower.patch_embed.register_forward_pre_hook(lambda *_: calls.append(1))
     inputs = [
-        ImageInput(grid, values, None, encoded.append)
+        MediaInput("image", grid, [(values, grid)], None, encoded.append)
         for grid, values in zip(grids, patches, strict=True)
     ]
     first, _ = runner.prefill(ids, prompt.spans, inputs)

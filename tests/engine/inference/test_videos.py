@@ -1,0 +1,158 @@
+"""Videos: the official processors' inputs, and the same answer by whatever road."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import official
+import pytest
+import tiny
+import torch
+from asking import picture
+from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
+from qwen_vl_suite.qwenvl.inference.generic import model_inputs
+from qwen_vl_suite.qwenvl.inference.loaded_model import position_rule
+from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
+from qwen_vl_suite.qwenvl.prompting.tokenizer import load_tokenizer
+from qwen_vl_suite.qwenvl.types import Image, LocalSpec, Message, Request, Sampling, Video
+
+FPS = 2.0
+FAMILY_NAMES = list(tiny.CONFIGS)
+
+
+def clip(frames: int, height: int, width: int, seed: int = 0, step: float = 1 / FPS) -> Video:
+    generator = torch.Generator().manual_seed(frames + height + width + seed)
+    shape = (frames, height, width, 3)
+    pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return Video(pixels.movedim(-1, 1), tuple(number * step for number in range(frames)))
+
+
+def ask(*parts: Any, tokens: int = 12, **fields: Any) -> Request:
+    return Request((Message("user", parts),), Sampling(tokens), **fields)
+
+
+def mixed() -> Request:
+    """Pictures and videos of even, odd and single frames between words."""
+    parts = [
+        *("First", clip(6, 70, 100), "then"),
+        *(Image(picture(50, 80)), clip(3, 64, 64)),
+        *("and", clip(1, 90, 40), "What happens?"),
+    ]
+    return ask(*parts)
+
+
+@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+def test_inputs_are_those_of_the_official_processor(
+    checkpoint: Callable[..., Path], backend: Callable[..., LocalBackend], model_type: str
+) -> None:
+    folder, subject = checkpoint(model_type), backend(model_type)
+    request = mixed()
+    theirs = official.inputs(model_type, folder, load_tokenizer(folder), request, FPS)
+    prompt = subject.prompt(request)
+    assert prompt.ids == theirs["input_ids"][0].tolist()
+    ours = model_inputs(subject.model, prompt)
+    for name in ("image_grid_thw", "video_grid_thw"):
+        assert ours[name].tolist() == theirs[name].tolist()
+    for name in ("pixel_values", "pixel_values_videos"):
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+def test_positions_are_those_of_the_library(
+    backend: Callable[..., LocalBackend], model_type: str
+) -> None:
+    """Where it counts as the models were trained: release 5 lets text behind a video of Qwen2-VL
+    and Qwen2.5-VL go on before the video's last time, and release 4 cuts off parts of seconds."""
+    subject = backend(model_type)
+    model = subject.model
+    holder = model.model if hasattr(model.model, "get_rope_index") else model
+    # Whole seconds a step, and fewer positions of time than of height.
+    request = ask("A", clip(4, 200, 60, step=0.5), "and", Image(picture(50, 80)), "?")
+    prompt = subject.prompt(request)
+    rule = position_rule(model, subject)
+    ours, following = rope_positions(prompt.ids, prompt.spans, rule)
+    given = model_inputs(model, prompt)
+    names = inspect.signature(holder.get_rope_index).parameters
+    seconds = {"second_per_grid_ts": [1.0], "second_per_grids": torch.tensor([1.0])}
+    known = {k: v for k, v in {**given, **seconds}.items() if k in names}
+    expected, deltas = holder.get_rope_index(**known)
+    if rule.per_second >= 13:  # in so many steps a second, a video is longer than high
+        assert int(ours[0].max()) > rule.per_second
+    assert torch.equal(ours, expected[-3:, 0].to(ours.dtype))
+    assert following == float(deltas) + len(prompt.ids)
+
+
+def test_text_goes_on_behind_the_last_time_of_a_video(
+    backend: Callable[..., LocalBackend],
+) -> None:
+    """The example in transformers' own documentation of Qwen2.5-VL: 25 positions a second, a step
+    of two seconds; in Qwen2-VL steps are counted."""
+    for model_type, times, behind in (
+        ("qwen2_5_omni", [0, 50, 100], 101),
+        ("qwen2_vl", [0, 1, 2], 3),
+    ):
+        subject = backend(model_type)
+        prompt = subject.prompt(ask(clip(6, 56, 56, step=1), frame_pixels=56 * 56, tokens=1))
+        rule = position_rule(subject.model, subject)
+        positions, _ = rope_positions(prompt.ids, prompt.spans, rule)
+        start = prompt.ids.index(subject.chat_template.token_ids["video"])
+        block = positions[:, start : start + 12] - positions[0, start]
+        assert block[0].tolist() == [time for time in times for _ in range(4)]
+        assert block[1].tolist() == [0, 0, 1, 1] * 3 and block[2].tolist() == [0, 1] * 6
+        after = positions[:, start + 12] - positions[0, start]
+        assert after.tolist() == [behind] * 3
+
+
+def requests() -> list[Request]:
+    return [
+        ask(clip(5, 64, 96), "What happens?", tokens=16),
+        ask(Image(picture(50, 80)), "What is it?"),
+        ask("Only words."),
+        mixed(),
+        ask(clip(5, 64, 96), "Who is it?", continues=True),
+        ask(clip(4, 90, 60, step=0.4), "When?", tokens=10),
+    ]
+
+
+@pytest.mark.parametrize("model_type", FAMILY_NAMES)
+def test_answers_do_not_depend_on_the_road(
+    checkpoint: Callable[..., Path], backend: Callable[..., LocalBackend], model_type: str
+) -> None:
+    """Together in a batch, one by one, behind what is cached, and by transformers' ``generate``."""
+    subject, asked = backend(model_type), requests()
+    subject.prefix_cache.clear()
+    together = [response.ids for response in subject.generate(asked)]
+    assert len(set(together)) == len(together)
+    for request, expected in zip(asked, together, strict=True):
+        subject.prefix_cache.clear()
+        for _ in range(2):
+            assert subject.generate([request])[0].ids == expected
+    plain = load(LocalSpec(str(checkpoint(model_type)), device="cpu", optimize="off"))
+    assert [response.ids for response in plain.generate(asked)] == together
+
+
+def test_answers_are_those_of_the_official_processor_and_generate(
+    checkpoint: Callable[..., Path], backend: Callable[..., LocalBackend]
+) -> None:
+    """With nothing of ours but the token ids that end an answer."""
+    subject, folder = backend("qwen3_vl"), checkpoint("qwen3_vl")
+    request = mixed()
+    theirs = official.inputs("qwen3_vl", folder, load_tokenizer(folder), request, FPS)
+    theirs.pop("video_metadata", None)
+    template, plain = subject.chat_template, load(LocalSpec(str(folder), optimize="off"))
+    with torch.no_grad():
+        out = plain.model.generate(
+            **theirs,
+            max_new_tokens=12,
+            do_sample=False,
+            repetition_penalty=1.0,
+            eos_token_id=sorted(template.eos_ids),
+            suppress_tokens=sorted(template.media_token_ids),
+            pad_token_id=template.pad_id,
+        )
+    new = out[0, theirs["input_ids"].shape[1] :].tolist()
+    expected = [token for token in new if token not in template.eos_ids]
+    assert list(subject.generate([request])[0].ids) == expected
