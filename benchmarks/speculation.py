@@ -89,6 +89,7 @@ def cost_of_verifying(
 ) -> Growth:
     """Cost of a forward pass over several tokens of one row."""
     from qwen_vl_suite.qwenvl.inference.kv_cache import SlotCache
+    from qwen_vl_suite.qwenvl.inference.loaded_model import model_runner
 
     backend = model.backend
     runner = model_runner(backend)

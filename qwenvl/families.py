@@ -106,6 +106,7 @@ _QWEN3_OMNI = dataclasses.replace(
         (128 * 32**2, 768 * 32**2),
         per_second=13,
         unit="position_id_per_seconds",
+        alone_before="5",
     ),
     text_sampling=None,
     text_thinking_sampling=None,

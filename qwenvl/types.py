@@ -471,13 +471,15 @@ class Watching:
     ``per_second``: such units a second, and ``unit``, where the model's config says how many.
 
     ``pixel_bounds``: the least and the most pixels of each frame, or ``of_all`` frames together,
-    unless the checkpoint says so."""
+    unless the checkpoint says so. ``alone_before``: the first transformers release whose code can
+    show a model of the family pictures and videos in one prompt; empty: every one."""
 
     times: Literal["text", "steps", "seconds", "fractions"]
     pixel_bounds: tuple[int, int]
     of_all: bool = False
     per_second: float = 0.0
     unit: str = ""
+    alone_before: str = ""
 
 
 @dataclass(frozen=True)

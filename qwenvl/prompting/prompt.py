@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
+from ..checkpoints import transformers_version
 from ..errors import BadOption
 from ..media.image_processor import ImageProcessor
 from ..media.spans import Kind, Span, plan
 from ..media.video_processor import VideoProcessor
-from ..types import THINKING_TOKENS, Audio, Image, Request, Sampling, Size, Video
+from ..types import THINKING_TOKENS, Audio, Image, Request, Sampling, Size, Video, Watching
 from ..yarn import longest_context
 from .chat_template import ChatTemplate
 
@@ -42,6 +45,7 @@ class Prompt:
             plan(part, self.image_processor, self.video_processor, watching)
             for part in request.media
         ]
+        _check_together(self.spans, watching)
         self.thinking = chat_template.thinks(request.thinking, request.reasoning_effort)
         self.ids = chat_template.encode(request, self.spans)
         if context is not None and len(self.ids) >= context:
@@ -176,6 +180,18 @@ class Prompt:
         """Half the pixels of the largest picture, or of the largest frame; 0 without any."""
         sizes = [span.input_size for span in self.spans if span.kind == kind]
         return max((height * width for height, width in sizes), default=0) // 2
+
+
+def _check_together(spans: Sequence[Span], watching: Watching | None) -> None:
+    """Raises ``BadOption`` for pictures beside videos where the library fails on them."""
+    since = watching.alone_before if watching else ""
+    kinds = {span.kind for span in spans}
+    if since and {"image", "video"} <= kinds and transformers_version.is_older(since):
+        raise BadOption(
+            f"transformers {transformers_version.installed()} cannot show this model pictures and "
+            f"videos in one prompt; release {since} can. Update it (pip install -U transformers), "
+            "or show them one after the other."
+        )
 
 
 def pixels_of(part: Image | Video | Audio) -> Any:

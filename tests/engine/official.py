@@ -21,6 +21,11 @@ PROCESSORS = {
 }
 """By ``model_type``; that of Qwen3-VL for all others."""
 
+PICTURES = (
+    *("patch_size", "merge_size", "temporal_patch_size"),
+    *("size", "image_mean", "image_std"),
+)
+
 
 def inputs(
     model_type: str, folder: Path, tokenizer: Any, request: Request, fps: float
@@ -67,8 +72,8 @@ def _times(video: Video) -> tuple[float, ...]:
 
 
 def _processor(model_type: str, folder: Path, tokenizer: Any) -> Any:
-    images = json.loads((folder / "preprocessor_config.json").read_text())
-    images.pop("image_processor_type")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    images = {name: settings[name] for name in PICTURES}
     family = FAMILIES[model_type]
     assert family.watching
     videos = images | json.loads((folder / "video_preprocessor_config.json").read_text())

@@ -463,7 +463,7 @@ def _add_image_processor(folder: Path, row: Family) -> None:
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     if row.watching:
-        most = 64 if row.watching.of_all else 16
+        most = 24 if row.watching.of_all else 6
         video = {"size": {"shortest_edge": 4 * token, "longest_edge": most * token}}
         (folder / "video_preprocessor_config.json").write_text(json.dumps(video))
 

@@ -13,6 +13,9 @@ import tiny
 import torch
 from asking import picture
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
+from qwen_vl_suite.qwenvl.checkpoints.transformers_version import is_older
+from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.inference.generic import model_inputs
 from qwen_vl_suite.qwenvl.inference.loaded_model import position_rule
 from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
@@ -34,14 +37,16 @@ def ask(*parts: Any, tokens: int = 12, **fields: Any) -> Request:
     return Request((Message("user", parts),), Sampling(tokens), **fields)
 
 
-def mixed() -> Request:
+def mixed(model_type: str) -> Request:
     """Pictures and videos of even, odd and single frames between words."""
-    parts = [
-        *("First", clip(6, 70, 100), "then"),
-        *(Image(picture(50, 80)), clip(3, 64, 64)),
-        *("and", clip(1, 90, 40), "What happens?"),
-    ]
-    return ask(*parts)
+    shown = [] if must_be_apart(model_type) else [Image(picture(50, 80))]
+    videos = [clip(6, 70, 100), clip(3, 64, 64), clip(1, 90, 40)]
+    return ask("First", videos[0], "then", *shown, videos[1], "and", videos[2], "What happens?")
+
+
+def must_be_apart(model_type: str) -> bool:
+    watching = FAMILIES[model_type].watching
+    return bool(watching and watching.alone_before and is_older(watching.alone_before))
 
 
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
@@ -49,15 +54,18 @@ def test_inputs_are_those_of_the_official_processor(
     checkpoint: Callable[..., Path], backend: Callable[..., LocalBackend], model_type: str
 ) -> None:
     folder, subject = checkpoint(model_type), backend(model_type)
-    request = mixed()
+    request = mixed(model_type)
     theirs = official.inputs(model_type, folder, load_tokenizer(folder), request, FPS)
     prompt = subject.prompt(request)
     assert prompt.ids == theirs["input_ids"][0].tolist()
     ours = model_inputs(subject.model, prompt)
-    for name in ("image_grid_thw", "video_grid_thw"):
-        assert ours[name].tolist() == theirs[name].tolist()
-    for name in ("pixel_values", "pixel_values_videos"):
-        torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=0)
+    kinds = [("pixel_values_videos", "video_grid_thw"), ("pixel_values", "image_grid_thw")]
+    for pixels, grids in kinds[: 1 + bool(request.images)]:
+        assert ours[grids].tolist() == theirs[grids].tolist()
+        torch.testing.assert_close(ours[pixels], theirs[pixels], atol=1e-5, rtol=0)
+    if must_be_apart(model_type):
+        with pytest.raises(BadOption, match="one after the other"):
+            subject.prompt(ask(Image(picture(50, 80)), *request.videos))
 
 
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)
@@ -70,7 +78,9 @@ def test_positions_are_those_of_the_library(
     model = subject.model
     holder = model.model if hasattr(model.model, "get_rope_index") else model
     # Whole seconds a step, and fewer positions of time than of height.
-    request = ask("A", clip(4, 200, 60, step=0.5), "and", Image(picture(50, 80)), "?")
+    shown = clip(4, 200, 60, step=0.5)
+    others = [] if must_be_apart(model_type) else [Image(picture(50, 80))]
+    request = ask("A", shown, "and", *others, "?", frame_pixels=24 * 28**2)
     prompt = subject.prompt(request)
     rule = position_rule(model, subject)
     ours, following = rope_positions(prompt.ids, prompt.spans, rule)
@@ -90,10 +100,8 @@ def test_text_goes_on_behind_the_last_time_of_a_video(
 ) -> None:
     """The example in transformers' own documentation of Qwen2.5-VL: 25 positions a second, a step
     of two seconds; in Qwen2-VL steps are counted."""
-    for model_type, times, behind in (
-        ("qwen2_5_omni", [0, 50, 100], 101),
-        ("qwen2_vl", [0, 1, 2], 3),
-    ):
+    examples = {"qwen2_5_omni": ([0, 50, 100], 101), "qwen2_vl": ([0, 1, 2], 3)}
+    for model_type, (times, behind) in examples.items():
         subject = backend(model_type)
         prompt = subject.prompt(ask(clip(6, 56, 56, step=1), frame_pixels=56 * 56, tokens=1))
         rule = position_rule(subject.model, subject)
@@ -106,14 +114,14 @@ def test_text_goes_on_behind_the_last_time_of_a_video(
         assert after.tolist() == [behind] * 3
 
 
-def requests() -> list[Request]:
+def requests(model_type: str) -> list[Request]:
+    shown = clip(5, 64, 96)
     return [
-        ask(clip(5, 64, 96), "What happens?", tokens=16),
-        ask(Image(picture(50, 80)), "What is it?"),
-        ask("Only words."),
-        mixed(),
-        ask(clip(5, 64, 96), "Who is it?", continues=True),
-        ask(clip(4, 90, 60, step=0.4), "When?", tokens=10),
+        ask(shown, "What happens?", tokens=9),
+        ask(Image(picture(50, 80)), "What is it?", tokens=6),
+        ask("Only words.", tokens=6),
+        mixed(model_type),
+        ask(shown, "Who is it?", tokens=7, continues=True),
     ]
 
 
@@ -122,16 +130,19 @@ def test_answers_do_not_depend_on_the_road(
     checkpoint: Callable[..., Path], backend: Callable[..., LocalBackend], model_type: str
 ) -> None:
     """Together in a batch, one by one, behind what is cached, and by transformers' ``generate``."""
-    subject, asked = backend(model_type), requests()
+    subject, asked = backend(model_type), requests(model_type)
     subject.prefix_cache.clear()
     together = [response.ids for response in subject.generate(asked)]
-    assert len(set(together)) == len(together)
+    assert len(set(together)) > 2
+    subject.prefix_cache.clear()
     for request, expected in zip(asked, together, strict=True):
-        subject.prefix_cache.clear()
-        for _ in range(2):
-            assert subject.generate([request])[0].ids == expected
+        assert subject.generate([request])[0].ids == expected
+    again = subject.generate([asked[0]])[0]
+    assert again.ids == together[0] and again.usage.reused_tokens > again.usage.image_tokens
     plain = load(LocalSpec(str(checkpoint(model_type)), device="cpu", optimize="off"))
-    assert [response.ids for response in plain.generate(asked)] == together
+    late = ask(clip(4, 90, 60, step=0.4), "When?", tokens=6)
+    expected_plain = [together[3], subject.generate([late])[0].ids]
+    assert [response.ids for response in plain.generate([asked[3], late])] == expected_plain
 
 
 def test_answers_are_those_of_the_official_processor_and_generate(
@@ -139,7 +150,7 @@ def test_answers_are_those_of_the_official_processor_and_generate(
 ) -> None:
     """With nothing of ours but the token ids that end an answer."""
     subject, folder = backend("qwen3_vl"), checkpoint("qwen3_vl")
-    request = mixed()
+    request = mixed("qwen3_vl")
     theirs = official.inputs("qwen3_vl", folder, load_tokenizer(folder), request, FPS)
     theirs.pop("video_metadata", None)
     template, plain = subject.chat_template, load(LocalSpec(str(folder), optimize="off"))
