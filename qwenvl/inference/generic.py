@@ -100,7 +100,8 @@ class PlainExecutor(Executor):
         whole, check = self._loaded.weights.model, self._observer.check
         spoken: dict[str, Any] = {}
         try:
-            with interruptible(whole, check), without_cudnn():
+            known = known_positions(self._loaded, active.prompt)
+            with interruptible(whole, check), without_cudnn(), known:
                 spoken["speech"], is_cut = speech.generate(
                     whole,
                     inputs,
@@ -164,7 +165,7 @@ class _SamplingLoop:
 
 def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
     """Arguments of ``model.generate`` for ``prompt``, as transformers' own processors make them."""
-    device = next(model.parameters()).device
+    device, accepted = next(model.parameters()).device, inspect.signature(model.forward).parameters
     ids = torch.tensor([prompt.ids], device=device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if images := prompt.request.images:
@@ -178,7 +179,10 @@ def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
         made = [prompt.video_processor.pixel_values(v, device, model.dtype) for v in videos]
         inputs["pixel_values_videos"] = torch.cat([part for v in made for part, _ in v])
         inputs["video_grid_thw"] = _grids(prompt, "video", device)
-    if "mm_token_type_ids" in inspect.signature(model.forward).parameters:
+        lasting = [span.seconds_per_step for span in prompt.spans if span.kind == "video"]
+        for name in {"second_per_grid_ts", "video_second_per_grid"} & accepted.keys():
+            inputs[name] = torch.tensor(lasting, device=device)
+    if "mm_token_type_ids" in accepted:
         token_ids = prompt.chat_template.token_ids
         kinds = (ids == token_ids["image"]).long() + 2 * (ids == token_ids["video"]).long()
         inputs["mm_token_type_ids"] = kinds

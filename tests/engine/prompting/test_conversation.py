@@ -81,7 +81,7 @@ def test_a_template_without_room_for_earlier_answers_is_refused() -> None:
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        (Video(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), (0.0, 0.5)), "Videos cannot be given"),
+        (Video(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), (0.0, 0.5)), "sees no videos"),
         (Audio(torch.zeros(1, 16000), 16000), "Sounds cannot be given"),
     ],
 )
