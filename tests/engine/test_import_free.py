@@ -29,6 +29,7 @@ TENSOR_ROOMS = (
     ".qwenvl.media.audio",
     ".qwenvl.media.image_processor",
     ".qwenvl.media.images",
+    ".qwenvl.media.video_processor",
     ".qwenvl.models",
     ".qwenvl.prompting.prompt",
 )
