@@ -29,6 +29,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .prompt import Prompt
     from .score import Score
     from .unload import Unload
+    from .video import Video
 
     return [
         Loader,
@@ -40,6 +41,7 @@ def nodes() -> list[type[io.ComfyNode]]:
         Extract,
         Layout,
         Score,
+        Video,
         Prompt,
         PickBoxes,
         BoxFormat,

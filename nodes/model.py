@@ -82,27 +82,40 @@ class ModelHandle:
         batches = [
             _shown_at_once(*pair) for pair in zip(questions, _pictures(questions), strict=True)
         ]
-        with self._leased() as backend:
-            queries = [
+
+        def queries(backend: Backend) -> list[Query]:
+            return [
                 self._query(backend, question, shown, number)
                 for question, batch in zip(questions, batches, strict=True)
                 for number, shown in enumerate(batch)
             ]
+
+        results = iter(self.run(queries, report))
+        return [[next(results) for _ in batch] for batch in batches]
+
+    def run(
+        self,
+        queries_of: Callable[[Backend], Sequence[Query]],
+        report: Report | None = None,
+        about: str = "picture",
+    ) -> list[Result]:
+        """One result for each query that ``queries_of`` gives for this model, all in one batched
+        run; otherwise as ``answer``. ``about``: what errors call that which a query is about."""
+        with self._leased() as backend:
+            queries = queries_of(backend)
             thinking = {
                 index
                 for index, query in enumerate(queries)
                 if run.will_think(backend, query.task, query.thinking)
             }
-            results = iter(
-                run.answer_all(
-                    backend,
-                    queries,
-                    observer=host.NodeObserver(thinking),
-                    report=report,
-                    advice=_ADVICE,
-                )
+            return run.answer_all(
+                backend,
+                queries,
+                observer=host.NodeObserver(thinking),
+                report=report,
+                advice=_ADVICE,
+                about=about,
             )
-        return [[next(results) for _ in batch] for batch in batches]
 
     def score(self, comparisons: Sequence[Comparison]) -> list[list[score.Score]]:
         """For each of ``comparisons`` by this model one score a picture, or why it has none; all in

@@ -95,6 +95,7 @@ def answer_all(
     observer: Observer | None = None,
     report: Callable[[Sequence[Result]], object] | None = None,
     advice: str = "",
+    about: str = "picture",
 ) -> list[Result]:
     """Answers all queries in one batched run, or as many as their methods take.
 
@@ -103,16 +104,17 @@ def answer_all(
     ``BadImage``) and ``UnreadableReply`` for replies that could not be parsed, naming the pictures;
     before that, ``report`` is called with
     all results, including the failed ones. ``advice``: a sentence added to these errors, on how
-    to keep the other answers.
+    to keep the other answers. ``about``: what they call that which a query is about.
     """
     answers = _answers(backend, queries, observer or Observer())
     results = [answer.result for answer in answers]
     for number, result in enumerate(results, 1):
         if result.notes:
-            log.warning("Picture %d of %d: %s", number, len(results), " ".join(result.notes))
+            told = " ".join(result.notes)
+            log.warning("%s %d of %d: %s", about.capitalize(), number, len(results), told)
     try:
-        _raise_unanswered(queries, answers, advice)
-        _raise_unreadable(queries, results, advice)
+        _raise_unanswered(queries, answers, advice, about)
+        _raise_unreadable(queries, results, advice, about)
     except QwenVLError:
         if report:
             report(results)
@@ -305,7 +307,9 @@ def end_notes(sampling: Sampling, response: Response) -> tuple[str, ...]:
     return ()
 
 
-def _raise_unanswered(queries: Sequence[Query], answers: Sequence[Answer], advice: str) -> None:
+def _raise_unanswered(
+    queries: Sequence[Query], answers: Sequence[Answer], advice: str, about: str
+) -> None:
     """Raises the first error, with the pictures of every kind of error."""
     failed: dict[type[QwenVLError], list[tuple[int, QwenVLError]]] = {}
     for number, (query, answer) in enumerate(zip(queries, answers, strict=True), 1):
@@ -315,13 +319,15 @@ def _raise_unanswered(queries: Sequence[Query], answers: Sequence[Answer], advic
         return
     sentences = []
     for pairs in failed.values():
-        which = _numbered([number for number, _ in pairs], len(answers)).capitalize()
+        which = _numbered([n for n, _ in pairs], len(answers), about).capitalize()
         sentences.append(f"{which}: {pairs[0][1]}")
     kind, ((_, first), *_) = next(iter(failed.items()))
     raise kind(_join(*sentences, advice)) from first
 
 
-def _raise_unreadable(queries: Sequence[Query], results: Sequence[Result], advice: str) -> None:
+def _raise_unreadable(
+    queries: Sequence[Query], results: Sequence[Result], advice: str, about: str
+) -> None:
     failed = [
         (number, result)
         for number, (query, result) in enumerate(zip(queries, results, strict=True), 1)
@@ -329,7 +335,7 @@ def _raise_unreadable(queries: Sequence[Query], results: Sequence[Result], advic
     ]
     if not failed:
         return
-    which, first = _numbered([number for number, _ in failed], len(results)), failed[0][1]
+    which, first = _numbered([n for n, _ in failed], len(results), about), failed[0][1]
     message = f"The reply for {which} could not be read. {first.error}"
     raise UnreadableReply(_join(message, *first.notes, advice), first.text)
 
@@ -338,7 +344,7 @@ def _join(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _numbered(numbers: Sequence[int], count: int) -> str:
+def _numbered(numbers: Sequence[int], count: int, about: str) -> str:
     listed = ", ".join(str(number) for number in numbers[:8])
     more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-    return f"picture{'s' if len(numbers) > 1 else ''} {listed}{more} of {count}"
+    return f"{about}{'s' if len(numbers) > 1 else ''} {listed}{more} of {count}"

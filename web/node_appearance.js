@@ -16,7 +16,7 @@ const comboWidgets = (node) => (node.widgets ?? []).filter(({ type }) => type ==
 
 /** Names the choices in the page's language, with the value itself, which messages and help use. */
 function translateChoices(widget) {
-  const names = choiceNames(widget.name);
+  const names = choiceNames(widget.name.split(".").at(-1)); // of one within another: "task.style"
   if (!Object.keys(names).length) return;
   const label = (value) => (names[value] ? `${names[value]} (${value})` : `${value ?? ""}`);
   widget.options.getOptionLabel = label;
@@ -34,10 +34,11 @@ function widen(node) {
 }
 
 /** A choice that brings inputs of its own makes ComfyUI shrink the node to its least height, also
- * while a workflow is opened: this keeps the height that the node has. */
+ * while a workflow is opened: this keeps the height that the node has, and names their choices. */
 function keepHeight(node) {
   const leastSize = node.computeSize;
   node.computeSize = function (size) {
+    for (const widget of comboWidgets(this)) translateChoices(widget); // new ones too
     const height = size?.[1] ?? 0;
     const least = leastSize.call(this, size);
     least[1] = Math.max(least[1], height);

@@ -24,6 +24,7 @@ from .memory import manager
 from .page import picked_boxes_ui, results_ui, send_live, send_results
 from .progress import DownloadProgress, NodeObserver, ProgressBar, check_interrupt
 from .routes import serve_json
+from .video import clip_of, components, of_frames, trimmed
 
 __all__ = [
     "FOLDER_KEY",
@@ -32,6 +33,8 @@ __all__ = [
     "ProgressBar",
     "adapter_library",
     "check_interrupt",
+    "clip_of",
+    "components",
     "device",
     "devices",
     "download_folder",
@@ -43,6 +46,7 @@ __all__ = [
     "model_library",
     "model_roots",
     "movable_memory",
+    "of_frames",
     "pairs_with_whole_batch",
     "picked_boxes_ui",
     "register_folders",
@@ -52,5 +56,6 @@ __all__ = [
     "serve_json",
     "text_tokenizers",
     "total_memory",
+    "trimmed",
     "user_folder",
 ]

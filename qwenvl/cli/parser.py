@@ -12,9 +12,10 @@ from ..checkpoints.library import BUNDLED_NAME
 from ..families import FAMILIES
 from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
+from ..media.frame_times import MAX_FRAMES
 from ..reading import OFF
 from ..types import Sampling, Size
-from . import answering, chatting, commands, describing, doctor, prompting, scoring
+from . import answering, chatting, commands, describing, doctor, prompting, scoring, watching
 from .answering import SAMPLING_OPTIONS
 from .model_names import DEFAULT_ROOT
 
@@ -182,8 +183,63 @@ def _add_tasks(subparsers: Any) -> None:
     layout.add_argument(
         "--instructions", default="", help="more on what to write, such as a language"
     )
+    _add_video(subparsers)
     _add_prompt(subparsers)
     _add_score(subparsers)
+
+
+def _add_video(subparsers: Any) -> None:
+    from ..constraints import STRICT
+    from ..tasks.describe_video import VIDEO_STYLES
+    from ..watching import GAPS
+
+    video = _command(
+        subparsers, watching.video, "say what happens in videos and when, follow things in them",
+        parents=[_model_options(), _request_options()],
+    )  # fmt: skip
+    video.add_argument("videos", nargs="+", metavar="FILE", help="video files")
+    wanted = video.add_mutually_exclusive_group()
+    wanted.add_argument("--ask", metavar="WORDS", help="a question or instruction of your own")
+    wanted.add_argument(
+        "--events", nargs="?", const="", metavar="WORDS",
+        help="when what the words say happens; without any, whatever happens",
+    )  # fmt: skip
+    wanted.add_argument(
+        "--dense", action="store_true", help="a caption for each segment of the video"
+    )
+    wanted.add_argument("--track", metavar="WORDS", help="where one thing is in each frame")
+    video.add_argument(
+        "--style", choices=tuple(VIDEO_STYLES), help="of a description (default: detailed)"
+    )
+    video.add_argument(
+        "--segment", type=float, metavar="SECONDS",
+        help="how long a segment of --dense is, or 0 for one a scene (default: "
+        f"{watching.DEFAULT_SEGMENT:g})",
+    )  # fmt: skip
+    video.add_argument(
+        "--gaps", choices=GAPS,
+        help="of --track: frames without a find between others (default: interpolate)",
+    )  # fmt: skip
+    video.add_argument(
+        "--strict", choices=STRICT, help="hold replies to JSON, as in ground (default: auto)"
+    )
+    frames = video.add_mutually_exclusive_group()
+    frames.add_argument("--fps", type=float, metavar="N", help="frames a second (default: 2)")
+    frames.add_argument("--every", type=float, metavar="SECONDS", help="one frame in so long")
+    frames.add_argument("--frames", type=_integer, metavar="N", help="so many, evenly spread")
+    frames.add_argument("--scenes", action="store_true", help="the first frame of each scene")
+    video.add_argument(
+        "--max-frames", type=_integer, metavar="N",
+        help=f"at most so many of a video, or of a segment (default: {MAX_FRAMES})",
+    )  # fmt: skip
+    video.add_argument(
+        "--clips", metavar="FOLDER", help="write the part of the video of each event there, as MP4"
+    )
+    video.add_argument(
+        "--json", action="store_true",
+        help="one JSON object a video, in order: its text, the times of the frames that the model "
+        "saw and its events, in seconds",
+    )  # fmt: skip
 
 
 def _add_prompt(subparsers: Any) -> None:

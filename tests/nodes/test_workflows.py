@@ -206,7 +206,8 @@ def test_a_group_holds_whole_nodes(path: Path) -> None:
 def test_pictures_are_ones_that_everybody_has(path: Path) -> None:
     """And that the bundled model understands: whoever opens an example can run it at once."""
     used = {node["type"] for node in read(path)["nodes"]}
-    assert used & {"QVL_ExamplePicture", "QVL_LoadPDF"} and "LoadImage" not in used
+    brought = {"QVL_ExamplePicture", "QVL_LoadPDF", "QVL_Video"}
+    assert used & brought and not used & {"LoadImage", "LoadVideo"}
 
 
 def test_an_example_is_called_by_a_sentence() -> None:

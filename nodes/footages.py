@@ -1,0 +1,98 @@
+"""Videos of the sockets as the engine's footage, and their parts back to sockets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..qwenvl.errors import BadImage, BadOption, BadVideo
+from ..qwenvl.media import images
+from ..qwenvl.media.video_files import Clip
+from ..qwenvl.types import Event
+from ..qwenvl.watching import FileFootage, Footage, FrameFootage, Viewed
+from . import host
+
+EXAMPLE = "example (bundled)"
+_EXAMPLE_FILE = Path(__file__).resolve().parents[1] / "example_workflows/videos/example.mp4"
+
+MOST_FRAMES = 16
+"""Key frames of a video that was asked about as a whole."""
+
+
+def footage(video: Any, frames: Any, fps: float, file: str) -> Footage | BadVideo:
+    """What is to be watched, or why it cannot be. Raises ``BadOption`` unless exactly one is
+    given: a VIDEO, an IMAGE with its ``fps``, or a file in ComfyUI's input folder."""
+    given = [name for name, value in (("video", video), ("images", frames)) if value is not None]
+    given += ["file"] if file else []
+    if len(given) != 1:
+        what = " and ".join(given) if given else "nothing"
+        raise BadOption(
+            f"Connect one video to watch: video, or images with their fps, or name a file. There "
+            f"is {what}."
+        )
+    try:
+        if file:
+            return FileFootage(Clip(path(file)))
+        if video is None:
+            return _of_frames(frames, fps)
+        made = host.components(video)
+        return _of_frames(*made) if made else FileFootage(host.clip_of(video))
+    except BadVideo as error:
+        return error
+    except BadImage as error:
+        return BadVideo(str(error))
+
+
+def path(file: str) -> Path:
+    """Of a file in ComfyUI's input folder, or of the example. Raises as ``host.input_file``."""
+    return _EXAMPLE_FILE if file == EXAMPLE else host.input_file(file)
+
+
+def _of_frames(frames: Any, fps: float) -> FrameFootage:
+    import torch
+
+    if not fps:
+        raise BadOption(
+            "The images are frames of a video, but fps is 0: set how many of them are a second. "
+            "Frames that a node has sampled are fewer than the video's own fps."
+        )
+    return FrameFootage(torch.stack(images.pictures(frames)), fps)
+
+
+def key_frames(shown: Footage | BadVideo, result: Any) -> Any:
+    """IMAGE: of something followed every frame that was looked at, of events the frame in the
+    middle of each, else some of those that the model saw. Empty where there is none."""
+    import torch
+
+    times = _key_times(result)
+    if isinstance(shown, BadVideo) or not times:
+        return torch.zeros(0, 64, 64, 3)
+    return images.to_image(shown.at(times, host.check_interrupt))
+
+
+def _key_times(result: Any) -> list[float]:
+    if not isinstance(result, Viewed) or result.error:
+        return []
+    if result.frame_boxes:
+        return list(result.times)
+    if isinstance(result.data, list):  # events, if there are any
+        return [(event.start + event.end) / 2 for event in result.events]
+    step = max(1, -(-len(result.times) // MOST_FRAMES))
+    return list(result.times[::step])
+
+
+def clips(shown: Footage | BadVideo, events: tuple[Event, ...]) -> list[Any]:
+    """A VIDEO for each of the events that has a length."""
+    found = []
+    for event in events:
+        if event.end > event.start and not isinstance(shown, BadVideo):
+            found.append(_clip(shown, event))
+    return [video for video in found if video is not None]
+
+
+def _clip(shown: Footage, event: Event) -> Any:
+    if isinstance(shown, FileFootage):
+        return host.trimmed(shown.clip, event.start, event.end, host.check_interrupt)
+    assert isinstance(shown, FrameFootage)
+    first, last = shown.numbers(event.start, event.end)
+    return host.of_frames(images.to_image(list(shown.frames[first:last])), shown.fps)

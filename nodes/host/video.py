@@ -1,0 +1,69 @@
+"""Videos: ComfyUI's VIDEO to what the engine reads, and clips back to VIDEO."""
+
+from __future__ import annotations
+
+import inspect
+from fractions import Fraction
+from io import BytesIO
+from typing import Any
+
+from ...qwenvl.errors import BadVideo
+from ...qwenvl.media.video_files import Clip
+from .optional_import import optional_import
+
+
+def components(video: Any) -> tuple[Any, float] | None:
+    """The frames (an IMAGE) and their rate, of a VIDEO that was made of frames; None of one that is
+    a file."""
+    made_of_frames = _implementation("VideoFromComponents")
+    if made_of_frames is None or not isinstance(video, made_of_frames):
+        return None
+    parts = video.get_components()
+    return parts.images, float(parts.frame_rate)
+
+
+def clip_of(video: Any) -> Clip:
+    """The part of a file that a VIDEO is. ComfyUI's own stream leaves out that it was trimmed.
+    Raises ``BadVideo`` for what is no VIDEO."""
+    if hasattr(video, "get_stream_source"):
+        source = video.get_stream_source()
+    elif hasattr(video, "save_to"):  # of a pack, or of an older ComfyUI
+        source = BytesIO()
+        video.save_to(source)
+    else:
+        raise BadVideo(f"Expected a VIDEO, got {type(video).__name__}.")
+    start, length = 0.0, 0.0
+    if hasattr(video, "get_active_trim_window"):
+        start, length = video.get_active_trim_window()
+    name = "" if isinstance(source, str) else "The video"
+    return Clip(source, start, start + length if length else None, name)
+
+
+def trimmed(clip: Clip, start: float, end: float, check: Any) -> Any:
+    """A VIDEO of a part of ``clip``, in seconds from its beginning; None where this ComfyUI has no
+    VIDEO. Nothing is decoded until it is looked at, where ComfyUI can do that."""
+    from_file = _implementation("VideoFromFile")
+    if from_file is None:
+        return None
+    if "start_time" in inspect.signature(from_file).parameters:
+        return from_file(clip.source, start_time=clip.start + start, duration=end - start)
+    from ...qwenvl.media.video_writing import cut
+
+    file = BytesIO()
+    cut(clip, start, end, file, check)
+    file.seek(0)
+    return from_file(file)
+
+
+def of_frames(images: Any, fps: float) -> Any:
+    """A VIDEO of an IMAGE; None where this ComfyUI has none."""
+    from_components = _implementation("VideoFromComponents")
+    types = optional_import("comfy_api.latest", "Types")
+    if from_components is None or not hasattr(types, "VideoComponents"):
+        return None
+    rate = Fraction(fps).limit_denominator(1001)
+    return from_components(types.VideoComponents(images=images, audio=None, frame_rate=rate))
+
+
+def _implementation(name: str) -> Any:
+    return getattr(optional_import("comfy_api.latest", "InputImpl"), name, None)

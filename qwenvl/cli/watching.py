@@ -1,0 +1,207 @@
+"""The video command: descriptions, answers, events, a caption a segment, something followed."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadImage, BadOption, BadVideo, QwenVLError
+from ..media.frame_times import FPS, MAX_FRAMES, MIN_FRAMES, FrameChoice, Mode
+from ..types import Result
+from ..unicode import well_formed
+from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of, spec_of
+from .output import as_json, print_json, print_message, print_result
+from .portions import OrderedResults
+
+if TYPE_CHECKING:
+    from ..query import Query
+    from ..watching import FileFootage, Wish
+
+PORTION = 4
+"""Videos that are asked about in one batch, all of whose frames are held meanwhile."""
+
+DEFAULT_SEGMENT = 10.0
+
+
+def video(options: argparse.Namespace) -> int:
+    """A line a video, in order, each as soon as it is answered. Returns the exit status."""
+    from .. import run
+    from ..model_cache import CACHE
+
+    wish, choice = _wish(options), _choice(options)
+    footages: dict[int, FileFootage] = {}
+
+    def show(number: int, result: Result) -> None:
+        found, path = footages.pop(number, None), options.videos[number]
+        _show(path, result, options)
+        if options.clips and found and result.events:
+            _cut(found, result, Path(options.clips))
+
+    results = OrderedResults(show)
+    try:
+        with CACHE.lease(spec_of(options)) as backend:
+            sampling = sampling_of(options, run.sampling_for(backend, wish.task, options.thinking))
+            fields = {
+                "system": options.system,
+                "sampling": sampling,
+                "min_pixels": options.min_pixels or None,
+                "max_pixels": options.max_pixels or None,
+                "thinking": options.thinking,
+                "keep_unreadable": True,
+            }
+            for first in range(0, len(options.videos), PORTION):
+                numbers = range(first, min(first + PORTION, len(options.videos)))
+                queries = [
+                    _query(options.videos[number], wish, choice, fields, number, footages)
+                    for number in numbers
+                ]
+                accepted = _answer(backend, queries, results, first)
+                if not (accepted or results.answered or results.unreadable):
+                    break  # the options allow no request, and will not for later videos
+    except QwenVLError as error:
+        if not results.answered:
+            raise
+        print_message(f"error: {error}")
+    except BaseException:
+        print_message(f"stopped after {results.shown} of {len(options.videos)}")
+        raise
+    if results.shown < len(options.videos):
+        print_message(f"stopped after {results.shown} of {len(options.videos)}")
+    if results.failed or results.shown < len(options.videos):
+        return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
+    return UNREADABLE if results.unreadable else 0
+
+
+def _query(
+    path: str,
+    wish: Wish,
+    choice: FrameChoice,
+    fields: dict[str, Any],
+    number: int,
+    footages: dict[int, FileFootage],
+) -> Query:
+    from ..media.video_files import Clip
+    from ..query import Query
+    from ..watching import FileFootage, Viewing
+
+    try:
+        footages[number] = FileFootage(Clip(path, name=well_formed(path)))
+    except BadVideo as error:
+        return Query(wish.task, error, **fields)
+    return Viewing(footages[number], wish, choice, told=_tell).query(**fields)
+
+
+def _tell(title: str, frames: int, tokens: int) -> None:
+    print_message(f"{title}: {frames:,} frames, {tokens:,} tokens")
+
+
+def _answer(backend: Any, queries: list[Query], results: OrderedResults, first: int) -> bool:
+    """Puts a result for each query into ``results``. False where the backend refused the requests
+    as a whole."""
+    from .. import run
+
+    try:
+        run.answer_each(backend, queries, lambda at, result: results.put(first + at, result))
+    except (BadOption, BadImage) as error:
+        for at in range(len(queries)):
+            results.put(first + at, Result("", finish_reason="error", error=str(error)))
+        return False
+    return True
+
+
+def _wish(options: argparse.Namespace) -> Wish:
+    """What is wanted of each video. Raises ``BadOption`` for options that do not go together."""
+    from ..tasks.describe_video import describe_video
+    from ..tasks.events import events
+    from ..watching import Captions, Track, Whole
+
+    asked = {"ask": options.ask, "events": options.events, "track": options.track}
+    kind = next((name for name, words in asked.items() if words is not None), "")
+    _only_with(options, "gaps", kind == "track", "--track")
+    _only_with(options, "strict", kind in ("track", "events"), "--events or --track")
+    _only_with(options, "segment", options.dense, "--dense")
+    _only_with(options, "style", not kind, "--dense, or with none of --ask, --events and --track")
+    strict = options.strict or "auto"
+    if kind == "events":
+        find = partial(events, options.events, strict=strict)
+        find()  # what cannot be asked for is refused before any model is loaded
+        return Whole(lambda length: find(length))
+    if kind == "track":
+        return Track(options.track, options.gaps or "interpolate", strict)
+    if kind == "ask" and not options.ask.strip():
+        raise BadOption("--ask is empty: write a question.")
+    task = describe_video(options.style or "detailed", options.ask or "")
+    if options.dense:
+        return Captions(task, DEFAULT_SEGMENT if options.segment is None else options.segment)
+    return Whole(lambda length: task)
+
+
+def _only_with(options: argparse.Namespace, name: str, fits: bool, others: str) -> None:
+    if getattr(options, name) is not None and not fits:
+        raise BadOption(f"--{name} has a use only with {others}.")
+
+
+def _choice(options: argparse.Namespace) -> FrameChoice:
+    modes: dict[Mode, float | None] = {
+        "fps": options.fps,
+        "every": options.every,
+        "count": options.frames,
+        "scenes": FPS if options.scenes else None,
+    }
+    mode, value = next(((m, v) for m, v in modes.items() if v is not None), ("fps", FPS))
+    most = MAX_FRAMES if options.max_frames is None else options.max_frames
+    least = MIN_FRAMES if mode == "fps" else 1
+    return FrameChoice(mode, value, min(least, most), most)
+
+
+def _show(path: str, result: Result, options: argparse.Namespace) -> None:
+    name = well_formed(path)
+    for note in result.notes:
+        print_message(f"note: {name}: {note}")
+    if result.error:
+        print_message(
+            f"error: {result.error}"
+            if result.error.startswith(name)
+            else f"error: {name}: {result.error}"
+        )
+    if options.json:
+        print_json(_row(name, result))
+    elif not result.error:
+        print_result(f"{name}:\n{result.text}\n" if len(options.videos) > 1 else result.text)
+
+
+def _row(name: str, result: Result) -> dict[str, Any]:
+    from ..watching import Viewed
+
+    row = as_json(result)
+    events = [{"start": e.start, "end": e.end, "label": e.label} for e in result.events]
+    times = [round(time, 3) for time in result.times] if isinstance(result, Viewed) else []
+    found = {
+        "video": name,
+        "text": result.text,
+        "times": times,
+        "events": events,
+        "data": result.data,
+        "notes": row["notes"],
+        "thinking": result.thinking,
+        "finish_reason": result.finish_reason,
+    }
+    return {**found, "error": result.error} if result.error else found
+
+
+def _cut(footage: FileFootage, result: Result, folder: Path) -> None:
+    """Writes a clip for each event that has a length."""
+    from ..media.video_writing import cut
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QwenVLError(f"{folder} cannot be written to: {error.strerror}.") from error
+    stem = Path(str(footage.clip.source)).stem
+    for number, event in enumerate(result.events, 1):
+        if event.end > event.start:
+            path = folder / f"{stem}-{number:03}.mp4"
+            cut(footage.clip, event.start, event.end, path)
+            print_message(f"written: {path}")

@@ -1,0 +1,64 @@
+"""The video command, about files that show their frames' numbers."""
+
+from __future__ import annotations
+
+import pytest
+import videos
+
+BOX = '[{"bbox_2d": [0, 0, 500, 500], "label": "ball"}]'
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return videos.write(tmp_path_factory.mktemp("clips") / "clip.mp4", frames=48, rate=12)
+
+
+def test_a_line_a_video_and_one_that_fails_alone(run, model, clip, tmp_path):
+    backend = model(BOX, "[]", BOX, BOX)
+    gone = tmp_path / "gone.mp4"
+    status, rows, err = run(
+        "video", gone, clip, "--track", "ball", "--every", "1", "--gaps", "leave", "--json"
+    )
+    assert status == 1 and backend.batches == [4]
+    assert "gone.mp4" in rows[0]["error"] and rows[0]["times"] == []
+    assert rows[1]["video"] == str(clip) and rows[1]["times"] == [0.0, 1.0, 2.0, 3.0]
+    assert [entry["source"] for entry in rows[1]["data"]] == ["seen", "missing", "seen", "seen"]
+    assert rows[1]["events"] == [
+        {"start": 0.0, "end": 1.0, "label": "ball"},
+        {"start": 2.0, "end": 3.0, "label": "ball"},
+    ]
+    assert f"{clip}: 4 frames, " in err and " tokens" in err
+
+
+def test_clips_of_events_are_written(run, model, clip, tmp_path):
+    import av
+
+    model(BOX)
+    status, _, err = run(
+        "video", clip, "--track", "ball", "--frames", "2", "--clips", tmp_path / "out"
+    )
+    assert status == 0
+    (written,) = (tmp_path / "out").iterdir()
+    assert str(written) in err
+    with av.open(str(written)) as container:
+        assert 40 <= sum(1 for _ in container.decode(video=0)) <= 48
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gaps", "leave"], "--gaps has a use only with --track"),
+        (["--track", "x", "--style", "tags"], "--style has a use only with"),
+        (["--segment", "3"], "--segment has a use only with --dense"),
+        (["--ask", " "], "--ask is empty"),
+        (["--dense", "--segment", "-1"], "Segments of -1 s"),
+        (["--fps", "0"], "fps of a video is 0"),
+        (["--track", " , "], "Nothing to find was named"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_a_model_is_loaded(
+    run, model, clip, options, said
+):
+    backend = model(BOX)
+    status, _, err = run("video", clip, *options)
+    assert status == 2 and said in err and not backend.specs

