@@ -182,6 +182,12 @@ class Describe(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, style: Any = None, **_: Any) -> str:
+        """Another one when the style's file has changed."""
+        known = styles.read().items
+        return repr([known.get(name) for name in _listed(style) if isinstance(name, str)])
+
+    @classmethod
     def execute(
         cls,
         *,

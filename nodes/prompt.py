@@ -167,6 +167,12 @@ class Prompt(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, target: Any = None, **_: Any) -> str:
+        """Another one when the target's file has changed."""
+        names = target if isinstance(target, list) else [target]
+        return repr([_targets().items.get(name) for name in names if isinstance(name, str)])
+
+    @classmethod
     def execute(
         cls,
         model: list[ModelHandle],

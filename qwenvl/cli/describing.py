@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from ..errors import BadImage, BadOption
@@ -21,7 +20,7 @@ from .answering import (
     sampling_of,
     spec_of,
 )
-from .inputs import expanded
+from .inputs import data_folders, expanded
 from .output import as_json, print_json, print_message, print_result
 from .portions import read_portions
 
@@ -36,7 +35,7 @@ def describe(options: argparse.Namespace) -> int:
     if options.choices:
         asked = choose.choose(options.choices, options.prompt)
     else:
-        own = read_styles([Path(folder) for folder in options.styles_folder or ()])
+        own = read_styles(data_folders("--styles-folder", options.styles_folder))
         asked = task.describe(options.style, options.prompt, own=own)
     return _answer_together(options, asked) if options.together else answer(options, asked)
 

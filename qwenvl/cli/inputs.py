@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadImage, BadOption
@@ -51,6 +52,16 @@ def _pages(path: str, pages: str, argument: int) -> list[Input]:
         return [Input(path, error=error, argument=argument)]
     except BadOption as error:
         return [Input(path, error=BadImage(str(error)), argument=argument)]
+
+
+def data_folders(option: str, names: Sequence[str] | None) -> list[Path]:
+    """The folders with users' data files that an option names. Raises ``BadOption`` for one that is
+    not there."""
+    folders = [Path(name) for name in names or ()]
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadOption(f"{option} names {folder}, which is no folder.")
+    return folders
 
 
 def read_pictures(

@@ -14,6 +14,7 @@ from ..prompt_writing import Order, Target, Targets, Wishes, choose, listed, rea
 from ..types import Result
 from ..unicode import well_formed
 from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of, spec_of
+from .inputs import data_folders
 from .output import print_json, print_message, print_result
 
 
@@ -27,7 +28,7 @@ class _Wanted:
 
 
 def prompt(options: argparse.Namespace) -> int:
-    targets = read_targets([Path(folder) for folder in options.targets_folder or ()])
+    targets = read_targets(data_folders("--targets-folder", options.targets_folder))
     if options.list_targets:
         _list(targets, options.json)
         return 0

@@ -6,6 +6,9 @@ import random
 import re
 from collections.abc import Iterator
 
+from ..errors import BadOption
+
+_MAX_DEPTH = 50
 _COMMENT = re.compile(r"/\*.*?\*/|(?<!:)//[^\n]*", re.DOTALL)
 _ESCAPED = re.compile(r"\\([{}|])")
 
@@ -14,15 +17,22 @@ def choose(text: str, seed: int) -> str:
     """``text`` with one of each ``{a|b|c}`` in place of it; choices may hold others. ``\\{``,
     ``\\|`` and ``\\}`` are these characters themselves; ``/* … */`` and ``// …`` are comments, but
     for the ``//`` of an address. Equal text and seed give equal choices. The rules are those of
-    ``processDynamicPrompt`` in ComfyUI's front end, where chance decides instead."""
+    ``processDynamicPrompt`` in ComfyUI's front end, where chance decides instead.
+
+    Raises ``BadOption`` for choices within choices, ``_MAX_DEPTH`` deep."""
     return _ESCAPED.sub(r"\1", _chosen(_COMMENT.sub("", text), random.Random(seed)))
 
 
-def _chosen(text: str, chance: random.Random) -> str:
+def _chosen(text: str, chance: random.Random, depth: int = 0) -> str:
+    if depth > _MAX_DEPTH:
+        raise BadOption(
+            f"The idea has choices in braces within others, more than {_MAX_DEPTH} deep. Write "
+            "\\{ for a brace that is none."
+        )
     characters, found = _characters(text), []
     for character in characters:
         if character == "{":
-            found.append(_chosen(chance.choice(_options(characters)), chance))
+            found.append(_chosen(chance.choice(_options(characters)), chance, depth + 1))
         else:
             found.append(character)
     return "".join(found)

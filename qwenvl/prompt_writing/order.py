@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..types import Constraint, ReplyContext, Result, Size, Task
 from . import ratios
 from .length import count
 from .target import SAME, Target, Wording
-from .wishes import Faults, Wishes, quoted
+from .wishes import Faults, Wishes, quoted, stands_in
 
 MOST_TRIES = 10
 _WORDS_PER_TOKEN = 0.7  # of English, so that a prompt of that many words surely fits
@@ -190,7 +191,8 @@ class Order:
         prompt = self._triggered(reply.text)
         negative = said["negative"].strip() or target.negative or ""
         if target.negative is not None:
-            negative = tag_list(", ".join(filter(None, [negative, *self.wishes.must_not])))
+            more = [words for words in self.wishes.must_not if not stands_in(words, negative)]
+            negative = ", ".join(filter(None, [negative, *more]))
         length = count(prompt, target.encoder, self.tokenizers) if target.encoder else None
         ratio, note = _ratio(said, _sizes(query))
         size = (
@@ -215,7 +217,7 @@ class Order:
 
     def _triggered(self, prompt: str) -> str:
         triggers = self.triggers.strip().rstrip(",").rstrip()
-        if not triggers or prompt.startswith(triggers):
+        if not triggers or re.match(rf"{re.escape(triggers)}(?!\w)", prompt):
             return prompt
         if self.target.reply == "tags":
             known = {tag.strip().casefold() for tag in triggers.split(",")}

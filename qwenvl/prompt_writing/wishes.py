@@ -26,6 +26,8 @@ def stands_in(phrase: str, text: str, plural: bool = False) -> bool:
     """Whether ``text`` has ``phrase`` as whole words, in any case, with blanks or underscores
     between them. ``plural``: an English plural of its last word counts too."""
     words = [re.escape(word) for word in re.split(r"[\s_]+", phrase) if word]
+    if not words:  # of underscores alone
+        return phrase in text
     pattern = r"[\s_]+".join(words)
     if re.match(_LETTER, phrase):
         pattern = rf"(?:^|(?<=[\W_{_DENSE}])){pattern}"

@@ -97,6 +97,11 @@ def test_own_targets_are_listed_at_once_and_broken_ones_explained(
     run_node("QVL_Prompt", model=model, idea="cat", target="mine")
     assert backend.requests[0].system == "Be brief."
 
+    before = node.fingerprint_inputs(target=["mine"], idea=["cat"])
+    assert before == node.fingerprint_inputs(target=["mine"], idea=["cat"])
+    (folder / "mine.yaml").write_text("title: T\nsource: me\nsystem: Be long.\n")
+    assert before != node.fingerprint_inputs(target=["mine"], idea=["cat"])
+
     assert node.validate_inputs(target=["mine"]) is True and node.validate_inputs() is True
     refused = node.validate_inputs(target=["broken"])
     assert "broken.yaml: source is missing" in refused and str(folder) in refused

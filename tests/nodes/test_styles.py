@@ -28,6 +28,9 @@ def test_a_style_is_listed_as_soon_as_its_file_is_there(
     model, backend = scripted("A man.")
     run_node("QVL_Describe", model=model, images=pictures[:1], style="noir")
     assert backend.requests[0].prompt == "Describe it as film noir."
+    before = node.fingerprint_inputs(style=["noir"], prompt=[""])
+    (own_folder / "mine.yaml").write_text("noir: Describe it as a crime.\n")
+    assert before != node.fingerprint_inputs(style=["noir"], prompt=[""])
 
 
 def test_a_saved_workflow_with_an_unknown_style_is_told_what_to_do(

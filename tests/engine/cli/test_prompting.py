@@ -52,3 +52,23 @@ def test_users_targets(model, capsys, tmp_path):
     assert "mine  T" in capsys.readouterr().out
     assert main(["prompt", "cat", "--target", "mime"]) == 2
     assert "no target 'mime'" in capsys.readouterr().err
+    assert main(["prompt", "cat", "--targets-folder", str(tmp_path / "absent")]) == 2
+    assert "which is no folder" in capsys.readouterr().err
+
+
+def test_the_bundled_model_is_not_said_to_write_prompts(capsys):
+    """It answers an idea without a picture, though, as any model."""
+    options = ["--target", "flux2", "--ask-again", "0", "--max-new-tokens", "5", "--json"]
+    assert main(["prompt", "a cat", *options]) == 0
+    (row,) = rows(capsys)
+    assert any("cannot write prompts" in note for note in row["notes"])
+
+
+def test_styles_of_users(model, capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text("noir: As film noir.\n")
+    backend = model("A man.")
+    picture, folder = str(PICTURES / "shapes.png"), ["--styles-folder", str(tmp_path)]
+    assert main(["describe", picture, "--style", "noir", *folder]) == 0
+    assert backend.requests[0].prompt == "As film noir."
+    assert main(["describe", picture, "--style", "noir"]) == 2
+    assert "no style 'noir'" in capsys.readouterr().err

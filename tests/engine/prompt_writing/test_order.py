@@ -79,6 +79,8 @@ def test_a_second_try_that_fails_leaves_the_first() -> None:
 def test_triggers_stand_first_as_they_are_and_once() -> None:
     result, _ = written("A cat.", triggers="ohwx Cat, ")
     assert result.text == "ohwx Cat, A cat."
+    assert written("ohwx, A cat.", triggers="ohwx")[0].text == "ohwx, A cat."
+    assert written("catalog of cats", triggers="cat")[0].text == "cat, catalog of cats"
     tags, _ = written("1girl, OHWX, smile", target="sdxl_tags", triggers="ohwx")
     assert tags.text == "ohwx, 1girl, smile"
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.prompt_writing import choose, listed
 from qwen_vl_suite.qwenvl.prompt_writing.length import count, estimate
 from qwen_vl_suite.qwenvl.prompt_writing.ratios import followed, ratio_of, size_of
 from qwen_vl_suite.qwenvl.prompt_writing.wishes import stands_in
+
+
+def test_choices_nested_without_end_are_refused() -> None:
+    with pytest.raises(BadOption, match="50 deep"):
+        choose("{" * 5000, 0)
+    assert choose("{" * 40 + "a" + "}" * 40, 0) == "a"
 
 
 def test_choices_are_drawn_by_the_seed() -> None:
@@ -46,6 +53,7 @@ def test_escapes_comments_and_lone_braces(text: str, plain: str) -> None:
         ("C++", "C++", True),
         ("Bär", "ein Bär", True),
         ("Bär", "Bären", False),
+        ("__", "a cat", False),
     ],
 )
 def test_words_are_found_as_whole_words(phrase: str, text: str, stands: bool) -> None:
