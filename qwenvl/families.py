@@ -259,7 +259,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
             "Choose the folder that the model's own config.json lies in."
         )
     if model_type in FAMILIES:
-        return FAMILIES[model_type]
+        return _without_tower(config) or FAMILIES[model_type]
     if model_type.startswith("qwen"):
         title = f"{model_type} (unknown model)"
         if nested := _nested_family(config):
@@ -305,6 +305,14 @@ def check_sees(family: Family, name: str) -> None:
 def is_default(family: Family) -> bool:
     """Whether ``family`` has no row of its own; what is known of it is then a guess."""
     return family.model_type not in FAMILIES
+
+
+def _without_tower(config: Mapping[str, Any]) -> Family | None:
+    """The family of the language model of a vision-language one whose tower was taken out."""
+    row = FAMILIES.get(str(_section(config, "text_config").get("model_type")))
+    if row is None or row.sees or "vision_config" in config:
+        return None
+    return dataclasses.replace(row, config_section="text_config")
 
 
 def _nested_family(config: Mapping[str, Any]) -> Family | None:

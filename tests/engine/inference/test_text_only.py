@@ -3,6 +3,8 @@ that a template leaves to the model, and pictures refused by name."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.types import Generated, LocalSpec, Message, Request, Sampling
+from safetensors.torch import load_file, save_file
 
 ASKED = [
     ask("Only words.", tokens=24),
@@ -111,6 +114,22 @@ def test_a_next_turn_goes_on_behind_what_was_read(
     assert loaded.prefix_cache.hits > hits
     loaded.prefix_cache.clear()
     assert answers(loaded, [following]) == behind
+
+
+def test_a_model_whose_vision_tower_was_taken_out_reads_text(
+    checkpoint: Callable[..., Path], backend: Callable[..., LocalBackend], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint("qwen3_5"), tmp_path / "Qwen3.5-text")
+    weights = load_file(folder / "model.safetensors")
+    left = {name: tensor for name, tensor in weights.items() if "visual" not in name}
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    del config["vision_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").unlink()
+    loaded = load(LocalSpec(str(folder), device="cpu"))
+    assert not loaded.plain_reason and not loaded.family.sees
+    assert answers(loaded, ASKED[:2]) == answers(backend("qwen3_5"), ASKED[:2])
 
 
 def test_fast_paths_are_checked_without_a_picture(backend: Callable[..., LocalBackend]) -> None:
