@@ -45,6 +45,18 @@ CHECKS = (
     Check(EQUAL, "inference/test_truth.py::test_in_any_order_and_batch", SCHEDULED, PICTURES),
     Check(
         EQUAL,
+        "inference/test_videos.py::test_inputs_are_those_of_the_official_processor",
+        SCHEDULED,
+        ("video",),
+    ),
+    Check(
+        RUNS,
+        "inference/test_videos.py::test_answers_do_not_depend_on_the_road",
+        SCHEDULED,
+        ("video",),
+    ),
+    Check(
+        EQUAL,
         "test_families.py::test_a_thinker_alone_answers_as_inside_its_bigger_model",
         THINKERS,
         ("describe", "ocr"),

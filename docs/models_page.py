@@ -60,6 +60,7 @@ ABILITIES = (
     Ability("boxes", "boxes", _space),
     Ability("points", "points", _sees),
     Ability("ocr", "OCR", _sees),
+    Ability("video", "video", lambda family: _if(family.watching)),
     Ability("speech", "speech out", lambda family: _if(family.speech)),
     Ability("text", "text alone", lambda family: ABLE),
     Ability("turns", "next turns", lambda family: ABLE),
