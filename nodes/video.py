@@ -14,18 +14,18 @@ from ..qwenvl.backends.base import Backend
 from ..qwenvl.errors import BadOption, BadVideo
 from ..qwenvl.media.frame_times import FPS, MAX_FRAMES, MIN_FRAMES, FrameChoice, Mode
 from ..qwenvl.query import Query
-from ..qwenvl.tasks.describe_video import VIDEO_STYLES, describe_video
+from ..qwenvl.tasks.describe_video import describe_video, known_video_styles
 from ..qwenvl.tasks.events import events
 from ..qwenvl.types import Result, Task
 from ..qwenvl.watching import GAPS, Captions, Footage, Track, Viewed, Viewing, Whole, Wish
-from . import footages, host, lists, panels, sockets
+from . import footages, host, lists, panels, sockets, styles
 from .model import ModelHandle, Report
 
 
 def _style(about: str) -> io.Combo.Input:
     return io.Combo.Input(
         "style",
-        options=list(VIDEO_STYLES),
+        options=known_video_styles(styles.read()),
         default="detailed",
         tooltip=f"What to write of {about}.",
     )
@@ -35,41 +35,48 @@ def _words(name: str, tooltip: str) -> io.String.Input:
     return io.String.Input(name, default="", multiline=True, tooltip=tooltip)
 
 
-_TASKS = [
-    io.DynamicCombo.Option("describe", [_style("the whole video")]),
-    io.DynamicCombo.Option("ask", [_words("question", "Your own question or instruction.")]),
-    io.DynamicCombo.Option(
-        "events",
-        [_words("happening", "What to look for: a dog jumps. Empty: whatever happens.")],
-    ),
-    io.DynamicCombo.Option(
-        "captions",
-        [
-            _style("each segment"),
-            io.Float.Input(
-                "segment",
-                default=10.0,
-                min=0.0,
-                max=600.0,
-                step=0.5,
-                tooltip="How many seconds a segment is long. 0: a segment for each scene.",
-            ),
-        ],
-    ),
-    io.DynamicCombo.Option(
-        "track",
-        [
-            _words("thing", "One thing to follow, in words: the red car."),
-            io.Combo.Input(
-                "gaps",
-                options=list(GAPS),
-                default=GAPS[0],
-                tooltip="Frames in which it was not found, between others in which it was. "
-                "interpolate: a box between those. leave: no box.",
-            ),
-        ],
-    ),
-]
+TASKS = ("describe", "ask", "events", "captions", "track")
+
+
+def _tasks() -> list[io.DynamicCombo.Option]:
+    """What each of ``TASKS`` takes. Users' styles are read anew."""
+    return [
+        io.DynamicCombo.Option("describe", [_style("the whole video")]),
+        io.DynamicCombo.Option("ask", [_words("question", "Your own question or instruction.")]),
+        io.DynamicCombo.Option(
+            "events",
+            [_words("happening", "What to look for: a dog jumps. Empty: whatever happens.")],
+        ),
+        io.DynamicCombo.Option(
+            "captions",
+            [
+                _style("each segment"),
+                io.Float.Input(
+                    "segment",
+                    default=10.0,
+                    min=0.0,
+                    max=600.0,
+                    step=0.5,
+                    tooltip="How many seconds a segment is long. 0: a segment for each scene.",
+                ),
+            ],
+        ),
+        io.DynamicCombo.Option(
+            "track",
+            [
+                _words("thing", "One thing to follow, in words: the red car."),
+                io.Combo.Input(
+                    "gaps",
+                    options=list(GAPS),
+                    default=GAPS[0],
+                    tooltip="Frames in which it was not found, between others in which it was. "
+                    "interpolate: a box between those. leave: no box.",
+                ),
+            ],
+        ),
+    ]
+
+
 _FRAMES: dict[str, tuple[Mode, list[Any]]] = {
     "fps": (
         "fps",
@@ -130,7 +137,7 @@ class Video(io.ComfyNode):
                 sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
                 io.DynamicCombo.Input(
                     "task",
-                    options=_TASKS,
+                    options=_tasks(),
                     tooltip="describe and ask: a text. events: what happens from when to when. "
                     "captions: a text for each segment. track: a box of one thing in each frame.",
                 ),
@@ -356,7 +363,7 @@ def _asked(
 
 
 def _wish(task: Mapping[str, Any], strict: str) -> Wish:
-    kind = sockets.choice("task", task.get("task"), [option.key for option in _TASKS])
+    kind = sockets.choice("task", task.get("task"), TASKS)
     if kind == "events":
         find = sockets.words(task.get("happening"))
         return Whole(lambda length: events(find, length, strict=strict))
@@ -370,7 +377,7 @@ def _wish(task: Mapping[str, Any], strict: str) -> Wish:
 
 def _described(task: Mapping[str, Any]) -> Task:
     if task["task"] != "ask":
-        return describe_video(sockets.choice("style", task.get("style"), VIDEO_STYLES))
+        return describe_video(sockets.words(task.get("style")), own=styles.read())
     if not (question := sockets.words(task.get("question"))).strip():
         raise BadOption("The question is empty: write what you want to know of the video.")
     return describe_video(prompt=question)

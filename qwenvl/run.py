@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .backends.base import Backend
+from .backends.base import Backend, Planner
 from .errors import BadImage, BadOption, QwenVLError, UnreadableReply
 from .families import free_text_sampling
 from .observer import Observer, PartialObserver
@@ -23,6 +23,7 @@ from .types import (
     Sampling,
     Size,
     Task,
+    Video,
 )
 
 if TYPE_CHECKING:
@@ -241,10 +242,16 @@ def _system(backend: Backend, query: Query) -> str:
 
 
 def expected_tokens(backend: Backend, query: Query) -> int:
-    """Tokens of the pictures of ``query``, as far as that is known before they are resized."""
+    """Tokens of what ``query`` shows, as far as that is known before it is resized. Raises
+    ``BadImage`` and ``BadOption`` for what this model cannot be shown."""
+    if isinstance(backend, Planner):
+        return backend.media_tokens(_request(backend, query))
     factor = backend.family.patch_factor
     sizes = [_expected_size(backend, query, at) for at in range(len(query.pictures))]
-    return sum((height // factor) * (width // factor) for height, width in sizes)
+    tokens = [(height // factor) * (width // factor) for height, width in sizes]
+    # Two frames of a video are a step, which takes as many tokens as a picture.
+    steps = [(len(p.times) + 1) // 2 if isinstance(p, Video) else 1 for p in query.pictures]
+    return sum(count * own for count, own in zip(steps, tokens, strict=True))
 
 
 def _expected_size(backend: Backend, query: Query, at: int = 0) -> Size:

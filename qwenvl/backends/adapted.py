@@ -11,10 +11,10 @@ from ..checkpoints.adapters import check_adapters
 from ..errors import QwenVLError
 from ..observer import Observer
 from ..types import Adapter, Family, Request, Response
-from .base import Backend, Embedder, Place, Resident, Scorer, Vocabulary
+from .base import Backend, Embedder, Place, Planner, Resident, Scorer, Vocabulary
 
 
-class Switched(Backend, Resident, Scorer, Embedder, Vocabulary, Protocol):
+class Switched(Backend, Planner, Resident, Scorer, Embedder, Vocabulary, Protocol):
     """A local model whose adapters can be switched."""
 
     @property
@@ -60,6 +60,9 @@ class AdaptedBackend:
 
     def thinks(self, wish: bool | None = None) -> bool:
         return self._backend.thinks(wish)
+
+    def media_tokens(self, request: Request) -> int:
+        return self._backend.media_tokens(request)
 
     def reads(self, ids: Sequence[int], text: str) -> bool:
         return self._backend.reads(ids, text)

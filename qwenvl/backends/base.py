@@ -1,8 +1,9 @@
 """Backends: protocols of what answers requests, in this process or elsewhere.
 
 ``Backend`` is what every one can do. The others are what only some can, asked for with
-``isinstance``: ``Resident`` (its weights lie in this machine's memory), ``Scorer``,
-``Embedder``, ``Vocabulary`` (its tokens are known), and ``Adaptable`` (it takes LoRA adapters).
+``isinstance``: ``Planner`` (it knows how large it sees media), ``Resident`` (its weights lie in
+this machine's memory), ``Scorer``, ``Embedder``, ``Vocabulary`` (its tokens are known), and
+``Adaptable`` (it takes LoRA adapters).
 """
 
 from __future__ import annotations
@@ -46,6 +47,17 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Releases the model for good. A closed backend refuses further requests."""
+        ...
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A backend that knows how large it will see media before it is asked about them."""
+
+    def media_tokens(self, request: Request) -> int:
+        """Tokens that the pictures, videos and sounds of ``request`` will take in the prompt; no
+        pixel is touched. Raises ``BadImage`` and ``BadOption`` as ``generate`` has them in
+        responses."""
         ...
 
 

@@ -29,6 +29,7 @@ from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
 from ..inference.scoring import CandidateScorer, PromptEmbedder, PromptReader
 from ..inference.speculative.adaptive import AdaptiveSpeculation
+from ..media.spans import plan
 from ..models import adapters as lora
 from ..models.devices import pick_devices
 from ..models.footprint import estimated_bytes
@@ -461,6 +462,18 @@ class LocalBackend:
         if speech and speech.system and not request.system:
             messages = (Message("system", (speech.system,)), *messages)
         return dataclasses.replace(request, voice=voice, messages=messages)
+
+    def media_tokens(self, request: Request) -> int:
+        """See ``Planner.media_tokens``."""
+        if request.media:
+            check_sees(self.family, self.name)
+        images = self.image_processor.bounded(request.min_pixels, request.max_pixels)
+        videos = self.video_processor and self.video_processor.bounded(
+            request.frame_pixels, request.video_tokens, self.context_length
+        )
+        return sum(
+            plan(part, images, videos, self.family.watching).tokens for part in request.media
+        )
 
     def load_weights(self, nbytes: int, observer: Observer) -> MemoryModel:
         """Gets the weights onto their device, with room for ``nbytes`` beside them as far as that

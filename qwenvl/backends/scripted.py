@@ -149,6 +149,10 @@ class ScriptedBackend:
         except (BadOption, BadImage) as error:
             return error
 
+    def media_tokens(self, request: Request) -> int:
+        """See ``Planner.media_tokens``."""
+        return sum(span.tokens for span in self._spans(request))
+
     def _spans(self, request: Request) -> list[Span]:
         if not request.media:
             return []

@@ -190,7 +190,7 @@ def _add_tasks(subparsers: Any) -> None:
 
 def _add_video(subparsers: Any) -> None:
     from ..constraints import STRICT
-    from ..tasks.describe_video import VIDEO_STYLES
+    from ..tasks.describe_video import known_video_styles
     from ..watching import GAPS
 
     video = _command(
@@ -209,8 +209,14 @@ def _add_video(subparsers: Any) -> None:
     )
     wanted.add_argument("--track", metavar="WORDS", help="where one thing is in each frame")
     video.add_argument(
-        "--style", choices=tuple(VIDEO_STYLES), help="of a description (default: detailed)"
-    )
+        "--style", metavar="NAME",
+        help=f"of a description: one of {', '.join(known_video_styles())}, or of --styles-folder "
+        "(default: detailed)",
+    )  # fmt: skip
+    video.add_argument(
+        "--styles-folder", action="append", metavar="DIR",
+        help="more styles, in YAML files; may repeat",
+    )  # fmt: skip
     video.add_argument(
         "--segment", type=float, metavar="SECONDS",
         help="how long a segment of --dense is, or 0 for one a scene (default: "

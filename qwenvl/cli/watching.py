@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadImage, BadOption, BadVideo, QwenVLError
 from ..media.frame_times import FPS, MAX_FRAMES, MIN_FRAMES, FrameChoice, Mode
+from ..styles import read_styles
 from ..types import Result
 from ..unicode import well_formed
 from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of, spec_of
@@ -132,7 +133,8 @@ def _wish(options: argparse.Namespace) -> Wish:
         return Track(options.track, options.gaps or "interpolate", strict)
     if kind == "ask" and not options.ask.strip():
         raise BadOption("--ask is empty: write a question.")
-    task = describe_video(options.style or "detailed", options.ask or "")
+    own = read_styles([Path(folder) for folder in options.styles_folder or ()])
+    task = describe_video(options.style or "detailed", options.ask or "", own=own)
     if options.dense:
         return Captions(task, DEFAULT_SEGMENT if options.segment is None else options.segment)
     return Whole(lambda length: task)

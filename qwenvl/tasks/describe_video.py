@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..errors import BadOption
+from ..styles import Style, read_styles
 from ..types import Task
+from ..yaml_files import Found
 from .describe import describe
 from .picture_code import CODE_STYLES
 
@@ -43,16 +45,36 @@ VIDEO_STYLES: Mapping[str, str] = MappingProxyType(
 """The styles of ``describe`` that fit videos, each with its prompt."""
 
 
-def describe_video(style: str = "detailed", prompt: str = "", system: str = "") -> Task:
-    """The task to describe a video; ``prompt``, unless it is empty, replaces ``style``. Replies are
-    read as those of ``describe``. Raises ``BadOption`` for a style that is not there, or that
-    rewrites a picture as code."""
-    task = describe(style, prompt, system)
-    if prompt.strip():
-        return task
-    if style in CODE_STYLES:
+def known_video_styles(own: Found[Style] | None = None) -> list[str]:
+    """The names of the styles that fit videos: the pack's, then users'. ``own`` as of
+    ``describe.known_styles``."""
+    words = own or read_styles()
+    return [
+        *(name for name in VIDEO_STYLES if name in words.items),
+        *(name for name in words.items if name not in VIDEO_STYLES),
+    ]
+
+
+def describe_video(
+    style: str = "detailed",
+    prompt: str = "",
+    system: str = "",
+    own: Found[Style] | None = None,
+) -> Task:
+    """The task to describe a video; ``prompt``, unless it is empty, replaces ``style``, one of
+    ``known_video_styles(own)``. Users' own are asked in their own words. Replies are read as those
+    of ``describe``. Raises ``BadOption`` for a style that is not there, or that rewrites a picture
+    as code."""
+    words = own or read_styles()
+    if not prompt.strip() and style in CODE_STYLES and style not in words.items:
         raise BadOption(
             f"The style {style!r} rewrites a picture as code, and cannot be used for a video. "
-            f"Choose one of {', '.join(VIDEO_STYLES)}."
+            f"Choose one of {', '.join(known_video_styles(words))}."
         )
-    return dataclasses.replace(task, prompt=VIDEO_STYLES.get(style, task.prompt))
+    if not prompt.strip() and style not in words.items:
+        raise words.missing(style, known_video_styles(words))
+    task = describe(style, prompt, system, words)
+    is_users = words.items.get(style) != read_styles().items.get(style)
+    if prompt.strip() or is_users or style not in VIDEO_STYLES:
+        return task
+    return dataclasses.replace(task, prompt=VIDEO_STYLES[style])

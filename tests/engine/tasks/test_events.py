@@ -8,6 +8,7 @@ import pytest
 from qwen_vl_suite.qwenvl import constraints
 from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
 from qwen_vl_suite.qwenvl.families import FAMILIES
+from qwen_vl_suite.qwenvl.styles import read_styles
 from qwen_vl_suite.qwenvl.tasks import describe, describe_video
 from qwen_vl_suite.qwenvl.tasks.events import SCHEMA, events
 from qwen_vl_suite.qwenvl.types import Event, ReplyContext
@@ -80,3 +81,12 @@ def test_styles_speak_of_a_video():
         describe_video.describe_video("svg")
     with pytest.raises(BadOption, match="no style"):
         describe_video.describe_video("no such")
+
+
+def test_users_styles_are_asked_in_their_own_words(tmp_path):
+    (tmp_path / "mine.yaml").write_text("haiku: A haiku of it.\nshort: In one word.\n")
+    own = read_styles([tmp_path])
+    assert describe_video.known_video_styles(own)[-1] == "haiku"
+    for style, asked in (("haiku", "A haiku of it."), ("short", "In one word.")):
+        assert describe_video.describe_video(style, own=own).prompt == asked
+    assert "this video" in describe_video.describe_video("detailed", own=own).prompt

@@ -1,0 +1,118 @@
+"""Watching: what is asked of a video, and what becomes of the answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import videos
+from footages import watched
+from qwen_vl_suite.qwenvl import run
+from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
+from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo, UnreadableReply
+from qwen_vl_suite.qwenvl.media.frame_times import FrameChoice
+from qwen_vl_suite.qwenvl.media.video_files import Clip
+from qwen_vl_suite.qwenvl.tasks.describe_video import describe_video
+from qwen_vl_suite.qwenvl.tasks.events import events
+from qwen_vl_suite.qwenvl.types import Event, Request, Video
+from qwen_vl_suite.qwenvl.watching import (
+    Captions,
+    FileFootage,
+    FrameFootage,
+    Viewing,
+    Whole,
+)
+
+FIND = Whole(lambda length: events("a dog", length))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds, 12 frames each, that show their numbers; 64 by 96 pixels."""
+    path: Path = videos.write(tmp_path_factory.mktemp("clips") / "clip.mp4", frames=48, rate=12)
+    return path
+
+
+def shown(request: Request) -> Video:
+    (part,) = request.media
+    assert isinstance(part, Video)
+    return part
+
+
+def test_events_are_asked_of_frames_with_their_true_times(clip: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    (result,), backend = watched(
+        '{"00:01.00 - 00:09.00": "it runs"}',
+        FIND,
+        [FileFootage(Clip(clip))],
+        choice=FrameChoice("every", 1.0),
+        told=lambda *what: told.append(what),
+    )
+    video = shown(backend.requests[0])
+    assert video.times == result.times == (0.0, 1.0, 2.0, 3.0)
+    assert [videos.number_of(frame) for frame in video.frames] == [0, 12, 24, 36]
+    assert result.events == (Event(1, 4, "it runs"),)  # the clip ends at 4 s
+    # Two steps of two frames, which are shown with 4 tokens at least.
+    assert told == [("clip.mp4", 4, backend.media_tokens(backend.requests[0]))]
+    assert told[0][2] >= 8
+
+
+def test_a_trimmed_clip_counts_from_its_own_beginning(clip: Path) -> None:
+    footage = FileFootage(Clip(clip, 1.0, 3.0))
+    (result,), backend = watched(
+        "At 0.5 - 7 seconds.", FIND, [footage], choice=FrameChoice("count", 2)
+    )
+    video = shown(backend.requests[0])
+    assert [videos.number_of(frame) for frame in video.frames] == [12, 35]
+    assert result.times[0] == 0.0 and result.events == (Event(0.5, 2.0, "a dog"),)
+
+
+def test_a_video_that_cannot_be_read_costs_only_its_own_answer(clip: Path) -> None:
+    gone = BadVideo("gone.mp4 cannot be read: there is no such file.")
+    damaged = FileFootage(Clip(clip))
+    damaged.clip = Clip(clip.with_name("moved.mp4"))
+    (first, second, third), _ = watched("[[1, 2]]", FIND, [gone, FileFootage(Clip(clip)), damaged])
+    assert "gone.mp4" in first.error and "moved.mp4" in third.error
+    assert second.events == (Event(1, 2, "a dog"),)
+
+
+def test_an_unreadable_reply_stays_one(clip: Path) -> None:
+    (result,), _ = watched("A dog runs.", FIND, [FileFootage(Clip(clip))])
+    assert "no times" in result.error and result.text == "A dog runs."
+    backend = ScriptedBackend("A dog runs.")
+    with pytest.raises(UnreadableReply):
+        run.answer_all(backend, [Viewing(FileFootage(Clip(clip)), FIND).query()])
+
+
+def test_a_caption_a_segment_in_one_batch(clip: Path) -> None:
+    def caption(request: Request) -> str:
+        return f"number {videos.number_of(shown(request).frames[0])}"
+
+    wish = Captions(describe_video("detailed"), seconds=1.5)
+    choice = FrameChoice("count", 2)
+    (result,), backend = watched(caption, wish, [FileFootage(Clip(clip))], choice=choice)
+    assert backend.batches == [3]
+    assert result.events == (
+        Event(0, 1.5, "number 0"),
+        Event(1.5, 3, "number 18"),
+        Event(3, 4, "number 36"),
+    )
+    assert result.text.splitlines()[1] == "00:01.5 - 00:03.0  number 18"
+    assert len(result.times) == 6 and result.times[2] == pytest.approx(1.5, abs=0.01)
+
+
+def test_a_segment_that_fails_costs_only_its_own_caption(clip: Path) -> None:
+    wish = Captions(describe_video("detailed"), seconds=2.0)
+    replies = [BadOption("too long"), "a caption"]
+    (result,), _ = watched(replies, wish, [FileFootage(Clip(clip))])
+    assert not result.error and result.events == (Event(2, 4, "a caption"),)
+    assert "1 of 2 segments" in result.notes[0] and "0 s to 2 s" in result.notes[0]
+
+
+def test_captions_by_scenes_of_frames() -> None:
+    frames = torch.zeros(40, 3, 48, 64, dtype=torch.uint8)
+    frames[25:] = 200
+    wish = Captions(describe_video("short"), seconds=0)
+    (result,), _ = watched(lambda request: "a scene", wish, [FrameFootage(frames, 10.0)])
+    assert [(e.start, e.end) for e in result.events] == [(0, 2.5), (2.5, 4.0)]
