@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from . import constrained, decoding, first_token, pixels, speculation, speed
+from . import constrained, decoding, first_token, pixels, speculation, speed, video
 from .decoding import decode_timer, prefill_timer, single_threaded
 from .models import full, plain, small
 
@@ -47,6 +47,7 @@ def plan() -> dict[str, Benchmark]:
         _batches,
         _questions,
         _pictures,
+        _videos,
         _processor,
         _starts,
         _card_batches,
@@ -149,6 +150,21 @@ def _pictures() -> Iterator[Benchmark]:
         ),
         at_most=True,
     )
+
+
+def _videos() -> Iterator[Benchmark]:
+    for key, seconds_apart, apart, wanted in (
+        ("video-long", 1, "a second", 20),
+        ("video-long-sparse", 10, "ten seconds", None),
+    ):
+        yield Benchmark(
+            key,
+            f"128 frames out of an hour of 640×360, keyframes {apart} apart",
+            wanted,
+            lambda name, wanted, seconds_apart=seconds_apart: video.long_video(
+                name, wanted, seconds=3600, keyframes=seconds_apart * video.RATE
+            ),
+        )
 
 
 def _processor() -> Iterator[Benchmark]:

@@ -126,4 +126,5 @@ def rgb(frame: Any, size: Size, rotation: int = 0) -> Tensor:
 
     height, width = size[::-1] if rotation % 180 else size
     pixels = frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
-    return torch.rot90(torch.from_numpy(pixels), rotation // 90)
+    upright = torch.from_numpy(pixels)
+    return torch.rot90(upright, rotation // 90) if rotation else upright
