@@ -36,11 +36,10 @@ def read(
     ``check`` is called again and again; what it raises ends the reading. Raises ``BadVideo`` (see
     ``video_files.opened``). A damaged part costs its own frames, which a note tells.
     """
+    # A file is read by one reader at a time.
+    cuts = scene_cuts(clip, check, choice.max_frames) if choice.mode == "scenes" else ()
     with opened(clip) as video:
         facts = video.facts()
-        cuts: Sequence[float] = ()
-        if choice.mode == "scenes":
-            cuts = scene_cuts(clip, check, choice.max_frames)
         times = frame_times(choice, facts.duration, facts.rate, cuts)
         return _frames_at(video, facts, times, max_pixels, check)
 

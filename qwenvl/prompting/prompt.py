@@ -174,7 +174,8 @@ class Prompt:
             halved["frame_pixels"] = max(most, self.image_processor.factor**2)
         smaller = dataclasses.replace(self.request, **halved)
         images, videos = self._unbounded
-        return Prompt(smaller, self.chat_template, images, self.context, videos)
+        made = Prompt(smaller, self.chat_template, images, self.context, videos)
+        return made if made.image_tokens < self.image_tokens else None
 
     def _half_area(self, kind: Kind) -> int:
         """Half the pixels of the largest picture, or of the largest frame; 0 without any."""

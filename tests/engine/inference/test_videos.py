@@ -19,6 +19,8 @@ from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.inference.generic import model_inputs
 from qwen_vl_suite.qwenvl.inference.loaded_model import position_rule
 from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
+from qwen_vl_suite.qwenvl.media import video_processor
+from qwen_vl_suite.qwenvl.models.patches import patch_embedding
 from qwen_vl_suite.qwenvl.prompting.tokenizer import load_tokenizer
 from qwen_vl_suite.qwenvl.types import Image, LocalSpec, Message, Request, Sampling, Video
 
@@ -167,3 +169,69 @@ def test_answers_are_those_of_the_official_processor_and_generate(
     new = out[0, theirs["input_ids"].shape[1] :].tolist()
     expected = [token for token in new if token not in template.eos_ids]
     assert list(subject.generate([request])[0].ids) == expected
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "qwen3_vl"])
+def test_a_long_video_is_encoded_some_steps_at_a_time(
+    backend: Callable[..., LocalBackend], monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """With the same answer, and memory for some steps alone."""
+    subject, request = backend(model_type), ask(clip(9, 64, 96), "What happens?", tokens=6)
+    subject.prefix_cache.clear()
+    whole = subject.generate([request])[0].ids
+    grid = subject.prompt(request).spans[0].grid
+    monkeypatch.setattr(video_processor, "CHUNK_TOKENS", 2 * grid[1] * grid[2] // 4)
+    prompt = subject.prompt(request)
+    assert prompt.encoded_tokens * 5 == prompt.image_tokens * 2
+    subject.prefix_cache.clear()
+    embedded: list[int] = []
+    embedding = patch_embedding.of(subject.model)
+    hook = embedding.register_forward_pre_hook(lambda _, given: embedded.append(len(given[0])))
+    try:
+        assert subject.generate([request])[0].ids == whole
+    finally:
+        hook.remove()
+    step = grid[1] * grid[2]
+    assert embedded == [2 * step, 2 * step, step]
+
+
+def test_limits_of_a_video_are_kept(backend: Callable[..., LocalBackend]) -> None:
+    """Per frame, in all, and such that there is room for an answer."""
+    for model_type in ("qwen2_5_vl", "qwen3_vl"):
+        subject, shown = backend(model_type), clip(20, 200, 300)
+        factor = subject.family.patch_factor
+        assert subject.prompt(ask(shown, frame_pixels=4 * factor**2)).image_tokens <= 40
+        assert subject.prompt(ask(shown, video_tokens=30)).image_tokens <= 30
+        assert 30 < subject.prompt(ask(shown, video_tokens=200)).image_tokens <= 200
+        with pytest.raises(BadOption, match="frame_pixels is 10"):
+            subject.prompt(ask(shown, frame_pixels=10))
+        smaller = subject.prompt(ask(clip(20, 200, 300), may_shrink=True, video_tokens=400))
+        sizes = [smaller.image_tokens]
+        while smaller := smaller.shrunk():
+            sizes.append(smaller.image_tokens)
+        assert sizes == sorted(sizes, reverse=True) and sizes[-1] < 128
+
+
+@pytest.mark.parametrize(
+    ("times", "words"), [((0.0, 0.5), "has 2 times"), ((0.0, 0.5, 0.5), "later than that")]
+)
+def test_frames_without_times_of_their_own_are_refused(
+    backend: Callable[..., LocalBackend], times: tuple[float, ...], words: str
+) -> None:
+    shown = Video(clip(3, 64, 64).frames, times)
+    with pytest.raises(BadOption, match=words):
+        backend("qwen3_vl").prompt(ask(shown))
+
+
+def test_a_video_is_told_apart_from_one_at_other_times(
+    backend: Callable[..., LocalBackend],
+) -> None:
+    """Of Qwen2.5-VL: its prompts are the same, and its positions are not."""
+    subject = backend("qwen2_5_vl")
+    slow, quick = (ask(clip(5, 64, 96, step=step), "When?") for step in (3.0, 0.5))
+    assert subject.prompt(slow).ids == subject.prompt(quick).ids
+    subject.prefix_cache.clear()
+    expected = subject.generate([quick])[0].ids
+    subject.prefix_cache.clear()
+    assert subject.generate([slow])[0].ids != expected
+    assert subject.generate([quick])[0].ids == expected

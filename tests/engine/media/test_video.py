@@ -190,7 +190,8 @@ def test_scene_cuts_are_found_and_chosen(tmp_path: Path) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     assert sorted(scene_cuts(Clip(path))) == pytest.approx([1.0, 2.5])
-    shown = video.read(Clip(path), FrameChoice("scenes", min_frames=2))
+    opened = io.BytesIO(path.read_bytes())
+    shown = video.read(Clip(opened), FrameChoice("scenes", min_frames=2))
     assert numbers(shown) == [0, 0b11110000, 0b00101000]
     part = video.read(Clip(path, 1.5), FrameChoice("scenes", min_frames=2))
     assert part.times == pytest.approx([0, 1.0])
