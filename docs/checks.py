@@ -166,7 +166,7 @@ CHECKS = (
     Check(
         EQUAL,
         "models/test_adapters.py::test_every_kind_of_lora",
-        ("qwen2_5_vl", "qwen3_vl", "qwen3_5"),
+        ("qwen2_5_vl", "qwen3_vl", "qwen3_5", "qwen3"),
         ("lora",),
     ),
     Check(

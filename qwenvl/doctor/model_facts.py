@@ -37,7 +37,7 @@ def model_facts(backend: Backend, spec: LocalSpec) -> dict[str, Any]:
         "model_type": family.model_type,
         "fine_tune": fine_tune.title if fine_tune else None,
         "known_family": not is_default(family),
-        "coordinates": space_of(family),
+        "coordinates": space_of(family) if family.sees else None,
         "max_pixels": backend.max_pixels,
     }
     return facts | (_loaded_facts(backend, spec) if is_loaded(backend) else {})

@@ -69,10 +69,9 @@ def _model(model: Mapping[str, Any]) -> Iterator[str]:
     yield "Model"
     guess = "" if model["known_family"] else ", not a known family: its coordinates are a guess"
     own = model["fine_tune"] or "a checkpoint of your own"
-    yield (
-        f"  {model['name'] or own}: {model['family']} "
-        f"({model['model_type']}{guess}), coordinates are read as {SPACES[model['coordinates']]}"
-    )
+    space = model["coordinates"]
+    read = f"coordinates are read as {SPACES[space]}" if space else "it reads text only"
+    yield (f"  {model['name'] or own}: {model['family']} ({model['model_type']}{guess}), {read}")
     if "bytes" in model:
         yield (
             f"  {model['layers']} layers of {model['hidden_size']}, "

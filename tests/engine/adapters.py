@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from qwen_vl_suite.qwenvl.checkpoints.files import read_settings
+from qwen_vl_suite.qwenvl.families import family_of
+from qwen_vl_suite.qwenvl.models.loading import model_class
 from safetensors.torch import load_file, save_file
 
 
@@ -20,9 +23,8 @@ def make(
     """Writes an adapter for ``checkpoint`` to ``folder``, and gives peft's model with it on."""
     import peft
     import torch
-    import transformers
 
-    cls = transformers.AutoModelForImageTextToText
+    cls = model_class(checkpoint, family_of(read_settings(checkpoint, "config.json")))
     model = cls.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="sdpa")
     targets = targets if isinstance(targets, str) else list(targets)
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, **options)

@@ -108,6 +108,7 @@ def test_strength_scales_what_is_added(subject: LocalBackend, copy: Path) -> Non
         ),
         ("qwen3_5", {"targets": ("embed_tokens", "lm_head", "in_proj_qkv")}),
         ("qwen3_vl", {"modules_to_save": ["lm_head", "merger"]}),
+        ("qwen3", {"targets": "all-linear"}),
     ],
     ids=str,
 )
