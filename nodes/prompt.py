@@ -249,7 +249,7 @@ def _question(
         Wishes(listed(sockets.words(must)), listed(sockets.words(must_not))),
         sockets.words(triggers),
         ask_again,
-        round(megapixels * 1e6),
+        megapixels,
         folder.name if folder else model.name,
         folder,
         tokenizers,

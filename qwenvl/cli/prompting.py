@@ -105,7 +105,7 @@ def _order(options: argparse.Namespace, target: Target, one: _Wanted, folder: Pa
         Wishes(listed(options.must), listed(options.must_not)),
         options.trigger,
         options.ask_again,
-        round(options.megapixels * 1e6),
+        options.megapixels,
         folder.name,
         folder,
     )

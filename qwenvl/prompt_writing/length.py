@@ -45,7 +45,7 @@ def count(text: str, encoder: str, folders: Mapping[str, Path]) -> Count:
     """The length of ``text`` for an encoder, one of ``ENCODERS``, without the tokens that it puts
     around each text. ``folders``: those of tokenizers, by kind."""
     folder = folders.get(encoder)
-    tokenizer = _tokenizer(folder) if folder else None
+    tokenizer = _tokenizer(folder) if folder and folder.is_dir() else None
     if tokenizer is None:
         return Count(estimate(text), encoder, False)
     return Count(len(tokenizer.encode(text, add_special_tokens=False)), encoder, True)

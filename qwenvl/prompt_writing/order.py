@@ -20,7 +20,7 @@ from ..replies.wording import tag_list, unwrapped
 from ..types import Constraint, ReplyContext, Result, Size, Task
 from . import ratios
 from .length import count
-from .target import SAME, Target, Wording
+from .target import MAX_PIXELS, MIN_PIXELS, SAME, Target, Wording
 from .wishes import Faults, Wishes, quoted, stands_in
 
 MOST_TRIES = 10
@@ -31,11 +31,11 @@ _WORDS_PER_TOKEN = 0.7  # of English, so that a prompt of that many words surely
 class Order:
     """A prompt for ``target`` from ``idea``, its choices drawn already, and the pictures of the
     query. ``triggers`` stand before it as they are. Where a reply goes against ``wishes`` or is too
-    long, it is asked for again, ``ask_again`` times at most. ``pixels``: area of pictures of a
+    long, it is asked for again, ``ask_again`` times at most. ``megapixels``: area of pictures of a
     ratio that the reply names; 0: the target's. ``model``: the writing model's name; ``folder``:
     where its checkpoint lies, where that is here. ``tokenizers``: folders, by kind of encoder.
 
-    Raises ``BadOption`` where there is nothing to write about."""
+    Raises ``BadOption`` where there is nothing to write about, and for numbers out of range."""
 
     target: Target
     idea: str = ""
@@ -43,7 +43,7 @@ class Order:
     wishes: Wishes = field(default_factory=Wishes)
     triggers: str = ""
     ask_again: int = 2
-    pixels: int = 0
+    megapixels: float = 0
     model: str = ""
     folder: Path | None = None
     tokenizers: Mapping[str, Path] = field(default_factory=dict, hash=False)
@@ -58,6 +58,11 @@ class Order:
             )
         if not 0 <= self.ask_again <= MOST_TRIES:
             raise BadOption(f"ask_again is {self.ask_again}; it may be 0 to {MOST_TRIES}.")
+        low, high = MIN_PIXELS / 1e6, MAX_PIXELS / 1e6
+        if self.megapixels != 0 and not low <= self.megapixels <= high:
+            raise BadOption(
+                f"megapixels is {self.megapixels}; it may be 0, or {low:g} to {high:g}."
+            )
 
     @property
     def wording(self) -> Wording:
@@ -143,9 +148,6 @@ class Order:
 
     def _parse(self, text: str, context: ReplyContext) -> Result:
         answer = extract_answer(text)
-        if not answer:
-            still = text.lstrip().startswith("<think>")
-            raise UnreadableReply(STILL_THINKING if still else "The model answered nothing.", text)
         form, data = self.target.reply, {"negative": "", "ratio": "", "ratio_follow": ""}
         if form == "json":
             data |= self._members(answer, text)
@@ -156,6 +158,8 @@ class Order:
             prompt = " ".join(unwrapped(answer).split())
         else:
             prompt = answer
+        if not prompt:
+            raise _nothing(text)
         return Result(prompt, data=data)
 
     def _members(self, answer: str, text: str) -> dict[str, str]:
@@ -168,6 +172,8 @@ class Order:
             if isinstance(prompt, str) and prompt.strip():
                 values = {key: members.get(name) for key, name in keys.items()}
                 return {key: "" if value is None else str(value) for key, value in values.items()}
+        if not answer:
+            raise _nothing(text)
         name = keys["prompt"]
         raise UnreadableReply(
             f"The reply has no {name!r}, where the target {self.target.name!r} expects the prompt. "
@@ -195,9 +201,8 @@ class Order:
             negative = ", ".join(filter(None, [negative, *more]))
         length = count(prompt, target.encoder, self.tokenizers) if target.encoder else None
         ratio, note = _ratio(said, _sizes(query))
-        size = (
-            ratios.size_of(ratio, self.pixels or target.pixels, target.multiple) if ratio else None
-        )
+        pixels = int(self.megapixels * 1e6) or target.pixels
+        size = ratios.size_of(ratio, pixels, target.multiple) if ratio else None
         data = {
             "target": target.name,
             "idea": self.idea,
@@ -263,6 +268,12 @@ class Order:
             "The bundled model knows simple drawn scenes only and cannot write prompts: choose "
             "another one."
         )
+
+
+def _nothing(text: str) -> UnreadableReply:
+    """The error about a reply, ``text``, that holds no prompt."""
+    still = text.lstrip().startswith("<think>")
+    return UnreadableReply(STILL_THINKING if still else "The model answered nothing.", text)
 
 
 def _again(prompt: str, faults: Faults, question: str) -> str:

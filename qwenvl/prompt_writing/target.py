@@ -21,6 +21,8 @@ KEYS = ("prompt", "negative", "ratio", "ratio_follow")
 SAME = "same"
 """The language of a prompt: that of the idea."""
 
+MIN_PIXELS, MAX_PIXELS = 4096, 100_000_000
+
 _MAX_TOP_K = 1_000_000
 _SAMPLING: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 10),
@@ -89,30 +91,34 @@ def read_target(path: Path) -> Target:
     reply = fields.choice("reply", REPLIES, REPLIES[0])
     keys = _keys(fields, reply)
     length, size = fields.mapping("length"), fields.mapping("size")
+    has_limit = length.has("tokens")
     target = Target(
-        path.stem,
-        title,
-        source,
-        text,
-        pictures,
-        reply,
-        keys,
-        fields.text("negative", "") if fields.has("negative") else None,
-        fields.text("language", SAME),
-        fields.flag("thinking"),
-        length.whole("tokens", 1, 100_000, 0) if length.has("tokens") else 0,
-        length.choice("encoder", ENCODERS, "t5") if length.has("tokens") else "",
-        size.whole("pixels", 4096, 100_000_000, 1 << 20),
-        size.whole("multiple", 1, 256, 16),
-        fields.whole("max_new_tokens", 1, 100_000, 1024),
-        fields.whole("max_thinking_tokens", 0, 100_000, 0)
-        if fields.has("max_thinking_tokens")
-        else None,
-        fields.text("made_for", ""),
+        name=path.stem,
+        title=title,
+        source=source,
+        text=text,
+        pictures=pictures,
+        reply=reply,
+        keys=keys,
+        negative=fields.text("negative", "") if fields.has("negative") else None,
+        language=fields.text("language", SAME),
+        thinking=fields.flag("thinking"),
+        max_tokens=length.whole("tokens", 1, 100_000, 0) if has_limit else 0,
+        encoder=length.choice("encoder", ENCODERS, "t5") if has_limit else "",
+        pixels=size.whole("pixels", MIN_PIXELS, MAX_PIXELS, 1 << 20),
+        multiple=size.whole("multiple", 1, 256, 16),
+        max_new_tokens=fields.whole("max_new_tokens", 1, 100_000, 1024),
+        max_thinking_tokens=_thoughts(fields),
+        made_for=fields.text("made_for", ""),
     )
     for part in (length, size, fields):
         part.end()
     return target
+
+
+def _thoughts(fields: Fields) -> int | None:
+    name = "max_thinking_tokens"
+    return fields.whole(name, 0, 100_000, 0) if fields.has(name) else None
 
 
 def _wording(fields: Fields, other: Wording | None = None) -> Wording:

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 from qwen_vl_suite.nodes import host
+from qwen_vl_suite.nodes.model import ModelHandle
+from qwen_vl_suite.qwenvl.checkpoints.library import BUNDLED
 from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
+from qwen_vl_suite.qwenvl.types import LocalSpec
 
 Run = Callable[..., tuple[Any, ...]]
 
@@ -119,3 +122,12 @@ def test_lengths_are_counted_by_the_tokenizers_of_this_comfyui(
     assert counted["tokens_are_estimated"] is not bool(host.text_tokenizers())
     monkeypatch.setattr(host, "text_tokenizers", lambda: {})
     assert json.loads(run_node("QVL_Prompt", **asked)[4][0])["tokens_are_estimated"]
+
+
+def test_a_real_model_answers_an_idea_alone_and_the_bundled_one_is_said_to_be_unable(
+    run_node: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = ModelHandle(LocalSpec(str(BUNDLED), precision="fp32", device="cpu"))
+    asked = {"model": model, "idea": "a cat", "target": "flux2", "ask_again": 0}
+    prompts, *_ = run_node("QVL_Prompt", **asked, max_new_tokens=5)
+    assert prompts[0] and "cannot write prompts" in caplog.text

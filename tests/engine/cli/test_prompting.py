@@ -50,18 +50,12 @@ def test_users_targets(model, capsys, tmp_path):
     assert backend.requests[0].system == "Be brief."
     assert main(["prompt", "--list-targets", *folder]) == 0
     assert "mine  T" in capsys.readouterr().out
+    assert main(["prompt", "cat", "--megapixels", "nan"]) == 2
+    assert "megapixels is nan; it may be 0, or 0.004096 to 100" in capsys.readouterr().err
     assert main(["prompt", "cat", "--target", "mime"]) == 2
     assert "no target 'mime'" in capsys.readouterr().err
     assert main(["prompt", "cat", "--targets-folder", str(tmp_path / "absent")]) == 2
     assert "which is no folder" in capsys.readouterr().err
-
-
-def test_the_bundled_model_is_not_said_to_write_prompts(capsys):
-    """It answers an idea without a picture, though, as any model."""
-    options = ["--target", "flux2", "--ask-again", "0", "--max-new-tokens", "5", "--json"]
-    assert main(["prompt", "a cat", *options]) == 0
-    (row,) = rows(capsys)
-    assert any("cannot write prompts" in note for note in row["notes"])
 
 
 def test_styles_of_users(model, capsys, tmp_path):

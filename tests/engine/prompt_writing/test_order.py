@@ -139,6 +139,19 @@ def test_a_ratio_that_is_none_is_told_and_a_reply_without_prompt_unreadable() ->
         written('{"prompt": "A cat."}', target="qwen_image_2_1")
 
 
+@pytest.mark.parametrize(
+    ("reply", "target", "complaint"),
+    [
+        ('""', "flux2", "answered nothing"),
+        ("", "qwen_image_2_1", "answered nothing"),
+        ("<think>A cat", "flux2", "still thinking"),
+    ],
+)
+def test_a_reply_without_words_is_unreadable(reply: str, target: str, complaint: str) -> None:
+    with pytest.raises(UnreadableReply, match=complaint):
+        written(reply, target=target)
+
+
 def test_a_checkpoint_brings_the_words_that_it_was_trained_on(tmp_path: Path) -> None:
     fields: Any = {"target": "qwen_image_2_1", "model": "qwen-image-2.1-pe-t2i"}
     result, _ = written(enhanced("1:1"), folder=tmp_path, **fields)

@@ -76,7 +76,7 @@ def test_a_broken_file_costs_only_its_own_target(tmp_path: Path) -> None:
         ("- a\n- b", "write names with values"),
         ("!!python/object/apply:os.getcwd []", "no valid YAML"),
         ("title: a: b", "line 1"),
-        ("[" * 1500, "no valid YAML"),
+        ("[" * 600, "no valid YAML"),
     ],
 )
 def test_errors_name_file_field_and_remedy(tmp_path: Path, text: str, complaint: str) -> None:
