@@ -25,13 +25,12 @@ _TOLERANCE = 0.005
 
 
 class FrameReader:
-    """Reads frames of ``video``; quickest for rising times. ``is_damaged``: something could not be
-    decoded. ``end``: when the last frame was found to be, in seconds, once it was reached.
+    """Reads frames of ``video``; quickest for rising times. ``end``: when the last frame was
+    found to be, in seconds, once it was reached.
     ``check`` is called for every packet; what it raises ends the reading."""
 
     def __init__(self, video: OpenVideo, check: Callable[[], None] = lambda: None):
         self._video, self._check = video, check
-        self.is_damaged = False
         self.end: float | None = None
         rate = float(video.stream.average_rate or 0)
         self._tolerance = min(_TOLERANCE, 0.25 / rate) if rate else _TOLERANCE
@@ -94,29 +93,8 @@ class FrameReader:
             self._video.container.seek(position, stream=self._video.stream, backward=True)
         except av.FFmpegError:
             return None  # behind the last keyframe that the file knows of: further back
-        self._frames = self._decoded()
+        self._frames = self._video.decoded(self._video.stream, self._check)
         return next(self._frames, None)
-
-    def _decoded(self) -> Iterator[Any]:
-        """Frames with a pts from here on, without what is damaged."""
-        import av
-
-        stream = self._video.stream
-        packets = self._video.container.demux(stream)
-        is_over = False
-        while not is_over:
-            self._check()
-            frames: list[Any] = []
-            try:
-                packet = next(packets, None)
-                is_over = packet is None  # behind damage, with frames left in the decoder
-                frames = stream.decode(None) if packet is None else packet.decode()
-            except av.EOFError:
-                return
-            except av.FFmpegError as error:
-                self._video.note_damage(error)
-                self.is_damaged = True
-            yield from (frame for frame in frames if frame.pts is not None)
 
 
 def rgb(frame: Any, size: Size, rotation: int = 0) -> Tensor:

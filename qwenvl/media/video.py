@@ -87,7 +87,7 @@ def _frames_at(
             pixels[len(shown)] = rgb(frame, size, video.rotation)
             shown.append(frame.pts)
     seconds = tuple(max(0.0, video.seconds(pts) - start) for pts in shown)
-    notes = _damage(reader, facts, start, max(times)) if reader.is_damaged or reader.end else ()
+    notes = _damage(reader, video, facts, max(times))
     return Video(pixels[: len(shown)].movedim(-1, 1), seconds, notes=notes)
 
 
@@ -102,8 +102,11 @@ def bounded_size(size: Size, max_pixels: int) -> Size:
     return max(1, math.floor(height / shrink)), max(1, math.floor(width / shrink))
 
 
-def _damage(reader: FrameReader, facts: VideoFacts, start: float, wanted: float) -> tuple[str, ...]:
-    """What to say of a video of which not all could be read."""
+def _damage(
+    reader: FrameReader, video: OpenVideo, facts: VideoFacts, wanted: float
+) -> tuple[str, ...]:
+    """What to say of a video of which not all could be read, up to ``wanted`` seconds."""
+    start = video.clip.start
     if reader.end is not None and reader.end < start:
         raise BadVideo(f"The video ends at {reader.end:.3g} s, before the part that was asked for.")
     slack = 0.5 + 2 / facts.rate if facts.rate else 1.0
@@ -112,4 +115,4 @@ def _damage(reader: FrameReader, facts: VideoFacts, start: float, wanted: float)
             f"The video is said to be {facts.duration:.4g} s long, but its pictures end at "
             f"{reader.end - start:.4g} s: the rest is damaged, missing, or sound alone.",
         )
-    return ("Parts of the video are damaged and were left out.",) if reader.is_damaged else ()
+    return ("Parts of the video are damaged and were left out.",) if video.is_damaged else ()

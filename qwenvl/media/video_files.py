@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +76,12 @@ class VideoFacts:
 
 class OpenVideo:
     """An open video file: its ``container`` and its video ``stream``, and ``origin``: the pts of
-    its first frame, in ``time_base`` seconds each. Times of frames are counted from there."""
+    its first frame, in ``time_base`` seconds each. Times of frames are counted from there.
+    ``is_damaged``: something could not be decoded."""
 
     def __init__(self, clip: Clip, container: Any):
         self.clip, self.container = clip, container
+        self.is_damaged = self._lacks_times = False
         self.stream = _video_stream(clip, container)
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
@@ -97,10 +99,6 @@ class OpenVideo:
     def ticks(self, seconds: float) -> int:
         """The pts that is ``seconds`` behind the first frame."""
         return self.origin + int(seconds / self.time_base)
-
-    def note_damage(self, error: Any) -> None:
-        """Logs what could not be decoded, and goes on."""
-        log.debug("%s is damaged: %s", self.clip.title, reason(error))
 
     def facts(self) -> VideoFacts:
         """Of the clip. Raises ``BadVideo`` where it begins behind the end of the file."""
@@ -122,22 +120,36 @@ class OpenVideo:
             codec=self.stream.codec_context.name,
         )
 
-    def _first_frame(self) -> Any:
-        import av
+    def decoded(self, stream: Any, check: Callable[[], None] = lambda: None) -> Iterator[Any]:
+        """Frames of ``stream`` with a time, from where the file was searched to, without what is
+        damaged: then ``is_damaged`` is set. ``check`` is called for every packet."""
+        av = load_av()
+        packets = self.container.demux(stream)
+        is_over = False
+        while not is_over:
+            check()
+            frames: list[Any] = []
+            try:
+                packet = next(packets, None)
+                is_over = packet is None  # behind damage, with frames left in the decoder
+                frames = stream.decode(None) if packet is None else packet.decode()
+            except av.EOFError:
+                return
+            except av.FFmpegError as error:
+                log.debug("%s is damaged: %s", self.clip.title, reason(error))
+                self.is_damaged = True
+            self._lacks_times = self._lacks_times or any(frame.pts is None for frame in frames)
+            yield from (frame for frame in frames if frame.pts is not None)
 
-        try:
-            for packet in self.container.demux(self.stream):
-                for frame in packet.decode():
-                    if frame.pts is not None:
-                        return frame
-                    raise BadVideo(
-                        f"{self.clip.title} has no timestamps, so the times of its frames are "
-                        "unknown. Put it into a container: ffmpeg -i FILE -c copy FILE.mkv"
-                    )
-        except av.FFmpegError as error:
+    def _first_frame(self) -> Any:
+        first = next(self.decoded(self.stream), None)
+        if first is not None:
+            return first
+        if self._lacks_times:
             raise BadVideo(
-                f"{self.clip.title} is damaged from its first frame on: {reason(error)}."
-            ) from error
+                f"{self.clip.title} has no timestamps, so the times of its frames are unknown. Put "
+                "it into a container: ffmpeg -i FILE -c copy FILE.mkv"
+            )
         raise BadVideo(f"{self.clip.title} holds no frame that can be decoded.")
 
     def _duration(self, rate: float) -> float:
@@ -156,7 +168,7 @@ class OpenVideo:
             for packet in self.container.demux(self.stream):
                 last = max(last, packet.pts or last)
         except av.FFmpegError as error:  # the video is as long as what comes before the damage
-            self.note_damage(error)
+            log.debug("%s is damaged: %s", self.clip.title, reason(error))
         return self.seconds(last) + (1 / rate if rate else 0)
 
 
@@ -229,7 +241,11 @@ def _named_duration(metadata: Mapping[str, str]) -> float:
 
 
 def _video_stream(clip: Clip, container: Any) -> Any:
-    covers = [s for s in container.streams.video if s.disposition & s.disposition.attached_pic]
+    covers = [
+        stream
+        for stream in container.streams.video
+        if stream.disposition & type(stream.disposition).attached_pic
+    ]
     streams = [stream for stream in container.streams.video if stream not in covers]
     if not streams:
         kind = "sound only" if container.streams.audio else "no video stream"

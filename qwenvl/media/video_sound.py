@@ -39,7 +39,7 @@ def sound_blocks(
     position, length = 0, round((end - start) * rate)  # in samples of the clip
     if zero > 0:
         video.container.seek(int(zero * av.time_base), backward=True)
-    for frame in _decoded(video, stream, check):
+    for frame in video.decoded(stream, check):
         begins = round((frame.time - zero) * rate)
         if begins >= length:
             break
@@ -54,22 +54,3 @@ def sound_blocks(
             if block.size:
                 position += block.shape[1]
                 yield block
-
-
-def _decoded(video: OpenVideo, stream: Any, check: Callable[[], None]) -> Iterator[Any]:
-    """Frames of sound with a time, without what is damaged."""
-    av = load_av()
-    packets = video.container.demux(stream)
-    is_over = False
-    while not is_over:
-        check()
-        frames: list[Any] = []
-        try:
-            packet = next(packets, None)
-            is_over = packet is None
-            frames = [] if packet is None else packet.decode()
-        except av.EOFError:
-            return
-        except av.FFmpegError as error:
-            video.note_damage(error)
-        yield from (frame for frame in frames if frame.pts is not None)

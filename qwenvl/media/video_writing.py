@@ -17,6 +17,7 @@ _VIDEO_CODECS = ("libx264", "libopenh264", "mpeg4")
 """Encoders for MP4, best first: not every build of FFmpeg has them all."""
 
 _SOUND_CODEC = "aac"
+_SOUND_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _TIME_BASE = Fraction(1, 90_000)  # fine enough for every frame rate
 
 
@@ -57,9 +58,19 @@ def _write(container: Any, part: Clip, check: Callable[[], None]) -> None:
     with opened(part) as video:
         for packet in _encoded_frames(output, video, part, check):
             while sound and sound[0].pts * sound[0].time_base <= packet.dts * packet.time_base:
-                container.mux(sound.popleft())
-            container.mux(packet)
-    container.mux(list(sound))
+                _mux(container, sound.popleft())
+            _mux(container, packet)
+    for packet in sound:
+        _mux(container, packet)
+
+
+def _mux(container: Any, packet: Any) -> None:
+    """Writes a packet. Raises ``Unavailable`` where the file cannot be written: the errors of
+    reading are others."""
+    try:
+        container.mux(packet)
+    except OSError as error:
+        raise Unavailable(f"The clip cannot be written: {reason(error)}.") from error
 
 
 def _encoded_frames(
@@ -88,7 +99,8 @@ def _encoded_sound(container: Any, part: Clip, check: Callable[[], None]) -> lis
     with opened(part) as video:
         source = video.container.streams.audio[0]
         layout = "mono" if source.channels == 1 else "stereo"
-        output = container.add_stream(_SOUND_CODEC, rate=min(source.rate, 48_000), layout=layout)
+        rate = source.rate if source.rate in _SOUND_RATES else 48_000
+        output = container.add_stream(_SOUND_CODEC, rate=rate, layout=layout)
         end = part.start + video.facts().duration
         position = 0
         for block in sound_blocks(video, part.start, end, check):
