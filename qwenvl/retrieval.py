@@ -79,7 +79,8 @@ def as_retrieval(
     are not known, or that reads text only."""
     found = _known(family, checkpoint, classes)
     kinds = {kind for module, kind in _MODULES.items() if module in modules}
-    kinds |= {kind for name, kind in _TEXT_ONLY.items() if _is_named(checkpoint, (name,))}
+    if not family.sees:
+        kinds |= {kind for name, kind in _TEXT_ONLY.items() if _is_named(checkpoint, (name,))}
     if found is None and any(name.endswith(_CLASSIFIER) for name in classes):
         kinds.add("reranker")
         rows = []

@@ -55,11 +55,11 @@ def with_yarn(config: Mapping[str, Any], family: Family, factor: float) -> Mappi
         )
     text = {**config, **(config.get("text_config") or {})}
     rope = _rope(text)
-    if _type(rope) == "yarn":
-        trained = rope.get("original_max_position_embeddings") or trained
+    before = rope.get("original_max_position_embeddings")
+    if _type(rope) == "yarn" and isinstance(before, int):
+        trained = before
     stretched, own = int(factor * trained), context_length(config)
-    is_scaled = _type(rope) in _SCALED
-    if own is not None and own > stretched and not is_scaled:
+    if own is not None and own > stretched and _type(rope) not in _SCALED:
         raise BadOption(
             f"yarn is {factor:g}, which stretches {trained} tokens to {stretched}: fewer than the "
             f"{own} of this checkpoint's own context. Leave it at 1."

@@ -25,7 +25,9 @@ def choose(choices: str, prompt: str = "", system: str = "") -> Task:
     """
     named = split_choices(choices)
     constraint = from_choices(named)  # refuses none at all
-    question = f"{prompt.strip() or _QUESTION}\nAnswer with one of: {', '.join(named)}."
+    are_lines = any("," in choice for choice in named)
+    listed = "\n".join(("", *named)) if are_lines else f" {', '.join(named)}."
+    question = f"{prompt.strip() or _QUESTION}\nAnswer with one of:{listed}"
     parse = partial(_read, choices=tuple(named))
     return Task("choose", question, parse, system=system, greedy=True, constraint=constraint)
 

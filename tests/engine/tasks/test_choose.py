@@ -40,6 +40,11 @@ def test_any_other_answer_is_unreadable(reply: str) -> None:
         run.answer(ScriptedBackend(reply), choose("yes, no"), [SHOWN])
 
 
+def test_choices_with_commas_are_told_line_by_line() -> None:
+    task = choose("a cat, lying\na cat, sitting", "What is it?")
+    assert task.prompt == "What is it?\nAnswer with one of:\na cat, lying\na cat, sitting"
+
+
 def test_there_must_be_a_choice() -> None:
     with pytest.raises(BadOption, match="Name at least one choice"):
         choose(" , ")
