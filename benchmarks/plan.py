@@ -105,6 +105,18 @@ def _questions() -> Iterator[Benchmark]:
                 name, wanted, small(kind), side=1024
             ),
         )
+    for key, kind, title in (
+        ("next-turn", "qwen3_vl", "Qwen3-VL"),
+        ("next-turn-linear", "qwen3_5", "Qwen3.5"),
+    ):
+        yield Benchmark(
+            key,
+            f"turn 8 of a conversation about a 1024×1024 picture, first token, {title}",
+            5,
+            lambda name, wanted, kind=kind: speed.next_turn(
+                name, wanted, small(kind), side=1024, turns=8
+            ),
+        )
     for key, together, how in (
         ("three-tasks", False, "node after node"),
         ("three-tasks-at-once", True, "asked at once"),

@@ -172,6 +172,48 @@ def second_question(name: str, wanted: float | None, model: Model, side: int) ->
     )
 
 
+def next_turn(name: str, wanted: float | None, model: Model, side: int, turns: int) -> Figure:
+    """The first token of a conversation's last turn, of which the prefix cache has all before it.
+    Each repeat asks another last question, so that none finds its own in the cache."""
+    from qwen_vl_suite.qwenvl.chat import Ask, Attachment, Conversation, ask_all
+    from qwen_vl_suite.qwenvl.inference.prefix_cache import PrefixCache
+    from qwen_vl_suite.qwenvl.types import Image
+
+    backend, conversation = model.backend, Conversation("Be brief.")
+    backend.prefix_cache = held = PrefixCache()
+
+    def reply(text: str, shown: Any = (), tokens: int = 1) -> Any:
+        greedy = {"temperature": 0.0, "presence_penalty": 0.0, "repetition_penalty": 1.0}
+        ask = Ask(conversation, text, shown, {**greedy, "max_new_tokens": tokens})
+        return ask_all(backend, [ask])[0]
+
+    shown = (Attachment(Image(picture(side, 0))),)
+    for turn in range(1, turns):
+        conversation = reply(f"Question {turn}: what is it?", shown, 16).conversation
+        shown = ()
+    asked = {"with": 0, "without": 0}
+
+    def last(cache: PrefixCache, which: str, tokens: int = 1) -> list[list[int]]:
+        asked[which] += 1
+        backend.prefix_cache = cache
+        response = reply(f"Question {turns}: what of number {asked[which]}?", (), tokens).response
+        assert (response.usage.reused_tokens > 0) == (which == "with")
+        return [list(response.ids)]
+
+    first = last(held, "with", 16), last(PrefixCache(), "without", 16)
+    assert first[0] == first[1], f"{name}: {first[0]!r} is not {first[1]!r}"
+    found = compare(
+        name,
+        lambda: last(held, "with"),
+        lambda: last(PrefixCache(), "without"),
+        wanted=wanted,
+        repeats=3,
+        note="against reading the conversation anew",
+    )
+    backend.prefix_cache = PrefixCache()
+    return found
+
+
 def three_tasks(
     name: str, wanted: float | None, model: Model, side: int, tokens: int, together: bool
 ) -> Figure:
