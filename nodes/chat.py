@@ -8,9 +8,22 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl.chat import Ask, Attachment, Conversation, Reference, digest, dumps, loads
+from ..qwenvl.chat import (
+    Ask,
+    Attachment,
+    Conversation,
+    Kind,
+    Media,
+    Reference,
+    digest,
+    dumps,
+    loads,
+)
 from ..qwenvl.errors import BadImage, BadOption
+from ..qwenvl.media import audio as media_audio
 from ..qwenvl.media import images as media_images
+from ..qwenvl.media import video as media_video
+from ..qwenvl.media.video_files import Clip
 from ..qwenvl.types import THINKING_TOKENS, Image
 from . import host, lists, panels, sockets
 from .describe import SAMPLING, THINKING, sampling_of
@@ -268,8 +281,13 @@ def _conversation(history: Any, text: str) -> Conversation:
     return history
 
 
-def _opened(reference: Reference) -> Image:
-    return Image(media_images.read(host.known_file(reference.folder, reference.path)))
+def _opened(kind: Kind, reference: Reference) -> Media:
+    path = host.known_file(reference.folder, reference.path)
+    if kind == "image":
+        return Image(media_images.read(path))
+    if kind == "video":
+        return media_video.read(Clip(path), check=host.check_interrupt)
+    return media_audio.read(path)
 
 
 def _attachments(images: Any) -> tuple[tuple[Attachment, ...], BadImage | None]:

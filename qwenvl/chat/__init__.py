@@ -1,13 +1,15 @@
 """Conversations: values that go on turn by turn, how they are asked, and their form as JSON."""
 
 from .asking import Ask, Reply, ask_all
-from .conversation import Attachment, Conversation, Reference, Turn, digest
-from .history import dumps, loads
+from .conversation import Attachment, Conversation, Media, Reference, Turn, digest
+from .history import Kind, dumps, loads
 
 __all__ = [
     "Ask",
     "Attachment",
     "Conversation",
+    "Kind",
+    "Media",
     "Reference",
     "Reply",
     "Turn",

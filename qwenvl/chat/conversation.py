@@ -101,10 +101,20 @@ def _answer(turn: Turn, backend: Backend) -> Part:
     return Generated(turn.ids, turn.thought_ids if is_known else ())
 
 
-def digest(image: Image) -> str:
-    """Of all pixels: equal for equal pictures only."""
-    # Channels last, as ``media`` lays pictures out: then nothing is copied.
-    pixels = image.pixels.movedim(0, -1).contiguous().cpu()
-    found = hashlib.blake2b(repr(tuple(pixels.shape)).encode(), digest_size=16)
-    found.update(pixels.view(-1).numpy().data)
+def digest(part: Media) -> str:
+    """Of all pixels, frames and their times, or samples: equal for equal ones only."""
+    found = hashlib.blake2b(digest_size=16)
+    if isinstance(part, Image):
+        tensors, facts = [part.pixels], ""
+    elif isinstance(part, Video):
+        # Frame by frame: a copy of them all would double what a long video takes.
+        tensors, facts = list(part.frames), repr(part.times)
+    else:
+        tensors, facts = [part.samples], repr(part.rate)
+    for tensor in tensors:
+        # Channels last, as ``media`` lays pictures out: then nothing is copied.
+        plain = (tensor.movedim(0, -1) if tensor.ndim > 2 else tensor).contiguous().cpu()
+        found.update(repr(tuple(plain.shape)).encode())
+        found.update(plain.view(-1).numpy().data)
+    found.update(facts.encode())
     return found.hexdigest()

@@ -1,4 +1,4 @@
-"""History: a conversation as JSON text, with its pictures by reference.
+"""History: a conversation as JSON text, with its pictures, videos and sounds by reference.
 
 ::
 
@@ -15,34 +15,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import BadOption
 from ..types import Image
 from ..unicode import well_formed
-from .conversation import Attachment, Conversation, Reference, Turn, digest
+from .conversation import Attachment, Conversation, Media, Reference, Turn, digest
 
 VERSION = 1
 MAX_CHARACTERS = 50_000_000
 """Of a history; a context of a million tokens takes a fifth of it."""
 
-Open = Callable[[Reference], Image]
-"""Reads a picture. Raises ``BadOption`` for a place where none may be read, ``BadImage`` for a file
-that is none."""
+Kind = Literal["image", "video", "audio"]
+
+Open = Callable[[Kind, Reference], Media]
+"""Reads a picture, a video or a sound. Raises ``BadOption`` for a place where none may be read,
+``BadImage`` for a file that is none."""
+
+_NAMES: dict[Kind, str] = {"image": "picture", "video": "video", "audio": "sound"}
 
 
 def dumps(conversation: Conversation) -> str:
-    """The conversation as JSON. Videos, sounds, and pictures without a reference, are told of but
-    not kept: ``loads`` says that they are missing."""
+    """The conversation as JSON. What has no reference is told of but not kept: ``loads`` says that
+    it is missing."""
     turns = [_turn_values(turn) for turn in conversation.turns]
     values = {"qwen_vl_chat": VERSION, "system": conversation.system, "turns": turns}
     return json.dumps(values, ensure_ascii=False)
 
 
-def loads(text: str, open_picture: Open) -> Conversation:
-    """The conversation in ``text``. Raises ``BadOption`` for what is no history and for a picture
-    that is missing, has changed or may not be read, naming its turn; and what ``open_picture``
-    raises for a file that is no picture."""
+def loads(text: str, open_media: Open) -> Conversation:
+    """The conversation in ``text``. Raises ``BadOption`` for what is no history and for a picture,
+    video or sound that is missing, has changed or may not be read, naming its turn; and what
+    ``open_media`` raises for a file that is none."""
     if len(text) > MAX_CHARACTERS:
         raise BadOption(f"The history is longer than {MAX_CHARACTERS:,} characters.")
     try:
@@ -59,9 +63,7 @@ def loads(text: str, open_picture: Open) -> Conversation:
             f"The history has the version {values['qwen_vl_chat']!r}, which this release does not "
             f"know; it reads {VERSION}."
         )
-    turns = tuple(
-        _turn(turn, number, open_picture) for number, turn in enumerate(values["turns"], 1)
-    )
+    turns = tuple(_turn(turn, number, open_media) for number, turn in enumerate(values["turns"], 1))
     return Conversation(_text(values, "system", "the history"), turns)
 
 
@@ -80,13 +82,14 @@ def _media_values(shown: Attachment) -> dict[str, Any]:
     if shown.reference:
         folder = {"folder": shown.reference.folder} if shown.reference.folder else {}
         values |= {**folder, "path": shown.reference.path}
+    values["digest"] = digest(shown.part)
     if isinstance(shown.part, Image):
         height, width = shown.part.pixels.shape[-2:]
-        values |= {"digest": digest(shown.part), "width": width, "height": height}
+        values |= {"width": width, "height": height}
     return values
 
 
-def _turn(values: Any, number: int, open_picture: Open) -> Turn:
+def _turn(values: Any, number: int, open_media: Open) -> Turn:
     where = f"turn {number} of the history"
     if not isinstance(values, Mapping):
         raise BadOption(f"Turn {number} of the history is no object with text and answer.")
@@ -95,7 +98,7 @@ def _turn(values: Any, number: int, open_picture: Open) -> Turn:
         raise BadOption(f"The media of {where} are no list.")
     return Turn(
         _text(values, "text", where),
-        tuple(_attachment(shown, where, open_picture) for shown in media),
+        tuple(_attachment(shown, where, open_media) for shown in media),
         _text(values, "answer", where),
         _ids(values, "ids", where),
         _text(values, "thinking", where),
@@ -103,28 +106,28 @@ def _turn(values: Any, number: int, open_picture: Open) -> Turn:
     )
 
 
-def _attachment(values: Any, where: str, open_picture: Open) -> Attachment:
+def _attachment(values: Any, where: str, open_media: Open) -> Attachment:
     kind = values.get("type") if isinstance(values, Mapping) else values
-    if kind != "image":
+    if kind not in _NAMES:
         raise BadOption(
-            f"The media of {where} hold {str(kind)[:80]!r}; from a history only pictures can be "
-            "read again. Go on by the history output itself, which holds videos and sounds."
+            f"The media of {where} hold {str(kind)[:80]!r}; the type of each is one of "
+            f"{', '.join(_NAMES)}."
         )
-    path = _text(values, "path", where)
+    path, name = _text(values, "path", where), _NAMES[kind]
     if not path:
         raise BadOption(
-            f"A picture of {where} was not kept: turn save_pictures on where the history is made, "
-            "or go on by the history output itself."
+            f"A {name} of {where} was not kept. Turn save_pictures on where the history is made, "
+            "which keeps pictures; or go on by the history output itself, which holds all."
         )
     reference = Reference(path, _text(values, "folder", where))
-    image = open_picture(reference)
+    part = open_media(kind, reference)
     wanted = _text(values, "digest", where)
-    if wanted and wanted != digest(image):
+    if wanted and wanted != digest(part):
         raise BadOption(
-            f"The picture {path!r} of {where} is another one now. Put the old file back, or take "
+            f"The {name} {path!r} of {where} is another one now. Put the old file back, or take "
             "its digest out of the history to go on with the new one."
         )
-    return Attachment(image, reference)
+    return Attachment(part, reference)
 
 
 def _text(values: Mapping[str, Any], name: str, where: str) -> str:

@@ -19,10 +19,14 @@ from .output import print_json, print_message, print_piece
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
-    from ..chat import Ask, Attachment, Conversation, Reference, Reply
+    from ..chat import Ask, Attachment, Conversation, Kind, Media, Reference, Reply
 
-IMAGE, QUIT = "/image", "/quit"
-"""What a line on stdin can be besides a message."""
+SHOW = {"/image": "image", "/video": "video", "/sound": "sound"}
+QUIT = "/quit"
+"""What a line on stdin can begin with, or be, besides a message."""
+
+Shown = tuple[str, str]
+"""What is shown: its kind, and the file."""
 
 _OF_A_TURN = (BadImage, BadOption, NumericalError, OutOfMemory)  # the next one may do better
 
@@ -66,31 +70,33 @@ def chat(options: argparse.Namespace) -> int:
     return SOME_FAILED if answered else NOTHING_DONE
 
 
-def _given(said: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """The turns of the options: each with the pictures that were named before it."""
-    turns: list[tuple[str, list[str]]] = []
-    images: list[str] = []
+def _given(said: Sequence[Shown]) -> list[tuple[str, list[Shown]]]:
+    """The turns of the options: each with what was to be shown before it."""
+    turns: list[tuple[str, list[Shown]]] = []
+    shown: list[Shown] = []
     for kind, value in said:
         if kind == "turn":
-            turns.append((value, images))
-            images = []
+            turns.append((value, shown))
+            shown = []
         else:
-            images.append(value)
-    if images:
+            shown.append((kind, value))
+    if shown:
+        kind, path = shown[-1]
         raise BadOption(
-            f"No --turn follows --image {images[-1]}: pictures are shown with the turn behind them."
+            f"No --turn follows --{kind} {path}: what is shown goes with the turn behind it."
         )
     return turns
 
 
-def _typed() -> Iterator[tuple[str, list[str]]]:
-    """The turns that lines on stdin make: pictures go with the message behind them."""
+def _typed() -> Iterator[tuple[str, list[Shown]]]:
+    """The turns that lines on stdin make: what is shown goes with the message behind it."""
     if sys.stdin is None:
         raise BadOption("stdin is closed; messages are read from there unless --turn gives them.")
     at_keyboard = sys.stdin.isatty()
     if at_keyboard:
-        print_message(f"{IMAGE} FILE shows a picture with the next message; {QUIT} ends.")
-    images: list[str] = []
+        how = ", ".join(f"{word} FILE" for word in SHOW)
+        print_message(f"{how}: shown with the next message. {QUIT} ends.")
+    shown: list[Shown] = []
     while True:
         if at_keyboard:
             print("> ", end="", file=sys.stderr, flush=True)
@@ -98,11 +104,11 @@ def _typed() -> Iterator[tuple[str, list[str]]]:
         word, _, rest = line.strip().partition(" ")
         if not line or word == QUIT:
             return
-        if word == IMAGE:
-            images.append(rest.strip())
+        if word in SHOW:
+            shown.append((SHOW[word], rest.strip()))
         elif line.strip():
-            yield line.strip(), images
-            images = []
+            yield line.strip(), shown
+            shown = []
 
 
 def _ask(
@@ -110,7 +116,7 @@ def _ask(
     backend: Backend,
     conversation: Conversation,
     words: str,
-    paths: Sequence[str],
+    paths: Sequence[Shown],
 ) -> Reply:
     from ..chat import Ask, ask_all
 
@@ -137,12 +143,12 @@ def _ask(
     return reply
 
 
-def _print_row(ask: Ask, paths: Sequence[str], reply: Reply) -> None:
+def _print_row(ask: Ask, paths: Sequence[Shown], reply: Reply) -> None:
     response, usage = reply.response, reply.response.usage
     print_json(
         {
             "turn": len(ask.conversation.turns) + 1,
-            "images": [well_formed(path) for path in paths],
+            **_files(paths),
             "text": response.text,
             "thinking": response.thinking,
             "finish_reason": response.finish_reason,
@@ -158,14 +164,21 @@ def _print_row(ask: Ask, paths: Sequence[str], reply: Reply) -> None:
 def _show_failure(
     options: argparse.Namespace,
     conversation: Conversation,
-    paths: Sequence[str],
+    paths: Sequence[Shown],
     error: QwenVLError,
 ) -> None:
     print_message(f"error: {error}")
     if options.json:
-        images = [well_formed(path) for path in paths]
-        row = {"turn": len(conversation.turns) + 1, "images": images}
+        row = {"turn": len(conversation.turns) + 1, **_files(paths)}
         print_json({**row, "text": "", "error": str(error)})
+
+
+def _files(shown: Sequence[Shown]) -> dict[str, list[str]]:
+    """The files of a turn, by kind; ``images`` always."""
+    found: dict[str, list[str]] = {"images": []}
+    for kind, path in shown:
+        found.setdefault(f"{kind}s", []).append(well_formed(path))
+    return found
 
 
 class _Printer(Observer):
@@ -197,25 +210,40 @@ class _Printer(Observer):
         self._printed = answer
 
 
-def _shown(path: str) -> Attachment:
+def _shown(shown: Shown) -> Attachment:
     from ..chat import Attachment, Reference
-    from ..media import images
 
-    return Attachment(Image(images.read(path)), Reference(str(Path(path).absolute())))
+    kind, path = shown
+    return Attachment(_opened(kind, Path(path)), Reference(str(Path(path).absolute())))
+
+
+def _opened(kind: str, path: Path) -> Media:
+    """Of a video two frames a second, as Qwen's own tools take them."""
+    if kind == "image":
+        from ..media import images
+
+        return Image(images.read(path))
+    if kind == "video":
+        from ..media import video
+        from ..media.video_files import Clip
+
+        return video.read(Clip(path))
+    from ..media import audio
+
+    return audio.read(path)
 
 
 def _read(file: str) -> Conversation:
-    """The conversation in a file; paths of pictures are taken from the folder that it lies in."""
+    """The conversation in a file; paths in it are taken from the folder that it lies in."""
     from ..chat import loads
-    from ..media import images
 
-    def opened(reference: Reference) -> Image:
+    def opened(kind: Kind, reference: Reference) -> Media:
         if reference.folder:
             raise BadOption(
-                f"The picture {reference.path!r} lies in ComfyUI's folder {reference.folder!r}, "
+                f"The file {reference.path!r} lies in ComfyUI's folder {reference.folder!r}, "
                 "which is not known here. Put its own path into the history, without a folder."
             )
-        return Image(images.read(Path(file).absolute().parent / reference.path))
+        return _opened(kind, Path(file).absolute().parent / reference.path)
 
     try:
         text = Path(file).read_text(encoding="utf-8-sig")

@@ -318,10 +318,13 @@ def _add_chat(subparsers: Any) -> None:
         "--turn", action=chatting.Say, metavar="WORDS",
         help="what to say; may repeat, a turn each. Without one, each line on stdin is a turn",
     )  # fmt: skip
-    chat.add_argument(
-        "--image", action=chatting.Say, metavar="FILE",
-        help="a picture for the --turn behind it; may repeat, all of a turn are seen together",
-    )  # fmt: skip
+    for kind, what in (
+        ("image", "a picture"), ("video", "a video"), ("sound", "a sound, for an Omni model"),
+    ):  # fmt: skip
+        chat.add_argument(
+            f"--{kind}", action=chatting.Say, metavar="FILE",
+            help=f"{what}, for the --turn behind it; may repeat: all of a turn go together",
+        )  # fmt: skip
     chat.add_argument("--history", metavar="FILE", help="go on with a conversation that was saved")
     chat.add_argument(
         "--save", metavar="FILE",

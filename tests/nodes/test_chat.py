@@ -116,7 +116,7 @@ def test_a_history_as_json_holds_its_pictures_by_reference(
     given = {"model": model, "message": "What?", "images": images}
     *_, (unsaved,) = run_node("QVL_Chat", **given)
     assert not list((folders / "output").iterdir())
-    with pytest.raises(BadOption, match="turn save_pictures on"):
+    with pytest.raises(BadOption, match="Turn save_pictures on"):
         run_node("QVL_Chat", model=model, message="Sure?", history_json=unsaved)
     *_, (text,) = run_node("QVL_Chat", **given, save_pictures=True)
     files = sorted((folders / "output" / "qwen_vl_chat").iterdir())

@@ -189,7 +189,7 @@ def test_token_ids_of_a_history_are_not_trusted(backend: Any) -> None:
     assert said(subject, asked).response.text
 
 
-def _nothing(reference: Any) -> Image:
+def _nothing(kind: str, reference: Any) -> Image:
     raise AssertionError(reference)
 
 

@@ -11,6 +11,7 @@ import torch
 from qwen_vl_suite.qwenvl.chat import (
     Attachment,
     Conversation,
+    Media,
     Reference,
     Turn,
     digest,
@@ -18,16 +19,18 @@ from qwen_vl_suite.qwenvl.chat import (
     loads,
 )
 from qwen_vl_suite.qwenvl.errors import BadOption
-from qwen_vl_suite.qwenvl.types import Audio, Image
+from qwen_vl_suite.qwenvl.types import Audio, Image, Video
 
 RED = Image(torch.zeros(3, 4, 6, dtype=torch.uint8))
+HUM = Audio(torch.zeros(1, 8), 8)
+CLIP = Video(torch.zeros(2, 3, 4, 6, dtype=torch.uint8), (0.0, 0.5))
 PLACE = Reference("qwen_vl_chat/red.png", "output")
 TURN = Turn("What?", (Attachment(RED, PLACE),), "A 猫.", (5, 7), "hm", (9,))
 
 
-def opened(reference: Reference) -> Image:
+def opened(kind: str, reference: Reference) -> Media:
     assert reference == PLACE
-    return RED
+    return {"image": RED, "audio": HUM, "video": CLIP}[kind]
 
 
 def test_a_conversation_comes_back_as_it_was() -> None:
@@ -62,6 +65,8 @@ def test_pictures_are_told_apart_by_all_their_pixels() -> None:
     other[2, 3, 5] = 1
     assert digest(RED) != digest(Image(other))
     assert digest(RED) != digest(Image(RED.pixels.reshape(3, 6, 4)))
+    later = dataclasses.replace(CLIP, times=(0.0, 0.6))
+    assert len({digest(CLIP), digest(later), digest(HUM), digest(Audio(HUM.samples, 9))}) == 4
 
 
 def changed(**more: Any) -> str:
@@ -82,8 +87,10 @@ BAD = {
     "truth as an id": (changed(ids=[True]), "no list of whole numbers"),
     "media that are none": (changed(media={"type": "image"}), "are no list"),
     "another picture": (changed(media=[{**IMAGE, "digest": "0"}]), "is another one now"),
-    "a picture that was not kept": (changed(media=[{"type": "image"}]), "turn save_pictures on"),
-    "a sound": (changed(media=[{"type": "audio"}]), "only pictures can be read again"),
+    "a picture that was not kept": (changed(media=[{"type": "image"}]), "Turn save_pictures on"),
+    "a sound that was not kept": (changed(media=[{"type": "audio"}]), "A sound of turn 1"),
+    "another sound": (changed(media=[{**IMAGE, "type": "audio"}]), "The sound .* is another one"),
+    "a smell": (changed(media=[{"type": "smell"}]), "'smell'; the type of each is one of image"),
     "a path that is none": (changed(media=[{**IMAGE, "path": 3}]), "path of turn 1"),
 }
 
@@ -95,8 +102,10 @@ def test_what_is_no_history_is_an_error_in_words(text: str, words: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_what_cannot_be_kept_is_said_when_it_is_read() -> None:
-    sound = Attachment(Audio(torch.zeros(1, 8), 8))
-    text = dumps(Conversation("", (Turn("What do you hear?", (sound,), "A dog."),)))
-    with pytest.raises(BadOption, match="'audio'"):
+def test_videos_and_sounds_come_back_too() -> None:
+    shown = (Attachment(HUM, PLACE), Attachment(CLIP, PLACE))
+    (turn,) = loads(dumps(Conversation("", (Turn("What?", shown, "A dog."),))), opened).turns
+    assert [one.part for one in turn.attachments] == [HUM, CLIP]
+    text = dumps(Conversation("", (Turn("What do you hear?", (Attachment(HUM),), "A dog."),)))
+    with pytest.raises(BadOption, match="A sound of turn 1 of the history was not kept"):
         loads(text, opened)

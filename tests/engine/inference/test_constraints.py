@@ -19,6 +19,7 @@ import torch
 from asking import Always, Never, ask, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupting import Interrupt, InterruptAt
 from qwen_vl_suite.qwenvl import constraints, run
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import BadOption, Unavailable
@@ -66,6 +67,30 @@ def test_json_is_valid_by_its_schema(
         assert list(value) == ["kind", "count", "name"]
         assert value["kind"] in ("cat", "dog") and 0 <= value["count"] <= 99
         assert len(value["name"]) <= 6 and response.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("lagging", [False, True])
+def test_an_interrupt_of_a_held_answer_leaves_nothing_behind(
+    request: pytest.FixtureRequest, backend: Callable[..., LocalBackend], lagging: bool
+) -> None:
+    """Forms are kept from call to call: the next answer begins at the beginning of its own."""
+    if lagging:
+        request.getfixturevalue("cuda_policy")
+    subject, schema = backend("qwen3_vl"), constraints.from_schema(SCHEMA)
+    asked = [held(schema), ask("What is it?", picture(64, 64)), held(YES_NO)]
+    expected = subject.generate(asked)
+    begun: set[int] = set()
+
+    class Watched(InterruptAt):
+        def token(self, index: int, text: str) -> None:
+            begun.add(index)
+
+    for checks in (12, 20, 28):
+        begun.clear()
+        with pytest.raises(Interrupt):
+            subject.generate(asked, Watched(checks))
+        assert 0 in begun, "in the midst of the held answer"
+        assert subject.generate(asked) == expected
 
 
 def test_each_row_of_a_batch_has_its_own_form_or_none(
