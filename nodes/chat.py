@@ -19,32 +19,30 @@ from ..qwenvl.chat import (
     dumps,
     loads,
 )
-from ..qwenvl.errors import BadImage, BadOption
+from ..qwenvl.errors import BadAudio, BadImage, BadOption, BadVideo, QwenVLError
 from ..qwenvl.media import audio as media_audio
 from ..qwenvl.media import images as media_images
-from ..qwenvl.media import video as media_video
 from ..qwenvl.media.video_files import Clip
 from ..qwenvl.types import THINKING_TOKENS, Image
-from . import host, lists, panels, sockets
+from ..qwenvl.watching import FileFootage
+from ..qwenvl.watching.viewing import read_whole
+from . import footages, host, lists, panels, sockets
 from .describe import SAMPLING, THINKING, sampling_of
 from .model import ChatTurn, ModelHandle, chat_all
 
 Conversations = io.Custom("QVL_CHAT")
-MOST_IMAGES = 32
-"""Sockets for pictures; each takes a batch."""
+MOST = 32
+"""Sockets of a kind; each for pictures takes a batch."""
 
 
-def _images() -> Any:
-    """One socket more than are connected, where this ComfyUI can do that; else one for a batch."""
-    tooltip = (
-        "Pictures of this turn, if any; the model sees all of them before the message, in this "
-        "order, a batch picture by picture. Those of earlier turns it has seen already."
-    )
+def _growing(kind: type[Any], name: str, what: str, one: str) -> Any:
+    """Sockets for what is shown, one more than are connected, where this ComfyUI can do that; else
+    a single one. ``what`` is in each, ``one`` of each is."""
     if not hasattr(io, "Autogrow"):
-        return io.Image.Input("images", optional=True, tooltip=tooltip)
-    one = io.Image.Input("image", optional=True, tooltip="A picture, or a batch: all are shown.")
-    template = io.Autogrow.TemplatePrefix(one, prefix="image_", min=0, max=MOST_IMAGES)
-    return io.Autogrow.Input("images", template=template, optional=True, tooltip=tooltip)
+        return kind.Input(name, optional=True, tooltip=what)
+    socket = kind.Input(name[:-1], optional=True, tooltip=one)
+    template = io.Autogrow.TemplatePrefix(socket, prefix=f"{name[:-1]}_", min=0, max=MOST)
+    return io.Autogrow.Input(name, template=template, optional=True, tooltip=what)
 
 
 class Chat(io.ComfyNode):
@@ -74,7 +72,28 @@ class Chat(io.ComfyNode):
                     tooltip="The conversation until now, from another Chat node. Not connected: "
                     "a new one begins.",
                 ),
-                _images(),
+                _growing(
+                    io.Image,
+                    "images",
+                    "Pictures of this turn, if any; the model sees all of them before the message, "
+                    "in this order, a batch picture by picture. Those of earlier turns it has seen "
+                    "already.",
+                    "A picture, or a batch: all are shown.",
+                ),
+                _growing(
+                    io.Video,
+                    "videos",
+                    "Videos of this turn, if any, shown behind its pictures: two frames a second, "
+                    "at their true times, without their sound.",
+                    "A video.",
+                ),
+                _growing(
+                    io.Audio,
+                    "sounds",
+                    "Sounds of this turn, if any, heard behind its pictures and videos. Only for "
+                    "Omni models.",
+                    "A sound, or a batch: all are heard.",
+                ),
                 io.Int.Input(
                     "max_new_tokens",
                     default=1024,
@@ -186,6 +205,8 @@ class Chat(io.ComfyNode):
         message: list[str],
         history: Any = None,
         images: Any = None,
+        videos: Any = None,
+        sounds: Any = None,
         max_new_tokens: list[int],
         sampling: dict[str, list[Any]] | None = None,  # ComfyUI leaves out what is no choice
         seed: list[int],
@@ -204,6 +225,8 @@ class Chat(io.ComfyNode):
             message,
             history,
             images,
+            videos,
+            sounds,
             max_new_tokens,
             sampling,
             seed,
@@ -235,6 +258,8 @@ def _turn(
     message: str,
     history: Any,
     images: Any,
+    videos: Any,
+    sounds: Any,
     max_new_tokens: int,
     sampling: dict[str, Any] | None,
     seed: int,
@@ -250,7 +275,7 @@ def _turn(
     conversation = _conversation(history, sockets.words(history_json))
     if system := sockets.words(system_prompt).strip():
         conversation = dataclasses.replace(conversation, system=system)
-    attachments, problem = _attachments(images)
+    attachments, problem = _attachments(images, videos, sounds)
     ask = Ask(
         conversation,
         sockets.words(message),
@@ -286,22 +311,53 @@ def _opened(kind: Kind, reference: Reference) -> Media:
     if kind == "image":
         return Image(media_images.read(path))
     if kind == "video":
-        return media_video.read(Clip(path), check=host.check_interrupt)
+        return read_whole(FileFootage(Clip(path)), host.check_interrupt)
     return media_audio.read(path)
 
 
-def _attachments(images: Any) -> tuple[tuple[Attachment, ...], BadImage | None]:
-    """All pictures of a turn, in order, and what is wrong with the first that is none."""
-    batches = images.values() if isinstance(images, Mapping) else [images]
-    found = [
-        picture
-        for batch in batches
-        if batch is not None
+def _attachments(
+    images: Any, videos: Any, sounds: Any
+) -> tuple[tuple[Attachment, ...], QwenVLError | None]:
+    """All that is shown in a turn, in order, and what is wrong with the first that cannot be."""
+    found: list[Attachment | BadImage] = [
+        picture if isinstance(picture, BadImage) else Attachment(Image(picture))
+        for batch in _connected(images)
         for picture in media_images.pictures_or_errors(batch)
     ]
-    bad = next((picture for picture in found if isinstance(picture, BadImage)), None)
-    good = (picture for picture in found if not isinstance(picture, BadImage))
-    return tuple(Attachment(Image(picture)) for picture in good), bad
+    found += map(_video, _connected(videos))
+    for sound in _connected(sounds):
+        found += _sounds(sound)
+    problem = next((one for one in found if isinstance(one, BadImage)), None)
+    return tuple(one for one in found if isinstance(one, Attachment)), problem
+
+
+def _connected(sockets: Any) -> list[Any]:
+    values = sockets.values() if isinstance(sockets, Mapping) else [sockets]
+    return [value for value in values if value is not None]
+
+
+def _video(value: Any) -> Attachment | BadImage:
+    """Of a file in one of ComfyUI's folders with its place there."""
+    footage = footages.footage(value, None, 0, "")
+    if isinstance(footage, BadVideo):
+        return footage
+    try:
+        part = read_whole(footage, host.check_interrupt)
+    except BadVideo as error:
+        return error
+    clip = footage.clip if isinstance(footage, FileFootage) else None
+    is_whole_file = clip is not None and not clip.start and clip.end is None
+    place = host.place_of(clip.source) if clip is not None and is_whole_file else None
+    return Attachment(part, Reference(*place) if place else None)
+
+
+def _sounds(value: Any) -> list[Attachment | BadImage]:
+    given = value if isinstance(value, Mapping) else {}
+    try:
+        heard = media_audio.from_waveform(given.get("waveform"), given.get("sample_rate"))
+    except BadAudio as error:
+        return [error]
+    return [Attachment(sound) for sound in heard]
 
 
 def _kept(conversation: Conversation) -> Conversation:

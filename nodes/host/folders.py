@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ...qwenvl.checkpoints.adapters import AdapterLibrary
 from ...qwenvl.checkpoints.library import ModelLibrary
@@ -113,6 +114,19 @@ def known_file(folder: str, name: str) -> Path:
     raise BadOption(
         f"{where[:200]!r} is no file in ComfyUI's input or output folder; others are not read."
     )
+
+
+def place_of(path: Any) -> tuple[str, str] | None:
+    """The path below ComfyUI's ``input`` or ``output`` folder, and which of them; None for what
+    lies elsewhere or is no path. ``known_file`` finds it again."""
+    if not isinstance(path, (str, Path)):
+        return None
+    for folder, getter in _FOLDERS.items():
+        if known := optional_import("folder_paths", getter):
+            root, whole = Path(known()).resolve(), Path(path).resolve()
+            if whole.is_relative_to(root):
+                return whole.relative_to(root).as_posix(), folder
+    return None
 
 
 _FOLDERS = {"input": "get_input_directory", "output": "get_output_directory"}

@@ -224,10 +224,11 @@ def _opened(kind: str, path: Path) -> Media:
 
         return Image(images.read(path))
     if kind == "video":
-        from ..media import video
         from ..media.video_files import Clip
+        from ..watching import FileFootage
+        from ..watching.viewing import read_whole
 
-        return video.read(Clip(path))
+        return read_whole(FileFootage(Clip(path)))
     from ..media import audio
 
     return audio.read(path)

@@ -71,9 +71,7 @@ class Viewing:
         """The frames of a part of the video, with times counted from its beginning. Raises
         ``BadVideo``."""
         last = self.footage.length if end is None else end
-        most = MOST_BYTES // (3 * most_frames(self.choice, last - start))
-        pixels = min(MAX_FRAME_PIXELS, most)
-        return self.footage.read(self.choice, start, last, pixels, self.check)
+        return _read(self.footage, self.choice, start, last, self.check)
 
     def tell(self, backend: Backend, asked: Sequence[Query], frames: int) -> None:
         """Of what the model will see, once it is known."""
@@ -98,3 +96,15 @@ def viewed(result: Result, /, **fields: Any) -> Viewed:
     """``result`` with more that is known of it."""
     own = {part.name: getattr(result, part.name) for part in dataclasses.fields(Result)}
     return Viewed(**{**own, **fields})
+
+
+def read_whole(footage: Footage, check: Callable[[], None] = lambda: None) -> Video:
+    """The frames that Qwen's own tools would show of a whole video. Raises ``BadVideo``."""
+    return _read(footage, DEFAULT_CHOICE, 0.0, footage.length, check)
+
+
+def _read(
+    footage: Footage, choice: FrameChoice, start: float, end: float, check: Callable[[], None]
+) -> Video:
+    most = MOST_BYTES // (3 * most_frames(choice, end - start))
+    return footage.read(choice, start, end, min(MAX_FRAME_PIXELS, most), check)

@@ -10,9 +10,10 @@ from typing import Any
 import folder_paths
 import pytest
 import torch
+from qwen_vl_suite.nodes.chat import _attachments
 from qwen_vl_suite.qwenvl.backends.scripted import Reply
-from qwen_vl_suite.qwenvl.errors import BadImage, BadOption
-from qwen_vl_suite.qwenvl.types import Generated
+from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, QwenVLError
+from qwen_vl_suite.qwenvl.types import Audio, Generated
 
 Run = Callable[..., tuple[Any, ...]]
 
@@ -173,3 +174,34 @@ def test_what_is_no_history_is_refused(run_node: Run, scripted: Any) -> None:
     model, _ = scripted("no")
     with pytest.raises(BadOption, match="history holds str"):
         run_node("QVL_Chat", model=model, message="?", history="[]")
+
+
+def test_videos_and_sounds_follow_the_pictures(
+    run_node: Run, scripted: Any, pictures: torch.Tensor, folders: Path
+) -> None:
+    model, backend = scripted("A dog barks.", "Yes.")
+    source = Path(__file__).resolve().parents[2] / "example_workflows" / "videos" / "example.mp4"
+    file = folders / "input" / "dog.mp4"
+    file.write_bytes(source.read_bytes())
+
+    class Loaded:
+        """As ComfyUI's VIDEO of a file."""
+
+        def get_stream_source(self) -> str:
+            return str(file)
+
+    sound = {"waveform": torch.zeros(1, 2, 4800), "sample_rate": 48000}
+    shown = {"images": {"image_0": pictures[:1]}, "videos": {"video_0": Loaded()}}
+    *_, (text,) = run_node("QVL_Chat", model=model, message="What?", **shown)
+    media = json.loads(text)["turns"][0]["media"]
+    assert [one["type"] for one in media] == ["image", "video"]
+    assert (media[1]["folder"], media[1]["path"]) == ("input", "dog.mp4")
+    values = json.loads(text)
+    values["turns"][0]["media"] = media[1:]
+    run_node("QVL_Chat", model=model, message="Sure?", history_json=json.dumps(values))
+    first, again = (request.media[-1] for request in backend.requests)
+    assert torch.equal(first.frames, again.frames) and first.times == again.times
+    with pytest.raises(QwenVLError):
+        run_node("QVL_Chat", model=model, message="?", sounds={"sound_0": {"waveform": None}})
+    attachments, problem = _attachments(pictures[:1], None, {"sound_0": sound})
+    assert problem is None and isinstance(attachments[1].part, Audio)
