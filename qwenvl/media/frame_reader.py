@@ -34,6 +34,7 @@ class FrameReader:
         self.end: float | None = None
         rate = float(video.stream.average_rate or 0)
         self._tolerance = min(_TOLERANCE, 0.25 / rate) if rate else _TOLERANCE
+        self._near = int(2 / rate / video.time_base) if rate else 0
         self._forward = int(_FORWARD / video.time_base)
         self._frames: Iterator[Any] = iter(())
         self._shown: Any = None  # the last frame at or before the time that was asked for
@@ -43,13 +44,22 @@ class FrameReader:
         """The PyAV frame that is shown ``seconds`` behind the first one; the last one behind the
         end. Raises ``BadVideo`` where there is none."""
         target = self._video.ticks(seconds + self._tolerance)
+        self._video.skip_before = target - self._near if self._near else None
         if not self._is_ahead(target):
             self._seek(target)
-        while self._next is not None and self._next.pts <= target:
-            self._shown, self._next = self._next, next(self._frames, None)
+        self._advance(target)
+        if self._video.skipped > self._shown.pts:  # frames are further apart here than elsewhere
+            self._video.skip_before = None
+            self._seek(target)
+            self._advance(target)
+        self._video.skip_before = None
         if self._next is None:
             self.end = self._video.seconds(self._shown.pts)
         return self._shown
+
+    def _advance(self, target: int) -> None:
+        while self._next is not None and self._next.pts <= target:
+            self._shown, self._next = self._next, next(self._frames, None)
 
     def between(self, start: float, end: float | None = None) -> Iterator[Any]:
         """All frames that are shown from ``start`` up to ``end`` seconds (None: the last)."""
@@ -89,6 +99,7 @@ class FrameReader:
         import av
 
         self._frames = iter(())
+        self._video.skipped = -(1 << 63)
         try:
             self._video.container.seek(position, stream=self._video.stream, backward=True)
         except av.FFmpegError:

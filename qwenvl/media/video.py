@@ -79,16 +79,18 @@ def _frames_at(
 
     start, reader = video.clip.start, FrameReader(video, check)
     size = bounded_size(video.size, max_pixels)
-    pixels = empty((len(times), *size, 3), torch.uint8, torch.device("cpu"))
+    pixels = empty((len(times), *size, 3), torch.uint8, torch.device("cpu")).numpy()
     shown: list[int] = []
     for time in sorted(times):
         frame = reader.at(start + time)
         if not shown or frame.pts > shown[-1]:
-            pixels[len(shown)] = rgb(frame, size, video.rotation)
+            # Torch would wake all its threads for each frame.
+            pixels[len(shown)] = rgb(frame, size, video.rotation).numpy()
             shown.append(frame.pts)
     seconds = tuple(max(0.0, video.seconds(pts) - start) for pts in shown)
     notes = _damage(reader, video, facts, max(times))
-    return Video(pixels[: len(shown)].movedim(-1, 1), seconds, notes=notes)
+    frames = torch.from_numpy(pixels)[: len(shown)].movedim(-1, 1)
+    return Video(frames, seconds, notes=notes)
 
 
 def bounded_size(size: Size, max_pixels: int) -> Size:

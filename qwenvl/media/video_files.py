@@ -77,11 +77,15 @@ class VideoFacts:
 class OpenVideo:
     """An open video file: its ``container`` and its video ``stream``, and ``origin``: the pts of
     its first frame, in ``time_base`` seconds each. Times of frames are counted from there.
-    ``is_damaged``: something could not be decoded."""
+    ``is_damaged``: something could not be decoded. ``skip_before``: a pts before which frames of
+    video that no other is made from are not decoded (None: all are), and ``skipped`` the latest pts
+    that this may have held back."""
 
     def __init__(self, clip: Clip, container: Any):
         self.clip, self.container = clip, container
         self.is_damaged = self._lacks_times = False
+        self.skip_before: int | None = None
+        self.skipped = -(1 << 63)
         self.stream = _video_stream(clip, container)
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
@@ -132,6 +136,8 @@ class OpenVideo:
             try:
                 packet = next(packets, None)
                 is_over = packet is None  # behind damage, with frames left in the decoder
+                if packet is not None and stream is self.stream:
+                    self._skip_or_not(packet.pts)
                 frames = stream.decode(None) if packet is None else packet.decode()
             except av.EOFError:
                 return
@@ -140,6 +146,13 @@ class OpenVideo:
                 self.is_damaged = True
             self._lacks_times = self._lacks_times or any(frame.pts is None for frame in frames)
             yield from (frame for frame in frames if frame.pts is not None)
+
+    def _skip_or_not(self, pts: int | None) -> None:
+        """Tells the decoder whether it need not decode the next packet."""
+        skips = pts is not None and self.skip_before is not None and pts < self.skip_before
+        self.stream.codec_context.skip_frame = "NONREF" if skips else "DEFAULT"
+        if skips and pts is not None:
+            self.skipped = max(self.skipped, pts)
 
     def _first_frame(self) -> Any:
         first = next(self.decoded(self.stream), None)

@@ -59,6 +59,15 @@ def test_variable_rate_times_are_those_of_the_frames(tmp_path: Path) -> None:
     assert only == pytest.approx(0.9), "what is shown in the pause is the frame before it"
 
 
+def test_frames_before_a_pause_are_those_shown_in_it(tmp_path: Path) -> None:
+    """Whatever kind of frame it is: some are not decoded where others come behind them."""
+    for last in range(12, 20):
+        pts = [40 * index + (7000 if index > last else 0) for index in range(30)]
+        clip = Clip(videos.write(tmp_path / "v.mkv", "matroska", frames=30, pts=pts, rate=25))
+        shown = video.frames_at(clip, [0.2, pts[last] / 1000 + 5, pts[29] / 1000])
+        assert numbers(shown) == [5, last, 29]
+
+
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation_is_applied(tmp_path: Path, rotation: int) -> None:
     clip = Clip(videos.write(tmp_path / "v.mp4", frames=8, rotation=rotation))
