@@ -181,4 +181,10 @@ CHECKS = (
         ("qwen2_5_omni", "qwen3_omni_moe"),
         ("speech",),
     ),
+    Check(
+        EQUAL,
+        "inference/test_sounds.py::test_prompts_and_answers_are_the_official_ones",
+        ("qwen2_5_omni", "qwen3_omni_moe"),
+        ("sound",),
+    ),
 )

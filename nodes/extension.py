@@ -21,6 +21,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .extract import Extract
     from .grounding import Grounding
     from .layout import Layout
+    from .listen import Listen
     from .load_pdf import LoadPDF
     from .loader import Loader
     from .lora import LoRA
@@ -42,6 +43,7 @@ def nodes() -> list[type[io.ComfyNode]]:
         Layout,
         Score,
         Video,
+        Listen,
         Prompt,
         PickBoxes,
         BoxFormat,
@@ -59,7 +61,6 @@ class QwenVLSuite(ComfyExtension):
             CACHE.memory = host.manager()
             host.serve_json("/qwen_vl/model", forecast.forecast)
             host.serve_json(styles.ROUTE, styles.words)
-            host.accept_json("/qwen_vl/allow_download", forecast.allow_download)
             return nodes()
         except Exception:
             # Some hosts swallow the exception, and the nodes would just be missing.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..qwenvl.backends.base import Resident
 from ..qwenvl.checkpoints.library import Download
-from ..qwenvl.checkpoints.references import Reference, parse_reference
 from ..qwenvl.errors import BadOption, QwenVLError
 from ..qwenvl.model_cache import CACHE
 from ..qwenvl.models import forecast as engine
@@ -27,10 +25,7 @@ def forecast(query: Mapping[str, str]) -> dict[str, Any]:
     """
     models = host.model_library()
     try:
-        reference = _reference(query)
-        place = models.locate_reference(reference) if reference else _located(query)
-        if reference and isinstance(place, Download) and place.reference:
-            return _of_named(place, reference, query)
+        place = models.locate(query.get("model", ""))
         spec = _spec(query, "" if isinstance(place, Download) else str(place))
         loaded = CACHE.loaded(spec) if spec.checkpoint else []
         resident = [backend for backend in loaded if isinstance(backend, Resident)]
@@ -38,32 +33,6 @@ def forecast(query: Mapping[str, str]) -> dict[str, Any]:
     except QwenVLError as error:
         raise BadOption(models.without_folders(str(error))) from error
     return {**dataclasses.asdict(found), "problem": models.without_folders(found.problem)}
-
-
-def allow_download(body: Mapping[str, str]) -> dict[str, Any]:
-    """Notes that the user allows the download of the ``custom_model`` of a Loader. Raises
-    ``BadOption``."""
-    if (reference := _reference(body)) is None:
-        raise BadOption("There is no model to allow: custom_model is empty.")
-    host.consents().allow(reference)
-    return {"allowed": str(reference)}
-
-
-def _reference(query: Mapping[str, str]) -> Reference | None:
-    text = query.get("custom_model", "").strip()
-    return parse_reference(text, query.get("source", "huggingface")) if text else None
-
-
-def _located(query: Mapping[str, str]) -> Path | Download:
-    return host.model_library().locate(query.get("model", ""))
-
-
-def _of_named(place: Download, reference: Reference, query: Mapping[str, str]) -> dict[str, Any]:
-    allowed = host.consents().allows(reference)
-    memory = _device_memory(_spec(query, ""))
-    found = engine.forecast_named(place, reference, allowed, memory)
-    problem = host.model_library().without_folders(found.problem)
-    return {**dataclasses.asdict(found), "problem": problem}
 
 
 def _spec(query: Mapping[str, str], checkpoint: str) -> LocalSpec:

@@ -75,11 +75,11 @@ def model_and_images(one: str = "picture", done: str = "answered") -> list[Any]:
     ]
 
 
-def complete() -> Any:
+def complete(one: str = "picture") -> Any:
     """Whether an answer is whole."""
     return io.Boolean.Output(
         "complete",
-        tooltip="Per picture: false where the answer was cut off, so that some of it is missing, "
+        tooltip=f"Per {one}: false where the answer was cut off, so that some of it is missing, "
         "or could not be read.",
         is_output_list=True,
     )

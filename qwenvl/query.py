@@ -1,4 +1,4 @@
-"""Query: one task about one picture, how it is asked, and in how many requests."""
+"""Query: one task about one picture, video or sound, how it is asked, and in how many requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .backends.base import Backend
 from .errors import BadImage
-from .types import Result, Sampling, Size, Task, Video
+from .types import Audio, Result, Sampling, Size, Task, Video
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +24,9 @@ Method = Callable[[Backend, "Query"], Steps]
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One task about one picture (uint8 ``[3, H, W]``) or video, or the error of one that no model
-    can be shown: that query alone has no answer. ``picture``: None where there is text alone, or
-    where the method brings what is shown.
+    """One task about one picture (uint8 ``[3, H, W]``), video or sound, or the error of one that no
+    model can be shown: that query alone has no answer. ``picture``: None where there is text alone,
+    or where the method brings what is shown.
     ``sampling``: None for ``run.sampling_for``.
     The pixel bounds, ``thinking``, ``may_shrink`` and ``reasoning_effort`` are those of
     ``Request``.
@@ -35,11 +35,12 @@ class Query:
     log-probabilities, and its boxes and points have scores.
     ``others``: pictures that are shown behind it, such as a document's other pages; the question is
     about all of them, and places in the reply are taken for those in ``picture``.
-    ``method``: None for one request. One of a method's own queries that fails, fails the whole
-    query, unless it has ``keep_unreadable``: then the method is sent its failed result too."""
+    ``voice``: see ``Request``. ``method``: None for one request. One of a method's own queries that
+    fails, fails the whole query, unless it has ``keep_unreadable``: then the method is sent its
+    failed result too."""
 
     task: Task
-    picture: Tensor | Video | BadImage | None
+    picture: Tensor | Video | Audio | BadImage | None
     system: str = ""
     sampling: Sampling | None = None
     min_pixels: int | None = None
@@ -51,6 +52,7 @@ class Query:
     method: Method | None = None
     others: tuple[Tensor | BadImage, ...] = ()
     reasoning_effort: str = ""
+    voice: str | None = None
 
     @property
     def problem(self) -> BadImage | None:
@@ -58,7 +60,7 @@ class Query:
         return next((shown for shown in self.pictures if isinstance(shown, BadImage)), None)
 
     @property
-    def pictures(self) -> tuple[Tensor | Video | BadImage, ...]:
+    def pictures(self) -> tuple[Tensor | Video | Audio | BadImage, ...]:
         """All that are shown, in order."""
         return () if self.picture is None else (self.picture, *self.others)
 
@@ -68,9 +70,9 @@ class Query:
         return size_of(self.picture)
 
 
-def size_of(shown: Tensor | Video | BadImage | None) -> Size:
+def size_of(shown: Tensor | Video | Audio | BadImage | None) -> Size:
     """Height and width in pixels; zeros of what is no picture."""
-    if shown is None or isinstance(shown, BadImage):
+    if shown is None or isinstance(shown, (Audio, BadImage)):
         return 0, 0
     height, width = (shown.frames if isinstance(shown, Video) else shown).shape[-2:]
     return height, width

@@ -226,6 +226,7 @@ def _request(backend: Backend, query: Query) -> Request:
         logprobs=query.logprobs or query.task.logprobs,
         constraint=_constraint(query.task, backend.family),
         reasoning_effort=query.reasoning_effort,
+        voice=query.voice,
     )
 
 
@@ -299,6 +300,7 @@ def _parse(backend: Backend, query: Query, response: Response) -> Result:
         notes=(*end_notes(_sampling(backend, query), response), *result.notes),
         reply=response.text,
         tokens=response.tokens if query.logprobs else (),
+        speech=response.speech,
     )
 
 

@@ -279,6 +279,11 @@ class Request:
         return tuple(part for part in self.media if isinstance(part, Video))
 
     @property
+    def sounds(self) -> tuple[Audio, ...]:
+        """All sounds, in order."""
+        return tuple(part for part in self.media if isinstance(part, Audio))
+
+    @property
     def prompt(self) -> str:
         """The text of the last message."""
         return self.messages[-1].text
@@ -413,7 +418,8 @@ class Result:
     should know about this answer, a sentence each (it was cut at ``max_new_tokens``; boxes
     reached outside the picture). ``reply``: the model's own words; ``tokens``: these, token by
     token, where log-probabilities were asked for. ``cuboids``: boxes in space; ``boxes`` are then
-    the rectangles around them. ``events``: of a video, within its length."""
+    the rectangles around them. ``events``: of a video, within its length. ``speech``: the answer,
+    spoken, where that was asked for."""
 
     text: str
     boxes: tuple[Box, ...] = ()
@@ -427,6 +433,7 @@ class Result:
     tokens: tuple[Token, ...] = ()
     cuboids: tuple[Cuboid, ...] = ()
     events: tuple[Event, ...] = ()
+    speech: Audio | None = None
 
     @property
     def is_complete(self) -> bool:

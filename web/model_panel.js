@@ -11,8 +11,6 @@ import { translate } from "./translate.js";
 
 const CHANGES = ["executed", "execution_success", "execution_error", "execution_interrupted"];
 const DELAY = 200; // milliseconds, so that several changes make one request
-const TYPING = 1000; // while a name is typed, of which a hub may be asked
-const TEXTS = new Set(["text", "string", "customtext"]);
 
 const panels = new Set();
 
@@ -25,29 +23,26 @@ class ModelPanel {
   constructor(node, settings) {
     this.node = node;
     this.settings = settings;
-    const refresh = () => app.refreshComboInNodes(); // which refreshes the panels too
-    this.view = new ModelView(refresh, () => this.#allow());
+    this.view = new ModelView(() => app.refreshComboInNodes()); // which refreshes the panels too
     addToStack(node, this.view.element, () => this.view.height, { fixed: true });
     // How its text wraps is known only once it is on the page.
     new ResizeObserver(() => refit(node)).observe(this.view.content);
     watch(node, (answer) => this.#onAnswer(answer));
-    for (const widget of this.#widgets()) {
-      after(widget, "callback", () => this.#onSetting(TEXTS.has(widget.type) ? TYPING : DELAY));
-    }
+    for (const widget of this.#widgets()) after(widget, "callback", () => this.#onSetting());
     after(node, "onConnectionsChange", () => this.refresh());
     after(node, "onRemoved", () => panels.delete(this));
   }
 
   /** Asks the server soon. */
-  refresh(delay = DELAY) {
+  refresh() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#request(), delay);
+    this.#timer = setTimeout(() => this.#request(), DELAY);
   }
 
   /** Another setting: the error of the last run is outdated. */
-  #onSetting(delay) {
+  #onSetting() {
     this.#error = "";
-    this.refresh(delay);
+    this.refresh();
   }
 
   /** The progress of a download while the node itself runs, and the error that ended it. */
@@ -68,15 +63,6 @@ class ModelPanel {
     return this.node.widgets.filter(({ name }) => this.settings.includes(name));
   }
 
-  /** The user allows the download of the model that the widgets name. */
-  async #allow() {
-    this.#showStatus("");
-    const settings = Object.fromEntries(this.#widgets().map(({ name, value }) => [name, String(value)]));
-    const error = await allowDownload(settings);
-    if (error) this.view.showError(error);
-    else refreshAll();
-  }
-
   async #request() {
     if (!panels.has(this)) return;
     const linked = (this.node.inputs ?? []).filter((input) => input.link != null);
@@ -87,8 +73,7 @@ class ModelPanel {
     const request = ++this.#requests;
     const forecast = await fetchForecast(this.#widgets());
     if (request !== this.#requests) return;
-    // A run that failed for want of the user's consent: here it can be given.
-    const error = forecast.error || (forecast.consent === "needed" ? "" : this.#error);
+    const error = forecast.error || this.#error;
     if (error) this.view.showError(error);
     else this.view.draw(forecast);
   }
@@ -101,19 +86,6 @@ async function fetchForecast(widgets) {
   } catch (error) {
     console.warn("Qwen-VL: nothing is known of the model:", error);
     return { error: translate("ComfyUI does not answer.") };
-  }
-}
-
-/** Gives what went wrong; empty where nothing did. */
-async function allowDownload(settings) {
-  const headers = { "Content-Type": "application/json" };
-  try {
-    const body = JSON.stringify(settings);
-    const response = await api.fetchApi("/qwen_vl/allow_download", { method: "POST", headers, body });
-    return response.ok ? "" : (await response.json()).error;
-  } catch (error) {
-    console.warn("Qwen-VL: the download could not be allowed:", error);
-    return translate("ComfyUI does not answer.");
   }
 }
 

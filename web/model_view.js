@@ -31,15 +31,8 @@ const RETRIEVAL = {
   embedding: "An embedding model: for Qwen-VL Score alone, it writes no text.",
 };
 
-const SOURCES = { huggingface: "Hugging Face", modelscope: "ModelScope" };
-
-function note({ problem, fits, lighter, free, movable, retrieval, consent, repository, source, disk }) {
+function note({ problem, fits, lighter, free, movable, retrieval }) {
   if (problem) return problem;
-  if (consent) {
-    const values = { repository, source: SOURCES[source], disk: formatBytes(disk) };
-    if (consent === "given") return translate("{repository} from {source}, as you allowed. {disk} free on the disk.", values);
-    return translate("{repository} from {source} is none of the models in the list. {disk} free on the disk.", values);
-  }
   if (fits === "now") return retrieval ? translate(RETRIEVAL[retrieval]) : "";
   if (fits !== "no") return translate("Other models will be moved out for it.");
   const why = translate("Too large for the {size} that can be had.", { size: formatBytes(free + movable) });
@@ -72,8 +65,7 @@ function barParts({ weights, loaded, free, movable, total, fits }) {
 }
 
 export class ModelView {
-  /** `onAllow`: the user allows the download that the forecast is of. */
-  constructor(onRefresh, onAllow) {
+  constructor(onRefresh) {
     this.state = make("span", "state");
     const title = translate("Refresh the list of models and these figures");
     this.button = button("qvl-model-refresh", "↻", { title, "aria-label": title }, onRefresh);
@@ -84,10 +76,9 @@ export class ModelView {
     this.memory = make("span", "memory");
     this.figures = make("div", "figures", this.weights, this.memory);
     this.note = make("div", "note");
-    this.allow = button("qvl-model-allow", translate("Allow this download"), {}, onAllow);
     this.device = make("span", "device");
     const head = make("div", "head", this.state, this.device, this.button);
-    this.content = make("div", "content", head, this.bar, this.figures, this.note, this.allow);
+    this.content = make("div", "content", head, this.bar, this.figures, this.note);
     this.element = make("div", "panel", this.content);
     this.showStatus("");
   }
@@ -100,7 +91,7 @@ export class ModelView {
   /** Shows the server's forecast (see qwenvl/models/forecast.py). */
   draw(forecast) {
     const { availability, loaded, fits } = forecast;
-    const bad = fits === "no" || availability === "incomplete" || forecast.consent === "needed";
+    const bad = fits === "no" || availability === "incomplete";
     this.#show(bad ? "warning" : loaded || availability, headline(forecast), note(forecast));
     const [used, begin, length] = barParts(forecast);
     this.used.style.width = `${used}%`;
@@ -111,7 +102,6 @@ export class ModelView {
     this.weights.textContent = weightsLine(forecast);
     this.memory.textContent = memoryLine(forecast);
     this.#hideFigures(false);
-    this.allow.hidden = forecast.consent !== "needed" || Boolean(forecast.problem);
   }
 
   /** Shows why there is no forecast. */
@@ -135,6 +125,5 @@ export class ModelView {
     this.state.textContent = line;
     this.note.textContent = note;
     this.note.hidden = !note;
-    this.allow.hidden = true;
   }
 }

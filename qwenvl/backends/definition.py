@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..checkpoints.retrieval_files import with_retrieval
 from ..errors import IncompleteCheckpoint
 from ..families import family_of, is_default, model_config
 from ..fine_tunes import as_tuned
+from ..media.audio_processor import AudioProcessor
 from ..media.image_processor import ImageProcessor
 from ..media.video_processor import VideoProcessor
 from ..models.architecture import plain_reason
@@ -36,6 +38,7 @@ class Definition:
     family: Family
     image_processor: ImageProcessor
     video_processor: VideoProcessor | None
+    audio_processor: AudioProcessor | None
     context_length: int | None
     plain_reason: str
 
@@ -60,6 +63,7 @@ def read_definition(path: Path, spec: LocalSpec) -> Definition:
         family=family,
         image_processor=image_processor,
         video_processor=load_video_processor(path, family, image_processor),
+        audio_processor=load_audio_processor(path, family, model_config(config, family)),
         context_length=context_length(with_yarn(model_config(config, family), family, spec.yarn)),
         plain_reason=reason,
     )
@@ -111,6 +115,27 @@ def load_video_processor(
         return VideoProcessor.from_config(found, image_processor, family.watching)
     except (AttributeError, TypeError, ValueError) as error:
         raise _undefined(path, name, "videos", error) from error
+
+
+def load_audio_processor(
+    path: Path, family: Family, config: Mapping[str, Any]
+) -> AudioProcessor | None:
+    """The audio processor of the checkpoint in ``path``, whose model has this ``config``, from the
+    files that describe its image processor; by its family what these do not say. None of a model
+    that hears nothing. Raises ``IncompleteCheckpoint`` for a file that describes it wrongly."""
+    tower = config.get("audio_config")
+    if family.hearing is None or not isinstance(tower, Mapping):
+        return None
+    name, found = "preprocessor_config.json", {}
+    if (path / name).is_file():
+        found = read_settings(path, name)
+    elif (path / "processor_config.json").is_file():
+        name = "processor_config.json"
+        found = read_settings(path, name).get("feature_extractor") or {}
+    try:
+        return AudioProcessor.from_config(family.hearing, found, tower)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _undefined(path, name, "sounds", error) from error
 
 
 def _undefined(path: Path, name: str, media: str, error: Exception) -> IncompleteCheckpoint:

@@ -126,6 +126,7 @@ class LocalBackend:
         self.family = definition.family
         self.image_processor = definition.image_processor
         self.video_processor = definition.video_processor
+        self.audio_processor = definition.audio_processor
         self.context_length = definition.context_length
         self.plain_reason = definition.plain_reason
 
@@ -449,6 +450,7 @@ class LocalBackend:
             self.image_processor,
             self.context_length,
             self.video_processor,
+            self.audio_processor,
         )
 
     def _spoken(self, request: Request, wish: str) -> Request:

@@ -156,6 +156,7 @@ class ScriptedBackend:
     def _spans(self, request: Request) -> list[Span]:
         if not request.media:
             return []
+        from ..media.audio_processor import AudioProcessor
         from ..media.image_processor import ImageProcessor
         from ..media.spans import plan
         from ..media.video_processor import VideoProcessor
@@ -169,7 +170,9 @@ class ScriptedBackend:
         watching = self.family.watching
         videos = VideoProcessor.from_config({}, processor, watching) if watching else None
         videos = videos and videos.bounded(request.frame_pixels, request.video_tokens)
-        return [plan(part, processor, videos, watching) for part in request.media]
+        hearing = self.family.hearing
+        sounds = AudioProcessor.from_config(hearing, {}, {}) if hearing else None
+        return [plan(part, processor, videos, watching, sounds) for part in request.media]
 
     def _replay(
         self, prompts: Sequence[Replay | BadOption | BadImage], observer: Observer

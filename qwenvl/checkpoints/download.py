@@ -41,16 +41,13 @@ def fetch(
     check: Check | None = None,
     with_code: bool = False,
     verify: bool = False,
-    folder_name: str = "",
 ) -> Path:
-    """Downloads the loadable files of ``owner/name`` into ``root/name``, or into the folder
-    ``folder_name`` there, and returns that folder.
+    """Downloads the loadable files of ``owner/name`` into ``root/name`` and returns that folder.
 
     See ``library.download`` for the meaning of the arguments. Raises ``DownloadError`` and
     ``BadOption``, and whatever ``check`` raises.
     """
-    name = require_repo_id(repo_id).split("/")[1]
-    folder = root / (folder_name or name)
+    folder = root / require_repo_id(repo_id).split("/")[1]
     listing = hub.listing(repo_id, require_revision(revision))
     files = select_files(hub, repo_id, listing.files, with_code)
     with _explained_errors(hub, folder), _locked(folder):

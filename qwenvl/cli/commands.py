@@ -11,7 +11,6 @@ from ..checkpoints import inspection, library
 from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.files import readable_size
 from ..checkpoints.receipts import Receipt
-from ..checkpoints.references import parse_reference
 from ..errors import BadOption
 from ..families import FAMILIES
 from ..types import Family, ReplyContext, Size
@@ -46,17 +45,13 @@ def models(options: argparse.Namespace) -> None:
 
 
 def download(options: argparse.Namespace) -> None:
-    reference = parse_reference(options.repo, options.source)
-    if reference.revision and options.revision:
-        raise BadOption(f"{options.repo} names a revision, and --revision another: give one.")
     try:
         folder = library.download(
-            reference.repo_id,
+            options.repo,
             options.root,
-            source=reference.source,
+            source=options.source,
             endpoint=options.endpoint,
-            revision=options.revision or reference.revision or None,
-            folder_name=reference.folder_name,
+            revision=options.revision,
             progress=_Progress(),
             trust_remote_code=options.trust_remote_code,
             verify=options.verify,

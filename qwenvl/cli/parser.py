@@ -15,7 +15,17 @@ from ..media.documents import PASSWORD
 from ..media.frame_times import MAX_FRAMES
 from ..reading import OFF
 from ..types import Sampling, Size
-from . import answering, chatting, commands, describing, doctor, prompting, scoring, watching
+from . import (
+    answering,
+    chatting,
+    commands,
+    describing,
+    doctor,
+    listening,
+    prompting,
+    scoring,
+    watching,
+)
 from .answering import SAMPLING_OPTIONS
 from .model_names import DEFAULT_ROOT
 
@@ -184,6 +194,7 @@ def _add_tasks(subparsers: Any) -> None:
         "--instructions", default="", help="more on what to write, such as a language"
     )
     _add_video(subparsers)
+    _add_listen(subparsers)
     _add_prompt(subparsers)
     _add_score(subparsers)
 
@@ -246,6 +257,30 @@ def _add_video(subparsers: Any) -> None:
         help="one JSON object a video, in order: its text, the times of the frames that the model "
         "saw and its events, in seconds",
     )  # fmt: skip
+
+
+def _add_listen(subparsers: Any) -> None:
+    listen = _command(
+        subparsers, listening.listen, "write down, describe or answer sounds, aloud too",
+        parents=[_model_options(), _request_options()],
+    )  # fmt: skip
+    listen.add_argument("sounds", nargs="*", metavar="FILE", help="sound files, or videos")
+    listen.add_argument("--json", action="store_true", help="one JSON object a sound")
+    wanted = listen.add_mutually_exclusive_group()
+    wanted.add_argument(
+        "--ask", nargs="?", const="", metavar="WORDS",
+        help="a question or instruction of your own; without any words, an answer to what is said "
+        "(default: a transcript)",
+    )  # fmt: skip
+    wanted.add_argument("--describe", action="store_true", help="all that is heard")
+    listen.add_argument("--language", default="", help="of the speech that is transcribed")
+    listen.add_argument("--start", type=float, default=0.0, metavar="SECONDS")
+    listen.add_argument("--end", type=float, metavar="SECONDS")
+    listen.add_argument(
+        "--speak", metavar="FILE.wav", help="also speak the answer, into this file; of several "
+        "sounds, into numbered ones",
+    )  # fmt: skip
+    listen.add_argument("--voice", default="", metavar="NAME", help="one of the checkpoint's")
 
 
 def _add_prompt(subparsers: Any) -> None:
@@ -461,11 +496,7 @@ def _add_models(subparsers: Any) -> None:
     models.add_argument("--catalogue", action="store_true", help="also those to download")
     models.add_argument("--json", action="store_true", help="one JSON object for each model")
     download = _command(subparsers, commands.download, "bring a model onto this machine")
-    download.add_argument(
-        "repo", metavar="OWNER/NAME[@REVISION]",
-        help="on the hub, or the address of its page on Hugging Face or ModelScope; a revision "
-        "that is named here gets a folder of its own",
-    )  # fmt: skip
+    download.add_argument("repo", metavar="OWNER/NAME")
     download.add_argument("--root", default=DEFAULT_ROOT, metavar="DIR")
     download.add_argument("--source", choices=("huggingface", "modelscope"), default="huggingface")
     download.add_argument(

@@ -16,8 +16,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..media.audio_processor import AudioProcessor
 from ..media.spans import Kind
 from ..models.attention import without_cudnn
 from ..models.memory import is_out_of_memory
@@ -182,11 +183,26 @@ def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
         lasting = [span.seconds_per_step for span in prompt.spans if span.kind == "video"]
         for name in {"second_per_grid_ts", "video_second_per_grid"} & accepted.keys():
             inputs[name] = torch.tensor(lasting, device=device)
+    if prompt.audio_processor and prompt.request.sounds:
+        inputs |= _heard(prompt, prompt.audio_processor, device, model.dtype)
     if "mm_token_type_ids" in accepted:
         token_ids = prompt.chat_template.token_ids
         kinds = (ids == token_ids["image"]).long() + 2 * (ids == token_ids["video"]).long()
         inputs["mm_token_type_ids"] = kinds
     return inputs
+
+
+def _heard(
+    prompt: Prompt, processor: AudioProcessor, device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    mels = [processor.features(sound) for sound in prompt.request.sounds]
+    longest = max(mel.shape[1] for mel in mels)
+    padded = [nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels]
+    there = torch.stack([torch.arange(longest) < mel.shape[1] for mel in mels])
+    return {
+        "input_features": torch.stack(padded).to(device, dtype),
+        "feature_attention_mask": there.long().to(device),
+    }
 
 
 def _grids(prompt: Prompt, kind: Kind, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..media.audio_processor import AudioProcessor
 from ..media.image_processor import ImageProcessor
 from ..media.video_processor import VideoProcessor
 from ..models.memory import Memory
@@ -33,6 +34,7 @@ class LoadedModel(Protocol):
     chat_template: ChatTemplate
     image_processor: ImageProcessor
     video_processor: VideoProcessor | None
+    audio_processor: AudioProcessor | None
     family: Family
     memory: Memory
     prefix_cache: PrefixCache

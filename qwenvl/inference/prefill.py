@@ -187,7 +187,13 @@ def _patches(
     weight: Tensor,
     check: Callable[[], None],
 ) -> Iterator[tuple[Tensor, tuple[int, int, int]]]:
-    """Patches of a medium, in parts, each with its grid."""
+    """Patches of a medium, or features of a sound, in parts, each with its grid."""
+    if isinstance(medium, Audio):
+        assert prompt.audio_processor is not None
+        mels = prompt.audio_processor.features(medium, check)
+        for part in prompt.audio_processor.parts(mels):
+            check()
+            yield part.to(weight.device, weight.dtype), (1, 1, part.shape[1])
     if isinstance(medium, Video):
         assert prompt.video_processor is not None
         yield from prompt.video_processor.pixel_values(medium, weight.device, weight.dtype, check)

@@ -23,10 +23,10 @@ MAX_BYTES = 1 << 30
 
 
 def image_digest(image: Tensor) -> bytes:
-    """Equal for equal pixels (uint8 ``[3, H, W]``, or frames ``[T, 3, H, W]``) only: of all of
-    them, not of a sample."""
+    """Equal for equal pixels (uint8 ``[3, H, W]``, or frames ``[T, 3, H, W]``) or samples of sound
+    (``[channels, N]``) only: of all of them, not of a sample."""
     # Channels last, as ``media`` lays images out: then nothing is copied.
-    flat = image.movedim(-3, -1).contiguous().cpu().view(-1).numpy()
+    flat = (image.movedim(-3, -1) if image.ndim > 2 else image).contiguous().cpu().view(-1).numpy()
     return hashlib.blake2b(flat.data, digest_size=16).digest() + repr(image.shape).encode()
 
 

@@ -1,5 +1,5 @@
-"""Vision encoder: pictures and videos through the vision tower, and their features into the forward
-pass."""
+"""Vision encoder: pictures, videos and sounds through their towers, and their features into the
+forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..models.patches import vision_features
 
 @dataclass(frozen=True)
 class VisionFeatures:
-    """A picture or video as the vision tower encoded it, in whatever form its family has."""
+    """A picture, video or sound as its tower encoded it, in whatever form its family has."""
 
     features: Any
 
@@ -34,10 +34,10 @@ class VisionFeatures:
 
 @dataclass
 class MediaInput:
-    """A picture or video of a prompt: its ``kind``, its ``grid`` in patches, and either its
+    """A picture, video or sound of a prompt: its ``kind``, its ``grid`` in patches, and either its
     ``patches``, in parts that are encoded one after the other, each with its own grid (see
-    ``ImageProcessor`` and ``VideoProcessor``), or its ``features`` where they are known;
-    ``on_encoded`` is called with them once the vision tower has made them."""
+    ``ImageProcessor``, ``VideoProcessor`` and ``AudioProcessor``), or its ``features`` where they
+    are known; ``on_encoded`` is called with them once the tower has made them."""
 
     kind: Kind
     grid: tuple[int, int, int]
@@ -48,10 +48,10 @@ class MediaInput:
 
 class VisionEncoder:
     """The vision tower of ``model``, called for one picture, or some steps of one video, at a time,
-    and only for those without known features.
+    and only for those without known features; its audio tower likewise.
 
     A forward pass takes features as ``mm_encoder_outputs`` where the library has that argument;
-    elsewhere the tower gives them (``models/patches/vision_features.py``).
+    elsewhere, and always of sounds, the tower gives them (``models/patches/vision_features.py``).
     """
 
     def __init__(self, model: Any):
@@ -67,9 +67,32 @@ class VisionEncoder:
             return
         for one in media:
             self._encode(one)
+        sounds = [one for one in media if one.kind == "audio"]
+        with self._heard(sounds) as heard, self._shown(media) as shown:
+            yield {**heard, **shown}
+
+    @contextmanager
+    def _heard(self, sounds: Sequence[MediaInput]) -> Iterator[dict[str, Any]]:
+        if not sounds:
+            yield {}
+            return
+        tower = vision_features.audio_tower(self._model)
+        weight = next(tower.parameters())
+        columns = torch.tensor([one.grid[2] for one in sounds], device=weight.device)
+        there = torch.arange(int(columns.max()), device=weight.device) < columns[:, None]
+        # Only how many columns there are is looked at.
+        given = weight.new_zeros(1, 1, 1).expand(len(sounds), 1, there.shape[1])
+        with vision_features.substituted(tower, [_joined(sounds)]):
+            yield {"input_features": given, "feature_attention_mask": there.long()}
+
+    @contextmanager
+    def _shown(self, media: Sequence[MediaInput]) -> Iterator[dict[str, Any]]:
         kinds: list[Kind] = [kind for kind in _ARGUMENTS if any(m.kind == kind for m in media)]
         shown = {kind: [one for one in media if one.kind == kind] for kind in kinds}
         features = {kind: _joined(found) for kind, found in shown.items()}
+        if not kinds:
+            yield {}
+            return
         if not self._needs_patch:
             yield {"mm_encoder_outputs": features}
             return
@@ -93,6 +116,8 @@ class VisionEncoder:
         medium.on_encoded(medium.features)
 
     def _features(self, kind: Kind, patches: Tensor, grid: tuple[int, int, int]) -> Any:
+        if kind == "audio":
+            return self._heard_features(patches)
         grids = torch.tensor([grid], device=patches.device)
         if self._needs_patch:
             tower = vision_features.vision_tower(self._model)
@@ -101,6 +126,12 @@ class VisionEncoder:
             self._model.get_video_features if kind == "video" else self._model.get_image_features
         )
         return _without_patches(encode(patches, grids, return_dict=True))
+
+    def _heard_features(self, mels: Tensor) -> Any:
+        tower = vision_features.audio_tower(self._model)
+        columns = torch.tensor([mels.shape[1]], device=mels.device)
+        # The first of the tower's layers halves them, which one family wants to be told.
+        return tower(mels, feature_lens=columns, aftercnn_lens=(columns - 1) // 2 + 1)
 
 
 _ARGUMENTS: dict[Kind, tuple[str, str]] = {

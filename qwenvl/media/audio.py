@@ -102,17 +102,20 @@ def seconds(audio: Audio) -> float:
     return float(audio.samples.shape[-1] / audio.rate)
 
 
+def check_finite(audio: Audio) -> None:
+    """Raises ``BadAudio`` for samples that are no numbers."""
+    if not torch.isfinite(audio.samples).all():
+        raise BadAudio("The sound has samples that are no numbers (NaN or infinite).")
+
+
 def length(audio: Audio) -> int:
     """Samples of ``resampled(audio)``, without computing it."""
     return math.ceil(audio.samples.shape[-1] * RATE / audio.rate)
 
 
 def resampled(audio: Audio) -> Tensor:
-    """``audio`` as models hear it: float32 ``[N]`` at 16 kHz, the mean of its channels. Raises
-    ``BadAudio`` for samples that are no numbers."""
+    """``audio`` as models hear it: float32 ``[N]`` at 16 kHz, the mean of its channels."""
     mono = audio.samples.float().mean(0)
-    if not torch.isfinite(mono).all():
-        raise BadAudio("The sound has samples that are no numbers (NaN or infinite).")
     if audio.rate == RATE:
         return mono
     av = _pyav()

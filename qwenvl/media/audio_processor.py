@@ -26,7 +26,8 @@ _FRAMES_AT_ONCE = 6000  # a minute
 class AudioProcessor:
     """How a checkpoint hears. ``hearing``: its family's rules; ``mel_bins`` rows of features, one
     column each ``hop`` samples, from ``window`` of them; ``chunk``: columns that the tower's
-    convolutions see at a time. ``max_samples``: the longest sound that the makers' processor takes
+    convolutions see at a time, and ``attention`` those that attend to one another, whole chunks.
+    ``max_samples``: the longest sound that the makers' processor takes
     whole (None: any)."""
 
     hearing: Hearing
@@ -34,6 +35,7 @@ class AudioProcessor:
     hop: int = 160
     window: int = 400
     chunk: int = 200
+    attention: int = 200
     max_samples: int | None = None
 
     @classmethod
@@ -44,14 +46,21 @@ class AudioProcessor:
         model's ``audio_config``. What they do not say is as in the makers' checkpoints. Raises
         ``TypeError`` and ``ValueError`` for what is no number."""
         seconds = int(settings.get("chunk_length", hearing.max_seconds or 0))
+        chunk = 2 * int(tower.get("n_window", hearing.window))
+        attention = int(tower.get("n_window_infer", hearing.tower_window)) // chunk * chunk
         return cls(
             hearing,
             int(tower.get("num_mel_bins", settings.get("feature_size", 128))),
             int(settings.get("hop_length", 160)),
             int(settings.get("n_fft", 400)),
-            2 * int(tower.get("n_window", hearing.window)),
+            chunk,
+            max(chunk, attention) if hearing.tower_window else chunk,
             seconds * audio.RATE if hearing.max_seconds else None,
         )
+
+    def seconds(self, sound: Audio) -> float:
+        """How long ``sound`` is."""
+        return audio.seconds(sound)
 
     def frames(self, sound: Audio) -> int:
         """Columns of the features of ``sound``."""
@@ -60,7 +69,8 @@ class AudioProcessor:
 
     def tokens(self, sound: Audio) -> int:
         """Tokens that ``sound`` becomes. Raises ``BadAudio`` for one that is too short or too long
-        for the model."""
+        for the model, or has samples that are no numbers."""
+        audio.check_finite(sound)
         samples = audio.length(sound)
         tokens = self._tokens(self.frames(sound)) if samples > self.window else 0
         if tokens < 1:
@@ -83,6 +93,14 @@ class AudioProcessor:
         # Three convolutions of stride 2 over each chunk by itself.
         whole, rest = divmod(frames, self.chunk)
         return whole * _thrice_halved(self.chunk) + _thrice_halved(rest)
+
+    def parts(self, mels: Tensor) -> list[Tensor]:
+        """Features in parts of about a minute that the tower may be given one after the other: what
+        is in one part attends to nothing in another. The last has a whole chunk at least, to which
+        the tower fills up what is left over."""
+        step = _FRAMES_AT_ONCE // self.attention * self.attention or self.attention
+        starts = range(0, max(1, mels.shape[1] - self.chunk + 1), step)
+        return list(mels.tensor_split([*starts][1:], 1))
 
     def features(self, sound: Audio, check: Callable[[], None] = lambda: None) -> Tensor:
         """Log-mel features ``[mel_bins, frames]`` of ``sound``, float32. ``check`` is called now

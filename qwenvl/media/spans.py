@@ -11,6 +11,7 @@ from ..errors import BadOption
 from ..types import Audio, Image, Size, Video, Watching
 
 if TYPE_CHECKING:
+    from .audio_processor import AudioProcessor
     from .image_processor import ImageProcessor
     from .video_processor import VideoProcessor
 
@@ -23,8 +24,8 @@ class Span:
     ``tokens`` that it becomes, and the ``input_size`` in pixels that it is resized to.
 
     Of a video, ``steps``: of each step of two frames, when the first and the last of them is shown,
-    in seconds. ``is_told``: these times stand in words before the tokens of each step, which are
-    apart from those of the others."""
+    in seconds; of a sound, when it begins and ends. ``is_told``: these times stand in words before
+    the tokens of each step, which are apart from those of the others."""
 
     grid: tuple[int, int, int]
     tokens: int
@@ -52,9 +53,10 @@ def plan(
     image_processor: ImageProcessor,
     video_processor: VideoProcessor | None = None,
     watching: Watching | None = None,
+    audio_processor: AudioProcessor | None = None,
 ) -> Span:
-    """The span of ``part``. Raises ``BadImage`` for a picture or video that no model can be given,
-    and ``BadOption`` for a medium that this model does not take."""
+    """The span of ``part``. Raises ``BadImage`` for a medium that no model can be given, and
+    ``BadOption`` for one that this model does not take."""
     if isinstance(part, Video):
         if video_processor is None or watching is None:
             raise BadOption(
@@ -62,7 +64,13 @@ def plan(
             )
         return _video_span(part, video_processor, watching)
     if isinstance(part, Audio):
-        raise BadOption("Sounds cannot be given to a model yet. Remove the sound from the request.")
+        if audio_processor is None:
+            raise BadOption(
+                "This model has no audio tower and hears no sounds. Choose a Qwen2.5-Omni or "
+                "Qwen3-Omni model."
+            )
+        tokens, ends = audio_processor.tokens(part), audio_processor.seconds(part)
+        return Span((1, 1, audio_processor.frames(part)), tokens, (0, 0), "audio", ((0.0, ends),))
     picture = part.pixels
     return Span(
         image_processor.grid(picture),

@@ -29,6 +29,7 @@ _CHATML = """\
 {%- for part in message.content -%}
 {%- if part.type == 'image' -%}@START@@IMAGE@@END@
 {%- elif part.type == 'video' -%}@START@@VIDEO@@END@
+{%- elif part.type == 'audio' -%}@SOUND@
 {%- else -%}{{ part.text }}{%- endif -%}
 {%- endfor -%}
 {%- endif -%}<|im_end|>
@@ -80,6 +81,7 @@ class ChatTemplate:
         media = [
             *(family.image_token, family.video_token, family.audio_token),
             *(family.vision_start, family.vision_end),
+            *((family.hearing.start, family.hearing.end) if family.hearing else ()),
         ]
         known = set(tokenizer.convert_tokens_to_ids(media)) - {None, tokenizer.unk_token_id}
         self.media_token_ids: frozenset[int] = frozenset(known)
@@ -364,7 +366,13 @@ def _chatml(family: Family) -> str:
         .replace("@IMAGE@", family.image_token)
         .replace("@VIDEO@", family.video_token)
         .replace("@END@", family.vision_end)
+        .replace("@SOUND@\n", _sound_place(family))
     )
+
+
+def _sound_place(family: Family) -> str:
+    hearing = family.hearing
+    return f"{hearing.start}{family.audio_token}{hearing.end}" if hearing else ""
 
 
 def _check_tokens(path: Path, family: Family, tokenizer: Any) -> None:

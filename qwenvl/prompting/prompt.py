@@ -10,6 +10,7 @@ from typing import Any
 
 from ..checkpoints import transformers_version
 from ..errors import BadOption
+from ..media.audio_processor import AudioProcessor
 from ..media.image_processor import ImageProcessor
 from ..media.spans import Kind, Span, plan
 from ..media.video_processor import VideoProcessor
@@ -22,9 +23,10 @@ _MIN_IMAGE_TOKENS = 64  # an image is not shrunk below this for want of memory
 
 class Prompt:
     """``request`` as token ids ``ids``, with the ``spans`` of its media.
-    ``context``: the model's context length (None: unknown). ``video_processor``: None where the
-    model sees no videos. Raises ``BadImage`` for a medium that no model can be given, and
-    ``BadOption`` for a prompt that fills the context."""
+    ``context``: the model's context length (None: unknown). ``video_processor`` and
+    ``audio_processor``: None where the model sees no videos, and hears no sounds. Raises
+    ``BadImage`` for a medium that no model can be given, and ``BadOption`` for a prompt that fills
+    the context."""
 
     def __init__(
         self,
@@ -33,16 +35,18 @@ class Prompt:
         image_processor: ImageProcessor,
         context: int | None = None,
         video_processor: VideoProcessor | None = None,
+        audio_processor: AudioProcessor | None = None,
     ):
         self.request, self.chat_template, self.context = request, chat_template, context
         self._unbounded = image_processor, video_processor
+        self.audio_processor = audio_processor
         self.image_processor = image_processor.bounded(request.min_pixels, request.max_pixels)
         self.video_processor = video_processor and video_processor.bounded(
             request.frame_pixels, request.video_tokens, context
         )
         watching = chat_template.family.watching
         self.spans = [
-            plan(part, self.image_processor, self.video_processor, watching)
+            plan(part, self.image_processor, self.video_processor, watching, audio_processor)
             for part in request.media
         ]
         _check_together(self.spans, watching)
@@ -54,8 +58,11 @@ class Prompt:
     def _too_long(self, context: int) -> str:
         shown, smaller = "", ""
         if self.spans:
-            shown = f" ({self.image_tokens} of them pictures)"
+            hears = any(span.kind == "audio" for span in self.spans)
+            media = "pictures and sounds" if hears else "pictures"
+            shown = f" ({self.image_tokens} of them {media})"
             smaller = ", or show fewer or smaller pictures (max_pixels in the Loader) or frames"
+            smaller += ", or let it hear less at once" if hears else ""
         longest = longest_context(self.chat_template.family) or 0
         stretch = (
             f" With yarn in the Loader the context can be stretched to {longest}, at some loss."
@@ -118,7 +125,7 @@ class Prompt:
     @property
     def input_sizes(self) -> tuple[Size, ...]:
         """What each picture, and each frame of a video, is resized to."""
-        return tuple(span.input_size for span in self.spans)
+        return tuple(span.input_size for span in self.spans if span.kind != "audio")
 
     @property
     def nbytes(self) -> int:
@@ -174,7 +181,9 @@ class Prompt:
             halved["frame_pixels"] = max(most, self.image_processor.factor**2)
         smaller = dataclasses.replace(self.request, **halved)
         images, videos = self._unbounded
-        made = Prompt(smaller, self.chat_template, images, self.context, videos)
+        made = Prompt(
+            smaller, self.chat_template, images, self.context, videos, self.audio_processor
+        )
         return made if made.image_tokens < self.image_tokens else None
 
     def _half_area(self, kind: Kind) -> int:

@@ -35,6 +35,7 @@ NODES = [
     "QVL_Extract",
     "QVL_Layout",
     "QVL_Score",
+    "QVL_Listen",
     "QVL_Prompt",
     "QVL_PickBoxes",
     "QVL_BoxFormat",

@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 from qwen_vl_suite.qwenvl.checkpoints.transformers_version import is_older
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.types import Image, Request, Video
+from qwen_vl_suite.qwenvl.types import Audio, Image, Request, Video
 
 PROCESSORS = {
     "qwen2_vl": "Qwen2VLProcessor",
@@ -35,6 +35,7 @@ def inputs(
     kinds: dict[type, Callable[[Any], dict[str, str]]] = {
         Image: lambda _: {"type": "image"},
         Video: lambda _: {"type": "video"},
+        Audio: lambda _: {"type": "audio"},
         str: lambda part: {"type": "text", "text": part},
     }
     messages = [
@@ -59,6 +60,9 @@ def inputs(
             }
             for frames, video in zip(given["videos"], request.videos, strict=True)
         ]
+    if request.sounds:
+        assert all(sound.rate == 16_000 for sound in request.sounds)
+        given["audio"] = [sound.samples.mean(0).numpy() for sound in request.sounds]
     return dict(processor(**given))
 
 
@@ -89,15 +93,17 @@ def _processor(model_type: str, folder: Path, tokenizer: Any) -> Any:
         "chat_template": tokenizer.chat_template,
     }
     if "omni" in model_type:
-        parts["feature_extractor"] = transformers.WhisperFeatureExtractor(feature_size=16)
+        assert family.hearing is not None
+        heard = {"feature_size": 16, "chunk_length": 30}  # as ``tiny`` has it
+        parts["feature_extractor"] = transformers.WhisperFeatureExtractor(**heard)
         names = {
             "image_token": family.image_token,
             "video_token": family.video_token,
             "audio_token": family.audio_token,
             "vision_bos_token": family.vision_start,
             "vision_eos_token": family.vision_end,
-            "audio_bos_token": "<|audio_bos|>",
-            "audio_eos_token": "<|audio_eos|>",
+            "audio_bos_token": family.hearing.start,
+            "audio_eos_token": family.hearing.end,
         }
         for name, token in names.items():
             setattr(tokenizer, name, token)

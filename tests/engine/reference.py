@@ -4,6 +4,7 @@ the token ids that stand for images and ends."""
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ class Reference:
         inputs.pop("token_type_ids", None)
         if "mm_token_type_ids" in inspect.signature(self.model.forward).parameters:
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == template.image_token_id).long()
+        return self.generate(inputs, request)
+
+    def generate(self, inputs: Mapping[str, Any], request: Request) -> list[int]:
+        """The tokens that it continues ``inputs`` with."""
+        template = self.chat_template
         with torch.no_grad():
             out = self.model.generate(
                 **inputs,

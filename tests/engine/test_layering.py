@@ -42,7 +42,7 @@ LAYERS = (
     {"query"},
     {"rounds"},
     {"run", "model_cache", "grounding", "layouts", "reading", "prompt_writing"},
-    {"score", "chat", "watching"},
+    {"score", "chat", "watching", "listening"},
     {"doctor"},
     {"cli"},
     {"__main__"},

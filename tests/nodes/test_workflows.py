@@ -204,9 +204,10 @@ def test_a_group_holds_whole_nodes(path: Path) -> None:
 
 @every_workflow
 def test_pictures_are_ones_that_everybody_has(path: Path) -> None:
-    """And that the bundled model understands: whoever opens an example can run it at once."""
+    """And that the bundled model understands: whoever opens an example can run it at once. (It
+    hears nothing: an example of sounds says so.)"""
     used = {node["type"] for node in read(path)["nodes"]}
-    brought = {"QVL_ExamplePicture", "QVL_LoadPDF", "QVL_Video"}
+    brought = {"QVL_ExamplePicture", "QVL_LoadPDF", "QVL_Video", "LoadAudio"}
     assert used & brought and not used & {"LoadImage", "LoadVideo"}
 
 

@@ -1,7 +1,7 @@
-"""Patch: the vision tower gives features that are known already, for the time of a forward pass.
+"""Patch: a tower gives features that are known already, for the time of a forward pass.
 
 For transformers whose forward passes have no argument for them: later ones take vision features as
-``mm_encoder_outputs``, and their tower is left alone.
+``mm_encoder_outputs``, and their vision tower is left alone. None takes those of sounds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ def applies(model: nn.Module) -> bool:
 def vision_tower(model: nn.Module) -> Any:
     """The vision tower of ``model``: ``tower(pixel_values, grid_thw=…)`` gives features."""
     return next(module for module in model.modules() if hasattr(module, "patch_embed"))
+
+
+def audio_tower(model: nn.Module) -> Any:
+    """The audio tower of ``model``: ``tower(log-mel features, feature_lens=…)`` gives features."""
+    return next(module for name, module in model.named_modules() if name.endswith("audio_tower"))
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def test_what_is_no_waveform_is_refused(waveform: Any) -> None:
     with pytest.raises(BadAudio, match="batch, channels and samples"):
         audio.from_waveform(waveform, 16_000)
     with pytest.raises(BadAudio, match="NaN"):
-        audio.resampled(Audio(torch.full((1, 100), torch.nan), 8_000))
+        audio.check_finite(Audio(torch.full((1, 100), torch.nan), 8_000))
 
 
 def test_a_wav_file_holds_what_was_written(tmp_path: Path) -> None:

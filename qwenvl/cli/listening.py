@@ -1,0 +1,150 @@
+"""The listen command: transcripts, descriptions and answers of sounds, spoken where asked for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadImage, BadOption, QwenVLError
+from ..types import Audio, Result, Task
+from ..unicode import well_formed
+from .answering import NOTHING_DONE, SOME_FAILED, sampling_of, spec_of
+from .output import print_json, print_message, print_result
+from .portions import OrderedResults
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+    from ..query import Query
+
+PORTION = 4
+"""Sounds that are asked about in one batch, all of which are held meanwhile."""
+
+
+def listen(options: argparse.Namespace) -> int:
+    """A line a sound, in order, each as soon as it is answered. Returns the exit status."""
+    from .. import run
+    from ..model_cache import CACHE
+
+    task = _task(options)
+    sounds: list[str | None] = [*options.sounds] or [None]
+    results = OrderedResults(lambda number, result: _show(number, sounds, result, options))
+    try:
+        with CACHE.lease(spec_of(options)) as backend:
+            sampling = sampling_of(options, run.sampling_for(backend, task, options.thinking))
+            fields = {
+                "system": options.system,
+                "sampling": sampling,
+                "thinking": options.thinking,
+                "keep_unreadable": True,
+                "voice": options.voice or "" if options.speak else None,
+            }
+            for first in range(0, len(sounds), PORTION):
+                portion = sounds[first : first + PORTION]
+                queries = [_query(path, task, backend, options, fields) for path in portion]
+                if not _answer(backend, queries, results, first) and not results.answered:
+                    break  # the options allow no request, and will not for later sounds
+    except QwenVLError as error:
+        if not results.answered:
+            raise
+        print_message(f"error: {error}")
+    except BaseException:
+        print_message(f"stopped after {results.shown} of {len(sounds)}")
+        raise
+    if results.failed or results.shown < len(sounds):
+        return SOME_FAILED if results.answered else NOTHING_DONE
+    return 0
+
+
+def _task(options: argparse.Namespace) -> Task:
+    """Raises ``BadOption`` for options that do not go together."""
+    from ..tasks import listen as listening
+
+    if options.voice and not options.speak:
+        raise BadOption("--voice has a use only with --speak.")
+    if not options.sounds and not options.ask:
+        raise BadOption("There is nothing to answer: name a file, or ask with --ask.")
+    if options.describe:
+        return listening.listen("describe", "", options.language)
+    if options.ask is not None:
+        return listening.listen("ask", options.ask, options.language)
+    return listening.listen("transcribe", "", options.language)
+
+
+def _query(
+    path: str | None,
+    task: Task,
+    backend: Backend,
+    options: argparse.Namespace,
+    fields: dict[str, Any],
+) -> Query:
+    from ..listening import expected_tokens, transcription
+    from ..media import audio
+    from ..query import Query
+
+    if path is None:
+        return Query(task, None, **fields)
+    try:
+        sound = audio.read(path, options.start, options.end)
+        tokens = expected_tokens(backend, sound)
+        print_message(f"{well_formed(path)}: {audio.seconds(sound):.1f} s, {tokens:,} tokens")
+    except BadImage as error:
+        return Query(task, error, **fields)
+    in_parts = task.name == "transcribe" and not options.speak
+    return Query(task, sound, method=transcription if in_parts else None, **fields)
+
+
+def _answer(backend: Any, queries: list[Query], results: OrderedResults, first: int) -> bool:
+    """Puts a result for each query into ``results``. False where the backend refused the requests
+    as a whole."""
+    from .. import run
+
+    try:
+        run.answer_each(backend, queries, lambda at, result: results.put(first + at, result))
+    except (BadOption, BadImage) as error:
+        for at in range(len(queries)):
+            results.put(first + at, Result("", finish_reason="error", error=str(error)))
+        return False
+    return True
+
+
+def _show(
+    number: int, sounds: list[str | None], result: Result, options: argparse.Namespace
+) -> None:
+    path = None if (given := sounds[number]) is None else well_formed(given)
+    for note in result.notes:
+        print_message(f"note: {path or 'the answer'}: {note}")
+    written = _write(number, len(sounds), result.speech, options.speak)
+    if result.error:
+        print_message(f"error: {path or 'the answer'}: {result.error}")
+    if options.json:
+        row: dict[str, Any] = {
+            "sound": path,
+            "text": result.text,
+            "thinking": result.thinking,
+            "finish_reason": result.finish_reason,
+            "notes": list(result.notes),
+        }
+        if options.speak:
+            row["speech"] = written
+        if result.error:
+            row["error"] = result.error
+        print_json(row)
+    elif not result.error:
+        print_result(f"{path}:\n{result.text}\n" if len(sounds) > 1 else result.text)
+
+
+def _write(number: int, count: int, speech: Audio | None, wanted: str | None) -> str | None:
+    """Writes the speech to the file that was asked for, of several to numbered ones."""
+    from ..media.audio import write_wav
+
+    if speech is None or wanted is None:
+        return None
+    path = Path(wanted)
+    if count > 1:
+        path = path.with_name(f"{path.stem}-{number + 1}{path.suffix}")
+    try:
+        write_wav(speech, path)
+    except OSError as error:
+        raise BadOption(f"The speech cannot be written to {str(path)!r}: {error}") from error
+    return well_formed(str(path))
