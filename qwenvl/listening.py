@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 
 from .backends.base import Backend
-from .media import audio
-from .media.audio_processor import AudioProcessor
 from .query import Query, Steps
 from .types import Audio, Result
 
@@ -21,6 +19,8 @@ _WINDOW = 0.2  # seconds over which it must be quiet
 def transcription(backend: Backend, query: Query) -> Steps:
     """As a ``Method``: a transcript of a sound of any length. Those longer than the model hears at
     once are asked about in parts, one after another in time, and their texts joined."""
+    from .media import audio
+
     sound, hearing = query.picture, backend.family.hearing
     query = dataclasses.replace(query, method=None)
     most = (hearing.max_seconds if hearing else 0) or MOST_SECONDS
@@ -35,6 +35,8 @@ def transcription(backend: Backend, query: Query) -> Steps:
 def quiet_parts(sound: Audio, most: float) -> list[Audio]:
     """``sound`` in consecutive parts of at most ``most`` seconds, each cut in the middle of the
     quietest fifth of a second of its last ten."""
+    from .media import audio
+
     parts: list[Audio] = []
     start, end = 0.0, audio.seconds(sound)
     while end - start > most:
@@ -46,6 +48,8 @@ def quiet_parts(sound: Audio, most: float) -> list[Audio]:
 
 def _quietest(sound: Audio, start: float, end: float) -> float:
     """The middle of the quietest ``_WINDOW`` between two times, in seconds."""
+    from .media import audio
+
     window = max(1, round(_WINDOW * sound.rate))
     heard = audio.part(sound, start, end).samples.square().mean(0)
     whole = len(heard) // window
@@ -69,6 +73,8 @@ def _joined(results: Sequence[Result]) -> Result:
 def expected_tokens(backend: Backend, sound: Audio) -> int:
     """Tokens of ``sound``, in the parts that are heard at once, by the rules of the model's family;
     0 where it hears none."""
+    from .media.audio_processor import AudioProcessor
+
     hearing = backend.family.hearing
     if hearing is None:
         return 0
