@@ -234,6 +234,7 @@ def test_batches_and_questions_are_measured_after_they_were_equal(tiny_model: mo
     for figure in (
         speed.batch("batch", None, tiny_model, pictures=2, side=64, tokens=3),
         speed.second_question("second", None, tiny_model, side=64),
+        speed.next_turn("next", None, tiny_model, side=64, turns=3),
         speed.three_tasks("after", None, tiny_model, side=64, tokens=2, together=False),
         speed.three_tasks("at once", None, tiny_model, side=64, tokens=2, together=True),
     ):
