@@ -15,7 +15,6 @@ from ..qwenvl.chat import (
     Kind,
     Media,
     Reference,
-    digest,
     dumps,
     loads,
 )
@@ -331,8 +330,8 @@ def _attachments(
     return tuple(one for one in found if isinstance(one, Attachment)), problem
 
 
-def _connected(sockets: Any) -> list[Any]:
-    values = sockets.values() if isinstance(sockets, Mapping) else [sockets]
+def _connected(given: Any) -> list[Any]:
+    values = given.values() if isinstance(given, Mapping) else [given]
     return [value for value in values if value is not None]
 
 
@@ -372,7 +371,7 @@ def _kept(conversation: Conversation) -> Conversation:
 def _saved(shown: Attachment) -> Attachment:
     if shown.reference or not isinstance(shown.part, Image):
         return shown
-    folder, name = "output", f"qwen_vl_chat/{digest(shown.part)}.png"
+    folder, name = "output", f"qwen_vl_chat/{shown.digest}.png"
     path = host.known_file(folder, name)
     if not path.exists():
         media_images.write_png(shown.part.pixels, path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..types import Audio, Generated, Image, Message, Part, Video
@@ -34,6 +35,11 @@ class Attachment:
 
     part: Media
     reference: Reference | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """See ``digest``; computed once, however many turns follow."""
+        return digest(self.part)
 
 
 @dataclass(frozen=True, eq=False)

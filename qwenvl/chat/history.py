@@ -82,7 +82,7 @@ def _media_values(shown: Attachment) -> dict[str, Any]:
     if shown.reference:
         folder = {"folder": shown.reference.folder} if shown.reference.folder else {}
         values |= {**folder, "path": shown.reference.path}
-    values["digest"] = digest(shown.part)
+    values["digest"] = shown.digest
     if isinstance(shown.part, Image):
         height, width = shown.part.pixels.shape[-2:]
         values |= {"width": width, "height": height}
