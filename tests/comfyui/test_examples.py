@@ -20,6 +20,7 @@ SAID = {
     "Extract facts as JSON": ['{"word": "OPEN"}'],
     "Find the picture that fits": ["0.", "0.", "0.9", "★"],
     "Find things in a picture": ["orange triangle", "blue cross"],
+    "Follow a thing in a video": ['"time": 3.5', "seen", '"time": 4.0', "missing"],
     "Look, read and find with one model": ["blue triangle", "SNAKE", "yellow circle"],
     "Read a PDF page by page": [
         "HOTEL",

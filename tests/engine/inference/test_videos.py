@@ -141,6 +141,7 @@ def test_answers_do_not_depend_on_the_road(
         assert subject.generate([request])[0].ids == expected
     again = subject.generate([asked[0]])[0]
     assert again.ids == together[0] and again.usage.reused_tokens > again.usage.image_tokens
+    assert subject.media_tokens(asked[0]) == again.usage.image_tokens
     plain = load(LocalSpec(str(checkpoint(model_type)), device="cpu", optimize="off"))
     late = ask(clip(4, 90, 60, step=0.4), "When?", tokens=6)
     expected_plain = [together[3], subject.generate([late])[0].ids]
