@@ -51,7 +51,7 @@ def test_text_streams_into_the_node_and_stays_out_of_the_workflow(
       const node = app.rootGraph.getNodeById(id);
       return node.widgets.length - node.serialize().widgets_values.length;
     }"""
-    assert canvas.js(counts, DESCRIBE) == 1
+    assert canvas.js(counts, DESCRIBE) == 2  # the panel, and the button for the style's words
 
 
 def test_copying_and_selecting(site: Any, canvas: Canvas) -> None:
