@@ -87,7 +87,7 @@ class Adapters:
             try:
                 self._switch(model, adapters, scope, model_name)
             except BaseException:
-                self.take_off()
+                self.take_off(model)
                 raise
         self.scope = scope
         return True
@@ -99,14 +99,14 @@ class Adapters:
         on = [adapter for adapter in adapters if adapter.strength]
         return sum(files.nbytes for files in read_adapters(on))
 
-    def take_off(self) -> None:
-        """The model is what it was. (peft's own way would leave layers that an adapter brought.)"""
-        if self._tuner is not None:
-            model = self._tuner.model
+    def take_off(self, model: nn.Module) -> None:
+        """``model`` is what it was, also where putting an adapter on broke off half way. (peft's
+        own way would leave layers that an adapter brought.)"""
+        if self._names:
             for name, module in _wrappers(model):
                 parent, _, last = name.rpartition(".")
                 setattr(model.get_submodule(parent), last, _original(module))
-            del model.peft_config
+            vars(model).pop("peft_config", None)
         self.clear()
 
     def _switch(
@@ -115,14 +115,14 @@ class Adapters:
         read_adapters(adapters)
         on = [adapter for adapter in adapters if adapter.strength]
         if not self._names.keys() <= {key[:2] for key in scope}:
-            self.take_off()
+            self.take_off(model)
         for adapter in on:
             found = read_adapter(Path(adapter.path))
             key = (adapter.path, fingerprint(found.path))
             if key not in self._names:
                 log.info("Putting the adapter %s on %s", found.path.name, model_name)
                 _compare_names(found, model_name)
-                name = f"adapter_{len(self._names)}"
+                name = f"adapter_{len(self._names):03}"
                 self._names[key] = name
                 self._put_on(model, found, name, model_name)
         if self._tuner is not None:

@@ -206,7 +206,27 @@ def test_weights_in_8_bit_floats_do_not_make_the_adapter_coarse(
     weights = load_file(made()[0] / "adapter_model.safetensors")
     for part in ("lora_A", "lora_B"):
         name = f"base_model.model.model.language_model.layers.0.self_attn.q_proj.{part}.weight"
-        assert torch.equal(getattr(placed, part)["adapter_0"].weight, weights[name])
+        assert torch.equal(getattr(placed, part)["adapter_000"].weight, weights[name])
+
+
+def test_where_putting_it_on_breaks_off_half_way_the_model_is_what_it_was(
+    subject: LocalBackend, made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora import LoraModel
+
+    before, replace_module, count = with_on(subject), LoraModel._replace_module, []
+
+    def breaks(self: Any, *given: Any) -> None:
+        count.append(1)
+        if len(count) > 3:
+            raise ValueError("a bug")
+        replace_module(self, *given)
+
+    monkeypatch.setattr(LoraModel, "_replace_module", breaks)
+    with pytest.raises(UnsupportedModel, match="cannot be put on qwen3_vl: a bug"):
+        with_on(subject, on(made()[0]))
+    assert torch.equal(with_on(subject), before) and subject.nbytes == subject.weights.size
+    assert not [part for part in subject.model.modules() if hasattr(part, "base_layer")]
 
 
 def test_another_name_of_the_base_is_told(
