@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from . import batches, tokenizer
+from . import clip_questions, samples, tokenizer
 
 WIDTH = 192
 LAYERS = 4
-SUPERVISED_LAYERS = (
-    1,
-    2,
-)  # text layers whose attention is supervised: first on what the answer is about, then on its role
+# Text layers whose attention is supervised: on what the answer is about, on its role, on times.
+SUPERVISED_LAYERS = (1, 2, 3)
 WAVES = (
     0.25,
     0.5,
@@ -28,12 +27,17 @@ WAVES = (
 )  # periods per picture by which a coordinate is spelled as cosines and sines
 
 
+@lru_cache(maxsize=4)
+def _periods(device: torch.device) -> torch.Tensor:
+    return torch.tensor(WAVES, device=device)
+
+
 def waves(values: torch.Tensor) -> torch.Tensor:
     """Coordinates 0..1 [...] to [..., 2 * len(WAVES)].
 
     Linear maps can copy this spelling, and the dot product of two peaks where they are equal.
     """
-    angles = values[..., None] * torch.tensor(WAVES) * 2 * math.pi
+    angles = values[..., None] * _periods(values.device) * 2 * math.pi
     return torch.cat((angles.cos(), angles.sin()), -1)
 
 
@@ -73,8 +77,8 @@ def model_config():
             hidden_size=WIDTH,
             intermediate_size=512,
             num_heads=4,
-            patch_size=batches.PATCH,
-            spatial_merge_size=batches.MERGE,
+            patch_size=samples.PATCH,
+            spatial_merge_size=samples.MERGE,
             temporal_patch_size=2,
             out_hidden_size=WIDTH,
             num_position_embeddings=256,
@@ -109,14 +113,51 @@ def begin(seed: int):
         model.model.visual.pos_embed.weight.normal_(std=0.3)
         table = model.model.language_model.embed_tokens.weight
         table.normal_(std=0.5 * WIDTH**-0.5)
-        tokens = tokenizer.build()
         numbers = torch.arange(tokenizer.LIMIT + 1)
-        spelled = waves(numbers / tokenizer.LIMIT)
-        spread = torch.nn.init.orthogonal_(torch.empty(spelled.shape[1], WIDTH)) * 0.35
-        for form in ("[{}", ", {}"):
-            base = torch.randn(WIDTH) * 0.5 * WIDTH**-0.5
-            ids = [tokens.encode(form.format(int(n))).ids[0] for n in numbers]
-            table[ids] = base + spelled @ spread
+        _spell(
+            table,
+            numbers / tokenizer.LIMIT,
+            [["[" + str(int(n)) for n in numbers], [", " + str(int(n)) for n in numbers]],
+        )
+        times = tokenizer.times()
+        share = torch.tensor([float(time) for time in times]) / clip_questions.LONGEST
+        _spell(table, share, [times, [f"<{time} seconds>" for time in times]])
+    model.tie_weights()
+    return model
+
+
+def _spell(table: torch.Tensor, values: torch.Tensor, forms: list[list[str]]) -> None:
+    """Sets the embeddings of numbers 0..1, in each form, to the waves of their values."""
+    tokens = tokenizer.build()
+    spelled = waves(values)
+    spread = torch.nn.init.orthogonal_(torch.empty(spelled.shape[1], WIDTH)) * 0.35
+    for form in forms:
+        base = torch.randn(WIDTH) * 0.5 * WIDTH**-0.5
+        table[[tokens.token_to_id(_as_token(text)) for text in form]] = base + spelled @ spread
+
+
+def _as_token(text: str) -> str:
+    return text.replace(" ", "Ġ")
+
+
+def begin_from(folder: Path, seed: int):
+    """The model of an earlier checkpoint: tokens that it has keep their embeddings, others get
+    first ones."""
+    import tokenizers
+    from safetensors.torch import load_file
+
+    model = begin(seed)
+    weights = {
+        name: value.float() for name, value in load_file(folder / "model.safetensors").items()
+    }
+    name = "model.language_model.embed_tokens.weight"
+    known = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    table = model.model.language_model.embed_tokens.weight.detach().clone()
+    for piece, index in tokenizer.build().get_vocab().items():
+        if piece in known:
+            table[index] = weights[name][known[piece]]
+    weights[name] = table
+    model.load_state_dict(weights, strict=False)
     model.tie_weights()
     return model
 
@@ -127,7 +168,7 @@ def save(model, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        k: v.detach().to(torch.float16).contiguous()
+        k: v.detach().to(torch.float16).cpu().contiguous()
         for k, v in model.state_dict().items()
         if k != "lm_head.weight"
     }
@@ -162,12 +203,12 @@ def save(model, folder: Path) -> None:
     image = {
         "image_processor_type": "Qwen2VLImageProcessorFast",
         "processor_class": "Qwen3VLProcessor",
-        "patch_size": batches.PATCH,
+        "patch_size": samples.PATCH,
         "temporal_patch_size": 2,
-        "merge_size": batches.MERGE,
+        "merge_size": samples.MERGE,
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
-        "size": {"shortest_edge": batches.MIN_PIXELS, "longest_edge": batches.MAX_PIXELS},
+        "size": {"shortest_edge": samples.MIN_PIXELS, "longest_edge": samples.MAX_PIXELS},
     }
     _write(folder / "preprocessor_config.json", image)
     _write(
@@ -176,9 +217,12 @@ def save(model, folder: Path) -> None:
             **{k: v for k, v in image.items() if k != "image_processor_type"},
             "video_processor_type": "Qwen3VLVideoProcessor",
             "fps": 2,
-            "min_frames": 2,
-            "max_frames": 16,
-            "size": {"shortest_edge": batches.MIN_PIXELS, "longest_edge": 8 * batches.MAX_PIXELS},
+            "min_frames": 4,
+            "max_frames": samples.MAX_FRAMES,
+            "size": {
+                "shortest_edge": samples.MIN_CLIP_PIXELS,
+                "longest_edge": samples.MAX_CLIP_PIXELS,
+            },
         },
     )
     tokenizer.save(folder)

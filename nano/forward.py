@@ -1,8 +1,8 @@
 """Training forward pass: transformers' weights and arithmetic, for batches of one grid.
 
 It equals `Qwen3VLForConditionalGeneration` (a test compares them) but handles
-all pictures at once, masks packed turns from each other, and returns the
-attention weights of the layers that training supervises.
+all pictures or clips at once, masks packed turns from each other, and returns
+the attention weights of the layers that training supervises.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .batches import MERGE, PATCH
+from .samples import MERGE, PATCH
 
 
 def patches(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -50,18 +50,22 @@ def _block(block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def vision_tower(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The vision tower: uint8 [B, 3, H, W] to merged tokens [B, N, text width].
+    """The vision tower: uint8 [B, frames, 3, H, W] to merged tokens [B, N, text width].
 
-    Also returns the deepstack outputs, of the same shape.
+    One frame is a still picture; frames of clips come in pairs, each of which is seen alone. Also
+    returns the deepstack outputs, of the same shape.
     """
     config = visual.config
-    h, w = pixels.shape[-2] // PATCH, pixels.shape[-1] // PATCH
-    # Both frames of a still picture are equal, so the weights are summed over the time axis.
-    x = F.linear(
-        patches(pixels, visual.pos_embed.weight.dtype),
-        visual.patch_embed.proj.weight.sum(2).flatten(1),
-        visual.patch_embed.proj.bias,
-    )
+    batch, frames, _, height, width = pixels.shape
+    h, w = height // PATCH, width // PATCH
+    kernel, dtype = visual.patch_embed.proj.weight, visual.pos_embed.weight.dtype
+    if frames == 1:  # both frames of a still picture are equal: the weights are summed over time
+        x = F.linear(patches(pixels[:, 0], dtype), kernel.sum(2).flatten(1))
+    else:
+        first, second = (pixels[:, k::2].flatten(0, 1) for k in (0, 1))
+        x = F.linear(patches(first, dtype), kernel[:, :, 0].flatten(1))
+        x = x + F.linear(patches(second, dtype), kernel[:, :, 1].flatten(1))
+    x = x + visual.patch_embed.proj.bias
     side = int(config.num_position_embeddings**0.5)
     table = visual.pos_embed.weight.view(1, side, side, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(table, (h, w), mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
@@ -69,8 +73,9 @@ def vision_tower(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor
 
     heads = config.num_heads
     dim = config.hidden_size // heads
-    rates = 10000.0 ** -(torch.arange(0, dim // 2, 2) / (dim // 2))
-    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    at = {"device": x.device}
+    rates = 10000.0 ** -(torch.arange(0, dim // 2, 2, **at) / (dim // 2))
+    rows, columns = torch.meshgrid(torch.arange(h, **at), torch.arange(w, **at), indexing="ij")
     angles = torch.cat(
         (_merge_order(rows)[:, None] * rates, _merge_order(columns)[:, None] * rates) * 2, -1
     )
@@ -83,36 +88,15 @@ def vision_tower(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor
             merger = visual.deepstack_merger_list[
                 list(config.deepstack_visual_indexes).index(number)
             ]
-            deep.append(
-                merger(x.reshape(-1, x.shape[-1])).view(x.shape[0], -1, config.out_hidden_size)
-            )
-    return visual.merger(x.reshape(-1, x.shape[-1])).view(
-        x.shape[0], -1, config.out_hidden_size
-    ), deep
-
-
-def mrope_positions(turn: Tensor, start: int, rows: int, columns: int) -> Tensor:
-    """M-RoPE positions [3, B, L]: time, row, column; each turn starts where the prefix ends."""
-    n = rows * columns
-    count = torch.arange(turn.shape[1]).expand_as(turn)
-    # A picture advances the position by its longer side, not by its number of tokens.
-    common = torch.where(count < start, count, count - n + max(rows, columns))
-    first = torch.zeros_like(turn)
-    for number in range(1, int(turn.max()) + 1):
-        in_turn = turn == number
-        first_index = in_turn.int().argmax(1, keepdim=True)
-        first = torch.where(in_turn, first_index - (turn == 0).sum(1, keepdim=True), first)
-    out = (common - first).expand(3, -1, -1).clone()
-    out[0, :, start : start + n] = start
-    out[1, :, start : start + n] = start + torch.arange(rows).repeat_interleave(columns)
-    out[2, :, start : start + n] = start + torch.arange(columns).repeat(rows)
-    return out
+            deep.append(merger(x.flatten(0, 1)).view(batch, -1, config.out_hidden_size))
+    return visual.merger(x.flatten(0, 1)).view(batch, -1, config.out_hidden_size), deep
 
 
 def attention_mask(turn: Tensor) -> Tensor:
     """Additive mask [B, 1, L, L]: causal, and within the shared prefix and the own turn only."""
     allowed = (turn[:, None, :] == 0) | (turn[:, None, :] == turn[:, :, None])
-    return torch.zeros(allowed.shape).masked_fill_(~allowed.tril(), -1e4)[:, None]
+    mask = torch.zeros(allowed.shape, device=turn.device)
+    return mask.masked_fill_(~allowed.tril(), -1e4)[:, None]
 
 
 def _norm(layer: nn.Module, x: Tensor) -> Tensor:
@@ -120,18 +104,24 @@ def _norm(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _layer(
-    layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One layer of the language model on [B, L, width]; also its attention [B, heads, L, L]."""
+    layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, watched: bool
+) -> tuple[Tensor, Tensor | None]:
+    """One layer of the language model on [B, L, width]; if it is `watched`, also its attention
+    [B, heads, L, L]."""
     attn, y = layer.self_attn, _norm(layer.input_layernorm, x)
     shape, groups = (*x.shape[:2], -1, attn.head_dim), attn.num_key_value_groups
     q = _norm(attn.q_norm, attn.q_proj(y).view(shape)).transpose(1, 2)
     k = _norm(attn.k_norm, attn.k_proj(y).view(shape)).transpose(1, 2)
     v = attn.v_proj(y).view(shape).transpose(1, 2).repeat_interleave(groups, 1)
     q, k = _rotate(q, cos, sin), _rotate(k, cos, sin).repeat_interleave(groups, 1)
-    # Computed explicitly, since training supervises the weights.
-    weights = (q @ k.transpose(-1, -2) * attn.scaling + mask).softmax(-1, dtype=torch.float32)
-    x = x + attn.o_proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+    # Computed explicitly where training supervises the weights.
+    if watched:
+        weights = (q @ k.transpose(-1, -2) * attn.scaling + mask).softmax(-1, dtype=torch.float32)
+        mixed = weights.to(v.dtype) @ v
+    else:
+        weights = None
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, scale=attn.scaling)
+    x = x + attn.o_proj(mixed.transpose(1, 2).flatten(2))
     return x + layer.mlp(_norm(layer.post_attention_layernorm, x)), weights
 
 
@@ -141,15 +131,16 @@ def language_model(
     position_ids: Tensor,
     mask: Tensor,
     deep: list[Tensor],
-    start: int,
+    places: Tensor,
     supervised_layers: tuple[int, ...] = (),
 ) -> tuple[Tensor, dict, list[Tensor]]:
     """The language model: embeddings [B, L, D] to final hidden states [B, L, D].
 
-    Also returns the attention weights [B, heads, L, L] of the `watched` layers, and the state
-    after each layer.
+    `places` [N] are where the picture's tokens are, to which the deepstack outputs are added. Also
+    returns the attention weights [B, heads, L, L] of the supervised layers, and the state after
+    each layer.
     """
-    n, rope = deep[0].shape[1] if deep else 0, text.rotary_emb
+    rope = text.rotary_emb
     angles = position_ids[..., None].float() * rope.inv_freq
     mixed = angles[0].clone()
     for axis in (1, 2):  # rows and columns take every third rate, as Qwen3-VL interleaves them
@@ -159,12 +150,10 @@ def language_model(
     cos, sin, mask = (t.to(embeds.dtype) for t in (angles.cos(), angles.sin(), mask))
     x, weights, states = embeds, {}, []
     for number, layer in enumerate(text.layers):
-        x, attention = _layer(layer, x, cos, sin, mask)
-        if number in supervised_layers:
+        x, attention = _layer(layer, x, cos, sin, mask, number in supervised_layers)
+        if attention is not None:
             weights[number] = attention
         if number < len(deep):
-            x = torch.cat(
-                (x[:, :start], x[:, start : start + n] + deep[number], x[:, start + n :]), 1
-            )
+            x = x.index_add(1, places, deep[number])
         states.append(x)
     return _norm(text.norm, x), weights, states

@@ -46,23 +46,27 @@ READ = "Read all the text in the image."
 class Piece:
     """Some text of an answer.
 
-    `role` names the attention role, `aim` is ("shape" or "line", index[, character]).
+    `role` names the attention role, `aim` is ("shape", "line", "key" or "event", index[,
+    character]); `about` is what else is looked at first, such an aim too (None: see the turn).
     """
 
     text: str
     role: str = ""
     aim: tuple = ()
+    about: tuple | None = None
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One question of the task `kind`, its answer, and which shapes that is about (None: any)."""
+    """One question of the task `kind`, its answer, and which shapes (of a clip: events) that is
+    about (None: any). `then`: what is asked after it in the same conversation."""
 
     kind: str
     question: str
     pieces: tuple[Piece, ...]
     about: tuple[int, ...] | None = None
     names: tuple[str, ...] = field(default=())
+    then: Turn | None = None
 
     @property
     def answer(self) -> str:
@@ -338,7 +342,11 @@ def _located(scene, names, kind, question) -> Turn:
 
 def ground(scene: scenes.Scene, rng: random.Random, absent: bool | None = None) -> Turn:
     """Boxes of the shapes of some categories."""
-    names = categories(scene, rng, absent)
+    return located(scene, categories(scene, rng, absent), rng)
+
+
+def located(scene: scenes.Scene, names: tuple[str, ...], rng: random.Random) -> Turn:
+    """Boxes of the shapes of the categories `names`."""
     return _located(scene, names, "ground", rng.choice(_BOX).format(", ".join(names)))
 
 
@@ -356,8 +364,15 @@ def count(scene: scenes.Scene, rng: random.Random) -> Turn:
     else:
         name = categories(scene, rng)[0]
         about, what = tuple(k for k, s in enumerate(scene.shapes) if fits(s, name)), f"{name}s"
-    ask = rng.choice(("How many {} are there?", "How many {} are in the image?", "Count the {}."))
-    return Turn("count", ask.format(what), (Piece(str(len(about))),), about)
+    return counted(rng, what, about)
+
+
+def counted(rng: random.Random, what: str, about: tuple[int, ...]) -> Turn:
+    """How many there are of `what`, in the plural."""
+    ask = rng.choice(
+        ("How many {} are there?",) * 3 + ("How many {} are in the image?", "Count the {}.")
+    )
+    return Turn("count", ask.format(what), (Piece(str(len(about)), "count"),), about)
 
 
 def yes_no(scene: scenes.Scene, rng: random.Random) -> Turn:
@@ -371,7 +386,32 @@ def yes_no(scene: scenes.Scene, rng: random.Random) -> Turn:
     return Turn("yes_no", ask, (Piece("Yes." if about else "No."),), about)
 
 
-def turns(scene: scenes.Scene, rng: random.Random, number: int) -> list[Turn]:
+def _named(shapes: list[tuple[str, str]]) -> str:
+    """A caption of shapes, each a colour and a kind."""
+    return ", ".join(
+        f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {kind}" for colour, kind in shapes
+    )
+
+
+def shown(scene: scenes.Scene, rng: random.Random) -> Turn:
+    """Does a caption fit? In the words of scores."""
+    shapes = [(shape.colour, shape.kind) for shape in scene.shapes]
+    if rng.random() < 0.5:
+        shapes = shapes[(at := rng.randrange(len(shapes))) : at + 1]
+    true = list(shapes)
+    if rng.random() < 0.5:
+        at = rng.randrange(len(shapes))
+        colour, kind = shapes[at]
+        others = [(c, kind) for c in scenes.COLOURS] + [(colour, k) for k in scenes.SHAPES]
+        here = [(shape.colour, shape.kind) for shape in scene.shapes]
+        shapes[at] = rng.choice([other for other in others if other not in here])
+    about = tuple(k for k, s in enumerate(scene.shapes) if (s.colour, s.kind) in shapes)
+    text = _named(shapes) if rng.random() < 0.8 else " and ".join(" ".join(s) for s in shapes)
+    question = f'Does this image show "{text}"? Answer yes or no.'
+    return Turn("yes_no", question, (Piece("Yes." if shapes == true else "No."),), about)
+
+
+def ordinary(scene: scenes.Scene, rng: random.Random, number: int) -> list[Turn]:
     """`number` questions about this scene, chosen so that most have something to find."""
     weights = {
         describe: 3,
@@ -381,5 +421,6 @@ def turns(scene: scenes.Scene, rng: random.Random, number: int) -> list[Turn]:
         point: 2 if scene.shapes else 0.3,
         count: 0.6,
         yes_no: 0.8 if scene.shapes else 0.2,
+        shown: 0.8 if scene.shapes else 0,
     }
     return [ask(scene, rng) for ask in rng.choices(list(weights), list(weights.values()), k=number)]

@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from . import questions, scenes
+from . import card_questions, clip_questions, conversations, questions, scenes
 
 SPECIAL = (
     "<|endoftext|>",
@@ -47,11 +47,27 @@ WHOLE = (
         " The text reads",
         "_2d",
         "_content",
+        clip_questions.OPEN,
+        clip_questions.NEXT,
+        clip_questions.END,
+        clip_questions.LABEL,
+        clip_questions.CLOSE,
+        clip_questions.NONE,
+        clip_questions.NOTHING,
+        clip_questions.THEN,
+        clip_questions.THEN_AN,
+        "It is",
+        *card_questions.FIRST_KEYS.values(),
+        *card_questions.NEXT_KEYS.values(),
+        *card_questions.ASKED_KEYS.values(),
+        *card_questions.PRINTED_KEYS.values(),
     )
 )
-# Order matters: whole pieces, a coordinate with its bracket or comma, words, single characters.
+SECONDS = "{:.1f}"  # how times are written
+# Order matters: whole pieces, a coordinate with its bracket or comma, times, words, characters.
 PATTERN = "|".join(re.escape(w) for w in sorted(WHOLE, key=len, reverse=True)) + (
-    r"|\[\d{1,4}(?!\d)|, \d{1,4}(?!\d)| ?[A-Z]?[a-z]+|[\s\S]"
+    r"|\[\d{1,4}(?!\d)|, \d{1,4}(?!\d)|<\d{1,2}\.\d seconds>|\d{1,2}\.\d(?!\d)"
+    r"| ?[A-Z]?[a-z]+|[\s\S]"
 )
 SYSTEMS = (
     "You are a helpful assistant.",
@@ -93,25 +109,32 @@ CHAT_TEMPLATE = """\
 def _words() -> list[str]:
     """Every word of our own questions and answers, with its leading space if it has one."""
     found = set()
-    for seed in range(3000):
+    for seed in range(500):
         rng = random.Random(f"nano words {seed}")
         scene = scenes.draw(f"words {seed}", size=(224, 224))
-        for turn in questions.turns(scene, rng, 4):
-            found.update(re.findall(PATTERN, turn.question + "\n" + turn.answer))
+        asked = questions.ordinary(scene, rng, 12)
+        asked += clip_questions.turns(scenes.draw_clip(f"words {seed}"), rng, 6)
+        if seed % 5 == 0:
+            asked += [conversations.conversation(scene, rng) for _ in range(4)]
+            card = scenes.draw_card(f"words {seed}", (288, 160))
+            asked += card_questions.turns(card, rng, 2)
+        for first in asked:
+            turn: questions.Turn | None = first
+            while turn is not None:
+                found.update(re.findall(PATTERN, turn.question + "\n" + turn.answer))
+                turn = turn.then
     for text in (*SYSTEMS, "user", "assistant", "system", "Picture", "Video"):
         found.update(re.findall(PATTERN, text))
     for name in scenes.SHAPES + tuple(scenes.COLOURS):
-        found.update(
-            (
-                name,
-                " " + name,
-                name + "s",
-                " " + name + "s",
-                " " + name.capitalize(),
-                name.capitalize(),
-            )
-        )
-    return sorted(w for w in found if len(w) > 1 and not re.fullmatch(r"(\[|, )\d+", w))
+        forms = (name, name + "s", name.capitalize())
+        found.update((*forms, *(" " + form for form in forms)))
+    number = re.compile(r"(\[|, |<)?\d.*")
+    return sorted(w for w in found if len(w) > 1 and not number.fullmatch(w))
+
+
+def times() -> list[str]:
+    """Those that have tokens, by tenths of a second."""
+    return [SECONDS.format(k / 10) for k in range(round(10 * clip_questions.LONGEST) + 1)]
 
 
 @lru_cache(maxsize=1)
@@ -126,6 +149,8 @@ def build():
     pieces += [spelled(f"[{n}") for n in range(LIMIT + 1)] + [
         spelled(f", {n}") for n in range(LIMIT + 1)
     ]
+    pieces += [spelled(time) for time in times()]
+    pieces += [spelled(f"<{time} seconds>") for time in times()]
     vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

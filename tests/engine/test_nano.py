@@ -13,12 +13,16 @@ import torch
 from qwen_vl_suite.nano import (
     batches,
     captions,
+    card_questions,
+    clip_questions,
     config,
+    conversations,
     engine,
     evaluate,
     forward,
     kinds,
     questions,
+    samples,
     scenes,
     scored,
     tokenizer,
@@ -55,11 +59,18 @@ def test_the_shipped_tokenizer_matches_the_code():
 def test_coordinates_are_one_token_and_pieces_tokenize_as_the_whole():
     tokens = tokenizer.build()
     assert len(tokens.encode("[74, 361, 324, 808").ids) == 4
+    assert len(tokens.encode("<1.2 seconds>").ids) == 1
+    asked: list[questions.Turn | None] = []
     for seed in range(40):
-        scene = scenes.draw(f"pieces {seed}")
-        for turn in questions.turns(scene, random.Random(seed), 3):
+        rng = random.Random(seed)
+        asked += conversations.turns(scenes.draw(f"pieces {seed}"), rng, 3)
+        asked += clip_questions.turns(scenes.draw_clip(f"pieces {seed}"), rng, 2)
+        asked += card_questions.turns(scenes.draw_card(f"pieces {seed}"), rng, 2)
+    for turn in asked:
+        while turn is not None:
             apart = [i for p in turn.pieces for i in tokens.encode(p.text).ids]
             assert tokens.encode(turn.answer).ids == apart
+            turn = turn.then
 
 
 def test_the_resize_equals_the_processors():
@@ -69,38 +80,91 @@ def test_the_resize_equals_the_processors():
     for seed in range(6):
         picture = scenes.draw(f"resize {seed}").picture
         theirs = official(images=[picture], return_tensors="pt")
-        ours = forward.patches(batches.resize(picture)[None])[0]
+        ours = forward.patches(samples.resize(picture)[None])[0]
         both = ours.view(-1, 3, 1, 256).expand(-1, 3, 2, 256).reshape(-1, 1536)
         assert theirs["image_grid_thw"][0, 1:].prod() == len(ours)
         assert torch.allclose(theirs["pixel_values"], both, atol=1e-5)
 
 
-def test_the_training_forward_pass_equals_transformers():
-    model = config.begin(seed=1)
-    batch = batches.make(batches.Packer(), "test", 2, 3)
-    inner, start = model.model, batch.start
-    rows, columns = (side // batches.CELL for side in batch.pixels.shape[2:])
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory):
+    """An untrained model, and the folder of its checkpoint."""
+    model, folder = config.begin(seed=1), tmp_path_factory.mktemp("untrained")
+    config.save(model, folder)
+    return model, folder
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_training_shows_clips_as_the_processor_does(untrained, seed):
+    from transformers import AutoProcessor
+    from transformers.video_utils import VideoMetadata
+
+    processor = AutoProcessor.from_pretrained(untrained[1])
+    clip = scenes.draw_clip(f"processor {seed}")
+    times = samples.sampled_times(clip.duration, 8)
+    sample, packer = samples.of_clip(clip, times), batches.Packer()
+    turn = clip_questions.listed(clip, range(len(clip.events)), "When?")
+    frames = torch.from_numpy(clip.frames(times)).movedim(-1, 1)
+    shown = VideoMetadata(
+        total_num_frames=round(8 * clip.duration),
+        fps=8,
+        frames_indices=[round(8 * time) for time in times],
+    )
+    content = [{"type": "video"}, {"type": "text", "text": "When?"}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    theirs = processor(
+        text=[text], videos=[frames], do_sample_frames=False, video_metadata=[shown],
+        return_tensors="pt",
+    )  # fmt: skip
+    ids = theirs["input_ids"][0].tolist()
+    wrapped = processor.tokenizer.decode(ids).count("<|vision_start|>") > len(sample.stamps)
+    ours = packer.collate([sample], [[turn]], wrapped=wrapped)
+    assert ours.ids[0].tolist()[: len(ids)] == ids
+    pairs = [forward.patches(ours.pixels[0, k::2]) for k in (0, 1)]
+    both = torch.stack(pairs, 2).view(-1, 2, 3, 256).transpose(1, 2).reshape(-1, 1536)
+    assert torch.allclose(theirs["pixel_values_videos"], both, atol=1e-5)
+    answer = processor.tokenizer.decode(ours.ids[0, len(ids) :], skip_special_tokens=True)
+    assert answer == turn.answer
+
+
+def hidden_states(model, batch: batches.Batch) -> torch.Tensor:
+    """Those of the training forward pass, as logits."""
+    inner = model.model
+    first, deep = forward.vision_tower(inner.visual, batch.pixels)
+    embeds = inner.language_model.embed_tokens(batch.ids).index_copy(1, batch.places, first)
+    mask = forward.attention_mask(batch.turn)
+    hidden, _, _ = forward.language_model(
+        inner.language_model, embeds, batch.positions, mask, deep, batch.places
+    )
+    return model.lm_head(hidden)
+
+
+@pytest.mark.parametrize("of", ["pictures", "clips"])
+def test_the_training_forward_pass_equals_transformers(untrained, of):
+    model = untrained[0]
+    make = batches.make_clips if of == "clips" else batches.make
+    batch = make(batches.Packer(), "test", 2, 3)
+    frames = batch.pixels[0].shape[0]
+    rows, columns = (side // samples.CELL for side in batch.pixels.shape[3:])
+    grid = torch.tensor([[-(-frames // 2), 2 * rows, 2 * columns]])
+    even = batch.pixels[0].expand(2, -1, -1, -1) if frames == 1 else batch.pixels[0]
+    pairs = [forward.patches(even[k::2]) for k in (0, 1)]
+    pixels = torch.stack(pairs, 2).view(-1, 2, 3, 256).transpose(1, 2).reshape(-1, 1536)
+    name = "_videos" if of == "clips" else ""
+    shown = {"pixel_values" + name: pixels, ("video" if name else "image") + "_grid_thw": grid}
     with torch.no_grad():
-        first, deep = forward.vision_tower(inner.visual, batch.pixels)
-        embeds = inner.language_model.embed_tokens(batch.ids)
-        n = first.shape[1]
-        embeds = torch.cat((embeds[:, :start], first, embeds[:, start + n :]), 1)
-        position_ids = forward.mrope_positions(batch.turn, start, rows, columns)
-        mask = forward.attention_mask(batch.turn)
-        hidden, _, _ = forward.language_model(
-            inner.language_model, embeds, position_ids, mask, deep, start
-        )
-        packed = model.lm_head(hidden)
+        packed = hidden_states(model, batch)
         for number in (1, 2, 3):
             keep = (batch.turn[0] == 0) | (batch.turn[0] == number)
             ids = batch.ids[0][keep][None]
-            pixels = forward.patches(batch.pixels[:1])[0].view(-1, 3, 1, 256)
             kinds = (ids == model.config.image_token_id).int()
+            kinds += 2 * (ids == model.config.video_token_id).int()
             alone = model(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                pixel_values=pixels.expand(-1, 3, 2, 256).reshape(-1, 1536),
-                image_grid_thw=torch.tensor([[1, 2 * rows, 2 * columns]]),
+                **shown,
                 **({"mm_token_type_ids": kinds} if evaluate._takes_token_types() else {}),
             ).logits
             assert torch.allclose(alone[0], packed[0][keep], atol=1e-4)

@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from .scene import Box, Occupied, Shape, apart
-from .vocabulary import COLOURS, SHAPES
+from .vocabulary import COLOURS, RGB, SHAPES
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -71,16 +71,25 @@ def draw_shape(
         plain = all(abs(middle - (b[0] + b[2]) / 2) > 0.04 * width for b in occupied.shapes)
         if plain and apart(box, occupied.shapes, 6 * unit) and apart(box, occupied.lines, 5 * unit):
             kind, colour = kind or rng.choice(SHAPES), colour or rng.choice(list(COLOURS))
-            red, green, blue = (max(0, min(255, c + rng.randint(-12, 12))) for c in COLOURS[colour])
-            fill = (red, green, blue)
-            edge = (box[0], box[1], box[2] - 1, box[3] - 1)  # PIL paints the far edge too
-            if kind == "circle":
-                pen.ellipse(edge, fill=fill)
-            else:
-                pen.polygon(outline(kind, edge), fill=fill)
+            paint(pen, kind, box, a_tone(rng, colour))
             occupied.shapes.append(box)
             return Shape(kind, colour, box)
     return None
+
+
+def a_tone(rng: random.Random, colour: str) -> RGB:
+    """The colour of that name, a little off."""
+    red, green, blue = (max(0, min(255, c + rng.randint(-12, 12))) for c in COLOURS[colour])
+    return red, green, blue
+
+
+def paint(pen: ImageDraw.ImageDraw, kind: str, box: Box, fill: RGB) -> None:
+    """Paints a shape that fills ``box``, of whole pixels."""
+    edge = (box[0], box[1], box[2] - 1, box[3] - 1)  # PIL paints the far edge too
+    if kind == "circle":
+        pen.ellipse(edge, fill=fill)
+    else:
+        pen.polygon(outline(kind, edge), fill=fill)
 
 
 def _whole(value: float) -> float:

@@ -87,10 +87,11 @@ def test_a_card_shows_its_fields_and_no_others():
         inside = pixels[edge[1] : -edge[1], edge[0] : -edge[0]]
         inked = (inside != inside[0, 0]).any(-1)
         for field in card.fields:
-            assert field.line.text == f"{field.key}: {field.value}"
-            x1, y1, x2, y2 = (int(v) - edge[i % 2] for i, v in enumerate(field.line.box))
-            assert inked[y1:y2, x1 : x1 + 3].any() and inked[y1:y2, x2 - 3 : x2].any()
-            inked[y1:y2, x1:x2] = False
+            assert (field.label.text, field.line.text) == (f"{field.key}:", field.value)
+            for line in (field.label, field.line):
+                x1, y1, x2, y2 = (int(v) - edge[i % 2] for i, v in enumerate(line.box))
+                assert inked[y1:y2, x1 : x1 + 3].any() and inked[y1:y2, x2 - 3 : x2].any()
+                inked[y1:y2, x1:x2] = False
         assert not inked.any(), "no ink outside the fields"
 
 
