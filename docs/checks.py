@@ -95,6 +95,13 @@ CHECKS = (
         by_id=False,
     ),
     Check(
+        RIGHT,
+        "test_nano.py::test_the_checkpoint_answers_about_clips_cards_counts_and_in_turns",
+        ("qwen3_vl",),
+        ("video", "turns", "forms"),
+        by_id=False,
+    ),
+    Check(
         EQUAL,
         "inference/test_conversation.py::test_a_next_turn_costs_its_own_tokens",
         SCHEDULED,

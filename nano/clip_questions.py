@@ -124,6 +124,11 @@ def _is(event: scenes.Event, name: str) -> bool:
 
 
 def describe(clip: scenes.Clip, rng: random.Random) -> Turn:
+    """What happens, in any words."""
+    return described(clip, rng.choice(_DESCRIBE))
+
+
+def described(clip: scenes.Clip, question: str = _DESCRIBE[0]) -> Turn:
     """What happens, in order; what is there where nothing happens."""
     pieces: list[Piece] = []
     for k, event in enumerate(clip.events):
@@ -134,7 +139,7 @@ def describe(clip: scenes.Clip, rng: random.Random) -> Turn:
         pieces += [Piece(f" {word}", "look", aim) for word in words if word]
     if pieces:
         pieces.append(Piece(".", "stop"))
-        return Turn("clip", rng.choice(_DESCRIBE), tuple(pieces), tuple(range(len(clip.events))))
+        return Turn("clip", question, tuple(pieces), tuple(range(len(clip.events))))
     there = sorted(range(len(clip.actors)), key=lambda k: clip.actors[k].shape.centre[0])
     for k in there:
         shape, aim = clip.actors[k].shape, ("shape", k)
@@ -144,7 +149,7 @@ def describe(clip: scenes.Clip, rng: random.Random) -> Turn:
         ]
     return Turn(
         "clip",
-        rng.choice(_DESCRIBE),
+        question,
         (*pieces, Piece(".", "stop"), Piece(NOTHING, "stop")),
         (),
     )

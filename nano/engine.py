@@ -10,7 +10,7 @@ from typing import Any
 from . import model_cache, run, score, types
 
 _PORTION = 64  # pictures that are held at once
-_LENGTH = 160  # tokens: longer replies have lost their thread
+LENGTH = 160  # tokens: longer replies have lost their thread
 
 
 @contextmanager
@@ -22,12 +22,12 @@ def opened(folder: Path) -> Iterator[Any]:
 
 
 def answers(backend: Any, asked: Sequence[tuple[Any, types.Task]]) -> list[types.Result]:
-    """The result of each (PIL picture, task), in order. What is no answer is a result with
+    """The result of each (PIL picture or video, task), in order. What is no answer is a result with
     `error`."""
     found: list[types.Result] = []
     for at in range(0, len(asked), _PORTION):
         queries = [
-            run.Query(task, pixels(picture), sampling=types.Sampling(_LENGTH), keep_unreadable=True)
+            run.Query(task, shown(picture), sampling=types.Sampling(LENGTH), keep_unreadable=True)
             for picture, task in asked[at : at + _PORTION]
         ]
         found += run.answer_all(backend, queries)
@@ -42,6 +42,11 @@ def scores(backend: Any, pairs: Sequence[score.Pair]) -> list[float]:
             raise value
         found.append(value)
     return found
+
+
+def shown(picture: Any) -> Any:
+    """A PIL picture, or a video, as a query takes it."""
+    return picture if isinstance(picture, types.Video) else pixels(picture)
 
 
 def pixels(picture: Any) -> Any:

@@ -1,10 +1,10 @@
 """Measure a checkpoint on fresh scenes: `python -m nano.evaluate --json`.
 
-The scenes' seeds share no prefix with those of training. What the model was
-trained on is asked through transformers: pictures go through the checkpoint's
-own image processor, answers are greedy, and each question is asked alone as a
-first turn (`Answerer` also accepts a single scene). Scores, and kinds of
-pictures that it was not trained on, are measured through the engine.
+The scenes' seeds share no prefix with those of training. First questions about
+scenes are asked through transformers: pictures go through the checkpoint's own
+image processor, answers are greedy, and each question is asked alone. Scores,
+look-alikes, counting, cards, clips and second questions are measured through
+the engine.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-from . import captions, kinds, matching, questions, scenes, scored
+from . import captions, followed, kinds, matching, questions, scenes, scored, watched
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 SEED = "evaluation"
+CLIPS = 200
 GROUND = questions.LOCATE + " Report bbox coordinates in JSON format."
 POINT = questions.LOCATE + " Report point coordinates in JSON format."
 DESCRIBE = ("Describe this image.", "Describe this image in detail.")
@@ -167,7 +168,7 @@ def evaluate(answerer: Answerer, number: int = 500, seed: str = SEED) -> dict:
             boxes = [
                 (e.get("text_content"), e.get("bbox_2d"))
                 for e in entries(answer)
-                if _is_box(e.get("bbox_2d"))
+                if is_box(e.get("bbox_2d"))
             ]
             true = [(line.text, questions.relative(scene, line.box)) for line in scene.lines]
             add("spot_exact_text", [b[0] for b in boxes] == [t[0] for t in true])
@@ -176,7 +177,7 @@ def evaluate(answerer: Answerer, number: int = 500, seed: str = SEED) -> dict:
             )
         elif kind == "ground":
             boxes = [
-                (e.get("label"), e["bbox_2d"]) for e in entries(answer) if _is_box(e.get("bbox_2d"))
+                (e.get("label"), e["bbox_2d"]) for e in entries(answer) if is_box(e.get("bbox_2d"))
             ]
             best = matching.matched(truth, boxes)
             scores.setdefault("ground_iou", []).extend(best)
@@ -186,7 +187,7 @@ def evaluate(answerer: Answerer, number: int = 500, seed: str = SEED) -> dict:
             )
             add("ground_count_right", len(boxes) == len(truth))
         elif kind == "point":
-            spots = [e["point_2d"] for e in entries(answer) if _is_box(e.get("point_2d"), 2)]
+            spots = [e["point_2d"] for e in entries(answer) if is_box(e.get("point_2d"), 2)]
             inside = [
                 any(t[1][0] <= p[0] <= t[1][2] and t[1][1] <= p[1] <= t[1][3] for p in spots)
                 for t in truth
@@ -203,7 +204,7 @@ def evaluate(answerer: Answerer, number: int = 500, seed: str = SEED) -> dict:
     }
 
 
-def _is_box(value, length: int = 4) -> bool:
+def is_box(value, length: int = 4) -> bool:
     return (
         isinstance(value, list)
         and len(value) == length
@@ -224,6 +225,8 @@ def main() -> None:
     figures |= scored.figures(args.checkpoint, args.scenes)
     figures |= captions.figures(args.checkpoint, args.scenes)
     figures |= kinds.figures(args.checkpoint, args.scenes)
+    figures |= watched.figures(args.checkpoint, min(args.scenes, CLIPS))
+    figures |= followed.figures(args.checkpoint, args.scenes)
     print(f"{time.time() - began:.0f} s", file=sys.stderr)
     if args.json:
         command = f"python -m nano.evaluate --json --scenes {args.scenes}"

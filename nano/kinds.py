@@ -1,4 +1,4 @@
-"""Figures of what the model was not trained on: look-alikes, counting, and key-value cards.
+"""Figures of look-alikes, counting, and key-value cards.
 
 Everything is asked through the engine, as users ask it; cards by `extract`, held to their keys.
 """

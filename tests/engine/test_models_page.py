@@ -67,7 +67,9 @@ def test_what_was_checked_is_what_the_test_checks(check: Check) -> None:
     file, _, name = check.test.partition("::")
     source = (ENGINE / file).read_text(encoding="utf-8")
     assert f"def {name}(" in source
-    if "sampled_from(EVERY_FAMILY)" not in source and name != "test_the_checkpoint_answers":
+    if "sampled_from(EVERY_FAMILY)" not in source and not name.startswith(
+        "test_the_checkpoint_answers"
+    ):
         assert all(f'"{family}"' in source for family in check.families)
 
 

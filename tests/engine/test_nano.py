@@ -19,6 +19,7 @@ from qwen_vl_suite.nano import (
     conversations,
     engine,
     evaluate,
+    followed,
     forward,
     kinds,
     questions,
@@ -26,6 +27,7 @@ from qwen_vl_suite.nano import (
     scenes,
     scored,
     tokenizer,
+    watched,
 )
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.types import Request
@@ -220,6 +222,47 @@ def test_the_checkpoint_answers():
     }
     low = {name: figures[name] for name, floor in floors.items() if figures[name] < floor}
     assert not low, f"below their floors: {low}"
+
+
+def test_the_checkpoint_answers_about_clips_cards_counts_and_in_turns():
+    """A few fresh ones of each, asked through the engine."""
+    figures = watched.figures(CHECKPOINT, 4, "test floors")
+    assert figures["clip_events"]
+    figures |= kinds.figures(CHECKPOINT, 5, "test floors")
+    figures |= followed.figures(CHECKPOINT, 10, "test floors")
+    low = {name: figures[name] for name in ABLE if (figures[name] or 0) < 0.8}
+    assert not low, f"too few are right: {low}"
+
+
+ABLE = (
+    "clip_event_times",
+    "clip_event_labels",
+    "clip_event_precision",
+    "clip_described",
+    "look_alike_recall",
+    "look_alike_none_found",
+    "count_exact",
+    "card_values_exact",
+    "card_missing_null",
+    "second_answer_words",
+    "second_answer_boxes",
+)
+
+
+def test_events_are_compared_where_they_overlap():
+    true = [[(1.0, 2.0, "red star enters"), (3.0, 4.0, "red star leaves")], []]
+    assert watched.compared(true, true) == {
+        "clip_event_times": 1.0,
+        "clip_event_labels": 1.0,
+        "clip_event_precision": 1.0,
+        "clip_events_as_many": 1.0,
+        "clips": 2,
+        "clip_events": 2,
+    }
+    late = [[(3.2, 4.3, "red star leaves"), (8.0, 9.0, "red star enters")], true[0][:1]]
+    found = watched.compared(true, late)
+    assert (found["clip_event_times"], found["clip_event_labels"]) == (0.0, 0.5)
+    assert (found["clip_event_precision"], found["clip_events_as_many"]) == (0.3333, 0.5)
 
 
 def test_the_area_under_the_curve_is_how_often_a_right_one_is_ahead():
