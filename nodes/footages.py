@@ -8,12 +8,16 @@ from typing import Any
 from ..qwenvl.errors import BadImage, BadOption, BadVideo
 from ..qwenvl.media import images
 from ..qwenvl.media.video_files import Clip
-from ..qwenvl.types import Event
-from ..qwenvl.watching import FileFootage, Footage, FrameFootage, Viewed
+from ..qwenvl.types import Box, Event
+from ..qwenvl.watching import FileFootage, Footage, FrameFootage, Viewed, scaled
 from . import host
 
 EXAMPLE = "example (bundled)"
 _EXAMPLE_FILE = Path(__file__).resolve().parents[1] / "example_workflows/videos/example.mp4"
+
+MOST_BYTES = 2 << 30
+"""Of the key frames of a video."""
+_BYTES_PER_PIXEL = 3 * 4  # RGB floats, as an IMAGE holds them
 
 MOST_FRAMES = 16
 """Key frames of a video that was asked about as a whole."""
@@ -61,13 +65,23 @@ def _of_frames(frames: Any, fps: float) -> FrameFootage:
 
 def key_frames(shown: Footage | BadVideo, result: Any) -> Any:
     """IMAGE: of something followed every frame that was looked at, of events the frame in the
-    middle of each, else some of those that the model saw. Empty where there is none."""
+    middle of each, else some of those that the model saw; of very many, each smaller than the
+    video. Empty where there is none."""
     import torch
 
     times = _key_times(result)
     if isinstance(shown, BadVideo) or not times:
         return torch.zeros(0, 64, 64, 3)
-    return images.to_image(shown.at(times, host.check_interrupt))
+    most = MOST_BYTES // (_BYTES_PER_PIXEL * len(times))
+    return images.to_image(shown.at(times, most, host.check_interrupt))
+
+
+def boxes(shown: Footage | BadVideo, result: Any, frames: Any) -> list[list[Box]]:
+    """Of something followed, the boxes in each of its key ``frames``, in their pixels."""
+    if isinstance(shown, BadVideo) or not isinstance(result, Viewed):
+        return []
+    across, down = frames.shape[2] / shown.size[1], frames.shape[1] / shown.size[0]
+    return [[scaled(box, across, down) for box in found] for found in result.frame_boxes]
 
 
 def _key_times(result: Any) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -242,8 +243,8 @@ class Video(io.ComfyNode):
                 ),
                 sockets.BoundingBoxes.Output(
                     "bboxes",
-                    tooltip="Of track, per video a list for each frame looked at, in pixels of the "
-                    "video; empty where there is no box.",
+                    tooltip="Of track, per video a list for each of key_frames, in their pixels; "
+                    "empty where there is no box.",
                     is_output_list=True,
                 ),
             ],
@@ -277,16 +278,25 @@ class Video(io.ComfyNode):
         )  # fmt: skip
         results = answer_all(asked)
         pairs = list(zip((one.footage for one in asked), results, strict=True))
+        key_frames = [footages.key_frames(*pair) for pair in pairs]
         return io.NodeOutput(
-            [sockets.found_json(r) if one.wish.task.greedy else r.text
-             for one, r in zip(asked, results, strict=True)],
+            [
+                sockets.found_json(result) if one.wish.task.greedy else result.text
+                for one, result in zip(asked, results, strict=True)
+            ],
             [_events_json(result) for result in results],
             [_times_json(result) for result in results],
-            [footages.key_frames(*pair) for pair in pairs],
+            key_frames,
             [clip for shown, result in pairs for clip in footages.clips(shown, result.events)],
-            [_boxes(result) for result in results],
+            [
+                [[sockets.bounding_box(box) for box in found] for found in boxes]
+                for boxes in itertools.starmap(
+                    footages.boxes,
+                    ((*pair, frames) for pair, frames in zip(pairs, key_frames, strict=True)),
+                )
+            ],
             ui=host.results_ui(results),
-        )  # fmt: skip
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -400,11 +410,6 @@ def _events_json(result: Result) -> str:
 def _times_json(result: Result) -> str:
     times = result.times if isinstance(result, Viewed) else ()
     return json.dumps([round(time, 3) for time in times])
-
-
-def _boxes(result: Result) -> list[list[dict[str, Any]]]:
-    found = result.frame_boxes if isinstance(result, Viewed) else ()
-    return [[sockets.bounding_box(box) for box in boxes] for boxes in found]
 
 
 def _state(file: Any) -> str:

@@ -3,6 +3,7 @@ events, a caption for each segment, one thing followed across frames."""
 
 from .dense import Captions
 from .footage import FileFootage, Footage, FrameFootage
+from .linking import scaled
 from .tracking import GAPS, Track
 from .viewing import Viewed, Viewing, Wish
 from .whole import Whole
@@ -18,4 +19,5 @@ __all__ = [
     "Viewing",
     "Whole",
     "Wish",
+    "scaled",
 ]

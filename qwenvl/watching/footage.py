@@ -15,9 +15,6 @@ from ..types import Size, Video
 if TYPE_CHECKING:
     from torch import Tensor
 
-WHOLE_FRAMES = 1 << 40
-"""Pixels: more than any frame has."""
-
 Check = Callable[[], None]
 
 
@@ -42,8 +39,9 @@ class Footage(Protocol):
         pixels each. Their times are counted from ``start``."""
         ...
 
-    def at(self, times: Sequence[float], check: Check) -> list[Tensor]:
-        """The frame that is shown at each of ``times``, uint8 ``[3, H, W]`` of the video's size."""
+    def at(self, times: Sequence[float], max_pixels: int, check: Check) -> list[Tensor]:
+        """The frame that is shown at each of ``times``, uint8 ``[3, H, W]``: of the video's size,
+        or smaller where that has more than ``max_pixels``."""
         ...
 
     def cuts(self, check: Check) -> tuple[float, ...]:
@@ -66,8 +64,8 @@ class FileFootage:
         part = self.clip.part(start, None if end >= self.length else end)
         return video.read(part, choice, max_pixels, check)
 
-    def at(self, times: Sequence[float], check: Check) -> list[Tensor]:
-        shown = video.frames_at(self.clip, times, WHOLE_FRAMES, check)
+    def at(self, times: Sequence[float], max_pixels: int, check: Check) -> list[Tensor]:
+        shown = video.frames_at(self.clip, times, max_pixels, check)
         # A frame that is shown at several times is there once.
         return [shown.frames[_last(shown.times, time)] for time in times]
 
@@ -97,15 +95,7 @@ class FrameFootage:
     ) -> Video:
         first, last = self.numbers(start, end)
         found = video.from_frames(self.frames[first:last], self.fps, choice)
-        size = video.bounded_size(self.size, max_pixels)
-        if size == self.size:
-            return found
-        import torch
-
-        scaled = torch.nn.functional.interpolate(
-            found.frames.float(), size=size, mode="bilinear", antialias=True
-        )
-        return dataclasses.replace(found, frames=scaled.round().clamp(0, 255).to(torch.uint8))
+        return dataclasses.replace(found, frames=_bounded(found.frames, max_pixels))
 
     def numbers(self, start: float, end: float) -> tuple[int, int]:
         """The frames from ``start`` to ``end``, at least one: the first, and the one behind the
@@ -113,10 +103,25 @@ class FrameFootage:
         first = min(max(0, round(start * self.fps)), len(self.frames) - 1)
         return first, max(first + 1, min(round(end * self.fps), len(self.frames)))
 
-    def at(self, times: Sequence[float], check: Check) -> list[Tensor]:
+    def at(self, times: Sequence[float], max_pixels: int, check: Check) -> list[Tensor]:
         most = len(self.frames) - 1
-        return [self.frames[min(int(time * self.fps + 0.005), most)] for time in times]
+        numbers = [min(int(time * self.fps + 0.005), most) for time in times]
+        return list(_bounded(self.frames[numbers], max_pixels))
 
     def cuts(self, check: Check) -> tuple[float, ...]:
         timed = ((number / self.fps, frame) for number, frame in enumerate(self.frames))
         return tuple(sorted(scene_cuts.marked_cuts(timed)))
+
+
+def _bounded(frames: Tensor, max_pixels: int) -> Tensor:
+    """Frames ``[T, 3, H, W]`` shrunk to at most so many pixels each."""
+    import torch
+
+    height, width = frames.shape[-2:]
+    size = video.bounded_size((height, width), max_pixels)
+    if size == (height, width):
+        return frames
+    scaled = torch.nn.functional.interpolate(
+        frames.float(), size=size, mode="bilinear", antialias=True
+    )
+    return scaled.round().clamp(0, 255).to(torch.uint8)

@@ -69,6 +69,12 @@ def between(one: Box, other: Box, share: float) -> Box:
     return Box(x1, y1, x2, y2, one.label)
 
 
+def scaled(box: Box, across: float, down: float) -> Box:
+    """The box in a picture that is so many times as wide and as high."""
+    corners = (box.x1 * across, box.y1 * down, box.x2 * across, box.y2 * down)
+    return Box(*corners, box.label, box.score)
+
+
 def _area(box: Box) -> float:
     return (box.x2 - box.x1) * (box.y2 - box.y1)
 

@@ -15,7 +15,7 @@ from ..errors import BadOption
 from ..query import Query, Steps
 from ..tasks.ground import ground
 from ..types import Box, Event, Result, Size, Task
-from .linking import between, linked
+from .linking import between, linked, scaled
 from .viewing import Viewed, Viewing, viewed
 
 INTERPOLATE, LEAVE = "interpolate", "leave"
@@ -161,10 +161,4 @@ def _presence(find: str, boxes: Sequence[Box | None], times: Sequence[float]) ->
 
 def _in_video(boxes: Sequence[Box], shown: Size, size: Size) -> list[Box]:
     """Boxes in a frame of the size ``shown``, in pixels of the video of ``size``."""
-    across, down = size[1] / shown[1], size[0] / shown[0]
-    return [
-        dataclasses.replace(
-            box, x1=box.x1 * across, y1=box.y1 * down, x2=box.x2 * across, y2=box.y2 * down
-        )
-        for box in boxes
-    ]
+    return [scaled(box, size[1] / shown[1], size[0] / shown[0]) for box in boxes]

@@ -79,6 +79,17 @@ def test_one_thing_is_followed_across_frames(
     assert clips == videos == [(str(path), 1.0, 2.0)]  # the trim is added to
 
 
+def test_very_many_key_frames_are_smaller_and_boxes_fit_them(
+    run_node: Run, scripted: Any, path: Path, videos: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(footages, "MOST_BYTES", 12 * 4 * 48 * 32)  # of four frames of half the side
+    model, _ = scripted(BOX)
+    outputs = run_node("QVL_Video", model=model, video=Clip(path), task=TRACK, frames=EVERY)
+    assert outputs[3][0].shape == (4, 32, 48, 3)
+    assert [(box["width"], box["height"]) for (box,) in outputs[5][0]] == [(24, 16)] * 4
+    assert json.loads(outputs[0][0])[0]["bbox_2d"] == [0, 0, 48, 32]  # of the video
+
+
 def test_frames_need_their_rate_and_one_video_is_watched(
     run_node: Run, scripted: Any, path: Path
 ) -> None:
