@@ -132,6 +132,8 @@ def test_answers_do_not_depend_on_the_road(
     checkpoint: Callable[..., Path], backend: Callable[..., LocalBackend], model_type: str
 ) -> None:
     """Together in a batch, one by one, behind what is cached, and by transformers' ``generate``."""
+    if is_older("5") and model_type not in ("qwen2_5_vl", "qwen3_omni_moe"):
+        pytest.skip("release 4 is given videos in two ways, and each is tested on one")
     subject, asked = backend(model_type), requests(model_type)
     subject.prefix_cache.clear()
     together = [response.ids for response in subject.generate(asked)]
