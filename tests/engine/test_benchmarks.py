@@ -336,7 +336,7 @@ def test_one_thread_is_for_the_work_alone():
 def test_what_needs_a_card_is_not_made_up_without_one(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     rows = [row for row in plan.plan().values() if row.card]
-    assert {row.wanted for row in rows} == {None, 0.75, 0.77, 1.1, 2, 5, 8, 10}
+    assert {row.wanted for row in rows} == {None, 0.75, 0.77, 0.9, 1.1, 1.2, 2, 5, 8, 10}
     for row in rows:
         found = command.record(row.key, command.measured(row))
         assert found["kind"] == "missing" and found["why"] == "there is no CUDA device"
