@@ -126,7 +126,8 @@ MODELS = (
         "QwenStoryteller",
         "qwen2_5_vl",
         "QwenStoryteller",
-        "Several pictures in one question: *together* in Describe, or a turn of Chat.",
+        "Several pictures in one question: *together* in Describe, which also takes the tags out "
+        "of its stories, or a turn of Chat.",
     ),
     Model("Qwen2.5-Omni", "qwen2_5_omni", "Qwen2.5-Omni-7B"),
     Model("Qwen3-Omni", "qwen3_omni_moe", "Qwen3-Omni-30B-A3B-Instruct"),

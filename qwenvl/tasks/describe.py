@@ -6,6 +6,7 @@ from functools import partial
 
 from ..errors import UnreadableReply
 from ..replies import STILL_THINKING, extract_answer, loose_json, strip_fence
+from ..replies.story import read_story
 from ..replies.wording import tag_list, unwrapped, without_preamble
 from ..styles import Style, read_styles
 from ..types import ReplyContext, Result, Task
@@ -41,7 +42,8 @@ def describe(
 
     Replies to one-line styles are stripped of the code fences, quotes and headings that models add;
     tags are comma-separated, each once; of a style of ``CODE_STYLES`` only the code is left (see
-    ``read_code``). The reply to a custom prompt stays as it is. Raises ``BadOption`` for a style
+    ``read_code``). The reply to a custom prompt stays as it is. A story in tags loses them, and what
+    they say is its ``data`` (see ``read_story``). Raises ``BadOption`` for a style
     that is not there.
     """
     if prompt.strip():
@@ -73,6 +75,8 @@ def _read(text: str, context: ReplyContext, form: str) -> Result:
     answer = extract_answer(text)
     if not answer and text.lstrip().startswith("<think>"):
         raise UnreadableReply(STILL_THINKING, text)
+    if story := read_story(answer):
+        return Result(text=story[0], data={"story": story[1]})
     if form != "text":
         answer = _from_json(strip_fence(answer), form)
     if form == "tags":
