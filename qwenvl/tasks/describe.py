@@ -42,9 +42,9 @@ def describe(
 
     Replies to one-line styles are stripped of the code fences, quotes and headings that models add;
     tags are comma-separated, each once; of a style of ``CODE_STYLES`` only the code is left (see
-    ``read_code``). The reply to a custom prompt stays as it is. A story in tags loses them, and what
-    they say is its ``data`` (see ``read_story``). Raises ``BadOption`` for a style
-    that is not there.
+    ``read_code``). The reply to a custom prompt stays as it is. A story in tags loses them, and
+    what they say is its ``data`` (see ``read_story``). Raises ``BadOption`` for a style that is not
+    there.
     """
     if prompt.strip():
         return Task("describe", prompt.strip(), partial(_read, form="text"), system=system)
