@@ -62,6 +62,7 @@ _QWEN2_5_OMNI = dataclasses.replace(
         tower_window=0,
         per_second=25,
         interleaved=2.0,
+        pairs_marks=True,
     ),
     watching=Watching(
         "seconds",
@@ -100,6 +101,7 @@ _QWEN3_OMNI = dataclasses.replace(
         tower_window=800,
         per_second=13,
         interleaved=0.0,
+        pairs_marks=False,
     ),
     watching=Watching(
         "fractions",

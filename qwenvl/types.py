@@ -158,8 +158,8 @@ class Image:
 @dataclass(frozen=True, eq=False)
 class Video:
     """A video: ``frames``, a uint8 RGB tensor ``[T, 3, H, W]``, each shown at its one of ``times``
-    in seconds, which rise. ``audio``: the sound that goes with it, from time 0 on. ``notes``: what
-    the user should know of how it was read, a sentence each."""
+    in seconds, which rise. ``audio``: the sound that goes with it, from time 0 on; a model without
+    hearing refuses it. ``notes``: what the user should know of how it was read, a sentence each."""
 
     frames: Any
     times: tuple[float, ...]
@@ -264,9 +264,14 @@ class Request:
 
     @property
     def media(self) -> tuple[Image | Video | Audio, ...]:
-        """All pictures, videos and sounds, in order."""
-        parts = [part for message in self.messages for part in message.parts]
-        return tuple(part for part in parts if isinstance(part, (Image, Video, Audio)))
+        """All pictures, videos and sounds, in order; a video's own sound stands behind it."""
+        found: list[Image | Video | Audio] = []
+        for part in (part for message in self.messages for part in message.parts):
+            if isinstance(part, (Image, Video, Audio)):
+                found.append(part)
+            if isinstance(part, Video) and part.audio is not None:
+                found.append(part.audio)
+        return tuple(found)
 
     @property
     def images(self) -> tuple[Any, ...]:
@@ -280,7 +285,7 @@ class Request:
 
     @property
     def sounds(self) -> tuple[Audio, ...]:
-        """All sounds, in order."""
+        """All sounds, those of videos too, in order."""
         return tuple(part for part in self.media if isinstance(part, Audio))
 
     @property
@@ -501,7 +506,8 @@ class Hearing:
 
     Positions: ``per_second``, that many a second, unless the config says so; ``interleaved``:
     seconds of a video that stand before the same seconds of its sound (0: each frame stands before
-    what is heard with it)."""
+    what is heard with it); ``pairs_marks``: the two tokens before a video with its sound, which
+    begin the picture and the sound, have one position, and so have the two behind."""
 
     start: str
     end: str
@@ -512,6 +518,7 @@ class Hearing:
     tower_window: int
     per_second: int
     interleaved: float
+    pairs_marks: bool
 
 
 @dataclass(frozen=True)

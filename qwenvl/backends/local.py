@@ -29,7 +29,7 @@ from ..inference.prefix_cache import PrefixCache
 from ..inference.scheduler import Scheduler
 from ..inference.scoring import CandidateScorer, PromptEmbedder, PromptReader
 from ..inference.speculative.adaptive import AdaptiveSpeculation
-from ..media.spans import plan
+from ..media.spans import plan_all
 from ..models import adapters as lora
 from ..models.devices import pick_devices
 from ..models.footprint import estimated_bytes
@@ -455,9 +455,16 @@ class LocalBackend:
 
     def _spoken(self, request: Request, wish: str) -> Request:
         """``request`` with a voice of the checkpoint, and with the system prompt that its speech
-        was trained with, unless it has its own. Raises as ``speech.require_voice``."""
+        was trained with, unless it has its own. Raises as ``speech.require_voice``, and
+        ``BadOption`` for videos that it cannot speak about together."""
         if self._files is None:
             raise UnsuitableModel("This model was not loaded from files, and cannot speak.")
+        if len({video.audio is None for video in request.videos}) > 1:
+            raise BadOption(
+                "The answer cannot be spoken: the model is shown videos some with their sound and "
+                "some without, and its speaking half takes them all alike. Ask about them one "
+                "after the other, or turn speech off."
+            )
         spec = self._files[0]
         voice = require_voice(Path(spec.checkpoint), spec, self.family, wish)
         speech, messages = self.family.speech, request.messages
@@ -473,9 +480,8 @@ class LocalBackend:
         videos = self.video_processor and self.video_processor.bounded(
             request.frame_pixels, request.video_tokens, self.context_length
         )
-        return sum(
-            plan(part, images, videos, self.family.watching).tokens for part in request.media
-        )
+        spans = plan_all(request.media, images, videos, self.family.watching, self.audio_processor)
+        return sum(span.tokens for span in spans)
 
     def load_weights(self, nbytes: int, observer: Observer) -> MemoryModel:
         """Gets the weights onto their device, with room for ``nbytes`` beside them as far as that

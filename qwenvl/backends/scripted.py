@@ -158,7 +158,7 @@ class ScriptedBackend:
             return []
         from ..media.audio_processor import AudioProcessor
         from ..media.image_processor import ImageProcessor
-        from ..media.spans import plan
+        from ..media.spans import plan_all
         from ..media.video_processor import VideoProcessor
 
         side = self.family.patch_factor
@@ -172,7 +172,7 @@ class ScriptedBackend:
         videos = videos and videos.bounded(request.frame_pixels, request.video_tokens)
         hearing = self.family.hearing
         sounds = AudioProcessor.from_config(hearing, {}, {}) if hearing else None
-        return [plan(part, processor, videos, watching, sounds) for part in request.media]
+        return plan_all(request.media, processor, videos, watching, sounds)
 
     def _replay(
         self, prompts: Sequence[Replay | BadOption | BadImage], observer: Observer

@@ -185,6 +185,8 @@ def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
             inputs[name] = torch.tensor(lasting, device=device)
     if prompt.audio_processor and prompt.request.sounds:
         inputs |= _heard(prompt, prompt.audio_processor, device, model.dtype)
+    if any(span.is_joined for span in prompt.spans):
+        inputs["use_audio_in_video"] = True
     if "mm_token_type_ids" in accepted:
         token_ids = prompt.chat_template.token_ids
         kinds = (ids == token_ids["image"]).long() + 2 * (ids == token_ids["video"]).long()

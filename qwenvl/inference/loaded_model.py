@@ -64,4 +64,5 @@ def model_runner(loaded: LoadedModel) -> ModelRunner:
 def position_rule(model: Any, loaded: LoadedModel) -> PositionRule:
     """How ``model``, that of ``loaded``, counts positions."""
     token_ids, merge_size = loaded.chat_template.token_ids, loaded.image_processor.merge_size
-    return PositionRule.of(model.config, token_ids, merge_size, loaded.family.watching)
+    family = loaded.family
+    return PositionRule.of(model.config, token_ids, merge_size, family.watching, family.hearing)

@@ -47,6 +47,9 @@ def generate(
         return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
     talker = whole.talker
+    if not hasattr(talker.config, "audio_config"):
+        # Positions of sounds beside pictures are counted by it, and one family's talker lacks it.
+        talker.config.audio_config = whole.thinker.config.audio_config
     # What the talker does not take must not come to it.
     options |= {name: inputs.pop(name) for name in list(inputs) if name.startswith("pixel_values")}
     thinker = {f"thinker_{name}": value for name, value in options.items()}

@@ -3,6 +3,8 @@ any pixel is touched."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +27,8 @@ class Span:
 
     Of a video, ``steps``: of each step of two frames, when the first and the last of them is shown,
     in seconds; of a sound, when it begins and ends. ``is_told``: these times stand in words before
-    the tokens of each step, which are apart from those of the others."""
+    the tokens of each step, which are apart from those of the others. ``is_joined``: of a sound,
+    its tokens stand among those of the video before it, whose own sound it is."""
 
     grid: tuple[int, int, int]
     tokens: int
@@ -33,6 +36,7 @@ class Span:
     kind: Kind = "image"
     steps: tuple[tuple[float, float], ...] = ()
     is_told: bool = False
+    is_joined: bool = False
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -46,6 +50,38 @@ class Span:
         """Of a video, on average; 1 where there is but one."""
         first, last = self.steps[0][0], self.steps[-1][0]
         return (last - first) / (len(self.steps) - 1) if len(self.steps) > 1 else 1.0
+
+
+def with_sounds(spans: Sequence[Span]) -> Iterator[tuple[Span, Span | None]]:
+    """Each of ``spans`` with that of its own sound, if it has one, which then comes alone no
+    more."""
+    for number, span in enumerate(spans):
+        behind = spans[number + 1] if number + 1 < len(spans) else None
+        if not span.is_joined:
+            yield span, behind if behind and behind.is_joined else None
+
+
+def plan_all(
+    media: Sequence[Image | Video | Audio],
+    image_processor: ImageProcessor,
+    video_processor: VideoProcessor | None = None,
+    watching: Watching | None = None,
+    audio_processor: AudioProcessor | None = None,
+) -> list[Span]:
+    """The spans of ``Request.media``. Raises as ``plan``."""
+    spans: list[Span] = []
+    before: Image | Video | Audio | None = None
+    for part in media:
+        joined = isinstance(before, Video) and before.audio is part
+        if joined and audio_processor is None:
+            raise BadOption(
+                "The video comes with its sound, but this model has no audio tower and hears no "
+                "sounds. Leave the sound out, or choose a Qwen2.5-Omni or Qwen3-Omni model."
+            )
+        span = plan(part, image_processor, video_processor, watching, audio_processor)
+        spans.append(dataclasses.replace(span, is_joined=joined))
+        before = part
+    return spans
 
 
 def plan(

@@ -13,7 +13,8 @@ from ..checkpoints import config_checks
 from ..checkpoints.files import read_settings
 from ..errors import BadOption, IncompleteCheckpoint, UnsupportedModel
 from ..families import model_config
-from ..media.spans import Kind, Span
+from ..media.interleaving import interleaved
+from ..media.spans import Kind, Span, with_sounds
 from ..types import Audio, Family, Generated, Image, Part, Request, Video
 from ..unicode import well_formed
 from .step_times import with_times
@@ -228,21 +229,37 @@ class ChatTemplate:
 
     def _expanded(self, ids: list[int], spans: Sequence[Span]) -> list[int]:
         """``ids`` with each token that stands for a medium repeated as ``spans`` say."""
-        runs = [(self.token_ids[span.kind], count) for span in spans for count in span.runs]
+        places = [*self._places(spans)]
         kinds = {number: kind for kind, number in self.token_ids.items()}
-        if [token for token in ids if token in kinds] != [token for token, _ in runs]:
+        if [token for token in ids if token in kinds] != [token for token, _ in places]:
             kind = spans[0].kind if spans else "image"
-            wanted = sum(len(span.runs) for span in spans if span.kind == kind)
+            wanted = sum(token == self.token_ids[kind] for token, _ in places)
             raise IncompleteCheckpoint(
                 f"The chat template made {ids.count(self.token_ids[kind])} places for {wanted} "
                 f"{_WORDS[kind]}; it is not one for {_WORDS[kind]}. Replace chat_template.jinja by "
                 "the original model's."
             )
-        following = iter(runs)
+        following = iter(places)
         expanded: list[int] = []
         for token in ids:
-            expanded.extend([token] * next(following)[1] if token in kinds else [token])
+            expanded.extend(next(following)[1] if token in kinds else [token])
         return expanded
+
+    def _places(self, spans: Sequence[Span]) -> Iterator[tuple[int, list[int]]]:
+        """For each token of a rendered prompt that stands for a medium that token, and those that
+        it becomes."""
+        for span, sound in with_sounds(spans):
+            token = self.token_ids[span.kind]
+            if sound is None:
+                yield from ((token, [token] * count) for count in span.runs)
+                continue
+            hearing = self.family.hearing
+            assert hearing is not None
+            start, end = self.tokenizer.convert_tokens_to_ids([hearing.start, hearing.end])
+            made = [start]
+            for kind, count in interleaved(span, sound, hearing):
+                made += [self.token_ids[kind]] * count
+            yield token, [*made, end]
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
         """In the form that chat templates read."""

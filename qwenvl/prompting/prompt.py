@@ -12,7 +12,7 @@ from ..checkpoints import transformers_version
 from ..errors import BadOption
 from ..media.audio_processor import AudioProcessor
 from ..media.image_processor import ImageProcessor
-from ..media.spans import Kind, Span, plan
+from ..media.spans import Kind, Span, plan_all, with_sounds
 from ..media.video_processor import VideoProcessor
 from ..types import THINKING_TOKENS, Audio, Image, Request, Sampling, Size, Video, Watching
 from ..yarn import longest_context
@@ -45,10 +45,9 @@ class Prompt:
             request.frame_pixels, request.video_tokens, context
         )
         watching = chat_template.family.watching
-        self.spans = [
-            plan(part, self.image_processor, self.video_processor, watching, audio_processor)
-            for part in request.media
-        ]
+        self.spans = plan_all(
+            request.media, self.image_processor, self.video_processor, watching, audio_processor
+        )
         _check_together(self.spans, watching)
         self.thinking = chat_template.thinks(request.thinking, request.reasoning_effort)
         self.ids = chat_template.encode(request, self.spans)
@@ -135,11 +134,16 @@ class Prompt:
     @cached_property
     def image_ends(self) -> list[int]:
         """For each medium, how many tokens the prompt has up to its end."""
-        ends, at = [], 0
-        for span in self.spans:
-            token = self.chat_template.token_ids[span.kind]
+        ends: list[int] = []
+        at, token_ids = 0, self.chat_template.token_ids
+        for span, sound in with_sounds(self.spans):
+            if sound:  # neither is there whole before the other
+                first = min(self.ids.index(token_ids[s.kind], at) for s in (span, sound))
+                at = first + span.tokens + sound.tokens
+                ends += [at + 2] * 2
+                continue
             for run in span.runs:
-                at = self.ids.index(token, at) + run
+                at = self.ids.index(token_ids[span.kind], at) + run
             ends.append(at + 1)  # the vision end token included
         return ends
 

@@ -42,6 +42,7 @@ def inputs(
         {"role": message.role, "content": [kinds[type(part)](part) for part in message.parts]}
         for message in request.messages
     ]
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]  # as that of the makers
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     given: dict[str, Any] = {"text": [text], "return_tensors": "pt"}
     if request.images:
@@ -63,7 +64,23 @@ def inputs(
     if request.sounds:
         assert all(sound.rate == 16_000 for sound in request.sounds)
         given["audio"] = [sound.samples.mean(0).numpy() for sound in request.sounds]
+    own = [video.audio for video in request.videos]
+    if any(own):
+        given |= _joined(given.pop("videos_kwargs"), request, own)
+        return {**processor(**given), "use_audio_in_video": True}
     return dict(processor(**given))
+
+
+def _joined(videos: dict[str, Any], request: Request, own: list[Audio | None]) -> dict[str, Any]:
+    """How videos are shown with their own sounds: release 4 takes all sounds in one list."""
+    if is_older("5"):
+        return {"videos_kwargs": {**videos, "use_audio_in_video": True}}
+    sources = [own.index(sound) if sound in own else None for sound in request.sounds]
+    return {
+        "videos_kwargs": videos,
+        "load_audio_from_video": True,
+        "audio_from_video_indices": sources,
+    }
 
 
 def _frames(video: Video) -> Any:

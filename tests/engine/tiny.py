@@ -400,6 +400,7 @@ def make(
         own |= {"vision_start_token_id": special[start], "vision_end_token_id": special[end]}
     if row.hearing:
         own["audio_start_token_id"] = special[row.hearing.start]
+        own["position_id_per_seconds"] = row.hearing.per_second
         own["audio_end_token_id"] = special[row.hearing.end]
     torch.manual_seed(seed)
     cls = getattr(transformers, row.transformers_class or "AutoModelForImageTextToText")
@@ -493,7 +494,8 @@ def _whole(thinker: Any, row: Family, numbers: dict[str, int], made: Any) -> Any
     own = thinker.config.to_dict()
     talker = speech["talker_config"]
     talker |= {f"{name}_{end}": n for name, n in numbers.items() for end in ("id", "index")}
-    talker |= {name: own[name] for name in ("vision_start_token_id", "audio_start_token_id")}
+    shared = ("vision_start_token_id", "audio_start_token_id", "position_id_per_seconds")
+    talker |= {name: own[name] for name in shared}
     if row.speech.voices_file:
         talker |= {name: own[name] for name in ("vision_end_token_id", "audio_end_token_id")}
     else:  # roles are told by their first tokens

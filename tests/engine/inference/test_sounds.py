@@ -13,7 +13,18 @@ from asking import picture, recorded_ids
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import BadAudio, BadOption
 from qwen_vl_suite.qwenvl.inference.generic import model_inputs
-from qwen_vl_suite.qwenvl.types import Audio, Image, LocalSpec, Message, Part, Request, Sampling
+from qwen_vl_suite.qwenvl.inference.loaded_model import position_rule
+from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
+from qwen_vl_suite.qwenvl.types import (
+    Audio,
+    Image,
+    LocalSpec,
+    Message,
+    Part,
+    Request,
+    Sampling,
+    Video,
+)
 from reference import Reference
 
 HEARING = ["qwen2_5_omni", "qwen3_omni_moe"]
@@ -131,3 +142,91 @@ def test_what_no_model_can_hear_is_refused_alone(
             fast.generate([asked(noise(31), "?")])
     with pytest.raises(BadOption, match="no audio tower"):
         backend("qwen3_vl").generate([good])
+
+
+def with_sound(frames: int, seconds: float, size: int = 64, seed: int = 0) -> Video:
+    """A clip of two frames a second, with a sound of so many seconds."""
+    generator = torch.Generator().manual_seed(frames + seed)
+    shape = (frames, 3, size, 96)
+    shown = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return Video(shown, tuple(number / 2 for number in range(frames)), noise(seconds, seed))
+
+
+def watched(model_type: str) -> list[Request]:
+    """Sounds as long as their video, longer and shorter, by themselves and among others."""
+    found = [
+        asked(with_sound(10, 5.0), "What happens?"),
+        asked("First", with_sound(4, 6.3, 128, seed=1), "and?"),
+        asked(with_sound(13, 1.2, seed=2), "Who?"),
+        asked(with_sound(2, 0.4, 224, seed=3), "When?"),
+    ]
+    if model_type == "qwen2_5_omni":  # see ``requests``
+        several = (with_sound(6, 3.3, seed=4), "then", noise(1.0, 5), with_sound(4, 2.0, seed=6))
+        found.append(asked(*several, "?"))
+    return found
+
+
+def test_a_video_with_its_sound_is_that_of_the_official_processor(
+    subject: tuple[str, Path, LocalBackend, LocalBackend],
+) -> None:
+    """Ids, positions, features and answers, of ``use_audio_in_video``."""
+    model_type, folder, fast, plain = subject
+    template, reference = fast.chat_template, Reference(folder, fast.chat_template)
+    rule = position_rule(reference.model, fast)
+    expected = []
+    for request in watched(model_type):
+        inputs = official.inputs(model_type, folder, template.tokenizer, request, 2.0)
+        prompt = fast.prompt(request)
+        ours = model_inputs(reference.model, prompt)
+        assert prompt.ids == inputs["input_ids"][0].tolist()
+        there = inputs["feature_attention_mask"].bool()
+        theirs = inputs["input_features"].transpose(1, 2)[there]
+        found = ours["input_features"].transpose(1, 2)[ours["feature_attention_mask"].bool()]
+        assert (found - theirs).abs().max() < 1e-5
+        pixels = "pixel_values_videos"
+        torch.testing.assert_close(ours[pixels], inputs[pixels], atol=1e-5, rtol=0)
+        positions, following = rope_positions(prompt.ids, prompt.spans, rule)
+        known = {
+            "audio_seqlens": there.sum(1),
+            "second_per_grids": torch.as_tensor(inputs["video_second_per_grid"]),
+        }
+        names = ("input_ids", "attention_mask", "video_grid_thw", "use_audio_in_video")
+        theirs, deltas = reference.model.get_rope_index(**known, **{n: inputs[n] for n in names})
+        assert torch.equal(positions, theirs[:, 0].to(positions.dtype))
+        assert following == float(deltas) + len(prompt.ids)
+        expected.append(reference.generate(inputs, request))
+    assert len({tuple(tokens) for tokens in expected}) == len(expected)
+    for backend in (fast, plain):
+        with recorded_ids() as answered:
+            responses = backend.generate(watched(model_type))
+        assert [answered[index] for index in range(len(expected))] == expected
+        assert all(response.error is None for response in responses)
+
+
+def test_a_video_with_its_sound_beside_one_without(
+    subject: tuple[str, Path, LocalBackend, LocalBackend], backend: Any
+) -> None:
+    """Which the official processors do not take. By both roads, and behind what is cached. (One
+    sound alone of the second family: see ``requests``.)"""
+    model_type, _, fast, plain = subject
+    loud = with_sound(4, 2.5, seed=7)
+    silent = Video(with_sound(6, 1.0, seed=8).frames, (0.0, 0.5, 1.0, 1.5, 2.0, 2.5))
+    parts: tuple[Part, ...] = ("A", silent, "B", loud)
+    if model_type == "qwen2_5_omni":
+        parts += (noise(0.7, 9), "C", with_sound(4, 2.0, seed=10))
+    requests = [asked(*parts, words) for words in ("Which?", "And why?")]
+    fast.prefix_cache.clear()
+    expected = [response.ids for response in plain.generate(requests)]
+    found = [fast.generate([request])[0] for request in requests]
+    assert [response.ids for response in found] == expected
+    usage = found[1].usage
+    assert usage.reused_tokens > usage.image_tokens == fast.media_tokens(requests[1])
+    # With another sound, all else being equal, it is another video.
+    other = Video(loud.frames, loud.times, noise(2.5, 11))
+    one, two = (asked(video, "What?") for video in (loud, other))
+    assert fast.prompt(one).ids == fast.prompt(two).ids
+    fast.generate([one])
+    assert fast.generate([two])[0].usage.reused_tokens == 0
+    assert fast.generate([one])[0].usage.reused_tokens > 0
+    with pytest.raises(BadOption, match="comes with its sound, but this model has no audio tower"):
+        backend("qwen3_vl").generate([one])
