@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadOption, Unavailable
-from .yaml_files import Fields, Found, paths_in, read_mapping, warn
+from .yaml_files import Fields, Found, paths_in, read_mapping, unquoted, warn
 
 BUILT_IN = Path(__file__).with_name("styles.yaml")
 FORMS = ("line", "paragraphs", "tags", "text")
@@ -28,7 +28,7 @@ class Style:
 
 def read_styles(folders: Iterable[Path] = ()) -> Found[Style]:
     """The pack's own styles and users' in ``folders``; later ones in place of earlier ones of their
-    name. A mistake costs only the style that it is in."""
+    name. A mistake costs only the style that it is in; one of its name that was there stays."""
     found: dict[str, Style] = {}
     problems: dict[str, str] = {}
     broken: list[str] = []
@@ -44,13 +44,18 @@ def read_styles(folders: Iterable[Path] = ()) -> Found[Style]:
                 found[name] = _style(path, name, values)
                 problems.pop(name, None)
             except BadOption as error:
-                warn(str(error))
-                problems[name] = str(error)
-                found.pop(name, None)
+                stays = f" The style {name!r} stays as it was." if name in found else ""
+                warn(f"{error}{stays}")
+                if isinstance(name, str):
+                    problems[name] = str(error)
+                else:
+                    broken.append(str(error))
     return Found("style", found, problems, tuple(broken))
 
 
-def _style(path: Path, name: str, values: Any) -> Style:
+def _style(path: Path, name: Any, values: Any) -> Style:
+    if not isinstance(name, str):
+        raise unquoted(path, name)
     if isinstance(values, str) and values.strip():
         return Style(values.strip())
     if not isinstance(values, Mapping):

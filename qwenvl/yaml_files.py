@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 MAX_BYTES = 1_000_000
 """Of a data file: these hold words for a model, which no longer ones fit."""
+_MAX_QUOTED, _MAX_BITS = 80, 256
+"""Characters of a text and bits of a number that a message quotes."""
 
 
 def paths_in(folders: Iterable[Path]) -> list[Path]:
@@ -35,9 +37,10 @@ def paths_in(folders: Iterable[Path]) -> list[Path]:
     return found
 
 
-def read_mapping(path: Path) -> Mapping[str, Any]:
-    """The names and values in a YAML file. Raises ``BadOption`` for a file that cannot be read, is
-    no YAML or holds anything but names with values, and ``Unavailable`` without pyyaml."""
+def read_mapping(path: Path) -> Mapping[Any, Any]:
+    """The names and values in a YAML file; a name without quotes may be no text (see ``unquoted``).
+    Raises ``BadOption`` for a file that cannot be read, is no YAML or holds anything but names with
+    values, and ``Unavailable`` without pyyaml."""
     try:
         state = path.stat()
     except OSError as error:
@@ -48,7 +51,7 @@ def read_mapping(path: Path) -> Mapping[str, Any]:
 
 
 @functools.lru_cache(maxsize=256)  # lists of choices are asked for again and again
-def _read(path: Path, changed: int, size: int) -> Mapping[str, Any]:
+def _read(path: Path, changed: int, size: int) -> Mapping[Any, Any]:
     try:
         import yaml
     except ImportError as error:
@@ -59,23 +62,48 @@ def _read(path: Path, changed: int, size: int) -> Mapping[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise BadOption(f"{path} cannot be read as UTF-8 text: {error}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: 2001-99-99
+    except Exception as error:  # of a value unlike its tag pyyaml raises anything: !!int '' ...
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error) or "it is nested too deeply"
+        problem = getattr(error, "problem", None) or _unread(error)
         raise BadOption(
             f"{path}{where}: this is no valid YAML: {problem}. A text with a colon, a # or quotes "
             "in it goes behind a | on lines of its own, which begin with two blanks."
         ) from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+    if not isinstance(found, dict):
         raise BadOption(f"{path}: write names with values, one a line, as in title: My target.")
     return found
+
+
+def _unread(error: Exception) -> str:
+    """What is wrong with a file, where pyyaml does not say it."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return f"one of its values is not what it looks like, or is tagged as ({shown(str(error))})"
+
+
+def shown(value: Any) -> str:
+    """A value as a message can quote it, cut: by aliases a small file can hold endless ones."""
+    if isinstance(value, dict):
+        return "names with values"
+    if isinstance(value, (list, tuple, set)):
+        return "a list"
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return "a number of too many digits"
+    text = repr(value[:_MAX_QUOTED] if isinstance(value, (str, bytes)) else value)
+    return f"{text}…" if isinstance(value, (str, bytes)) and len(value) > _MAX_QUOTED else text
+
+
+def unquoted(path: Path, name: Any) -> BadOption:
+    """The error about a name that YAML takes for something else, such as ``yes`` or ``2024``."""
+    return BadOption(f'{path}: the name that YAML takes for {shown(name)} goes into "quotes".')
 
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
     """What files define, by name. ``kind``: what it is, in words. ``problems``: why something is
-    not among it, by its name; ``broken``: why whole files are not, whatever they define."""
+    not among it, by its name; ``broken``: why whole files are not, whatever they define, or what
+    has no name that can be told."""
 
     kind: str
     items: Mapping[str, T]
@@ -93,7 +121,7 @@ class Found(Generic[T]):
         (``names``; none: the items')."""
         if name in self.problems:
             return BadOption(f"The {self.kind} {name!r} cannot be used. {self.problems[name]}")
-        unread = "".join(f" A file is left out: {problem}" for problem in self.broken)
+        unread = "".join(f" Left out: {problem}" for problem in self.broken)
         there = ", ".join(names or self.items)
         return BadOption(f"There is no {self.kind} {name!r}. Choose one of: {there}.{unread}")
 
@@ -106,9 +134,11 @@ def warn(problem: str) -> None:
 
 class Fields:
     """The fields of a mapping in a file, taken one by one. ``end`` refuses what nobody took, such
-    as a misspelt name. Every method raises ``BadOption``."""
+    as a misspelt name. Every method raises ``BadOption``, as does a name that is no text."""
 
-    def __init__(self, path: Path, values: Mapping[str, Any], within: str = ""):
+    def __init__(self, path: Path, values: Mapping[Any, Any], within: str = ""):
+        if odd := [name for name in values if not isinstance(name, str)]:
+            raise unquoted(path, odd[0])
         self._path, self._within = path, within
         self._values = dict(values)
         self._taken: set[str] = set()
@@ -118,7 +148,7 @@ class Fields:
 
     def fail(self, name: str, problem: str) -> BadOption:
         """The error about a field."""
-        return BadOption(f"{self._path}: {self._within}{name} {problem}")
+        return BadOption(f"{self._path}: {self._within}{name[:_MAX_QUOTED]} {problem}")
 
     def text(self, name: str, default: str | None = None) -> str:
         """A text without blanks around it; without a default one has to be there."""
@@ -126,7 +156,7 @@ class Fields:
         if value is None:
             raise self.fail(name, "is missing: write it as a text.")
         if not isinstance(value, str):
-            kind = f"what YAML takes for {value!r}"
+            kind = f"what YAML takes for {shown(value)}"
             raise self.fail(name, f'is no text, but {kind}: put it into "quotes".')
         if not value.strip() and default is None:
             raise self.fail(name, "is empty: write it as a text.")
@@ -135,15 +165,15 @@ class Fields:
     def choice(self, name: str, options: Collection[str], default: str) -> str:
         value = self.text(name, default)
         if value not in options:
-            raise self.fail(name, f"is {value!r}. Choose one of: {', '.join(options)}.")
+            raise self.fail(name, f"is {shown(value)}. Choose one of: {', '.join(options)}.")
         return value
 
     def number(self, name: str, low: float, high: float, default: float) -> float:
         value = self._take(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.fail(name, f"is {value!r}; write a number of {low:g} to {high:g}.")
+            raise self.fail(name, f"is {shown(value)}; write a number of {low:g} to {high:g}.")
         if not low <= value <= high:
-            raise self.fail(name, f"is {value}; it may be {low:g} to {high:g}.")
+            raise self.fail(name, f"is {shown(value)}; it may be {low:g} to {high:g}.")
         return value
 
     def whole(self, name: str, low: int, high: int, default: int) -> int:
@@ -156,13 +186,13 @@ class Fields:
         """True or False; None where it is not there."""
         value = self._take(name, None)
         if value is not None and not isinstance(value, bool):
-            raise self.fail(name, f"is {value!r}; write true or false.")
+            raise self.fail(name, f"is {shown(value)}; write true or false.")
         return value
 
     def mapping(self, name: str) -> Fields:
         """Fields below a name; none where it is not there."""
         value = self._take(name, {})
-        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        if not isinstance(value, dict):
             raise self.fail(name, "has to have names with values below it, two blanks further in.")
         return Fields(self._path, value, f"{self._within}{name}: ")
 

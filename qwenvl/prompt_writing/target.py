@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadOption, Unavailable
-from ..yaml_files import Fields, Found, paths_in, read_mapping, warn
+from ..yaml_files import Fields, Found, paths_in, read_mapping, shown, warn
 from .length import ENCODERS
 
 BUILT_IN = Path(__file__).with_name("targets")
@@ -128,7 +128,9 @@ def _wording(fields: Fields, other: Wording | None = None) -> Wording:
         raise fields.fail("user", "does not say where the idea goes: write {idea} there.")
     file = fields.text("system_file", other.system_file if other else "")
     if file and Path(file).name != file:
-        raise fields.fail("system_file", f"is {file!r}; give the name of a file without a folder.")
+        raise fields.fail(
+            "system_file", f"is {shown(file)}; give the name of a file without a folder."
+        )
     values = fields.mapping("sampling")
     sampling: dict[str, Any] = {
         name: values.number(name, low, high, 0)

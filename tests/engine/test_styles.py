@@ -53,7 +53,10 @@ def test_users_add_and_change_styles(tmp_path: Path) -> None:
         ("noir: {prompt: x, from: line}", "noir", "noir: from is no field.*Did you mean form"),
         ("noir: {prompt: x, form: poem}", "noir", "Choose one of: line, paragraphs, tags, text"),
         ("noir: [a]", "noir", "noir has to be a text"),
-        ("noir: [", "noir", "no style 'noir'.*short, detailed.*A file is left out: .*mine.yaml"),
+        ("noir: [", "noir", "no style 'noir'.*short, detailed.*Left out: .*mine.yaml"),
+        ("yes: x", "yes", 'Left out: .*name that YAML takes for True goes into "quotes"'),
+        ("noir: x\n2024: y", "nior", "svg.*noir"),
+        ("noir: !!bool maybe", "noir", "no style 'noir'.*Left out: .*no valid YAML.*maybe"),
         ("noir: x", "nior", "no style 'nior'. Choose one of: short, .*svg.*noir"),
     ],
 )
@@ -64,3 +67,11 @@ def test_a_mistake_costs_only_its_style_and_is_named(
     assert describe("detailed", own=own).prompt
     with pytest.raises(BadOption, match=complaint):
         describe(name, own=own)
+
+
+def test_a_style_stays_where_one_to_take_its_place_is_wrong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = read_styles([made(tmp_path, "detailed: {form: line}")])
+    assert own["detailed"] == read_styles()["detailed"]
+    assert "prompt is missing" in caplog.text and "'detailed' stays as it was" in caplog.text

@@ -63,6 +63,7 @@ def test_a_broken_file_costs_only_its_own_target(tmp_path: Path) -> None:
         (f"{WHOLE}language: no", 'what YAML takes for False: put it into "quotes"'),
         (f"{WHOLE}sytem: x", "sytem is no field that is known here. Did you mean system?"),
         (f"{WHOLE}reply: xml", "reply is 'xml'. Choose one of: paragraph, tags, text, json"),
+        (f"{WHOLE}reply: {'x' * 9999}", f"reply is '{'x' * 80}'…. Choose one of"),
         (f"{WHOLE}reply: json", "keys has to name the field of the reply that holds the prompt"),
         (f"{WHOLE}keys: {{prompt: p}}", "add reply: json"),
         (f"{WHOLE}user: Write.", "user does not say where the idea goes: write {idea} there"),
@@ -74,6 +75,13 @@ def test_a_broken_file_costs_only_its_own_target(tmp_path: Path) -> None:
         (f"{WHOLE}length: {{tokens: 75, encoder: bert}}", "length: encoder is 'bert'"),
         (f"{WHOLE}system_file: ../secret", "give the name of a file without a folder"),
         ("- a\n- b", "write names with values"),
+        ("title: !!bool maybe", "no valid YAML"),
+        ("title: !!int ''", "no valid YAML"),
+        ("title: !!float ''", "no valid YAML"),
+        ("title: !!timestamp x", "no valid YAML"),
+        (f"{WHOLE}yes: x", 'the name that YAML takes for True goes into "quotes"'),
+        (f"{WHOLE}pictures: {{no: x}}", 'the name that YAML takes for False goes into "quotes"'),
+        (f"{WHOLE}max_new_tokens: 0x{'f' * 9000}", "max_new_tokens is a number of too many digits"),
         ("!!python/object/apply:os.getcwd []", "no valid YAML"),
         ("title: a: b", "line 1"),
         ("[" * 600, "no valid YAML"),
@@ -84,3 +92,15 @@ def test_errors_name_file_field_and_remedy(tmp_path: Path, text: str, complaint:
     with pytest.raises(BadOption) as caught:
         read_target(path)
     assert str(path) in str(caught.value) and complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["title", "max_new_tokens", "reply", "thinking", "sampling"])
+def test_a_small_file_makes_no_endless_error(tmp_path: Path, field: str) -> None:
+    aliases = "a0: &a0 [x]\n" + "".join(
+        f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 6)
+    )
+    own = "\n".join(line for line in WHOLE.splitlines() if not line.startswith(field))
+    path = made(tmp_path, f"{aliases}{own}\n{field}: *a5")
+    with pytest.raises(BadOption) as caught:
+        read_target(path)
+    assert field in str(caught.value) and len(str(caught.value)) < 500
