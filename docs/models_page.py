@@ -62,6 +62,7 @@ ABILITIES = (
     Ability("ocr", "OCR", _sees),
     Ability("video", "video", lambda family: _if(family.watching)),
     Ability("sound", "sound", lambda family: _if(family.hearing)),
+    Ability("watched", "video with its sound", lambda family: _if(family.hearing)),
     Ability("speech", "speech out", lambda family: _if(family.speech)),
     Ability("text", "text alone", lambda family: ABLE),
     Ability("turns", "next turns", lambda family: ABLE),

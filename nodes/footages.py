@@ -23,9 +23,12 @@ MOST_FRAMES = 16
 """Key frames of a video that was asked about as a whole."""
 
 
-def footage(video: Any, frames: Any, fps: float, file: str) -> Footage | BadVideo:
-    """What is to be watched, or why it cannot be. Raises ``BadOption`` unless exactly one is
-    given: a VIDEO, an IMAGE with its ``fps``, or a file in ComfyUI's input folder."""
+def footage(
+    video: Any, frames: Any, fps: float, file: str, sound: bool = False
+) -> Footage | BadVideo:
+    """What is to be watched, and heard with ``sound``, or why it cannot be. Raises ``BadOption``
+    unless exactly one is given: a VIDEO, an IMAGE with its ``fps``, or a file in ComfyUI's input
+    folder."""
     given = [name for name, value in (("video", video), ("images", frames)) if value is not None]
     given += ["file"] if file else []
     if len(given) != 1:
@@ -39,8 +42,10 @@ def footage(video: Any, frames: Any, fps: float, file: str) -> Footage | BadVide
             return FileFootage(Clip(path(file)))
         if video is None:
             return _of_frames(frames, fps)
-        made = host.components(video)
-        return _of_frames(*made) if made else FileFootage(host.clip_of(video))
+        if (made := host.components(video)) is None:
+            return FileFootage(host.clip_of(video))
+        shown, rate, audio = made
+        return _of_frames(shown, rate, audio if sound else None)
     except BadVideo as error:
         return error
     except BadImage as error:
@@ -52,15 +57,18 @@ def path(file: str) -> Path:
     return _EXAMPLE_FILE if file == EXAMPLE else host.input_file(file)
 
 
-def _of_frames(frames: Any, fps: float) -> FrameFootage:
+def _of_frames(frames: Any, fps: float, audio: Any = None) -> FrameFootage:
     import torch
+
+    from ..qwenvl.media.audio import from_waveform
 
     if not fps:
         raise BadOption(
             "The images are frames of a video, but fps is 0: set how many of them are a second. "
             "Frames that a node has sampled are fewer than the video's own fps."
         )
-    return FrameFootage(torch.stack(images.pictures(frames)), fps)
+    sound = audio and from_waveform(audio.get("waveform"), audio.get("sample_rate"))[0]
+    return FrameFootage(torch.stack(images.pictures(frames)), fps, sound=sound)
 
 
 def key_frames(shown: Footage | BadVideo, result: Any) -> Any:

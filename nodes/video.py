@@ -210,6 +210,13 @@ class Video(io.ComfyNode):
                     tooltip="Standing instruction before the question, such as a role or a form.",
                     **sockets.ADVANCED,
                 ),
+                io.Boolean.Input(
+                    "sound",
+                    default=False,
+                    tooltip="The model also hears the video's sound. Only Qwen2.5-Omni and "
+                    "Qwen3-Omni hear; other models say so. track looks at pictures alone.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -271,10 +278,11 @@ class Video(io.ComfyNode):
         when_unreadable: Any = sockets.STOP,
         strict: Any = sockets.STRICT[0],
         system_prompt: Any = "",
+        sound: Any = False,
     ) -> io.NodeOutput:
         asked = lists.mapped(
             _asked, model, task, frames, seed, video, images, fps, file, max_frames,
-            max_new_tokens, when_unreadable, strict, system_prompt,
+            max_new_tokens, when_unreadable, strict, system_prompt, sound,
         )  # fmt: skip
         results = answer_all(asked)
         pairs = list(zip((one.footage for one in asked), results, strict=True))
@@ -310,6 +318,7 @@ class Asked:
     sampling: Mapping[str, Any]
     system: str
     keep_unreadable: bool
+    sound: bool
 
     def query(self, backend: Backend) -> Query:
         own = run.sampling_for(backend, self.wish.task)
@@ -323,7 +332,8 @@ class Asked:
         }
         if isinstance(self.footage, BadVideo):
             return Query(self.wish.task, self.footage, **fields)
-        viewing = Viewing(self.footage, self.wish, self.choice, host.check_interrupt, _tell)
+        hears = self.sound and not isinstance(self.wish, Track)
+        viewing = Viewing(self.footage, self.wish, self.choice, host.check_interrupt, _tell, hears)
         return viewing.query(**fields)
 
 
@@ -360,15 +370,17 @@ def _asked(
     when_unreadable: str,
     strict: str,
     system_prompt: str,
+    sound: bool,
 ) -> Asked:
     return Asked(
         model,
-        footages.footage(video, images, fps, sockets.words(file).strip()),
+        footages.footage(video, images, fps, sockets.words(file).strip(), bool(sound)),
         _wish(task or {}, sockets.choice("strict", strict, sockets.STRICT)),
         _choice(frames or {}, max_frames),
         {**sockets.length(max_new_tokens), "seed": seed},
         sockets.words(system_prompt),
         when_unreadable != sockets.STOP,
+        bool(sound),
     )
 
 

@@ -12,14 +12,14 @@ from ...qwenvl.media.video_files import Clip
 from .optional_import import optional_import
 
 
-def components(video: Any) -> tuple[Any, float] | None:
-    """The frames (an IMAGE) and their rate, of a VIDEO that was made of frames; None of one that is
-    a file."""
+def components(video: Any) -> tuple[Any, float, Any] | None:
+    """The frames (an IMAGE), their rate, and the sound (an AUDIO, or None), of a VIDEO that was
+    made of frames; None of one that is a file."""
     made_of_frames = _implementation("VideoFromComponents")
     if made_of_frames is None or not isinstance(video, made_of_frames):
         return None
     parts = video.get_components()
-    return parts.images, float(parts.frame_rate)
+    return parts.images, float(parts.frame_rate), getattr(parts, "audio", None)
 
 
 def clip_of(video: Any) -> Clip:

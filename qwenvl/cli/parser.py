@@ -250,6 +250,10 @@ def _add_video(subparsers: Any) -> None:
         help=f"at most so many of a video, or of a segment (default: {MAX_FRAMES})",
     )  # fmt: skip
     video.add_argument(
+        "--sound", action="store_const", const=True,
+        help="hear the video's sound too, with a model that hears (Qwen2.5-Omni, Qwen3-Omni)",
+    )  # fmt: skip
+    video.add_argument(
         "--clips", metavar="FOLDER", help="write the part of the video of each event there, as MP4"
     )
     video.add_argument(

@@ -55,8 +55,7 @@ def video(options: argparse.Namespace) -> int:
             for first in range(0, len(options.videos), PORTION):
                 numbers = range(first, min(first + PORTION, len(options.videos)))
                 queries = [
-                    _query(options.videos[number], wish, choice, fields, number, footages)
-                    for number in numbers
+                    _query(options, wish, choice, fields, number, footages) for number in numbers
                 ]
                 accepted = _answer(backend, queries, results, first)
                 if not (accepted or results.answered or results.unreadable):
@@ -76,7 +75,7 @@ def video(options: argparse.Namespace) -> int:
 
 
 def _query(
-    path: str,
+    options: argparse.Namespace,
     wish: Wish,
     choice: FrameChoice,
     fields: dict[str, Any],
@@ -87,11 +86,13 @@ def _query(
     from ..query import Query
     from ..watching import FileFootage, Viewing
 
+    path = options.videos[number]
     try:
         footages[number] = FileFootage(Clip(path, name=well_formed(path)))
     except BadVideo as error:
         return Query(wish.task, error, **fields)
-    return Viewing(footages[number], wish, choice, told=_tell).query(**fields)
+    hears = bool(options.sound)
+    return Viewing(footages[number], wish, choice, told=_tell, sound=hears).query(**fields)
 
 
 def _tell(title: str, frames: int, tokens: int) -> None:
@@ -123,6 +124,7 @@ def _wish(options: argparse.Namespace) -> Wish:
     _only_with(options, "gaps", kind == "track", "--track")
     _only_with(options, "strict", kind in ("track", "events"), "--events or --track")
     _only_with(options, "segment", options.dense, "--dense")
+    _only_with(options, "sound", kind != "track", "anything but --track, which looks at pictures")
     _only_with(options, "style", not kind, "--dense, or with none of --ask, --events and --track")
     strict = options.strict or "auto"
     if kind == "events":

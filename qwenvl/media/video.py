@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from .frame_reader import FrameReader, rgb
 from .frame_times import FrameChoice, frame_times
 from .scene_cuts import marked_cuts, scene_cuts
 from .video_files import Clip, OpenVideo, VideoFacts, opened
+from .video_sound import heard_sound
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +31,11 @@ def read(
     choice: FrameChoice = DEFAULT_CHOICE,
     max_pixels: int = MAX_FRAME_PIXELS,
     check: Check = lambda: None,
+    sound: bool = False,
 ) -> Video:
     """The frames of ``clip`` that ``choice`` names, each of at most ``max_pixels`` pixels, with
-    their times in seconds from the beginning of the clip.
+    their times in seconds from the beginning of the clip; with ``sound``, what is heard in it too,
+    if anything is.
 
     ``check`` is called again and again; what it raises ends the reading. Raises ``BadVideo`` (see
     ``video_files.opened``). A damaged part costs its own frames, which a note tells.
@@ -41,7 +45,8 @@ def read(
     with opened(clip) as video:
         facts = video.facts()
         times = frame_times(choice, facts.duration, facts.rate, cuts)
-        return _frames_at(video, facts, times, max_pixels, check)
+        found = _frames_at(video, facts, times, max_pixels, check)
+    return dataclasses.replace(found, audio=heard_sound(clip, check)) if sound else found
 
 
 def frames_at(

@@ -8,11 +8,27 @@ from typing import Any
 from ..types import Audio
 from .video_files import Clip, OpenVideo, load_av, opened
 
+SHORTEST = 0.1
+"""Seconds of a sound that models can hear."""
 
-def read_sound(clip: Clip, check: Callable[[], None] = lambda: None) -> Audio | None:
+
+def heard_sound(clip: Clip, check: Callable[[], None] = lambda: None) -> Audio | None:
+    """As ``read_sound``, in the form in which models hear it, mono at 16 kHz; None where it is too
+    short for that."""
+    from . import audio
+
+    sound = read_sound(clip, check, mono=True)
+    if sound is None or audio.seconds(sound) < SHORTEST:
+        return None
+    return Audio(audio.resampled(sound)[None], audio.RATE)
+
+
+def read_sound(
+    clip: Clip, check: Callable[[], None] = lambda: None, mono: bool = False
+) -> Audio | None:
     """The sound of ``clip``, from its beginning to its end, at the file's own rate and with its own
-    channels; None where it has none. Silence stands where the file has a gap. Raises as
-    ``video_files.opened``."""
+    channels, or the mean of them (``mono``); None where it has none. Silence stands where the file
+    has a gap. Raises as ``video_files.opened``."""
     import torch
 
     with opened(clip) as video:
@@ -20,7 +36,8 @@ def read_sound(clip: Clip, check: Callable[[], None] = lambda: None) -> Audio | 
             return None
         rate = video.container.streams.audio[0].rate
         end = clip.start + video.facts().duration
-        blocks = [torch.from_numpy(block) for block in sound_blocks(video, clip.start, end, check)]
+        found = map(torch.from_numpy, sound_blocks(video, clip.start, end, check))
+        blocks = [block.mean(0, keepdim=True) if mono else block for block in found]
     return Audio(torch.cat(blocks, 1), rate) if blocks else None
 
 

@@ -10,7 +10,8 @@ from ..errors import BadOption
 from ..media import scene_cuts, video, video_files
 from ..media.frame_times import FrameChoice
 from ..media.video_files import Clip
-from ..types import Size, Video
+from ..media.video_sound import SHORTEST
+from ..types import Audio, Size, Video
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,10 +34,17 @@ class Footage(Protocol):
     def size(self) -> Size: ...
 
     def read(
-        self, choice: FrameChoice, start: float, end: float, max_pixels: int, check: Check
+        self,
+        choice: FrameChoice,
+        start: float,
+        end: float,
+        max_pixels: int,
+        check: Check,
+        sound: bool = False,
     ) -> Video:
         """The frames from ``start`` to ``end`` that ``choice`` names, of at most ``max_pixels``
-        pixels each. Their times are counted from ``start``."""
+        pixels each, and, with ``sound``, what is heard meanwhile. Their times are counted from
+        ``start``."""
         ...
 
     def at(self, times: Sequence[float], max_pixels: int, check: Check) -> list[Tensor]:
@@ -59,10 +67,16 @@ class FileFootage:
         self.has_audio = facts.has_audio
 
     def read(
-        self, choice: FrameChoice, start: float, end: float, max_pixels: int, check: Check
+        self,
+        choice: FrameChoice,
+        start: float,
+        end: float,
+        max_pixels: int,
+        check: Check,
+        sound: bool = False,
     ) -> Video:
         part = self.clip.part(start, None if end >= self.length else end)
-        return video.read(part, choice, max_pixels, check)
+        return video.read(part, choice, max_pixels, check, sound)
 
     def at(self, times: Sequence[float], max_pixels: int, check: Check) -> list[Tensor]:
         shown = video.frames_at(self.clip, times, max_pixels, check)
@@ -79,23 +93,42 @@ def _last(times: Sequence[float], time: float) -> int:
 
 
 class FrameFootage:
-    """Footage of pictures, uint8 ``[T, 3, H, W]``, ``fps`` of them a second. Raises ``BadOption``
-    for a rate that is not above 0."""
+    """Footage of pictures, uint8 ``[T, 3, H, W]``, ``fps`` of them a second, and of the sound that
+    is heard meanwhile. Raises ``BadOption`` for a rate that is not above 0."""
 
-    def __init__(self, frames: Tensor, fps: float, title: str = "The frames"):
+    def __init__(
+        self, frames: Tensor, fps: float, title: str = "The frames", sound: Audio | None = None
+    ):
         if not 0 < fps < float("inf"):
             raise BadOption(f"The frames come at {fps:g} a second; fps must be above 0.")
         self.frames, self.fps, self.title = frames, fps, title
+        self.sound = sound
         self.length = len(frames) / fps
         height, width = frames.shape[-2:]
         self.size: Size = (height, width)
 
     def read(
-        self, choice: FrameChoice, start: float, end: float, max_pixels: int, check: Check
+        self,
+        choice: FrameChoice,
+        start: float,
+        end: float,
+        max_pixels: int,
+        check: Check,
+        sound: bool = False,
     ) -> Video:
         first, last = self.numbers(start, end)
         found = video.from_frames(self.frames[first:last], self.fps, choice)
-        return dataclasses.replace(found, frames=_bounded(found.frames, max_pixels))
+        heard = self._heard(first / self.fps, last / self.fps) if sound else None
+        return dataclasses.replace(found, frames=_bounded(found.frames, max_pixels), audio=heard)
+
+    def _heard(self, start: float, end: float) -> Audio | None:
+        """Of its sound the part from ``start`` to ``end``; None where that is too short."""
+        if self.sound is None:
+            return None
+        first, last = (round(time * self.sound.rate) for time in (start, end))
+        samples = self.sound.samples[..., first:last]
+        enough = samples.shape[-1] >= SHORTEST * self.sound.rate
+        return Audio(samples, self.sound.rate) if enough else None
 
     def numbers(self, start: float, end: float) -> tuple[int, int]:
         """The frames from ``start`` to ``end``, at least one: the first, and the one behind the

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..backends.base import Backend
+from ..errors import BadOption
 from ..media.frame_times import FrameChoice
 from ..media.video import DEFAULT_CHOICE, MAX_FRAME_PIXELS
 from ..query import Query, Steps
@@ -19,6 +20,8 @@ from .footage import Footage
 MOST_BYTES = 1 << 30
 """Of the frames of one request; of many frames each is read smaller. 768 of them are still twice as
 large as models see them."""
+
+SILENT = "There is no sound in the video, or in a part of it: the model only saw that."
 
 Told = Callable[[str, int, int], None]
 """Is told of a video before it is asked about: its title, and how many frames and tokens of it the
@@ -51,16 +54,24 @@ class Wish(Protocol):
 @dataclass(frozen=True, eq=False)
 class Viewing:
     """``wish`` about ``footage``, of which the model sees the frames of ``choice``. ``check`` is
-    called while frames are read; what it raises reaches the caller. ``told``: see ``Told``."""
+    called while frames are read; what it raises reaches the caller. ``told``: see ``Told``.
+    ``sound``: the model hears the video too, where the wish shows it as one."""
 
     footage: Footage
     wish: Wish
     choice: FrameChoice = DEFAULT_CHOICE
     check: Callable[[], None] = lambda: None
     told: Told = lambda title, frames, tokens: None
+    sound: bool = False
 
     def steps(self, backend: Backend, query: Query) -> Steps:
-        """How a query about the video is answered: its ``Method``."""
+        """How a query about the video is answered: its ``Method``. Raises ``BadOption`` for the
+        sound of a video where the model hears none."""
+        if self.sound and backend.family.hearing is None:
+            raise BadOption(
+                f"The model is to hear the video's sound, but {backend.family.title} hears "
+                "nothing. Turn sound off, or choose a Qwen2.5-Omni or Qwen3-Omni model."
+            )
         return self.wish.steps(self, backend, query)
 
     def query(self, **fields: Any) -> Query:
@@ -68,10 +79,13 @@ class Viewing:
         return Query(self.wish.task, None, method=self.steps, **fields)
 
     def read(self, start: float = 0.0, end: float | None = None) -> Video:
-        """The frames of a part of the video, with times counted from its beginning. Raises
-        ``BadVideo``."""
+        """The frames of a part of the video, with times counted from its beginning, and its sound.
+        Raises ``BadVideo``."""
         last = self.footage.length if end is None else end
-        return _read(self.footage, self.choice, start, last, self.check)
+        found = _read(self.footage, self.choice, start, last, self.check, self.sound)
+        if self.sound and found.audio is None:
+            return dataclasses.replace(found, notes=(*found.notes, SILENT))
+        return found
 
     def tell(self, backend: Backend, asked: Sequence[Query], frames: int) -> None:
         """Of what the model will see, once it is known."""
@@ -104,7 +118,12 @@ def read_whole(footage: Footage, check: Callable[[], None] = lambda: None) -> Vi
 
 
 def _read(
-    footage: Footage, choice: FrameChoice, start: float, end: float, check: Callable[[], None]
+    footage: Footage,
+    choice: FrameChoice,
+    start: float,
+    end: float,
+    check: Callable[[], None],
+    sound: bool = False,
 ) -> Video:
     most = MOST_BYTES // (3 * most_frames(choice, end - start))
-    return footage.read(choice, start, end, min(MAX_FRAME_PIXELS, most), check)
+    return footage.read(choice, start, end, min(MAX_FRAME_PIXELS, most), check, sound)

@@ -12,6 +12,8 @@ import pytest
 import torch
 from qwen_vl_suite.nodes import footages, host
 from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo, UnreadableReply
+from qwen_vl_suite.qwenvl.media import video
+from qwen_vl_suite.qwenvl.types import Audio
 
 Run = Callable[..., tuple[Any, ...]]
 BOX = '[{"bbox_2d": [0, 0, 500, 500], "label": "ball"}]'
@@ -139,6 +141,23 @@ def test_a_video_of_a_list_that_fails_costs_only_its_own_answer(
         run_node("QVL_Video", model=model, video=gone, task=TRACK)
 
 
+def test_only_a_model_that_hears_hears_a_video(
+    run_node: Run, scripted: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"video": Clip(path), "task": {"task": "ask", "question": "Who?"}, "frames": EVERY}
+    model, _ = scripted("hm", family="qwen3_vl")
+    run_node("QVL_Video", model=model, **asked)
+    with pytest.raises(BadOption, match="hears nothing"):
+        run_node("QVL_Video", model=model, sound=True, **asked)
+    model, backend = scripted("hm", BOX, family="qwen2_5_omni")
+    tone = Audio(torch.zeros(1, 16_000), 16_000)
+    monkeypatch.setattr(video, "heard_sound", lambda clip, check: tone)
+    run_node("QVL_Video", model=model, sound=True, **asked)
+    assert backend.requests[-1].sounds == (tone,)
+    run_node("QVL_Video", model=model, sound=True, **{**asked, "task": TRACK})
+    assert not backend.requests[-1].sounds
+
+
 def test_a_file_in_the_input_folder(
     run_node: Run, scripted: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,10 +171,13 @@ def test_a_file_in_the_input_folder(
 def test_a_video_made_of_frames_is_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     class Made:
         def get_components(self) -> Any:
-            return SimpleNamespace(images=torch.zeros(6, 8, 8, 3), frame_rate=3)
+            tone = {"waveform": torch.rand(1, 2, 16_000), "sample_rate": 8_000}
+            return SimpleNamespace(images=torch.zeros(6, 8, 8, 3), frame_rate=3, audio=tone)
 
     monkeypatch.setattr(host.video, "_implementation", {"VideoFromComponents": Made}.get)
     found = footages.footage(Made(), None, 0.0, "")
     assert not isinstance(found, BadVideo) and (found.length, found.size) == (2.0, (8, 8))
+    heard = footages.footage(Made(), None, 0.0, "", sound=True)
+    assert found.sound is None and heard.sound.samples.shape == (2, 16_000)
     wrong = footages.footage(object(), None, 0.0, "")
     assert isinstance(wrong, BadVideo) and "object" in str(wrong)

@@ -27,7 +27,7 @@ class Opened(ScriptedBackend):
     an answer is handed over."""
 
     def __init__(self, replies, before_answer=None, **options):
-        super().__init__(replies, family="qwen3_vl", **options)
+        super().__init__(replies, **{"family": "qwen3_vl", **options})
         self.before_answer = before_answer or (lambda number: None)
         self.specs = []
 

@@ -53,6 +53,7 @@ def test_clips_of_events_are_written(run, model, clip, tmp_path):
         (["--ask", " "], "--ask is empty"),
         (["--dense", "--segment", "-1"], "Segments of -1 s"),
         (["--fps", "0"], "fps of a video is 0"),
+        (["--track", "x", "--sound"], "--sound has a use only with anything but --track"),
         (["--track", " , "], "Nothing to find was named"),
     ],
 )
@@ -62,3 +63,14 @@ def test_options_that_make_no_sense_are_refused_before_a_model_is_loaded(
     backend = model(BOX)
     status, _, err = run("video", clip, *options)
     assert status == 2 and said in err and not backend.specs
+
+
+def test_videos_are_heard_where_that_is_asked_for(run, model, tmp_path):
+    loud = videos.write(tmp_path / "loud.mp4", frames=24, rate=12, sound=True)
+    backend = model("A tone.", family="qwen3_omni_moe")
+    for options, sounds in ([], 0), (["--sound"], 1):
+        status, _, _ = run("video", loud, "--ask", "What is heard?", *options)
+        assert status == 0 and len(backend.requests[-1].sounds) == sounds
+    model("A tone.", family="qwen3_vl")
+    status, _, err = run("video", loud, "--sound")
+    assert status == 2 and "Qwen3-VL hears nothing" in err

@@ -249,6 +249,21 @@ def test_cut_keeps_frames_times_and_sound(tmp_path: Path, rotation: int) -> None
         assert torch.equal(rising.argsort(), torch.arange(8))
 
 
+def test_a_video_is_read_with_what_is_heard_in_it(tmp_path: Path) -> None:
+    """Trimmed as its frames are, in the form in which models hear."""
+    loud = Clip(videos.write(tmp_path / "loud.mp4", sound=True, frames=96))
+    whole = video.read(loud, sound=True).audio
+    part = video.read(Clip(loud.source, 1.0, 3.0), sound=True).audio
+    assert whole and part and part.rate == whole.rate == 16_000 and part.samples.shape[0] == 1
+    assert part.samples.shape[1] == pytest.approx(32_000, abs=400)
+    expected = whole.samples[:, 16_000:][:, :30_000]
+    assert (part.samples[:, :30_000] - expected).abs().max() < 0.02
+    assert expected.std() > 0.02
+    silent = Clip(videos.write(tmp_path / "silent.mp4"))
+    assert video.read(silent, sound=True).audio is None and video.read(loud).audio is None
+    assert video.read(Clip(loud.source, 1.0, 1.05), sound=True).audio is None  # too short
+
+
 def test_reading_can_be_stopped(tmp_path: Path) -> None:
     class Stop(BaseException):
         pass

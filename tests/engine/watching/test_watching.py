@@ -15,7 +15,7 @@ from qwen_vl_suite.qwenvl.media.frame_times import FrameChoice
 from qwen_vl_suite.qwenvl.media.video_files import Clip
 from qwen_vl_suite.qwenvl.tasks.describe_video import describe_video
 from qwen_vl_suite.qwenvl.tasks.events import events
-from qwen_vl_suite.qwenvl.types import Event, Request, Video
+from qwen_vl_suite.qwenvl.types import Audio, Event, Request, Video
 from qwen_vl_suite.qwenvl.watching import (
     Captions,
     FileFootage,
@@ -38,6 +38,27 @@ def shown(request: Request) -> Video:
     (part,) = request.media
     assert isinstance(part, Video)
     return part
+
+
+def test_a_model_that_hears_is_given_the_sound(clip: Path, tmp_path: Path) -> None:
+    """Of each segment its own; where there is none a note says so, and a model that does not hear
+    is not asked."""
+    loud = videos.write(tmp_path / "loud.mp4", frames=48, rate=12, sound=True)
+    every = FrameChoice("every", 1.0)
+    hearing = {"choice": every, "sound": True, "family": "qwen2_5_omni"}
+    captions = Captions(describe_video("short"), 2.0)
+    (result,), backend = watched(["a", "b"], captions, [FileFootage(Clip(loud))], **hearing)
+    found = [request.sounds[0] for request in backend.requests]
+    assert [sound.samples.shape[1] // 3200 for sound in found] == [10, 10] and not result.notes
+    assert found[0].samples.std() < found[1].samples.std() / 2  # it gets louder
+    tone = Audio(torch.rand(2, 8_000), 8_000)
+    frames = torch.zeros(8, 3, 64, 96, dtype=torch.uint8)
+    footages = [FileFootage(Clip(clip)), FrameFootage(frames, 4.0, sound=tone)]
+    results, backend = watched(["c", "d"], Whole(lambda _: describe_video()), footages, **hearing)
+    assert [len(request.sounds) for request in backend.requests] == [0, 1]
+    assert ["no sound" in "".join(result.notes) for result in results] == [True, False]
+    with pytest.raises(BadOption, match="Qwen3-VL hears nothing"):
+        watched("", FIND, footages, sound=True, family="qwen3_vl")
 
 
 def test_events_are_asked_of_frames_with_their_true_times(clip: Path) -> None:
