@@ -38,7 +38,7 @@ def with_yarn(config: Mapping[str, Any], family: Family, factor: float) -> Mappi
     as it is. One that has YaRN already gets the other factor.
 
     Raises ``BadOption`` for a factor outside the card's range, of a family whose cards give none,
-    and for one that would leave less context than there is.
+    and for one that would leave no more context than there is.
     """
     if factor == 1:
         return config
@@ -59,10 +59,10 @@ def with_yarn(config: Mapping[str, Any], family: Family, factor: float) -> Mappi
     if _type(rope) == "yarn" and isinstance(before, int):
         trained = before
     stretched, own = int(factor * trained), context_length(config)
-    if own is not None and own > stretched and _type(rope) not in _SCALED:
+    if own is not None and own >= stretched and _type(rope) not in _SCALED:
         raise BadOption(
-            f"yarn is {factor:g}, which stretches {trained} tokens to {stretched}: fewer than the "
-            f"{own} of this checkpoint's own context. Leave it at 1."
+            f"yarn is {factor:g}, which stretches {trained} tokens to {stretched}: no more than "
+            f"the {own} of this checkpoint's own context. Leave it at 1."
         )
     scaling = {
         "rope_type": "yarn",

@@ -510,7 +510,7 @@ class LocalBackend:
         self._check_open()
         if self.weights.place == "disk":
             observer.loading(0, 1)  # importing the libraries alone takes seconds
-            self._check_adapters()
+        self._check_adapters()
         nbytes += self.adapters.coming_bytes(self._wanted)
         try:
             self._check_ram()
@@ -529,11 +529,24 @@ class LocalBackend:
             f"8bit in the Loader, or a smaller model. ({reason})"
         )
 
+    @property
+    def _has_new_adapters(self) -> bool:
+        return lora.wanted_scope(self._wanted) != self.adapters.scope
+
     def _check_adapters(self) -> None:
-        """What is wrong with an adapter should not be told after minutes of loading."""
-        if self._wanted and self._files is not None:
+        """What is wrong with an adapter should not be told after minutes of loading. For one that
+        changes a layer which a patch replaces, the weights are read (again) without patches."""
+        unread = self.weights.place == "disk"
+        if self._files is None or not (unread or self._has_new_adapters):
+            return
+        unpatch = not self.plain_reason and lora.change_patched(self._wanted)
+        if self._wanted and (unread or unpatch):
             spec = self._files[0]
             lora.check_fit(self._wanted, skeleton(spec, self.family), self.name)
+        if unpatch:
+            self.plain_reason = "an adapter changes its patch embedding"
+            log.info("%s is run by transformers' own generate: %s.", self.name, self.plain_reason)
+            self.release()
 
     def _switch_adapters(self) -> None:
         with self.weights.lock:

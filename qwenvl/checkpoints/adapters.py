@@ -74,7 +74,7 @@ class AdapterFiles:
         """Whether the tensor ``name``, no half of a low-rank pair, is one that the adapter was
         trained to put in the place of the model's own (``modules_to_save``)."""
         modules = self.config.get("modules_to_save") or ()
-        return any(f".{module}." in f".{name}" for module in modules)
+        return any(f"{module}." in name for module in modules)  # peft compares ends of names
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,24 @@ class AdapterLibrary:
 
     def locate(self, choice: str) -> Path:
         """The folder of an adapter: by an entry of ``choices``, by its name, or by the last part of
-        that, so that saved names still hold when folders were moved. Raises
+        that where only one has it, so that saved names still hold when folders were moved. Raises
         ``CheckpointNotFound``."""
         name = choice.removesuffix(_REMARK).strip().replace("\\", "/")
         found = self.scan()
-        same = [item for item in found if item.name == name]
-        same += [item for item in found if _last_part(item.name) == _last_part(name)]
-        if same:
+        for item in found:
+            if item.name == name:
+                return item.path
+        same = [item for item in found if _own_part(item.name) == _own_part(name)]
+        if len(same) == 1:
+            log.info("The adapter %r is taken from %s.", name, same[0].path)
             return same[0].path
         roots = ", ".join(map(str, self.roots)) or "no folder"
         here = f" Those here: {', '.join(item.name for item in found[:20])}." if found else ""
+        if same:
+            raise CheckpointNotFound(
+                f"There is no adapter {name!r} in {roots}, and {len(same)} that it could be: "
+                f"{', '.join(item.name for item in same[:20])}. Choose one of them."
+            )
         raise CheckpointNotFound(
             f"There is no adapter {name!r} in {roots}. An adapter is a folder there with "
             f"{CONFIG} and {WEIGHTS}.{here}"
@@ -197,6 +205,8 @@ def _config_problem(config: Mapping[str, Any]) -> str:
     for name, what in _REFUSED.items():
         if config.get(name):
             return f"{what}, which is not supported here. Merge it into its model with peft."
+    if not isinstance(config.get("modules_to_save") or [], list):
+        return f"its modules_to_save is {config['modules_to_save']!r:.100} in place of a list."
     if config.get("bias", "none") != "none":
         return (
             f"it was trained with bias={config['bias']!r}: it replaces numbers of the model "
@@ -222,7 +232,8 @@ def _problem(path: Path) -> str:
 
 
 def _adapter_folders(root: Path, depth: int) -> Iterator[Path]:
-    """Folders at most ``depth`` levels below ``root`` that hold an adapter and no model."""
+    """Folders at most ``depth`` levels below ``root`` that hold an adapter's config, but none
+    inside another such folder: a training run's checkpoints lie beside its outcome."""
     try:
         with os.scandir(root) as entries:
             folders = sorted(
@@ -242,5 +253,8 @@ def _adapter_folders(root: Path, depth: int) -> Iterator[Path]:
             yield from _adapter_folders(folder, depth - 1)
 
 
-def _last_part(name: str) -> str:
-    return name.rsplit("/", 1)[-1].casefold()
+def _own_part(name: str) -> str:
+    """The end of an adapter's name that tells it from others: a trainer's checkpoints are called
+    alike in every run."""
+    *above, last = name.casefold().split("/")
+    return "/".join([*above[-1:], last]) if re.fullmatch(r"checkpoint-\d+", last) else last

@@ -51,7 +51,7 @@ def plan_adapter(files: AdapterFiles, model: nn.Module, model_name: str) -> Adap
         module = found["module"] if found else name.removeprefix("base_model.model.")
         plain = _plain(module)
         own = places.of(plain)
-        if own is None:
+        if own is None or (found and own in places.parameters):
             lost.append(plain)
             continue
         if not found and files.replaces(plain):
@@ -64,9 +64,9 @@ def plan_adapter(files: AdapterFiles, model: nn.Module, model_name: str) -> Adap
         # An adapter of a module's second parameter lies around that of its first.
         around = module.removeprefix(plain)
         plan.keys[name] = f"{own}{around}.{found['part']}{found['end'] or ''}"
+        _check_shape(files, model, model_name, own, found["part"], entry["shape"])
         if found["part"] in _LORA_A:
             plan.modules[own], plan.ranks[own] = module, entry["shape"][0]
-        _check_shape(files, model, model_name, own, found["part"], entry["shape"])
     if lost:
         raise UnsupportedModel(_lost(files, model_name, sorted(set(lost))))
     _check_pairs(files)
@@ -74,11 +74,13 @@ def plan_adapter(files: AdapterFiles, model: nn.Module, model_name: str) -> Adap
 
 
 class _Places:
-    """Modules and parameters of a model, by the names that adapters have for them."""
+    """Modules and parameters of a model, by the names that adapters have for them.
+    ``parameters``: the names that are of parameters."""
 
     def __init__(self, model: nn.Module):
         names = [name for name, _ in model.named_modules() if name]
-        names += [name for name, _ in model.named_parameters()]
+        self.parameters = {_plain(name) for name, _ in model.named_parameters()}
+        names += self.parameters
         self._names = {_plain(name): _plain(name) for name in names}
         shared: dict[str, set[str]] = {}
         for name in self._names:
@@ -101,13 +103,18 @@ def _plain(name: str) -> str:
 def _check_shape(
     files: AdapterFiles, model: nn.Module, model_name: str, place: str, part: str, shape: list[int]
 ) -> None:
+    if part not in (*_LORA_A, *_LORA_B):
+        return
+    if len(shape) < 2:
+        raise UnsupportedModel(
+            f"{files.path.name} is damaged: its {part} of {place} has the shape {shape}, and is no "
+            "matrix. Save or download it again."
+        )
     module = model.get_submodule(place)
     if part in _LORA_A:
         names, given = ("in_features", "num_embeddings", "in_channels"), shape[1]
-    elif part in _LORA_B:
-        names, given = ("out_features", "embedding_dim", "out_channels"), shape[0]
     else:
-        return
+        names, given = ("out_features", "embedding_dim", "out_channels"), shape[0]
     sizes = (getattr(module, name, None) for name in names)
     expected = next((size for size in sizes if isinstance(size, int)), given)
     if expected != given:

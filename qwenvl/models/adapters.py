@@ -23,6 +23,7 @@ from ..errors import BadOption, QwenVLError, Unavailable, UnsupportedModel
 from ..types import Adapter
 from .adapter_layers import AdapterPlan, alphas, plan_adapter
 from .memory import is_out_of_memory
+from .patches.patch_embedding import NAME as PATCH_EMBEDDING
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,13 @@ def check_fit(adapters: Sequence[Adapter], model: nn.Module, model_name: str) ->
     ``model`` may be without weights."""
     for files in read_adapters(adapters):
         plan_adapter(files, model, model_name)
+
+
+def change_patched(adapters: Sequence[Adapter]) -> bool:
+    """Whether one of ``adapters`` that are on changes a layer that ``patch_embedding`` replaces.
+    Raises as ``read_adapters``."""
+    on = [adapter for adapter in adapters if adapter.strength]
+    return any(PATCH_EMBEDDING in name for files in read_adapters(on) for name in files.tensors)
 
 
 class Adapters:

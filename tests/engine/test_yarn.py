@@ -95,7 +95,8 @@ def test_a_long_prompt_is_refused_with_both_numbers_and_fits_with_yarn(
         ("qwen3_vl", 4.0, {}, "Qwen3-VL it may be 1 .* to 3"),
         ("qwen3", 0.5, {}, "may be 1"),
         ("qwen3", float("nan"), {}, "yarn is nan"),
-        ("qwen3", 4.0, {"max_position_embeddings": 262_144}, "131072: fewer than the 262144"),
+        ("qwen3", 4.0, {"max_position_embeddings": 262_144}, "131072: no more than the 262144"),
+        ("qwen3", 4.0, {"max_position_embeddings": 131_072}, "131072: no more than the 131072"),
     ],
 )
 def test_factors_that_no_card_gives_are_refused(

@@ -91,6 +91,18 @@ def test_adapters_of_both_folders_are_offered_those_that_cannot_be_loaded_last(
     assert "models/loras" in validate(adapter=NONE_HERE)
 
 
+def test_a_name_that_is_gone_is_not_another_adapters(roots: tuple[Path, Path], nodes: Any) -> None:
+    for name in ("cats/checkpoint-500", "old/dogs/checkpoint-500", "a/twin", "b/twin", "c/only"):
+        put(roots[0] / name)
+    validate = nodes["QVL_LoRA"].validate_inputs
+    for gone in ("horses/checkpoint-500", "checkpoint-500"):
+        assert f"no adapter '{gone}'" in validate(adapter=gone)
+    assert "2 that it could be: a/twin, b/twin." in validate(adapter="c/twin")
+    library = host.adapter_library()
+    assert library.locate("dogs/checkpoint-500") == roots[0] / "old" / "dogs" / "checkpoint-500"
+    assert library.locate("x/only") == roots[0] / "c" / "only"
+
+
 def test_what_cannot_be_put_on(roots: tuple[Path, Path], run_node: Callable[..., Any]) -> None:
     put(roots[0] / "odd", peft_type="LOHA")
     put(roots[0] / "mine")

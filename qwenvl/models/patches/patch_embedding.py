@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ...errors import UnsupportedModel
 
+NAME = "patch_embed"  # of the official layer in its vision tower, whatever the family
+
 
 class PatchEmbedding(nn.Module):
     """Patch embedding: patches ``[N, channels * patch * patch]`` of still images, or ``[N,
@@ -43,12 +45,12 @@ def apply(model: Any) -> None:
     vision = model.config.vision_config
     kernel = (3, vision.temporal_patch_size, vision.patch_size, vision.patch_size)
     for module in model.modules():
-        if isinstance(old := getattr(module, "patch_embed", None), nn.Module):
+        if isinstance(old := getattr(module, NAME, None), nn.Module):
             # A convolution over patches, or the linear layer that transformers makes of it.
             layer: Any = next(old.children(), None)
             if type(layer) in (nn.Conv3d, nn.Linear) and layer.weight[0].numel() == prod(kernel):
                 weight = layer.weight.reshape(-1, *kernel)
-                module.patch_embed = PatchEmbedding(weight, layer.bias)
+                setattr(module, NAME, PatchEmbedding(weight, layer.bias))
                 return
     raise UnsupportedModel(
         f"The vision tower of this {model.config.model_type} model takes pictures in a way that "

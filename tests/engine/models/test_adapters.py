@@ -115,7 +115,7 @@ def test_strength_scales_what_is_added(subject: LocalBackend, copy: Path) -> Non
             {"rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {"up_proj": 3}},
         ),
         ("qwen3_5", {"targets": ("embed_tokens", "lm_head", "in_proj_qkv")}),
-        ("qwen3_vl", {"modules_to_save": ["lm_head", "merger"]}),
+        ("qwen3_vl", {"modules_to_save": ["lm_head", "merger", "attention_layernorm"]}),
         ("qwen3", {"targets": "all-linear"}),
     ],
     ids=str,
@@ -180,6 +180,27 @@ def test_the_model_is_read_once_and_adapters_move_and_go_with_it(
     subject.weights.release()  # as a host does
     assert adapted.nbytes == 0
     assert adapted.generate([QUESTION]) == answer and len(reads) == 2
+
+
+@NEWEST
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_layer_that_a_patch_replaces(
+    checkpoint: Callable[..., Path], tmp_path: Path, warm: bool
+) -> None:
+    spec = LocalSpec(str(checkpoint("qwen3_vl")), device="cpu")
+    adapters.make(tmp_path / "a", checkpoint("qwen3_vl"), targets=("q_proj", "proj"))
+    subject = open_checkpoint(spec)
+    if warm:
+        base = subject.generate([QUESTION])
+        subject.with_adapters((on(tmp_path / "a", 0),)).generate([QUESTION])
+        assert subject.plain_reason == "", "an adapter that is off changes nothing"
+    found = subject.with_adapters((on(tmp_path / "a"),)).generate([QUESTION])
+    plain = open_checkpoint(replace(spec, optimize="off"))
+    expected = plain.with_adapters((on(tmp_path / "a"),)).generate([QUESTION])
+    assert [response.ids for response in found] == [response.ids for response in expected]
+    assert "patch embedding" in subject.plain_reason
+    if warm:
+        assert subject.generate([QUESTION])[0].ids == base[0].ids != found[0].ids
 
 
 @NEWEST
@@ -254,6 +275,14 @@ def test_names_of_earlier_transformers_are_understood(
     assert torch.allclose(with_on(subject, on(copy)), made()[1], atol=1e-4)
 
 
+def first(change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Changes the first lora_B of a file."""
+    return lambda found: {
+        **found,
+        (name := min(k for k in found if "_B" in k)): change(found[name]),
+    }
+
+
 def wider(tensors: dict[str, Any]) -> dict[str, Any]:
     return {name: torch.cat([value, value], -1) for name, value in tensors.items()}
 
@@ -267,9 +296,23 @@ def wider(tensors: dict[str, Any]) -> dict[str, Any]:
         (lambda found: {k: v * 0 if "_B" in k else v for k, v in found.items()}, "changes nothing"),
         (lambda found: {}, "changes nothing: .* no tensors"),
         (lambda found: dict(list(found.items())[1:]), "one matrix of two"),
+        (first(lambda b: b[0, 0].clone()), r"damaged: its lora_B of .* the shape \[\]"),
+        (first(lambda b: b[0].clone()), r"damaged: its lora_B of .* the shape \[4\]"),
+        (renamed("q_proj.lora", "q_proj.weight.lora"), r"not in this model, such as .*weight"),
         (lambda found: {k: v * torch.nan for k, v in found.items()}, "NaN"),
     ],
-    ids=["missing layers", "other names", "shapes", "zero", "empty", "halves", "nan"],
+    ids=[
+        "missing layers",
+        "other names",
+        "shapes",
+        "zero",
+        "empty",
+        "halves",
+        "scalar",
+        "vector",
+        "parameter",
+        "nan",
+    ],
 )
 def test_an_adapter_of_another_model_is_refused_before_anything_is_read(
     subject: LocalBackend, copy: Path, change: Any, message: str
@@ -291,6 +334,7 @@ def test_an_adapter_of_another_model_is_refused_before_anything_is_read(
     [
         ({"peft_type": "LOHA"}, "type LOHA"),
         ({"bias": "all"}, "bias='all'"),
+        ({"modules_to_save": 5}, "modules_to_save is 5 "),
         ({"init_lora_weights": "pissa_niter_4"}, "pissa"),
         ({"trainable_token_indices": [1]}, "single tokens"),
     ],
