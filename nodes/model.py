@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..qwenvl import run, score
 from ..qwenvl.backends.base import Backend, Resident
-from ..qwenvl.chat import Ask, Reply, ask_all
+from ..qwenvl.chat import Ask, Reply, ask_all, will_think
 from ..qwenvl.checkpoints import library
 from ..qwenvl.errors import BadImage
 from ..qwenvl.media import images
@@ -106,7 +106,7 @@ class ModelHandle:
             thinking = {
                 index
                 for index, query in enumerate(queries)
-                if run.will_think(backend, query.task, query.thinking)
+                if run.will_think(backend, query.task, query.thinking, query.reasoning_effort)
             }
             return run.answer_all(
                 backend,
@@ -150,7 +150,7 @@ class ModelHandle:
             for ask in asks
         ]
         with self._leased() as backend:
-            thinking = {at for at, ask in enumerate(asks) if backend.thinks(ask.thinking)}
+            thinking = {at for at, ask in enumerate(asks) if will_think(backend, ask)}
             observer = host.NodeObserver(thinking, status="Reading the conversation")
             return ask_all(backend, asks, observer)
 
@@ -158,7 +158,8 @@ class ModelHandle:
         self, backend: Backend, question: Question, shown: Sequence[Any], number: int
     ) -> Query:
         picture, *others = shown or (None,)
-        own = run.sampling_for(backend, question.task, question.thinking)
+        effort = question.reasoning_effort
+        own = run.sampling_for(backend, question.task, question.thinking, effort=effort)
         min_pixels, max_pixels = self._pixel_bounds(backend, question, picture)
         return Query(
             question.task,
@@ -171,7 +172,7 @@ class ModelHandle:
             keep_unreadable=question.keep_unreadable,
             method=question.method_of(number) if question.method_of else None,
             others=tuple(others),
-            reasoning_effort=question.reasoning_effort,
+            reasoning_effort=effort,
         )
 
     def _pixel_bounds(self, backend: Backend, question: Question, picture: Any) -> PixelBounds:

@@ -33,24 +33,31 @@ log = logging.getLogger(__name__)
 
 
 def sampling_for(
-    backend: Backend, task: Task, thinking: bool | None = None, text_only: bool = False
+    backend: Backend,
+    task: Task,
+    thinking: bool | None = None,
+    text_only: bool = False,
+    effort: str = "",
 ) -> Sampling:
-    """The default sampling for ``task``. ``text_only``: nothing is shown to the model.
+    """The default sampling for ``task``. ``text_only``: nothing is shown to the model. ``effort``:
+    the query's ``reasoning_effort``.
 
     OCR and grounding are greedy without penalties. Free text uses the model makers' values for the
     family; so does any reply that begins with thinking, since greedy thinking tends to loop. Where
     the task has values of its own, they go before both.
     """
-    thinks = will_think(backend, task, thinking)
+    thinks = will_think(backend, task, thinking, effort)
     own = Sampling() if task.greedy and not thinks else None
     base = own or free_text_sampling(backend.family, thinks, text_only)
     return dataclasses.replace(base, **{"max_new_tokens": task.max_new_tokens, **task.sampling})
 
 
-def will_think(backend: Backend, task: Task, thinking: bool | None = None) -> bool:
+def will_think(
+    backend: Backend, task: Task, thinking: bool | None = None, effort: str = ""
+) -> bool:
     """Whether replies to ``task`` begin with thinking. Raises ``BadOption`` if the model cannot do
-    what ``thinking`` asks for."""
-    return backend.thinks(_resolve_thinking(backend, task, thinking))
+    what ``thinking`` and ``effort``, the ``reasoning_effort``, ask for."""
+    return backend.thinks(_resolve_thinking(backend, task, thinking), effort)
 
 
 def least_thinking(backend: Backend) -> bool | None:
@@ -274,7 +281,8 @@ def _expected_size(backend: Backend, query: Query, at: int = 0) -> Size:
 
 def _sampling(backend: Backend, query: Query) -> Sampling:
     text_only = query.picture is None
-    return query.sampling or sampling_for(backend, query.task, query.thinking, text_only)
+    effort = query.reasoning_effort
+    return query.sampling or sampling_for(backend, query.task, query.thinking, text_only, effort)
 
 
 def _parse(backend: Backend, query: Query, response: Response) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 from ...qwenvl.checkpoints.adapters import AdapterLibrary
@@ -127,15 +127,24 @@ _FOLDERS = {"input": "get_input_directory", "output": "get_output_directory"}
 
 
 def _inside(folder: Path | None, name: str) -> Path | None:
-    """The path of ``name`` in ``folder``; None where it leads out."""
-    if folder is None or not name or "\0" in name:
+    """The path of ``name`` in ``folder``; None where it leads out.
+
+    By its words first: to resolve a path of another machine's, Windows would ask that machine, and
+    tell it who asks."""
+    if folder is None or not name or "\0" in name or _leads_out(name):
         return None
     try:
         folder = folder.resolve()
         path = (folder / name).resolve()
-    except (OSError, RuntimeError):  # a link to itself, or a name that is too long
+    except (OSError, RuntimeError, ValueError):  # a link to itself; too long; not a name at all
         return None
     return path if path != folder and path.is_relative_to(folder) else None
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a name begins at a drive, at a machine or at a root, or goes up, on any system."""
+    paths = PurePath(name), PureWindowsPath(name)
+    return any(path.anchor or ".." in path.parts for path in paths)
 
 
 def _is_input_file(name: str) -> bool:

@@ -58,8 +58,8 @@ class AdaptedBackend:
     def place(self) -> Place:
         return self._backend.place
 
-    def thinks(self, wish: bool | None = None) -> bool:
-        return self._backend.thinks(wish)
+    def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
+        return self._backend.thinks(wish, effort)
 
     def media_tokens(self, request: Request) -> int:
         return self._backend.media_tokens(request)

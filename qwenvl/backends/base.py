@@ -31,9 +31,10 @@ class Backend(Protocol):
         where that is not known, as of a model behind a server."""
         ...
 
-    def thinks(self, wish: bool | None = None) -> bool:
+    def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
         """Whether an answer begins with a thought, given the caller's wish (None: the model's
-        default). Raises ``BadOption`` where the model cannot do as wished."""
+        default) and ``effort``, the ``Request.reasoning_effort``. Raises ``BadOption`` where the
+        model cannot do as wished."""
         ...
 
     def generate(

@@ -210,9 +210,9 @@ class LocalBackend:
             finally:
                 self._wanted = before
 
-    def thinks(self, wish: bool | None = None) -> bool:
+    def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
         """See ``Backend.thinks``."""
-        return self.chat_template.thinks(wish)
+        return self.chat_template.thinks(wish, effort)
 
     def generate(
         self, requests: Sequence[Request], observer: Observer | None = None
@@ -409,7 +409,7 @@ class LocalBackend:
 
     def _without_thought(self, request: Request) -> Request:
         """With thinking turned off, where the model leaves the choice."""
-        if not self.thinks(request.thinking):
+        if not self.thinks(request.thinking, request.reasoning_effort):
             return request
         try:
             return dataclasses.replace(request, thinking=self.thinks(False))

@@ -76,13 +76,13 @@ class ScriptedBackend:
         with self._turn:
             self.close_count += 1
 
-    def thinks(self, wish: bool | None = None) -> bool:
-        """See ``Backend.thinks``."""
-        if wish is None:
-            return self._thinking in ("on", "always")
-        if self._thinking == ("never" if wish else "always"):
+    def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
+        """See ``Backend.thinks``. An effort of ``none`` turns thinking off, where it can be."""
+        if wish is not None and self._thinking == ("never" if wish else "always"):
             raise BadOption(f"The scripted model {self._thinking} thinks.")
-        return wish
+        if effort == "none" and self._thinking in ("off", "on"):
+            return False
+        return self._thinking in ("on", "always") if wish is None else wish
 
     def generate(
         self, requests: Sequence[Request], observer: Observer | None = None
@@ -145,7 +145,11 @@ class ScriptedBackend:
     def _replay_of(self, request: Request) -> Replay | BadOption | BadImage:
         """What the request comes to, or why it cannot be asked."""
         try:
-            return Replay(request, self._spans(request), self.thinks(request.thinking))
+            return Replay(
+                request,
+                self._spans(request),
+                self.thinks(request.thinking, request.reasoning_effort),
+            )
         except (BadOption, BadImage) as error:
             return error
 

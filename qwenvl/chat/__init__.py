@@ -1,6 +1,6 @@
 """Conversations: values that go on turn by turn, how they are asked, and their form as JSON."""
 
-from .asking import Ask, Reply, ask_all
+from .asking import Ask, Reply, ask_all, will_think
 from .conversation import Attachment, Conversation, Media, Reference, Turn, digest
 from .history import Kind, dumps, loads
 
@@ -17,4 +17,5 @@ __all__ = [
     "digest",
     "dumps",
     "loads",
+    "will_think",
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..backends.base import Backend
-from ..errors import BadOption, QwenVLError
+from ..errors import BadImage, BadOption, QwenVLError, UnsuitableModel
 from ..families import free_text_sampling
 from ..observer import Observer, PartialObserver, Relay
 from ..run import end_notes
@@ -22,6 +22,9 @@ from .conversation import Attachment, Conversation, Turn
 
 MAX_NEW_TOKENS = 1024
 """Default length of an answer."""
+
+_REFUSALS = (BadImage, BadOption, UnsuitableModel)
+"""Of what cannot be asked; a backend raises them where it can be asked nothing of a batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +77,8 @@ class Reply:
 
 def ask_all(backend: Backend, asks: Sequence[Ask], observer: Observer | None = None) -> list[Reply]:
     """Replies in the order of ``asks``, each as if it were asked alone. One that fails has its
-    error in its own response; raises what ``Backend.generate`` raises, and ``BadOption`` for a turn
-    that says and shows nothing."""
-    for ask in asks:
-        if not ask.text.strip() and not ask.attachments and not ask.problem:
-            raise BadOption("Nothing is asked: write a message, or show something.")
+    error in its own response, as has one that cannot be asked: ``BadOption``, ``BadImage``,
+    ``UnsuitableModel``. Raises what else ``Backend.generate`` raises."""
     clock = _Clock(observer or Observer())
     responses = _generate(backend, asks, clock)
     replies = []
@@ -91,34 +91,75 @@ def ask_all(backend: Backend, asks: Sequence[Ask], observer: Observer | None = N
 
 def _generate(backend: Backend, asks: Sequence[Ask], observer: Observer) -> list[Response]:
     """A response to each; the backend is not asked about what cannot be."""
-    responses = {
-        index: Response("", finish_reason="error", error=ask.problem)
-        for index, ask in enumerate(asks)
-        if ask.problem
-    }
-    requests = {index: _request(backend, ask) for index, ask in enumerate(asks) if not ask.problem}
-    if responses:
-        observer = PartialObserver(observer, responses, len(asks))
+    requests: dict[int, Request] = {}
+    responses: dict[int, Response] = {}
+    for index, ask in enumerate(asks):
+        try:
+            requests[index] = _request(backend, ask)
+        except QwenVLError as error:
+            responses[index] = _refused(error)
     if requests:
-        answered = backend.generate(list(requests.values()), observer)
-        responses |= zip(requests, answered, strict=True)
-    elif responses:
-        observer.start([], [])
+        partial = PartialObserver(observer, responses, len(asks))
+        try:
+            answered = backend.generate(list(requests.values()), partial)
+        except _REFUSALS as error:  # before any work is done
+            refused = _each_refused(backend, list(requests.values()), error, observer)
+            responses |= zip(requests, refused, strict=True)
+        else:
+            responses |= zip(requests, answered, strict=True)
+            return [responses[index] for index in range(len(asks))]
+    PartialObserver(observer, responses, len(asks)).start([], [])
     return [responses[index] for index in range(len(asks))]
+
+
+def _each_refused(
+    backend: Backend, requests: Sequence[Request], error: QwenVLError, observer: Observer
+) -> list[Response]:
+    """Each request's own reason, of a batch that was refused as a whole with ``error``."""
+    if len(requests) == 1:
+        return [_refused(error)]
+    responses = []
+    for request in requests:
+        try:
+            responses += backend.generate([request], observer)
+        except _REFUSALS as own:
+            responses.append(_refused(own))
+    return responses
+
+
+def _refused(error: QwenVLError) -> Response:
+    return Response("", finish_reason="error", error=error)
+
+
+def will_think(backend: Backend, ask: Ask) -> bool:
+    """Whether the answer will begin with a thought; False of what cannot be asked."""
+    try:
+        return backend.thinks(ask.thinking, ask.reasoning_effort)
+    except BadOption:
+        return False
 
 
 def sampling_of(backend: Backend, ask: Ask, text_only: bool = False) -> Sampling:
     """The model makers' values for free text, or for thinking, with those of the user.
     ``text_only``: nothing is shown in the whole conversation."""
-    own = free_text_sampling(backend.family, backend.thinks(ask.thinking), text_only)
+    thinks = backend.thinks(ask.thinking, ask.reasoning_effort)
+    own = free_text_sampling(backend.family, thinks, text_only)
     return dataclasses.replace(own, **{"max_new_tokens": MAX_NEW_TOKENS, **ask.sampling})
 
 
 def _request(backend: Backend, ask: Ask) -> Request:
+    """Raises the problem of ``ask``, and ``BadOption`` for a turn that says and shows nothing and
+    for what its options lack or exceed."""
+    if ask.problem:
+        raise ask.problem
+    if not ask.text.strip() and not ask.attachments:
+        raise BadOption("Nothing is asked: write a message, or show something.")
     messages = ask.conversation.messages(ask.turn, backend)
+    sampling = sampling_of(backend, ask, not Request(messages).media)
+    sampling.validate()
     return Request(
         messages,
-        sampling=sampling_of(backend, ask, not Request(messages).media),
+        sampling=sampling,
         min_pixels=ask.min_pixels,
         max_pixels=ask.max_pixels,
         thinking=ask.thinking,

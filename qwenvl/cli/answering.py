@@ -145,7 +145,9 @@ def answer(
             CACHE.lease(spec_of(options)) as backend,
             closing(read_portions(inputs, resolution)) as portions,
         ):
-            sampling = sampling_of(options, run.sampling_for(backend, task, options.thinking))
+            effort = options.reasoning_effort
+            own = run.sampling_for(backend, task, options.thinking, effort=effort)
+            sampling = sampling_of(options, own)
             for portion in portions:
                 held.clear()
                 held.update(portion)

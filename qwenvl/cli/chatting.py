@@ -9,7 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadImage, BadOption, NumericalError, OutOfMemory, QwenVLError
+from ..errors import (
+    BadImage,
+    BadOption,
+    NumericalError,
+    OutOfMemory,
+    QwenVLError,
+    Unavailable,
+    UnsuitableModel,
+)
 from ..observer import Observer
 from ..replies import split_thinking
 from ..types import Image, Response
@@ -28,7 +36,8 @@ QUIT = "/quit"
 Shown = tuple[str, str]
 """What is shown: its kind, and the file."""
 
-_OF_A_TURN = (BadImage, BadOption, NumericalError, OutOfMemory)  # the next one may do better
+_OF_A_TURN = (BadImage, BadOption, NumericalError, OutOfMemory, Unavailable, UnsuitableModel)
+"""What the next turn may do better."""
 
 
 class Say(argparse.Action):
@@ -118,7 +127,7 @@ def _ask(
     words: str,
     paths: Sequence[Shown],
 ) -> Reply:
-    from ..chat import Ask, ask_all
+    from ..chat import Ask, ask_all, will_think
 
     given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
     ask = Ask(
@@ -132,7 +141,7 @@ def _ask(
         preserve_thinking=options.preserve_thinking,
         reasoning_effort=options.reasoning_effort,
     )
-    observer = Observer() if options.json else _Printer(backend.thinks(ask.thinking))
+    observer = Observer() if options.json else _Printer(will_think(backend, ask))
     (reply,) = ask_all(backend, [ask], observer)
     if error := reply.response.error:
         raise error

@@ -53,15 +53,17 @@ def _answer_together(options: argparse.Namespace, task: Task) -> int:
         CACHE.lease(spec_of(options)) as backend,
         closing(read_portions(inputs, resolution)) as portions,
     ):
+        effort = options.reasoning_effort
+        own = run.sampling_for(backend, task, options.thinking, effort=effort)
         query = run.Query(
             task,
             BadImage("There is no image to ask about."),
             system=options.system,
-            sampling=sampling_of(options, run.sampling_for(backend, task, options.thinking)),
+            sampling=sampling_of(options, own),
             min_pixels=options.min_pixels or None,
             max_pixels=options.max_pixels or None,
             thinking=options.thinking,
-            reasoning_effort=options.reasoning_effort,
+            reasoning_effort=effort,
             keep_unreadable=True,
         )
         for portion in portions:

@@ -114,7 +114,8 @@ def _order(options: argparse.Namespace, target: Target, one: _Wanted, folder: Pa
 def _query(backend: Backend, order: Order, one: _Wanted, options: argparse.Namespace) -> Any:
     from .. import run
 
-    own = run.sampling_for(backend, order.task, options.thinking, not one.pictures)
+    effort = options.reasoning_effort
+    own = run.sampling_for(backend, order.task, options.thinking, not one.pictures, effort)
     return run.Query(
         order.task,
         one.pictures[0] if one.pictures else None,
@@ -123,7 +124,7 @@ def _query(backend: Backend, order: Order, one: _Wanted, options: argparse.Names
         min_pixels=options.min_pixels or None,
         max_pixels=options.max_pixels or None,
         thinking=options.thinking,
-        reasoning_effort=options.reasoning_effort,
+        reasoning_effort=effort,
         keep_unreadable=True,
         method=order.method,
         others=one.pictures[1:],

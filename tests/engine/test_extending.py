@@ -87,7 +87,7 @@ class Echo:
         self.reply = reply
         self.asked: list[Request] = []
 
-    def thinks(self, wish: bool | None = None) -> bool:
+    def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
         return False
 
     def generate(

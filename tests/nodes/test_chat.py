@@ -10,6 +10,7 @@ from typing import Any
 import folder_paths
 import pytest
 import torch
+from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.chat import _attachments
 from qwen_vl_suite.qwenvl.backends.scripted import Reply
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, QwenVLError
@@ -109,6 +110,17 @@ def test_a_turn_that_fails_costs_only_itself(
         run_node("QVL_Chat", model=model, lists=lists)
 
 
+def test_a_turn_that_cannot_be_asked_costs_only_itself(run_node: Run, scripted: Any) -> None:
+    model, backend = scripted("a", "c")
+    lists = {"message": ["1", "", "3", "4"], "thinking": ["model default"] * 3 + ["on"]}
+    backend._thinking = "never"
+    given = {"model": model, "lists": lists}
+    answers, *_ = run_node("QVL_Chat", **given, when_unreadable="keep going")
+    assert answers == ["a", "", "c", ""] and backend.batches == [2]
+    with pytest.raises(BadOption, match="Conversation 2 of 4: Nothing is asked"):
+        run_node("QVL_Chat", **given)
+
+
 def test_a_history_as_json_holds_its_pictures_by_reference(
     run_node: Run, scripted: Any, pictures: torch.Tensor, folders: Path
 ) -> None:
@@ -147,6 +159,12 @@ def test_a_history_as_json_holds_its_pictures_by_reference(
         ("output", "{root}/secret.png"),
         ("output", "link.png"),
         ("output", "\0"),
+        ("output", "//host/share/a.png"),
+        ("output", r"\\host\share\a.png"),
+        ("output", r"\??\UNC\host\share\a.png"),
+        ("output", "C:a.png"),
+        ("output", r"a\..\..\secret.png"),
+        ("output", "a/../own.png"),
         ("temp", "secret.png"),
         ("", "{root}/secret.png"),
         ("../", "secret.png"),
@@ -168,6 +186,21 @@ def test_a_history_reads_nothing_outside_comfyuis_folders(
     Image.new("RGB", (64, 64)).save(folders / "input" / "own.png")
     own = text.replace(json.dumps(media), '[{"type":"image","folder":"input","path":"own.png"}]')
     assert run_node("QVL_Chat", model=model, message="?", history_json=own)[0] == ["no"]
+
+
+def test_a_place_on_another_machine_is_refused_before_it_is_looked_at(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    resolve = Path.resolve
+    monkeypatch.setattr(
+        Path, "resolve", lambda self, *rest: looked.append(str(self)) or resolve(self, *rest)
+    )
+    for name in ("//host/share/a.pdf", r"\\host\share\a.pdf"):
+        for find in (host.input_file, lambda name: host.known_file("input", name)):
+            with pytest.raises(BadOption, match="is no file in ComfyUI's input"):
+                find(name)
+    assert not [path for path in looked if "host" in path]
 
 
 def test_what_is_no_history_is_refused(run_node: Run, scripted: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,11 @@ from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.chat import Ask, Attachment, Conversation, ask_all, dumps, loads
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption
+from qwen_vl_suite.qwenvl.families import free_text_sampling
 from qwen_vl_suite.qwenvl.inference.prefix_cache import PrefixCache
+from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.run import answer
+from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.types import Generated, Image, LocalSpec
 
 GREEDY = {"max_new_tokens": 8, "temperature": 0.0, "presence_penalty": 0.0}
@@ -88,8 +93,8 @@ def test_each_turn_reads_its_own_tokens_and_answers_as_if_all_was_read_anew(
 def test_a_text_of_a_conversation_needs_no_picture(backend: Any) -> None:
     reply = said(backend("qwen3_vl"), Ask(Conversation(), "Hello", sampling=GREEDY))
     assert reply.response.usage.image_tokens == 0 and len(reply.conversation.turns) == 1
-    with pytest.raises(BadOption, match="Nothing is asked"):
-        ask_all(backend("qwen3_vl"), [Ask(Conversation(), "  ")])
+    (nothing,) = ask_all(backend("qwen3_vl"), [Ask(Conversation(), "  ")])
+    assert "Nothing is asked" in str(nothing.response.error)
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +149,13 @@ def test_reasoning_effort_is_what_the_template_knows(thoughtful: LocalBackend) -
     low = _ids(thoughtful, Ask(Conversation(), "Hi", reasoning_effort="low"))
     assert "Briefly." in template.decode(low) and low != base
     assert template.thinks(None, "low") and not template.thinks(None, "none")
-    with pytest.raises(BadOption, match=r"reasoning_effort is 'extreme'.*knows none, low"):
-        ask_all(thoughtful, [Ask(Conversation(), "Hi", reasoning_effort="extreme")])
+    (extreme,) = ask_all(thoughtful, [Ask(Conversation(), "Hi", reasoning_effort="extreme")])
+    assert isinstance(extreme.response.error, BadOption)
+    assert "reasoning_effort is 'extreme'" in str(extreme.response.error)
+    assert "knows none, low" in str(extreme.response.error)
+    assert thoughtful.thinks(None, "low") and not thoughtful.thinks(None, "none")
+    adapted = thoughtful.with_adapters(())
+    assert adapted.thinks(None, "low") and not adapted.thinks(None, "none")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +166,8 @@ def test_reasoning_effort_is_what_the_template_knows(thoughtful: LocalBackend) -
     ],
 )
 def test_what_a_template_lacks_is_an_error_in_words(backend: Any, wish: Any, words: str) -> None:
-    with pytest.raises(BadOption, match=words):
-        ask_all(backend("qwen3_vl"), [Ask(Conversation(), "Hi", **wish)])
+    (reply,) = ask_all(backend("qwen3_vl"), [Ask(Conversation(), "Hi", **wish)])
+    assert isinstance(reply.response.error, BadOption) and words in str(reply.response.error)
 
 
 def test_a_history_of_another_vocabulary_goes_on_as_text_and_says_so(backend: Any) -> None:
@@ -199,6 +209,55 @@ def test_one_conversation_that_fails_costs_only_itself() -> None:
     replies = ask_all(backend, [Ask(start, word) for word in "abc"])
     assert [len(reply.conversation.turns) for reply in replies] == [1, 0, 1]
     assert str(replies[1].response.error) == "torn" and backend.batches == [3]
+
+
+def test_what_cannot_be_asked_costs_only_itself() -> None:
+    backend = ScriptedBackend("yes", thinking="always")
+    wishes: list[Any] = [
+        {"text": "a"},
+        {"text": " "},
+        {"text": "a", "thinking": False},
+        {"text": "a", "sampling": {"temperature": -1.0}},
+    ]
+    errors = [
+        r.response.error for r in ask_all(backend, [Ask(Conversation(), **w) for w in wishes])
+    ]
+    assert errors[0] is None and all(isinstance(error, BadOption) for error in errors[1:])
+    assert backend.batches == [1]
+
+
+def test_each_conversation_that_is_refused_has_its_own_reason(backend: Any) -> None:
+    """Also where all are, which a backend raises."""
+    done: list[int] = []
+
+    class Watching(Observer):
+        def done(self, index: int, response: Any) -> None:
+            done.append(index)
+
+    long = Ask(Conversation(), "word " * 9000, sampling=GREEDY)
+    longer = Ask(Conversation(), "word " * 9900, sampling=GREEDY)
+    subject: LocalBackend = backend("qwen3_vl")
+    (only,) = ask_all(subject, [long])
+    replies = ask_all(subject, [long, longer], Watching())
+    first, second = (str(reply.response.error) for reply in replies)
+    assert first == str(only.response.error) != second and done == [0, 1]
+    assert [
+        bool(r.response.error) for r in ask_all(subject, [long, Ask(Conversation(), "Hi")])
+    ] == [
+        *(True, False),
+    ]
+
+
+def test_an_effort_that_turns_thinking_off_takes_the_values_for_plain_answers() -> None:
+    backend = ScriptedBackend("yes", family="qwen3_5", thinking="on")
+    ask_all(backend, [Ask(Conversation(), "a", reasoning_effort=word) for word in ("", "none")])
+    thinks, plain = (dataclasses.replace(r.sampling, max_new_tokens=9) for r in backend.requests)
+    answer(backend, describe(), [picture(64, 64)], reasoning_effort="none")
+    own = free_text_sampling(backend.family, False, True)
+    assert thinks != plain == dataclasses.replace(own, max_new_tokens=9)
+    shown = free_text_sampling(backend.family, False, False)
+    assert backend.requests[-1].sampling.temperature == shown.temperature
+    assert shown.temperature != free_text_sampling(backend.family, True, False).temperature
 
 
 def test_a_thought_stays_only_where_it_is_to_be_preserved() -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from qwen_vl_suite.qwenvl.backends.scripted import Reply
-from qwen_vl_suite.qwenvl.errors import OutOfMemory
+from qwen_vl_suite.qwenvl.errors import OutOfMemory, Unavailable, UnsuitableModel
 from qwen_vl_suite.qwenvl.types import Generated
 
 
@@ -46,6 +46,18 @@ def test_lines_on_stdin_are_turns_and_one_that_fails_is_followed_by_the_next(mod
 def test_a_thought_is_no_part_of_what_is_printed(model, run):
     model(Reply("Yes, it is.", thinking="Is it? Yes"), thinking="on")
     assert run("chat", "--turn", "Is it?")[1] == "Yes, it is.\n"
+
+
+def test_an_answer_without_a_thought_is_no_thought(model, run):
+    model("Yes, it is.", thinking="on")
+    turn = ("--turn", "Is it?", "--reasoning-effort", "none")
+    assert run("chat", *turn)[1] == "Yes, it is.\n"
+
+
+def test_what_this_model_or_machine_cannot_do_ends_no_conversation_at_the_keyboard(model, run):
+    model(UnsuitableModel("It sees no pictures."), Unavailable("No av here."), "Bye.")
+    status, out, err = run("chat", stdin="a\nb\nc\n")
+    assert (status, out) == (1, "Bye.\n") and "sees no pictures" in err and "No av" in err
 
 
 def test_options_reach_the_model(model, run):

@@ -176,7 +176,7 @@ def test_sampling_without_pictures_is_the_makers_own() -> None:
         def __init__(self, model_type: str, thinks: bool):
             self.family, self._thinks = FAMILIES[model_type], thinks
 
-        def thinks(self, _wish: Any = None) -> bool:
+        def thinks(self, *_wish: Any) -> bool:
             return self._thinks
 
     def values(model_type: str, thinks: bool, text_only: bool) -> tuple[float, ...]:
