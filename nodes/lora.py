@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl.checkpoints.adapters import check_adapters, read_adapter
+from ..qwenvl.checkpoints.adapters import check_adapters, fingerprint, read_adapter
 from ..qwenvl.errors import BadOption, CheckpointNotFound
-from ..qwenvl.types import Adapter, LocalSpec
+from ..qwenvl.types import Adapter, LocalSpec, Result
 from . import host, sockets
 from .model import ModelHandle
 
@@ -64,6 +65,14 @@ class LoRA(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, adapter: str | None = None, **_: Any) -> str:
+        """Another one when the adapter was trained anew in its folder."""
+        try:
+            return repr(fingerprint(_locate(adapter)))
+        except CheckpointNotFound:  # what runs says what is wrong
+            return ""
+
+    @classmethod
     def execute(cls, model: ModelHandle, adapter: str, strength: float = 1.0) -> io.NodeOutput:
         spec = model.spec
         if not isinstance(spec, LocalSpec):
@@ -72,11 +81,15 @@ class LoRA(io.ComfyNode):
                 "the server with the adapter."
             )
         folder = _locate(adapter)
-        read_adapter(folder)
+        files = read_adapter(folder)
         adapters = (*spec.adapters, Adapter(str(folder), strength))
         check_adapters(adapters)
         adapted = dataclasses.replace(spec, adapters=adapters)
-        return io.NodeOutput(dataclasses.replace(model, spec=adapted))
+        note = files.other_base(Path(spec.checkpoint).name) if strength else ""
+        return io.NodeOutput(
+            dataclasses.replace(model, spec=adapted),
+            ui=host.results_ui([Result("", notes=(note,))] if note else []),
+        )
 
 
 def _locate(adapter: object) -> Path:

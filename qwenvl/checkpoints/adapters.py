@@ -70,6 +70,15 @@ class AdapterFiles:
         spans = (entry["data_offsets"] for entry in self.tensors.values())
         return sum(end - begin for begin, end in spans)
 
+    def other_base(self, model_name: str) -> str:
+        """What to tell of an adapter that goes on a model of another name than its base; empty
+        where there is nothing to tell. Not an error: a fine-tune of its base, or a copy under
+        another name, may well be meant."""
+        trained_on, own = self.base.rpartition("/")[2].casefold(), model_name.casefold()
+        if not trained_on or own.startswith(trained_on) or trained_on.startswith(own):
+            return ""
+        return f"{self.path.name} was trained on {self.base}, and is put on {model_name}."
+
     def replaces(self, name: str) -> bool:
         """Whether the tensor ``name``, no half of a low-rank pair, is one that the adapter was
         trained to put in the place of the model's own (``modules_to_save``)."""

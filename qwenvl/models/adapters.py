@@ -129,7 +129,8 @@ class Adapters:
             key = (adapter.path, fingerprint(found.path))
             if key not in self._names:
                 log.info("Putting the adapter %s on %s", found.path.name, model_name)
-                _compare_names(found, model_name)
+                if note := found.other_base(model_name):
+                    log.warning("%s Its layers fit.", note)
                 name = f"adapter_{len(self._names):03}"
                 self._names[key] = name
                 self._put_on(model, found, name, model_name)
@@ -234,18 +235,6 @@ def _original(module: Any) -> nn.Module:
         if inner is None:
             return module
         module = inner
-
-
-def _compare_names(files: AdapterFiles, model_name: str) -> None:
-    """A fine-tune of an adapter's model, or a copy under another name, may well be meant."""
-    trained_on, own = files.base.rpartition("/")[2].casefold(), model_name.casefold()
-    if trained_on and not (own.startswith(trained_on) or trained_on.startswith(own)):
-        log.warning(
-            "The adapter %s was trained on %s, and is put on %s, whose layers it fits.",
-            files.path.name,
-            files.base,
-            model_name,
-        )
 
 
 def _peft_config(files: AdapterFiles, plan: AdapterPlan) -> Any:

@@ -91,6 +91,40 @@ def test_adapters_of_both_folders_are_offered_those_that_cannot_be_loaded_last(
     assert "models/loras" in validate(adapter=NONE_HERE)
 
 
+def test_an_adapter_that_was_trained_anew_is_another_one(
+    roots: tuple[Path, Path], nodes: Any
+) -> None:
+    folder = put(roots[0] / "mine")
+
+    def state() -> str:
+        found: str = nodes["QVL_LoRA"].fingerprint_inputs(adapter="mine", strength=1.0)
+        return found
+
+    before = state()
+    (folder / "notes.txt").write_text("of no matter")
+    assert state() == before != ""
+    put(roots[1] / "mine", rank=3).joinpath("adapter_model.safetensors").replace(
+        folder / "adapter_model.safetensors"
+    )
+    assert state() not in (before, "")
+    assert nodes["QVL_LoRA"].fingerprint_inputs(adapter="gone") == ""
+
+
+def test_a_model_of_another_name_than_the_adapters_base_is_told_on_the_node(
+    roots: tuple[Path, Path], nodes: Any
+) -> None:
+    put(roots[0] / "mine")
+
+    def notes(folder: str) -> list[Any]:
+        handle = ModelHandle(LocalSpec(folder))
+        output = nodes["QVL_LoRA"].execute(model=handle, adapter="mine")
+        return [note for entry in output.ui["qwen_vl"] for note in entry["notes"]]
+
+    assert notes("/models/some-base-2b-AWQ") == []
+    told = "mine was trained on Qwen/Some-Base-2B, and is put on other."
+    assert notes("/models/other") == [told]
+
+
 def test_a_name_that_is_gone_is_not_another_adapters(roots: tuple[Path, Path], nodes: Any) -> None:
     for name in ("cats/checkpoint-500", "old/dogs/checkpoint-500", "a/twin", "b/twin", "c/only"):
         put(roots[0] / name)
