@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..qwenvl.errors import BadImage, BadOption, BadVideo
+from ..qwenvl.errors import BadImage, BadOption, BadVideo, QwenVLError
 from ..qwenvl.media import images
 from ..qwenvl.media.video_files import Clip
-from ..qwenvl.types import Box, Event
+from ..qwenvl.types import Box, Event, Result
 from ..qwenvl.watching import FileFootage, Footage, FrameFootage, Viewed, scaled
 from . import host
+
+T = TypeVar("T")
 
 EXAMPLE = "example (bundled)"
 _EXAMPLE_FILE = Path(__file__).resolve().parents[1] / "example_workflows/videos/example.mp4"
@@ -71,15 +75,48 @@ def _of_frames(frames: Any, fps: float, audio: Any = None) -> FrameFootage:
     return FrameFootage(torch.stack(images.pictures(frames)), fps, sound=sound)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """What is cut out of a video by its ``result``, which says in its notes what could not be."""
+
+    result: Result
+    key_frames: Any
+    boxes: list[list[Box]]
+    clips: list[Any]
+
+
+def parts(shown: Footage | BadVideo, result: Result) -> Parts:
+    """The outputs of a video beside its answer. What cannot be read again is left out: the answer
+    is there, and the other videos have theirs."""
+    notes: list[str] = []
+
+    def tried(what: str, make: Callable[[], T], nothing: T) -> T:
+        try:
+            return make()
+        except QwenVLError as error:
+            notes.append(f"There are no {what}: {error}")
+            return nothing
+
+    frames = tried("key frames", lambda: key_frames(shown, result), _no_frames())
+    found = boxes(shown, result, frames) if len(frames) else []
+    cut: list[Any] = tried("clips", lambda: clips(shown, result.events), [])
+    told = dataclasses.replace(result, notes=(*result.notes, *notes)) if notes else result
+    return Parts(told, frames, found, cut)
+
+
+def _no_frames() -> Any:
+    import torch
+
+    return torch.zeros(0, 64, 64, 3)
+
+
 def key_frames(shown: Footage | BadVideo, result: Any) -> Any:
     """IMAGE: of something followed every frame that was looked at, of events the frame in the
     middle of each, else some of those that the model saw; of very many, each smaller than the
     video. Empty where there is none."""
-    import torch
-
     times = _key_times(result)
     if isinstance(shown, BadVideo) or not times:
-        return torch.zeros(0, 64, 64, 3)
+        return _no_frames()
     most = MOST_BYTES // (_BYTES_PER_PIXEL * len(times))
     return images.to_image(shown.at(times, most, host.check_interrupt))
 

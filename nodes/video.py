@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -284,9 +283,11 @@ class Video(io.ComfyNode):
             _asked, model, task, frames, seed, video, images, fps, file, max_frames,
             max_new_tokens, when_unreadable, strict, system_prompt, sound,
         )  # fmt: skip
-        results = answer_all(asked)
-        pairs = list(zip((one.footage for one in asked), results, strict=True))
-        key_frames = [footages.key_frames(*pair) for pair in pairs]
+        found = answer_all(asked)
+        parts = [
+            footages.parts(one.footage, result) for one, result in zip(asked, found, strict=True)
+        ]
+        results = [part.result for part in parts]
         return io.NodeOutput(
             [
                 sockets.found_json(result) if one.wish.task.greedy else result.text
@@ -294,14 +295,11 @@ class Video(io.ComfyNode):
             ],
             [_events_json(result) for result in results],
             [_times_json(result) for result in results],
-            key_frames,
-            [clip for shown, result in pairs for clip in footages.clips(shown, result.events)],
+            [part.key_frames for part in parts],
+            [clip for part in parts for clip in part.clips],
             [
-                [[sockets.bounding_box(box) for box in found] for found in boxes]
-                for boxes in itertools.starmap(
-                    footages.boxes,
-                    ((*pair, frames) for pair, frames in zip(pairs, key_frames, strict=True)),
-                )
+                [[sockets.bounding_box(box) for box in boxes] for boxes in part.boxes]
+                for part in parts
             ],
             ui=host.results_ui(results),
         )

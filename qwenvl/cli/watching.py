@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,17 @@ def video(options: argparse.Namespace) -> int:
 
     wish, choice = _wish(options), _choice(options)
     footages: dict[int, FileFootage] = {}
+    uncut: set[int] = set()
 
     def show(number: int, result: Result) -> None:
         found, path = footages.pop(number, None), options.videos[number]
         _show(path, result, options)
-        if options.clips and found and result.events:
-            _cut(found, result, Path(options.clips))
+        try:
+            if options.clips and found and result.events:
+                _cut(found, result, Path(options.clips))
+        except QwenVLError as error:  # of this video alone
+            uncut.add(number)
+            _show_error(path, str(error))
 
     results = OrderedResults(show)
     try:
@@ -69,7 +75,7 @@ def video(options: argparse.Namespace) -> int:
         raise
     if results.shown < len(options.videos):
         print_message(f"stopped after {results.shown} of {len(options.videos)}")
-    if results.failed or results.shown < len(options.videos):
+    if results.failed or uncut or results.shown < len(options.videos):
         return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
     return UNREADABLE if results.unreadable else 0
 
@@ -125,6 +131,8 @@ def _wish(options: argparse.Namespace) -> Wish:
     _only_with(options, "strict", kind in ("track", "events"), "--events or --track")
     _only_with(options, "segment", options.dense, "--dense")
     _only_with(options, "sound", kind != "track", "anything but --track, which looks at pictures")
+    has_events = options.dense or kind in ("track", "events")
+    _only_with(options, "clips", has_events, "--events, --track or --dense")
     _only_with(options, "style", not kind, "--dense, or with none of --ask, --events and --track")
     strict = options.strict or "auto"
     if kind == "events":
@@ -155,7 +163,8 @@ def _choice(options: argparse.Namespace) -> FrameChoice:
         "scenes": FPS if options.scenes else None,
     }
     mode, value = next(((m, v) for m, v in modes.items() if v is not None), ("fps", FPS))
-    most = MAX_FRAMES if options.max_frames is None else options.max_frames
+    most = max(MAX_FRAMES, options.frames or 0)  # of a number that was asked for, all
+    most = most if options.max_frames is None else options.max_frames
     least = MIN_FRAMES if mode == "fps" else 1
     return FrameChoice(mode, value, min(least, most), most)
 
@@ -165,15 +174,16 @@ def _show(path: str, result: Result, options: argparse.Namespace) -> None:
     for note in result.notes:
         print_message(f"note: {name}: {note}")
     if result.error:
-        print_message(
-            f"error: {result.error}"
-            if result.error.startswith(name)
-            else f"error: {name}: {result.error}"
-        )
+        _show_error(path, result.error)
     if options.json:
         print_json(_row(name, result))
     elif not result.error:
         print_result(f"{name}:\n{result.text}\n" if len(options.videos) > 1 else result.text)
+
+
+def _show_error(path: str, error: str) -> None:
+    name = well_formed(path)
+    print_message(f"error: {error}" if error.startswith(name) else f"error: {name}: {error}")
 
 
 def _row(name: str, result: Result) -> dict[str, Any]:
@@ -196,7 +206,8 @@ def _row(name: str, result: Result) -> dict[str, Any]:
 
 
 def _cut(footage: FileFootage, result: Result, folder: Path) -> None:
-    """Writes a clip for each event that has a length."""
+    """Writes a clip for each event that has a length. Files that are there stay: the numbers go on
+    behind them."""
     from ..media.video_writing import cut
 
     try:
@@ -204,8 +215,14 @@ def _cut(footage: FileFootage, result: Result, folder: Path) -> None:
     except OSError as error:
         raise QwenVLError(f"{folder} cannot be written to: {error.strerror}.") from error
     stem = Path(str(footage.clip.source)).stem
-    for number, event in enumerate(result.events, 1):
+    paths = (folder / f"{stem}-{number:03}.mp4" for number in itertools.count(1))
+    free = (path for path in paths if not path.exists())
+    for event in result.events:
         if event.end > event.start:
-            path = folder / f"{stem}-{number:03}.mp4"
-            cut(footage.clip, event.start, event.end, path)
+            path = next(free)
+            try:
+                cut(footage.clip, event.start, event.end, path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
             print_message(f"written: {path}")

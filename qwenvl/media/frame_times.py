@@ -23,10 +23,10 @@ class FrameChoice:
 
     ``mode``: ``fps`` takes ``value`` frames a second, ``every`` one in ``value`` seconds, ``count``
     so many in all, each spread evenly from the first frame to the last; ``scenes`` takes the first
-    frame of each scene. ``min_frames`` and ``max_frames`` bound their number, but for that of
-    ``count``, and no video gives more frames than it has. ``multiple``: their number is rounded
-    down to a multiple of it, since models read frames in pairs. Raises ``BadOption`` for a value
-    outside its range."""
+    frame of each scene. ``min_frames`` and ``max_frames`` bound their number, that of
+    ``count`` only upwards, and no video gives more frames than it has. ``multiple``: a number that
+    follows from the length is rounded down to a multiple of it, since models read frames in pairs.
+    Raises ``BadOption`` for a value outside its range."""
 
     mode: Mode = "fps"
     value: float = FPS
@@ -62,7 +62,7 @@ def frame_times(
         if choice.min_frames <= number <= min(choice.max_frames, held):
             return tuple(index * choice.value for index in range(number))
     elif choice.mode == "count":
-        return _spread(last, rate, _rounded(min(int(choice.value), held), choice.multiple))
+        return _spread(last, rate, min(int(choice.value), choice.max_frames, held))
     else:
         number = int(duration * choice.value + 1e-6)
     number = min(max(number, choice.min_frames), choice.max_frames, held)

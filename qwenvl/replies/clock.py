@@ -70,7 +70,10 @@ def seconds(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
+        try:
+            return float(value) if math.isfinite(value) else None
+        except OverflowError:  # an integer beyond any float
+            return None
     if not isinstance(value, str) or len(value) > 60:
         return None
     sign = -1 if value.strip().startswith("-") else 1

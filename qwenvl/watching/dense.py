@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..backends.base import Backend
-from ..errors import BadOption
+from ..errors import BadOption, BadVideo
 from ..query import Query, Steps
 from ..tasks.events import result_of
 from ..types import Event, Result, Task
@@ -40,25 +41,34 @@ class Captions:
 
     def steps(self, viewing: Viewing, backend: Backend, query: Query) -> Steps:
         segments = self._segments(viewing)
-        replies: list[Result] = []
+        replies: dict[int, Result] = {}
+        unread: list[BadVideo] = []
         times: list[float] = []
         notes: list[str] = []
-        rest = list(segments)
+        rest = deque(enumerate(segments))
         while rest:
-            asked: list[Query] = []
+            asked: dict[int, Query] = {}
             nbytes = frames = 0
             while rest and nbytes < PORTION:
-                start, end = rest.pop(0)
-                video = viewing.read(start, end)
+                number, (start, end) = rest.popleft()
+                try:
+                    video = viewing.read(start, end)
+                except BadVideo as error:  # where a file is damaged, the rest has its captions
+                    unread.append(error)
+                    replies[number] = Result("", finish_reason="error", error=str(error))
+                    continue
                 nbytes += video.frames.nbytes
                 frames += len(video.times)
                 times += [start + time for time in video.times]
                 notes += video.notes
                 own = dataclasses.replace(query, task=self.task, picture=video, method=None)
-                asked.append(dataclasses.replace(own, keep_unreadable=True))
-            viewing.tell(backend, asked, frames)
-            replies += yield asked
-        return _joined(segments, replies, times, notes)
+                asked[number] = dataclasses.replace(own, keep_unreadable=True)
+            if asked:
+                viewing.tell(backend, list(asked.values()), frames)
+                replies |= zip(asked, (yield list(asked.values())), strict=True)
+        if len(unread) == len(segments):
+            raise unread[0]
+        return _joined(segments, [replies[at] for at in range(len(segments))], times, notes)
 
     def _segments(self, viewing: Viewing) -> list[Segment]:
         footage = viewing.footage

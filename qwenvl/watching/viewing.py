@@ -101,9 +101,8 @@ def most_frames(choice: FrameChoice, seconds: float) -> int:
         "count": choice.value,
         "scenes": choice.max_frames,
     }[choice.mode]
-    least = choice.value if choice.mode == "count" else choice.min_frames
-    most = choice.value if choice.mode == "count" else choice.max_frames
-    return max(1, math.ceil(max(least, min(wanted, most))))
+    least = 1 if choice.mode == "count" else choice.min_frames
+    return max(1, math.ceil(max(least, min(wanted, choice.max_frames))))
 
 
 def viewed(result: Result, /, **fields: Any) -> Viewed:

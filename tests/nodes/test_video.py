@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from qwen_vl_suite.nodes import footages, host
-from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo, UnreadableReply
+from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo, Unavailable, UnreadableReply
 from qwen_vl_suite.qwenvl.media import video
 from qwen_vl_suite.qwenvl.types import Audio
 
@@ -156,6 +156,43 @@ def test_only_a_model_that_hears_hears_a_video(
     assert backend.requests[-1].sounds == (tone,)
     run_node("QVL_Video", model=model, sound=True, **{**asked, "task": TRACK})
     assert not backend.requests[-1].sounds
+
+
+def test_key_frames_and_clips_that_cannot_be_read_cost_no_answer(
+    run_node: Run,
+    scripted: Any,
+    path: Path,
+    videos: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(host, "results_ui", shown.extend)
+    at, calls = footages.FileFootage.at, iter([True, False])
+
+    def damaged(self: Any, *given: Any) -> Any:
+        if next(calls):
+            raise BadVideo("clip.mp4 is damaged.")
+        return at(self, *given)
+
+    def no_room(clip: Any, start: float, *_: Any) -> Any:
+        raise Unavailable("The clip cannot be written: no space left.")
+
+    monkeypatch.setattr(footages.FileFootage, "at", damaged)
+    monkeypatch.setattr(host, "trimmed", no_room)
+    model, _ = scripted(BOX)
+    frames = {"frames": "count", "number": 2}
+    texts, _, _, key_frames, clips, boxes = run_node(
+        "QVL_Video",
+        model=model,
+        task=TRACK,
+        frames=frames,
+        lists={"video": [Clip(path), Clip(path)]},
+    )
+    assert [len(json.loads(text)) for text in texts] == [2, 2] and clips == []
+    assert [len(batch) for batch in key_frames] == [0, 2] == [len(found) for found in boxes]
+    assert [len(result.notes) for result in shown] == [2, 1]
+    assert "no key frames: clip.mp4 is damaged." in shown[0].notes[0]
+    assert "no clips: The clip cannot be written" in shown[1].notes[0]
 
 
 def test_a_file_in_the_input_folder(

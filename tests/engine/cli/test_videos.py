@@ -50,6 +50,7 @@ def test_clips_of_events_are_written(run, model, clip, tmp_path):
         (["--gaps", "leave"], "--gaps has a use only with --track"),
         (["--track", "x", "--style", "tags"], "--style has a use only with"),
         (["--segment", "3"], "--segment has a use only with --dense"),
+        (["--ask", "What?", "--clips", "out"], "--clips has a use only with --events"),
         (["--ask", " "], "--ask is empty"),
         (["--dense", "--segment", "-1"], "Segments of -1 s"),
         (["--fps", "0"], "fps of a video is 0"),
@@ -74,3 +75,39 @@ def test_videos_are_heard_where_that_is_asked_for(run, model, tmp_path):
     model("A tone.", family="qwen3_vl")
     status, _, err = run("video", loud, "--sound")
     assert status == 2 and "Qwen3-VL hears nothing" in err
+
+
+def test_clips_leave_what_is_there_and_one_that_fails_costs_no_other(
+    run, model, clip, tmp_path, monkeypatch
+):
+    from qwen_vl_suite.qwenvl.errors import BadVideo
+    from qwen_vl_suite.qwenvl.media import video_writing
+
+    other = tmp_path / "clip-001.mp4"  # would be written over by the clips of clip.mp4
+    content = clip.read_bytes()
+    for path in (tmp_path / "clip.mp4", other):
+        path.write_bytes(content)
+    cut = video_writing.cut
+
+    def failing(source, start, end, out):
+        cut(source, start, end, out)
+        if out.name.startswith("clip-001-"):
+            raise BadVideo(f"{source.title} is damaged.")
+
+    monkeypatch.setattr(video_writing, "cut", failing)
+    model(BOX)
+    files = [other, tmp_path / "clip.mp4", clip]
+    status, _, err = run("video", *files, "--track", "ball", "--frames", "2", "--clips", tmp_path)
+    assert status == 1 and other.read_bytes() == content
+    assert err.count("error: ") == 1 and f"error: {other} is damaged." in err
+    names = {"clip.mp4", "clip-001.mp4", "clip-002.mp4", "clip-003.mp4"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_a_number_of_frames_is_bounded_where_that_is_asked_for(run, model, clip):
+    model("a clip")
+    values = ["--frames", "5", "--json"]
+    _, (row,), _ = run("video", clip, *values)
+    assert len(row["times"]) == 5
+    _, (row,), _ = run("video", clip, *values, "--max-frames", "3")
+    assert len(row["times"]) == 3

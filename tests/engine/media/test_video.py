@@ -177,7 +177,8 @@ def test_choice_of_times() -> None:
     assert len(numbers_of(FrameChoice("fps", 2), 3600)) == 768
     assert len(numbers_of(FrameChoice("fps", 2, max_frames=9), 3600)) == 8
     assert numbers_of(FrameChoice("fps", 0.1), 4) == [0, 32, 63, 95], "no fewer than 4"
-    assert numbers_of(FrameChoice("count", 3, multiple=1), 4) == [0, 48, 95]
+    assert numbers_of(FrameChoice("count", 3), 4) == [0, 48, 95]
+    assert numbers_of(FrameChoice("count", 60, 1, 3), 4) == [0, 48, 95]
     assert numbers_of(FrameChoice("every", 1), 4.5) == [0, 24, 48, 72, 96]
     assert numbers_of(FrameChoice(), 1 / 24) == [0]
     for mode in ("fps", "every", "count"):

@@ -153,6 +153,11 @@ def test_what_is_no_time_is_not_taken_for_one(reply):
         read_events(reply)
 
 
+def test_a_number_beyond_any_float_is_no_time():
+    assert clock.seconds(int("9" * 400)) is None
+    assert [item.start for item in read_events(f'[{{"start": {"9" * 400}}}, [1, 2]]')] == [1]
+
+
 def test_a_line_after_its_time():
     reply = "00:00:01,000 --> 00:00:02,500\nA cat sits"
     assert read_events(reply)[0].label == "A cat sits"

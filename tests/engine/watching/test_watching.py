@@ -131,6 +131,20 @@ def test_a_segment_that_fails_costs_only_its_own_caption(clip: Path) -> None:
     assert "1 of 2 segments" in result.notes[0] and "0 s to 2 s" in result.notes[0]
 
 
+def test_a_segment_that_cannot_be_read_costs_only_its_own_caption(tmp_path: Path) -> None:
+    path = videos.write(tmp_path / "cut.ts", form="mpegts", frames=96, rate=12)
+    content = path.read_bytes()
+    footage = FileFootage(Clip(path))
+    path.write_bytes(content[: len(content) // 2])
+    wish = Captions(describe_video("detailed"), seconds=1.0)
+    (result,), backend = watched(lambda request: "a caption", wish, [footage])
+    assert not result.error and len(result.events) == len(backend.requests) >= 3
+    assert result.events[0].start == 0 and "of 8 segments have no caption" in " ".join(result.notes)
+    footage.clip = Clip(tmp_path / "gone.ts")
+    with pytest.raises(BadVideo, match="gone"):
+        run.answer_all(backend, [Viewing(footage, wish).query()])
+
+
 def test_captions_by_scenes_of_frames() -> None:
     frames = torch.zeros(40, 3, 48, 64, dtype=torch.uint8)
     frames[25:] = 200
