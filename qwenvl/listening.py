@@ -58,15 +58,21 @@ def _quietest(sound: Audio, start: float, end: float) -> float:
 
 
 def _joined(results: Sequence[Result]) -> Result:
-    reasons = [result.finish_reason for result in results]
+    """One result of those of consecutive parts. Where some have none, the error is that of the
+    first of these, and the text that of the others."""
+    failed = [(number, result) for number, result in enumerate(results, 1) if result.error]
+    error = f"Part {failed[0][0]} of {len(results)}: {failed[0][1].error}" if failed else ""
+    reasons = [result.finish_reason for _, result in failed]
+    reasons += [result.finish_reason for result in results]
     return dataclasses.replace(
         results[0],
-        text="\n".join(result.text for result in results),
+        text="\n".join(filter(None, (result.text for result in results))),
         reply="\n".join(result.reply for result in results),
         thinking="\n\n".join(filter(None, (result.thinking for result in results))),
         finish_reason=next((reason for reason in reasons if reason != "stop"), "stop"),
         notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
         tokens=(),
+        error=error,
     )
 
 

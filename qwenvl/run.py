@@ -14,6 +14,7 @@ from .observer import Observer, PartialObserver
 from .query import Query, size_of
 from .rounds import Answer, Course, RoundObserver
 from .types import (
+    Audio,
     Constraint,
     Family,
     ReplyContext,
@@ -305,7 +306,11 @@ def _parse(backend: Backend, query: Query, response: Response) -> Result:
         result,
         thinking=response.thinking,
         finish_reason=response.finish_reason,
-        notes=(*end_notes(_sampling(backend, query), response), *result.notes),
+        notes=(
+            *end_notes(_sampling(backend, query), response),
+            *result.notes,
+            *(query.picture.notes if isinstance(query.picture, Audio) else ()),
+        ),
         reply=response.text,
         tokens=response.tokens if query.logprobs else (),
         speech=response.speech,

@@ -170,10 +170,11 @@ class Video:
 @dataclass(frozen=True, eq=False)
 class Audio:
     """Sound: ``samples``, a float tensor ``[channels, N]`` of -1 to 1, ``rate`` of them a second
-    in each channel."""
+    in each channel. ``notes``: what results about it tell of how it was read."""
 
     samples: Any
     rate: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

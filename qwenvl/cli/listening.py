@@ -130,7 +130,7 @@ def _show(
         if result.error:
             row["error"] = result.error
         print_json(row)
-    elif not result.error:
+    elif result.text or not result.error:
         print_result(f"{path}:\n{result.text}\n" if len(sounds) > 1 else result.text)
 
 

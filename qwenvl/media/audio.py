@@ -18,11 +18,14 @@ from torch import Tensor
 
 from ..errors import BadAudio, BadOption, Unavailable
 from ..types import Audio
+from .video_files import reason
 
 log = logging.getLogger(__name__)
 
 RATE = 16_000
 """Samples a second that every Qwen model with an audio tower hears."""
+
+DAMAGED = "Parts of the sound are damaged and were left out."
 
 LONGEST = 3 * 3600
 """Seconds of a sound that are read: more than any model's context holds."""
@@ -39,15 +42,16 @@ def read(path: str | Path, start: float = 0.0, end: float | None = None) -> Audi
     """The sound of a file or video, whatever its container, rate and channels, from ``start`` to
     ``end`` seconds (None: its end) of the file's own time: mono at 16 kHz, ``[1, N]``.
 
-    A damaged end is left out, with a warning in the log. Raises ``BadAudio`` for a file that cannot
-    be read or has no sound there, and ``BadOption`` for times that are none.
+    What is damaged is left out, and the sound's notes say so. Raises ``BadAudio`` for a file that
+    cannot be read or has no sound there, and ``BadOption`` for times that are none.
     """
     _check_times(start, end)
     parts: list[Tensor] = []
     left = 0  # samples before ``start`` that are still to come
     wanted = _samples((end if end is not None else start + LONGEST) - start)
     got = 0
-    for first, piece in _decoded(Path(path), start):
+    damage: list[str] = []
+    for first, piece in _decoded(Path(path), start, damage):
         if not parts:
             left = max(_samples(start - first), 0)
             silence = _samples(first - start) if first - start > _LEAST_GAP else 0
@@ -68,7 +72,9 @@ def read(path: str | Path, start: float = 0.0, end: float | None = None) -> Audi
         raise BadAudio(
             f"{Path(path).name} is longer than {LONGEST // 3600} hours. Choose a part of it."
         )
-    return Audio(samples[None], RATE)
+    if damage:
+        log.warning("%s is damaged, and parts of it were left out: %s", path, damage[0])
+    return Audio(samples[None], RATE, (DAMAGED,) if damage else ())
 
 
 def from_waveform(waveform: Any, rate: Any) -> list[Audio]:
@@ -94,7 +100,7 @@ def part(audio: Audio, start: float = 0.0, end: float | None = None) -> Audio:
     samples = audio.samples[..., first:last]
     if not samples.shape[-1]:
         raise BadAudio(f"The sound is {seconds(audio):.2f} s long; there is none at {start:g} s.")
-    return Audio(samples, audio.rate)
+    return Audio(samples, audio.rate, audio.notes)
 
 
 def seconds(audio: Audio) -> float:
@@ -152,37 +158,40 @@ def _samples(duration: float) -> int:
     return round(duration * RATE)
 
 
-def _decoded(path: Path, start: float) -> Iterator[tuple[float, Tensor]]:
+def _decoded(path: Path, start: float, damage: list[str]) -> Iterator[tuple[float, Tensor]]:
     """Pieces of the sound of ``path`` at 16 kHz, mono, the first of them at or before ``start``
-    unless the sound begins later; each with the time in seconds, within the file, of the first."""
+    unless the sound begins later; each with the time in seconds, within the file, of the first.
+    Why any of it could not be decoded goes into ``damage``."""
     av = _pyav()
     with _opened(av, path) as (container, stream):
         first: float | None = None
         resampler, source = None, None
         try:
-            for time, frame in _frames(av, container, stream, start):
+            for time, frame in _frames(av, container, stream, start, damage):
                 first = time if first is None else first
                 if source != (source := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     yield from ((first, piece) for piece in _resampled(resampler, None))
                     resampler = av.AudioResampler("fltp", frame.layout, RATE)
                 frame.pts = None  # jumps in them are not for the resampler to fill
                 yield from ((first, piece) for piece in _resampled(resampler, frame))
-        except av.FFmpegError as error:
-            if first is None:
-                raise BadAudio(f"The sound of {path.name} cannot be decoded: {error}") from error
-            log.warning("%s is damaged; its sound ends where it cannot be read: %s", path, error)
+        except av.FFmpegError as error:  # it cannot be searched or resampled
+            damage.append(reason(error))
         if first is not None:
             yield from ((first, piece) for piece in _resampled(resampler, None))
+        elif damage:
+            raise BadAudio(f"The sound of {path.name} cannot be decoded: {damage[0]}.")
 
 
-def _frames(av: Any, container: Any, stream: Any, start: float) -> Iterator[tuple[float, Any]]:
+def _frames(
+    av: Any, container: Any, stream: Any, start: float, damage: list[str]
+) -> Iterator[tuple[float, Any]]:
     """Frames from a little before ``start`` on, each with its time in seconds within the file.
     Codecs that build on what came before need a moment after a seek."""
     base = (container.start_time or 0) / av.time_base
     target = start - _SETTLING
     if target > 0:
         container.seek(int((target + base) / stream.time_base), stream=stream, backward=True)
-        frames = container.decode(stream)
+        frames = _intact(av, container, stream, damage)
         frame = next(frames, None)
         if frame is not None and frame.time is not None and frame.time - base <= start:
             yield frame.time - base, frame
@@ -190,10 +199,27 @@ def _frames(av: Any, container: Any, stream: Any, start: float) -> Iterator[tupl
             return
         container.seek(0)  # it cannot be sought in: read from its beginning
     time = 0.0
-    for frame in container.decode(stream):
+    for frame in _intact(av, container, stream, damage):
         time = frame.time - base if frame.time is not None else time
         yield time, frame
         time += frame.samples / frame.sample_rate
+
+
+def _intact(av: Any, container: Any, stream: Any, damage: list[str]) -> Iterator[Any]:
+    """Frames of ``stream`` from where the file was searched to, a packet at a time, without what
+    cannot be decoded."""
+    packets, is_over = container.demux(stream), False
+    while not is_over:
+        frames: list[Any] = []
+        try:
+            packet = next(packets, None)
+            is_over = packet is None  # behind damage, with frames left in the decoder
+            frames = stream.decode(None) if packet is None else packet.decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError as error:
+            damage.append(reason(error))
+        yield from frames
 
 
 def _resampled(resampler: Any, frame: Any) -> Iterator[Tensor]:
@@ -208,9 +234,10 @@ def _opened(av: Any, path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise BadAudio(f"There is no file {str(path)!r}.")
     try:
-        container = av.open(str(path))
+        # As a file, whatever its name looks like; old tags are in any encoding.
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise BadAudio(f"{path.name} cannot be opened as sound: {error}") from error
+        raise BadAudio(f"{path.name} cannot be opened as sound: {reason(error)}.") from error
     with container:
         if not container.streams.audio:
             raise BadAudio(f"{path.name} has no sound in it.")

@@ -54,8 +54,8 @@ def sound_blocks(
     resampler = av.AudioResampler(format="fltp", layout=stream.layout.name, rate=rate)
     zero = video.origin * video.time_base + start  # of the clip, on the clock of the file
     position, length = 0, round((end - start) * rate)  # in samples of the clip
-    if zero > 0:
-        video.container.seek(int(zero * av.time_base), backward=True)
+    # From the beginning too: while it was opened, packets of its sound were read and let go.
+    video.container.seek(int(zero * av.time_base), backward=True)
     for frame in video.decoded(stream, check):
         begins = round((frame.time - zero) * rate)
         if begins >= length:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from qwen_vl_suite.qwenvl import run
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
-from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory
 from qwen_vl_suite.qwenvl.listening import expected_tokens, quiet_parts, transcription
 from qwen_vl_suite.qwenvl.query import Query
 from qwen_vl_suite.qwenvl.tasks.listen import listen
@@ -47,6 +49,17 @@ def test_a_long_transcript_is_that_of_its_parts_in_order() -> None:
     assert expected_tokens(backend, long) == pytest.approx(400 * 25, abs=2)
     assert backend.requests[0].prompt == "Transcribe the audio into text."
     assert backend.requests[0].sampling.temperature == 0
+
+
+def test_a_part_that_fails_is_told_and_the_others_are_kept() -> None:
+    failed = Response("", finish_reason="error", error=OutOfMemory("No memory."))
+    backend = ScriptedBackend(["one", failed, "three"], family="qwen2_5_omni")
+    damaged = dataclasses.replace(sound(700), notes=("It is damaged.",))
+    query = Query(listen(), damaged, method=transcription, keep_unreadable=True)
+    result = run.answer_all(backend, [query], about="sound")[0]
+    assert result.text == "one\nthree" and result.error == "Part 2 of 3: No memory."
+    assert not result.is_complete and result.finish_reason == "error"
+    assert result.notes == damaged.notes
 
 
 def test_what_is_asked_follows_what_is_wanted() -> None:

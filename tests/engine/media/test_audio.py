@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import wave
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,34 @@ def test_a_damaged_end_costs_no_more_than_itself(tmp_path: Path) -> None:
     file = write(tmp_path / "a.mp3", "libmp3lame", 5.0, 44_100, 2)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert 2.0 < audio.seconds(audio.read(file)) < 3.0
+
+
+def test_a_damaged_spot_costs_no_more_than_itself(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.mp4", "aac", 10.0, 44_100, 1)
+    whole = audio.read(file)
+    assert not whole.notes
+    held = bytearray(file.read_bytes())
+    at = len(held) // 4
+    held[at : at + 3000] = bytes([255]) * 3000
+    file.write_bytes(held)
+    found = audio.read(file)
+    assert found.notes == audio.part(found, 1.0).notes == (audio.DAMAGED,)
+    assert audio.seconds(found) > 8.0
+
+
+def test_names_and_tags_of_files_are_not_in_the_way(tmp_path: Path) -> None:
+    name = "talk.mp3" if os.name == "nt" else "talk:1.mp3"
+    file = write(tmp_path / name, "libmp3lame", 1.0, 44_100, 1)
+    plain = audio.read(file)
+    tag = b"\x00Beyonc\xe9"  # TIT2 in Latin-1 and a comment as it must not be
+    frame = b"TIT2" + len(tag).to_bytes(4, "big") + b"\0\0" + tag
+    frame += b"TPE1" + len(tag).to_bytes(4, "big") + b"\0\0" + b"\x03" + tag[1:]
+    header = b"ID3\x03\0\0" + bytes([0, 0, 0, len(frame)])
+    body = file.read_bytes()
+    old = body[6:10]
+    skipped = 10 + (old[0] << 21 | old[1] << 14 | old[2] << 7 | old[3])
+    file.write_bytes(header + frame + body[skipped:])
+    assert torch.equal(audio.read(file).samples, plain.samples)
 
 
 def test_what_is_no_sound_is_named(tmp_path: Path) -> None:

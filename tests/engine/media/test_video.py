@@ -260,6 +260,11 @@ def test_a_video_is_read_with_what_is_heard_in_it(tmp_path: Path) -> None:
     expected = whole.samples[:, 16_000:][:, :30_000]
     assert (part.samples[:, :30_000] - expected).abs().max() < 0.02
     assert expected.std() > 0.02
+    # Opening a file that has been written by blocks reads some of its sound.
+    interleaved = Clip(videos.write(tmp_path / "loud.mkv", "matroska", sound=True, frames=96))
+    begins = read_sound(interleaved)
+    assert begins and begins.samples[0, :16_000].std() > 0.02
+    assert (begins.samples[0, 1000:16_000] - whole.samples[0, 1000:16_000]).abs().max() < 0.02
     silent = Clip(videos.write(tmp_path / "silent.mp4"))
     assert video.read(silent, sound=True).audio is None and video.read(loud).audio is None
     assert video.read(Clip(loud.source, 1.0, 1.05), sound=True).audio is None  # too short
