@@ -12,8 +12,6 @@ from ..qwenvl.chat import (
     Ask,
     Attachment,
     Conversation,
-    Kind,
-    Media,
     Reference,
     dumps,
     loads,
@@ -21,11 +19,10 @@ from ..qwenvl.chat import (
 from ..qwenvl.errors import BadAudio, BadImage, BadOption, BadVideo, QwenVLError
 from ..qwenvl.media import audio as media_audio
 from ..qwenvl.media import images as media_images
-from ..qwenvl.media.video_files import Clip
 from ..qwenvl.types import THINKING_TOKENS, Image
 from ..qwenvl.watching import FileFootage
 from ..qwenvl.watching.viewing import read_whole
-from . import footages, host, lists, panels, sockets
+from . import chat_files, footages, host, lists, panels, sockets
 from .describe import SAMPLING, THINKING, sampling_of
 from .model import ChatTurn, ModelHandle, chat_all
 
@@ -197,6 +194,12 @@ class Chat(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, history_json: Any = "", **_: Any) -> str:
+        """Another one when a file that the history names has changed."""
+        texts = history_json if isinstance(history_json, list) else [history_json]
+        return chat_files.state(map(sockets.words, texts))
+
+    @classmethod
     def execute(
         cls,
         *,
@@ -240,15 +243,15 @@ class Chat(io.ComfyNode):
         )
         replies = chat_all(turns)
         kept = [
-            _kept(reply.conversation) if turn.save_pictures else reply.conversation
+            chat_files.kept(reply) if turn.save_pictures else reply
             for turn, reply in zip(turns, replies, strict=True)
         ]
         return io.NodeOutput(
-            [reply.response.text for reply in replies],
-            [reply.response.thinking for reply in replies],
-            kept,
-            [dumps(conversation) for conversation in kept],
-            ui=host.results_ui([reply.as_result() for reply in replies]),
+            [reply.response.text for reply in kept],
+            [reply.response.thinking for reply in kept],
+            [reply.conversation for reply in kept],
+            [dumps(reply.conversation) for reply in kept],
+            ui=host.results_ui([reply.as_result() for reply in kept]),
         )
 
 
@@ -295,7 +298,7 @@ def _turn(
 
 def _conversation(history: Any, text: str) -> Conversation:
     if history is None:
-        return loads(text, _opened) if text.strip() else Conversation()
+        return loads(text, chat_files.opened) if text.strip() else Conversation()
     if not isinstance(history, Conversation):
         raise BadOption(
             f"history holds {type(history).__name__}: connect the history output of a Chat node."
@@ -303,15 +306,6 @@ def _conversation(history: Any, text: str) -> Conversation:
     if text.strip():
         raise BadOption("Both history and history_json are given: use one of them.")
     return history
-
-
-def _opened(kind: Kind, reference: Reference) -> Media:
-    path = host.known_file(reference.folder, reference.path)
-    if kind == "image":
-        return Image(media_images.read(path))
-    if kind == "video":
-        return read_whole(FileFootage(Clip(path)), host.check_interrupt)
-    return media_audio.read(path)
 
 
 def _attachments(
@@ -331,7 +325,9 @@ def _attachments(
 
 
 def _connected(given: Any) -> list[Any]:
-    values = given.values() if isinstance(given, Mapping) else [given]
+    """What is connected to the sockets of a kind; a sound is a mapping itself."""
+    is_many = isinstance(given, Mapping) and "waveform" not in given
+    values = given.values() if is_many else [given]
     return [value for value in values if value is not None]
 
 
@@ -357,22 +353,3 @@ def _sounds(value: Any) -> list[Attachment | BadImage]:
     except BadAudio as error:
         return [error]
     return [Attachment(sound) for sound in heard]
-
-
-def _kept(conversation: Conversation) -> Conversation:
-    """With the pictures in files, those that are in none yet."""
-    turns = tuple(
-        dataclasses.replace(turn, attachments=tuple(map(_saved, turn.attachments)))
-        for turn in conversation.turns
-    )
-    return dataclasses.replace(conversation, turns=turns)
-
-
-def _saved(shown: Attachment) -> Attachment:
-    if shown.reference or not isinstance(shown.part, Image):
-        return shown
-    folder, name = "output", f"qwen_vl_chat/{shown.digest}.png"
-    path = host.known_file(folder, name)
-    if not path.exists():
-        media_images.write_png(shown.part.pixels, path)
-    return Attachment(shown.part, Reference(name, folder))

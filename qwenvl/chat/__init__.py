@@ -2,7 +2,7 @@
 
 from .asking import Ask, Reply, ask_all, will_think
 from .conversation import Attachment, Conversation, Media, Reference, Turn, digest
-from .history import Kind, dumps, loads
+from .history import Kind, dumps, loads, references
 
 __all__ = [
     "Ask",
@@ -17,5 +17,6 @@ __all__ = [
     "digest",
     "dumps",
     "loads",
+    "references",
     "will_think",
 ]

@@ -14,6 +14,7 @@ that was named by hand. Thoughts are there only where the conversation keeps the
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from .conversation import Attachment, Conversation, Media, Reference, Turn, dige
 VERSION = 1
 MAX_CHARACTERS = 50_000_000
 """Of a history; a context of a million tokens takes a fifth of it."""
+MAX_PATH = 4096
 
 Kind = Literal["image", "video", "audio"]
 
@@ -40,13 +42,40 @@ def dumps(conversation: Conversation) -> str:
     it is missing."""
     turns = [_turn_values(turn) for turn in conversation.turns]
     values = {"qwen_vl_chat": VERSION, "system": conversation.system, "turns": turns}
-    return json.dumps(values, ensure_ascii=False)
+    text = json.dumps(values, ensure_ascii=False)
+    # Half a character, as in a path that is not UTF-8, becomes its escape of JSON's.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def loads(text: str, open_media: Open) -> Conversation:
     """The conversation in ``text``. Raises ``BadOption`` for what is no history and for a picture,
     video or sound that is missing, has changed or may not be read, naming its turn; and what
     ``open_media`` raises for a file that is none."""
+    values = _values(text)
+    turns = tuple(_turn(turn, number, open_media) for number, turn in enumerate(values["turns"], 1))
+    return Conversation(_text(values, "system", "the history"), turns)
+
+
+def references(text: str) -> list[Reference]:
+    """Where the files that a history names lie. No file is read; what ``loads`` refuses has none,
+    or some."""
+    found = []
+    try:
+        turns = _values(text)["turns"] if text.strip() else []
+    except BadOption:
+        return []
+    for turn in turns:
+        media = turn.get("media") if isinstance(turn, Mapping) else None
+        for shown in media if isinstance(media, list) else ():
+            place = shown if isinstance(shown, Mapping) else {}
+            path, folder = place.get("path"), place.get("folder", "")
+            if isinstance(path, str) and isinstance(folder, str):
+                found.append(Reference(path, folder))
+    return found
+
+
+def _values(text: str) -> dict[str, Any]:
+    """Of a history, with a list of turns. Raises ``BadOption`` for what is none."""
     if len(text) > MAX_CHARACTERS:
         raise BadOption(f"The history is longer than {MAX_CHARACTERS:,} characters.")
     try:
@@ -60,11 +89,10 @@ def loads(text: str, open_media: Open) -> Conversation:
         )
     if values.get("qwen_vl_chat", VERSION) != VERSION:
         raise BadOption(
-            f"The history has the version {values['qwen_vl_chat']!r}, which this release does not "
-            f"know; it reads {VERSION}."
+            f"The history has the version {reprlib.repr(values['qwen_vl_chat'])}, which this "
+            f"release does not know; it reads {VERSION}."
         )
-    turns = tuple(_turn(turn, number, open_media) for number, turn in enumerate(values["turns"], 1))
-    return Conversation(_text(values, "system", "the history"), turns)
+    return values
 
 
 def _turn_values(turn: Turn) -> dict[str, Any]:
@@ -108,33 +136,40 @@ def _turn(values: Any, number: int, open_media: Open) -> Turn:
 
 def _attachment(values: Any, where: str, open_media: Open) -> Attachment:
     kind = values.get("type") if isinstance(values, Mapping) else values
-    if kind not in _NAMES:
+    if not isinstance(kind, str) or kind not in _NAMES:
         raise BadOption(
-            f"The media of {where} hold {str(kind)[:80]!r}; the type of each is one of "
+            f"The media of {where} hold {reprlib.repr(kind)}; the type of each is one of "
             f"{', '.join(_NAMES)}."
         )
-    path, name = _text(values, "path", where), _NAMES[kind]
+    path, name = _string(values, "path", where), _NAMES[kind]
     if not path:
         raise BadOption(
             f"A {name} of {where} was not kept. Turn save_pictures on where the history is made, "
             "which keeps pictures; or go on by the history output itself, which holds all."
         )
+    if len(path) > MAX_PATH:
+        raise BadOption(f"The path of a {name} of {where} is longer than {MAX_PATH} characters.")
     reference = Reference(path, _text(values, "folder", where))
     part = open_media(kind, reference)
     wanted = _text(values, "digest", where)
     if wanted and wanted != digest(part):
         raise BadOption(
-            f"The {name} {path!r} of {where} is another one now. Put the old file back, or take "
-            "its digest out of the history to go on with the new one."
+            f"The {name} {path[:200]!r} of {where} is another one now. Put the old file back, "
+            "or take its digest out of the history to go on with the new one."
         )
     return Attachment(part, reference)
 
 
 def _text(values: Mapping[str, Any], name: str, where: str) -> str:
+    return well_formed(_string(values, name, where))
+
+
+def _string(values: Mapping[str, Any], name: str, where: str) -> str:
+    """As it is: half characters stand for bytes of file names that are not UTF-8."""
     value = values.get(name) or ""
     if not isinstance(value, str):
         raise BadOption(f"The {name} of {where} is {type(value).__name__}, not text.")
-    return well_formed(value)
+    return value
 
 
 def _ids(values: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:

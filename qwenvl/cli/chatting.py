@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,8 @@ def chat(options: argparse.Namespace) -> int:
     conversation = _read(options.history) if options.history else Conversation()
     if options.system:
         conversation = Conversation(options.system, conversation.turns)
+    if options.save:
+        _check_place(Path(options.save))
     answered = failed = 0
     with CACHE.lease(spec_of(options)) as backend:
         for words, paths in given or _typed():
@@ -244,22 +247,55 @@ def _opened(kind: str, path: Path) -> Media:
 
 
 def _read(file: str) -> Conversation:
-    """The conversation in a file; paths in it are taken from the folder that it lies in."""
+    """The conversation in a file; paths in it are taken from the folder that it lies in, and are
+    whole ones from then on: the conversation may be saved into another."""
     from ..chat import loads
+
+    folder = Path(file).absolute().parent
 
     def opened(kind: Kind, reference: Reference) -> Media:
         if reference.folder:
             raise BadOption(
-                f"The file {reference.path!r} lies in ComfyUI's folder {reference.folder!r}, "
+                f"The file {reference.path[:200]!r} lies in ComfyUI's folder "
+                f"{reference.folder[:200]!r}, "
                 "which is not known here. Put its own path into the history, without a folder."
             )
-        return _opened(kind, Path(file).absolute().parent / reference.path)
+        if not _is_path(reference.path):
+            raise BadOption(f"{reference.path[:200]!r} in the history is no path of a file.")
+        return _opened(kind, folder / reference.path)
 
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise BadOption(f"{file} cannot be read: {error}") from error
-    return loads(text, opened)
+    conversation = loads(text, opened)
+    turns = tuple(
+        dataclasses.replace(turn, attachments=tuple(_placed(a, folder) for a in turn.attachments))
+        for turn in conversation.turns
+    )
+    return dataclasses.replace(conversation, turns=turns)
+
+
+def _placed(shown: Attachment, folder: Path) -> Attachment:
+    from ..chat import Attachment, Reference
+
+    path = folder / shown.reference.path if shown.reference else None
+    return Attachment(shown.part, Reference(str(path)) if path else None)
+
+
+def _is_path(path: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
+def _check_place(file: Path) -> None:
+    """Raises ``BadOption`` where no file can be written to, before anything is asked."""
+    if not file.absolute().parent.is_dir():
+        raise BadOption(f"{file} cannot be written to: there is no folder {file.parent}.")
+    if file.is_dir():
+        raise BadOption(f"{file} cannot be written to: it is a folder. Name a file.")
 
 
 def _save(conversation: Conversation, file: Path) -> None:
@@ -270,6 +306,7 @@ def _save(conversation: Conversation, file: Path) -> None:
     try:
         partial.write_text(dumps(conversation), encoding="utf-8")
         os.replace(partial, file)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         partial.unlink(missing_ok=True)
-        raise BadOption(f"{file} cannot be written to: {error.strerror or error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise BadOption(f"{file} cannot be written to: {reason}.") from error

@@ -10,11 +10,12 @@ from typing import Any
 import folder_paths
 import pytest
 import torch
-from qwen_vl_suite.nodes import host
+from qwen_vl_suite.nodes import chat_files, host
 from qwen_vl_suite.nodes.chat import _attachments
-from qwen_vl_suite.qwenvl.backends.scripted import Reply
+from qwen_vl_suite.qwenvl.backends import scripted_replies
+from qwen_vl_suite.qwenvl.chat import Reply
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, QwenVLError
-from qwen_vl_suite.qwenvl.types import Audio, Generated
+from qwen_vl_suite.qwenvl.types import Audio, Generated, Response
 
 Run = Callable[..., tuple[Any, ...]]
 
@@ -56,7 +57,7 @@ def test_a_conversation_goes_on_by_its_history(
 
 
 def test_each_widget_changes_what_is_asked(run_node: Run, scripted: Any) -> None:
-    model, backend = scripted(Reply("yes", thinking="hm"))
+    model, backend = scripted(scripted_replies.Reply("yes", thinking="hm"))
 
     def asked(**widgets: Any) -> Any:
         run_node("QVL_Chat", model=model, **{"message": "Hi", **widgets})
@@ -75,7 +76,7 @@ def test_each_widget_changes_what_is_asked(run_node: Run, scripted: Any) -> None
 
 
 def test_thoughts_stay_out_of_the_history_unless_preserved(run_node: Run, scripted: Any) -> None:
-    model, _ = scripted(Reply("yes", thinking="hm"))
+    model, _ = scripted(scripted_replies.Reply("yes", thinking="hm"))
     for keep in (False, True):
         _, (thought,), _, (text,) = run_node(
             "QVL_Chat", model=model, message="?", thinking="on", preserve_thinking=keep
@@ -152,6 +153,47 @@ def test_a_history_as_json_holds_its_pictures_by_reference(
         run_node("QVL_Chat", model=model, message="Sure?", history_json=text)
 
 
+@pytest.mark.parametrize("way", ["a link out", "no folder"])
+def test_a_picture_that_cannot_be_kept_costs_no_answer(
+    run_node: Run, scripted: Any, pictures: torch.Tensor, folders: Path, way: str
+) -> None:
+    place = folders / "output" / "qwen_vl_chat"
+    if way == "a link out":
+        (folders / "elsewhere").mkdir()
+        place.symlink_to(folders / "elsewhere")
+    else:
+        place.write_text("in the way")
+    model, _ = scripted("A cat.")
+    given = {"message": "What?", "images": {"image_0": pictures[:1]}, "save_pictures": True}
+    (answer,), _, (history,), _ = run_node("QVL_Chat", model=model, **given)
+    assert answer == "A cat." and history.turns[0].attachments[0].reference is None
+    note = chat_files.kept(Reply(history, Response("A cat."), ("cut off",))).notes
+    assert len(note) == 2 and "was not kept" in note[1] and str(folders) not in note[1]
+
+
+def test_a_history_is_read_again_when_its_files_have_changed(nodes: Any, folders: Path) -> None:
+    fingerprint = nodes["QVL_Chat"].fingerprint_inputs
+    media = [{"type": "image", "folder": "input", "path": "a.png"}]
+    texts = ["", json.dumps({"turns": [{"text": "?", "answer": "!", "media": media}]})]
+    (folders / "input" / "a.png").write_bytes(b"one")
+    before = fingerprint(history_json=texts, seed=[1])
+    assert before == fingerprint(history_json=texts, seed=[1])
+    (folders / "input" / "a.png").write_bytes(b"another")
+    assert before != fingerprint(history_json=texts, seed=[1])
+    assert fingerprint(history_json="{") == fingerprint(history_json=[None])
+
+
+def test_an_unreadable_picture_of_a_history_tells_no_place_of_the_server(
+    run_node: Run, scripted: Any, folders: Path
+) -> None:
+    (folders / "input" / "a.png").write_bytes(b"no picture")
+    media = [{"type": "image", "folder": "input", "path": "a.png"}]
+    text = json.dumps({"turns": [{"text": "?", "answer": "!", "media": media}]})
+    with pytest.raises(BadImage, match=r"input/a\.png cannot be read") as caught:
+        run_node("QVL_Chat", model=scripted("no")[0], message="?", history_json=text)
+    assert str(folders) not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("folder", "path"),
     [
@@ -159,6 +201,7 @@ def test_a_history_as_json_holds_its_pictures_by_reference(
         ("output", "{root}/secret.png"),
         ("output", "link.png"),
         ("output", "\0"),
+        ("output", "\ud800.png"),
         ("output", "//host/share/a.png"),
         ("output", r"\\host\share\a.png"),
         ("output", r"\??\UNC\host\share\a.png"),
@@ -236,5 +279,6 @@ def test_videos_and_sounds_follow_the_pictures(
     assert torch.equal(first.frames, again.frames) and first.times == again.times
     with pytest.raises(QwenVLError):
         run_node("QVL_Chat", model=model, message="?", sounds={"sound_0": {"waveform": None}})
-    attachments, problem = _attachments(pictures[:1], None, {"sound_0": sound})
-    assert problem is None and isinstance(attachments[1].part, Audio)
+    for sounds in ({"sound_0": sound}, sound):
+        attachments, problem = _attachments(pictures[:1], None, sounds)
+        assert problem is None and isinstance(attachments[1].part, Audio)

@@ -17,6 +17,7 @@ from qwen_vl_suite.qwenvl.chat import (
     digest,
     dumps,
     loads,
+    references,
 )
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.types import Audio, Image, Video
@@ -90,6 +91,10 @@ BAD = {
     "a picture that was not kept": (changed(media=[{"type": "image"}]), "Turn save_pictures on"),
     "a sound that was not kept": (changed(media=[{"type": "audio"}]), "A sound of turn 1"),
     "another sound": (changed(media=[{**IMAGE, "type": "audio"}]), "The sound .* is another one"),
+    "an endless version": (json.dumps({"qwen_vl_chat": ["a" * 9999], "turns": []}), "version"),
+    "a type that is none": (changed(media=[{"type": []}]), r"hold \[\]; the type"),
+    "a medium that is none": (changed(media=[[]]), r"hold \[\]; the type"),
+    "an endless path": (changed(media=[{**IMAGE, "path": "a" * 9999}]), "longer than 4096"),
     "a smell": (changed(media=[{"type": "smell"}]), "'smell'; the type of each is one of image"),
     "a path that is none": (changed(media=[{**IMAGE, "path": 3}]), "path of turn 1"),
 }
@@ -100,6 +105,17 @@ def test_what_is_no_history_is_an_error_in_words(text: str, words: str) -> None:
     with pytest.raises(BadOption, match=words) as caught:
         loads(text, opened)
     assert len(str(caught.value)) < 400
+
+
+def test_halves_of_characters_are_written_and_a_path_with_them_is_found_again() -> None:
+    place = Reference("qwen_vl_chat/\udcff.png", "output")
+    turn = dataclasses.replace(TURN, text="\ud83d!", attachments=(Attachment(RED, place),))
+    text = dumps(Conversation("猫", (turn,)))
+    assert "猫" in text and text.encode()
+    (found,) = loads(text, lambda kind, reference: RED).turns
+    assert found.text == "\ufffd!" and found.attachments[0].reference == place
+    assert references(text) == [place] and references("[" * 9) == references("{}") == []
+    assert references(changed(media=[[], 3, {"path": 4}])) == references('{"turns": [3]}') == []
 
 
 def test_videos_and_sounds_come_back_too() -> None:

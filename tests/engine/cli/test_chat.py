@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from qwen_vl_suite.qwenvl.backends.scripted import Reply
@@ -99,10 +100,38 @@ def test_a_saved_conversation_goes_on(model, run, files):
     assert status == 2 and "ComfyUI's folder 'output'" in err
 
 
+def test_a_history_with_paths_beside_it_is_saved_elsewhere(model, run, files):
+    model("Yes.")
+    old, new = files / "talk.json", files / "other" / "talk.json"
+    new.parent.mkdir()
+    media = [{"type": "image", "path": "a.png"}]
+    old.write_text(json.dumps({"turns": [{"text": "What?", "answer": "?", "media": media}]}))
+    assert run("chat", "--history", old, "--turn", "Sure?", "--save", new)[0] == 0
+    assert run("chat", "--history", new, "--turn", "Sure?")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_words_and_paths_that_are_not_utf_8_are_saved(model, run, files):
+    backend = model("Yes.")
+    saved, odd = files / "talk.json", files / "\udcff.png"
+    odd.write_bytes((files / "a.png").read_bytes())
+    status, *_ = run("chat", "--image", odd, "--turn", "What\udcff?", "--save", saved)
+    assert status == 0 and run("chat", "--history", saved, "--turn", "Sure?")[0] == 0
+    assert len(backend.requests[-1].images) == 1 and not list(files.glob(".*"))
+    forged = saved.read_text().replace("\\udcff", "\\ud800")
+    saved.write_text(forged)
+    status, _, err = run("chat", "--history", saved, "--turn", "Sure?")
+    assert status == 2 and "is no path of a file" in err
+
+
 def test_mistakes_are_said_before_a_model_is_loaded(model, run, files):
     backend = model("no")
     status, _, err = run("chat", "--turn", "1", "--image", files / "a.png")
     assert status == 2 and "No --turn follows" in err
     status, _, err = run("chat", "--turn", "1", "--history", files / "none.json")
     assert status == 2 and "cannot be read" in err
+    status, _, err = run("chat", "--turn", "1", "--save", files / "none" / "talk.json")
+    assert status == 2 and "there is no folder" in err
+    status, _, err = run("chat", "--turn", "1", "--save", files)
+    assert status == 2 and "it is a folder" in err
     assert not backend.specs
