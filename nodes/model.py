@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from ..qwenvl import run, score
 from ..qwenvl.backends.base import Backend, Resident
 from ..qwenvl.chat import Ask, Reply, ask_all, will_think
 from ..qwenvl.checkpoints import library
-from ..qwenvl.errors import BadImage
+from ..qwenvl.errors import BadImage, BadOption
 from ..qwenvl.media import images
 from ..qwenvl.media.pixel_bounds import PixelBounds, with_longest_side
 from ..qwenvl.model_cache import CACHE
@@ -158,8 +158,8 @@ class ModelHandle:
         self, backend: Backend, question: Question, shown: Sequence[Any], number: int
     ) -> Query:
         picture, *others = shown or (None,)
-        effort = question.reasoning_effort
-        own = run.sampling_for(backend, question.task, question.thinking, effort=effort)
+        effort, text_only = question.reasoning_effort, picture is None
+        own = run.sampling_for(backend, question.task, question.thinking, text_only, effort)
         min_pixels, max_pixels = self._pixel_bounds(backend, question, picture)
         return Query(
             question.task,
@@ -215,7 +215,8 @@ class Question:
     the pictures shrunk to ``longest_side`` pixels (0: as they are), and white where ``mask`` hides
     them; boxes are in pixels of the IMAGE. ``method_of``: how a picture, by its number in the
     IMAGE, is asked about (see ``Query``); None: in one request. ``together``: the task is about all
-    pictures at once, and about those of ``others``, behind them; see ``joined``.
+    pictures at once, and about those of ``others``, behind them; see ``joined``. ``order``: what
+    else makes it the same question as another.
     """
 
     model: ModelHandle
@@ -230,6 +231,7 @@ class Question:
     together: bool = False
     others: tuple[Question, ...] = ()
     reasoning_effort: str = ""
+    order: Hashable = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", _batch(self.images))
@@ -261,17 +263,31 @@ class ChatTurn:
     save_pictures: bool = False
 
 
-def joined(questions: Sequence[Question]) -> list[Question]:
+Asked = Question | BadOption
+"""A question, or why it cannot be asked where the others are to go on; it has a place all the
+same."""
+
+
+def joined(questions: Sequence[Asked]) -> list[Asked]:
     """``questions``, those that are asked together and differ in nothing but their pictures as
     one, in the place of the first of them."""
-    groups: dict[Any, list[Question]] = {}
+    groups: dict[Hashable, list[Any]] = {}
     for number, question in enumerate(questions):
-        task = question.task
-        asked = (question.model, task.prompt, task.system, tuple(question.sampling.items()))
-        how = (question.thinking, question.reasoning_effort)
-        key = (*asked, *how) if question.together else number
+        key: Hashable = number
+        if isinstance(question, Question) and question.together:
+            key = _all_but_pictures(question)
         groups.setdefault(key, []).append(question)
-    return [dataclasses.replace(first, others=tuple(others)) for first, *others in groups.values()]
+    return [
+        dataclasses.replace(first, others=tuple(others)) if isinstance(first, Question) else first
+        for first, *others in groups.values()
+    ]
+
+
+def _all_but_pictures(question: Question) -> Hashable:
+    task = question.task
+    asked = (question.model, task.prompt, task.system, tuple(question.sampling.items()))
+    how = (question.thinking, question.reasoning_effort, question.keep_unreadable)
+    return (*asked, *how, question.order)
 
 
 def _batch(images: Any) -> Any:
@@ -307,16 +323,23 @@ def chat_all(turns: Sequence[ChatTurn]) -> list[Reply]:
     return ordered
 
 
-def answer_all(questions: Sequence[Question], draw: bool = False) -> list[list[Result]]:
-    """For each question one result a picture, in order; each model is asked once.
+def answer_all(questions: Sequence[Asked], draw: bool = False) -> list[list[Result]]:
+    """For each question one result a picture, in order; each model is asked once. A question that
+    cannot be asked has one result, with the error, which is raised where there is no other.
 
     Where an answer is missing and the node is to stop, its page first shows the results so far,
     with the pictures if it is to ``draw``. Raises what ``ModelHandle.answer`` raises.
     """
-    answers: dict[int, list[Result]] = {}
-    for model in dict.fromkeys(question.model for question in questions):
-        indices = [index for index, question in enumerate(questions) if question.model == model]
-        own = [questions[index] for index in indices]
+    refused = {at: asked for at, asked in enumerate(questions) if isinstance(asked, BadOption)}
+    if refused and len(refused) == len(questions):
+        raise next(iter(refused.values()))
+    answers = {
+        at: [Result("", finish_reason="error", error=str(error))] for at, error in refused.items()
+    }
+    askable = {at: asked for at, asked in enumerate(questions) if isinstance(asked, Question)}
+    for model in dict.fromkeys(question.model for question in askable.values()):
+        indices = [at for at, question in askable.items() if question.model == model]
+        own = [askable[at] for at in indices]
 
         def report(results: Sequence[Result], own: Sequence[Question] = own) -> None:
             host.send_results(results, pictures(own) if draw else None)

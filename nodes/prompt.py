@@ -14,7 +14,7 @@ from ..qwenvl.errors import BadOption
 from ..qwenvl.prompt_writing import MOST_TRIES, Order, Targets, Wishes, choose, listed, read_targets
 from ..qwenvl.types import LocalSpec, Result
 from . import host, lists, panels, sockets
-from .model import ModelHandle, Question, answer_all, joined
+from .model import Asked, ModelHandle, Question, answer_all, joined
 
 THINKING = {"target default": None, "on": True, "off": False}
 
@@ -192,7 +192,8 @@ class Prompt(io.ComfyNode):
         together: Any = False,
     ) -> io.NodeOutput:
         questions = lists.mapped(
-            partial(_question, _targets(), host.text_tokenizers()),
+            partial(_asked, _targets(), host.text_tokenizers()),
+            when_unreadable,
             model,
             idea,
             target,
@@ -205,7 +206,6 @@ class Prompt(io.ComfyNode):
             megapixels,
             thinking,
             max_new_tokens,
-            when_unreadable,
             mask,
             together,
         )
@@ -222,9 +222,22 @@ class Prompt(io.ComfyNode):
         )
 
 
+def _asked(
+    targets: Targets, tokenizers: Mapping[str, Path], when_unreadable: str, *inputs: Any
+) -> Asked:
+    keep_going = when_unreadable != sockets.STOP
+    try:
+        return _question(targets, tokenizers, keep_going, *inputs)
+    except BadOption as error:  # of this idea, such as that there is none
+        if keep_going:
+            return error
+        raise
+
+
 def _question(
     targets: Targets,
     tokenizers: Mapping[str, Path],
+    keep_going: bool,
     model: ModelHandle,
     idea: str,
     target: str,
@@ -237,7 +250,6 @@ def _question(
     megapixels: float,
     thinking: str,
     max_new_tokens: int,
-    when_unreadable: str,
     mask: Any,
     together: bool,
 ) -> Question:
@@ -261,9 +273,10 @@ def _question(
         {**sockets.length(max_new_tokens), "seed": seed},
         thinking=THINKING[sockets.choice("thinking", thinking, THINKING)],
         mask=mask,
-        keep_unreadable=when_unreadable != sockets.STOP,
+        keep_unreadable=keep_going,
         method_of=lambda number: order.method,
         together=bool(together) and images is not None,
+        order=order,
     )
 
 

@@ -56,12 +56,20 @@ def _write(options: argparse.Namespace, target: Target) -> int:
     def put(index: int, result: Result) -> None:
         results[index] = result
 
-    orders = [_order(options, target, one, Path(spec.checkpoint)) for one in wanted]
+    orders: dict[int, Order] = {}
+    refused: list[BadOption] = []
+    for at, one in enumerate(wanted):
+        try:
+            orders[at] = _order(options, target, one, Path(spec.checkpoint))
+        except BadOption as error:  # of this idea, such as that there is none
+            refused.append(error)
+            put(at, Result("", finish_reason="error", error=str(error)))
+    if not orders:
+        raise refused[0]
     with CACHE.lease(spec) as backend:
-        queries = [
-            _query(backend, order, one, options) for order, one in zip(orders, wanted, strict=True)
-        ]
-        run.answer_each(backend, queries, put)
+        queries = [_query(backend, order, wanted[at], options) for at, order in orders.items()]
+        places = list(orders)
+        run.answer_each(backend, queries, lambda number, result: put(places[number], result))
     for one, result in zip(wanted, results, strict=True):
         _show(one, result, options, len(wanted) > 1)
     failed = sum(result.finish_reason == "error" for result in results)
@@ -136,7 +144,7 @@ def _show(one: _Wanted, result: Result, options: argparse.Namespace, several: bo
     for note in result.notes:
         print_message(f"note: {name}: {note}" if several else f"note: {note}")
     if result.error:
-        print_message(f"error: {name}: {result.error}")
+        print_message(f"error: {name}: {result.error}" if name else f"error: {result.error}")
     if options.json:
         row: dict[str, Any] = {"idea": one.idea, "images": list(map(well_formed, one.paths))}
         if result.error:

@@ -13,6 +13,7 @@ from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.model import ModelHandle
 from qwen_vl_suite.qwenvl.checkpoints.library import BUNDLED
 from qwen_vl_suite.qwenvl.errors import BadOption, UnreadableReply
+from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.types import LocalSpec
 
 Run = Callable[..., tuple[Any, ...]]
@@ -44,6 +45,49 @@ def test_pictures_one_by_one_or_together(
     assert prompts == ["Red."] * 3 and "Qwen-Image-Edit" in backend.requests[0].system
     prompts, *_ = run_node("QVL_Prompt", model=model, idea="red", images=pictures, together=True)
     assert prompts == ["Red."] and len(backend.requests[-1].images) == 3
+
+
+def test_together_are_only_pictures_of_the_same_order(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("Red.")
+    given = {"model": model, "idea": "red", "together": True}
+    lists: dict[str, Any] = {"images": [pictures[:1], pictures[1:2], pictures[2:3]]}
+    lists["trigger_words"] = ["aaa", "bbb", "bbb"]
+    prompts, *_ = run_node("QVL_Prompt", **given, lists=lists)
+    assert prompts == ["aaa, Red.", "bbb, Red."]
+    assert [len(request.images) for request in backend.requests] == [1, 2]
+    lists |= {"trigger_words": [""], "when_unreadable": ["stop", "keep going"]}
+    assert len(run_node("QVL_Prompt", **given, lists=lists)[0]) == 2
+
+
+def test_an_idea_that_is_none_costs_only_its_own_where_the_node_is_to_keep_going(
+    run_node: Run, scripted: Any
+) -> None:
+    model, backend = scripted("A cat.", "A dog.")
+    given = {"model": model, "lists": {"idea": ["cat", " ", "dog"]}}
+    with pytest.raises(BadOption, match="no idea"):
+        run_node("QVL_Prompt", **given)
+    assert not backend.requests
+    prompts, *_, data, complete = run_node("QVL_Prompt", **given, when_unreadable="keep going")
+    assert (prompts, complete) == (["A cat.", "", "A dog."], [True, False, True])
+    assert "no idea" in json.loads(data[1])["error"] and backend.batches == [2]
+    with pytest.raises(BadOption, match="no idea"):  # nothing is left to go on with
+        run_node("QVL_Prompt", model=model, idea="", when_unreadable="keep going")
+
+
+def test_an_idea_alone_is_sampled_as_text_is(
+    run_node: Run, scripted: Any, pictures: torch.Tensor
+) -> None:
+    model, backend = scripted("A cat.", family="qwen3_vl")
+    for shown in ({}, {"images": pictures[:1]}):
+        run_node("QVL_Prompt", model=model, idea="cat", target="flux2", **shown)
+    text, seen = (request.sampling for request in backend.requests)
+    family = FAMILIES["qwen3_vl"]
+    assert family.text_sampling and family.text_sampling != family.sampling
+    assert text.presence_penalty == family.text_sampling.presence_penalty
+    assert seen.presence_penalty == family.sampling.presence_penalty
+    assert text.presence_penalty != seen.presence_penalty
 
 
 def test_each_widget_changes_what_is_asked(run_node: Run, scripted: Any) -> None:

@@ -42,6 +42,16 @@ def test_one_picture_that_cannot_be_read_costs_only_its_own(model, capsys):
     assert good["prompt"] == "Red." and "absent.png" in bad["error"]
 
 
+def test_an_idea_of_no_words_costs_only_its_own(model, capsys):
+    backend = model("A cat.", "A dog.")
+    assert main(["prompt", "cat", "", "dog", "{" * 99, "--json"]) == 1
+    cat, empty, dog, deep = rows(capsys)
+    assert (cat["prompt"], dog["prompt"], backend.batches) == ("A cat.", "A dog.", [2])
+    assert "no idea" in empty["error"] and "50 deep" in deep["error"]
+    assert main(["prompt", ""]) == 2
+    assert "There is no idea" in capsys.readouterr().err and backend.batches == [2]
+
+
 def test_users_targets(model, capsys, tmp_path):
     (tmp_path / "mine.yaml").write_text("title: T\nsource: me\nsystem: Be brief.\n")
     backend = model("A cat.")
