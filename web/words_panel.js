@@ -21,7 +21,10 @@ definePanel("words", "", (node, { source, into, route }) => {
     try {
       const words = await wordsOf(route, find(source).value);
       const written = box.value.trim();
-      box.value = !written || written === taken ? words : `${written}\n\n${words}`;
+      if (!written || written === taken) box.value = words;
+      else if (written !== words && !written.endsWith(`\n\n${words}`)) {
+        box.value = `${written}\n\n${words}`;
+      }
       box.callback?.(box.value);
       taken = words;
       press.label = label;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from ..errors import BadOption
 
 _MAX_DEPTH = 50
-_COMMENT = re.compile(r"/\*.*?\*/|(?<!:)//[^\n]*", re.DOTALL)
+_LINE_COMMENT = re.compile(r"(?<!:)//[^\n]*")
+# A /* that nothing ends is none; it is matched up to the end, so that the next one need not look.
+_COMMENT = re.compile(r"/\*.*?(?:\*/|(?P<open>\Z))|(?<!:)//[^\n]*", re.DOTALL)
 _ESCAPED = re.compile(r"\\([{}|])")
 
 
@@ -17,10 +20,27 @@ def choose(text: str, seed: int) -> str:
     """``text`` with one of each ``{a|b|c}`` in place of it; choices may hold others. ``\\{``,
     ``\\|`` and ``\\}`` are these characters themselves; ``/* … */`` and ``// …`` are comments, but
     for the ``//`` of an address. Equal text and seed give equal choices. The rules are those of
-    ``processDynamicPrompt`` in ComfyUI's front end, where chance decides instead.
+    ``processDynamicPrompt`` in ComfyUI's front end, where chance decides instead. A JSON object or
+    array stays as it is: its braces are its own.
 
     Raises ``BadOption`` for choices within choices, ``_MAX_DEPTH`` deep."""
-    return _ESCAPED.sub(r"\1", _chosen(_COMMENT.sub("", text), random.Random(seed)))
+    if _is_json(text):
+        return text
+    return _ESCAPED.sub(r"\1", _chosen(_without_comments(text), random.Random(seed)))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), (dict, list))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _without_comments(text: str) -> str:
+    def kept(found: re.Match[str]) -> str:
+        return "" if found["open"] is None else _LINE_COMMENT.sub("", found[0])
+
+    return _COMMENT.sub(kept, text)
 
 
 def _chosen(text: str, chance: random.Random, depth: int = 0) -> str:

@@ -220,8 +220,13 @@ class Order:
             reply, text=prompt, data=data, notes=(*reply.notes, *told, *filter(None, [note]))
         )
 
+    @property
+    def _given(self) -> str:
+        """The triggers, as they begin every prompt."""
+        return self.triggers.strip().rstrip(",").rstrip()
+
     def _triggered(self, prompt: str) -> str:
-        triggers = self.triggers.strip().rstrip(",").rstrip()
+        triggers = self._given
         if not triggers or re.match(rf"{re.escape(triggers)}(?!\w)", prompt):
             return prompt
         if self.target.reply == "tags":
@@ -232,7 +237,7 @@ class Order:
     def _faults(self, found: Result) -> Faults:
         tokens, most = found.data["tokens"], self.target.max_tokens
         excess = f"It is too long: {tokens} tokens, and {most} fit." if (tokens or 0) > most else ""
-        return self.wishes.faults(found.text, excess if most else "")
+        return self.wishes.faults(found.text, excess if most else "", self._given)
 
     def _told(self, found: Result, faults: Faults, tries: int, unmet: str) -> Result:
         """``found`` with notes on what it came to."""
@@ -241,7 +246,8 @@ class Order:
             notes.append(f"Asked {tries} times, and still not as wished.")
         elif tries > 1:
             notes.append(f"As wished at try {tries}.")
-        notes += [*faults.sentences, unmet, self._made_for, self._missing_file, self._too_small]
+        notes += [*faults.sentences, self._unwanted_triggers, unmet]
+        notes += [self._made_for, self._missing_file, self._too_small]
         data = {
             **found.data,
             "missing": list(faults.missing),
@@ -249,6 +255,11 @@ class Order:
             "tries": tries,
         }
         return dataclasses.replace(found, data=data, notes=tuple(filter(None, notes)))
+
+    @property
+    def _unwanted_triggers(self) -> str:
+        found = self.wishes.forbidden_in(self._given)
+        return f"The trigger words hold {quoted(found)}, and stay as they are." if found else ""
 
     @property
     def _missing_file(self) -> str:

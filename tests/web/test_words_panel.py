@@ -52,6 +52,13 @@ def test_words_go_into_the_box_and_nothing_written_is_lost(bare: Any) -> None:
     bare.evaluate("test.prompt.value = 'My words.'")
     assert pressed(bare, "short") == "My words.\n\nOne sentence."
     assert bare.evaluate("test.prompt.heard.at(-1)") == "My words.\n\nOne sentence."
+    assert pressed(bare, "short") == "My words.\n\nOne sentence."  # they are there already
+
+
+def test_words_of_a_saved_workflow_are_not_put_in_twice(bare: Any) -> None:
+    bare.evaluate(START)
+    bare.evaluate("test.prompt.value = 'One sentence.'")
+    assert pressed(bare, "short") == "One sentence."
 
 
 def test_an_error_is_said_on_the_button_and_goes_away(bare: Any) -> None:

@@ -85,6 +85,17 @@ def test_triggers_stand_first_as_they_are_and_once() -> None:
     assert tags.text == "ohwx, 1girl, smile"
 
 
+def test_triggers_may_hold_what_the_reply_may_not() -> None:
+    wishes = Wishes((), ("cat",))
+    result, backend = written("A dog.", "A mouse.", triggers="ohwx cat,", wishes=wishes)
+    assert result.text == "ohwx cat, A dog." and len(backend.requests) == 1
+    assert any('trigger words hold "cat"' in note for note in result.notes)
+    result, backend = written("A cat.", "A dog.", triggers="ohwx cat", wishes=wishes)
+    assert result.text == "ohwx cat, A dog." and result.data["forbidden"] == []
+    tags, _ = written("1girl, dog", triggers="cat", wishes=wishes, target="sdxl_tags")
+    assert tags.text == "cat, 1girl, dog" and tags.data["tries"] == 1
+
+
 def test_tags_are_listed_once_and_unwanted_ones_go_to_the_negative_prompt() -> None:
     result, _ = written(
         "1girl, smile,\n1girl, 猫", target="sdxl_tags", wishes=Wishes((), ("hat",)), ask_again=0

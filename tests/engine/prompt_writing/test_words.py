@@ -9,7 +9,7 @@ from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.prompt_writing import choose, listed
 from qwen_vl_suite.qwenvl.prompt_writing.length import count, estimate
 from qwen_vl_suite.qwenvl.prompt_writing.ratios import followed, ratio_of, size_of
-from qwen_vl_suite.qwenvl.prompt_writing.wishes import stands_in
+from qwen_vl_suite.qwenvl.prompt_writing.wishes import Wishes, stands_in
 
 
 def test_choices_nested_without_end_are_refused() -> None:
@@ -29,6 +29,12 @@ def test_choices_are_drawn_by_the_seed() -> None:
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
+        ('{"a": {"b": "c // d|e"}}', '{"a": {"b": "c // d|e"}}'),
+        (' ["{a|b}"]\n', ' ["{a|b}"]\n'),
+        ('{"a"} ', '"a" '),
+        ("a /* b // c\nd /* e", "a /* b \nd /* e"),
+        ("a /*/ b */ c */", "a  c */"),
+        ("[" * 100_000, "[" * 100_000),
         (r"\{a\|b\} {only}", "{a|b} only"),
         ("a // not this\nb /* nor\nthis */ c", "a \nb  c"),
         ("see https://example.org", "see https://example.org"),
@@ -53,6 +59,8 @@ def test_escapes_comments_and_lone_braces(text: str, plain: str) -> None:
         ("C++", "C++", True),
         ("Bär", "ein Bär", True),
         ("Bär", "Bären", False),
+        ("café", "a cafe\u0301 table", True),
+        ("cafe\u0301", "a café", True),
         ("__", "a cat", False),
     ],
 )
@@ -63,6 +71,34 @@ def test_words_are_found_as_whole_words(phrase: str, text: str, stands: bool) ->
 def test_plurals_count_where_asked_for() -> None:
     assert not stands_in("dog", "two dogs") and stands_in("dog", "two dogs", plural=True)
     assert stands_in("box", "boxes", plural=True) and not stands_in("do", "dog", plural=True)
+
+
+@pytest.mark.parametrize(
+    "forms",
+    ["cat Cats", "LADY ladies", "box boxes", "movie movies", "toy toys", "shoe shoes", "bus buses",
+     "red_rose red_roses", "glass glasses"],
+)  # fmt: skip
+def test_singular_and_plural_stand_for_each_other(forms: str) -> None:
+    one, many = forms.split()
+    assert stands_in(one, f"with {many}.", plural=True)
+    assert stands_in(many, f"a {one}.", plural=True)
+    assert not stands_in(many, f"a {one}.")
+
+
+@pytest.mark.parametrize(("phrase", "text"), [("news", "new"), ("his", "hi"), ("dress", "dres")])
+def test_what_only_ends_as_a_plural_is_none(phrase: str, text: str) -> None:
+    assert not stands_in(phrase, text, plural=True)
+
+
+def test_wishes_that_no_prompt_can_meet_are_refused() -> None:
+    with pytest.raises(BadOption, match='"red hats" must appear in the prompt, and "hat" must not'):
+        Wishes(("red hats",), ("dog", "hat"))
+    assert Wishes(("hat",), ("red hat",)).must == ("hat",)
+
+
+def test_comments_that_nothing_ends_are_none() -> None:
+    text = "/* " * 60_000  # quadratic time would be minutes here
+    assert choose(text, 0) == text
 
 
 def test_lists_of_words() -> None:
