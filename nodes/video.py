@@ -161,7 +161,8 @@ class Video(io.ComfyNode):
                     "video",
                     optional=True,
                     tooltip="Of Load Video or any node that gives VIDEO; trimmed ones as they are "
-                    "trimmed. Only the frames that the model sees are decoded.",
+                    "trimmed. Only the frames that the model sees are decoded; to find scenes, "
+                    "all.",
                 ),
                 io.Image.Input(
                     "images",
@@ -257,9 +258,12 @@ class Video(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: Any = "", **_: Any) -> str:
-        """Another one when a named file has changed."""
-        return " ".join(map(_state, file if isinstance(file, list) else [file]))
+    def fingerprint_inputs(cls, task: Any = None, file: Any = "", **_: Any) -> str:
+        """Another one when a named file or the style's file has changed."""
+        known = styles.read().items
+        named = _listed((task or {}).get("style"))
+        words = [known.get(name) for name in named if isinstance(name, str)]
+        return repr((words, [*map(_state, _listed(file))]))
 
     @classmethod
     def execute(
@@ -420,6 +424,10 @@ def _events_json(result: Result) -> str:
 def _times_json(result: Result) -> str:
     times = result.times if isinstance(result, Viewed) else ()
     return json.dumps([round(time, 3) for time in times])
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _state(file: Any) -> str:

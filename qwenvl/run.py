@@ -229,6 +229,7 @@ def _request(backend: Backend, query: Query) -> Request:
         sampling=_sampling(backend, query),
         min_pixels=query.min_pixels,
         max_pixels=query.max_pixels,
+        frame_pixels=query.max_pixels,
         thinking=_resolve_thinking(backend, query.task, query.thinking),
         may_shrink=query.may_shrink,
         logprobs=query.logprobs or query.task.logprobs,

@@ -162,6 +162,7 @@ def _request(backend: Backend, ask: Ask) -> Request:
         sampling=sampling,
         min_pixels=ask.min_pixels,
         max_pixels=ask.max_pixels,
+        frame_pixels=ask.max_pixels,
         thinking=ask.thinking,
         may_shrink=ask.may_shrink,
         continues=True,

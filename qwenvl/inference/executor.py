@@ -38,7 +38,7 @@ class Executor(ABC):
         self._loaded, self._prompts, self._observer = loaded, dict(prompts), observer
         self._memory_model = memory_model
         self._limits = loaded.batch_limits
-        self._needs = {index: token_need(prompt) for index, prompt in prompts.items()}
+        self._needs = {index: self._need(prompt) for index, prompt in prompts.items()}
         self._waiting = deque(prompts)
         self.responses: dict[int, Response] = {}
 
@@ -69,6 +69,9 @@ class Executor(ABC):
 
     # Memory
 
+    def _need(self, prompt: Prompt) -> TokenNeed:
+        return token_need(prompt)
+
     def _check_ram(self, nbytes: int) -> None:
         """Raises where a CPU's memory would not suffice: the kernel would end the process."""
         if not nbytes or self._loaded.device.type != "cpu":
@@ -89,7 +92,7 @@ class Executor(ABC):
         if smaller is None:
             self._fail(index, self._out_of_memory(index))
             return False
-        self._prompts[index], self._needs[index] = smaller, token_need(smaller)
+        self._prompts[index], self._needs[index] = smaller, self._need(smaller)
         return True
 
     def _out_of_memory(self, index: int) -> OutOfMemory:

@@ -29,6 +29,7 @@ from .active_request import ActiveRequest
 from .detokenizer import Detokenizer
 from .executor import Executor
 from .loaded_model import LoadedModel, position_rule
+from .memory_model import TokenNeed, token_need
 from .model_runner import interruptible
 from .mrope import rope_positions
 from .sampler import Sampler
@@ -48,6 +49,9 @@ class PlainExecutor(Executor):
                 self._observer.restart(index)
                 if self._shrink(index):
                     self._waiting.appendleft(index)
+
+    def _need(self, prompt: Prompt) -> TokenNeed:
+        return plain_need(prompt)
 
     def _answer_within_memory(self, index: int) -> bool:
         """Answers a request; False where memory ran out."""
@@ -162,6 +166,11 @@ class _SamplingLoop:
             if row.thought_repeats and row.thinking:
                 self._sampler.close_thought(0)
         return torch.tensor([finished], device=_ids.device)
+
+
+def plain_need(prompt: Prompt) -> TokenNeed:
+    """Of the library's own pass, which puts all media through the tower at once."""
+    return dataclasses.replace(token_need(prompt), encoded=None)
 
 
 def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:

@@ -95,7 +95,9 @@ class Prefiller:
                 return self._run(prompt, keyed_media, whole, prefix)
             prefill, position = self._run(prompt, keyed_media, whole, prefix)
             for length in shared:
-                self._store(prompt, keys, prefill.beginning(length))
+                # A copy that the cache would refuse is not made: a long video's is gigabytes.
+                if prefill.nbytes * length <= self._cache.max_bytes * prefill.length:
+                    self._store(prompt, keys, prefill.beginning(length))
             return prefill, position
 
     def _run(

@@ -20,8 +20,9 @@ from ..models.memory import is_out_of_memory
 from ..prompting.prompt import Prompt
 from ..types import Response
 from .executor import Executor
-from .generic import known_positions, model_inputs
+from .generic import known_positions, model_inputs, plain_need
 from .loaded_model import model_runner
+from .memory_model import TokenNeed, token_need
 from .model_runner import Prefill, interruptible
 from .prefill import Prefiller
 from .sampler import numerical_error
@@ -49,9 +50,12 @@ class PromptReader(Executor, Generic[T]):
     comes, with no prefix cache."""
 
     def __init__(self, *given: Any, plain: bool = False):
+        self._plain = plain  # before what a prompt needs is counted
         super().__init__(*given)
-        self._plain = plain
         self.results: dict[int, T | QwenVLError] = {}
+
+    def _need(self, prompt: Prompt) -> TokenNeed:
+        return plain_need(prompt) if self._plain else token_need(prompt)
 
     def _run(self) -> None:
         made: _Pass = _PlainPass(self) if self._plain else _CachedPass(self)

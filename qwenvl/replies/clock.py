@@ -27,9 +27,11 @@ _TO = r"(?:-{1,2}>|=>|→|[-–—−~～]|\b(?:to|until|till|through|up to)\b|�
 _PART = re.compile(rf"({_NUMBER})\s?(?:({_HOURS})|({_MINUTES})|({_SECONDS}))")
 _CLOCK_ONLY = re.compile(_CLOCK)
 _WHOLE = re.compile(rf"\s*{_OPEN}\s*{_BEFORE}({_TIME})\s*{_CLOSE}\s*", re.IGNORECASE)
+# Repeats that can share characters are bounded: two of them over a long run take quadratic time.
+_GAP = r"\s{0,12}"
 _RANGE = re.compile(
     rf"(?<![\w.:])(?:"
-    rf"{_OPEN}{_BEFORE}({_TIME})\s*{_CLOSE}\s*{_TO}\s*{_OPEN}{_BEFORE}({_TIME}){_CLOSE}(?!\w)(?!\.\d)"
+    rf"{_OPEN}{_BEFORE}({_TIME}){_GAP}{_CLOSE}{_GAP}{_TO}{_GAP}{_OPEN}{_BEFORE}({_TIME}){_CLOSE}(?!\w)(?!\.\d)"
     rf"|[\[(]\s*({_TIME})\s*,\s*({_TIME})\s*[\])]"
     rf"|\bbetween\s+({_TIME})\s+and\s+({_TIME})(?!\w)(?!\.\d)"
     r")",
@@ -37,8 +39,8 @@ _RANGE = re.compile(
 )
 _NAME = r"(?:[ _]?(?:time|timestamp|sec|seconds|s))?[\"'*`]*\s*[:=]\s*[\"'<*`]*"
 _NAMED = re.compile(
-    rf"\b(?:start|begin)(?:ning)?{_NAME}({_TIME})[\"'>*`]*(?:\s*(?:s|sec|seconds)\b)?"
-    rf"[\s,;|*\-•]*\bend(?:ing)?{_NAME}({_TIME})[\"'>*`]*(?!\.?\d)",
+    rf"\b(?:start|begin)(?:ning)?{_NAME}({_TIME})[\"'>*`]{{0,4}}(?:{_GAP}(?:s|sec|seconds)\b)?"
+    rf"[\s,;|*\-•]{{0,80}}\bend(?:ing)?{_NAME}({_TIME})[\"'>*`]{{0,4}}(?!\.?\d)",
     re.IGNORECASE,
 )
 _MOMENT = re.compile(

@@ -46,7 +46,7 @@ _LEAD_LENGTH = 400  # characters of a line before its times
 _EDGE = " \t\r\n|,;，；:：-–—−~*_#>`\"'“”•"
 _CONNECTING = re.compile(
     r"^(?:(?:seconds?|secs?|s)\b|from\b|at\b|in\b|during\b|between\b|秒)[\s:：,\-–—]*|"
-    r"[\s,]*\b(?:from|at|in|during|between)$",
+    r"[\s,]{0,8}\b(?:from|at|in|during|between)$",  # unbounded, it is tried from every blank
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"^[\s>#*_•|-]*(?:\d{1,3}[.)]\s+)?")

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..types import Box
+
+MOST_BOXES = 64
+"""Of a frame: the time grows with the square of their number."""
 
 _RANK = 0.02  # what the model names first is a little likelier meant
 
 
-def linked(frames: Sequence[Sequence[Box]]) -> list[int | None]:
+def linked(
+    frames: Sequence[Sequence[Box]], check: Callable[[], None] = lambda: None
+) -> list[int | None]:
     """Which box of each frame belongs to the one thing; None where a frame has no box.
 
     The path through the frames with the least change in all (Viterbi): of each step the distance
     that the middle moves, as a share of the box's diagonal but at most 2, and what the boxes do not
-    overlap (1 - IoU). Frames without a box are stepped over.
+    overlap (1 - IoU). Frames without a box are stepped over; of one with very many the first
+    ``MOST_BOXES`` are looked at. ``check`` is called for each frame.
     """
+    frames = [boxes[:MOST_BOXES] for boxes in frames]
     here = [number for number, boxes in enumerate(frames) if boxes]
     chosen: list[int | None] = [None] * len(frames)
     if not here:
@@ -25,6 +32,7 @@ def linked(frames: Sequence[Sequence[Box]]) -> list[int | None]:
     costs = [_RANK * rank for rank in range(len(frames[here[0]]))]
     origins: list[list[int]] = []
     for before, number in itertools.pairwise(here):
+        check()
         reached, came_from = [], []
         for rank, box in enumerate(frames[number]):
             steps = [
@@ -53,11 +61,12 @@ def change(one: Box, other: Box) -> float:
 
 
 def overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
+    """Intersection over union; 0 of two boxes without an area."""
     width = min(one.x2, other.x2) - max(one.x1, other.x1)
     height = min(one.y2, other.y2) - max(one.y1, other.y1)
     common = max(0.0, width) * max(0.0, height)
-    return common / (_area(one) + _area(other) - common)
+    either = _area(one) + _area(other) - common
+    return common / either if either > 0 else 0.0
 
 
 def between(one: Box, other: Box, share: float) -> Box:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,16 +62,20 @@ class Track:
         shown = video.frames.shape[-2:]
         found = [_in_video(reply.boxes, shown, viewing.footage.size) for reply in replies]
         sources = [UNREADABLE if reply.error else MISSING for reply in replies]
-        boxes = self._followed(found, sources, video.times)
+        boxes = self._followed(found, sources, video.times, viewing.check)
         notes = [*video.notes, *self._notes(found, sources, failed)]
         return self._result(boxes, sources, video.times, replies, notes)
 
     def _followed(
-        self, found: Sequence[Sequence[Box]], sources: list[str], times: Sequence[float]
+        self,
+        found: Sequence[Sequence[Box]],
+        sources: list[str],
+        times: Sequence[float],
+        check: Callable[[], None],
     ) -> list[Box | None]:
         """The box of each frame; ``sources`` is brought up to date."""
         boxes: list[Box | None] = [None] * len(found)
-        for number, chosen in enumerate(linked(found)):
+        for number, chosen in enumerate(linked(found, check)):
             if chosen is not None:
                 boxes[number], sources[number] = found[number][chosen], SEEN
         seen = [number for number, source in enumerate(sources) if source == SEEN]

@@ -52,3 +52,17 @@ def test_the_page_is_told_the_words_of_a_style(own_folder: Path) -> None:
     assert "SVG" in styles.words({"name": "svg"})["words"]
     with pytest.raises(BadOption, match="no style 'gone'"):
         styles.words({"name": "gone"})
+
+
+def test_a_style_for_videos_that_has_changed_is_asked_for_anew(
+    nodes: Any, own_folder: Path
+) -> None:
+    def fingerprint() -> str:
+        task = {"task": ["describe"], "style": ["noir"]}
+        return str(nodes["QVL_Video"].fingerprint_inputs(task=task, file=[""], seed=[0]))
+
+    (own_folder / "mine.yaml").write_text("noir: Describe it as film noir.\n")
+    before = fingerprint()
+    assert before == fingerprint()
+    (own_folder / "mine.yaml").write_text("noir: Describe it as a crime.\n")
+    assert before != fingerprint()

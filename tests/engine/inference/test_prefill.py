@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from asking import ask, generated_ids, picture
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
-from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner
+from qwen_vl_suite.qwenvl.inference import prefix_cache
+from qwen_vl_suite.qwenvl.inference.model_runner import ModelRunner, Prefill
 from qwen_vl_suite.qwenvl.types import LocalSpec
 from torch.backends.cuda import cudnn_sdp_enabled, enable_cudnn_sdp
 
@@ -90,3 +91,25 @@ def test_prompts_run_without_cudnn(optimize: str, checkpoint: Callable[..., Path
         assert len(enabled) >= len(layers) and not any(enabled)
     finally:
         enable_cudnn_sdp(before)
+
+
+def test_what_the_prefix_cache_would_refuse_is_not_copied(
+    backend: Callable[..., LocalBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = backend("qwen3_vl")
+    request = ask("What is it?", picture(90, 130))
+    copies: list[int] = []
+    beginning = Prefill.beginning
+
+    def copied(self: Prefill, length: int) -> Prefill:
+        copies.append(length)
+        return beginning(self, length)
+
+    monkeypatch.setattr(Prefill, "beginning", copied)
+    subject.prefix_cache.clear()
+    subject.generate([request])
+    assert len(copies) == 1
+    subject.prefix_cache.clear()
+    monkeypatch.setattr(prefix_cache, "MAX_BYTES", 1000)
+    subject.generate([request])
+    assert len(copies) == 1

@@ -16,11 +16,15 @@ from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.checkpoints.transformers_version import is_older
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.inference.generic import model_inputs
+from qwen_vl_suite.qwenvl.inference.generic import PlainExecutor, model_inputs
 from qwen_vl_suite.qwenvl.inference.loaded_model import position_rule
+from qwen_vl_suite.qwenvl.inference.memory_model import MemoryModel
 from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
+from qwen_vl_suite.qwenvl.inference.scheduler import Scheduler
+from qwen_vl_suite.qwenvl.inference.scoring import PromptEmbedder
 from qwen_vl_suite.qwenvl.media import video_processor
 from qwen_vl_suite.qwenvl.models.patches import patch_embedding
+from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.prompting.tokenizer import load_tokenizer
 from qwen_vl_suite.qwenvl.types import Image, LocalSpec, Message, Request, Sampling, Video
 
@@ -196,6 +200,11 @@ def test_a_long_video_is_encoded_some_steps_at_a_time(
         hook.remove()
     step = grid[1] * grid[2]
     assert embedded == [2 * step, 2 * step, step]
+    given = subject, {0: prompt}, MemoryModel.from_model(subject.model), Observer()
+    assert Scheduler(*given)._needs[0].encoded == prompt.encoded_tokens
+    # The library's own pass encodes all of it at once.
+    plain = PlainExecutor(*given), PromptEmbedder(*given, plain=True)
+    assert [executor._needs[0].encoded for executor in plain] == [None, None]
 
 
 def test_limits_of_a_video_are_kept(backend: Callable[..., LocalBackend]) -> None:

@@ -158,6 +158,14 @@ def test_a_number_beyond_any_float_is_no_time():
     assert [item.start for item in read_events(f'[{{"start": {"9" * 400}}}, [1, 2]]')] == [1]
 
 
+@pytest.mark.parametrize("text", ["0:01" + " " * 100_000 + "x", "start: 1" + "*" * 100_000])
+def test_long_runs_are_read_in_linear_time(text):
+    """In quadratic time this would not end."""
+    assert clock.ranges(text) == []
+    (item,) = read_events("0:01 - 0:02 a" + " ," * 50_000 + "b")
+    assert (item.start, item.end) == (1, 2)
+
+
 def test_a_line_after_its_time():
     reply = "00:00:01,000 --> 00:00:02,500\nA cat sits"
     assert read_events(reply)[0].label == "A cat sits"

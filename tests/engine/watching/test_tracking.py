@@ -17,7 +17,7 @@ from qwen_vl_suite.qwenvl.tasks.describe_video import describe_video
 from qwen_vl_suite.qwenvl.types import Box, Event, Image, Request
 from qwen_vl_suite.qwenvl.watching import Captions, FileFootage, FrameFootage, Track
 from qwen_vl_suite.qwenvl.watching.dense import equal_segments, scene_segments, timestamp
-from qwen_vl_suite.qwenvl.watching.linking import linked
+from qwen_vl_suite.qwenvl.watching.linking import MOST_BOXES, linked, overlap
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,17 @@ def test_linking_prefers_the_path_that_moves_least() -> None:
     assert linked(frames) == [1, 0, None, 1, 0]
     assert linked([[], []]) == [None, None]
     assert linked([[still, far]]) == [0]
+    point = Box(5, 5, 5, 5)
+    assert overlap(point, point) == 0.0 and linked([[point], [far, point]]) == [0, 1]
+
+
+def test_linking_is_bounded_and_can_be_stopped() -> None:
+    here, far = Box(0, 0, 5, 5), [Box(50, 50, 60, 60)]
+    calls: list[None] = []
+    last = [*far * (MOST_BOXES - 1), here, *far * 200]
+    assert linked([[here], last], lambda: calls.append(None)) == [0, MOST_BOXES - 1]
+    assert linked([[here], [*far, *last]]) == [0, 0], "one further on is not looked at"
+    assert len(calls) == 1
 
 
 def test_frames_need_a_rate() -> None:

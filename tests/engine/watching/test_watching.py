@@ -145,6 +145,17 @@ def test_a_segment_that_cannot_be_read_costs_only_its_own_caption(tmp_path: Path
         run.answer_all(backend, [Viewing(footage, wish).query()])
 
 
+def test_pixel_bounds_hold_for_the_frames_of_a_video(clip: Path) -> None:
+    backend = ScriptedBackend("a clip", family="qwen3_vl")
+    wish = Whole(lambda length: describe_video("short"))
+    tokens = []
+    for most in (None, 2 * 32**2):
+        query = Viewing(FileFootage(Clip(clip)), wish).query(max_pixels=most)
+        run.answer_all(backend, [query])
+        tokens.append(backend.media_tokens(backend.requests[-1]))
+    assert tokens == [24, 4]
+
+
 def test_captions_by_scenes_of_frames() -> None:
     frames = torch.zeros(40, 3, 48, 64, dtype=torch.uint8)
     frames[25:] = 200
