@@ -87,6 +87,14 @@ class Listen(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
                 sockets.max_new_tokens(32768),
+                io.Combo.Input(
+                    "when_unreadable",
+                    options=[sockets.STOP, "keep going"],
+                    default=sockets.STOP,
+                    tooltip="When there is no answer (a sound is too short, memory runs out): stop "
+                    "with an error that names the sound, or keep going without one for it.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output("text", tooltip="One text a sound.", is_output_list=True),
@@ -111,14 +119,26 @@ class Listen(io.ComfyNode):
         voice: Any = "",
         language: Any = "",
         max_new_tokens: Any = 0,
+        when_unreadable: Any = sockets.STOP,
     ) -> io.NodeOutput:
         asked = lists.mapped(
-            _asked, model, task, prompt, seed, audio, speak, voice, language, max_new_tokens
+            _asked,
+            model,
+            task,
+            prompt,
+            seed,
+            audio,
+            speak,
+            voice,
+            language,
+            max_new_tokens,
+            when_unreadable,
         )
+        speaks = [each.speaks for each in asked for _ in each.sounds]
         results = _answers(asked)
         return io.NodeOutput(
             [result.text for result in results],
-            [_audio(result.speech) for result in results],
+            [_audio(*pair) for pair in zip(results, speaks, strict=True)],
             [result.is_complete for result in results],
             ui=host.results_ui(results),
         )
@@ -133,6 +153,7 @@ class _Asked:
     sounds: Sequence[Audio | BadAudio | None]
     sampling: Mapping[str, Any]
     voice: str | None
+    keep_going: bool
 
     def queries(self, backend: Backend) -> list[Query]:
         own = run.sampling_for(backend, self.task)
@@ -143,6 +164,7 @@ class _Asked:
                 sampling=dataclasses.replace(own, **self.sampling),
                 method=transcription if self.task.name == WANTED[0] and not self.speaks else None,
                 voice=self.voice,
+                keep_unreadable=self.keep_going,
             )
             for sound in self.sounds
         ]
@@ -162,6 +184,7 @@ def _asked(
     voice: str,
     language: str,
     max_new_tokens: int,
+    when_unreadable: str,
 ) -> _Asked:
     wanted = sockets.choice("task", task, WANTED)
     if audio is None and not prompt.strip():
@@ -172,6 +195,7 @@ def _asked(
         [None] if audio is None else _sounds(audio),
         {"seed": seed, **sockets.length(max_new_tokens)},
         sockets.words(voice) if speak else None,
+        when_unreadable != sockets.STOP,
     )
 
 
@@ -201,8 +225,14 @@ def _answers(asked: Sequence[_Asked]) -> list[Result]:
     return [result for index in range(len(asked)) for result in answers[index]]
 
 
-def _audio(speech: Audio | None) -> Any:
-    """An AUDIO; where there is no speech, what stops the nodes behind without an error."""
-    if speech is None:
-        return host.execution_blocker("There is no speech: turn speak on in Qwen-VL Listen.")
-    return {"waveform": speech.samples[None], "sample_rate": speech.rate}
+def _audio(result: Result, speaks: bool) -> Any:
+    """An AUDIO; where there is no speech, what stops the nodes behind, and says why."""
+    if result.speech is not None:
+        return {"waveform": result.speech.samples[None], "sample_rate": result.speech.rate}
+    if not speaks:
+        why = "There is no speech: turn speak on in Qwen-VL Listen."
+    elif result.error:
+        why = f"There is no speech: {result.error}"
+    else:
+        why = " ".join(result.notes) or "There is no speech, since the answer is empty."
+    return host.execution_blocker(why)

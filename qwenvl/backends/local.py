@@ -313,9 +313,10 @@ class LocalBackend:
         self.release()
 
     def _turn_speech(self, on: bool) -> None:
-        """Sees to it that the speaking half is in memory where it is needed. Off, it is left out
-        when the weights are next read: it does no harm where it is."""
-        if on == self.speaks or (self.speaks and self.weights.place != "disk"):
+        """Sees to it that the speaking half is in memory while it is needed, and not longer: it
+        takes the memory of a batch, and the whole model does not run by the fast paths. The weights
+        are read again at each turn."""
+        if on == self.speaks:
             return
         assert self._files is not None, "voices are read from a checkpoint's files"
         self.release()
@@ -356,6 +357,7 @@ class LocalBackend:
             return []
         observer.check()
         with acquired(self._turn, observer.check):
+            self._turn_speech(False)
             memory_model = self.load_weights(0, observer)
             observer.start(*self._lengths(prompts, len(requests)))
             for index, response in refused.items():

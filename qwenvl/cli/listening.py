@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadImage, BadOption, QwenVLError
-from ..types import Audio, Result, Task
+from ..types import Result, Task
 from ..unicode import well_formed
 from .answering import NOTHING_DONE, SOME_FAILED, sampling_of, spec_of
 from .output import print_json, print_message, print_result
@@ -36,13 +39,16 @@ def listen(options: argparse.Namespace) -> int:
                 "system": options.system,
                 "sampling": sampling,
                 "thinking": options.thinking,
+                "reasoning_effort": options.reasoning_effort,
                 "keep_unreadable": True,
                 "voice": options.voice or "" if options.speak else None,
             }
             for first in range(0, len(sounds), PORTION):
                 portion = sounds[first : first + PORTION]
                 queries = [_query(path, task, backend, options, fields) for path in portion]
-                if not _answer(backend, queries, results, first) and not results.answered:
+                places = [_place(first + at, len(sounds), options.speak) for at in range(PORTION)]
+                accepted = _answer(backend, queries, results, first, places)
+                if not accepted and not results.answered:
                     break  # the options allow no request, and will not for later sounds
     except QwenVLError as error:
         if not results.answered:
@@ -62,6 +68,8 @@ def _task(options: argparse.Namespace) -> Task:
 
     if options.voice and not options.speak:
         raise BadOption("--voice has a use only with --speak.")
+    if options.speak:
+        _check_place(Path(options.speak))
     if not options.sounds and not options.ask:
         raise BadOption("There is nothing to answer: name a file, or ask with --ask.")
     if options.describe:
@@ -94,13 +102,23 @@ def _query(
     return Query(task, sound, method=transcription if in_parts else None, **fields)
 
 
-def _answer(backend: Any, queries: list[Query], results: OrderedResults, first: int) -> bool:
-    """Puts a result for each query into ``results``. False where the backend refused the requests
-    as a whole."""
+def _answer(
+    backend: Any,
+    queries: list[Query],
+    results: OrderedResults,
+    first: int,
+    places: Sequence[Path | None],
+) -> bool:
+    """Puts a result for each query into ``results``, its speech written to its place. False where
+    the backend refused the requests as a whole."""
     from .. import run
 
     try:
-        run.answer_each(backend, queries, lambda at, result: results.put(first + at, result))
+        run.answer_each(
+            backend,
+            queries,
+            lambda at, result: results.put(first + at, _written(result, places[at])),
+        )
     except (BadOption, BadImage) as error:
         for at in range(len(queries)):
             results.put(first + at, Result("", finish_reason="error", error=str(error)))
@@ -114,7 +132,6 @@ def _show(
     path = None if (given := sounds[number]) is None else well_formed(given)
     for note in result.notes:
         print_message(f"note: {path or 'the answer'}: {note}")
-    written = _write(number, len(sounds), result.speech, options.speak)
     if result.error:
         print_message(f"error: {path or 'the answer'}: {result.error}")
     if options.json:
@@ -126,7 +143,8 @@ def _show(
             "notes": list(result.notes),
         }
         if options.speak:
-            row["speech"] = written
+            place = _place(number, len(sounds), options.speak)
+            row["speech"] = well_formed(str(place)) if result.speech else None
         if result.error:
             row["error"] = result.error
         print_json(row)
@@ -134,17 +152,34 @@ def _show(
         print_result(f"{path}:\n{result.text}\n" if len(sounds) > 1 else result.text)
 
 
-def _write(number: int, count: int, speech: Audio | None, wanted: str | None) -> str | None:
-    """Writes the speech to the file that was asked for, of several to numbered ones."""
-    from ..media.audio import write_wav
+def _check_place(path: Path) -> None:
+    """Raises ``BadOption`` where no WAV file can be written to ``path``."""
+    if path.suffix.lower() != ".wav":
+        raise BadOption(f"Speech is written as a WAV file: name it .wav, not {path.name!r}.")
+    folder = path.parent
+    if not folder.is_dir():
+        raise BadOption(f"The speech cannot be written: there is no folder {str(folder)!r}.")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise BadOption(f"The speech cannot be written to {str(path)!r}: that is not allowed.")
 
-    if speech is None or wanted is None:
+
+def _place(number: int, count: int, wanted: str | None) -> Path | None:
+    """The file for a sound's speech where that was asked for, of several a numbered one."""
+    if wanted is None:
         return None
     path = Path(wanted)
-    if count > 1:
-        path = path.with_name(f"{path.stem}-{number + 1}{path.suffix}")
+    return path.with_name(f"{path.stem}-{number + 1}{path.suffix}") if count > 1 else path
+
+
+def _written(result: Result, path: Path | None) -> Result:
+    """``result`` with its speech in the file ``path``, or with the error of writing it."""
+    from ..media.audio import write_wav
+
+    if result.speech is None or path is None:
+        return result
     try:
-        write_wav(speech, path)
+        write_wav(result.speech, path)
     except OSError as error:
-        raise BadOption(f"The speech cannot be written to {str(path)!r}: {error}") from error
-    return well_formed(str(path))
+        problem = f"The speech cannot be written to {str(path)!r}: {error}"
+        return dataclasses.replace(result, speech=None, finish_reason="error", error=problem)
+    return result

@@ -266,7 +266,7 @@ def _add_video(subparsers: Any) -> None:
 def _add_listen(subparsers: Any) -> None:
     listen = _command(
         subparsers, listening.listen, "write down, describe or answer sounds, aloud too",
-        parents=[_model_options(), _request_options()],
+        parents=[_model_options(), _request_options(pixels=False)],
     )  # fmt: skip
     listen.add_argument("sounds", nargs="*", metavar="FILE", help="sound files, or videos")
     listen.add_argument("--json", action="store_true", help="one JSON object a sound")
@@ -459,8 +459,8 @@ def _image_options() -> argparse.ArgumentParser:
     return common
 
 
-def _request_options() -> argparse.ArgumentParser:
-    """How to ask: the options of all commands that ask about images."""
+def _request_options(pixels: bool = True) -> argparse.ArgumentParser:
+    """How to ask: the options of all commands that ask a model. ``pixels``: about images."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--system", default="", help="a system prompt")
     common.add_argument(
@@ -471,7 +471,8 @@ def _request_options() -> argparse.ArgumentParser:
         "--reasoning-effort", default="", metavar="WORD",
         help="how much to think, in the model's own word for it, where it has one (Qwen3.8)",
     )  # fmt: skip
-    _add_pixel_options(common)
+    if pixels:
+        _add_pixel_options(common)
     kinds = {field.name: field.default for field in dataclasses.fields(Sampling)}
     for name in SAMPLING_OPTIONS:
         kind = float if isinstance(kinds[name], float) else _integer

@@ -12,6 +12,7 @@ import dataclasses
 import inspect
 import logging
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -74,7 +75,7 @@ class PlainExecutor(Executor):
         decode = prompt.chat_template.decode
         active = ActiveRequest(row, prompt, Detokenizer(decode))
         loop = _SamplingLoop(self, active)
-        inputs = model_inputs(model, prompt)
+        inputs = model_inputs(model, prompt, self._observer.check)
         options: dict[str, Any] = {
             "max_new_tokens": row.max_output,
             "do_sample": False,
@@ -117,8 +118,8 @@ class PlainExecutor(Executor):
                     check,
                 )
             spoken["notes"] = (speech.CUT,) if is_cut else ()
-        except speech.NothingSaid:
-            spoken["notes"] = (speech.NOTHING_SAID,)
+        except speech.NothingSaid as nothing:
+            spoken["notes"] = (str(nothing),)
         self._respond(active, **spoken)
 
     def _respond(self, active: ActiveRequest, notes: tuple[str, ...] = (), **fields: Any) -> None:
@@ -160,7 +161,8 @@ class _SamplingLoop:
             and self._active.prompt.request.voice is not None
             and len(_ids[0]) - len(self._active.prompt.ids) < 2
         ):
-            raise speech.NothingSaid
+            is_cut = row.finish_reason == "length"
+            raise speech.NothingSaid(speech.TOO_SHORT if is_cut else speech.NOTHING_SAID)
         if not finished:
             self._sampler.accept(0, self._chosen.id)
             if row.thought_repeats and row.thinking:
@@ -173,8 +175,11 @@ def plain_need(prompt: Prompt) -> TokenNeed:
     return dataclasses.replace(token_need(prompt), encoded=None)
 
 
-def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
-    """Arguments of ``model.generate`` for ``prompt``, as transformers' own processors make them."""
+def model_inputs(
+    model: Any, prompt: Prompt, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Arguments of ``model.generate`` for ``prompt``, as transformers' own processors make them.
+    ``check`` is called now and then."""
     device, accepted = next(model.parameters()).device, inspect.signature(model.forward).parameters
     ids = torch.tensor([prompt.ids], device=device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -193,7 +198,7 @@ def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
         for name in {"second_per_grid_ts", "video_second_per_grid"} & accepted.keys():
             inputs[name] = torch.tensor(lasting, device=device)
     if prompt.audio_processor and prompt.request.sounds:
-        inputs |= _heard(prompt, prompt.audio_processor, device, model.dtype)
+        inputs |= _heard(prompt, prompt.audio_processor, device, model.dtype, check)
     if any(span.is_joined for span in prompt.spans):
         inputs["use_audio_in_video"] = True
     if "mm_token_type_ids" in accepted:
@@ -204,9 +209,13 @@ def model_inputs(model: Any, prompt: Prompt) -> dict[str, Any]:
 
 
 def _heard(
-    prompt: Prompt, processor: AudioProcessor, device: torch.device, dtype: torch.dtype
+    prompt: Prompt,
+    processor: AudioProcessor,
+    device: torch.device,
+    dtype: torch.dtype,
+    check: Callable[[], None],
 ) -> dict[str, Tensor]:
-    mels = [processor.features(sound) for sound in prompt.request.sounds]
+    mels = [processor.features(sound, check) for sound in prompt.request.sounds]
     longest = max(mel.shape[1] for mel in mels)
     padded = [nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels]
     there = torch.stack([torch.arange(longest) < mel.shape[1] for mel in mels])

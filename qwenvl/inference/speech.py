@@ -22,9 +22,11 @@ CUT = "The speech was cut: it is as long as this model's can be. Ask for a short
 
 NOTHING_SAID = "There is no speech, since the answer is empty."
 
+TOO_SHORT = "There is no speech, since the answer was cut at its first token: raise max_new_tokens."
+
 
 class NothingSaid(Exception):
-    """Ends ``generate`` where the answer has no words to be spoken."""
+    """Ends ``generate`` where the answer has too few tokens to be spoken; with the note on it."""
 
 
 def generate(

@@ -51,13 +51,28 @@ def read_voices(path: Path, speech: Speech) -> Mapping[str, Any]:
 
     file = path / speech.voices_file
     try:
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
+        held = torch.load(file, map_location="cpu", weights_only=True)
+        if not (isinstance(held, Mapping) and all(map(_is_voice, held, held.values()))):
+            raise TypeError("it holds other things than voices")
+        return held
     except Exception as error:  # whatever a damaged file makes torch raise
         raise IncompleteCheckpoint(
             f"{path.name} cannot speak without {speech.voices_file}, its voices, which is missing "
             "or damaged. Download it again: only these files are fetched.",
             (speech.voices_file,),
         ) from error
+
+
+def _is_voice(name: Any, voice: Any) -> bool:
+    """Whether the talker can be given ``voice``."""
+    import torch
+
+    return (
+        isinstance(name, str)
+        and isinstance(voice, Mapping)
+        and all(isinstance(voice.get(part), torch.Tensor) for part in ("cond", "ref_mel"))
+        and isinstance(voice.get("bos_token"), (int, torch.Tensor))
+    )
 
 
 def load_whole(cls: Any, path: Path, speech: Speech, options: dict[str, Any]) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ _MAX_TRANSCRIPT = 8192  # of five minutes of quick speech and more
 def listen(wanted: str = "transcribe", prompt: str = "", language: str = "") -> Task:
     """``wanted``: one of ``WANTED``. ``prompt``: own words in place of the usual ones.
     ``language``: of the speech that is transcribed, in words; empty: any. Raises ``BadOption``."""
+    prompt, language = prompt.strip(), language.strip()
     if wanted not in WANTED:
         raise BadOption(f"What to listen for is {wanted!r}; use one of {', '.join(WANTED)}.")
     if language and wanted != "transcribe":
@@ -26,6 +27,8 @@ def listen(wanted: str = "transcribe", prompt: str = "", language: str = "") -> 
         "describe": _DESCRIBE,
         "ask": "",
     }[wanted]
+    if prompt and language:
+        prompt = f"{prompt}\nThe speech is in {language}."
     is_transcript = wanted == "transcribe"
     return Task(
         wanted,

@@ -66,6 +66,9 @@ def test_what_is_asked_follows_what_is_wanted() -> None:
     assert listen("transcribe", language="Chinese").prompt == (
         "Transcribe the Chinese audio into text."
     )
+    assert listen("transcribe", " \n", " ").prompt == "Transcribe the audio into text."
+    own = listen("transcribe", " Write lines. ", " German ")
+    assert own.prompt == "Write lines.\nThe speech is in German."
     assert "heard" in listen("describe").prompt and not listen("describe").greedy
     assert listen("ask").prompt == "" and listen("ask", "Who speaks?").prompt == "Who speaks?"
     with pytest.raises(BadOption, match="one of transcribe"):

@@ -63,6 +63,28 @@ def test_speech_is_an_audio_and_none_stops_only_what_takes_it(
     assert text == ["Hello."] and "turn speak on" in speech
 
 
+def test_a_bad_sound_costs_its_own_answer_alone(
+    run_node: Run, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "execution_blocker", lambda message: message)
+    bad = {"waveform": torch.zeros(5), "sample_rate": 8}
+    model, _ = scripted("one", "two", family="qwen2_5_omni")
+    lists = {"audio": [sounds(), bad, sounds()]}
+    given = {"when_unreadable": "keep going", "speak": True}
+    text, speech, complete = run_node("QVL_Listen", model=model, lists=lists, **given)
+    assert text == ["one", "", "two"] and complete == [True, False, True]
+    assert "batch, channels and samples" in speech[1]
+
+
+def test_missing_speech_is_explained(
+    run_node: Run, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "execution_blocker", lambda message: message)
+    model, _ = scripted("", family="qwen2_5_omni")
+    _, (why,), _ = run_node("QVL_Listen", model=model, audio=sounds(), speak=True)
+    assert "answer is empty" in why and "turn speak on" not in why
+
+
 def test_what_cannot_be_asked_is_said(run_node: Run, scripted: Any) -> None:
     model, _ = scripted("hm", family="qwen2_5_omni")
     with pytest.raises(BadOption, match="connect a sound, or write a prompt"):

@@ -12,6 +12,7 @@ import torch
 from qwen_vl_suite.qwenvl import model_cache
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.cli.main import main
+from qwen_vl_suite.qwenvl.media import audio
 from qwen_vl_suite.qwenvl.media.audio import read, write_wav
 from qwen_vl_suite.qwenvl.model_cache import ModelCache
 from qwen_vl_suite.qwenvl.types import Audio, Response
@@ -53,5 +54,23 @@ def test_answers_are_spoken_into_files(
     assert main(["listen", sound, sound, "--ask", "--speak", str(out), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [Path(row["speech"]).name for row in rows] == ["out-1.wav", "out-2.wav"]
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left")
+
+    monkeypatch.setattr(audio, "write_wav", full)
+    assert main(["listen", sound, "--speak", str(out)]) != 0
+    kept = capsys.readouterr()
+    assert kept.out == "Hello.\n" and "cannot be written" in kept.err
+    asked = len(backend.requests)
+    for wrong, problem in [("out.mp3", "name it .wav"), ("none/out.wav", "there is no folder")]:
+        assert main(["listen", sound, "--speak", str(tmp_path / wrong)]) == 2
+        assert problem in capsys.readouterr().err
+    assert len(backend.requests) == asked
+    assert main(["listen", sound, "--reasoning-effort", "low"]) == 0
+    assert backend.requests[-1].reasoning_effort == "low"
+    with pytest.raises(SystemExit):
+        main(["listen", sound, "--min-pixels", "9"])
+    assert "--min-pixels" in capsys.readouterr().err
     assert main(["listen", sound, "--voice", "Ethan"]) == 2
     assert "only with --speak" in capsys.readouterr().err
