@@ -43,11 +43,11 @@ def footage(
         )
     try:
         if file:
-            return FileFootage(Clip(path(file)))
+            return FileFootage(Clip(path(file)), host.check_interrupt)
         if video is None:
             return _of_frames(frames, fps)
         if (made := host.components(video)) is None:
-            return FileFootage(host.clip_of(video))
+            return FileFootage(host.clip_of(video), host.check_interrupt)
         shown, rate, audio = made
         return _of_frames(shown, rate, audio if sound else None)
     except BadVideo as error:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from fractions import Fraction
 from io import BytesIO
+from os import PathLike
 from typing import Any
 
 from ...qwenvl.errors import BadVideo
-from ...qwenvl.media.video_files import Clip
+from ...qwenvl.media.video_files import Clip, first_time
 from .optional_import import optional_import
 
 
@@ -35,8 +36,20 @@ def clip_of(video: Any) -> Clip:
     start, length = 0.0, 0.0
     if hasattr(video, "get_active_trim_window"):
         start, length = video.get_active_trim_window()
-    name = "" if isinstance(source, str) else "The video"
-    return Clip(source, start, start + length if length else None, name)
+    whole = Clip(source, name="" if isinstance(source, str) else "The video")
+    if not start and not length:
+        return whole
+    return _on_its_own_clock(whole, start, start + length if length else None)
+
+
+def _on_its_own_clock(whole: Clip, start: float, end: float | None) -> Clip:
+    """A part of a file by the times that its frames carry, as ComfyUI trims: an MPEG-TS, say, does
+    not begin at 0."""
+    first = first_time(whole)
+    end = None if end is None else end - first
+    if end is not None and end <= 0:
+        raise BadVideo(f"{whole.title} was trimmed to a part before its first frame.")
+    return whole.part(max(0.0, start - first), end)
 
 
 def trimmed(clip: Clip, start: float, end: float, check: Any) -> Any:
@@ -46,7 +59,9 @@ def trimmed(clip: Clip, start: float, end: float, check: Any) -> Any:
     if from_file is None:
         return None
     if "start_time" in inspect.signature(from_file).parameters:
-        return from_file(clip.source, start_time=clip.start + start, duration=end - start)
+        source = str(clip.source) if isinstance(clip.source, PathLike) else clip.source
+        begin = clip.start + start + first_time(clip)
+        return from_file(source, start_time=begin, duration=end - start)
     from ...qwenvl.media.video_writing import cut
 
     file = BytesIO()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import BadAudio, BadOption, Unavailable
 from ..types import Audio
+from .pyav import channels_of, container_options
 from .video_files import reason
 
 log = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def _decoded(path: Path, start: float, damage: list[str]) -> Iterator[tuple[floa
                 first = time if first is None else first
                 if source != (source := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     yield from ((first, piece) for piece in _resampled(resampler, None))
-                    resampler = av.AudioResampler("fltp", frame.layout, RATE)
+                    resampler = av.AudioResampler("flt", frame.layout, RATE)
                 frame.pts = None  # jumps in them are not for the resampler to fill
                 yield from ((first, piece) for piece in _resampled(resampler, frame))
         except av.FFmpegError as error:  # it cannot be searched or resampled
@@ -235,7 +236,13 @@ def _opened(av: Any, path: Path) -> Iterator[tuple[Any, Any]]:
         raise BadAudio(f"There is no file {str(path)!r}.")
     try:
         # As a file, whatever its name looks like; old tags are in any encoding.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(
+            f"file:{path}", metadata_errors="replace", container_options=container_options(av)
+        )
+    except av.ArgumentError as error:
+        raise BadAudio(
+            f"{path.name} cannot be opened as sound: it is damaged, or a playlist of other files."
+        ) from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise BadAudio(f"{path.name} cannot be opened as sound: {reason(error)}.") from error
     with container:
@@ -245,8 +252,8 @@ def _opened(av: Any, path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _mono(frame: Any) -> Tensor:
-    """The mean of the channels of a frame of planes of floats, ``[samples]``."""
-    return torch.from_numpy(frame.to_ndarray()).mean(0)
+    """The mean of the channels of a frame of floats ``flt``, ``[samples]``."""
+    return torch.from_numpy(channels_of(frame)).mean(0)
 
 
 def _pyav() -> Any:

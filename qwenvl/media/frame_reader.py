@@ -26,13 +26,15 @@ _TOLERANCE = 0.005
 
 class FrameReader:
     """Reads frames of ``video``; quickest for rising times. ``end``: when the last frame was
-    found to be, in seconds, once it was reached.
+    found to be, and ``over``: until when it is shown, in seconds, once it was reached.
     ``check`` is called for every packet; what it raises ends the reading."""
 
     def __init__(self, video: OpenVideo, check: Callable[[], None] = lambda: None):
         self._video, self._check = video, check
         self.end: float | None = None
+        self.over: float | None = None
         rate = float(video.stream.average_rate or 0)
+        self._apart = 1 / rate if rate else 0.0
         self._tolerance = min(_TOLERANCE, 0.25 / rate) if rate else _TOLERANCE
         self._near = int(2 / rate / video.time_base) if rate else 0
         self._forward = int(_FORWARD / video.time_base)
@@ -55,6 +57,8 @@ class FrameReader:
         self._video.skip_before = None
         if self._next is None:
             self.end = self._video.seconds(self._shown.pts)
+            lasts = float(self._shown.duration or 0) * self._video.time_base
+            self.over = self.end + max(lasts, self._apart)
         return self._shown
 
     def _advance(self, target: int) -> None:
@@ -84,6 +88,8 @@ class FrameReader:
         while True:
             position = max(earliest, target - back)
             first = self._first_from(position)
+            if first is None and position == earliest:  # AVI is not searched before its beginning
+                first = self._first_from(self._video.origin)
             if first is not None and (first.pts <= target or position == earliest):
                 break
             if position == earliest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import BadVideo
@@ -43,9 +43,9 @@ def read(
     # A file is read by one reader at a time.
     cuts = scene_cuts(clip, check, choice.max_frames) if choice.mode == "scenes" else ()
     with opened(clip) as video:
-        facts = video.facts()
+        facts = video.facts(check)
         times = frame_times(choice, facts.duration, facts.rate, cuts)
-        found = _frames_at(video, facts, times, max_pixels, check)
+        found, _ = _frames_at(video, facts, times, max_pixels, check)
     return dataclasses.replace(found, audio=heard_sound(clip, check)) if sound else found
 
 
@@ -59,25 +59,49 @@ def frames_at(
     times at which they begin to be. A frame that is shown at several of them is there once. Raises
     as ``read``."""
     with opened(clip) as video:
-        return _frames_at(video, video.facts(), times, max_pixels, check)
+        return _frames_at(video, video.facts(check), times, max_pixels, check)[0]
 
 
-def from_frames(frames: Tensor, fps: float, choice: FrameChoice = DEFAULT_CHOICE) -> Video:
+def frame_for_each(
+    clip: Clip,
+    times: Sequence[float],
+    max_pixels: int = MAX_FRAME_PIXELS,
+    check: Check = lambda: None,
+) -> list[Tensor]:
+    """As ``frames_at``, but the frame ``[3, H, W]`` for each of ``times``, in their order. Two of
+    them may be the same tensor's."""
+    with opened(clip) as video:
+        shown, numbers = _frames_at(video, video.facts(check), times, max_pixels, check)
+    return [shown.frames[numbers[time]] for time in times]
+
+
+def from_frames(
+    frames: Tensor,
+    fps: float,
+    choice: FrameChoice = DEFAULT_CHOICE,
+    check: Check = lambda: None,
+) -> Video:
     """A video of pictures ``[T, 3, H, W]`` (uint8) that follow one another ``fps`` times a second,
-    or of those among them that ``choice`` names."""
+    or of those among them that ``choice`` names. ``check`` as in ``read``."""
     cuts: Sequence[float] = ()
     if choice.mode == "scenes":
-        timed = ((number / fps, frame) for number, frame in enumerate(frames))
-        cuts = marked_cuts(timed, choice.max_frames)
+        cuts = marked_cuts(timed(frames, fps, check), choice.max_frames)
     times = frame_times(choice, len(frames) / fps, fps, cuts)
     numbers = sorted({min(round(time * fps), len(frames) - 1) for time in times})
     return Video(frames[numbers], tuple(number / fps for number in numbers))
 
 
+def timed(frames: Tensor, fps: float, check: Check) -> Iterator[tuple[float, Tensor]]:
+    """Each frame with its time in seconds, ``check`` called before each."""
+    for number, frame in enumerate(frames):
+        check()
+        yield number / fps, frame
+
+
 def _frames_at(
     video: OpenVideo, facts: VideoFacts, times: Sequence[float], max_pixels: int, check: Check
-) -> Video:
-    """As ``frames_at``, of an open file."""
+) -> tuple[Video, dict[float, int]]:
+    """As ``frames_at``, of an open file, and which of the frames is shown at each of ``times``."""
     import torch
 
     from .images import empty
@@ -86,16 +110,18 @@ def _frames_at(
     size = bounded_size(video.size, max_pixels)
     pixels = empty((len(times), *size, 3), torch.uint8, torch.device("cpu")).numpy()
     shown: list[int] = []
+    numbers: dict[float, int] = {}
     for time in sorted(times):
         frame = reader.at(start + time)
         if not shown or frame.pts > shown[-1]:
             # Torch would wake all its threads for each frame.
             pixels[len(shown)] = rgb(frame, size, video.rotation).numpy()
             shown.append(frame.pts)
+        numbers[time] = len(shown) - 1
     seconds = tuple(max(0.0, video.seconds(pts) - start) for pts in shown)
     notes = _damage(reader, video, facts, max(times))
     frames = torch.from_numpy(pixels)[: len(shown)].movedim(-1, 1)
-    return Video(frames, seconds, notes=notes)
+    return Video(frames, seconds, notes=notes), numbers
 
 
 def bounded_size(size: Size, max_pixels: int) -> Size:
@@ -114,7 +140,7 @@ def _damage(
 ) -> tuple[str, ...]:
     """What to say of a video of which not all could be read, up to ``wanted`` seconds."""
     start = video.clip.start
-    if reader.end is not None and reader.end < start:
+    if reader.end is not None and reader.over is not None and reader.over <= start:
         raise BadVideo(f"The video ends at {reader.end:.3g} s, before the part that was asked for.")
     slack = 0.5 + 2 / facts.rate if facts.rate else 1.0
     if reader.end is not None and reader.end - start + slack < wanted:

@@ -8,16 +8,19 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import BadOption, BadVideo, Unavailable
 from ..types import Size
+from .pyav import container_options
 
 log = logging.getLogger(__name__)
 
 _DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+
+Check = Callable[[], None]
 
 MAX_THREADS = 4
 """Threads of a decoder: each holds frames of the full size."""
@@ -28,12 +31,14 @@ class Clip:
     """A video, or a part of it. ``source``: the path of a file, or an open binary file that can be
     searched, such as a ``BytesIO``, which is read from its beginning. ``start`` and ``end``: in
     seconds from the first frame of the file; None: to its end. ``name``: what messages call it;
-    by default the file's name. Raises ``BadOption`` for an end that is not behind the start."""
+    by default the file's name. ``measured``: what was counted out of the file, which parts of it
+    share. Raises ``BadOption`` for an end that is not behind the start."""
 
     source: str | Path | IO[bytes]
     start: float = 0.0
     end: float | None = None
     name: str = ""
+    measured: dict[str, float] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -55,7 +60,7 @@ class Clip:
         last = self.end if end is None else self.start + end
         if self.end is not None and last is not None:
             last = min(last, self.end)
-        return Clip(self.source, self.start + start, last, self.name)
+        return Clip(self.source, self.start + start, last, self.name, self.measured)
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,11 @@ class OpenVideo:
         """The pts that is ``seconds`` behind the first frame."""
         return self.origin + int(seconds / self.time_base)
 
-    def facts(self) -> VideoFacts:
-        """Of the clip. Raises ``BadVideo`` where it begins behind the end of the file."""
+    def facts(self, check: Check = lambda: None) -> VideoFacts:
+        """Of the clip. ``check`` is called for every packet where they are counted through. Raises
+        ``BadVideo`` where it begins behind the end of the file."""
         rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)
-        whole = self._duration(rate)
+        whole = self._duration(rate, check)
         start, end = self.clip.start, min(self.clip.end or whole, whole)
         if start >= end:
             raise BadVideo(
@@ -124,7 +130,7 @@ class OpenVideo:
             codec=self.stream.codec_context.name,
         )
 
-    def decoded(self, stream: Any, check: Callable[[], None] = lambda: None) -> Iterator[Any]:
+    def decoded(self, stream: Any, check: Check = lambda: None) -> Iterator[Any]:
         """Frames of ``stream`` with a time, from where the file was searched to, without what is
         damaged: then ``is_damaged`` is set. ``check`` is called for every packet."""
         av = load_av()
@@ -165,20 +171,28 @@ class OpenVideo:
             )
         raise BadVideo(f"{self.clip.title} holds no frame that can be decoded.")
 
-    def _duration(self, rate: float) -> float:
+    def _duration(self, rate: float, check: Check) -> float:
         """Seconds of the whole file."""
-        import av
-
+        av = load_av()
         if self.stream.duration:
             return float(self.stream.duration * self.time_base)
-        if named := _named_duration(self.stream.metadata):
-            return named
+        if named := _named_end(self.stream.metadata):
+            return named - self.origin * self.time_base
         if self.container.duration:
             return float(self.container.duration / av.time_base)
-        # As of a browser's recording: its packets are counted through, and none is decoded.
+        known = self.clip.measured
+        if "duration" not in known:
+            known["duration"] = self._measured_duration(rate, check)
+        return known["duration"]
+
+    def _measured_duration(self, rate: float, check: Check) -> float:
+        """Of a file that does not tell, such as a browser's recording: its packets are counted
+        through, and none is decoded."""
+        av = load_av()
         last = self.origin
         try:
             for packet in self.container.demux(self.stream):
+                check()
                 last = max(last, packet.pts or last)
         except av.FFmpegError as error:  # the video is as long as what comes before the damage
             log.debug("%s is damaged: %s", self.clip.title, reason(error))
@@ -192,7 +206,7 @@ def opened(clip: Clip) -> Iterator[OpenVideo]:
     the block becomes a ``BadVideo`` too."""
     av = load_av()
     try:
-        with av.open(_file(clip), metadata_errors="replace") as container:
+        with _container(av, clip) as container:
             video = OpenVideo(clip, container)
             try:
                 yield video
@@ -204,10 +218,17 @@ def opened(clip: Clip) -> Iterator[OpenVideo]:
         raise BadVideo(f"{clip.title} cannot be read as a video: {reason(error)}.") from error
 
 
-def probe(clip: Clip) -> VideoFacts:
+def probe(clip: Clip, check: Check = lambda: None) -> VideoFacts:
     """What is known of ``clip`` without decoding it. Raises as ``opened`` does."""
     with opened(clip) as video:
-        return video.facts()
+        return video.facts(check)
+
+
+def first_time(clip: Clip) -> float:
+    """Seconds on the clock of ``clip``'s file at which its first frame is shown: often 0, but 1.4
+    in MPEG-TS, say. Raises as ``opened`` does."""
+    with opened(clip) as video:
+        return float(video.origin * video.time_base)
 
 
 def load_av() -> Any:
@@ -226,6 +247,17 @@ def reason(error: Any) -> str:
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")
 
 
+def _container(av: Any, clip: Clip) -> Any:
+    file, options = _file(clip), container_options(av)
+    try:
+        return av.open(file, metadata_errors="replace", container_options=options)
+    except av.ArgumentError as error:
+        raise BadVideo(
+            f"{clip.title} cannot be read as a video: it is damaged, or a playlist that names "
+            "other files. Choose one of those."
+        ) from error
+
+
 def _file(clip: Clip) -> Any:
     """What PyAV opens. A path is never taken for an address or a protocol of FFmpeg's."""
     source = clip.source
@@ -242,9 +274,10 @@ def _file(clip: Clip) -> Any:
     return source
 
 
-def _named_duration(metadata: Mapping[str, str]) -> float:
-    """Seconds by a Matroska track's tag, such as ``00:01:02.500000000``; 0 without one. The file's
-    own duration is that of its longest track, the sound perhaps."""
+def _named_end(metadata: Mapping[str, str]) -> float:
+    """When a Matroska track ends by its tag, such as ``00:01:02.500000000``, in seconds on the
+    file's clock; 0 without one. The file's own duration is that of its longest track, the sound
+    perhaps."""
     named = {key.upper(): value for key, value in metadata.items()}.get("DURATION", "")
     found = _DURATION.fullmatch(named)
     if not found:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..types import Audio
+from .pyav import channels_of
 from .video_files import Clip, OpenVideo, load_av, opened
 
 SHORTEST = 0.1
@@ -51,17 +52,17 @@ def sound_blocks(
     av = load_av()
     stream = video.container.streams.audio[0]
     rate = stream.rate
-    resampler = av.AudioResampler(format="fltp", layout=stream.layout.name, rate=rate)
+    resampler = av.AudioResampler(format="flt", layout=stream.layout, rate=rate)
     zero = video.origin * video.time_base + start  # of the clip, on the clock of the file
     position, length = 0, round((end - start) * rate)  # in samples of the clip
     # From the beginning too: while it was opened, packets of its sound were read and let go.
-    video.container.seek(int(zero * av.time_base), backward=True)
+    video.container.seek(max(0, int(zero * av.time_base)), backward=True)
     for frame in video.decoded(stream, check):
         begins = round((frame.time - zero) * rate)
         if begins >= length:
             break
         for plain in resampler.resample(frame):
-            block = plain.to_ndarray()
+            block = channels_of(plain)
             first = max(begins, 0)
             block, begins = block[:, max(0, position - begins) :], begins + block.shape[1]
             if first > position + rate // 20:  # shorter gaps are rounding of timestamps

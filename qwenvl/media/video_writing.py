@@ -104,7 +104,8 @@ def _encoded_sound(container: Any, part: Clip, check: Callable[[], None]) -> lis
         end = part.start + video.facts().duration
         position = 0
         for block in sound_blocks(video, part.start, end, check):
-            frame = av.AudioFrame.from_ndarray(block, "fltp", source.layout.name)
+            mixed = block.T.reshape(1, -1)  # PyAV takes no more than eight planes
+            frame = av.AudioFrame.from_ndarray(mixed, "flt", source.layout.name)
             frame.rate, frame.pts, frame.time_base = source.rate, position, Fraction(1, source.rate)
             position += block.shape[1]
             packets += output.encode(frame)

@@ -58,11 +58,12 @@ class Footage(Protocol):
 
 
 class FileFootage:
-    """Footage of a file. Raises as ``video_files.probe``."""
+    """Footage of a file. ``check`` is called while a file without a length in its head is measured.
+    Raises as ``video_files.probe``."""
 
-    def __init__(self, clip: Clip):
+    def __init__(self, clip: Clip, check: Check = lambda: None):
         self.clip, self.title = clip, clip.title
-        facts = video_files.probe(clip)
+        facts = video_files.probe(clip, check)
         self.length, self.size = facts.duration, facts.size
         self.has_audio = facts.has_audio
 
@@ -79,17 +80,10 @@ class FileFootage:
         return video.read(part, choice, max_pixels, check, sound)
 
     def at(self, times: Sequence[float], max_pixels: int, check: Check) -> list[Tensor]:
-        shown = video.frames_at(self.clip, times, max_pixels, check)
-        # A frame that is shown at several times is there once.
-        return [shown.frames[_last(shown.times, time)] for time in times]
+        return video.frame_for_each(self.clip, times, max_pixels, check)
 
     def cuts(self, check: Check) -> tuple[float, ...]:
         return tuple(sorted(scene_cuts.scene_cuts(self.clip, check)))
-
-
-def _last(times: Sequence[float], time: float) -> int:
-    """Which of the rising ``times`` is the last that is not after ``time``."""
-    return max(0, sum(shown <= time + 0.005 for shown in times) - 1)
 
 
 class FrameFootage:
@@ -117,9 +111,10 @@ class FrameFootage:
         sound: bool = False,
     ) -> Video:
         first, last = self.numbers(start, end)
-        found = video.from_frames(self.frames[first:last], self.fps, choice)
+        found = video.from_frames(self.frames[first:last], self.fps, choice, check)
         heard = self._heard(first / self.fps, last / self.fps) if sound else None
-        return dataclasses.replace(found, frames=_bounded(found.frames, max_pixels), audio=heard)
+        frames = _bounded(found.frames, max_pixels, check)
+        return dataclasses.replace(found, frames=frames, audio=heard)
 
     def _heard(self, start: float, end: float) -> Audio | None:
         """Of its sound the part from ``start`` to ``end``; None where that is too short."""
@@ -139,22 +134,26 @@ class FrameFootage:
     def at(self, times: Sequence[float], max_pixels: int, check: Check) -> list[Tensor]:
         most = len(self.frames) - 1
         numbers = [min(int(time * self.fps + 0.005), most) for time in times]
-        return list(_bounded(self.frames[numbers], max_pixels))
+        return list(_bounded(self.frames[numbers], max_pixels, check))
 
     def cuts(self, check: Check) -> tuple[float, ...]:
-        timed = ((number / self.fps, frame) for number, frame in enumerate(self.frames))
+        timed = video.timed(self.frames, self.fps, check)
         return tuple(sorted(scene_cuts.marked_cuts(timed)))
 
 
-def _bounded(frames: Tensor, max_pixels: int) -> Tensor:
-    """Frames ``[T, 3, H, W]`` shrunk to at most so many pixels each."""
+def _bounded(frames: Tensor, max_pixels: int, check: Check) -> Tensor:
+    """Frames ``[T, 3, H, W]`` shrunk to at most so many pixels each, one at a time: as floats, all
+    of them would be four times as large."""
     import torch
 
-    height, width = frames.shape[-2:]
-    size = video.bounded_size((height, width), max_pixels)
-    if size == (height, width):
+    size = video.bounded_size(tuple(frames.shape[-2:]), max_pixels)
+    if size == tuple(frames.shape[-2:]):
         return frames
-    scaled = torch.nn.functional.interpolate(
-        frames.float(), size=size, mode="bilinear", antialias=True
-    )
-    return scaled.round().clamp(0, 255).to(torch.uint8)
+    scaled = torch.empty(len(frames), 3, *size, dtype=torch.uint8)
+    for number, frame in enumerate(frames):
+        check()
+        floats = torch.nn.functional.interpolate(
+            frame[None].float(), size=size, mode="bilinear", antialias=True
+        )
+        scaled[number] = floats[0].round().clamp(0, 255).to(torch.uint8)
+    return scaled

@@ -12,7 +12,7 @@ import pytest
 import torch
 from qwen_vl_suite.nodes import footages, host
 from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo, Unavailable, UnreadableReply
-from qwen_vl_suite.qwenvl.media import video
+from qwen_vl_suite.qwenvl.media import video, video_files
 from qwen_vl_suite.qwenvl.types import Audio
 
 Run = Callable[..., tuple[Any, ...]]
@@ -218,3 +218,27 @@ def test_a_video_made_of_frames_is_not_encoded(monkeypatch: pytest.MonkeyPatch) 
     assert found.sound is None and heard.sound.samples.shape == (2, 16_000)
     wrong = footages.footage(object(), None, 0.0, "")
     assert isinstance(wrong, BadVideo) and "object" in str(wrong)
+
+
+def test_trims_go_by_the_clock_of_the_file(path: Path, videos: list[Any], tmp_path: Path) -> None:
+    """As of an MPEG-TS, whose first frame is not at 0."""
+    av = pytest.importorskip("av")
+    late = tmp_path / "late.ts"
+    with av.open(str(path)) as held, av.open(str(late), "w", format="mpegts") as out:
+        stream = out.add_stream_from_template(held.streams.video[0])
+        for packet in held.demux(video=0):
+            if packet.dts is not None:
+                later = int(2 / packet.time_base)
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
+                packet.stream = stream
+                out.mux(packet)
+    first = video_files.first_time(video_files.Clip(late))
+    assert first > 1
+    clip = host.clip_of(Clip(late, first + 1.0, 2.0))
+    assert (clip.start, clip.end) == pytest.approx((1.0, 3.0))
+    assert host.clip_of(Clip(late, 0.0, first + 1.0)).end == pytest.approx(1.0)
+    with pytest.raises(BadVideo, match="before its first frame"):
+        host.clip_of(Clip(late, 0.0, 0.5))
+    host.trimmed(video_files.Clip(late, 1.0), 0.5, 1.5, lambda: None)
+    ((source, start, length),) = videos
+    assert isinstance(source, str) and (start, length) == pytest.approx((first + 1.5, 1.0))

@@ -17,7 +17,7 @@ from qwen_vl_suite.qwenvl.media import audio
 from qwen_vl_suite.qwenvl.media.audio_processor import AudioProcessor
 from qwen_vl_suite.qwenvl.types import Audio
 
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 def tones(seconds: float, rate: int, channels: int) -> np.ndarray[Any, Any]:
@@ -34,7 +34,7 @@ def write(path: Path, codec: str, seconds: float, rate: int, channels: int) -> P
         form = stream.codec_context.format.name
         into = av.AudioResampler(form, layout, rate)
         for piece in np.array_split(tones(seconds, rate, channels), max(1, int(seconds * 20)), 1):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), "fltp", layout)
+            frame = av.AudioFrame.from_ndarray(piece.T.reshape(1, -1), "flt", layout)
             frame.rate = rate
             for made in into.resample(frame):
                 file.mux(stream.encode(made))
@@ -48,6 +48,7 @@ def write(path: Path, codec: str, seconds: float, rate: int, channels: int) -> P
         ("a.wav", "pcm_s16le", 44_100, 2),
         ("a.flac", "flac", 48_000, 6),
         ("a.mkv", "pcm_s16le", 8_000, 1),
+        ("b.mkv", "pcm_s16le", 16_000, 8),
     ],
 )
 def test_a_file_of_any_form_is_the_mean_of_its_channels_at_16_khz(

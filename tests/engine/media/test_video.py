@@ -11,8 +11,8 @@ import av
 import pytest
 import torch
 import videos
-from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo
-from qwen_vl_suite.qwenvl.media import video
+from qwen_vl_suite.qwenvl.errors import BadAudio, BadOption, BadVideo
+from qwen_vl_suite.qwenvl.media import audio, video
 from qwen_vl_suite.qwenvl.media.frame_times import FrameChoice, frame_times
 from qwen_vl_suite.qwenvl.media.scene_cuts import scene_cuts
 from qwen_vl_suite.qwenvl.media.video_files import Clip, probe
@@ -46,6 +46,12 @@ def test_frames_are_those_shown_at_their_times(tmp_path: Path, name: str) -> Non
     assert (facts.size, facts.has_audio, facts.rotation) == (videos.SIZE, False, 0)
     assert facts.duration == pytest.approx(5, abs=0.05)
     assert facts.rate == 24
+
+
+def test_any_frame_of_an_avi_whose_keyframes_are_found_late() -> None:
+    clip = Clip(videos.write(io.BytesIO(), "avi", "mpeg4", frames=24, rate=30))
+    for number in (9, 11, 21, 23):
+        assert numbers(video.frames_at(clip, [number / 30])) == [number]
 
 
 def test_variable_rate_times_are_those_of_the_frames(tmp_path: Path) -> None:
@@ -169,6 +175,68 @@ def test_length_that_no_header_tells_is_measured() -> None:
     assert probe(Clip(live)).duration == pytest.approx(2, abs=0.05)
 
 
+def test_length_is_measured_once_for_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with av.open(live := io.BytesIO(), "w", format="webm", options={"live": "1"}) as container:
+        stream = container.add_stream("libvpx-vp9", rate=24)
+        stream.height, stream.width = videos.SIZE
+        for number in range(48):
+            frame = av.VideoFrame.from_ndarray(videos.numbered(number), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    calls: list[int] = []
+    clip = Clip(live)
+    assert probe(clip, lambda: calls.append(1)).duration == pytest.approx(2, abs=0.05)
+    assert len(calls) > 24  # it can be stopped
+    calls.clear()
+    assert probe(clip.part(0.5, 1), lambda: calls.append(1)).duration == 0.5
+    assert not calls
+
+
+def test_length_of_a_matroska_file_that_begins_late() -> None:
+    pts = range(5000, 7000, 100)
+    late = videos.write(io.BytesIO(), "matroska", frames=20, rate=10, pts=pts, b_frames=0)
+    assert probe(Clip(late)).duration == pytest.approx(2, abs=0.01)
+    shown = video.read(Clip(late), FrameChoice("every", 0.5))
+    assert numbers(shown) == [0, 5, 10, 15] and not shown.notes
+
+
+def test_a_trim_that_begins_within_the_last_frame(tmp_path: Path) -> None:
+    clip = Clip(videos.write(tmp_path / "v.mp4", rate=10, frames=20), 1.95)
+    assert numbers(video.read(clip)) == [19]
+
+
+def test_a_frame_for_each_time() -> None:
+    """At 240 frames a second, the next one is 4 ms away."""
+    clip = Clip(videos.write(io.BytesIO(), "mp4", frames=24, rate=240))
+    wanted = [7, 3, 3, 4, 8, 23]
+    found = video.frame_for_each(clip, [number / 240 for number in wanted])
+    assert [videos.number_of(frame) for frame in found] == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile {}\n"),
+    ],
+)
+def test_files_that_name_others_are_refused(tmp_path: Path, name: str, lines: str) -> None:
+    videos.write(tmp_path / "v.ts", "mpegts", frames=48, sound=True)
+    playlist = tmp_path / name
+    playlist.write_text(lines.format("v.ts"))
+    with pytest.raises(BadVideo, match=f"{name}.*playlist"):
+        probe(Clip(playlist))
+    with pytest.raises(BadVideo):
+        probe(Clip(io.BytesIO(playlist.read_bytes())))
+    with pytest.raises(BadAudio, match="playlist"):
+        audio.read(playlist)
+
+
+def test_sound_is_whole_from_the_beginning() -> None:
+    heard = read_sound(Clip(videos.write(io.BytesIO(), "matroska", sound=True)))
+    assert heard and heard.samples[0, 100:500].abs().max() > 0.002
+
+
 def test_choice_of_times() -> None:
     def numbers_of(choice: FrameChoice, duration: float, rate: float = 24) -> list[int]:
         return [round(time * rate) for time in frame_times(choice, duration, rate)]
@@ -245,8 +313,8 @@ def test_cut_keeps_frames_times_and_sound(tmp_path: Path, rotation: int) -> None
     assert loud and kept and kept.rate == loud.rate == 16_000
     length = min(loud.samples.shape[1], kept.samples.shape[1])
     assert length > 1.1 * 16_000
-    for audio in (loud, kept):  # it rises evenly over the whole file
-        rising = audio.samples[0, : length // 8 * 8].view(8, -1).pow(2).mean(1).sqrt()
+    for sound in (loud, kept):  # it rises evenly over the whole file
+        rising = sound.samples[0, : length // 8 * 8].view(8, -1).pow(2).mean(1).sqrt()
         assert torch.equal(rising.argsort(), torch.arange(8))
 
 
@@ -268,6 +336,29 @@ def test_a_video_is_read_with_what_is_heard_in_it(tmp_path: Path) -> None:
     silent = Clip(videos.write(tmp_path / "silent.mp4"))
     assert video.read(silent, sound=True).audio is None and video.read(loud).audio is None
     assert video.read(Clip(loud.source, 1.0, 1.05), sound=True).audio is None  # too short
+
+
+def test_sound_of_eight_channels_is_read_and_cut() -> None:
+    with av.open(source := io.BytesIO(), "w", format="matroska") as container:
+        pictures = container.add_stream("libx264", rate=24)
+        pictures.height, pictures.width, pictures.pix_fmt = *videos.SIZE, "yuv420p"
+        sound = container.add_stream("aac", rate=48_000, layout="7.1")
+        for number in range(24):
+            frame = av.VideoFrame.from_ndarray(videos.numbered(number), format="rgb24")
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode())
+        levels = (torch.arange(1, 9) / 20).repeat(1, 1024).numpy()
+        for _ in range(46):
+            beep = av.AudioFrame.from_ndarray(levels, "flt", "7.1")
+            beep.rate = 48_000
+            container.mux(sound.encode(beep))
+        container.mux(sound.encode())
+    heard = read_sound(Clip(source))
+    assert heard and heard.samples.shape == (8, 46 * 1024)
+    assert heard.samples[:, 24_000].tolist() == pytest.approx(levels[0, :8], abs=0.01)
+    cut(Clip(source), 0.25, 0.75, out := io.BytesIO())
+    kept = read_sound(Clip(out))
+    assert kept and len(kept.samples) == 2
 
 
 def test_reading_can_be_stopped(tmp_path: Path) -> None:

@@ -162,3 +162,30 @@ def test_captions_by_scenes_of_frames() -> None:
     wish = Captions(describe_video("short"), seconds=0)
     (result,), _ = watched(lambda request: "a scene", wish, [FrameFootage(frames, 10.0)])
     assert [(e.start, e.end) for e in result.events] == [(0, 2.5), (2.5, 4.0)]
+
+
+def test_frames_are_shrunk_one_at_a_time_and_each_can_stop_it() -> None:
+    frames = torch.randint(0, 256, (6, 3, 64, 96), dtype=torch.uint8)
+    footage = FrameFootage(frames, 2.0)
+    whole = torch.nn.functional.interpolate(
+        frames.float(), size=(32, 48), mode="bilinear", antialias=True
+    )
+    checks: list[int] = []
+    small = footage.at([0, 1, 2.5], 32 * 48, lambda: checks.append(1))
+    assert torch.equal(torch.stack(small), whole[[0, 2, 5]].round().to(torch.uint8))
+    assert len(checks) == 3
+
+    class Stop(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    choice = FrameChoice("scenes")
+    for use in (
+        lambda: footage.cuts(stop),
+        lambda: footage.at([0], 32 * 48, stop),
+        lambda: footage.read(choice, 0, 3, 1 << 20, stop),
+    ):
+        with pytest.raises(Stop):
+            use()
