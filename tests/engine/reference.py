@@ -44,7 +44,6 @@ class Reference:
         for grid, words in zip(inputs.get("image_grid_thw", ()), others, strict=True):
             first += self.image * (int(grid.prod()) // 4) + words
         inputs |= made(first, return_tensors="pt")
-        inputs.pop("token_type_ids", None)
         if "mm_token_type_ids" in inspect.signature(self.model.forward).parameters:
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == template.image_token_id).long()
         return self.generate(inputs, request)
@@ -52,9 +51,11 @@ class Reference:
     def generate(self, inputs: Mapping[str, Any], request: Request) -> list[int]:
         """The tokens that it continues ``inputs`` with."""
         template = self.chat_template
+        # Of the tokenizer; transformers 4.57 refuses what no model takes.
+        given = {name: value for name, value in inputs.items() if name != "token_type_ids"}
         with torch.no_grad():
             out = self.model.generate(
-                **inputs,
+                **given,
                 max_new_tokens=request.sampling.max_new_tokens,
                 do_sample=False,
                 repetition_penalty=1.0,  # else the checkpoint's own applies

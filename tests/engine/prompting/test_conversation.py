@@ -82,7 +82,7 @@ def test_a_template_without_room_for_earlier_answers_is_refused() -> None:
     ("part", "words"),
     [
         (Video(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), (0.0, 0.5)), "sees no videos"),
-        (Audio(torch.zeros(1, 16000), 16000), "Sounds cannot be given"),
+        (Audio(torch.zeros(1, 16000), 16000), "hears no sounds"),
     ],
 )
 def test_videos_and_sounds_are_refused_in_words(
