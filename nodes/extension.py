@@ -61,6 +61,8 @@ class QwenVLSuite(ComfyExtension):
             CACHE.memory = host.manager()
             host.serve_json("/qwen_vl/model", forecast.forecast)
             host.serve_json(styles.ROUTE, styles.words)
+            host.accept_json("/qwen_vl/download_size", forecast.download_size)
+            host.accept_json("/qwen_vl/allow_download", forecast.allow_download)
             return nodes()
         except Exception:
             # Some hosts swallow the exception, and the nodes would just be missing.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..qwenvl.backends.base import Resident
 from ..qwenvl.checkpoints.library import Download
+from ..qwenvl.checkpoints.references import Reference, parse_reference
+from ..qwenvl.checkpoints.remote_size import download_bytes
 from ..qwenvl.errors import BadOption, QwenVLError
 from ..qwenvl.model_cache import CACHE
 from ..qwenvl.models import forecast as engine
@@ -25,7 +28,10 @@ def forecast(query: Mapping[str, str]) -> dict[str, Any]:
     """
     models = host.model_library()
     try:
-        place = models.locate(query.get("model", ""))
+        reference = _reference(query)
+        place = models.locate_reference(reference) if reference else _located(query)
+        if reference and isinstance(place, Download) and place.reference:
+            return _of_named(place, reference, query)
         spec = _spec(query, "" if isinstance(place, Download) else str(place))
         loaded = CACHE.loaded(spec) if spec.checkpoint else []
         resident = [backend for backend in loaded if isinstance(backend, Resident)]
@@ -33,6 +39,40 @@ def forecast(query: Mapping[str, str]) -> dict[str, Any]:
     except QwenVLError as error:
         raise BadOption(models.without_folders(str(error))) from error
     return {**dataclasses.asdict(found), "problem": models.without_folders(found.problem)}
+
+
+def download_size(body: Mapping[str, str]) -> dict[str, Any]:
+    """Asks the hub how large the ``custom_model`` of a Loader is; ``forecast`` knows it from then
+    on. Raises ``BadOption`` and ``DownloadError``."""
+    if (reference := _reference(body)) is None:
+        raise BadOption("There is no model to ask about: custom_model is empty.")
+    return {"bytes": download_bytes(reference)}
+
+
+def allow_download(body: Mapping[str, str]) -> dict[str, Any]:
+    """Notes that the user allows the download of the ``custom_model`` of a Loader. Raises
+    ``BadOption``."""
+    if (reference := _reference(body)) is None:
+        raise BadOption("There is no model to allow: custom_model is empty.")
+    host.consents().allow(reference)
+    return {"allowed": str(reference)}
+
+
+def _reference(query: Mapping[str, str]) -> Reference | None:
+    text = query.get("custom_model", "").strip()
+    return parse_reference(text, query.get("source", "huggingface")) if text else None
+
+
+def _located(query: Mapping[str, str]) -> Path | Download:
+    return host.model_library().locate(query.get("model", ""))
+
+
+def _of_named(place: Download, reference: Reference, query: Mapping[str, str]) -> dict[str, Any]:
+    allowed = host.consents().allows(reference)
+    memory = _device_memory(_spec(query, ""))
+    found = engine.forecast_named(place, reference, allowed, memory)
+    problem = host.model_library().without_folders(found.problem)
+    return {**dataclasses.asdict(found), "problem": problem}
 
 
 def _spec(query: Mapping[str, str], checkpoint: str) -> LocalSpec:

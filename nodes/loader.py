@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..qwenvl.errors import CheckpointNotFound
+from ..qwenvl.checkpoints.library import Download, not_allowed
+from ..qwenvl.checkpoints.references import Reference, parse_reference
+from ..qwenvl.errors import BadOption, CheckpointError, CheckpointNotFound, DownloadError
 from ..qwenvl.models.architecture import OPTIMIZE
 from ..qwenvl.models.attention import ATTENTIONS
 from ..qwenvl.models.precision import PRECISIONS
@@ -28,7 +33,17 @@ class Loader(io.ComfyNode):
             "and hands it to the other Qwen-VL nodes. Nodes with equal settings share one model.",
             search_aliases=["load qwen", "qwen vl", "vlm", "vision language model", "qwen3-vl"],
             panels=panels.model(
-                ["model", "quantization", "precision", "attention", "device", "optimize", "yarn"]
+                [
+                    "model",
+                    "quantization",
+                    "precision",
+                    "attention",
+                    "device",
+                    "optimize",
+                    "yarn",
+                    "custom_model",
+                    "source",
+                ]
             ),
             inputs=[
                 io.Combo.Input(
@@ -128,20 +143,36 @@ class Loader(io.ComfyNode):
                     "leave 1, the context as it is, unless it is needed.",
                     **sockets.ADVANCED,
                 ),
+                io.String.Input(
+                    "custom_model",
+                    default="",
+                    tooltip="In place of the list: owner/name on the hub, or the address of the "
+                    "model's page on Hugging Face or ModelScope. It is downloaded only after you "
+                    "have allowed it on this node.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
         )
 
     @classmethod
-    def validate_inputs(cls, model: str | None = None, device: str | None = None) -> bool | str:
-        """Replaces ComfyUI's own check of these two lists, which would refuse workflows made
-        where a model lies elsewhere, and says what to do."""
+    def validate_inputs(
+        cls,
+        model: str | None = None,
+        device: str | None = None,
+        source: str | None = None,
+        custom_model: str | None = None,
+    ) -> bool | str:
+        """Replaces ComfyUI's own check of these lists, which would refuse workflows made where a
+        model lies elsewhere, and says what to do; so for a download that nobody has allowed."""
         if device is not None and device not in host.devices():
             return f"Device {device} is not on this machine: choose {', '.join(host.devices())}."
         try:
-            if model is not None:
+            if custom_model and custom_model.strip():
+                _check_allowed(parse_reference(custom_model, source or SOURCES[0]))
+            elif model is not None:
                 host.model_library().locate(_name(model))
-        except CheckpointNotFound as error:
+        except (CheckpointError, BadOption) as error:
             return str(error)
         return True
 
@@ -160,14 +191,10 @@ class Loader(io.ComfyNode):
         shrink_to_fit: bool = False,
         optimize: str = "auto",
         yarn: float = 1.0,
+        custom_model: str = "",
     ) -> io.NodeOutput:
         sockets.choice("device", device, host.devices())
-        path = host.model_library().obtain(
-            _name(model),
-            source=source,
-            progress_for=host.DownloadProgress,
-            check=host.check_interrupt,
-        )
+        path = _obtain(model, sockets.words(custom_model).strip(), source)
         spec = LocalSpec(
             str(path),
             precision,
@@ -179,6 +206,23 @@ class Loader(io.ComfyNode):
         )
         bounds = min_pixels or None, max_pixels or None
         return io.NodeOutput(ModelHandle(spec, *bounds, shrink_to_fit, after_use))
+
+
+def _obtain(model: object, custom_model: str, source: str) -> Path:
+    """The model's folder, after its download where it must be and may be downloaded."""
+    library = host.model_library()
+    calls: Any = {"progress_for": host.DownloadProgress, "check": host.check_interrupt}
+    if custom_model:
+        reference = parse_reference(custom_model, source)
+        return library.obtain_reference(reference, host.consents(), **calls)
+    return library.obtain(_name(model), source=source, **calls)
+
+
+def _check_allowed(reference: Reference) -> None:
+    """Raises ``DownloadError`` for a download that nobody has allowed."""
+    place = host.model_library().locate_reference(reference)
+    if isinstance(place, Download) and place.reference and not host.consents().allows(reference):
+        raise DownloadError(not_allowed(place))
 
 
 def _name(model: object) -> str:

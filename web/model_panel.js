@@ -11,6 +11,8 @@ import { translate } from "./translate.js";
 
 const CHANGES = ["executed", "execution_success", "execution_error", "execution_interrupted"];
 const DELAY = 200; // milliseconds, so that several changes make one request
+const TYPING = 1000; // while a name is typed, of which a hub may be asked
+const TEXTS = new Set(["text", "string", "customtext"]);
 
 const panels = new Set();
 
@@ -23,26 +25,29 @@ class ModelPanel {
   constructor(node, settings) {
     this.node = node;
     this.settings = settings;
-    this.view = new ModelView(() => app.refreshComboInNodes()); // which refreshes the panels too
+    const refresh = () => app.refreshComboInNodes(); // which refreshes the panels too
+    this.view = new ModelView(refresh, () => this.#agree());
     addToStack(node, this.view.element, () => this.view.height, { fixed: true });
     // How its text wraps is known only once it is on the page.
     new ResizeObserver(() => refit(node)).observe(this.view.content);
     watch(node, (answer) => this.#onAnswer(answer));
-    for (const widget of this.#widgets()) after(widget, "callback", () => this.#onSetting());
+    for (const widget of this.#widgets()) {
+      after(widget, "callback", () => this.#onSetting(TEXTS.has(widget.type) ? TYPING : DELAY));
+    }
     after(node, "onConnectionsChange", () => this.refresh());
     after(node, "onRemoved", () => panels.delete(this));
   }
 
   /** Asks the server soon. */
-  refresh() {
+  refresh(delay = DELAY) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#request(), DELAY);
+    this.#timer = setTimeout(() => this.#request(), delay);
   }
 
   /** Another setting: the error of the last run is outdated. */
-  #onSetting() {
+  #onSetting(delay) {
     this.#error = "";
-    this.refresh();
+    this.refresh(delay);
   }
 
   /** The progress of a download while the node itself runs, and the error that ended it. */
@@ -63,6 +68,16 @@ class ModelPanel {
     return this.node.widgets.filter(({ name }) => this.settings.includes(name));
   }
 
+  /** The user wants the size of the model that the widgets name, or allows its download. */
+  async #agree() {
+    const route = this.view.consent === "needed" ? "allow_download" : "download_size";
+    this.#showStatus("");
+    const settings = Object.fromEntries(this.#widgets().map(({ name, value }) => [name, String(value)]));
+    const error = await send(route, settings);
+    if (error) this.view.showError(error);
+    else refreshAll();
+  }
+
   async #request() {
     if (!panels.has(this)) return;
     const linked = (this.node.inputs ?? []).filter((input) => input.link != null);
@@ -73,7 +88,8 @@ class ModelPanel {
     const request = ++this.#requests;
     const forecast = await fetchForecast(this.#widgets());
     if (request !== this.#requests) return;
-    const error = forecast.error || this.#error;
+    // A run that failed for want of the user's consent: here it can be given.
+    const error = forecast.error || (["needed", "not asked"].includes(forecast.consent) ? "" : this.#error);
     if (error) this.view.showError(error);
     else this.view.draw(forecast);
   }
@@ -86,6 +102,19 @@ async function fetchForecast(widgets) {
   } catch (error) {
     console.warn("Qwen-VL: nothing is known of the model:", error);
     return { error: translate("ComfyUI does not answer.") };
+  }
+}
+
+/** Gives what went wrong; empty where nothing did. */
+async function send(route, settings) {
+  const headers = { "Content-Type": "application/json" };
+  try {
+    const body = JSON.stringify(settings);
+    const response = await api.fetchApi(`/qwen_vl/${route}`, { method: "POST", headers, body });
+    return response.ok ? "" : (await response.json()).error;
+  } catch (error) {
+    console.warn("Qwen-VL: the server does not answer:", error);
+    return translate("ComfyUI does not answer.");
   }
 }
 

@@ -31,8 +31,15 @@ const RETRIEVAL = {
   embedding: "An embedding model: for Qwen-VL Score alone, it writes no text.",
 };
 
-function note({ problem, fits, lighter, free, movable, retrieval }) {
+const SOURCES = { huggingface: "Hugging Face", modelscope: "ModelScope" };
+
+function note({ problem, fits, lighter, free, movable, retrieval, consent, repository, source, disk }) {
   if (problem) return problem;
+  if (consent) {
+    const values = { repository, source: SOURCES[source], disk: formatBytes(disk) };
+    if (consent === "given") return translate("{repository} from {source}, as you allowed. {disk} free on the disk.", values);
+    return translate("{repository} from {source} is none of the models in the list. {disk} free on the disk.", values);
+  }
   if (fits === "now") return retrieval ? translate(RETRIEVAL[retrieval]) : "";
   if (fits !== "no") return translate("Other models will be moved out for it.");
   const why = translate("Too large for the {size} that can be had.", { size: formatBytes(free + movable) });
@@ -65,7 +72,8 @@ function barParts({ weights, loaded, free, movable, total, fits }) {
 }
 
 export class ModelView {
-  constructor(onRefresh) {
+  /** `onAgree`: the user wants the size of the download that the forecast is of, or allows it. */
+  constructor(onRefresh, onAgree) {
     this.state = make("span", "state");
     const title = translate("Refresh the list of models and these figures");
     this.button = button("qvl-model-refresh", "↻", { title, "aria-label": title }, onRefresh);
@@ -76,9 +84,10 @@ export class ModelView {
     this.memory = make("span", "memory");
     this.figures = make("div", "figures", this.weights, this.memory);
     this.note = make("div", "note");
+    this.agree = button("qvl-model-allow", "", {}, onAgree);
     this.device = make("span", "device");
     const head = make("div", "head", this.state, this.device, this.button);
-    this.content = make("div", "content", head, this.bar, this.figures, this.note);
+    this.content = make("div", "content", head, this.bar, this.figures, this.note, this.agree);
     this.element = make("div", "panel", this.content);
     this.showStatus("");
   }
@@ -91,7 +100,7 @@ export class ModelView {
   /** Shows the server's forecast (see qwenvl/models/forecast.py). */
   draw(forecast) {
     const { availability, loaded, fits } = forecast;
-    const bad = fits === "no" || availability === "incomplete";
+    const bad = fits === "no" || availability === "incomplete" || ["needed", "not asked"].includes(forecast.consent);
     this.#show(bad ? "warning" : loaded || availability, headline(forecast), note(forecast));
     const [used, begin, length] = barParts(forecast);
     this.used.style.width = `${used}%`;
@@ -102,6 +111,9 @@ export class ModelView {
     this.weights.textContent = weightsLine(forecast);
     this.memory.textContent = memoryLine(forecast);
     this.#hideFigures(false);
+    this.consent = forecast.consent;
+    this.agree.textContent = this.consent === "needed" ? translate("Allow this download") : translate("Ask for its size");
+    this.agree.hidden = !["needed", "not asked"].includes(this.consent) || Boolean(forecast.problem);
   }
 
   /** Shows why there is no forecast. */
@@ -125,5 +137,6 @@ export class ModelView {
     this.state.textContent = line;
     this.note.textContent = note;
     this.note.hidden = !note;
+    this.agree.hidden = true;
   }
 }

@@ -8,6 +8,7 @@ older release, a runtime without a server) costs only the feature that uses it.
 from .folders import (
     FOLDER_KEY,
     adapter_library,
+    consents,
     download_folder,
     input_file,
     input_names,
@@ -24,7 +25,7 @@ from .machine import device, devices, movable_memory, total_memory
 from .memory import manager
 from .page import picked_boxes_ui, results_ui, send_live, send_results
 from .progress import DownloadProgress, NodeObserver, ProgressBar, check_interrupt
-from .routes import serve_json
+from .routes import accept_json, serve_json
 from .video import clip_of, components, of_frames, trimmed
 
 __all__ = [
@@ -32,10 +33,12 @@ __all__ = [
     "DownloadProgress",
     "NodeObserver",
     "ProgressBar",
+    "accept_json",
     "adapter_library",
     "check_interrupt",
     "clip_of",
     "components",
+    "consents",
     "device",
     "devices",
     "download_folder",

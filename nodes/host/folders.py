@@ -8,6 +8,7 @@ from typing import Any
 
 from ...qwenvl.checkpoints.adapters import AdapterLibrary
 from ...qwenvl.checkpoints.library import ModelLibrary
+from ...qwenvl.checkpoints.references import Consents
 from ...qwenvl.errors import BadOption
 from .optional_import import optional_import
 
@@ -76,6 +77,11 @@ def adapter_library() -> AdapterLibrary:
     if folder_paths is not None and "loras" in folder_paths.folder_names_and_paths:
         loras = [Path(root) for root in folder_paths.get_folder_paths("loras")]
     return AdapterLibrary((*loras, *model_roots()))
+
+
+def consents() -> Consents:
+    """The downloads that this ComfyUI's user has allowed."""
+    return Consents(user_folder("downloads") / "allowed.json")
 
 
 def input_names(ending: str) -> list[str]:

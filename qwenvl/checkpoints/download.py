@@ -41,17 +41,21 @@ def fetch(
     check: Check | None = None,
     with_code: bool = False,
     verify: bool = False,
+    folder_name: str = "",
 ) -> Path:
-    """Downloads the loadable files of ``owner/name`` into ``root/name`` and returns that folder.
+    """Downloads the loadable files of ``owner/name`` into ``root/name``, or into the folder
+    ``folder_name`` there, and returns that folder.
 
     See ``library.download`` for the meaning of the arguments. Raises ``DownloadError`` and
     ``BadOption``, and whatever ``check`` raises.
     """
-    folder = root / require_repo_id(repo_id).split("/")[1]
+    name = require_repo_id(repo_id).split("/")[1]
+    folder = root / (folder_name or name)
     listing = hub.listing(repo_id, require_revision(revision))
     files = select_files(hub, repo_id, listing.files, with_code)
     with _explained_errors(hub, folder), _locked(folder):
         receipt = Receipt.read(folder)
+        receipt.repo_id, receipt.source = repo_id, hub.title
         meter = Meter(sum(file.size for file in files), progress, check)
         missing = [f for f in files if not _is_complete(folder, f, receipt, verify, meter)]
         receipt.write(folder)
@@ -67,7 +71,6 @@ def fetch(
                 _install(folder, file, part, receipt)
         if at_once:
             _exchange(folder, parts, outdated, receipt)
-        receipt.repo_id, receipt.source = repo_id, hub.title
         receipt.revision = listing.revision
         receipt.write(folder)
     return folder

@@ -286,6 +286,8 @@ def _unexpected(title: str, address: str) -> DownloadError:
     return DownloadError(f"{_host(address)} did not answer as {title} does. Check the endpoint.")
 
 
+TITLES: Mapping[str, str] = {"huggingface": HuggingFace.title, "modelscope": ModelScope.title}
+
 HUBS: Mapping[str, Callable[[str | None, str | None], Hub]] = {
     "huggingface": HuggingFace,
     "modelscope": ModelScope,

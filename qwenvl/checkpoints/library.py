@@ -12,14 +12,18 @@ import difflib
 import logging
 import os
 import re
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CheckpointNotFound
+from ..errors import CheckpointNotFound, DownloadError
 from .catalogue import CATALOGUE
+from .hubs import TITLES
 from .inspection import Checkpoint, require_complete, scan
+from .receipts import Receipt
+from .references import Consents, Reference
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +40,27 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Download:
-    """A download that would bring a model: a repository of the catalogue, and the root that its
-    folder is to lie in."""
+    """A download that would bring a model: a repository, and the root that its folder is to lie
+    in. ``reference``: of one that somebody named, who must allow it; None of the catalogue's.
+    ``folder_name``: where that is not the repository's name."""
 
     repo_id: str
     root: Path
+    reference: Reference | None = None
+    folder_name: str = ""
 
     @property
     def folder(self) -> Path:
-        return self.root / self.repo_id.split("/")[1]
+        return self.root / (self.folder_name or self.repo_id.split("/")[1])
+
+    @property
+    def command(self) -> str:
+        """What brings it from a shell."""
+        wanted = self.reference or self.repo_id
+        parts = ["python -m qwenvl download", str(wanted), "--root", shlex.quote(str(self.root))]
+        if self.reference and self.reference.source != "huggingface":
+            parts += ["--source", self.reference.source]
+        return " ".join(parts)
 
     @property
     def bytes_here(self) -> int:
@@ -107,7 +123,7 @@ class ModelLibrary:
         if same and not same[0].missing:  # whole, or nothing that a download would mend
             return same[0].path
         for repo_id in CATALOGUE:
-            if _last_part(repo_id) == _last_part(name):
+            if _last_part(repo_id) == _last_part(name) and _may_become(same, repo_id):
                 # An incomplete folder is completed where it lies.
                 return Download(repo_id, same[0].path.parent if same else self.download_root)
         if same:
@@ -139,6 +155,48 @@ class ModelLibrary:
             check=check,
         )
 
+    def locate_reference(self, reference: Reference) -> Path | Download:
+        """The folder of the model that ``reference`` names, or the download that brings it: into
+        a folder with the owner's name, since others may have models of that name."""
+        if reference.repo_id in CATALOGUE and not reference.revision:
+            return self.locate(reference.repo_id)
+        found = [item for item in self.scan() if _is_of(item, reference)]
+        found.sort(key=lambda item: bool(item.problem))
+        if found and not found[0].missing:
+            return found[0].path
+        if found:
+            folder = found[0].path
+            return Download(reference.repo_id, folder.parent, reference, folder.name)
+        root = self.roots[0] if self.roots else self.download_root
+        place = root / reference.owner_folder
+        return Download(reference.repo_id, place, reference, reference.folder_name)
+
+    def obtain_reference(
+        self,
+        reference: Reference,
+        consents: Consents,
+        *,
+        progress_for: Callable[[str], Progress],
+        check: Callable[[], None],
+    ) -> Path:
+        """As ``obtain``, for what ``reference`` names. Raises ``DownloadError`` where it would be
+        a download that nobody has allowed."""
+        place = self.locate_reference(reference)
+        if isinstance(place, Path):
+            return require_complete(place).path
+        if place.reference and not consents.allows(reference):
+            raise DownloadError(not_allowed(place))
+        log.info("Downloading %s to %s", reference, place.root)
+        return download(
+            place.repo_id,
+            place.root,
+            source=reference.source,
+            progress=progress_for(str(reference)),
+            check=check,
+            revision=reference.revision or None,
+            folder_name=place.folder_name,
+        )
+
     def without_folders(self, text: str) -> str:
         """``text`` with models named as in the list, without the folders that they lie in."""
         roots = [*self.roots, BUNDLED.parents[1]]
@@ -159,6 +217,36 @@ class ModelLibrary:
         return CheckpointNotFound(f"There is no model {name!r} in {roots}. {advice}")
 
 
+def not_allowed(place: Download) -> str:
+    """Why a download that somebody named does not begin by itself, and how it does."""
+    return (
+        f"{place.reference} is not on this machine. It is none of the models that are listed, so "
+        "it is downloaded only if you allow it: press the button in the Qwen-VL Loader, which "
+        f"says how large it is, or run: {place.command}"
+    )
+
+
+def _may_become(same: list[Checkpoint], repo_id: str) -> bool:
+    """Whether ``repo_id`` completes the first of ``same``: not the broken-off download of another
+    repository."""
+    return not same or Receipt.read(same[0].path).repo_id in ("", repo_id)
+
+
+def _is_of(item: Checkpoint, reference: Reference) -> bool:
+    """Whether a checkpoint on disk is what ``reference`` names, by what its download noted, or else
+    by its whole name: others have models of the same last part."""
+    receipt, wanted = Receipt.read(item.path), reference.revision
+    if receipt.repo_id:
+        hub = TITLES[reference.source]
+        if (receipt.repo_id, receipt.source) != (reference.repo_id, hub):
+            return False
+        if item.path.name == reference.folder_name or not wanted:
+            return bool(wanted) or "@" not in item.path.name
+        # A commit may be given by its first digits.
+        return len(wanted) >= 7 and receipt.revision.startswith(wanted)
+    return item.name == f"{reference.owner_folder}/{reference.folder_name}"
+
+
 def name_of(path: Path) -> str:
     """The name of the model in the folder ``path``, without where it lies."""
     return BUNDLED_NAME if path == BUNDLED else path.name
@@ -176,8 +264,10 @@ def download(
     revision: str | None = None,
     trust_remote_code: bool = False,
     verify: bool = False,
+    folder_name: str = "",
 ) -> Path:
-    """Downloads ``owner/name`` into ``root/name`` and returns that folder, verified.
+    """Downloads ``owner/name`` into ``root/name``, or into the folder ``folder_name`` there, and
+    returns that folder, verified.
 
     Whole files are kept and partial ones continued, so that calling again after a broken
     connection costs only what is missing. A file is whole if it has the checksum that the hub
@@ -209,6 +299,7 @@ def download(
         check=check,
         with_code=trust_remote_code,
         verify=verify,
+        folder_name=folder_name,
     )
     return require_complete(folder).path
 

@@ -29,7 +29,8 @@ class VerifiedFile:
 
 @dataclass
 class Receipt:
-    """``revision``: of the last download that finished; empty before that."""
+    """``repo_id`` and ``source``: of the last download, whether it finished or not; ``revision``:
+    of the last that did, empty before that."""
 
     repo_id: str = ""
     source: str = ""

@@ -11,6 +11,7 @@ from ..checkpoints import inspection, library
 from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.files import readable_size
 from ..checkpoints.receipts import Receipt
+from ..checkpoints.references import parse_reference
 from ..errors import BadOption
 from ..families import FAMILIES
 from ..types import Family, ReplyContext, Size
@@ -45,13 +46,17 @@ def models(options: argparse.Namespace) -> None:
 
 
 def download(options: argparse.Namespace) -> None:
+    reference = parse_reference(options.repo, options.source)
+    if reference.revision and options.revision:
+        raise BadOption(f"{options.repo} names a revision, and --revision another: give one.")
     try:
         folder = library.download(
-            options.repo,
+            reference.repo_id,
             options.root,
-            source=options.source,
+            source=reference.source,
             endpoint=options.endpoint,
-            revision=options.revision,
+            revision=options.revision or reference.revision or None,
+            folder_name=reference.folder_name,
             progress=_Progress(),
             trust_remote_code=options.trust_remote_code,
             verify=options.verify,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..checkpoints.adapters import AdapterLibrary, check_adapters, read_adapter
 from ..checkpoints.inspection import inspect
-from ..checkpoints.library import BUNDLED, BUNDLED_NAME, ModelLibrary
-from ..errors import CheckpointNotFound
+from ..checkpoints.library import BUNDLED, BUNDLED_NAME, Download, ModelLibrary
+from ..checkpoints.references import parse_reference
+from ..errors import BadOption, CheckpointNotFound
 from ..types import Adapter
 
 DEFAULT_ROOT = "models/LLM"
@@ -34,15 +35,31 @@ def checkpoint_of(name: str, roots: Sequence[str] | None) -> Path:
         return path
     if path.is_absolute() or name.startswith((".", "~")):
         return inspect(name).path
-    place = library_of(roots).locate(name)
+    models = library_of(roots)
+    try:
+        place = models.locate(name)
+    except CheckpointNotFound as error:
+        place = _named(name, models, error)
     if isinstance(place, Path):
         return place
     if place.folder.is_dir():  # incomplete: whoever loads it says what is missing
         return place.folder
     raise CheckpointNotFound(
-        f"{place.repo_id} is not in {place.root}. Download it first: "
-        f"python -m qwenvl download {place.repo_id} --root {place.root}"
+        f"{place.reference or place.repo_id} is not in {place.root}. Download it first: "
+        f"{place.command}"
     )
+
+
+def _named(name: str, models: ModelLibrary, error: CheckpointNotFound) -> Path | Download:
+    """What ``name`` names on a hub: here already, or to be downloaded. Raises ``error`` where it
+    names nothing there, or looks like a slip of the pen."""
+    try:
+        reference = parse_reference(name, "huggingface")
+    except BadOption:
+        raise error from None
+    if "Did you mean" in str(error):
+        raise error
+    return models.locate_reference(reference)
 
 
 def adapters_of(names: Sequence[str] | None, roots: Sequence[str] | None) -> tuple[Adapter, ...]:

@@ -501,7 +501,11 @@ def _add_models(subparsers: Any) -> None:
     models.add_argument("--catalogue", action="store_true", help="also those to download")
     models.add_argument("--json", action="store_true", help="one JSON object for each model")
     download = _command(subparsers, commands.download, "bring a model onto this machine")
-    download.add_argument("repo", metavar="OWNER/NAME")
+    download.add_argument(
+        "repo", metavar="OWNER/NAME[@REVISION]",
+        help="on the hub, or the address of its page on Hugging Face or ModelScope; a revision "
+        "that is named here gets a folder of its own",
+    )  # fmt: skip
     download.add_argument("--root", default=DEFAULT_ROOT, metavar="DIR")
     download.add_argument("--source", choices=("huggingface", "modelscope"), default="huggingface")
     download.add_argument(

@@ -12,6 +12,8 @@ from ..checkpoints.catalogue import CATALOGUE, CatalogueEntry
 from ..checkpoints.files import read_settings
 from ..checkpoints.inspection import inspect
 from ..checkpoints.library import Download, name_of
+from ..checkpoints.references import Reference
+from ..checkpoints.remote_size import download_bytes, free_bytes, known_bytes
 from ..checkpoints.retrieval_files import with_retrieval
 from ..errors import BadOption, QwenVLError, Unavailable, UnsupportedModel
 from ..families import FAMILIES, family_of, model_config
@@ -74,6 +76,11 @@ class Forecast(DeviceMemory):
     ``fits``: ``now``, once ``after others`` were moved out, or ``no``; ``lighter`` is then a
     quantization that would fit, if there is one. ``retrieval``: of a model that only compares, the
     kind (see ``types.Retrieval``); empty for one that writes.
+
+    ``consent``: of a download of what somebody named, whether it is ``needed`` or ``given``, or its
+    hub was ``not asked`` for its size; empty of any other model. ``repository`` and ``source``: what is
+    downloaded, and from which hub;
+    ``disk``: what is free on the disk that it goes to.
     """
 
     name: str = ""
@@ -86,6 +93,10 @@ class Forecast(DeviceMemory):
     fits: Fits = "now"
     lighter: str = ""
     retrieval: Literal["", "reranker", "embedding"] = ""
+    consent: Literal["", "not asked", "needed", "given"] = ""
+    repository: str = ""
+    source: str = ""
+    disk: int = 0
 
 
 def forecast(
@@ -106,6 +117,30 @@ def forecast(
         if model.place != "disk":
             known |= {"loaded": model.place, "weights": model.nbytes}
     return _of_folder(place, spec, known)
+
+
+def forecast_named(
+    place: Download, reference: Reference, allowed: bool, memory: DeviceMemory
+) -> Forecast:
+    """A forecast for the download of what ``reference`` names. ``allowed``: whether the user has
+    allowed it. Of a name that he has not, no hub is asked here: it may be in a workflow that was
+    only opened. What its weights will occupy is known once it is here. Raises ``DownloadError``."""
+    here, disk = place.bytes_here, free_bytes(place.folder)
+    size = download_bytes(reference) if allowed else known_bytes(reference)
+    missing = max(0, (size or 0) - here)
+    room = "" if missing <= disk else f"There is no room for it in {place.root}. Free some space."
+    return Forecast(
+        **dataclasses.asdict(memory),
+        name=place.folder.name,
+        availability="download",
+        problem=room,
+        to_download=missing,
+        partial=here > 0,
+        consent="given" if allowed else "not asked" if size is None else "needed",
+        repository=str(reference),
+        source=reference.source,
+        disk=disk,
+    )
 
 
 def _of_download(place: Download, spec: LocalSpec, known: dict[str, Any]) -> Forecast:

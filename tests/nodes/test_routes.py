@@ -260,6 +260,8 @@ class Server:
 
         return decorate
 
+    post = get
+
     @staticmethod
     def json_response(body: Mapping[str, Any], status: int) -> tuple[int, Mapping[str, Any]]:
         return status, json.loads(json.dumps(body))
@@ -326,4 +328,10 @@ def test_the_pack_registers_it_when_it_starts(
     from qwen_vl_suite.nodes.extension import QwenVLSuite
 
     asyncio.run(QwenVLSuite().get_node_list())
-    assert list(server.handlers) == ["/qwen_vl/model", "/qwen_vl/style"]
+    routes = [
+        "/qwen_vl/model",
+        "/qwen_vl/download_size",
+        "/qwen_vl/allow_download",
+        "/qwen_vl/style",
+    ]
+    assert sorted(server.handlers) == sorted(routes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -49,9 +50,10 @@ class Loader:
               const test = (globalThis.test = { ...globalThis.test, api, app, asked: [] });
               const jobs = api.fetchApi.bind(api);
               api.workflows = { run: "one", elsewhere: "two" };
-              api.fetchApi = async (route) => {
+              api.fetchApi = async (route, options) => {
                 if (!route.startsWith("/qwen_vl/")) return jobs(route);
-                test.asked.push(route);
+                if (options) (test.sent ??= []).push([route, options]);
+                else test.asked.push(route);
                 await test.delay;
                 const [status, body] = test.answer;
                 return new Response(body, { status });
@@ -373,3 +375,54 @@ def test_the_canvas_below_still_zooms(loader: Loader) -> None:
     loader.settle()
     calls = loader.page.evaluate("test.app.canvas.calls")
     assert {"processMouseWheel", "processMouseDown", "processMouseUp"} <= set(calls)
+
+
+NAMED = {
+    **HERE,
+    "availability": "download",
+    "weights": None,
+    "to_download": 9 * GB,
+    "consent": "needed",
+    "repository": "somebody/Tiny-VL@v1.0",
+    "source": "modelscope",
+    "disk": 120 * GB,
+}
+
+
+def test_a_download_of_another_model_is_allowed_on_the_node(loader: Loader) -> None:
+    said = loader.shows(NAMED)
+    assert "To download: 9.0 GB" in said and loader.state() == "warning"
+    assert "somebody/Tiny-VL@v1.0 from ModelScope is none of the models in the list" in said
+    assert "120.0 GB free on the disk" in said and "Allow this download" in said
+    loader.asked()
+    loader.tell({**NAMED, "consent": "given"})
+    loader.page.click(".qvl-model-allow")
+    loader.settle()
+    routes = loader.page.evaluate("test.sent")
+    assert [route for route, _ in routes] == ["/qwen_vl/allow_download"]
+    sent = routes[0][1]
+    assert sent["method"] == "POST" and sent["headers"]["Content-Type"] == "application/json"
+    assert json.loads(sent["body"])["model"] == WIDGETS["model"]
+    assert "as you allowed" in loader.text() and "Allow this" not in loader.text()
+    assert "no room" in (said := loader.shows({**NAMED, "problem": "There is no room for it."}))
+    assert "Allow this" not in said and "Allow this" not in loader.shows(HERE)
+
+
+def test_the_hub_is_asked_for_a_size_only_when_the_user_wants_it(loader: Loader) -> None:
+    said = loader.shows({**NAMED, "consent": "not asked", "to_download": 0})
+    assert "Ask for its size" in said and "Allow this" not in said
+    loader.tell(NAMED)
+    loader.page.click(".qvl-model-allow")
+    loader.settle()
+    routes = loader.page.evaluate("test.sent.map(([route]) => route)")
+    assert routes == ["/qwen_vl/download_size"]
+    assert "Allow this download" in loader.text()
+
+
+def test_where_the_consent_could_not_be_noted_the_panel_says_why(loader: Loader) -> None:
+    loader.shows(NAMED)
+    loader.tell({"error": "allowed.json cannot be written"}, 400)
+    loader.page.click(".qvl-model-allow")
+    loader.page.wait_for_function(
+        "document.querySelector('.qvl-model-note').textContent.includes('cannot be written')"
+    )

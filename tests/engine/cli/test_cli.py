@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from disk import files, write
-from hub import Hub
+from hub import COMMIT, Hub
 from qwen_vl_suite.qwenvl.backends.scripted import Reply
 from qwen_vl_suite.qwenvl.checkpoints import library
 from qwen_vl_suite.qwenvl.cli import main, portions
@@ -433,6 +433,10 @@ NOT_THERE = {
     "Qwen/Qwen3-VL-2B-Instrukt": "Did you mean Qwen/Qwen3-VL-2B-Instruct?",
     "Qwen/Qwen3-VL-2B-Instruct": "Qwen/Qwen3-VL-2B-Instruct is not in ROOT. Download it first: "
     "python -m qwenvl download Qwen/Qwen3-VL-2B-Instruct --root ROOT",
+    "somebody/Tiny-VL": "somebody/Tiny-VL is not in ROOT/somebody. Download it first: "
+    "python -m qwenvl download somebody/Tiny-VL --root ROOT/somebody",
+    "https://www.modelscope.cn/models/somebody/Tiny-VL": "python -m qwenvl download "
+    "somebody/Tiny-VL --root ROOT/somebody@modelscope --source modelscope",
     "/no/such/folder": "There is no model folder at '/no/such/folder'.",
     "./other": "There is no model folder at './other'.",
     "": "There is no model '' in ROOT.",
@@ -810,6 +814,10 @@ def test_download(run, tmp_path):
         assert err.splitlines()[-1].startswith(f"{size} B of {size} B  model-0000")
         (row,) = run(*argv, "--source", "modelscope", "--json")[1]
         assert row == {"path": f"{tmp_path}/Tiny", "revision": "master"}
+        pinned = ("download", "https://hf.co/Qwen/Tiny/tree/v1", *argv[2:], "--json")
+        assert run(*pinned)[1] == [{"path": f"{tmp_path}/Tiny@v1", "revision": COMMIT}]
+        status, _, err = run("download", "Qwen/Tiny@v1", *argv[2:], "--revision", "v2")
+        assert status == 2 and "--revision another" in err
 
 
 def test_parse_imports_no_torch():
