@@ -78,9 +78,8 @@ class Forecast(DeviceMemory):
     kind (see ``types.Retrieval``); empty for one that writes.
 
     ``consent``: of a download of what somebody named, whether it is ``needed`` or ``given``, or its
-    hub was ``not asked`` for its size; empty of any other model. ``repository`` and ``source``: what is
-    downloaded, and from which hub;
-    ``disk``: what is free on the disk that it goes to.
+    hub was ``not asked`` for its size; empty of any other model. ``repository`` and ``source``:
+    what is downloaded, and from which hub; ``disk``: what is free on the disk that it goes to.
     """
 
     name: str = ""
