@@ -144,7 +144,7 @@ class Adapters:
         if plan.replaced:
             self._whole[name] = min(plan.replaced)
         tensors = _read(files, plan, _compute_dtype(model))
-        _check_effect(files, plan, tensors)
+        _check_effect(files, plan, tensors, model)
         _check_copies(files, plan, model, model_name)
         try:
             self._inject(model, files, plan, tensors, name)
@@ -282,23 +282,44 @@ def _read(files: AdapterFiles, plan: AdapterPlan, dtype: torch.dtype) -> dict[st
     return {name: tensor.to(dtype, copy=True) for name, tensor in read.items()}
 
 
-def _check_effect(files: AdapterFiles, plan: AdapterPlan, tensors: dict[str, Tensor]) -> None:
-    """Raises ``UnsupportedModel`` for an adapter that leaves the model as it is: a pair adds the
-    product of its matrices, and nothing where one of them is zero."""
-    if plan.replaced or any("magnitude_vector" in name for name in tensors):
-        return
-    seconds = [tensor for name, tensor in tensors.items() if _is_second(name)]
-    if not any(tensor.any() for tensor in seconds):
-        raise UnsupportedModel(
-            f"{files.path.name} changes nothing: all that it adds is zero, as before training."
-        )
+def _check_effect(
+    files: AdapterFiles, plan: AdapterPlan, tensors: dict[str, Tensor], model: nn.Module
+) -> None:
+    """Raises ``UnsupportedModel`` for an adapter that leaves ``model`` as it is, and for numbers
+    that are none."""
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UnsupportedModel(f"{files.path.name} holds NaN or infinite numbers in {name}.")
+    if any("magnitude_vector" in name for name in tensors):
+        return  # what DoRA's lengths change shows beside the model's own weights only
+    if not (_adds(files, plan, tensors) or _replaces(plan, tensors, model)):
+        raise UnsupportedModel(
+            f"{files.path.name} changes nothing: all that it adds is zero, as before training."
+        )
 
 
-def _is_second(name: str) -> bool:
-    return "lora_B" in name or "lora_embedding_B" in name
+_SECOND = re.compile(r"(.*)\.lora_(embedding_)?B(.*)")
+"""The second matrix of a pair."""
+
+
+def _adds(files: AdapterFiles, plan: AdapterPlan, tensors: dict[str, Tensor]) -> bool:
+    """Whether a low-rank pair adds anything: alpha times the product of its matrices."""
+    scales = alphas(plan, files.config)
+    filled = {name for name, tensor in tensors.items() if ".lora_" in name and tensor.any()}
+    seconds = [found for name in filled if (found := _SECOND.fullmatch(name))]
+    return any(
+        scales.get(found[1], 1) and f"{found[1]}.lora_{found[2] or ''}A{found[3]}" in filled
+        for found in seconds
+    )
+
+
+def _replaces(plan: AdapterPlan, tensors: dict[str, Tensor], model: nn.Module) -> bool:
+    """Whether a layer that the adapter brings is another than the model's own."""
+    own = dict(model.named_parameters())
+    return any(
+        name not in own or not torch.equal(own[name].cpu(), tensors[name].to(own[name].dtype).cpu())
+        for name in plan.replaced
+    )
 
 
 def _check_copies(

@@ -294,6 +294,7 @@ def wider(tensors: dict[str, Any]) -> dict[str, Any]:
         (renamed("self_attn", "attention"), r"cannot be put on .*attention"),
         (wider, r"does not fit .*lora_A of .*size 128, and the layer 64.*Some-Base-2B"),
         (lambda found: {k: v * 0 if "_B" in k else v for k, v in found.items()}, "changes nothing"),
+        (lambda found: {k: v * 0 if "_A" in k else v for k, v in found.items()}, "changes nothing"),
         (lambda found: {}, "changes nothing: .* no tensors"),
         (lambda found: dict(list(found.items())[1:]), "one matrix of two"),
         (first(lambda b: b[0, 0].clone()), r"damaged: its lora_B of .* the shape \[\]"),
@@ -306,6 +307,7 @@ def wider(tensors: dict[str, Any]) -> dict[str, Any]:
         "other names",
         "shapes",
         "zero",
+        "zero first",
         "empty",
         "halves",
         "scalar",
@@ -327,6 +329,12 @@ def test_an_adapter_of_another_model_is_refused_before_anything_is_read(
         with pytest.raises(UnsupportedModel, match=message):
             unread.with_adapters((on(copy),)).generate([QUESTION])
         assert unread.place == "disk"
+
+
+def test_an_adapter_whose_alpha_is_zero_changes_nothing(subject: LocalBackend, copy: Path) -> None:
+    adapters.change_config(copy, lora_alpha=0)
+    with pytest.raises(UnsupportedModel, match="changes nothing"):
+        subject.with_adapters((on(copy),)).generate([QUESTION])
 
 
 @pytest.mark.parametrize(
