@@ -78,8 +78,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     repos = {name: {**files(), "README.md": b"# Tiny"} for name in (MINE.repo_id, "else/Tiny-VL")}
     with Hub(repos) as running:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", running.url)
-        # Earlier releases of huggingface_hub have a copy of it where it is used.
-        for module in ("constants", "file_download"):
+        # Earlier releases of huggingface_hub use a copy of it, taken when first imported.
+        for module in ("file_download", "constants"):
             monkeypatch.setattr(
                 f"huggingface_hub.{module}.HUGGINGFACE_CO_URL_TEMPLATE",
                 running.url + "/{repo_id}/resolve/{revision}/{filename}",
