@@ -196,8 +196,7 @@ class Chat(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, history_json: Any = "", **_: Any) -> str:
         """Another one when a file that the history names has changed."""
-        texts = history_json if isinstance(history_json, list) else [history_json]
-        return chat_files.state(map(sockets.words, texts))
+        return chat_files.state(map(sockets.words, lists.known(history_json)))
 
     @classmethod
     def execute(

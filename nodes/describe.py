@@ -171,11 +171,12 @@ class Describe(io.ComfyNode):
     ) -> bool | str:
         """Replaces ComfyUI's own check of the styles, to say where one of that name goes. Sampling
         is named since a check that leaves out an input with inputs of its own fails."""
-        others = [*_listed(prompt), *_listed(choices)]  # which take the place of the style
-        if style is None or prompt is None or any(str(text).strip() for text in others):
+        prompts = lists.known(prompt)
+        others = [*prompts, *lists.known(choices)]  # which take the place of the style
+        if not prompts or any(str(text).strip() for text in others):
             return True
         try:
-            for name in _listed(style):
+            for name in lists.known(style):
                 describe(str(name), own=styles.read())
         except BadOption as error:
             return f"{error} {styles.where()}"
@@ -185,7 +186,7 @@ class Describe(io.ComfyNode):
     def fingerprint_inputs(cls, style: Any = None, **_: Any) -> str:
         """Another one when the style's file has changed."""
         known = styles.read().items
-        return repr([known.get(name) for name in _listed(style) if isinstance(name, str)])
+        return repr([known.get(name) for name in lists.known(style) if isinstance(name, str)])
 
     @classmethod
     def execute(
@@ -231,11 +232,6 @@ class Describe(io.ComfyNode):
             [result.thinking for result in results],
             ui=host.results_ui(results),
         )
-
-
-def _listed(value: Any) -> list[Any]:
-    """An input's value as ComfyUI hands it to the check of a node that takes lists."""
-    return value if isinstance(value, list) else [value]
 
 
 def _question(

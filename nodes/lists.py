@@ -21,6 +21,13 @@ def mapped(function: Callable[..., T], *values: Any) -> list[T]:
     return [function(*(_item(value, number) for value in values)) for number in calls]
 
 
+def known(value: Any) -> list[Any]:
+    """The entries of an input as the check and the fingerprint of such a node get it: ComfyUI hands
+    them ``(None,)`` for what comes by a link, which is not there yet."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [entry for entry in entries if entry is not None]
+
+
 def _lists(value: Any) -> Iterator[list[Any]]:
     if isinstance(value, list):
         yield value

@@ -159,9 +159,8 @@ class Prompt(io.ComfyNode):
     def validate_inputs(cls, target: Any = None) -> bool | str:
         """Replaces ComfyUI's own check of the list, to say where a target of that name goes."""
         try:
-            for name in target if isinstance(target, list) else [target]:
-                if name is not None:
-                    _targets()[str(name)]
+            for name in lists.known(target):
+                _targets()[str(name)]
         except BadOption as error:
             return f"{error} {_where()}"
         return True
@@ -169,8 +168,8 @@ class Prompt(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, target: Any = None, **_: Any) -> str:
         """Another one when the target's file has changed."""
-        names = target if isinstance(target, list) else [target]
-        return repr([_targets().items.get(name) for name in names if isinstance(name, str)])
+        names = (name for name in lists.known(target) if isinstance(name, str))
+        return repr([_targets().items.get(name) for name in names])
 
     @classmethod
     def execute(

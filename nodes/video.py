@@ -261,9 +261,9 @@ class Video(io.ComfyNode):
     def fingerprint_inputs(cls, task: Any = None, file: Any = "", **_: Any) -> str:
         """Another one when a named file or the style's file has changed."""
         known = styles.read().items
-        named = _listed((task or {}).get("style"))
+        named = lists.known((task or {}).get("style"))
         words = [known.get(name) for name in named if isinstance(name, str)]
-        return repr((words, [*map(_state, _listed(file))]))
+        return repr((words, [*map(_state, lists.known(file))]))
 
     @classmethod
     def execute(
@@ -424,10 +424,6 @@ def _events_json(result: Result) -> str:
 def _times_json(result: Result) -> str:
     times = result.times if isinstance(result, Viewed) else ()
     return json.dumps([round(time, 3) for time in times])
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _state(file: Any) -> str:

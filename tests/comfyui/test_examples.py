@@ -18,7 +18,7 @@ SAID = {
     "Compare two prompts on one picture": ["purple star", "green circle", "OPEN", "Yes."],
     "Describe a picture": ["blue triangle", "orange square", "yellow circle", "SNAKE"],
     "Extract facts as JSON": ['{"word": "OPEN"}'],
-    "Find the picture that fits": ["0.", "0.", "0.9", "★"],
+    "Find the picture that fits": ["0.0", "0.0", "★"],
     "Find things in a picture": ["orange triangle", "blue cross"],
     "Follow a thing in a video": ['"time": 3.5', "seen", '"time": 4.0', "missing"],
     "Look, read and find with one model": ["blue triangle", "SNAKE", "yellow circle"],

@@ -150,6 +150,7 @@ def test_own_targets_are_listed_at_once_and_broken_ones_explained(
     assert before != node.fingerprint_inputs(target=["mine"], idea=["cat"])
 
     assert node.validate_inputs(target=["mine"]) is True and node.validate_inputs() is True
+    assert node.validate_inputs(target=(None,)) is True
     refused = node.validate_inputs(target=["broken"])
     assert "broken.yaml: source is missing" in refused and str(folder) in refused
     assert "no target 'gone'" in node.validate_inputs(target=["gone"])

@@ -40,6 +40,11 @@ def test_a_saved_workflow_with_an_unknown_style_is_told_what_to_do(
     refused = check(style=["noir"], prompt=[""])
     assert "no style 'noir'" in refused and str(own_folder) in refused
     assert check(style=["noir"], prompt=["What is it?"]) is True  # which takes its place
+    # What comes by links is known only when the node runs.
+    assert (
+        check(style=(None,), prompt=[""]) is True and check(style=["noir"], prompt=(None,)) is True
+    )
+    assert nodes["QVL_Describe"].fingerprint_inputs(style=(None,), prompt=[""])
     assert check(style=["noir"]) is True and check(style=["svg"], prompt=[""]) is True
     model, _ = scripted("A man.")
     with pytest.raises(BadOption, match="no style 'noir'"):
