@@ -28,6 +28,7 @@ pytestmark = pytest.mark.comfyui
 CORE_SCHEMA = Path(__file__).resolve().parents[1] / "golden" / "core_nodes.json"
 NODES = [
     "QVL_Loader",
+    "QVL_LoRA",
     "QVL_Describe",
     "QVL_Chat",
     "QVL_OCR",
@@ -35,6 +36,7 @@ NODES = [
     "QVL_Extract",
     "QVL_Layout",
     "QVL_Score",
+    "QVL_Video",
     "QVL_Listen",
     "QVL_Prompt",
     "QVL_PickBoxes",
