@@ -23,7 +23,7 @@ from ..qwenvl.types import THINKING_TOKENS, Image
 from ..qwenvl.watching import FileFootage
 from ..qwenvl.watching.viewing import read_whole
 from . import chat_files, footages, host, lists, panels, sockets
-from .describe import SAMPLING, THINKING, sampling_of
+from .describe import SAMPLING, sampling_of
 from .model import ChatTurn, ModelHandle, chat_all
 
 Conversations = io.Custom("QVL_CHAT")
@@ -121,22 +121,8 @@ class Chat(io.ComfyNode):
                     "that of the history. Another one than before makes the model read all anew.",
                     **sockets.ADVANCED,
                 ),
-                io.Combo.Input(
-                    "thinking",
-                    options=list(THINKING),
-                    default="model default",
-                    tooltip="Whether a model that has the choice (Qwen3.5 and newer) thinks first.",
-                    **sockets.ADVANCED,
-                ),
-                io.Int.Input(
-                    "max_thinking_tokens",
-                    default=THINKING_TOKENS,
-                    min=0,
-                    max=40960,
-                    tooltip="The longest a thought may get before the model must answer. Only for "
-                    "models that think.",
-                    **sockets.ADVANCED,
-                ),
+                sockets.thinking(),
+                sockets.max_thinking_tokens(),
                 sockets.reasoning_effort(),
                 io.Boolean.Input(
                     "preserve_thinking",
@@ -163,13 +149,9 @@ class Chat(io.ComfyNode):
                     "Off: the JSON only names them.",
                     **sockets.ADVANCED,
                 ),
-                io.Combo.Input(
-                    "when_unreadable",
-                    options=[sockets.STOP, "keep going"],
-                    default=sockets.STOP,
-                    tooltip="When there is no answer (memory runs out, a picture holds NaN): stop "
-                    "with an error, or keep going with an empty answer and the history as it was.",
-                    **sockets.ADVANCED,
+                sockets.unanswered(
+                    "When there is no answer (memory runs out, a picture holds NaN): stop "
+                    "with an error, or keep going with an empty answer and the history as it was."
                 ),
             ],
             outputs=[
@@ -287,7 +269,7 @@ def _turn(
             "max_thinking_tokens": max_thinking_tokens,
             "seed": seed,
         },
-        thinking=THINKING[sockets.choice("thinking", thinking, THINKING)],
+        thinking=sockets.THINKING[sockets.choice("thinking", thinking, sockets.THINKING)],
         preserve_thinking=bool(preserve_thinking),
         reasoning_effort=sockets.words(reasoning_effort).strip(),
         problem=problem,

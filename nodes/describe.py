@@ -16,8 +16,6 @@ from ..qwenvl.yaml_files import Found
 from . import host, lists, panels, sockets, styles
 from .model import ModelHandle, Question, answer_all, joined
 
-THINKING = {"model default": None, "on": True, "off": False}
-
 
 def _number(name: str, default: float, low: float, high: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=low, max=high, step=0.01, tooltip=tooltip)
@@ -114,22 +112,8 @@ class Describe(io.ComfyNode):
                     tooltip="Standing instruction before the question, such as a role or a form.",
                     **sockets.ADVANCED,
                 ),
-                io.Combo.Input(
-                    "thinking",
-                    options=list(THINKING),
-                    default="model default",
-                    tooltip="Whether a model that has the choice (Qwen3.5 and newer) thinks first.",
-                    **sockets.ADVANCED,
-                ),
-                io.Int.Input(
-                    "max_thinking_tokens",
-                    default=THINKING_TOKENS,
-                    min=0,
-                    max=40960,
-                    tooltip="The longest a thought may get before the model must answer. Only for "
-                    "models that think.",
-                    **sockets.ADVANCED,
-                ),
+                sockets.thinking(),
+                sockets.max_thinking_tokens(),
                 sockets.unreadable(),
                 sockets.hidden_parts(),
                 io.Boolean.Input(
@@ -269,7 +253,7 @@ def _question(
             "max_thinking_tokens": max_thinking_tokens,
             "seed": seed,
         },
-        thinking=THINKING[sockets.choice("thinking", thinking, THINKING)],
+        thinking=sockets.THINKING[sockets.choice("thinking", thinking, sockets.THINKING)],
         mask=mask,
         keep_unreadable=when_unreadable != sockets.STOP,
         together=bool(together),

@@ -87,13 +87,9 @@ class Listen(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
                 sockets.max_new_tokens(32768),
-                io.Combo.Input(
-                    "when_unreadable",
-                    options=[sockets.STOP, "keep going"],
-                    default=sockets.STOP,
-                    tooltip="When there is no answer (a sound is too short, memory runs out): stop "
-                    "with an error that names the sound, or keep going without one for it.",
-                    **sockets.ADVANCED,
+                sockets.unanswered(
+                    "When there is no answer (a sound is too short, memory runs out): stop "
+                    "with an error that names the sound, or keep going without one for it."
                 ),
             ],
             outputs=[

@@ -15,7 +15,7 @@ from ..qwenvl import coordinates
 from ..qwenvl.constraints import STRICT
 from ..qwenvl.errors import BadOption
 from ..qwenvl.media import draw, images
-from ..qwenvl.types import Box, Result, Size
+from ..qwenvl.types import THINKING_TOKENS, Box, Result, Size
 from ..qwenvl.unicode import well_formed
 from .panels import ERRORS, Panels, declare
 
@@ -101,12 +101,46 @@ def strict(holds: str, invented: str) -> io.Combo.Input:
 
 def unreadable(kept: str = "the raw reply and no boxes") -> io.Combo.Input:
     """The when_unreadable widget. ``kept``: what a picture has whose reply is unreadable."""
+    return unanswered(
+        "When a reply is not in the form asked for: stop with an error that names the "
+        f"picture, or keep going with {kept} for it."
+    )
+
+
+def unanswered(tooltip: str) -> io.Combo.Input:
+    """The when_unreadable widget, in a node's own words of what may go wrong."""
     return io.Combo.Input(
         "when_unreadable",
         options=[STOP, "keep going"],
         default=STOP,
-        tooltip="When a reply is not in the form asked for: stop with an error that names the "
-        f"picture, or keep going with {kept} for it.",
+        tooltip=tooltip,
+        **ADVANCED,
+    )
+
+
+THINKING = {"model default": None, "on": True, "off": False}
+
+
+def thinking() -> io.Combo.Input:
+    """The thinking widget; ``THINKING`` has what its words mean."""
+    return io.Combo.Input(
+        "thinking",
+        options=list(THINKING),
+        default="model default",
+        tooltip="Whether a model that has the choice (Qwen3.5 and newer) thinks first.",
+        **ADVANCED,
+    )
+
+
+def max_thinking_tokens() -> io.Int.Input:
+    """The max_thinking_tokens widget."""
+    return io.Int.Input(
+        "max_thinking_tokens",
+        default=THINKING_TOKENS,
+        min=0,
+        max=40960,
+        tooltip="The longest a thought may get before the model must answer. Only for "
+        "models that think.",
         **ADVANCED,
     )
 
