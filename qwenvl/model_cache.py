@@ -271,7 +271,7 @@ def _open_checkpoint(spec: LocalSpec) -> Backend:
 
 def _open_server(spec: ServerSpec) -> Backend:
     raise Unavailable(
-        f"{spec.model} at {spec.url} cannot be used: models on servers are not supported yet. "
+        f"{spec.model} at {spec.urls[0]} cannot be used: models on servers are not supported yet. "
         "Choose a model on this machine."
     )
 

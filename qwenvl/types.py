@@ -6,7 +6,6 @@ logged and stored. Standard library only: tasks and reply parsers work without t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -69,37 +68,57 @@ class LocalSpec:
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """A model behind a server that speaks the OpenAI protocol. The key of the model cache, as
+    """A model behind servers that speak the OpenAI protocol. The key of the model cache, as
     ``LocalSpec``.
 
-    ``url``: the address that paths such as ``/chat/completions`` are appended to, usually ending
-    in ``/v1``; slashes at its end are dropped. ``model``: what the server calls the model.
-    ``key_variable``: the environment variable that holds the server's key (empty: no key). Specs
-    are compared, logged and saved with workflows, so the key itself is never in one: raises
-    ``BadOption`` for a URL with a password or a query, and for what cannot be a variable's name.
+    ``urls``: base addresses that paths such as ``/chat/completions`` are appended to, usually
+    ending in ``/v1``, slashes at their ends dropped; several are replicas of one server. A string
+    is one or more of them, with blanks or commas between. ``model``: what the server calls it;
+    empty: the only one that it lists. ``family``: the model's ``model_type``; empty: told by its
+    name, or refused. ``kind``: of the server, one of ``servers.kinds``; ``auto``: found out.
+    ``concurrency``: requests under way at once at each address. ``timeout``: seconds that one may
+    take. ``allow_http``: addresses without TLS on other machines are used.
+
+    Specs are compared, logged and saved with workflows, so no key is ever in one (see
+    ``servers.keys``): raises ``BadOption`` for an address with a password or a query, for one that
+    is not http or https, and for none at all.
     """
 
-    url: str
-    model: str
-    key_variable: str = ""
+    urls: tuple[str, ...]
+    model: str = ""
+    family: str = ""
+    kind: str = "auto"
+    concurrency: int = 8
+    timeout: float = 300.0
+    allow_http: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", self.url.rstrip("/"))
-        # The messages do not quote: what is wrong here may be a secret.
-        address = self.url.partition("://")[2] or self.url
-        if "@" in address.partition("/")[0] or "?" in address:
+        given = self.urls
+        found = given.replace(",", " ").split() if isinstance(given, str) else given
+        urls = tuple(dict.fromkeys(url.strip().rstrip("/") for url in found))
+        object.__setattr__(self, "urls", urls)
+        if not urls:
             raise BadOption(
-                "The server's URL holds a name or password (before an @, or after a ?). Leave them "
-                "out, and name the environment variable that holds the key instead."
+                "There is no server address. Give one, such as http://127.0.0.1:8000/v1."
             )
-        if self.key_variable and not _VARIABLE_NAME.fullmatch(self.key_variable):
-            raise BadOption(
-                "The key's environment variable is no name of letters, digits and underscores. "
-                "Give the variable's name, such as OPENAI_API_KEY, never the key itself."
-            )
+        for url in urls:
+            # The messages do not quote: what is wrong here may be a secret.
+            scheme, mark, address = url.partition("://")
+            if "@" in (address if mark else url).partition("/")[0] or "?" in url or "#" in url:
+                raise BadOption(
+                    "The server's address holds a name or password (before an @, or after a ? or "
+                    "#). Leave them out: keys are kept apart, for each host."
+                )
+            if scheme not in ("http", "https") or not address.partition("/")[0]:
+                raise BadOption(
+                    "The server's address must begin with http:// or https:// and name a host, "
+                    "such as http://127.0.0.1:8000/v1."
+                )
+        if self.concurrency < 1:
+            raise BadOption(f"concurrency is {self.concurrency}; use 1 or more.")
+        if not self.timeout > 0:
+            raise BadOption(f"The time limit is {self.timeout:g} seconds; use more than 0.")
 
-
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 Spec = LocalSpec | ServerSpec
 """Which model is meant, and how it is run."""

@@ -35,6 +35,7 @@ LAYERS = (
         "styles",
     },
     {"checkpoints", "media", "replies"},
+    {"servers"},
     {"prompting", "tasks"},
     {"models"},
     {"inference"},

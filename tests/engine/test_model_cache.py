@@ -18,7 +18,7 @@ from qwen_vl_suite.qwenvl.model_cache import CACHE, ModelCache
 from qwen_vl_suite.qwenvl.types import Adapter, LocalSpec, ServerSpec
 
 A, B, C = (LocalSpec(f"/models/{name}") for name in "abc")
-SERVER = ServerSpec("http://localhost:8000/v1", "Qwen3-VL-8B")
+SERVER = ServerSpec(("http://localhost:8000/v1",), "Qwen3-VL-8B")
 
 
 class Loader:
@@ -76,14 +76,14 @@ def test_a_checkpoint_is_known_by_its_real_path(loader, tmp_path, monkeypatch):
     assert len({id(cache.get(LocalSpec(str(path)))) for path in paths}) == 1
 
 
-def test_a_server_is_known_by_its_url_model_and_key(loader, tmp_path, monkeypatch):
+def test_a_server_is_known_by_its_addresses_and_model(loader, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cache = ModelCache(loader)
     backend = cache.get(SERVER)
-    assert cache.get(dataclasses.replace(SERVER, url=f"{SERVER.url}/")) is backend
+    assert cache.get(dataclasses.replace(SERVER, urls=(f"{SERVER.urls[0]}/",))) is backend
     assert cache.loaded(SERVER) == [backend]
-    for field in ("url", "model", "key_variable"):
-        assert cache.get(dataclasses.replace(SERVER, **{field: "other"})) is not backend
+    for other in ({"urls": ("http://other",)}, {"model": "other"}, {"family": "qwen3_vl"}):
+        assert cache.get(dataclasses.replace(SERVER, **other)) is not backend
     assert cache.unload(SERVER) and backend.closed
 
 

@@ -100,7 +100,7 @@ def scripted(
         *replies: Script, elsewhere: bool = False, named: str = "", **options: Any
     ) -> tuple[ModelHandle, ScriptedBackend]:
         name = f"/scripted/{len(backends)}{named}"
-        spec = ServerSpec(f"http:/{name}", name) if elsewhere else LocalSpec(name)
+        spec = ServerSpec((f"http:/{name}",), name) if elsewhere else LocalSpec(name)
         kind = ScriptedBackend if elsewhere else ResidentScriptedBackend
         backends[spec] = kind(replies, thinking="off", **options)
         return ModelHandle(spec), backends[spec]

@@ -141,7 +141,7 @@ def test_what_cannot_be_put_on(roots: tuple[Path, Path], run_node: Callable[...,
     put(roots[0] / "odd", peft_type="LOHA")
     put(roots[0] / "mine")
     local = ModelHandle(LocalSpec("/models/a"))
-    server = ModelHandle(ServerSpec("http://localhost:8000/v1", "elsewhere"))
+    server = ModelHandle(ServerSpec(("http://localhost:8000/v1",), "elsewhere"))
     with pytest.raises(CheckpointError, match="type LOHA"):
         run_node("QVL_LoRA", model=local, adapter="odd (cannot be loaded)")
     with pytest.raises(BadOption, match="elsewhere runs on a server"):

@@ -125,7 +125,7 @@ def test_unload_frees_one_model_or_all(
         pytest.param(LocalSpec(str(library.BUNDLED)), "nano", id="bundled"),
         pytest.param(LocalSpec("/home/me/models/LLM/Qwen3-VL-4B"), "Qwen3-VL-4B", id="on disk"),
         pytest.param(
-            ServerSpec("http://localhost", "Qwen3-VL-4B"), "Qwen3-VL-4B", id="on a server"
+            ServerSpec(("http://localhost",), "Qwen3-VL-4B"), "Qwen3-VL-4B", id="on a server"
         ),
     ],
 )
