@@ -6,6 +6,7 @@ logged and stored. Standard library only: tasks and reply parsers work without t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -65,6 +66,11 @@ class LocalSpec:
     yarn: float = 1.0
     adapters: tuple[Adapter, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The last part of the checkpoint's path: some fine-tunes are known by it."""
+        return os.path.basename(os.path.normpath(self.checkpoint))
+
 
 @dataclass(frozen=True)
 class ServerSpec:
@@ -118,6 +124,11 @@ class ServerSpec:
             raise BadOption(f"concurrency is {self.concurrency}; use 1 or more.")
         if not self.timeout > 0:
             raise BadOption(f"The time limit is {self.timeout:g} seconds; use more than 0.")
+
+    @property
+    def name(self) -> str:
+        """What the server calls the model; empty where only it knows."""
+        return self.model
 
 
 Spec = LocalSpec | ServerSpec

@@ -18,10 +18,10 @@ from ..media.pixel_bounds import with_longest_side
 from ..query import Method
 from ..reading import tile_reading
 from ..replies.tables import tables
-from ..types import LocalSpec, Result, Sampling, Task
+from ..types import Result, Sampling, Task
 from ..unicode import well_formed
 from .inputs import Input, expanded
-from .model_names import adapters_of, checkpoint_of
+from .model_options import spec_of
 from .output import as_json, print_json, print_message, print_result
 from .portions import OrderedResults, Portion, read_portions
 from .writing import DocumentWriter
@@ -53,7 +53,7 @@ def ocr(options: argparse.Namespace) -> int:
     if options.out is None and (options.output == "pdf" or options.csv):
         wanted = "--output pdf" if options.output == "pdf" else "--csv"
         raise BadOption(f"{wanted} writes files: name a folder for them with --out.")
-    fine_tune = preset(options.preset, Path(spec_of(options).checkpoint).name)
+    fine_tune = preset(options.preset, spec_of(options).name)
     output = "lines" if options.output == "pdf" else options.output
     scores = (options.min_score, options.scores)
     more = (options.language, fine_tune, *scores, options.strict)
@@ -252,21 +252,6 @@ def _answer_portion(
             results.put(number, Result("", finish_reason="error", error=str(error)))
         return False
     return True
-
-
-def spec_of(options: argparse.Namespace) -> LocalSpec:
-    """The model that the options of all commands that load one name."""
-    return LocalSpec(
-        str(checkpoint_of(options.model, options.root)),
-        precision=options.precision,
-        quantization=options.quantization,
-        attention=options.attention,
-        device=options.device,
-        trust_remote_code=options.trust_remote_code,
-        optimize=options.optimize,
-        adapters=adapters_of(getattr(options, "lora", None), options.root),
-        yarn=options.yarn,
-    )
 
 
 def _show(

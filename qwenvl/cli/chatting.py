@@ -23,7 +23,8 @@ from ..observer import Observer
 from ..replies import split_thinking
 from ..types import Image, Response
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SAMPLING_OPTIONS, SOME_FAILED, spec_of
+from .answering import NOTHING_DONE, SAMPLING_OPTIONS, SOME_FAILED
+from .model_options import spec_of
 from .output import print_json, print_message, print_piece
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from .answering import (
     check_page_options,
     resolution_of,
     sampling_of,
-    spec_of,
 )
 from .inputs import data_folders, expanded
+from .model_options import spec_of
 from .output import as_json, print_json, print_message, print_result
 from .portions import read_portions
 

@@ -10,14 +10,16 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.library import BUNDLED, BUNDLED_NAME
 from ..doctor.model_facts import public_name
 from ..doctor.redaction import RedactingStream, Redactor, redactor_of
 from ..errors import QwenVLError
-from ..types import LocalSpec
-from .answering import NOTHING_DONE, spec_of
+from ..types import Spec
+from .answering import NOTHING_DONE
+from .model_options import spec_of
 from .output import print_json, print_message, print_result
 
 PROBLEMS = 1
@@ -68,17 +70,20 @@ def _doctor(options: argparse.Namespace, redact: Redactor) -> int:
     return PROBLEMS if report.problems() else 0
 
 
-def _spec(options: argparse.Namespace) -> LocalSpec | None:
+def _spec(options: argparse.Namespace) -> Spec | None:
     """None where the checkout lacks the bundled model: the machine is examined alone."""
-    if options.model == BUNDLED_NAME and not BUNDLED.is_dir():
+    if options.server is None and options.model is None and not BUNDLED.is_dir():
         print_message("no --model is given and the bundled one is not here: no model is examined")
         return None
     return spec_of(options)
 
 
 def _redactor(options: argparse.Namespace) -> Redactor:
+    if options.server is not None:
+        hosts = (urlsplit(url).hostname or "" for url in ",".join(options.server).replace(",", " ").split())
+        return redactor_of(names=[*hosts, options.server_model or ""])
     folders = [*(options.root or ())]
-    if options.model != BUNDLED_NAME and options.model not in CATALOGUE:
+    if options.model not in (None, BUNDLED_NAME, *CATALOGUE):
         folders += [options.model, os.path.realpath(options.model)]
     names = [Path(folder).name for folder in folders if public_name(folder) is None]
     return redactor_of([folder for folder in folders if Path(folder).name != folder], names)

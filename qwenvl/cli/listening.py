@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadImage, BadOption, QwenVLError
 from ..types import Result, Task
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SOME_FAILED, sampling_of, spec_of
+from .answering import NOTHING_DONE, SOME_FAILED, sampling_of
+from .model_options import spec_of
 from .output import print_json, print_message, print_result
 from .portions import OrderedResults
 

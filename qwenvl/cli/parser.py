@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ..camera import FIELD_OF_VIEW
-from ..checkpoints.library import BUNDLED_NAME
 from ..families import FAMILIES
 from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
@@ -28,6 +27,7 @@ from . import (
 )
 from .answering import SAMPLING_OPTIONS
 from .model_names import DEFAULT_ROOT
+from .model_options import add_roots, model_options
 
 EXIT_STATUS = """\
 exit status:
@@ -83,7 +83,7 @@ def _add_tasks(subparsers: Any) -> None:
     from ..tasks.describe import known_styles
     from ..tasks.ocr import OUTPUTS
 
-    common = [_image_options(), _model_options(), _request_options()]
+    common = [_image_options(), model_options(), _request_options()]
     describe = _command(subparsers, describing.describe, "say what pictures show", parents=common)
     describe.add_argument(
         "--style", default="detailed", metavar="NAME",
@@ -206,7 +206,7 @@ def _add_video(subparsers: Any) -> None:
 
     video = _command(
         subparsers, watching.video, "say what happens in videos and when, follow things in them",
-        parents=[_model_options(), _request_options()],
+        parents=[model_options(), _request_options()],
     )  # fmt: skip
     video.add_argument("videos", nargs="+", metavar="FILE", help="video files")
     wanted = video.add_mutually_exclusive_group()
@@ -266,7 +266,7 @@ def _add_video(subparsers: Any) -> None:
 def _add_listen(subparsers: Any) -> None:
     listen = _command(
         subparsers, listening.listen, "write down, describe or answer sounds, aloud too",
-        parents=[_model_options(), _request_options(pixels=False)],
+        parents=[model_options(), _request_options(pixels=False)],
     )  # fmt: skip
     listen.add_argument("sounds", nargs="*", metavar="FILE", help="sound files, or videos")
     listen.add_argument("--json", action="store_true", help="one JSON object a sound")
@@ -293,7 +293,7 @@ def _add_prompt(subparsers: Any) -> None:
     prompt = _command(
         subparsers, prompting.prompt,
         "write prompts for an image or video model out of ideas and pictures",
-        parents=[_model_options(), _request_options()],
+        parents=[model_options(), _request_options()],
     )  # fmt: skip
     prompt.add_argument(
         "ideas", nargs="*", metavar="IDEA", help="with {a|b} for choices, drawn by --seed"
@@ -337,7 +337,7 @@ def _add_prompt(subparsers: Any) -> None:
 def _add_score(subparsers: Any) -> None:
     score = _command(
         subparsers, scoring.score, "tell how well pictures fit a text",
-        parents=[_image_options(), _model_options(), _pixel_options()],
+        parents=[_image_options(), model_options(), _pixel_options()],
     )  # fmt: skip
     score.add_argument("--text", required=True, help="what the pictures should show")
     score.add_argument(
@@ -351,7 +351,7 @@ def _add_score(subparsers: Any) -> None:
 def _add_chat(subparsers: Any) -> None:
     chat = _command(
         subparsers, chatting.chat, "hold a conversation, about pictures or without",
-        parents=[_model_options(), _request_options()],
+        parents=[model_options(), _request_options()],
     )  # fmt: skip
     chat.add_argument(
         "--turn", action=chatting.Say, metavar="WORDS",
@@ -389,48 +389,6 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
         "--min-score", type=float, default=0, metavar="X",
         help="leave out what has a lower score than this, 0 to 1 (default: 0, nothing)",
     )  # fmt: skip
-
-
-def _add_roots(parser: argparse.ArgumentParser, about: str) -> None:
-    parser.add_argument(
-        "--root", action="append", metavar="DIR",
-        help=f"{about}; may repeat (default: {DEFAULT_ROOT})",
-    )  # fmt: skip
-
-
-def _model_options(adapters: bool = True) -> argparse.ArgumentParser:
-    """Which model, loaded how: the options of all commands that load one. ``adapters``: whether it
-    may have some on."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--model", default=BUNDLED_NAME, metavar="NAME|FOLDER",
-        help="a name as models lists it, owner/name as on the hub, or a checkpoint's folder "
-        f"(default: {BUNDLED_NAME}, the small bundled model)",
-    )  # fmt: skip
-    _add_roots(common, "where models are looked up by name")
-    if adapters:
-        common.add_argument(
-            "--lora", action="append", metavar="FOLDER[:STRENGTH]",
-            help="a LoRA adapter's folder, or its name below a --root, and how strongly it is put "
-            "on (default: 1, as it was trained); may repeat",
-        )  # fmt: skip
-    for name, default, choices in (
-        ("precision", "auto", "auto, bf16, fp16 or fp32"),
-        ("quantization", "none", "none, 8bit or 4bit"),
-        ("attention", "auto", "auto, sdpa, eager, flash_attention_2, ..."),
-        ("device", "auto", "auto, cpu, cuda:0, ..."),
-        ("optimize", "auto", "auto, or off: the model as it comes, by transformers' own generate"),
-    ):
-        common.add_argument(f"--{name}", default=default, metavar="X", help=choices)
-    common.add_argument(
-        "--yarn", type=float, default=1.0, metavar="FACTOR",
-        help="stretch the context by this factor, up to what the model's card gives, such as 4; "
-        "short prompts and boxes lose a little (default: 1, the context as it is)",
-    )  # fmt: skip
-    common.add_argument(
-        "--trust-remote-code", action="store_true", help="run Python that lies in the checkpoint"
-    )
-    return common
 
 
 def _image_options() -> argparse.ArgumentParser:
@@ -497,7 +455,7 @@ def _add_pixel_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_models(subparsers: Any) -> None:
     models = _command(subparsers, commands.models, "list the models on this machine")
-    _add_roots(models, "where models are looked for")
+    add_roots(models, "where models are looked for")
     models.add_argument("--catalogue", action="store_true", help="also those to download")
     models.add_argument("--json", action="store_true", help="one JSON object for each model")
     download = _command(subparsers, commands.download, "bring a model onto this machine")
@@ -524,7 +482,7 @@ def _add_models(subparsers: Any) -> None:
 def _add_doctor(subparsers: Any) -> None:
     examine = _command(
         subparsers, doctor.doctor, "examine a model and this machine: for a bug report",
-        parents=[_model_options(adapters=False)],
+        parents=[model_options(adapters=False)],
     )  # fmt: skip
     examine.add_argument(
         "--scenes", type=_integer, default=24, metavar="N",

@@ -11,10 +11,11 @@ from typing import Any
 from ..backends.base import Backend
 from ..errors import BadImage, BadOption
 from ..prompt_writing import Order, Target, Targets, Wishes, choose, listed, read_targets
-from ..types import Result
+from ..types import LocalSpec, Result, Spec
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of, spec_of
+from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of
 from .inputs import data_folders
+from .model_options import spec_of
 from .output import print_json, print_message, print_result
 
 
@@ -60,7 +61,7 @@ def _write(options: argparse.Namespace, target: Target) -> int:
     refused: list[BadOption] = []
     for at, one in enumerate(wanted):
         try:
-            orders[at] = _order(options, target, one, Path(spec.checkpoint))
+            orders[at] = _order(options, target, one, spec)
         except BadOption as error:  # of this idea, such as that there is none
             refused.append(error)
             put(at, Result("", finish_reason="error", error=str(error)))
@@ -105,7 +106,7 @@ def _read(path: str) -> Any:
         return error
 
 
-def _order(options: argparse.Namespace, target: Target, one: _Wanted, folder: Path) -> Order:
+def _order(options: argparse.Namespace, target: Target, one: _Wanted, spec: Spec) -> Order:
     return Order(
         target,
         choose(one.idea, options.seed or 0),
@@ -114,8 +115,8 @@ def _order(options: argparse.Namespace, target: Target, one: _Wanted, folder: Pa
         options.trigger,
         options.ask_again,
         options.megapixels,
-        folder.name,
-        folder,
+        spec.name,
+        Path(spec.checkpoint) if isinstance(spec, LocalSpec) else None,
     )
 
 

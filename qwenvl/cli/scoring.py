@@ -13,9 +13,9 @@ from .answering import (
     SOME_FAILED,
     check_page_options,
     resolution_of,
-    spec_of,
 )
 from .inputs import Input, expanded
+from .model_options import spec_of
 from .output import print_json, print_message, print_result
 from .portions import read_portions
 

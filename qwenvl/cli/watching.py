@@ -13,7 +13,8 @@ from ..media.frame_times import FPS, MAX_FRAMES, MIN_FRAMES, FrameChoice, Mode
 from ..styles import read_styles
 from ..types import Result
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of, spec_of
+from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of
+from .model_options import spec_of
 from .output import as_json, print_json, print_message, print_result
 from .portions import OrderedResults
 

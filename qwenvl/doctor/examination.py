@@ -11,7 +11,7 @@ from pathlib import Path
 from ..backends.base import Backend
 from ..errors import BadOption, QwenVLError
 from ..fine_tunes import by_name
-from ..types import LocalSpec
+from ..types import Spec
 from . import environment, model_facts, speed, truth
 from .fast_paths import fast_paths
 from .report import Report
@@ -39,7 +39,7 @@ def examine_machine() -> Report:
 def examine(
     report: Report,
     backend: Backend,
-    spec: LocalSpec,
+    spec: Spec,
     scenes: int,
     limit: TimeLimit,
     progress: Progress,
@@ -62,7 +62,7 @@ def examine(
 def _measure_and_ask(
     report: Report,
     backend: Backend,
-    spec: LocalSpec,
+    spec: Spec,
     scenes: int,
     limit: TimeLimit,
     progress: Progress,
@@ -70,12 +70,12 @@ def _measure_and_ask(
     progress("loading the model and measuring its speed")
     report.speed = speed.measure(backend, limit)
     if scenes:
-        fine_tune = by_name(Path(spec.checkpoint).name)
+        fine_tune = by_name(spec.name)
         report.truth = truth.ask(backend, scenes, limit, progress, fine_tune)
         report.time_is_up = report.truth.is_partial
 
 
-def _look(report: Report, backend: Backend, spec: LocalSpec, *_: object) -> None:
+def _look(report: Report, backend: Backend, spec: Spec, *_: object) -> None:
     """At the model itself. Last, since some fast paths are decided while it answers."""
     report.model = model_facts.model_facts(backend, spec)
     if not model_facts.is_loaded(backend):

@@ -11,7 +11,7 @@ from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.library import BUNDLED, BUNDLED_NAME
 from ..families import is_default
 from ..fine_tunes import by_name
-from ..types import LocalSpec
+from ..types import LocalSpec, Spec
 from .coordinate_fit import space_of
 from .fast_paths import attention_reason
 
@@ -27,12 +27,12 @@ def public_name(checkpoint: str) -> str | None:
     return next((repo for repo in CATALOGUE if repo.split("/")[1] == path.name), None)
 
 
-def model_facts(backend: Backend, spec: LocalSpec) -> dict[str, Any]:
+def model_facts(backend: Backend, spec: Spec) -> dict[str, Any]:
     """Of any backend: family and coordinates. Of a loaded local one also its size, device, number
     type and attention."""
-    family, fine_tune = backend.family, by_name(Path(spec.checkpoint).name)
+    family, fine_tune = backend.family, by_name(spec.name)
     facts: dict[str, Any] = {
-        "name": public_name(spec.checkpoint),
+        "name": public_name(spec.checkpoint if isinstance(spec, LocalSpec) else spec.model),
         "family": family.title,
         "model_type": family.model_type,
         "fine_tune": fine_tune.title if fine_tune else None,
@@ -40,7 +40,9 @@ def model_facts(backend: Backend, spec: LocalSpec) -> dict[str, Any]:
         "coordinates": space_of(family) if family.sees else None,
         "max_pixels": backend.max_pixels,
     }
-    return facts | (_loaded_facts(backend, spec) if is_loaded(backend) else {})
+    if is_loaded(backend) and isinstance(spec, LocalSpec):
+        facts |= _loaded_facts(backend, spec)
+    return facts
 
 
 def is_loaded(backend: Backend) -> TypeGuard[LocalBackend]:

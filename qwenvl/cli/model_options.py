@@ -1,0 +1,146 @@
+"""Model options of the command line: which model answers, of this machine or behind a server."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..checkpoints.library import BUNDLED_NAME
+from ..errors import BadOption
+from ..types import LocalSpec, ServerSpec, Spec
+from .model_names import DEFAULT_ROOT, adapters_of, checkpoint_of
+
+_LOADING = {
+    "precision": ("auto", "auto, bf16, fp16 or fp32"),
+    "quantization": ("none", "none, 8bit or 4bit"),
+    "attention": ("auto", "auto, sdpa, eager, flash_attention_2, ..."),
+    "device": ("auto", "auto, cpu, cuda:0, ..."),
+    "optimize": ("auto", "auto, or off: the model as it comes, by transformers' own generate"),
+}
+"""Options of how a model is loaded here: their defaults, and what they take."""
+
+_SERVING = {
+    "server_model": "model",
+    "family": "family",
+    "server_kind": "kind",
+    "concurrency": "concurrency",
+    "timeout": "timeout",
+    "allow_http": "allow_http",
+}
+"""Options of how a server is asked, and the fields of ``ServerSpec`` that they set."""
+
+
+def model_options(adapters: bool = True) -> argparse.ArgumentParser:
+    """Which model, and how it is loaded or asked: the options of all commands that use one.
+    ``adapters``: whether a model of this machine may have some on."""
+    common = argparse.ArgumentParser(add_help=False)
+    # Without a default: the parser sees only values unlike it as given, and refuses both at once.
+    which = common.add_mutually_exclusive_group()
+    which.add_argument(
+        "--model", metavar="NAME|FOLDER",
+        help="a name as models lists it, owner/name as on the hub, or a checkpoint's folder "
+        f"(default: {BUNDLED_NAME}, the small bundled model)",
+    )  # fmt: skip
+    which.add_argument(
+        "--server", action="append", metavar="URL",
+        help="in place of a model here, one behind a server that speaks the OpenAI protocol, such "
+        "as http://127.0.0.1:8000/v1; may repeat: replicas that share the work",
+    )  # fmt: skip
+    add_roots(common, "where models are looked up by name")
+    if adapters:
+        common.add_argument(
+            "--lora", action="append", metavar="FOLDER[:STRENGTH]",
+            help="a LoRA adapter's folder, or its name below a --root, and how strongly it is put "
+            "on (default: 1, as it was trained); may repeat",
+        )  # fmt: skip
+    for name, (default, choices) in _LOADING.items():
+        common.add_argument(f"--{name}", default=default, metavar="X", help=choices)
+    common.add_argument(
+        "--yarn", type=float, default=1.0, metavar="FACTOR",
+        help="stretch the context by this factor, up to what the model's card gives, such as 4; "
+        "short prompts and boxes lose a little (default: 1, the context as it is)",
+    )  # fmt: skip
+    common.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python that lies in the checkpoint"
+    )
+    _add_serving(common)
+    return common
+
+
+def _add_serving(parser: argparse.ArgumentParser) -> None:
+    """None stands for an option that is not given, which keeps the default of ``ServerSpec``."""
+    parser.add_argument(
+        "--server-model", metavar="NAME",
+        help="of --server: its model, as it lists it (default: the only one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--family", metavar="TYPE",
+        help="of --server: the model's model_type, where its name does not tell it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--server-kind", metavar="KIND",
+        help="of --server: what serves, where it does not tell (default: auto, found out)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--concurrency", type=int, metavar="N",
+        help="of --server: requests under way at once at each address (default: "
+        f"{ServerSpec.concurrency})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS",
+        help=f"of --server: how long one request may take (default: {ServerSpec.timeout:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-http", action="store_const", const=True,
+        help="of --server: send pictures to another machine unencrypted, by http",
+    )  # fmt: skip
+
+
+def add_roots(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument(
+        "--root", action="append", metavar="DIR",
+        help=f"{about}; may repeat (default: {DEFAULT_ROOT})",
+    )  # fmt: skip
+
+
+def spec_of(options: argparse.Namespace) -> Spec:
+    """The model that the options name. Raises ``BadOption`` for options that do not go together
+    and what the specs raise, and ``CheckpointError`` where there is no such model here."""
+    serving = {field: getattr(options, name) for name, field in _SERVING.items()}
+    if options.server is None:
+        for name, field in _SERVING.items():
+            if serving[field] is not None:
+                raise BadOption(f"{_flag(name)} has a use only with --server.")
+        return _local_spec(options)
+    for name, unset in {**_unset(), "lora": None}.items():
+        if getattr(options, name, unset) != unset:
+            raise BadOption(
+                f"{_flag(name)} is about models that are loaded here, and --server names one that "
+                "is loaded elsewhere: leave it out, and give it to the server."
+            )
+    given: dict[str, Any] = {name: value for name, value in serving.items() if value is not None}
+    return ServerSpec(",".join(options.server), **given)  # type: ignore[arg-type]
+
+
+def _unset() -> dict[str, Any]:
+    loading = {name: default for name, (default, _) in _LOADING.items()}
+    return {**loading, "yarn": 1.0, "trust_remote_code": False, "root": None}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _local_spec(options: argparse.Namespace) -> LocalSpec:
+    name = BUNDLED_NAME if options.model is None else options.model
+    return LocalSpec(
+        str(checkpoint_of(name, options.root)),
+        precision=options.precision,
+        quantization=options.quantization,
+        attention=options.attention,
+        device=options.device,
+        trust_remote_code=options.trust_remote_code,
+        optimize=options.optimize,
+        adapters=adapters_of(getattr(options, "lora", None), options.root),
+        yarn=options.yarn,
+    )
