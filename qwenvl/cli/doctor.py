@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.library import BUNDLED, BUNDLED_NAME
@@ -80,7 +80,7 @@ def _spec(options: argparse.Namespace) -> Spec | None:
 
 def _redactor(options: argparse.Namespace) -> Redactor:
     if options.server is not None:
-        hosts = (urlsplit(url).hostname or "" for url in ",".join(options.server).replace(",", " ").split())
+        hosts = re.findall(r"//([^/:\s,]+)", " ".join(options.server))
         return redactor_of(names=[*hosts, options.server_model or ""])
     folders = [*(options.root or ())]
     if options.model not in (None, BUNDLED_NAME, *CATALOGUE):
