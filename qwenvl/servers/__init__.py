@@ -1,0 +1,1 @@
+"""Servers: models behind the OpenAI chat protocol, asked from this machine."""
