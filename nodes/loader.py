@@ -87,14 +87,16 @@ class Loader(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "min_pixels",
-                    tooltip="Smaller pictures are enlarged to this many pixels (width times "
-                    "height) before the model sees them. 0: the model's own bound.",
+                    tooltip="Smaller pictures, and frames of videos, are enlarged to this many "
+                    "pixels (width times height) before the model sees them. 0: the model's own "
+                    "bound.",
                     **_PIXELS,
                 ),
                 io.Int.Input(
                     "max_pixels",
-                    tooltip="Larger pictures are shrunk to this many pixels (width times height): "
-                    "less memory and time, less detail. 0: the model's own bound.",
+                    tooltip="Larger pictures, and frames of videos, are shrunk to this many pixels "
+                    "(width times height): less memory and time, less detail. 0: the model's own "
+                    "bound.",
                     **_PIXELS,
                 ),
                 io.Combo.Input(

@@ -217,6 +217,16 @@ class Video(io.ComfyNode):
                     "Qwen3-Omni hear; other models say so. track looks at pictures alone.",
                     **sockets.ADVANCED,
                 ),
+                io.Int.Input(
+                    "max_video_tokens",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="At most so many tokens of a video, or of a segment: its frames are "
+                    "shown smaller, however many there are. Less memory and time, less detail. 0: "
+                    "as many as the model and its context allow.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -282,10 +292,11 @@ class Video(io.ComfyNode):
         strict: Any = sockets.STRICT[0],
         system_prompt: Any = "",
         sound: Any = False,
+        max_video_tokens: Any = 0,
     ) -> io.NodeOutput:
         asked = lists.mapped(
             _asked, model, task, frames, seed, video, images, fps, file, max_frames,
-            max_new_tokens, when_unreadable, strict, system_prompt, sound,
+            max_new_tokens, when_unreadable, strict, system_prompt, sound, max_video_tokens,
         )  # fmt: skip
         found = answer_all(asked)
         parts = [
@@ -321,6 +332,7 @@ class Asked:
     system: str
     keep_unreadable: bool
     sound: bool
+    video_tokens: int | None
 
     def query(self, backend: Backend) -> Query:
         own = run.sampling_for(backend, self.wish.task)
@@ -331,6 +343,7 @@ class Asked:
             "max_pixels": self.model.max_pixels,
             "may_shrink": self.model.shrink_to_fit,
             "keep_unreadable": self.keep_unreadable,
+            "video_tokens": self.video_tokens,
         }
         if isinstance(self.footage, BadVideo):
             return Query(self.wish.task, self.footage, **fields)
@@ -373,6 +386,7 @@ def _asked(
     strict: str,
     system_prompt: str,
     sound: bool,
+    max_video_tokens: int,
 ) -> Asked:
     return Asked(
         model,
@@ -383,6 +397,7 @@ def _asked(
         sockets.words(system_prompt),
         when_unreadable != sockets.STOP,
         bool(sound),
+        max_video_tokens or None,
     )
 
 

@@ -29,7 +29,7 @@ class Query:
     or where the method brings what is shown.
     ``sampling``: None for ``run.sampling_for``.
     The pixel bounds, ``thinking``, ``may_shrink`` and ``reasoning_effort`` are those of
-    ``Request``; ``max_pixels`` bounds each frame of a video too.
+    ``Request``; they bound each frame of a video too, and ``video_tokens`` all of it.
     ``keep_unreadable``: a reply that is unreadable or missing becomes a result with ``error`` and
     its text, instead of an exception. ``logprobs``: the result has the reply's tokens with their
     log-probabilities, and its boxes and points have scores.
@@ -53,6 +53,7 @@ class Query:
     others: tuple[Tensor | BadImage, ...] = ()
     reasoning_effort: str = ""
     voice: str | None = None
+    video_tokens: int | None = None
 
     @property
     def problem(self) -> BadImage | None:

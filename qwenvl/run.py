@@ -230,6 +230,8 @@ def _request(backend: Backend, query: Query) -> Request:
         min_pixels=query.min_pixels,
         max_pixels=query.max_pixels,
         frame_pixels=query.max_pixels,
+        least_frame_pixels=query.min_pixels,
+        video_tokens=query.video_tokens,
         thinking=_resolve_thinking(backend, query.task, query.thinking),
         may_shrink=query.may_shrink,
         logprobs=query.logprobs or query.task.logprobs,
@@ -261,7 +263,10 @@ def expected_tokens(backend: Backend, query: Query) -> int:
     tokens = [(height // factor) * (width // factor) for height, width in sizes]
     # Two frames of a video are a step, which takes as many tokens as a picture.
     steps = [(len(p.times) + 1) // 2 if isinstance(p, Video) else 1 for p in query.pictures]
-    return sum(count * own for count, own in zip(steps, tokens, strict=True))
+    counts = [count * own for count, own in zip(steps, tokens, strict=True)]
+    most = query.video_tokens or sum(counts)
+    shown = zip(query.pictures, counts, strict=True)
+    return sum(min(count, most) if isinstance(p, Video) else count for p, count in shown)
 
 
 def _expected_size(backend: Backend, query: Query, at: int = 0) -> Size:

@@ -252,18 +252,19 @@ class Message:
 class Request:
     """A conversation to be continued, with everything that determines the answer.
 
-    ``min_pixels``/``max_pixels`` bound the area of each resized picture, ``frame_pixels`` that of
-    each frame of a video, and ``video_tokens`` the tokens of each video; None keeps the
-    checkpoint's own bound. ``thinking``: True or False turns a switchable model's thinking on or
-    off, None keeps its default. ``may_shrink``: resize the pictures to fewer pixels, step by step,
-    if memory does not suffice. ``logprobs``: compute the log-probability of each token of the
-    answer (see ``Token``). ``continues``: the conversation will go on, so what the model has
-    computed of it is kept in the prefix cache, the answer included. ``constraint``: what the
-    answer, a thought before it left out, is held to; None: nothing. ``preserve_thinking``: thoughts
-    of earlier answers stay in the conversation; ``reasoning_effort``: how much to think, in a word
-    of the chat template's own, empty for its default. Where a checkpoint's template knows no such
-    variable, asking for it is a ``BadOption``. ``voice``: in which the answer is spoken too, by
-    name; empty: the model's own default; None: it is not spoken.
+    ``min_pixels``/``max_pixels`` bound the area of each resized picture,
+    ``least_frame_pixels``/``frame_pixels`` that of each frame of a video, and ``video_tokens`` the
+    tokens of each video, before its frames' least; None keeps the checkpoint's own bound.
+    ``thinking``: True or False turns a switchable model's thinking on or off, None keeps its
+    default. ``may_shrink``: resize the pictures to fewer pixels, step by step, if memory does not
+    suffice. ``logprobs``: compute the log-probability of each token of the answer (see ``Token``).
+    ``continues``: the conversation will go on, so what the model has computed of it is kept in the
+    prefix cache, the answer included. ``constraint``: what the answer, a thought before it left
+    out, is held to; None: nothing. ``preserve_thinking``: thoughts of earlier answers stay in the
+    conversation; ``reasoning_effort``: how much to think, in a word of the chat template's own,
+    empty for its default. Where a checkpoint's template knows no such variable, asking for it is a
+    ``BadOption``. ``voice``: in which the answer is spoken too, by name; empty: the model's own
+    default; None: it is not spoken.
     """
 
     messages: tuple[Message, ...]
@@ -280,6 +281,7 @@ class Request:
     voice: str | None = None
     frame_pixels: int | None = None
     video_tokens: int | None = None
+    least_frame_pixels: int | None = None
 
     @classmethod
     def ask(

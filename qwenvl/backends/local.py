@@ -480,7 +480,10 @@ class LocalBackend:
             check_sees(self.family, self.name)
         images = self.image_processor.bounded(request.min_pixels, request.max_pixels)
         videos = self.video_processor and self.video_processor.bounded(
-            request.frame_pixels, request.video_tokens, self.context_length
+            request.frame_pixels,
+            request.video_tokens,
+            self.context_length,
+            request.least_frame_pixels,
         )
         spans = plan_all(request.media, images, videos, self.family.watching, self.audio_processor)
         return sum(span.tokens for span in spans)

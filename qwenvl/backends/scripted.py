@@ -173,7 +173,8 @@ class ScriptedBackend:
         ).bounded(request.min_pixels, request.max_pixels)
         watching = self.family.watching
         videos = VideoProcessor.from_config({}, processor, watching) if watching else None
-        videos = videos and videos.bounded(request.frame_pixels, request.video_tokens)
+        bounds = request.frame_pixels, request.video_tokens, None, request.least_frame_pixels
+        videos = videos and videos.bounded(*bounds)
         hearing = self.family.hearing
         sounds = AudioProcessor.from_config(hearing, {}, {}) if hearing else None
         return plan_all(request.media, processor, videos, watching, sounds)

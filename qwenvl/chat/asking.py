@@ -163,6 +163,7 @@ def _request(backend: Backend, ask: Ask) -> Request:
         min_pixels=ask.min_pixels,
         max_pixels=ask.max_pixels,
         frame_pixels=ask.max_pixels,
+        least_frame_pixels=ask.min_pixels,
         thinking=ask.thinking,
         may_shrink=ask.may_shrink,
         continues=True,

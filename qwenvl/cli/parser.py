@@ -250,6 +250,11 @@ def _add_video(subparsers: Any) -> None:
         help=f"at most so many of a video, or of a segment (default: {MAX_FRAMES})",
     )  # fmt: skip
     video.add_argument(
+        "--max-video-tokens", type=_integer, metavar="N",
+        help="at most so many tokens of a video, or of a segment: its frames are shown smaller "
+        "(default: as many as the model and its context allow)",
+    )  # fmt: skip
+    video.add_argument(
         "--sound", action="store_const", const=True,
         help="hear the video's sound too, with a model that hears (Qwen2.5-Omni, Qwen3-Omni)",
     )  # fmt: skip

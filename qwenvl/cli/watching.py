@@ -58,6 +58,7 @@ def video(options: argparse.Namespace) -> int:
                 "max_pixels": options.max_pixels or None,
                 "thinking": options.thinking,
                 "keep_unreadable": True,
+                "video_tokens": options.max_video_tokens or None,
             }
             for first in range(0, len(options.videos), PORTION):
                 numbers = range(first, min(first + PORTION, len(options.videos)))

@@ -31,6 +31,10 @@ VIDEO_TOKENS = 115_200
 CONTEXT_SHARE = 0.9
 """Of a model's context that a video fills at most, unless the request says otherwise."""
 
+MARGIN = 1.05
+"""How far the most pixels of a frame lie above the least, where the latter decide, so that there is
+a size between both."""
+
 CHUNK_TOKENS = 4096
 """Tokens that are put through the vision tower at a time: steps do not see one another there."""
 
@@ -39,8 +43,8 @@ CHUNK_TOKENS = 4096
 class VideoProcessor:
     """Video processor of one checkpoint. ``images``: its image processor, whose patches and
     normalisation it shares unless its own config says otherwise. ``min_pixels`` and ``max_pixels``:
-    of each frame, or ``of_all`` together. ``frame_pixels``: of each frame, in any case;
-    ``tokens``: of the whole video."""
+    of each frame, or ``of_all`` together. ``least_frame_pixels`` and ``frame_pixels``: of each
+    frame, in any case; ``tokens``: of the whole video, which goes before all of these."""
 
     images: ImageProcessor
     min_pixels: int
@@ -48,6 +52,7 @@ class VideoProcessor:
     of_all: bool
     frame_pixels: int
     tokens: int = VIDEO_TOKENS
+    least_frame_pixels: int = 0
 
     @classmethod
     def from_config(
@@ -72,10 +77,16 @@ class VideoProcessor:
         )
 
     def bounded(
-        self, frame_pixels: int | None, tokens: int | None, context: int | None = None
+        self,
+        frame_pixels: int | None,
+        tokens: int | None,
+        context: int | None = None,
+        least_pixels: int | None = None,
     ) -> VideoProcessor:
         """A copy with a request's own bounds, and such that a video leaves room in a model's
-        ``context`` (tokens). Raises ``BadOption`` for bounds below one token."""
+        ``context`` (tokens). ``frame_pixels`` and ``least_pixels``: the most and the least pixels
+        of a frame; the least given alone moves the checkpoint's most along where it has to. Raises
+        ``BadOption`` for bounds below one token or in the wrong order."""
         least = self.images.factor**2
         if frame_pixels is not None and frame_pixels < least:
             raise BadOption(
@@ -83,7 +94,9 @@ class VideoProcessor:
                 f"at least {4 * least}, or 0 for the model's own bound."
             )
         if tokens is not None and tokens < 1:
-            raise BadOption(f"video_tokens is {tokens}; use 1 or more.")
+            raise BadOption(f"max_video_tokens is {tokens}; use 1 or more.")
+        if least_pixels is not None and frame_pixels is not None and least_pixels > frame_pixels:
+            raise BadOption(f"min_pixels ({least_pixels}) is above max_pixels ({frame_pixels}).")
         most = self.tokens if context is None else min(self.tokens, int(CONTEXT_SHARE * context))
         found: dict[str, Any] = {"tokens": most if tokens is None else tokens}
         if frame_pixels is not None:
@@ -95,20 +108,40 @@ class VideoProcessor:
             found["max_pixels"] = tokens * least * self.images.temporal_patch_size
         elif not self.of_all and frame_pixels is not None:
             found["max_pixels"] = frame_pixels
+        if least_pixels is not None:
+            most_pixels = frame_pixels or max(self.frame_pixels, int(MARGIN * least_pixels))
+            found |= {"least_frame_pixels": least_pixels, "frame_pixels": most_pixels}
         return dataclasses.replace(self, **found)
 
     def input_size(self, frames: int, size: Size) -> Size:
         """The (height, width) that each of so many ``frames`` of ``size`` is resized to. Raises
-        ``BadImage`` for an aspect ratio over 200."""
-        factor, steps = self.images.factor, self.images.temporal_patch_size
-        floor = int(1.05 * self.min_pixels)
-        share = self.tokens * factor**2 * steps // frames  # a step has the tokens of one frame
+        ``BadImage`` for an aspect ratio over 200, and ``BadOption`` for a video that takes more
+        than its ``tokens`` however small its frames are."""
+        factor, pair = self.images.factor, self.images.temporal_patch_size
+        steps = math.ceil(frames / pair)
+        share = self.tokens * factor**2 // steps  # a step has the tokens of one frame
+        if share < factor**2:
+            raise BadOption(
+                f"{frames} frames take {steps} tokens at the least, but a video may take "
+                f"{self.tokens} here. Raise max_video_tokens, or show fewer frames."
+            )
+        high, wide = self._between(frames, size, share)
+        if high * wide > share:  # rounded up, or counted without the last step's rest
+            high, wide = target_size(*size, factor, factor**2, share)
+        longest = share // min(high, wide) // factor * factor  # beside a side of one token
+        return min(high, longest), min(wide, longest)
+
+    def _between(self, frames: int, size: Size, share: int) -> Size:
+        """As ``input_size``, for at most about ``share`` pixels a frame."""
+        factor, pair = self.images.factor, self.images.temporal_patch_size
+        least = self.least_frame_pixels or self.min_pixels
+        floor = min(int(MARGIN * least), self.frame_pixels, share)
         if not self.of_all:
-            most = max(min(self.max_pixels, self.frame_pixels, share), min(floor, share))
-            least = min(self.min_pixels, most)
-            return target_size(*size, factor, least, max(most, factor**2))
-        most = max(min(self.frame_pixels, self.max_pixels // frames, share), min(floor, share))
-        return _volume_size(frames, size, factor, steps, self.min_pixels, most * frames)
+            most = max(min(self.max_pixels, self.frame_pixels, share), floor)
+            return target_size(*size, factor, min(least, most), max(most, factor**2))
+        most = max(min(self.frame_pixels, self.max_pixels // frames, share), floor)
+        volume = max(self.min_pixels, min(self.least_frame_pixels, most) * frames)
+        return _volume_size(frames, size, factor, pair, volume, most * frames)
 
     def frames(self, video: Video) -> int:
         """How many frames of ``video`` are shown: one alone is a still picture, and stands

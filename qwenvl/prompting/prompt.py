@@ -42,7 +42,7 @@ class Prompt:
         self.audio_processor = audio_processor
         self.image_processor = image_processor.bounded(request.min_pixels, request.max_pixels)
         self.video_processor = video_processor and video_processor.bounded(
-            request.frame_pixels, request.video_tokens, context
+            request.frame_pixels, request.video_tokens, context, request.least_frame_pixels
         )
         watching = chat_template.family.watching
         self.spans = plan_all(
@@ -182,7 +182,10 @@ class Prompt:
             low = None if least is None else min(least, most)
             halved |= {"min_pixels": low, "max_pixels": most}
         if most := self._half_area("video"):
-            halved["frame_pixels"] = max(most, self.image_processor.factor**2)
+            most = max(most, self.image_processor.factor**2)
+            least = self.request.least_frame_pixels
+            low = None if least is None else min(least, most)
+            halved |= {"least_frame_pixels": low, "frame_pixels": most}
         smaller = dataclasses.replace(self.request, **halved)
         images, videos = self._unbounded
         made = Prompt(

@@ -52,7 +52,8 @@ class Track:
 
     def steps(self, viewing: Viewing, backend: Backend, query: Query) -> Steps:
         video = viewing.read()
-        own = dataclasses.replace(query, task=self.task, method=None, keep_unreadable=True)
+        own = _shared(query, len(video.frames), backend)
+        own = dataclasses.replace(own, task=self.task, method=None, keep_unreadable=True)
         asked = [dataclasses.replace(own, picture=frame) for frame in video.frames]
         viewing.tell(backend, asked, len(asked))
         replies = yield asked
@@ -132,6 +133,23 @@ class Track:
             times=tuple(times),
             frame_boxes=tuple((box,) if box else () for box in boxes),
         )
+
+
+def _shared(query: Query, frames: int, backend: Backend) -> Query:
+    """``query`` for each of so many ``frames``, which are asked about as pictures: each has its
+    share of the tokens of the video. Raises ``BadOption`` where that is none."""
+    if query.video_tokens is None:
+        return query
+    if query.video_tokens < frames:
+        raise BadOption(
+            f"Each of {frames} frames takes a token at the least, but max_video_tokens is "
+            f"{query.video_tokens}. Raise it, or show fewer frames."
+        )
+    family = backend.family
+    most = query.video_tokens // frames * family.patch_factor**2
+    most = min(most, query.max_pixels or backend.max_pixels or family.pixel_bounds[1])
+    least = query.min_pixels and min(query.min_pixels, most)
+    return dataclasses.replace(query, min_pixels=least, max_pixels=most, video_tokens=None)
 
 
 def _entry(number: int, time: float, box: Box | None, source: str) -> dict[str, Any]:

@@ -141,6 +141,24 @@ def test_a_video_of_a_list_that_fails_costs_only_its_own_answer(
         run_node("QVL_Video", model=model, video=gone, task=TRACK)
 
 
+def test_a_limit_in_tokens_shows_frames_smaller(
+    run_node: Run, scripted: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(host, "send_live", lambda status: said.append(status))
+    model, backend = scripted("a clip")
+    asked = {"model": model, "video": Clip(path), "task": {"task": "describe", "style": "short"}}
+    for limit in (0, 12):
+        run_node("QVL_Video", **asked, max_video_tokens=limit)
+        said.append(f"{backend.media_tokens(backend.requests[-1])} were shown")
+    assert said == [
+        "clip.mp4: 8 frames, 24 tokens",
+        "24 were shown",
+        "clip.mp4: 8 frames, 8 tokens",
+        "8 were shown",
+    ]
+
+
 def test_only_a_model_that_hears_hears_a_video(
     run_node: Run, scripted: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,3 +111,13 @@ def test_a_number_of_frames_is_bounded_where_that_is_asked_for(run, model, clip)
     assert len(row["times"]) == 5
     _, (row,), _ = run("video", clip, *values, "--max-frames", "3")
     assert len(row["times"]) == 3
+
+
+def test_the_tokens_of_a_video_are_bounded_where_that_is_asked_for(run, model, clip):
+    model("a clip")
+    for options, said in ([], "8 frames, 24 tokens"), (["12"], "8 frames, 8 tokens"):
+        more = ["--max-video-tokens", *options] if options else []
+        status, _, err = run("video", clip, *more)
+        assert status == 0 and said in err
+    status, _, err = run("video", clip, "--max-video-tokens", "3")
+    assert status == 2 and "8 frames take 4 tokens at the least" in err

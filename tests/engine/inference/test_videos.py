@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ from qwen_vl_suite.qwenvl.inference.mrope import rope_positions
 from qwen_vl_suite.qwenvl.inference.scheduler import Scheduler
 from qwen_vl_suite.qwenvl.inference.scoring import PromptEmbedder
 from qwen_vl_suite.qwenvl.media import video_processor
+from qwen_vl_suite.qwenvl.media.image_processor import ImageProcessor
+from qwen_vl_suite.qwenvl.media.video_processor import VideoProcessor
 from qwen_vl_suite.qwenvl.models.patches import patch_embedding
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.prompting.tokenizer import load_tokenizer
@@ -222,6 +225,48 @@ def test_limits_of_a_video_are_kept(backend: Callable[..., LocalBackend]) -> Non
         while smaller := smaller.shrunk():
             sizes.append(smaller.image_tokens)
         assert sizes == sorted(sizes, reverse=True) and sizes[-1] < 128
+
+
+def test_frames_have_the_least_pixels_that_are_asked_for(
+    backend: Callable[..., LocalBackend],
+) -> None:
+    """Also where that is more than the checkpoint shows of a video, and unless its limit in all or
+    memory forbids it."""
+    for model_type in ("qwen2_5_vl", "qwen3_vl"):
+        subject, shown = backend(model_type), clip(5, 60, 90)
+        factor = subject.family.patch_factor
+        least = 200 * factor**2
+        ours = VideoProcessor.bounded(subject.video_processor, None, None, None, least)
+        height, width = ours.size_of(shown)
+        assert least <= height * width <= 1.2 * least
+        low = dataclasses.replace(ours, max_pixels=factor**2, frame_pixels=int(1.05 * least))
+        assert low.size_of(shown) == (height, width)
+        asked = ask(shown, least_frame_pixels=least, may_shrink=True)
+        assert subject.prompt(asked).image_tokens == 3 * (height * width) // factor**2
+        assert subject.media_tokens(asked) == subject.prompt(asked).image_tokens
+        assert subject.prompt(dataclasses.replace(asked, video_tokens=90)).image_tokens <= 90
+        assert (smaller := subject.prompt(asked).shrunk())
+        assert smaller.image_tokens < 0.6 * subject.prompt(asked).image_tokens
+        with pytest.raises(BadOption, match="is above max_pixels"):
+            subject.prompt(ask(shown, least_frame_pixels=least, frame_pixels=least - 1))
+
+
+@pytest.mark.parametrize("frames", [1, 5, 40])
+def test_a_limit_in_all_holds_to_the_token_or_is_refused(frames: int) -> None:
+    """With an odd number of frames, long and narrow ones, and a least size that is larger."""
+    for model_type in ("qwen2_5_vl", "qwen3_vl"):
+        side = FAMILIES[model_type].patch_factor
+        images = ImageProcessor(patch_size=side // 2)
+        own = VideoProcessor.from_config({}, images, FAMILIES[model_type].watching)
+        for tokens in (20, 21, 47, 333, 5000):
+            for size in ((1080, 1920), (40, 700), (500, 31)):
+                shown = Video(torch.empty(frames, 3, *size, dtype=torch.uint8), ())
+                for least in (None, 300 * side**2):
+                    bounded = own.bounded(None, tokens, None, least)
+                    steps, rows, columns = bounded.grid(shown)
+                    assert 0 < steps * rows * columns // 4 <= tokens
+        with pytest.raises(BadOption, match=r"take 20 tokens at the least.* may take 19"):
+            own.bounded(None, 19).grid(Video(torch.empty(40, 3, 64, 64), ()))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from qwen_vl_suite.qwenvl.watching import (
     Captions,
     FileFootage,
     FrameFootage,
+    Track,
     Viewing,
     Whole,
 )
@@ -148,12 +149,28 @@ def test_a_segment_that_cannot_be_read_costs_only_its_own_caption(tmp_path: Path
 def test_pixel_bounds_hold_for_the_frames_of_a_video(clip: Path) -> None:
     backend = ScriptedBackend("a clip", family="qwen3_vl")
     wish = Whole(lambda length: describe_video("short"))
-    tokens = []
-    for most in (None, 2 * 32**2):
-        query = Viewing(FileFootage(Clip(clip)), wish).query(max_pixels=most)
+    tokens, told = [], []
+    side = 32**2
+    bounds = [(None, None), (2 * side, None), (None, 24 * side)]
+    for (most, least), limit in [(bound, None) for bound in bounds] + [(bounds[2], 12)]:
+        viewing = Viewing(FileFootage(Clip(clip)), wish, told=lambda *what: told.append(what[2]))
+        query = viewing.query(max_pixels=most, min_pixels=least, video_tokens=limit)
         run.answer_all(backend, [query])
         tokens.append(backend.media_tokens(backend.requests[-1]))
-    assert tokens == [24, 4]
+    assert tokens == told == [24, 4, 96, 8]
+
+
+def test_a_limit_of_a_video_that_leaves_no_token_a_frame_costs_its_answer_alone(
+    clip: Path,
+) -> None:
+    footage, backend = FileFootage(Clip(clip)), ScriptedBackend("a clip")
+    track = Track("a dog")
+    for wish, least in (Whole(lambda length: describe_video("short")), 4), (track, 8):
+        for tokens, answers in (least, True), (least - 1, False):
+            query = Viewing(footage, wish).query(video_tokens=tokens, keep_unreadable=True)
+            (result,) = run.answer_all(backend, [query])
+            assert answers != ("max_video_tokens" in result.error)
+    assert [backend.media_tokens(request) for request in backend.requests[1:]] == [1] * 8
 
 
 def test_captions_by_scenes_of_frames() -> None:
