@@ -178,7 +178,7 @@ def described(model: Model) -> tuple[str, str]:
         return "", f"Refused: {family.notes}"
     said = [model.note, family.notes]
     if tune := by_name(model.folder):
-        said.append("Read with the prompt that it was trained on." if tune.prompts else "")
+        said.append("Read with the prompt that it was trained on." if tune.outputs else "")
         said.append(f"Pictures of at most {tune.longest_side} pixels." if tune.longest_side else "")
         said.append(f"Boxes 0–{tune.box_scale}." if tune.box_scale else "")
     if family.retrieval:

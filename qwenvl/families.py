@@ -22,12 +22,6 @@ _QWEN2 = Sampling()
 _THINKING_TEXT = Sampling(temperature=1.0, top_p=0.95, top_k=20, presence_penalty=1.5)
 _TEXT = Sampling(temperature=0.7, top_p=0.8, top_k=20)
 
-_OMNI_SYSTEM = (
-    "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of "
-    "perceiving auditory and visual inputs, as well as generating text and speech."
-)
-"""The model card: "If users need audio output, the system prompt must be set as" this."""
-
 _QWEN2_VL = Family(
     "qwen2_vl",
     "Qwen2-VL",
@@ -190,7 +184,7 @@ def _rows() -> Iterator[Family]:
             "Qwen2_5OmniForConditionalGeneration",
             voice="Chelsie",
             voices_file="spk_dict.pt",
-            system=_OMNI_SYSTEM,
+            prompt="Qwen2.5-Omni",
         ),
         notes="The speaking half is loaded when speech is asked for.",
     )

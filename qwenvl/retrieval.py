@@ -1,10 +1,10 @@
 """Retrieval models: rerankers and embedding models, made to compare texts with pictures.
 
 They carry the ``model_type`` of what they were tuned from, and are told by their files and names.
-Prompts, limits and pooling are the makers' own, since the models were trained on them:
-``qwen3_vl_reranker.py`` and ``qwen3_vl_embedding.py`` of QwenLM/Qwen3-VL-Embedding, and
-``modeling_gme_qwen2vl.py`` of Alibaba-NLP/gme-Qwen2-VL-2B-Instruct. The instructions are those of
-their examples of finding pictures by text.
+Limits and pooling are the makers' own, as are the prompts (``makers_prompts``), since the models
+were trained on them: ``qwen3_vl_reranker.py`` and ``qwen3_vl_embedding.py`` of
+QwenLM/Qwen3-VL-Embedding, and ``modeling_gme_qwen2vl.py`` of
+Alibaba-NLP/gme-Qwen2-VL-2B-Instruct.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from .errors import UnsuitableModel, UnsupportedModel
 from .types import Family, Retrieval
 
 _QWEN3_BOUNDS = (4 * 32**2, 1800 * 32**2)
-_RETRIEVE = "Retrieve images or text relevant to the user's query."
 
 RETRIEVAL: tuple[Retrieval, ...] = (
     Retrieval(
@@ -25,7 +24,6 @@ RETRIEVAL: tuple[Retrieval, ...] = (
         "reranker",
         base="Qwen3-VL",
         names=("qwen3-vl-reranker",),
-        instruction=_RETRIEVE,
         pixel_bounds=_QWEN3_BOUNDS,
         max_tokens=10_240,
     ),
@@ -34,8 +32,6 @@ RETRIEVAL: tuple[Retrieval, ...] = (
         "embedding",
         base="Qwen3-VL",
         names=("qwen3-vl-embedding",),
-        instruction=_RETRIEVE,
-        picture_instruction="Represent the user's input.",
         pixel_bounds=_QWEN3_BOUNDS,
         max_tokens=8192,
         ends_in_point=True,
@@ -46,8 +42,6 @@ RETRIEVAL: tuple[Retrieval, ...] = (
         base="Qwen2-VL",
         names=("gme-qwen2-vl", "gme-qwen2vl"),
         classes=("GmeQwen2VL",),
-        instruction="Find an image that matches the given text.",
-        picture_instruction="You are a helpful assistant.",
         pixel_bounds=(256 * 28**2, 1280 * 28**2),
         max_tokens=1800,
         ending="<|endoftext|>",

@@ -481,26 +481,22 @@ class Result:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What a model that was made to compare texts with pictures is asked, in its makers' words.
-    Such a model writes no text.
+    """How a model that was made to compare texts with pictures is asked, in the words that
+    ``makers_prompts`` has under its ``title``. Such a model writes no text.
 
     ``kind``: a ``reranker`` reads text and picture together and says yes or no; an ``embedding``
     model turns each into a vector. ``base``: the title of its family. ``names``: whole words in the
     names of its checkpoints, lower case; ``classes``: beginnings of class names in their
-    ``config.json``. ``instruction``: what to look for, unless the user says so;
-    ``picture_instruction``: what an embedding model is told with a picture. ``pixel_bounds``: the
-    least and the most pixels that it sees of a picture; ``max_tokens``: of a prompt. ``ending``:
-    behind the opened turn of the model. ``ends_in_point``: whether an instruction without
-    punctuation at its end gets a full stop."""
+    ``config.json``. ``pixel_bounds``: the least and the most pixels that it sees of a picture;
+    ``max_tokens``: of a prompt. ``ending``: behind the opened turn of the model. ``ends_in_point``:
+    whether an instruction without punctuation at its end gets a full stop."""
 
     title: str
     kind: Literal["reranker", "embedding"]
     base: str
     names: tuple[str, ...]
-    instruction: str
     pixel_bounds: tuple[int, int]
     max_tokens: int
-    picture_instruction: str = ""
     classes: tuple[str, ...] = ()
     ending: str = ""
     ends_in_point: bool = False
@@ -558,13 +554,13 @@ class Hearing:
 class Speech:
     """How whole checkpoints of a family speak. ``transformers_class``: of the whole model;
     ``voice``: the makers' default; ``voices_file``: what holds the voices beside the weights
-    (empty: ``config.json`` names them); ``system``: the system prompt that speech was trained with;
-    ``rate``: samples a second."""
+    (empty: ``config.json`` names them); ``prompt``: whose system prompt speech was trained with, of
+    those in ``makers_prompts``; ``rate``: samples a second."""
 
     transformers_class: str
     voice: str
     voices_file: str = ""
-    system: str = ""
+    prompt: str = ""
     rate: int = 24_000
 
 

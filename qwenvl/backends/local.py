@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from .. import makers_prompts
 from ..checkpoints import inspection
 from ..checkpoints.files import readable_size
 from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError, UnsuitableModel
@@ -470,8 +471,9 @@ class LocalBackend:
         spec = self._files[0]
         voice = require_voice(Path(spec.checkpoint), spec, self.family, wish)
         speech, messages = self.family.speech, request.messages
-        if speech and speech.system and not request.system:
-            messages = (Message("system", (speech.system,)), *messages)
+        if speech and speech.prompt and not request.system:
+            system = makers_prompts.words(speech.prompt, "speech")
+            messages = (Message("system", (system,)), *messages)
         return dataclasses.replace(request, voice=voice, messages=messages)
 
     def media_tokens(self, request: Request) -> int:

@@ -84,7 +84,7 @@ class Order:
     def method(self, backend: Backend, query: Query) -> Steps:
         """How a query of the task is answered: asked again until the prompt is as wished."""
         question = query.task.prompt
-        query = dataclasses.replace(query, method=None)
+        query = dataclasses.replace(query, method=None, max_pixels=self._most_pixels(query))
         tries: list[tuple[Faults, Result]] = []
         while not tries or (tries[-1][0].count and len(tries) <= self.ask_again):
             (reply,) = yield [query]
@@ -98,6 +98,11 @@ class Order:
             query = dataclasses.replace(query, task=dataclasses.replace(query.task, prompt=again))
         faults, best = min(tries, key=lambda pair: pair[0].count)
         return self._told(best, faults, len(tries), _unmet(backend, query, self.target))
+
+    def _most_pixels(self, query: Query) -> int | None:
+        """Of each picture: the query's own bound, or a lower one of the target."""
+        bounds = [bound for bound in (query.max_pixels, self.wording.max_pixels) if bound]
+        return min(bounds) if bounds else None
 
     @property
     def _sampling(self) -> Mapping[str, Any]:

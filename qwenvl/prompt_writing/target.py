@@ -38,13 +38,15 @@ _SAMPLING: Mapping[str, tuple[float, float]] = {
 class Wording:
     """What the writing model is told. ``system_file``: a file in its checkpoint's folder whose text
     takes the place of ``system`` where it is there. ``user``: with ``{idea}`` where the idea goes.
-    ``no_idea``: what stands there where pictures come without one."""
+    ``no_idea``: what stands there where pictures come without one. ``max_pixels``: of each picture
+    that the model is shown; 0: as many as it takes."""
 
     system: str
     user: str = "{idea}"
     system_file: str = ""
     no_idea: str = ""
     sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    max_pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,13 @@ def _wording(fields: Fields, other: Wording | None = None) -> Wording:
         file,
         fields.text("no_idea", "") if other else "",
         {**(other.sampling if other else {}), **sampling},
+        _max_pixels(fields) if other else 0,
     )
+
+
+def _max_pixels(fields: Fields) -> int:
+    name = "max_pixels"
+    return fields.whole(name, MIN_PIXELS, MAX_PIXELS, 0) if fields.has(name) else 0
 
 
 def _keys(fields: Fields, reply: str) -> dict[str, str]:

@@ -130,7 +130,7 @@ def ocr(
 def _tuned(task: Task, output: str, hint: str, fine_tune: FineTune) -> Task:
     """``task`` as ``fine_tune`` was trained on it."""
     task = replace(task, longest_side=fine_tune.longest_side)
-    prompt = fine_tune.prompts.get(output)
+    prompt = fine_tune.prompt(output)
     if prompt is None:
         return task
     reader = _read_text_of_html if fine_tune.writes_html and output == "plain" else task.parse

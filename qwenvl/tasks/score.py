@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
+from .. import makers_prompts
 from ..errors import BadOption
 from ..types import Image, Message, Retrieval
 
@@ -26,24 +28,20 @@ def question(picture: Image, text: str, own: str = "") -> tuple[Message, ...]:
     return (Message("user", (picture, asked.replace(PLACE, checked(text)))),)
 
 
-JUDGE = (
-    "Judge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".'
-)
-
-
 def judgement(
     retrieval: Retrieval, picture: Image, text: str, instruction: str = ""
 ) -> tuple[Message, ...]:
     """What a reranker is asked: ``text`` is its query, ``picture`` its document."""
-    wanted = instruction.strip() or retrieval.instruction
-    asked = f"<Instruct>: {wanted}<Query>:{checked(text)}\n<Document>:"
-    return (Message("system", (JUDGE,)), Message("user", (asked, picture)))
+    said = {"instruction": _wanted(retrieval, instruction), "text": checked(text)}
+    form = makers_prompts.words(retrieval.title, "user")
+    asked = re.sub(r"\{(\w+)\}", lambda place: said[place[1]], form)
+    judge = makers_prompts.words(retrieval.title, "system")
+    return (Message("system", (judge,)), Message("user", (asked, picture)))
 
 
 def embedded_text(retrieval: Retrieval, text: str, instruction: str = "") -> tuple[Message, ...]:
     """What an embedding model is given of a text that pictures are compared with."""
-    wanted = instruction.strip() or retrieval.instruction
+    wanted = _wanted(retrieval, instruction)
     if retrieval.ends_in_point and not unicodedata.category(wanted[-1]).startswith("P"):
         wanted += "."
     return (Message("system", (wanted,)), Message("user", (checked(text),)))
@@ -51,7 +49,13 @@ def embedded_text(retrieval: Retrieval, text: str, instruction: str = "") -> tup
 
 def embedded_picture(retrieval: Retrieval, picture: Image) -> tuple[Message, ...]:
     """What an embedding model is given of a picture."""
-    return (Message("system", (retrieval.picture_instruction,)), Message("user", (picture,)))
+    told = makers_prompts.words(retrieval.title, "picture")
+    return (Message("system", (told,)), Message("user", (picture,)))
+
+
+def _wanted(retrieval: Retrieval, instruction: str) -> str:
+    """What to look for, in the makers' words unless the user says it."""
+    return instruction.strip() or makers_prompts.words(retrieval.title, "instruction")
 
 
 def checked(text: str) -> str:

@@ -46,8 +46,8 @@ def test_a_row_is_found_by_the_checkpoints_name(name: str) -> None:
 def test_every_row_is_found_by_some_name_and_says_something() -> None:
     assert {*FINE_TUNES} == {*NAMES.values()} - {None}
     for tune in FINE_TUNES.values():
-        assert tune.prompts.keys() <= OUTPUTS.keys()
-        assert tune.prompts or tune.longest_side or tune.box_scale
+        assert tune.outputs <= OUTPUTS.keys()
+        assert tune.outputs or tune.longest_side or tune.box_scale
 
 
 def test_a_preset_is_chosen_by_name_by_hand_or_not_at_all() -> None:
@@ -63,7 +63,7 @@ def test_a_preset_is_chosen_by_name_by_hand_or_not_at_all() -> None:
 def test_text_is_asked_for_in_the_makers_words_where_they_have_any(title: str, output: str) -> None:
     tune, usual = FINE_TUNES[title], ocr(output)
     task, hinted = ocr(output, fine_tune=tune), ocr(output, "Greek", tune)
-    assert task.prompt == tune.prompts.get(output, usual.prompt)
+    assert task.prompt == (tune.prompt(output) or usual.prompt)
     assert hinted.prompt.startswith(task.prompt.rstrip()) and "Greek" in hinted.prompt
     assert task.longest_side == tune.longest_side
     assert task.max_new_tokens >= usual.max_new_tokens

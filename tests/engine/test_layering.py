@@ -21,6 +21,7 @@ LAYERS = (
     {"errors"},
     {"types"},
     {"yaml_files"},
+    {"makers_prompts"},
     {
         "families",
         "fine_tunes",
@@ -68,8 +69,8 @@ WITH_TRANSFORMERS = {
 # These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
 WITHOUT_TORCH = {
     "camera", "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes",
-    "observer", "replies", "schema_bounds", "styles", "tasks", "tiles", "types", "unicode", "yarn",
-    "yaml_files",
+    "makers_prompts", "observer", "replies", "schema_bounds", "styles", "tasks", "tiles", "types",
+    "unicode", "yarn", "yaml_files",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 

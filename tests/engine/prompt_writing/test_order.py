@@ -172,6 +172,16 @@ def test_a_checkpoint_brings_the_words_that_it_was_trained_on(tmp_path: Path) ->
     assert backend.requests[0].system == "Trained on 这." and not result.notes
 
 
+def test_pictures_are_shown_as_large_as_the_writing_model_was_trained_on_them() -> None:
+    order = Order(TARGETS["qwen_image_2_1"], "a cat", has_pictures=True)
+    picture = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    for own, expected in ((None, 2**20), (900_000, 900_000), (4_000_000, 2**20)):
+        backend = ScriptedBackend([enhanced("", "<image1>")])
+        query = run.Query(order.task, picture, method=order.method, max_pixels=own)
+        run.answer_all(backend, [query])
+        assert backend.requests[0].max_pixels == expected
+
+
 def test_one_batch_for_all_and_one_error_costs_only_its_own() -> None:
     order = Order(TARGETS["flux2"], "a cat", wishes=Wishes(("hat",)))
     backend = ScriptedBackend(["A hat.", "A cat.", OutOfMemory("No room."), "Cat in a hat."])
