@@ -18,6 +18,7 @@
     ├── NumericalError              the model computed NaN instead of an answer
     ├── OutOfMemory                 weights or a request are too large for the free memory
     ├── Unavailable                 something this machine lacks (attention, quantization, ...)
+    ├── ServerError                 a server cannot be reached, or gives no answer
     └── UnreadableReply             the model answered, but not in the form asked for
 """
 
@@ -96,6 +97,10 @@ class NumericalError(QwenVLError, ArithmeticError):
 
 class OutOfMemory(QwenVLError):
     """Memory does not suffice, even for one request by itself."""
+
+
+class ServerError(QwenVLError):
+    """A server cannot be reached, refuses what it is asked, or gives no answer in time."""
 
 
 class UnreadableReply(QwenVLError):

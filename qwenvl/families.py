@@ -9,6 +9,7 @@ values are the makers' own, from the model cards.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -263,6 +264,42 @@ def family_of(config: Mapping[str, Any]) -> Family:
         if "spatial_merge_size" in _section(config, "vision_config"):
             return dataclasses.replace(DEFAULT, model_type=model_type, title=title)
     raise UnsupportedModel(_refusal(model_type, config))
+
+
+_EXPERTS = r"(?=.*\ba\d+(?:\.\d+)?b\b)"
+# First match wins. Names as people, hubs and servers write them: Qwen/Qwen2.5-VL-7B-Instruct,
+# qwen2.5vl:7b, Qwen3_VL_8B-Q4_K_M.gguf, qwen3.5:9b.
+_NAMES: tuple[tuple[str, str], ...] = (
+    (r"qwen-?2[.-]5-?omni", "qwen2_5_omni"),
+    (r"qwen-?3-?omni", "qwen3_omni_moe"),
+    (rf"{_EXPERTS}.*qwen-?3-?vl", "qwen3_vl_moe"),
+    (r"qwen-?3-?vl", "qwen3_vl"),
+    (
+        r"qwen-?2[.-]5-?vl|rolmocr|nanonets-ocr|olmocr-2|olmocr-7b-0[78]25|r1-onevision",
+        "qwen2_5_vl",
+    ),
+    (r"qwen-?2-?vl|qvq|mineru-?2\.5|olmocr-7b-0225", "qwen2_vl"),
+    (r"qwen-?4-exp", "qwen4_exp"),
+    (rf"{_EXPERTS}.*qwen-?3\.[5-9]", "qwen3_5_moe"),
+    (r"qwen-?3\.[5-9]|chandra-ocr-2", "qwen3_5"),
+    # Text alone is told by a name that begins so: others take its name into theirs.
+    (rf"{_EXPERTS}(?:.*/)?qwen-?3(?!\.|-next)", "qwen3_moe"),
+    (r"(?:.*/)?qwen-?3(?!\.|-next)(?=[-:]|$)", "qwen3"),
+    (r"(?:.*/)?(?:qwen-?2(?:\.5)?(?=[-:]|$)|qwq)", "qwen2"),
+)
+_FROM_THE_START = ("qwen3", "qwen3_moe", "qwen2")
+
+
+def family_named(name: str) -> Family | None:
+    """The family of a model of which only the ``name`` is known, as of one behind a server; None
+    for a name that does not tell."""
+    plain = name.lower().replace("_", "-")
+    for pattern, model_type in _NAMES:
+        found = re.match if model_type in _FROM_THE_START else re.search
+        before = "" if model_type in _FROM_THE_START else r"(?<![a-z0-9])"
+        if found(rf"{before}(?:{pattern})", plain):
+            return FAMILIES[model_type]
+    return None
 
 
 def model_config(config: Mapping[str, Any], family: Family) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Adaptable, Backend, Resident
-from .errors import BadOption, Unavailable
+from .errors import BadOption
 from .types import LocalSpec, ServerSpec, Spec
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _adapted(backend: Backend, spec: Spec) -> Backend:
 
 
 def _title(spec: Spec) -> str:
-    return spec.checkpoint if isinstance(spec, LocalSpec) else spec.model
+    return spec.checkpoint if isinstance(spec, LocalSpec) else spec.model or spec.urls[0]
 
 
 def _nbytes(backend: Backend) -> int:
@@ -270,10 +270,9 @@ def _open_checkpoint(spec: LocalSpec) -> Backend:
 
 
 def _open_server(spec: ServerSpec) -> Backend:
-    raise Unavailable(
-        f"{spec.model} at {spec.urls[0]} cannot be used: models on servers are not supported yet. "
-        "Choose a model on this machine."
-    )
+    from .backends.openai_server import OpenAIServerBackend
+
+    return OpenAIServerBackend(spec)
 
 
 _OPEN: Mapping[type, Callable[[Any], Backend]] = {

@@ -42,6 +42,20 @@ def loop_start(ids: Sequence[int], decode: Decode | None = None) -> int | None:
     return start + period
 
 
+_WORD_PIECE = re.compile(r" ?[^\W\d_]{1,8}|\d|[^\S ]+| +|.", re.DOTALL)
+
+
+def text_loop_start(text: str) -> int | None:
+    """As ``loop_start``, of ``text`` whose tokens are not known: the character to cut it at. Words
+    with the blank before them, digits and other characters stand for tokens."""
+    pieces = _WORD_PIECE.findall(text)
+    numbers: dict[str, int] = {}
+    ids = [numbers.setdefault(piece, len(numbers)) for piece in pieces]
+    known = list(numbers)
+    start = loop_start(ids, lambda turn: "".join(known[number] for number in turn))
+    return None if start is None else sum(map(len, pieces[:start]))
+
+
 def _period(ids: Sequence[int]) -> int | None:
     """The shortest turn that the end of ``ids`` repeats often enough for a loop."""
     length = len(ids)

@@ -1,0 +1,155 @@
+"""Client of one server at one or more addresses: every request is asked until it is answered, as
+long as that has a point."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from ..errors import ServerError
+from ..types import ServerSpec
+from . import faults
+from .addresses import Address, check_allowed, parse
+from .connection import Connection
+from .faults import Fault
+from .keys import Keys, variable
+from .replicas import AllLost, Replica, Replicas
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Chunks = AsyncIterator[Mapping[str, Any]]
+
+
+class Client:
+    """Asks the server of ``spec``. To be made and used in one event loop.
+
+    Raises ``BadOption`` for an address that may not be used, ``Unavailable`` without openai."""
+
+    def __init__(self, spec: ServerSpec, keys: Keys):
+        addresses = [parse(url) for url in spec.urls]
+        for address in addresses:
+            check_allowed(address, spec.allow_http)
+        self._spec, self._keys = spec, keys
+        self._replicas = Replicas(addresses, spec.concurrency)
+        self._connections = {
+            address: Connection(address, self._key_of(address), spec.timeout)
+            for address in addresses
+        }
+        self._last_words: dict[Address, str] = {}
+
+    def _key_of(self, address: Address) -> Callable[[], Any]:
+        return lambda: self._keys.find(address)
+
+    async def close(self) -> None:
+        for connection in self._connections.values():
+            await connection.close()
+
+    async def chat(
+        self,
+        body: Callable[[], Awaitable[Mapping[str, Any]]],
+        read: Callable[[Chunks], Awaitable[T]],
+        restart: Callable[[], None],
+    ) -> T:
+        """What ``read`` makes of the chunks that answer ``body``. ``body`` is called once a place
+        is free, ``restart`` before the same is asked again. Raises ``ServerError``."""
+
+        async def attempt(connection: Connection) -> T:
+            sent = await body()
+            try:
+                return await asyncio.wait_for(
+                    _read(connection.chat(sent), read), self._spec.timeout
+                )
+            except asyncio.TimeoutError:
+                raise Fault("slow", "the time limit was reached") from None
+
+        return await self._until_answered(attempt, restart)
+
+    async def models(self) -> list[str]:
+        """The names of the server's models, by the first address that answers."""
+        return await self._until_answered(lambda connection: connection.models(), lambda: None)
+
+    async def _until_answered(
+        self, attempt: Callable[[Connection], Awaitable[T]], restart: Callable[[], None]
+    ) -> T:
+        tries: Counter[str] = Counter()
+        failed: Replica | None = None
+        while True:
+            try:
+                async with self._replicas.turn(failed) as replica:
+                    try:
+                        return await self._once(attempt, replica)
+                    except Fault as fault:
+                        problem, failed = fault, replica
+            except AllLost:
+                raise self._all_lost() from None
+            tries[problem.kind] += 1
+            restart()
+            if tries[problem.kind] >= faults.TRIES[problem.kind]:
+                raise self._error(failed.address, problem, tries.total())
+            log.info("Asking again, since %s: %s", failed.address.url, problem.words)
+            if problem.kind != "unreachable":
+                await asyncio.sleep(problem.seconds or faults.delay(tries[problem.kind]))
+
+    async def _once(self, attempt: Callable[[Connection], Awaitable[T]], replica: Replica) -> T:
+        """One attempt at one address, whose state is then known better."""
+        began = time.monotonic()
+        try:
+            found = await attempt(self._connections[replica.address])
+        except Fault as fault:
+            self._last_words[replica.address] = fault.words
+            if fault.kind == "unreachable":
+                self._replicas.failed(replica, began)
+            elif fault.kind == "busy":
+                self._replicas.busy(replica, fault.seconds)
+            elif fault.kind == "refused":
+                self._replicas.answered(replica)
+            else:
+                self._replicas.broke_off(replica, began)
+            raise
+        self._replicas.answered(replica)
+        return found
+
+    def _all_lost(self) -> ServerError:
+        said = "; ".join(f"{address.url}: {words}" for address, words in self._last_words.items())
+        return ServerError(
+            f"No server answers ({said}). Start it (vllm serve, llama-server, ollama serve, ...), "
+            "or correct its address, which as a rule ends in /v1."
+        )
+
+    def _error(self, address: Address, fault: Fault, tries: int) -> ServerError:
+        words = f"{address.url} gave no answer: {fault.words}."
+        if tries > 1:
+            words = f"{words} It was asked {tries} times."
+        return ServerError(f"{words} {self._advice(address, fault)}".strip())
+
+    def _advice(self, address: Address, fault: Fault) -> str:
+        if fault.status in (401, 403):
+            name = variable(address)
+            place = f"in the environment variable {name} or " if name else ""
+            return (
+                f"Put the key of {address.authority} {place}in the keys file, and see that it is "
+                "right."
+            )
+        if fault.status == 404:
+            return "See that the address is right, and the model's name one that it lists."
+        if fault.kind == "slow":
+            return (
+                f"The limit is {self._spec.timeout:g} seconds a request: raise it, or ask for "
+                "fewer tokens or at fewer places at once."
+            )
+        return ""
+
+
+async def _read(
+    chunks: AsyncGenerator[Mapping[str, Any], None], read: Callable[[Chunks], Awaitable[T]]
+) -> T:
+    """Closes the stream, and with it the request, however the reading ends."""
+    async with contextlib.aclosing(chunks) as opened:
+        return await read(opened)

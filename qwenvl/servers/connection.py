@@ -1,0 +1,145 @@
+"""Connection to one server address by the official ``openai`` client: keys, limits and redirects in
+one place.
+
+Retries are not the client's: ``Replicas`` and ``faults`` decide about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from ..errors import Unavailable
+from . import faults
+from .addresses import Address
+from .keys import Key
+
+MAX_BYTES = 64 * 2**20
+"""Of one answer, decompressed: more than any model writes."""
+CONNECT_SECONDS = 10.0
+LIST_SECONDS = 15.0
+"""That a server may take to list its models."""
+
+_HEADERS = {
+    "accept", "accept-encoding", "connection", "content-length", "content-type", "host",
+    "transfer-encoding", "user-agent",
+}  # fmt: skip
+
+
+class TooLong(Exception):
+    """An answer larger than ``MAX_BYTES``."""
+
+
+def library() -> ModuleType:
+    """The ``openai`` module. Raises ``Unavailable`` where it is not installed, or too old."""
+    try:
+        import openai
+    except ImportError as error:
+        raise Unavailable(
+            "Models on servers are asked by the package openai, which is not installed: "
+            "pip install openai"
+        ) from error
+    if int(openai.__version__.split(".")[0]) < 2:
+        raise Unavailable(
+            f"Models on servers need openai 2 or newer, and {openai.__version__} is installed: "
+            "pip install -U openai"
+        )
+    return openai
+
+
+class Connection:
+    """Asks one ``address``, from one event loop. ``key``: finds its key, anew for each request."""
+
+    def __init__(self, address: Address, key: Callable[[], Key | None], timeout: float):
+        self.address = address
+        self._find_key = key
+        self._openai = openai = library()
+        limits = openai.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout))
+        self._client = openai.AsyncOpenAI(
+            base_url=address.url,
+            # The environment's key, organisation and headers are for OpenAI's own host: what the
+            # client would send of them is taken out again in _authorize.
+            api_key="none",
+            max_retries=0,
+            timeout=limits,
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False,
+                # A proxy of the environment is a tunnel for https; http would show it all.
+                trust_env=address.is_encrypted,
+                timeout=limits,
+                event_hooks={"request": [self._authorize], "response": [_bound]},
+            ),
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def chat(self, body: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
+        """The chunks of a streamed chat completion, as parsed JSON. Raises ``Fault``, with no key
+        in its words."""
+        key = self._find_key()
+        try:
+            stream = await self._client.post(
+                "/chat/completions",
+                cast_to=object,
+                body={**body, "stream": True},
+                stream=True,
+                stream_cls=self._openai.AsyncStream[object],
+            )
+            try:
+                async for chunk in stream:
+                    if not isinstance(chunk, Mapping):
+                        raise faults.Fault("broken", "its answer is not of the chat protocol")
+                    yield chunk
+            finally:
+                await stream.close()
+        except Exception as error:
+            raise self._fault(error, key) from None
+
+    async def models(self) -> list[str]:
+        """What the server calls its models. Raises ``Fault``."""
+        key = self._find_key()
+        try:
+            found = await self._client.get(
+                "/models", cast_to=object, options={"timeout": LIST_SECONDS}
+            )
+            return [str(model["id"]) for model in found["data"]]
+        except Exception as error:
+            raise self._fault(error, key) from None
+
+    def _fault(self, error: Exception, key: Key | None) -> faults.Fault:
+        """``error`` without the key, which servers are known to quote, and without the library's
+        own exception, which holds it."""
+        if isinstance(error, faults.Fault):
+            return error
+        if isinstance(error, TooLong):
+            fault = faults.Fault("refused", f"its answer is larger than {MAX_BYTES >> 20} MB")
+        else:
+            fault = faults.of_exception(error, self._openai)
+        if key:
+            fault.words = key.hidden(fault.words)
+        return fault
+
+    async def _authorize(self, request: Any) -> None:
+        """Before a request is sent: leaves the headers that it needs, and adds the key, which is
+        thus in no object that the client keeps or logs."""
+        for name in set(request.headers) - _HEADERS:
+            del request.headers[name]
+        if key := self._find_key():
+            request.headers["Authorization"] = f"Bearer {key.value}"
+
+
+async def _bound(response: Any) -> None:
+    """Before an answer is read: no more of it than ``MAX_BYTES``."""
+    read = response.aiter_bytes
+
+    async def counted(*args: Any, **options: Any) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in read(*args, **options):
+            size += len(piece)
+            if size > MAX_BYTES:
+                raise TooLong
+            yield piece
+
+    response.aiter_bytes = counted

@@ -1,0 +1,125 @@
+"""Event loop in a daemon thread, for the requests of callers that wait in threads of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from ..errors import QwenVLError
+from ..observer import Observer
+
+T = TypeVar("T")
+
+Event = Callable[[Observer], None]
+"""What an observer is to be told."""
+
+CHECK_SECONDS = 0.05
+"""How often a caller that waits looks whether it is to stop."""
+
+
+class Job(Generic[T]):
+    """Work in an event loop. ``events``: what it has to tell, put there by the loop's thread."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[Job[T]], Coroutine[Any, Any, T]]
+    ):
+        self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._loop, self._work = loop, work
+        self._future: Future[T] = Future()
+        self._task: asyncio.Task[T] | None = None
+        loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._work(self))
+        self._task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            stopped = QwenVLError("This model was unloaded while requests were waiting.")
+            self._future.set_exception(stopped)
+        elif error := task.exception():
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(task.result())
+        self.events.put(None)
+
+    def wait(self, observer: Observer) -> T:
+        """The result, once it is there. Meanwhile tells ``observer`` of all events, in the caller's
+        own thread. What that raises cancels the work, and is raised once the work has let go of
+        all that it held."""
+        try:
+            while True:
+                observer.check()
+                try:
+                    event = self.events.get(timeout=CHECK_SECONDS)
+                except queue.Empty:
+                    continue
+                if event is None:
+                    return self._future.result()
+                event(observer)
+        except BaseException:
+            self._loop.call_soon_threadsafe(self._cancel)
+            self._future.exception()
+            raise
+
+    def _cancel(self) -> None:
+        if self._task:
+            self._task.cancel()
+
+
+Work = Callable[[Job[T]], Coroutine[Any, Any, T]]
+"""What a job does; it is given the job, to tell events by."""
+
+
+class EventLoopThread:
+    """An asyncio event loop that runs in a thread of its own, from its first job to ``close``."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, work: Work[T]) -> Job[T]:
+        """Runs ``work``, which is given its own job."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=_run, args=(self._loop,), name=self._name, daemon=True
+                )
+                thread.start()
+            return Job(self._loop, work)
+
+    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Cancels all jobs, runs ``last``, and ends the thread soon."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(_end(loop, last), loop)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+async def _end(
+    loop: asyncio.AbstractEventLoop, last: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    try:
+        await last()
+        await loop.shutdown_asyncgens()
+        await loop.shutdown_default_executor()
+    finally:
+        loop.call_soon(loop.stop)

@@ -1,0 +1,103 @@
+"""Faults of servers: what went wrong with a request, whether it is worth asking again, and how long
+to wait before."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["refused", "unreachable", "busy", "broken", "slow"]
+"""``refused``: this request will never be answered. ``unreachable``: nothing answers there.
+``busy``: the server asks to wait. ``broken``: it failed, or its answer broke off. ``slow``: the
+time limit was reached."""
+
+TRIES: Mapping[Kind, int] = {"refused": 1, "unreachable": 1000, "busy": 12, "broken": 8, "slow": 3}
+"""How often a request is asked that ends in one kind of fault. How long an unreachable address is
+tried, ``replicas`` decides."""
+
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds that a server may ask to wait."""
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.25, 16.0
+_BUSY = {408, 425, 429}
+_MAX_WORDS = 500
+
+
+@dataclass(eq=False)
+class Fault(Exception):
+    """``words``: what happened, for the user, as a clause. ``seconds``: how long the server asks to
+    wait (0: it does not say)."""
+
+    kind: Kind
+    words: str
+    seconds: float = 0.0
+    status: int = 0
+
+
+def delay(tries: int) -> float:
+    """Seconds to wait after so many ``tries``: exponential backoff with jitter, so that those who
+    failed together do not all come back together."""
+    longest = min(_FIRST_DELAY * 2 ** (tries - 1), _LONGEST_DELAY)
+    return longest * random.uniform(0.5, 1.0)
+
+
+def of_exception(error: BaseException, openai: Any) -> Fault:
+    """What an exception of the ``openai`` module, or of reading what it gave, means."""
+    if isinstance(error, openai.APIStatusError):
+        return _of_status(error)
+    if isinstance(error, (openai.APITimeoutError, TimeoutError)):
+        return Fault("slow", "the time limit was reached")
+    if isinstance(error, openai.APIConnectionError):
+        cause = error.__cause__ or error
+        is_reached = type(cause).__name__ not in _NOT_REACHED
+        words = _cut(str(cause) or type(cause).__name__)
+        return Fault("broken" if is_reached else "unreachable", words)
+    if isinstance(error, openai.APIError):
+        return Fault("broken", f"the server says: {_cut(error.message)}")
+    return Fault("broken", f"its answer cannot be read ({type(error).__name__})")
+
+
+_NOT_REACHED = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}
+"""Names of httpx's exceptions, whichever edition of it openai uses."""
+
+
+def _of_status(error: Any) -> Fault:
+    status = int(error.status_code)
+    words = f"it answers with HTTP {status}: {_cut(_message(error))}"
+    if 300 <= status < 400:
+        where = _cut(error.response.headers.get("location", "nowhere"))
+        words = (
+            f"it sends requests on to {where!r}, and redirects are not followed, since keys and "
+            "pictures are for this address alone. If that is where the server is, give that "
+            "address"
+        )
+        return Fault("refused", words, status=status)
+    if status in _BUSY or (status == 503 and "retry-after" in error.response.headers):
+        return Fault("busy", words, _retry_after(error.response.headers), status)
+    return Fault("broken" if status >= 500 else "refused", words, status=status)
+
+
+def _message(error: Any) -> str:
+    """The server's own words, out of the forms in which servers put them."""
+    found = error.body
+    while isinstance(found, Mapping):
+        found = found.get("message") or found.get("error") or found.get("detail") or dict(found)
+        if isinstance(found, dict) and not any(k in found for k in ("message", "error", "detail")):
+            break
+    return str(found or error.response.reason_phrase or "no reason given")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Of the header ``Retry-After`` in seconds, between 0 and ``LONGEST_RETRY_AFTER``; a date is
+    taken for none, since clocks differ."""
+    try:
+        return min(max(float(headers.get("retry-after", "")), 0.0), LONGEST_RETRY_AFTER)
+    except ValueError:
+        return 0.0
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return f"{text[:_MAX_WORDS]}…" if len(text) > _MAX_WORDS else text

@@ -1,0 +1,145 @@
+"""API keys of servers: each is for one host, and sent to that host alone.
+
+A key is looked for in the environment, then in the keys file that the host application names. It is
+never in a spec, a workflow, a log or an error.
+
+Environment: ``QWENVL_KEY_`` and the host in capitals, a dot as one underscore and a hyphen as two,
+and the port behind an underscore unless it is 443: ``QWENVL_KEY_API_EXAMPLE_COM``,
+``QWENVL_KEY_MY__BOX_LOCAL_8443``. It is for https, or for this very machine.
+
+Keys file: YAML, a host to a line::
+
+    api.example.com: sk-…
+    my-box.local:8443: …
+    http://192.168.1.5:8000: …    # sent without TLS only where the line itself says http
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import BadOption, Unavailable
+from .addresses import Address
+
+log = logging.getLogger(__name__)
+
+PREFIX = "QWENVL_KEY_"
+HIDDEN = "[key]"
+_MAX_BYTES = 1_000_000
+_VALUE = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A secret, which does not show when it is printed."""
+
+    value: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return HIDDEN
+
+    def hidden(self, text: str) -> str:
+        """``text`` without the key, wherever it stands in it."""
+        return text.replace(self.value, HIDDEN)
+
+
+def variable(address: Address) -> str:
+    """The environment variable of a host's key. Empty of hosts that have none, since another one
+    would have the same: IPv6 addresses, and names with underscores or with digits at their end."""
+    host = address.host
+    is_name = re.fullmatch(r"[a-z0-9.-]+", host) and not host.rsplit(".", 1)[-1].isdigit()
+    if not (is_name or _is_ipv4(host)):
+        return ""
+    name = host.replace("-", "__").replace(".", "_").upper()
+    return f"{PREFIX}{name}" if address.port == 443 else f"{PREFIX}{name}_{address.port}"
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class Keys:
+    """Where keys are found. ``file``: of keys, which the host application sets; None: there is
+    none."""
+
+    def __init__(self, file: Path | None = None, environ: Mapping[str, str] = os.environ):
+        self.file = file
+        self._environ = environ
+        self._warned: set[Path] = set()
+
+    def find(self, address: Address) -> Key | None:
+        """The key of ``address``; None without one. Raises ``BadOption`` for a keys file that
+        cannot be read, and for a key that no header can hold."""
+        name = variable(address)
+        if name and self._is_safe(address) and (value := self._environ.get(name, "").strip()):
+            return _checked(value, name)
+        for place in self._places(address):
+            if value := self._lines().get(place, ""):
+                return _checked(value, f"The key of {place}")
+        return None
+
+    @staticmethod
+    def _is_safe(address: Address) -> bool:
+        return address.is_encrypted or address.is_loopback
+
+    def _places(self, address: Address) -> list[str]:
+        """How the keys file may name ``address``."""
+        named = f"{address.scheme}://{address.authority}"
+        return [named, address.authority] if self._is_safe(address) else [named]
+
+    def _lines(self) -> dict[str, str]:
+        if self.file is None or not self.file.is_file():
+            return {}
+        try:
+            import yaml
+        except ImportError as error:
+            raise Unavailable(
+                f"{self.file} is a YAML file, and pyyaml is not installed: pip install pyyaml"
+            ) from error
+        self._warn_of_readers(self.file)
+        try:
+            text = self.file.read_bytes()[:_MAX_BYTES].decode("utf-8-sig")
+            # Every value as the text that it is: a key may look like a number.
+            found = yaml.load(text, Loader=yaml.BaseLoader)
+        except Exception as error:
+            # What pyyaml says quotes the file, keys included.
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            raise BadOption(f"{self.file}{line}: {_FORM}") from None
+        if found in (None, ""):
+            return {}
+        is_flat = isinstance(found, dict) and all(isinstance(v, str) for v in found.values())
+        if not is_flat:
+            raise BadOption(f"{self.file}: {_FORM}")
+        return {str(place).lower().rstrip("/"): value.strip() for place, value in found.items()}
+
+    def _warn_of_readers(self, file: Path) -> None:
+        if os.name != "posix" or file in self._warned:
+            return
+        if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            self._warned.add(file)
+            log.warning("%s holds keys, and others can read it: chmod 600 it.", file)
+
+
+_FORM = "write a host and its key on each line, as in api.example.com: sk-..."
+
+
+def _checked(value: str, where: str) -> Key:
+    if not _VALUE.fullmatch(value):
+        raise BadOption(f"{where} has blanks or letters in it that no key has.")
+    return Key(value)
+
+
+KEYS = Keys()
+"""Of this process."""

@@ -1,0 +1,185 @@
+"""Streaming: the chunks of a chat completion to the text as it comes, and to a response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ServerError
+from ..replies import split_thinking
+from ..types import FinishReason, Response, Size, Token, Usage
+from .faults import Fault
+
+THINK_START, THINK_END = "<think>", "</think>"
+
+_FINISHES: Mapping[str, FinishReason] = {"length": "length", "max_tokens": "length"}
+"""How servers say why an answer ended; what is not here is ``stop``."""
+_BROKEN = {"abort", "error"}
+
+_CHECK_CHARACTERS = 256
+
+LoopStart = Callable[[str], "int | None"]
+"""Where to cut a text that repeats itself at its end, so that one turn of it stays; None where it
+does not."""
+
+
+@dataclass
+class Reply:
+    """An answer as it comes. ``thinks``: it is expected to begin inside a thought. ``apart``: this
+    server is known to send thoughts apart from the text. ``loop_start``: looks for repetition."""
+
+    thinks: bool
+    apart: bool
+    loop_start: LoopStart
+    text: str = ""
+    thought: str = ""
+    finish: FinishReason | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: list[Mapping[str, Any]] = field(default_factory=list)
+    _checked: int = 0
+    _cut: int | None = None
+
+    def add(self, chunk: Mapping[str, Any]) -> str:
+        """Takes a chunk in; the text that it adds for whoever watches, with the tags of thoughts.
+        Raises ``Fault`` for what is no answer."""
+        if isinstance(usage := chunk.get("usage"), Mapping):
+            self.usage = usage
+        choices = chunk.get("choices")
+        if not isinstance(choices, Sequence) or not choices:
+            return ""
+        choice = choices[0]
+        if not isinstance(choice, Mapping):
+            raise Fault("broken", "a choice is no object")
+        found = choice.get("logprobs")
+        if isinstance(found, Mapping) and isinstance(tokens := found.get("content"), list):
+            self.logprobs += [token for token in tokens if isinstance(token, Mapping)]
+        self._finish(choice.get("finish_reason"))
+        delta = choice.get("delta")
+        return self._grow(delta) if isinstance(delta, Mapping) else ""
+
+    def _finish(self, reason: Any) -> None:
+        if reason in _BROKEN:
+            raise Fault("broken", "the server broke it off")
+        if reason == "content_filter":
+            raise ServerError("The server's content filter ended the answer.")
+        if isinstance(reason, str) and reason:
+            self.finish = _FINISHES.get(reason, "stop")
+
+    def _grow(self, delta: Mapping[str, Any]) -> str:
+        thought = _text(delta.get("reasoning")) or _text(delta.get("reasoning_content"))
+        text = _text(delta.get("content"))
+        shown = ""
+        if thought:
+            shown = thought if self.thought or self.thinks else THINK_START + thought
+            self.thought += thought
+        if text:
+            if not self.text and (self.thought or (self.thinks and self.apart)):
+                shown += f"{THINK_END}\n\n"
+            shown += text
+            self.text += text
+        return shown
+
+    @property
+    def is_circling(self) -> bool:
+        """Whether the answer, or the thought before it, repeats itself, and is to be cut."""
+        growing = self.text or self.thought
+        step = max(_CHECK_CHARACTERS, self._checked // 32)  # so that the cost stays in proportion
+        if self._cut is None and not 0 <= len(growing) - self._checked < step:
+            self._checked = len(growing)
+            self._cut = self.loop_start(growing)
+        return self._cut is not None
+
+    def response(self, input_sizes: Sequence[Size], image_tokens: int) -> Response:
+        """Raises ``Fault`` where the end has not come."""
+        if self.finish is None and self._cut is None:
+            raise Fault("broken", "it broke off")
+        if self._cut is not None and not self.text:
+            self.thought = self.thought[: self._cut]
+        thinking, text = self._split(self.text[: self._cut])
+        return Response(
+            text=text,
+            thinking=thinking,
+            finish_reason="repetition" if self._cut is not None else self.finish or "stop",
+            input_sizes=tuple(input_sizes),
+            usage=self._usage(image_tokens),
+            tokens=place_tokens(self.logprobs, text),
+        )
+
+    def _split(self, text: str) -> tuple[str, str]:
+        """Thought and answer. A thought in the text begins with its tag, or at the beginning where
+        the prompt had opened it: then only the tag at its end is there, or none, where it was cut
+        off."""
+        if self.thought:
+            return self.thought.strip(), text.strip()
+        opened = THINK_END in text or self.finish == "length"
+        return split_thinking(text, inside=self.thinks and opened)
+
+    def _usage(self, image_tokens: int) -> Usage:
+        details = self.usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+        return Usage(
+            _count(self.usage.get("prompt_tokens")),
+            image_tokens,
+            _count(self.usage.get("completion_tokens")),
+            _count(cached),
+        )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Fault("broken", "a piece of the answer is no text")
+    return value
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+UNKNOWN_ID = -1
+"""The id of a token of which a server tells only text and log-probability."""
+
+
+def place_tokens(entries: Sequence[Mapping[str, Any]], text: str) -> tuple[Token, ...]:
+    """The tokens of ``text``, an answer, among ``entries``, all that were generated, in the
+    protocol's form: ``token``, its ``bytes`` where it is part of a character, and ``logprob``.
+    Thoughts before the answer and special tokens behind it are left out; none where the entries do
+    not make up the text."""
+    pieces = [_bytes(entry) for entry in entries]
+    whole, answer = b"".join(pieces), text.encode("utf-8", "surrogatepass")
+    offset = whole.rfind(answer) if answer else -1
+    if offset < 0:
+        return ()
+    # Byte offsets in the answer to characters; a token that is part of one has the whole of it.
+    starts = _character_starts(text)
+    found, at = [], -offset
+    for entry, piece in zip(entries, pieces, strict=True):
+        begins, ends = max(at, 0), min(at + len(piece), len(answer))
+        if begins < ends:
+            place = starts[begins], starts[ends - 1] + 1
+            found.append(Token(UNKNOWN_ID, *place, _number(entry.get("logprob"))))
+        at += len(piece)
+    return tuple(found)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    given = entry.get("bytes")
+    if isinstance(given, list) and all(isinstance(b, int) and 0 <= b < 256 for b in given):
+        return bytes(given)
+    token = entry.get("token")
+    return token.encode("utf-8", "surrogatepass") if isinstance(token, str) else b""
+
+
+def _character_starts(text: str) -> list[int]:
+    """For each byte of ``text`` in UTF-8, the index of its character."""
+    return [
+        index
+        for index, character in enumerate(text)
+        for _ in character.encode("utf-8", "surrogatepass")
+    ]

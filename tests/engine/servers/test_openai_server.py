@@ -1,0 +1,113 @@
+"""A model behind a server: from queries to results, over HTTP on loopback."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+import torch
+from fake_server import Answer, serving, until
+from PIL import Image
+from qwen_vl_suite.qwenvl import model_cache, run
+from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend
+from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.run import Query
+from qwen_vl_suite.qwenvl.tasks.describe import describe
+from qwen_vl_suite.qwenvl.tasks.ground import ground
+from qwen_vl_suite.qwenvl.types import ServerSpec
+
+
+def picture(height: int = 100, width: int = 200, value: int = 0) -> torch.Tensor:
+    return torch.full((3, height, width), value, dtype=torch.uint8)
+
+
+def pictures_in(body: dict) -> list[Image.Image]:
+    parts = [part for message in body["messages"] for part in message["content"]]
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    assert all(url.startswith("data:image/png;base64,") for url in urls)
+    return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+
+
+def test_describe_and_grounding_over_a_server() -> None:
+    def script(body: dict, number: int) -> str:
+        asked = body["messages"][-1]["content"][-1]["text"]
+        box = '```json\n[{"bbox_2d": [0, 0, 500, 500], "label": "cat"}]\n```'
+        return box if "cat" in asked else "A grey picture."
+
+    with serving(script) as server:
+        spec = ServerSpec((server.url,), "Qwen3-VL-8B-Instruct")
+        with model_cache.ModelCache(model_cache._load).lease(spec) as backend:
+            queries = [Query(describe("short"), picture()), Query(ground("cat"), picture(value=9))]
+            described, found = run.answer_all(backend, queries)
+    assert described.text == "A grey picture."
+    (box,) = found.boxes
+    assert (box.x1, box.y1, box.x2, box.y2, box.label) == (0, 0, 100, 50, "cat")
+    shown = [pictures_in(asked.body) for asked in server.chats]
+    # Resized on this side, to multiples of 32 and no less than the family's least pixels.
+    assert [[one.size for one in each] for each in shown] == [[(384, 192)]] * 2
+    assert {each[0].getpixel((9, 9)) for each in shown} == {(0, 0, 0), (9, 9, 9)}
+    assert {asked.body["model"] for asked in server.chats} == {"Qwen3-VL-8B-Instruct"}
+
+
+def test_boxes_in_pixels_are_of_the_picture_that_was_sent() -> None:
+    with serving('[{"bbox_2d": [0, 28, 56, 56], "label": "cat"}]') as server:
+        backend = OpenAIServerBackend(ServerSpec((server.url,), "qwen2.5vl:7b"))
+        (found,) = run.answer(backend, ground("cat"), [picture(280, 560)])
+    (sent,) = pictures_in(server.chats[0].body)
+    (box,) = found.boxes
+    assert sent.size == (560, 280)
+    assert (box.x1, box.y1, box.x2, box.y2) == (0, 28, 56, 56)
+
+
+class Recorder(Observer):
+    def __init__(self) -> None:
+        self.texts: dict[int, str] = {}
+        self.finished: list[int] = []
+
+    def token(self, index: int, text: str) -> None:
+        self.texts[index] = self.texts.get(index, "") + text
+
+    def restart(self, index: int) -> None:
+        self.texts[index] = ""
+
+    def done(self, index: int, response: object) -> None:
+        self.finished.append(index)
+
+
+@pytest.mark.parametrize("fault", ["drop", "half", "garbage", "wrong json"])
+def test_an_answer_that_breaks_off_is_asked_for_again(fault) -> None:
+    def script(body: dict, number: int) -> Answer:
+        return Answer("one two three four", fault=fault if number == 0 else "")
+
+    with serving(script) as server:
+        watching = Recorder()
+        backend = OpenAIServerBackend(ServerSpec((server.url,), "Qwen3-VL-8B"))
+        (found,) = run.answer(backend, describe("short"), [picture()], observer=watching)
+        assert found.text == "one two three four"
+        assert watching.texts == {0: "one two three four"}
+        assert watching.finished == [0]
+        assert len(server.chats) == 2
+
+
+class Stop(BaseException):
+    pass
+
+
+def test_an_interrupt_closes_the_streams_and_reaches_the_caller() -> None:
+    class Interrupting(Observer):
+        seen = 0
+
+        def token(self, index: int, text: str) -> None:
+            self.seen += 1
+
+        def check(self) -> None:
+            if self.seen > 4:
+                raise Stop
+
+    with serving(Answer("word " * 500, drip=0.02)) as server:
+        backend = OpenAIServerBackend(ServerSpec((server.url,), "Qwen3-VL-8B"))
+        with pytest.raises(Stop):
+            run.answer(backend, describe("short"), [picture()] * 3, observer=Interrupting())
+        assert until(lambda: server.active == 0)
+        assert server.hung_up == 3
