@@ -24,7 +24,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from .unicode import well_formed
+
+E = TypeVar("E", bound=BaseException)
 
 
 class QwenVLError(Exception):
@@ -109,3 +113,13 @@ class UnreadableReply(QwenVLError):
     def __init__(self, message: str, raw: str):
         super().__init__(message)
         self.raw = raw
+
+
+def without_frames(error: E) -> E:
+    """``error``, which is kept, without its traceback: that would keep what was read, such as a
+    video's frames, as long, and by a circle until Python looks for such."""
+    part: BaseException | None = error
+    while part is not None:
+        part.__traceback__ = None
+        part = part.__cause__ or part.__context__
+    return error

@@ -37,7 +37,8 @@ class Query:
     about all of them, and places in the reply are taken for those in ``picture``.
     ``voice``: see ``Request``. ``method``: None for one request. One of a method's own queries that
     fails, fails the whole query, unless it has ``keep_unreadable``: then the method is sent its
-    failed result too."""
+    failed result too. ``holds``: bytes of what the method reads and holds until it has its answer,
+    about; see ``rounds.portions``."""
 
     task: Task
     picture: Tensor | Video | Audio | BadImage | None
@@ -54,6 +55,7 @@ class Query:
     reasoning_effort: str = ""
     voice: str | None = None
     video_tokens: int | None = None
+    holds: int = 0
 
     @property
     def problem(self) -> BadImage | None:

@@ -1,16 +1,32 @@
 """Rounds: queries that take several requests each (``Query.method``), answered in rounds of one
-batch, and shown to an observer as if each were one request."""
+batch, and shown to an observer as if each were one request; and portions, of queries that hold too
+much to be answered together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .backends.base import Backend
-from .errors import BadImage, QwenVLError
+from .errors import BadImage, QwenVLError, without_frames
 from .observer import Observer, Relay
 from .query import Query, Steps
 from .types import Response, Result
+
+PORTION = 1 << 30
+"""Bytes that the queries of a portion hold together; one that holds more is asked alone."""
+
+
+def portions(queries: Sequence[Query]) -> Iterator[range]:
+    """Numbers of queries that are answered together, in order: as many as hold ``PORTION``
+    bytes."""
+    first = held = 0
+    for number, query in enumerate(queries):
+        if number > first and held + query.holds > PORTION:
+            yield range(first, number)
+            first, held = number, 0
+        held += query.holds
+    yield range(first, len(queries))
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,7 @@ class Course:
             self.answer = Answer(end.value, _joined(self._responses))
         except QwenVLError as error:  # a picture that cannot be asked about fails alone
             self.pending = ()
-            failed = Response("", finish_reason="error", error=error)
+            failed = Response("", finish_reason="error", error=without_frames(error))
             self.answer = Answer(Result("", finish_reason="error", error=str(error)), failed)
 
 
@@ -99,6 +115,33 @@ def _joined(responses: Sequence[Response]) -> Response:
         thinking="\n".join(filter(None, (response.thinking for response in responses))),
         finish_reason=next((reason for reason in reasons if reason != "stop"), "stop"),
     )
+
+
+class PortionObserver(Relay):
+    """Observer of a portion of queries, or requests, from number ``first`` on, for ``inner``, which
+    observes all of them. ``limits``: of every one the most tokens of its answer, as far as that is
+    known before it is asked, which ``inner`` is told when it starts; None: it was told before."""
+
+    def __init__(self, inner: Observer, first: int, limits: Sequence[int] | None):
+        super().__init__(inner)
+        self._first, self._limits = first, limits
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        if self._limits is None:
+            return
+        end = self._first + len(max_new_tokens)
+        before, behind = self._limits[: self._first], self._limits[end:]
+        prompts = [*(0 for _ in before), *prompt_tokens, *(0 for _ in behind)]
+        super().start(prompts, [*before, *max_new_tokens, *behind])
+
+    def token(self, index: int, text: str) -> None:
+        super().token(self._first + index, text)
+
+    def restart(self, index: int) -> None:
+        super().restart(self._first + index)
+
+    def done(self, index: int, response: Response) -> None:
+        super().done(self._first + index, response)
 
 
 class RoundObserver(Relay):

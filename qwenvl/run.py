@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Backend, Planner
-from .errors import BadImage, BadOption, QwenVLError, UnreadableReply
+from .errors import BadImage, BadOption, QwenVLError, UnreadableReply, without_frames
 from .families import free_text_sampling
 from .observer import Observer, PartialObserver
 from .query import Query, size_of
-from .rounds import Answer, Course, RoundObserver
+from .rounds import Answer, Course, PortionObserver, RoundObserver, portions
 from .types import (
     Audio,
     Constraint,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+Generate = Callable[[Backend, Sequence[Request], Observer], list[Response]]
+"""How requests are answered: as by ``Backend.generate``."""
 
 
 def sampling_for(
@@ -150,16 +154,55 @@ def _answers(
     observer: Observer,
     on_result: Callable[[int, Result], None] | None = None,
 ) -> list[Answer]:
+    """The answer to each query, a portion at a time. Of several portions each is answered, whether
+    or not the others can be asked."""
+    parts = list(portions(queries))
+    if len(parts) == 1:
+        return _answer_portion(backend, queries, observer, on_result or _told_nothing)
+    limits: list[int] | None = [_limit(backend, query) for query in queries]
+    found: list[Answer] = []
+    for part in parts:
+
+        def on_part(number: int, result: Result, first: int = part.start) -> None:
+            if on_result:
+                on_result(first + number, result)
+
+        own = PortionObserver(observer, part.start, limits)
+        asked = queries[part.start : part.stop]
+        found += _answer_portion(backend, asked, own, on_part, generate_each)
+        limits = None
+    return found
+
+
+def _told_nothing(number: int, result: Result) -> None:
+    """Nobody waits for single results."""
+
+
+def _limit(backend: Backend, query: Query) -> int:
+    """Raises ``BadOption`` for sampling that no query can be asked with, before any is."""
+    sampling = _sampling(backend, query)
+    sampling.validate()
+    return sampling.max_new_tokens
+
+
+def _generate_together(
+    backend: Backend, requests: Sequence[Request], observer: Observer
+) -> list[Response]:
+    return backend.generate(requests, observer)
+
+
+def _answer_portion(
+    backend: Backend,
+    queries: Sequence[Query],
+    observer: Observer,
+    on_result: Callable[[int, Result], None],
+    generate: Generate = _generate_together,
+) -> list[Answer]:
     """The answer to each query, in rounds: one batch of all that is to be asked next."""
     courses = [Course.of(backend, query) for query in queries]
-
-    def on_answer(number: int, answer: Answer) -> None:
-        if on_result:
-            on_result(number, answer.result)
-
     is_first = True
     while is_first or any(course.pending for course in courses):
-        _ask_round(backend, courses, observer, is_first, on_answer)
+        _ask_round(backend, courses, observer, is_first, on_result, generate)
         is_first = False
     answers = [course.answer for course in courses if course.answer]
     assert len(answers) == len(courses), "a course without anything to ask has its answer"
@@ -171,7 +214,8 @@ def _ask_round(
     courses: Sequence[Course],
     observer: Observer,
     is_first: bool,
-    on_answer: Callable[[int, Answer], None],
+    on_result: Callable[[int, Result], None],
+    generate: Generate,
 ) -> None:
     """Asks what is pending of all ``courses``, and puts the answers into them."""
     asked = {
@@ -189,17 +233,22 @@ def _ask_round(
         result = _parse(backend, asked[number, part], response)
         return courses[number].put(part, Answer(result, response))
 
+    def on_answer(number: int, answer: Answer) -> None:
+        on_result(number, answer.result)
+
     relay = RoundObserver(observer, courses, is_first, put, on_answer)
     if not asked and courses:
         relay.start([], [])
-    responses = _generate(backend, list(asked.values()), relay)
+    responses = _generate(backend, list(asked.values()), relay, generate)
     for (number, part), response in zip(asked, responses, strict=True):
         # What the backend has not told its observer of.
         if answer := put(number, part, response):
             on_answer(number, answer)
 
 
-def _generate(backend: Backend, queries: Sequence[Query], observer: Observer) -> list[Response]:
+def _generate(
+    backend: Backend, queries: Sequence[Query], observer: Observer, generate: Generate
+) -> list[Response]:
     """A response to each query; the backend is not asked about what is no picture."""
     responses = {
         index: Response("", finish_reason="error", error=query.problem)
@@ -214,11 +263,32 @@ def _generate(backend: Backend, queries: Sequence[Query], observer: Observer) ->
     if responses:
         observer = PartialObserver(observer, responses, len(queries))
     if requests:
-        answered = backend.generate(list(requests.values()), observer)
+        answered = generate(backend, list(requests.values()), observer)
         responses |= zip(requests, answered, strict=True)
     elif responses:
         observer.start([], [])
     return [responses[index] for index in range(len(queries))]
+
+
+def generate_each(
+    backend: Backend,
+    requests: Sequence[Request],
+    observer: Observer,
+    refusals: tuple[type[QwenVLError], ...] = (BadImage, BadOption),
+) -> list[Response]:
+    """As ``Backend.generate``, but an error that is one of ``refusals``, which are raised before
+    any work is done, becomes the response to the request that it is about."""
+    with suppress(*refusals):
+        return backend.generate(requests, observer)
+    observer.start([0] * len(requests), [1] * len(requests))
+    responses: list[Response] = []
+    for index, request in enumerate(requests):
+        try:
+            responses += backend.generate([request], PortionObserver(observer, index, None))
+        except refusals as error:
+            responses.append(Response("", finish_reason="error", error=without_frames(error)))
+            observer.done(index, responses[-1])
+    return responses
 
 
 def _request(backend: Backend, query: Query) -> Request:

@@ -19,7 +19,7 @@ import torch
 from .. import makers_prompts
 from ..checkpoints import inspection
 from ..checkpoints.files import readable_size
-from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError, UnsuitableModel
+from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError, UnsuitableModel, without_frames
 from ..families import check_sees
 from ..inference import fast_path_check
 from ..inference.constraints import matcher
@@ -429,9 +429,9 @@ class LocalBackend:
             try:
                 prompts[index] = self.prompt(request)
             except (BadOption, BadImage, UnsuitableModel) as error:
-                refused[index] = error
+                refused[index] = without_frames(error)
         if refused and not prompts:
-            raise refused[0]
+            raise refused.pop(0)
         return prompts, {
             index: Response("", finish_reason="error", error=error)
             for index, error in refused.items()

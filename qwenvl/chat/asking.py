@@ -16,7 +16,7 @@ from ..backends.base import Backend
 from ..errors import BadImage, BadOption, QwenVLError, UnsuitableModel
 from ..families import free_text_sampling
 from ..observer import Observer, PartialObserver, Relay
-from ..run import end_notes
+from ..run import end_notes, generate_each
 from ..types import Request, Response, Result, Sampling
 from .conversation import Attachment, Conversation, Turn
 
@@ -97,38 +97,14 @@ def _generate(backend: Backend, asks: Sequence[Ask], observer: Observer) -> list
         try:
             requests[index] = _request(backend, ask)
         except QwenVLError as error:
-            responses[index] = _refused(error)
+            responses[index] = Response("", finish_reason="error", error=error)
+    partial = PartialObserver(observer, responses, len(asks))
     if requests:
-        partial = PartialObserver(observer, responses, len(asks))
-        try:
-            answered = backend.generate(list(requests.values()), partial)
-        except _REFUSALS as error:  # before any work is done
-            refused = _each_refused(backend, list(requests.values()), error, observer)
-            responses |= zip(requests, refused, strict=True)
-        else:
-            responses |= zip(requests, answered, strict=True)
-            return [responses[index] for index in range(len(asks))]
-    PartialObserver(observer, responses, len(asks)).start([], [])
+        answered = generate_each(backend, list(requests.values()), partial, _REFUSALS)
+        responses |= zip(requests, answered, strict=True)
+    else:
+        partial.start([], [])
     return [responses[index] for index in range(len(asks))]
-
-
-def _each_refused(
-    backend: Backend, requests: Sequence[Request], error: QwenVLError, observer: Observer
-) -> list[Response]:
-    """Each request's own reason, of a batch that was refused as a whole with ``error``."""
-    if len(requests) == 1:
-        return [_refused(error)]
-    responses = []
-    for request in requests:
-        try:
-            responses += backend.generate([request], observer)
-        except _REFUSALS as own:
-            responses.append(_refused(own))
-    return responses
-
-
-def _refused(error: QwenVLError) -> Response:
-    return Response("", finish_reason="error", error=error)
 
 
 def will_think(backend: Backend, ask: Ask) -> bool:

@@ -76,7 +76,14 @@ class Viewing:
 
     def query(self, **fields: Any) -> Query:
         """To be asked. ``fields``: those of ``Query`` besides its task, picture and method."""
-        return Query(self.wish.task, None, method=self.steps, **fields)
+        return Query(self.wish.task, None, method=self.steps, holds=self._nbytes, **fields)
+
+    @property
+    def _nbytes(self) -> int:
+        """Of the frames that are read, about."""
+        frames = most_frames(self.choice, self.footage.length)
+        height, width = self.footage.size
+        return frames * 3 * min(height * width, _frame_pixels(frames))
 
     def read(self, start: float = 0.0, end: float | None = None) -> Video:
         """The frames of a part of the video, with times counted from its beginning, and its sound.
@@ -124,5 +131,10 @@ def _read(
     check: Callable[[], None],
     sound: bool = False,
 ) -> Video:
-    most = MOST_BYTES // (3 * most_frames(choice, end - start))
-    return footage.read(choice, start, end, min(MAX_FRAME_PIXELS, most), check, sound)
+    most = _frame_pixels(most_frames(choice, end - start))
+    return footage.read(choice, start, end, most, check, sound)
+
+
+def _frame_pixels(frames: int) -> int:
+    """The most pixels with which each of so many frames is read."""
+    return min(MAX_FRAME_PIXELS, MOST_BYTES // (3 * frames))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import videos
 from footages import watched
-from qwen_vl_suite.qwenvl import run
+from qwen_vl_suite.qwenvl import rounds, run
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption, BadVideo, UnreadableReply
 from qwen_vl_suite.qwenvl.media.frame_times import FrameChoice
 from qwen_vl_suite.qwenvl.media.video_files import Clip
+from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.tasks.describe_video import describe_video
 from qwen_vl_suite.qwenvl.tasks.events import events
-from qwen_vl_suite.qwenvl.types import Audio, Event, Request, Video
+from qwen_vl_suite.qwenvl.types import Audio, Event, Request, Response, Result, Video
 from qwen_vl_suite.qwenvl.watching import (
     Captions,
     FileFootage,
@@ -171,6 +175,79 @@ def test_a_limit_of_a_video_that_leaves_no_token_a_frame_costs_its_answer_alone(
             (result,) = run.answer_all(backend, [query])
             assert answers != ("max_video_tokens" in result.error)
     assert [backend.media_tokens(request) for request in backend.requests[1:]] == [1] * 8
+
+
+class Counted:
+    """Footage of which the frames that are held anywhere are counted."""
+
+    title, length, size = "counted", 4.0, (64, 96)
+
+    def __init__(self, name: int, held: set[int], most: list[int], error: bool = False):
+        self.name, self.held, self.most, self.error = name, held, most, error
+
+    def read(self, choice: FrameChoice, *_: object) -> Video:
+        pixels = np.full((8, 64, 96, 3), self.name, np.uint8)
+        self.held.add(self.name)
+        weakref.finalize(pixels, self.held.discard, self.name)
+        self.most.append(len(self.held))
+        frames = torch.from_numpy(pixels).movedim(-1, 1)
+        if self.error:
+            raise BadVideo(f"{frames.shape} is damaged.")
+        return Video(frames, tuple(number / 2 for number in range(8)))
+
+
+def test_videos_are_read_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two here: in order, the answers of a portion in a batch, shown as one run, and those that
+    fail alone hold nothing, whether they cannot be read or not be asked."""
+    monkeypatch.setattr(rounds, "PORTION", 2 * 8 * 3 * 64 * 96)
+    held: set[int] = set()
+    most: list[int] = []
+    footages = [Counted(number, held, most, error=number == 2) for number in range(8)]
+    wish = Whole(lambda length: describe_video("short"))
+    queries = [
+        Viewing(footage, wish).query(keep_unreadable=True, video_tokens=3 if at in (4, 5) else None)
+        for at, footage in enumerate(footages)
+    ]
+
+    class Recorder(Observer):
+        def __init__(self) -> None:
+            self.started: list[int] = []
+            self.finished: list[int] = []
+
+        def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+            self.started.append(len(prompt_tokens))
+            assert len(set(max_new_tokens)) == 1 and max_new_tokens[0] > 1
+
+        def done(self, index: int, response: Response) -> None:
+            self.finished.append(index)
+
+    def number_of(request: Request) -> int:
+        return int(shown(request).frames[0, 0, 0, 0])
+
+    class Forgetful(ScriptedBackend):
+        def generate(self, requests: Sequence[Request], *observer: Observer) -> list[Response]:
+            if min(map(number_of, requests)) >= 6:
+                raise BadOption("too long.")
+            answers = super().generate(requests, *observer)
+            self.requests.clear()
+            return answers
+
+    backend, seen = Forgetful(lambda request: f"number {number_of(request)}"), Recorder()
+    told: list[int] = []
+    results: dict[int, Result] = {}
+
+    def on_result(number: int, result: Result) -> None:
+        told.append(number)
+        results[number] = result
+
+    run.answer_each(backend, queries, on_result, seen)
+    assert max(most) == 2 and not held and backend.batches == [2, 1]
+    assert told == seen.finished and sorted(told) == list(range(8)) and seen.started == [8]
+    expected = {2: "is damaged", 4: "max_video_tokens", 5: "max_video_tokens"}
+    expected |= {6: "too long.", 7: "too long."}
+    for number, result in results.items():
+        assert expected.get(number, "") in result.error
+        assert bool(result.error) != (result.text == f"number {number}")
 
 
 def test_captions_by_scenes_of_frames() -> None:
