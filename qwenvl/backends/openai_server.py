@@ -7,6 +7,7 @@ where its observer is called.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,7 +23,11 @@ from ..servers import content
 from ..servers.client import Chunks, Client
 from ..servers.event_loop import EventLoopThread, Job
 from ..servers.keys import KEYS, Keys
+from ..servers.kinds import AUTO, ServerKind
+from ..servers.kinds import kind as kind_named
+from ..servers.sampling import sampling_fields, sampling_notes
 from ..servers.streaming import Reply
+from ..servers.thinking import thinking_fields, thinking_notes
 from ..types import THINKING_TOKENS, Family, Request, Response, ServerSpec
 
 
@@ -37,6 +42,7 @@ class OpenAIServerBackend:
         self._client: Client | None = None  # made and used in the loop
         self._model = spec.model
         self._sends_thoughts_apart = False
+        self._kind: ServerKind | None = None
         self._closed = False
 
     @property
@@ -81,6 +87,20 @@ class OpenAIServerBackend:
         return as_tuned(family, self.name)
 
     @property
+    def kind(self) -> ServerKind:
+        """Of the server: by the spec, else by what it says of itself. Raises ``BadOption`` for a
+        kind that is not known, and ``ServerError``."""
+        return self._kind_of(Observer())
+
+    def _kind_of(self, observer: Observer) -> ServerKind:
+        if self._kind is None:
+            name = self.spec.kind
+            if name == AUTO:
+                name = self._start(lambda _, client: client.kind()).wait(observer)
+            self._kind = kind_named(name)
+        return self._kind
+
+    @property
     def max_pixels(self) -> int | None:
         return None
 
@@ -108,6 +128,7 @@ class OpenAIServerBackend:
             request.sampling.validate()
         name = self._named(observer)
         check_writes(self.family, name)
+        self._kind_of(observer)
         plans, refused = self._plans(requests)
         if not plans:
             return []
@@ -129,7 +150,7 @@ class OpenAIServerBackend:
         for index, request in enumerate(requests):
             try:
                 self.thinks(request.thinking, request.reasoning_effort)
-                plans[index] = content.plan(request, self.family, self._model)
+                plans[index] = content.plan(request, self.family, self.kind, self._model)
             except (BadOption, BadImage, UnsuitableModel) as error:
                 refused[index] = error
         if refused and not plans:
@@ -188,8 +209,8 @@ class OpenAIServerBackend:
         shown = False
 
         async def body() -> Mapping[str, Any]:
-            messages = await asyncio.to_thread(content.messages, request, planned)
-            return {**self._fields(request), "messages": messages}
+            messages = await asyncio.to_thread(planned.messages)
+            return {**self._fields(request), **planned.fields, "messages": messages}
 
         async def read(chunks: Chunks) -> Response:
             nonlocal shown
@@ -202,7 +223,10 @@ class OpenAIServerBackend:
                 if reply.is_circling:
                     break
             self._sends_thoughts_apart |= bool(reply.thought)
-            return reply.response(planned.input_sizes, planned.tokens)
+            response = reply.response(planned.input_sizes, planned.tokens)
+            return dataclasses.replace(
+                response, notes=response.notes + self._notes(request, planned)
+            )
 
         def restart() -> None:
             nonlocal shown
@@ -214,17 +238,19 @@ class OpenAIServerBackend:
 
     def _fields(self, request: Request) -> dict[str, Any]:
         """The body of a request, without its messages."""
-        sampling = request.sampling
         fields = {
             "model": self._model,
             "max_tokens": self._limit(request),
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "presence_penalty": sampling.presence_penalty,
-            "seed": sampling.seed,
             "stream_options": {"include_usage": True},
+            **sampling_fields(self.kind, request.sampling),
+            **thinking_fields(self.kind, request),
         }
         return {**fields, "logprobs": True} if request.logprobs else fields
+
+    def _notes(self, request: Request, planned: content.Plan) -> tuple[str, ...]:
+        """What of ``request`` this kind of server does in its own way."""
+        sampling = sampling_notes(self.kind, request.sampling)
+        return (*planned.notes, *sampling, *thinking_notes(self.kind, request))
 
 
 def _tell_token(observer: Observer, index: int, text: str) -> None:

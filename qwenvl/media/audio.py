@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -137,12 +137,13 @@ def resampled(audio: Audio) -> Tensor:
     return torch.nn.functional.pad(made[:wanted], (0, max(wanted - len(made), 0)))
 
 
-def write_wav(audio: Audio, path: str | Path) -> None:
-    """Writes ``audio`` as a WAV file of 16 bits. Raises ``OSError``."""
+def write_wav(audio: Audio, target: str | Path | BinaryIO) -> None:
+    """Writes ``audio`` as a WAV file of 16 bits, to a path or an open file. Raises ``OSError``."""
     import wave
 
     samples = (audio.samples.clamp(-1, 1) * 32767).round().to(torch.int16)
-    with wave.open(str(path), "wb") as file:
+    opened = str(target) if isinstance(target, (str, Path)) else target
+    with wave.open(opened, "wb") as file:
         file.setnchannels(len(samples))
         file.setsampwidth(2)
         file.setframerate(audio.rate)

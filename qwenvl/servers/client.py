@@ -16,6 +16,7 @@ from ..types import ServerSpec
 from . import faults
 from .addresses import Address, check_allowed, parse
 from .connection import Connection
+from .detection import detect
 from .faults import Fault
 from .keys import Keys, variable
 from .replicas import AllLost, Replica, Replicas
@@ -74,6 +75,10 @@ class Client:
     async def models(self) -> list[str]:
         """The names of the server's models, by the first address that answers."""
         return await self._until_answered(lambda connection: connection.models(), lambda: None)
+
+    async def kind(self) -> str:
+        """The name of the server's kind, by the first address that answers; see ``detection``."""
+        return await self._until_answered(lambda connection: detect(connection.get), lambda: None)
 
     async def _until_answered(
         self, attempt: Callable[[Connection], Awaitable[T]], restart: Callable[[], None]

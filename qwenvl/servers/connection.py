@@ -108,6 +108,22 @@ class Connection:
         except Exception as error:
             raise self._fault(error, key) from None
 
+    async def get(self, path: str) -> Any:
+        """What the server answers at ``path``, below its host or the prefix before ``/v1``, as
+        parsed JSON; None where it answers with an error or with anything else. Raises ``Fault``
+        where it cannot be reached."""
+        root = self.address.url.removesuffix("/v1")
+        key = self._find_key()
+        try:
+            return await self._client.get(
+                root + path, cast_to=object, options={"timeout": LIST_SECONDS}
+            )
+        except Exception as error:
+            fault = self._fault(error, key)
+            if fault.kind == "unreachable":
+                raise fault from None
+            return None
+
     def _fault(self, error: Exception, key: Key | None) -> faults.Fault:
         """``error`` without the key, which servers are known to quote, and without the library's
         own exception, which holds it."""

@@ -95,7 +95,8 @@ class ServerKind:
     request with others is ``ignored`` or ``refused``.
 
     ``video``: ``frames``, a video of its own with the times of its frames, or ``pictures``, one
-    after the other. ``parts_are_messages``: each part of a message becomes one of its own.
+    after the other. ``audio``: the part of a message that holds a sound, or ``none``, where the
+    server takes none. ``parts_are_messages``: each part of a message becomes one of its own.
     ``sources``: of these facts, by the field's name."""
 
     name: str
@@ -112,6 +113,7 @@ class ServerKind:
     all_tokens: int = 0
     unknown_fields: Literal["ignored", "refused"] = "ignored"
     video: Literal["frames", "pictures"] = "pictures"
+    audio: Literal["input_audio", "audio_url", "none"] = "none"
     parts_are_messages: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 

@@ -12,7 +12,8 @@ from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.media.image_processor import target_size
 from qwen_vl_suite.qwenvl.servers.kinds import kind, kinds, names
 from qwen_vl_suite.qwenvl.servers.sampling import sampling_fields, sampling_notes
-from qwen_vl_suite.qwenvl.types import Sampling
+from qwen_vl_suite.qwenvl.servers.thinking import thinking_fields, thinking_notes
+from qwen_vl_suite.qwenvl.types import Request, Sampling
 
 SIDES = st.integers(1, 6000)
 SEEING = [family for family in FAMILIES.values() if family.sees]
@@ -22,7 +23,7 @@ def test_each_kind_says_where_its_facts_come_from():
     for found in kinds().values():
         assert found.title and found.thoughts and found.sources["pictures"]
         said = {"pictures", "forms", "thoughts", "thinking", "logprobs", "sampling", "video"}
-        said |= {"owners", "parts_are_messages"}
+        said |= {"owners", "audio", "parts_are_messages"}
         assert found.sources.keys() <= said
         for name, source in found.sources.items():
             assert source.startswith(("ran", "read", "said")) or found.name == "other", name
@@ -96,3 +97,29 @@ def test_what_a_server_cannot_be_told_is_said():
     (note,) = sampling_notes(kind("transformers"), wanted)
     assert note.startswith("presence_penalty has no effect here")
     assert sampling_notes(kind("ollama"), Sampling(top_k=20)) == ()  # greedy: nothing to choose
+
+
+def test_thinking_is_turned_on_and_off_in_the_server_s_words():
+    def sent(name, **wishes):
+        return thinking_fields(kind(name), Request((), **wishes))
+
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert sent("vllm", thinking=False) == sent("llama.cpp", thinking=False) == off
+    assert sent("vllm") == sent("ollama") == sent("lmstudio", thinking=True) == {}
+    assert sent("ollama", thinking=False) == {"reasoning_effort": "none"}
+    assert sent("ollama", thinking=True, reasoning_effort="high") == {"reasoning_effort": "high"}
+    assert sent("sglang", thinking=True, preserve_thinking=True, reasoning_effort="low") == {
+        "chat_template_kwargs": {
+            "enable_thinking": True,
+            "preserve_thinking": True,
+            "reasoning_effort": "low",
+        }
+    }
+
+
+def test_thinking_that_a_server_cannot_be_told_of_is_said():
+    (note,) = thinking_notes(kind("lmstudio"), Request((), thinking=True))
+    assert note.startswith("thinking: LM Studio cannot be told")
+    assert thinking_notes(kind("lmstudio"), Request((), thinking=False)) == ()
+    (note,) = thinking_notes(kind("ollama"), Request((), thinking=True, preserve_thinking=True))
+    assert note.startswith("preserve_thinking: Ollama")
