@@ -90,9 +90,9 @@ def extract(options: argparse.Namespace) -> int:
     if options.keys is not None:
         constraint = task.form("keys", options.keys)
     elif options.example is not None:
-        constraint = task.form("example", _read_text(options.example))
+        constraint = task.form("example", read_text(options.example))
     else:
-        constraint = task.form("schema", _read_text(options.schema))
+        constraint = task.form("schema", read_text(options.schema))
     return answer(options, task.extract(constraint, options.prompt), more=_complete)
 
 
@@ -107,7 +107,8 @@ def _complete(result: Result) -> dict[str, Any]:
     return {"complete": result.is_complete}
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
+    """A file that an option names. Raises ``BadOption``."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -16,6 +16,7 @@ from ..reading import OFF
 from ..types import Sampling, Size
 from . import (
     answering,
+    captioning,
     chatting,
     commands,
     describing,
@@ -26,6 +27,7 @@ from . import (
     watching,
 )
 from .answering import SAMPLING_OPTIONS
+from .caption_options import add_caption_options
 from .model_names import DEFAULT_ROOT
 from .model_options import add_roots, model_options
 
@@ -193,10 +195,20 @@ def _add_tasks(subparsers: Any) -> None:
     layout.add_argument(
         "--instructions", default="", help="more on what to write, such as a language"
     )
+    _add_caption(subparsers)
     _add_video(subparsers)
     _add_listen(subparsers)
     _add_prompt(subparsers)
     _add_score(subparsers)
+
+
+def _add_caption(subparsers: Any) -> None:
+    caption = _command(
+        subparsers, captioning.caption,
+        "caption all pictures and videos of a folder, in files as trainers read them",
+        parents=[model_options(), _request_options()],
+    )  # fmt: skip
+    add_caption_options(caption, _integer)
 
 
 def _add_video(subparsers: Any) -> None:

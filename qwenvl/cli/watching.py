@@ -33,7 +33,7 @@ def video(options: argparse.Namespace) -> int:
     from .. import run
     from ..model_cache import CACHE
 
-    wish, choice = _wish(options), _choice(options)
+    wish, choice = _wish(options), frame_choice(options)
     footages: dict[int, FileFootage] = {}
     uncut: set[int] = set()
 
@@ -157,7 +157,8 @@ def _only_with(options: argparse.Namespace, name: str, fits: bool, others: str) 
         raise BadOption(f"--{name} has a use only with {others}.")
 
 
-def _choice(options: argparse.Namespace) -> FrameChoice:
+def frame_choice(options: argparse.Namespace) -> FrameChoice:
+    """Which frames of a video are shown, by the options of the commands about videos."""
     modes: dict[Mode, float | None] = {
         "fps": options.fps,
         "every": options.every,

@@ -45,7 +45,7 @@ LAYERS = (
     {"rounds"},
     {"run", "model_cache", "grounding", "layouts", "reading", "prompt_writing"},
     {"score", "chat", "watching", "listening"},
-    {"doctor"},
+    {"doctor", "folders"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,133 @@
+"""Options of the caption command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from ..media.frame_times import MAX_FRAMES
+
+DEFAULT_STYLE = "training"
+
+
+def add_caption_options(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
+    """``integer`` reads whole numbers."""
+    parser.add_argument("folder", metavar="FOLDER", help="pictures and videos in it and below it")
+    _add_tasks(parser)
+    _add_captions(parser)
+    _add_words(parser, integer)
+    _add_clips(parser, integer)
+    _add_run(parser, integer)
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    from ..tasks.ocr import OUTPUTS
+
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument(
+        "--style", metavar="NAME",
+        help="of a description, as describe has them: short, training, tags, prompt_tags, ... "
+        f"(default: {DEFAULT_STYLE})",
+    )  # fmt: skip
+    wanted.add_argument("--prompt", metavar="WORDS", help="own words in place of a style")
+    wanted.add_argument(
+        "--target", metavar="NAME",
+        help="a prompt for this image model, as the prompt command writes it: qwen_image, ...",
+    )  # fmt: skip
+    wanted.add_argument("--ocr", choices=OUTPUTS, metavar="FORM", help="the text in pictures: "
+                        f"{', '.join(OUTPUTS)}")  # fmt: skip
+    wanted.add_argument("--layout", action="store_true", help="Ideogram 4 captions, as JSON")
+    wanted.add_argument("--keys", metavar="A,B,C", help="JSON with these keys")
+    wanted.add_argument("--schema", metavar="FILE", help="JSON of this schema")
+    parser.add_argument(
+        "--styles-folder", action="append", metavar="DIR",
+        help="more styles, in YAML files; may repeat",
+    )  # fmt: skip
+
+
+def _add_captions(parser: argparse.ArgumentParser) -> None:
+    from ..folders.trainers import DEFAULT, trainers
+
+    parser.add_argument(
+        "--trainer", choices=tuple(trainers()), default=DEFAULT,
+        help="what will read the captions, and so where and in which form they are written: "
+        + "; ".join(f"{name}: {one.title}" for name, one in trainers().items())
+        + " (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--caption-ext", default="", metavar="EXT",
+        help="of caption files, in place of the trainer's usual one, such as caption",
+    )  # fmt: skip
+    there = parser.add_mutually_exclusive_group()
+    there.add_argument(
+        "--overwrite", action="store_true",
+        help="captions that are there are written anew (default: skipped); what a file held at "
+        "first is kept in .qwenvl-captions/backup",
+    )  # fmt: skip
+    there.add_argument("--append", action="store_true", help="behind captions that are there")
+    there.add_argument(
+        "--refine", action="store_true",
+        help="the model sees the caption that is there and corrects it; it is written over as by "
+        "--overwrite",
+    )  # fmt: skip
+
+
+def _add_words(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
+    parser.add_argument(
+        "--template", default="{text}", metavar="WORDS",
+        help="the caption, with {text} for the reply, {tags} for tags of the picture, {name} of "
+        "the file, {folder} it lies in (10_cat is cat), {trigger} (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trigger", default="", metavar="WORDS",
+        help="trigger words: where the template has {trigger}, else before the caption",
+    )  # fmt: skip
+    parser.add_argument("--prefix", default="", metavar="WORDS", help="before all, as it is")
+    parser.add_argument("--suffix", default="", metavar="WORDS", help="behind all, as it is")
+    parser.add_argument(
+        "--must", default="", metavar="A,B", help="words that replies have to hold as they are"
+    )
+    parser.add_argument(
+        "--must-not", default="", metavar="A,B",
+        help="what replies are not to describe; none of these words may stand in them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ask-again", type=integer, default=2, metavar="N",
+        help="how often a reply is asked for again that is not as wished; then it is a failure "
+        "(default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_clips(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
+    frames = parser.add_mutually_exclusive_group()
+    frames.add_argument(
+        "--fps", type=float, metavar="N", help="of videos: frames a second (default: 2)"
+    )
+    frames.add_argument("--every", type=float, metavar="SECONDS", help="one frame in so long")
+    frames.add_argument("--frames", type=integer, metavar="N", help="so many, evenly spread")
+    frames.add_argument("--scenes", action="store_true", help="the first frame of each scene")
+    parser.add_argument(
+        "--max-frames", type=integer, metavar="N",
+        help=f"at most so many of a video (default: {MAX_FRAMES})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-video-tokens", type=integer, metavar="N",
+        help="at most so many tokens of a video: its frames are shown smaller",
+    )  # fmt: skip
+
+
+def _add_run(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
+    parser.add_argument(
+        "--shard", default="1/1", metavar="I/N",
+        help="only this part of the files, such as 1/4 to 4/4 on four machines: which file is "
+        "in which part depends on its path below the folder alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--near-duplicates", type=integer, metavar="BITS",
+        help="pictures that look the same get the same reply: at most so many of 64 bits of "
+        "their perceptual hashes differ, such as 2 (default: each is asked about)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say which files would be asked about, and end"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a file, as it comes")

@@ -1,0 +1,156 @@
+"""The caption command: whole folders to captions for trainers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadOption, QwenVLError
+from ..styles import read_styles
+from ..tasks.picture_code import CODE_STYLES
+from ..types import Spec, Task
+from .answering import NOTHING_DONE, SAMPLING_OPTIONS, SOME_FAILED, UNREADABLE, read_text
+from .caption_options import DEFAULT_STYLE
+from .folder_progress import FolderProgress
+from .inputs import data_folders
+from .model_options import spec_of
+from .output import print_message
+from .watching import frame_choice
+
+if TYPE_CHECKING:
+    from ..folders import Asking, Job, Summary
+
+
+def caption(options: argparse.Namespace) -> int:
+    """Captions a folder. Returns the exit status."""
+    from ..folders import caption_folder, survey
+    from ..model_cache import CACHE
+
+    spec = spec_of(options)
+    job = _job(options, spec)
+    with FolderProgress(options.json, options.dry_run) as progress:
+        if options.dry_run:
+            return _status(survey(job, progress))
+        with CACHE.lease(spec) as backend:
+            try:
+                return _status(caption_folder(backend, job, progress))
+            except QwenVLError as error:
+                if not progress.done:
+                    raise
+                progress.stopped()
+                print_message(f"error: {error}")
+                return SOME_FAILED
+            except BaseException:
+                progress.stopped()
+                raise
+
+
+def _status(summary: Summary) -> int:
+    answered = summary.captioned + summary.skipped
+    if summary.failed > summary.unreadable:
+        return SOME_FAILED if answered or summary.unreadable else NOTHING_DONE
+    return UNREADABLE if summary.unreadable else 0
+
+
+def _job(options: argparse.Namespace, spec: Spec) -> Job:
+    """Raises ``BadOption`` for options that do not go together."""
+    from ..folders import Job, Shard, Sizes, Template, trainer
+
+    chosen = trainer(options.trainer, options.caption_ext)
+    template = Template(options.template, options.trigger, options.prefix, options.suffix)
+    return Job(
+        Path(options.folder),
+        _asking(options, chosen.task, "tags" in template.names, spec),
+        chosen,
+        template,
+        "append" if options.append else _existing(options),
+        Shard.of(options.shard),
+        options.near_duplicates,
+        Sizes.of(spec),
+        repr(spec),
+    )
+
+
+def _existing(options: argparse.Namespace) -> Any:
+    return "overwrite" if options.overwrite or options.refine else "skip"
+
+
+def _asking(options: argparse.Namespace, only: str, has_tags: bool, spec: Spec) -> Asking:
+    from ..folders import Asking
+    from ..prompt_writing import Wishes, listed
+    from ..tasks.describe import describe
+    from ..tasks.describe_video import describe_video
+
+    task, method, clip_task = _tasks(options, only, spec)
+    fields = {
+        "system": options.system,
+        "min_pixels": options.min_pixels or None,
+        "max_pixels": options.max_pixels or None,
+        "thinking": options.thinking,
+        "reasoning_effort": options.reasoning_effort,
+        "video_tokens": options.max_video_tokens or None,
+    }
+    sampling = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
+    return Asking(
+        task,
+        method,
+        clip_task,
+        frame_choice(options),
+        describe("tags") if has_tags else None,
+        describe_video("tags") if has_tags else None,
+        options.refine,
+        Wishes(listed(options.must), listed(options.must_not)),
+        options.ask_again,
+        fields,
+        {name: value for name, value in sampling.items() if value is not None},
+    )
+
+
+def _tasks(options: argparse.Namespace, only: str, spec: Spec) -> tuple[Task, Any, Task | None]:
+    """The task about pictures, its method, and the task about clips, where there is one."""
+    if options.layout or (only == "layout" and not _names_a_task(options)):
+        from ..layouts import Wanted
+
+        layout = Wanted()
+        return layout.task, layout.method, None
+    if options.ocr:
+        from ..fine_tunes import AUTO, preset
+        from ..tasks.ocr import ocr
+
+        return ocr(options.ocr, fine_tune=preset(AUTO, spec.name)), None, None
+    if options.keys or options.schema:
+        from ..tasks.extract import extract, form
+
+        kind, text = ("keys", options.keys) if options.keys else ("schema", "")
+        return extract(form(kind, text or read_text(options.schema))), None, None
+    if options.target:
+        return (*_prompt(options.target, spec), None)
+    return _descriptions(options)
+
+
+def _names_a_task(options: argparse.Namespace) -> bool:
+    names = ("style", "prompt", "target", "ocr", "keys", "schema")
+    return any(getattr(options, name) for name in names)
+
+
+def _prompt(target: str, spec: Spec) -> tuple[Task, Any]:
+    from ..prompt_writing import Order, read_targets
+    from ..types import LocalSpec
+
+    folder = Path(spec.checkpoint) if isinstance(spec, LocalSpec) else None
+    order = Order(read_targets()[target], has_pictures=True, model=spec.name, folder=folder)
+    return order.task, order.method
+
+
+def _descriptions(options: argparse.Namespace) -> tuple[Task, Any, Task | None]:
+    from ..tasks.describe import describe
+    from ..tasks.describe_video import describe_video
+
+    own = read_styles(data_folders("--styles-folder", options.styles_folder))
+    style, prompt = options.style or DEFAULT_STYLE, options.prompt or ""
+    if options.prompt is not None and not prompt.strip():
+        raise BadOption("--prompt is empty: write a question or instruction.")
+    task = describe(style, prompt, own=own)
+    is_code = not prompt and style in CODE_STYLES and style not in own.items
+    return task, None, None if is_code else describe_video(style, prompt, own=own)

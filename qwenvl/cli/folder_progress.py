@@ -1,0 +1,117 @@
+"""Progress of a folder on the command line: a bar on a terminal, lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..folders.job import Reporter
+from ..folders.listing import Item
+from ..unicode import well_formed
+from .output import print_json, print_message, print_result
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINE_EVERY = 60.0
+"""Seconds between lines where there is no terminal, as in the log of a job on a cluster."""
+
+
+class FolderProgress(Reporter):
+    """Counts files, and tells of failures as they come. ``as_json``: of each file on stdout, too;
+    ``only_told``: nothing is done, files are named on stdout."""
+
+    def __init__(self, as_json: bool, only_told: bool):
+        self._as_json, self._only_told = as_json, only_told
+        self.done = self.failures = self.there = 0
+        self._total: int | None = None
+        self._begin = self._next = time.monotonic()
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> FolderProgress:
+        if sys.stderr is not None and sys.stderr.isatty() and not self._only_told:
+            from tqdm import tqdm
+
+            self._bar = tqdm(unit="file", file=sys.stderr, smoothing=0.1, dynamic_ncols=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if kind is None:
+            what = "would be captioned" if self._only_told else "captioned"
+            print_message(f"{self.done:,} {what}, {self.there:,} skipped, {self.failures:,} failed")
+
+    def stopped(self) -> None:
+        """Before the end: what went before is safe."""
+        self._say(f"stopped after {self.done:,} captions; the same command goes on from here")
+
+    def counted(self, total: int) -> None:
+        self._total = total
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.refresh()
+
+    def captioned(self, item: Item, caption: str) -> None:
+        self.done += 1
+        if self._as_json:
+            row = {"file": well_formed(item.relative)}
+            print_json(row if self._only_told else {**row, "caption": caption})
+        elif self._only_told:
+            print_result(well_formed(item.relative))
+        self._step()
+
+    def skipped(self, item: Item) -> None:
+        self.there += 1
+        self._step()
+
+    def passed_over(self, item: Item) -> None:
+        self._say(
+            f"passed over: {well_formed(item.relative)}: this task is about pictures, and it is a "
+            "video"
+        )
+        self.there += 1
+        self._step()
+
+    def failed(self, relative: str, reason: str) -> None:
+        self.failures += 1
+        name = well_formed(relative)
+        if self._as_json:
+            print_json({"file": name, "error": reason})
+        self._say(f"error: {name}: {reason}")
+        self._step()
+
+    def note(self, item: Item, note: str) -> None:
+        self._say(f"note: {well_formed(item.relative)}: {note}")
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print_message(text)
+
+    def _step(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix(done=self.done, failed=self.failures, refresh=False)
+            self._bar.update()
+        elif not self._only_told and time.monotonic() >= self._next + LINE_EVERY:
+            self._next = time.monotonic()
+            print_message(self._line(self._next - self._begin))
+
+    def _line(self, seconds: float) -> str:
+        gone = self.done + self.failures + self.there
+        asked = self.done + self.failures
+        rate = asked / seconds
+        line = f"{gone:,} of {self._total:,}" if self._total else f"{gone:,}"
+        line += f" files: {self.done:,} captioned, {self.failures:,} failed, {rate:.2f}/s"
+        if self._total and rate:
+            left = int((self._total - gone) / rate)
+            line += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        return line

@@ -1,0 +1,124 @@
+"""Jobs: what is to be done about a folder, what has become of it, and who is told."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import BadOption
+from .asking import Asking
+from .listing import Item, Shard
+from .reading import Sizes
+from .sidecars import Existing
+from .templates import Template
+from .trainers import Trainer, trainer
+
+MOST_LISTED = 20
+"""Failures that a summary names; all are told to the reporter."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A folder to caption.
+
+    ``asking``: what is asked about each file. ``trainer``: which files captions are written to.
+    ``template``: the caption around the reply. ``existing``: what becomes of captions that are
+    there. ``shard``: only this part.
+    ``near_duplicates``: a picture gets the reply of one that was asked about in the same run and
+    differs from it in at most so many bits of 64 (see ``duplicates``); None: each is asked about.
+    ``sizes``: how many files are asked about at once. ``model``: its name, by which a run that was
+    broken off is told from another one.
+
+    Raises ``BadOption`` for what does not go together."""
+
+    folder: Path
+    asking: Asking
+    trainer: Trainer = field(default_factory=trainer)
+    template: Template = field(default_factory=Template)
+    existing: Existing = "skip"
+    shard: Shard = field(default_factory=Shard)
+    near_duplicates: int | None = None
+    sizes: Sizes = field(default_factory=Sizes)
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        if self.asking.refine and self.existing == "skip":
+            raise BadOption(
+                "Captions that are there are to be refined, and to be skipped: choose overwrite. "
+                "The old ones are backed up."
+            )
+        if self.trainer.task and not self.template.is_plain:
+            raise BadOption(
+                f"The trainer {self.trainer.name!r} reads JSON, around which nothing can stand: "
+                "leave out template, trigger, prefix and suffix."
+            )
+        wanted = self.trainer.task
+        if wanted and self.asking.task.name != wanted:
+            raise BadOption(
+                f"The trainer {self.trainer.name!r} reads replies to the task {wanted!r} alone, "
+                f"and the task is {self.asking.task.name!r}."
+            )
+        if ("tags" in self.template.names) != (self.asking.tags is not None):
+            raise BadOption("Tags are asked for if, and only if, the template has {tags}.")
+        if self.near_duplicates is not None and not 0 <= self.near_duplicates <= 16:
+            raise BadOption(
+                f"near_duplicates is {self.near_duplicates}; it may be 0 to 16 of 64 bits."
+            )
+
+    @property
+    def identity(self) -> str:
+        """Of all that captions depend on: runs with the same go on with one another."""
+        words = (self.model, self.asking.identity, self.template, self.trainer, self.existing)
+        return hashlib.blake2b(repr(words).encode(), digest_size=6).hexdigest()
+
+
+@dataclass
+class Summary:
+    """What has become of a folder. ``found``: files that this run had to do with; of these
+    ``captioned``, ``skipped`` (a caption was there), ``failed`` (``unreadable`` of them had a reply
+    that could not be read), ``passed_over`` (clips that nothing is asked about) and ``same``
+    (captioned with the reply about a near-duplicate). ``failures``: the first of them, relative
+    path and reason."""
+
+    found: int = 0
+    captioned: int = 0
+    skipped: int = 0
+    failed: int = 0
+    unreadable: int = 0
+    passed_over: int = 0
+    same: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """Files that were found and not come to yet."""
+        return self.found - self.captioned - self.skipped - self.failed - self.passed_over
+
+
+class Reporter:
+    """Is told how a run goes; by default nothing is done with it. Called from the thread that runs
+    it, but for ``counted``. What it raises ends the run."""
+
+    def counted(self, total: int) -> None:
+        """Once it is known: how many files there are in the shard. From a thread of its own."""
+
+    def asking(self, items: Sequence[Item]) -> None:
+        """Before these files are asked about: the observer's indices are theirs, but for those
+        that cannot be read, which have ``failed`` before."""
+
+    def captioned(self, item: Item, caption: str) -> None:
+        """It is written; in a ``survey`` it would be asked about, and ``caption`` is empty."""
+
+    def skipped(self, item: Item) -> None:
+        """It has a caption."""
+
+    def passed_over(self, item: Item) -> None:
+        """Nothing is asked about files of its kind."""
+
+    def failed(self, relative: str, reason: str) -> None:
+        """It has got no caption, a folder could not be read, or it is the twin of another file."""
+
+    def note(self, item: Item, note: str) -> None:
+        """What the reader should know about an answer."""

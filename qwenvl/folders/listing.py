@@ -1,0 +1,205 @@
+"""Folder listing: pictures and clips below a folder, found as they are asked for."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import os
+import re
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BadOption
+from ..media.image_files import FORMATS
+
+CLIP_SUFFIXES = frozenset(
+    (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")
+)
+"""Of video files, lower case: those that musubi-tuner reads, and common others."""
+
+MASK_ENDINGS = ("-masklabel.png", "-condlabel.png")
+"""How names of masks and conditioning pictures end, which lie beside the pictures that they are
+about (OneTrainer, taggui)."""
+
+NO_PICTURES = frozenset(("__macosx", "@eadir"))
+"""Folders, lower case, of what systems keep about pictures, with files that are named as these."""
+
+SORTED = 100_000
+"""Names of one folder that are sorted; a folder of more is gone through as the disk has it, so that
+memory does not grow with it."""
+
+_REPEATS = re.compile(r"^\d+_(?=.)")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture or, with ``is_clip``, a video file. ``relative``: its path below the folder that is
+    gone through, with slashes. ``twin``: the file beside it that comes first of those that differ
+    from it in their suffix alone, where it is not that itself: a trainer that reads sidecars reads
+    the same one for both."""
+
+    path: Path
+    relative: str
+    is_clip: bool = False
+    twin: str = ""
+
+    @property
+    def key(self) -> int:
+        """64 bits of the relative path, the same on all systems."""
+        return key_of(self.relative)
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that it lies in, without the number of repeats that sd-scripts
+        reads from names such as ``10_cat``."""
+        return _REPEATS.sub("", self.path.parent.name)
+
+
+def key_of(relative: str) -> int:
+    """64 bits of a relative path with slashes: of its NFC form, since macOS writes others."""
+    name = unicodedata.normalize("NFC", relative).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part ``number`` of ``count``, counted from 1, of a folder that several machines share. A
+    file belongs to one shard, by its relative path. Raises ``BadOption``."""
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise BadOption(
+                f"There is no shard {self.number}/{self.count}: of 4 shards, the first is 1/4 and "
+                "the last 4/4."
+            )
+
+    @classmethod
+    def of(cls, text: str) -> Shard:
+        """``2/4``."""
+        found = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
+        if not found:
+            raise BadOption(f"{text!r} is no shard: write its number and how many, as 2/4.")
+        return cls(int(found[1]), int(found[2]))
+
+    def has(self, item: Item) -> bool:
+        return item.key % self.count == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+def listing(root: Path, on_error: Callable[[str, str], None] | None = None) -> Iterator[Item]:
+    """The pictures and clips in ``root`` and the folders below it, each once: names in their order,
+    those of a folder before those of the folders in it. Links to folders are followed, and lead to
+    no folder twice.
+
+    Hidden files and folders are passed over, and masks (``MASK_ENDINGS``). What cannot be read is
+    told to ``on_error(relative path, why)``. Raises ``BadOption`` where ``root`` is no folder."""
+    if not root.is_dir():
+        raise BadOption(f"{root} is no folder.")
+    seen: set[tuple[int, int]] = set()
+    waiting = [("", root)]
+    while waiting:
+        relative, folder = waiting.pop()
+        try:
+            state = folder.stat()
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            yield from _items(folder, relative)
+            below = [entry.name for entry in _entries(folder) if _is_folder(entry)]
+        except OSError as error:
+            if on_error:
+                on_error(relative or ".", f"This folder cannot be read: {error.strerror}.")
+            continue
+        waiting += [(_join(relative, name), folder / name) for name in sorted(below, reverse=True)]
+
+
+def _join(relative: str, name: str) -> str:
+    return f"{relative}/{name}" if relative else name
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        for entry in found:
+            if not entry.name.startswith("."):
+                yield entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir() and entry.name.lower() not in NO_PICTURES
+    except OSError:
+        return False
+
+
+def _items(folder: Path, relative: str) -> Iterator[Item]:
+    """Of one folder. Its names are gone through twice: first to see which differ in their suffix
+    alone, by 64 bits of each."""
+    keys = array("Q")
+    names: list[str] = []
+    for name in _names(folder):
+        keys.append(key_of(_stem(name)))
+        if len(keys) <= SORTED:
+            names.append(name)
+    first = _first_of_twins(folder, keys)
+    ordered = sorted(names) if len(keys) <= SORTED else _names(folder)
+    del keys, names
+    for name in ordered:
+        twin = first.get(_stem(name), name)
+        is_clip = _suffix(name) in CLIP_SUFFIXES
+        yield Item(folder / name, _join(relative, name), is_clip, "" if twin == name else twin)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Of pictures and clips."""
+    known = CLIP_SUFFIXES | picture_suffixes()
+    for entry in _entries(folder):
+        name = entry.name
+        is_mask = name.lower().endswith(MASK_ENDINGS)
+        if _suffix(name) in known and not is_mask and not _is_folder(entry):
+            yield name
+
+
+def _first_of_twins(folder: Path, keys: array[int]) -> dict[str, str]:
+    """The first name by each stem that several files have."""
+    ordered = sorted(keys) if len(keys) <= SORTED else _sorted(keys)
+    shared = {one for one, other in itertools.pairwise(ordered) if one == other}
+    first: dict[str, str] = {}
+    for name in _names(folder) if shared else ():
+        stem = _stem(name)
+        if key_of(stem) in shared:
+            first[stem] = min(first.get(stem, name), name)
+    return first
+
+
+def _sorted(keys: array[int]) -> Iterator[int]:
+    """In order, without an object for each."""
+    import numpy as np
+
+    for part in np.array_split(np.sort(np.frombuffer(keys, np.uint64)), len(keys) // SORTED + 1):
+        yield from part.tolist()
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _stem(name: str) -> str:
+    return os.path.normcase(os.path.splitext(name)[0])
+
+
+@functools.cache
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes, lower case, of the picture files that are read."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return frozenset(suffix.lower() for suffix, form in known.items() if form in FORMATS)

@@ -1,0 +1,131 @@
+"""Sidecars: a caption's own file beside its picture."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from ..errors import BadImage
+from . import files
+from .listing import Item, key_of
+from .state import Journal, Keys, State
+from .trainers import Trainer
+
+Existing = Literal["skip", "overwrite", "append"]
+"""What becomes of a caption that is there already."""
+
+_KIND = "sidecars-"
+_SHORT = 64  # bytes of a file that may be blank
+
+
+class SidecarStore:
+    """Captions in sidecars. ``identity`` of the run: where one with the same was broken off that
+    does not skip what is there, what that has done is not done again.
+
+    A sidecar is written as a whole or not at all. One that is written over is backed up before,
+    unless it was once; what it had at first is kept. An empty one counts as not there, since
+    trainers fail on it."""
+
+    def __init__(self, state: State, trainer: Trainer, existing: Existing, identity: str):
+        self._state, self._trainer, self._existing = state, trainer, existing
+        self._done = Keys()
+        self._journal: Journal | None = None
+        if existing != "skip":
+            self._journal = Journal(state.journal_of(f"{_KIND}{identity}"))
+            self._done = Keys((key, 0) for key in self._finished(self._journal))
+
+    def begin(self) -> None:
+        """Drops the journals of runs with other settings: they are not gone on with."""
+        for path in self._state.journals(_KIND):
+            if self._journal is None or path != self._journal.path:
+                path.unlink(missing_ok=True)
+
+    def path_of(self, item: Item) -> Path:
+        return item.path.with_suffix(self._trainer.extension)
+
+    def has(self, item: Item) -> bool:
+        """Whether there is nothing to be done about ``item``."""
+        return item.key in self._done if self._journal else not self._is_blank(item)
+
+    def taken_by(self, item: Item) -> str:
+        """The file that the sidecar of ``item`` belongs to, if it is another one."""
+        return item.twin
+
+    def old(self, item: Item) -> str:
+        """The caption that is there; empty where there is none. Raises ``BadImage``, which costs
+        this picture alone, where it cannot be read."""
+        path = self.path_of(item)
+        try:
+            return path.read_text(encoding="utf-8-sig").strip("\0 \t\r\n")
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadImage(f"The caption {path.name} cannot be read as UTF-8: {error}") from error
+
+    def put(self, item: Item, caption: str) -> None:
+        """Raises ``OSError``, and ``BadImage`` as ``old``."""
+        path = self.path_of(item)
+        old = self.old(item) if self._journal else ""
+        if self._existing == "append" and old:
+            caption = f"{old}{', ' if self._trainer.one_line else chr(10)}{caption}"
+        data = f"{caption}\n".encode()
+        if self._journal is None:
+            files.write(path, data)
+            return
+        if old:
+            self._back_up(path)
+        # Write-ahead: after a crash in between, the file itself says which of both it holds.
+        self._journal.add(file=item.relative, sidecar=path.name, holds=_digest(data))
+        files.write(path, data, durable=bool(old))
+        self._journal.add(file=item.relative, done=True)
+
+    def finish(self) -> None:
+        """The run has gone through all files: the next one begins anew."""
+        if self._journal:
+            self._journal.remove()
+
+    def close(self) -> None:
+        if self._journal:
+            self._journal.close()
+
+    def _is_blank(self, item: Item) -> bool:
+        path = self.path_of(item)
+        try:
+            if path.stat().st_size > _SHORT:
+                return False
+            return not path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip(b"\0 \t\r\n")
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # such as a folder of that name: not ours to write over
+
+    def _back_up(self, path: Path) -> None:
+        kept = self._state.backup_of(path)
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            files.write(kept, path.read_bytes(), durable=True)
+
+    def _finished(self, journal: Journal) -> Iterator[int]:
+        """Of what an earlier run has done, that which it did not come to note included."""
+        begun: dict[str, tuple[str, str]] = {}
+        for row in journal.rows():
+            relative = row["file"]
+            if row.get("done"):
+                begun.pop(relative, None)
+                yield key_of(relative)
+            else:
+                begun[relative] = str(row.get("sidecar")), str(row.get("holds"))
+        for relative, (name, digest) in begun.items():
+            path = self._state.root / os.path.dirname(relative) / name
+            try:
+                if _digest(path.read_bytes()) == digest:
+                    yield key_of(relative)
+            except OSError:
+                continue
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

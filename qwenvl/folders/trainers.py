@@ -1,0 +1,92 @@
+"""Trainers: in which files, and in which form, programs that train models read captions. The data
+is in ``trainers.yaml``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BadOption
+from ..unicode import well_formed
+from ..yaml_files import Fields, read_mapping
+from .listing import CLIP_SUFFIXES, picture_suffixes
+
+FILE = Path(__file__).with_name("trainers.yaml")
+STORES = ("sidecar", "jsonl", "csv")
+DEFAULT = "kohya"
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """One trainer's form; ``trainers.yaml`` says what each field means."""
+
+    name: str
+    title: str
+    store: str
+    extension: str = ""
+    table: str = ""
+    clip_table: str = ""
+    path: str = ""
+    clip_path: str = ""
+    text: str = ""
+    absolute: bool = False
+    one_line: bool = True
+    task: str = ""
+    source: str = ""
+
+    @property
+    def has_sidecars(self) -> bool:
+        return self.store == "sidecar"
+
+    def caption(self, text: str) -> str:
+        """``text`` as the trainer can read it; empty where nothing is left."""
+        text = _CONTROL.sub(" ", well_formed(text))
+        return " ".join(text.split()) if self.one_line else text.strip()
+
+    def with_extension(self, extension: str) -> Trainer:
+        """With sidecars of this suffix. Raises ``BadOption``."""
+        if not self.has_sidecars:
+            raise BadOption(f"The trainer {self.name!r} reads a table, which has no extension.")
+        suffix = f".{extension.strip().lstrip('.')}"
+        if not re.fullmatch(r"\.[\w-]{1,32}(\.[\w-]{1,32})?", suffix):
+            raise BadOption(f"{extension!r} is no extension: write one such as txt or caption.")
+        last = f".{suffix.rpartition('.')[2].lower()}"
+        if last in picture_suffixes() | CLIP_SUFFIXES:
+            raise BadOption(
+                f"Captions with the extension {suffix} would take the place of pictures. Choose "
+                "one such as txt."
+            )
+        return dataclasses.replace(self, extension=suffix)
+
+
+@functools.cache
+def trainers() -> Mapping[str, Trainer]:
+    """All of them, by name."""
+    return {name: _trainer(name, values) for name, values in read_mapping(FILE).items()}
+
+
+def trainer(name: str = DEFAULT, extension: str = "") -> Trainer:
+    """By name; ``extension``: of its sidecars, where it is not the usual one. Raises
+    ``BadOption``."""
+    if name not in trainers():
+        raise BadOption(f"There is no trainer {name!r}. Choose one of: {', '.join(trainers())}.")
+    found = trainers()[name]
+    return found.with_extension(extension) if extension else found
+
+
+def _trainer(name: str, values: Mapping[str, object]) -> Trainer:
+    fields = Fields(FILE, values, f"{name}: ")
+    title, store = fields.text("title"), fields.choice("store", STORES, STORES[0])
+    names = ("extension", "table", "clip_table", "path", "clip_path", "text", "task", "source")
+    texts = {field: fields.text(field, "") for field in names}
+    one_line, absolute = fields.flag("one_line"), fields.flag("absolute")
+    fields.end()
+    return Trainer(
+        name, title, store, one_line=one_line is not False, absolute=bool(absolute), **texts
+    )
