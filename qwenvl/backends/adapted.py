@@ -39,6 +39,11 @@ class AdaptedBackend:
         self._backend, self.adapters = backend, tuple(adapters)
 
     @property
+    def base(self) -> Switched:
+        """The model itself."""
+        return self._backend
+
+    @property
     def name(self) -> str:
         return self._backend.name
 

@@ -264,6 +264,14 @@ class LocalBackend:
             observer.restart(index)
         return scheduler.responses | self._run(left, self.load_weights(0, observer), observer)
 
+    def check_fast_paths(self, observer: Observer) -> None:
+        """Compares the fast paths with the plain one where no answer needs that, too: not on CUDA.
+        What does not agree is off from then on; ``fast_path_problems`` tells."""
+        with acquired(self._turn, observer.check):
+            memory_model = self.load_weights(0, observer)
+            if not self.plain_reason:
+                self._check_fast_paths(memory_model, observer)
+
     def _check_fast_paths(self, memory_model: MemoryModel, observer: Observer) -> None:
         """Once for each checkpoint, options and device in a process; what did not agree then is
         turned off whenever the weights have been read again."""

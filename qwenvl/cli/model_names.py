@@ -72,14 +72,19 @@ def adapters_of(names: Sequence[str] | None, roots: Sequence[str] | None) -> tup
     return adapters
 
 
-def _adapter(name: str, roots: Sequence[str] | None) -> Adapter:
-    folder, strength = name, 1.0
+def split_strength(name: str) -> tuple[str, float]:
+    """The folder or name, and the strength, of what ``--lora`` names."""
     before, colon, behind = name.rpartition(":")
     if colon and not Path(name).is_dir():  # C:\loras\mine has a colon, too
         try:
-            folder, strength = before, float(behind)
+            return before, float(behind)
         except ValueError:
-            folder = name
+            pass  # the colon is the name's own
+    return name, 1.0
+
+
+def _adapter(name: str, roots: Sequence[str] | None) -> Adapter:
+    folder, strength = split_strength(name)
     path = Path(folder)
     if folder and path.is_dir():
         return Adapter(str(path), strength)

@@ -30,9 +30,8 @@ _SERVING = {
 """Options of how a server is asked, and the fields of ``ServerSpec`` that they set."""
 
 
-def model_options(adapters: bool = True) -> argparse.ArgumentParser:
-    """Which model, and how it is loaded or asked: the options of all commands that use one.
-    ``adapters``: whether a model of this machine may have some on."""
+def model_options() -> argparse.ArgumentParser:
+    """Which model, and how it is loaded or asked: the options of all commands that use one."""
     common = argparse.ArgumentParser(add_help=False)
     # Without a default: the parser sees only values unlike it as given, and refuses both at once.
     which = common.add_mutually_exclusive_group()
@@ -47,12 +46,11 @@ def model_options(adapters: bool = True) -> argparse.ArgumentParser:
         "as http://127.0.0.1:8000/v1; may repeat: replicas that share the work",
     )  # fmt: skip
     add_roots(common, "where models are looked up by name")
-    if adapters:
-        common.add_argument(
-            "--lora", action="append", metavar="FOLDER[:STRENGTH]",
-            help="a LoRA adapter's folder, or its name below a --root, and how strongly it is put "
-            "on (default: 1, as it was trained); may repeat",
-        )  # fmt: skip
+    common.add_argument(
+        "--lora", action="append", metavar="FOLDER[:STRENGTH]",
+        help="a LoRA adapter's folder, or its name below a --root, and how strongly it is put on "
+        "(default: 1, as it was trained); may repeat",
+    )  # fmt: skip
     for name, (default, choices) in _LOADING.items():
         common.add_argument(f"--{name}", default=default, metavar="X", help=choices)
     common.add_argument(
@@ -112,8 +110,8 @@ def spec_of(options: argparse.Namespace) -> Spec:
             if serving[field] is not None:
                 raise BadOption(f"{_flag(name)} has a use only with --server.")
         return _local_spec(options)
-    for name, unset in {**_unset(), "lora": None}.items():
-        if getattr(options, name, unset) != unset:
+    for name, unset in _unset().items():
+        if getattr(options, name) != unset:
             raise BadOption(
                 f"{_flag(name)} is about models that are loaded here, and --server names one that "
                 "is loaded elsewhere: leave it out, and give it to the server."
@@ -124,7 +122,7 @@ def spec_of(options: argparse.Namespace) -> Spec:
 
 def _unset() -> dict[str, Any]:
     loading = {name: default for name, (default, _) in _LOADING.items()}
-    return {**loading, "yarn": 1.0, "trust_remote_code": False, "root": None}
+    return {**loading, "yarn": 1.0, "trust_remote_code": False, "root": None, "lora": None}
 
 
 def _flag(name: str) -> str:
@@ -141,6 +139,6 @@ def _local_spec(options: argparse.Namespace) -> LocalSpec:
         device=options.device,
         trust_remote_code=options.trust_remote_code,
         optimize=options.optimize,
-        adapters=adapters_of(getattr(options, "lora", None), options.root),
+        adapters=adapters_of(options.lora, options.root),
         yarn=options.yarn,
     )

@@ -499,7 +499,7 @@ def _add_models(subparsers: Any) -> None:
 def _add_doctor(subparsers: Any) -> None:
     examine = _command(
         subparsers, doctor.doctor, "examine a model and this machine: for a bug report",
-        parents=[model_options(adapters=False)],
+        parents=[model_options()],
     )  # fmt: skip
     examine.add_argument(
         "--scenes", type=_integer, default=24, metavar="N",

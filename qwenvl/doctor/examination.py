@@ -11,7 +11,8 @@ from pathlib import Path
 from ..backends.base import Backend
 from ..errors import BadOption, QwenVLError
 from ..fine_tunes import by_name
-from ..types import Spec
+from ..observer import Observer
+from ..types import LocalSpec, Spec
 from . import environment, model_facts, speed, truth
 from .fast_paths import fast_paths
 from .report import Report
@@ -75,14 +76,22 @@ def _measure_and_ask(
         report.time_is_up = report.truth.is_partial
 
 
-def _look(report: Report, backend: Backend, spec: Spec, *_: object) -> None:
+def _look(
+    report: Report, backend: Backend, spec: Spec, _scenes: int, limit: TimeLimit, progress: Progress
+) -> None:
     """At the model itself. Last, since some fast paths are decided while it answers."""
     report.model = model_facts.model_facts(backend, spec)
-    if not model_facts.is_loaded(backend):
+    loaded = model_facts.loaded_model(backend)
+    if loaded is None or not isinstance(spec, LocalSpec):
         return
-    report.fast_paths = fast_paths(backend)
     if report.speed is not None:
-        report.speed = dataclasses.replace(report.speed, floor=speed.floor_of(backend))
+        report.speed = dataclasses.replace(report.speed, floor=speed.floor_of(loaded))
+    with loaded.adapted(spec.adapters, Observer()):
+        try:
+            progress("comparing the fast paths with the plain one")
+            loaded.check_fast_paths(limit)
+        finally:
+            report.fast_paths = fast_paths(loaded)
 
 
 def _frames(error: Exception) -> list[str]:

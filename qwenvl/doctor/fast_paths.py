@@ -80,6 +80,8 @@ def _patch_embedding(backend: LocalBackend) -> FastPath:
     from ..models.patches import patch_embedding
 
     name = "patch embedding"
+    if not backend.family.sees:
+        return FastPath(name, "not applicable", "this model reads text only")
     if any(isinstance(part, patch_embedding.PatchEmbedding) for part in backend.model.modules()):
         return FastPath(name, "on", "one linear layer, one frame for a still picture")
     return FastPath(name, "off", "the library's own convolution is in place")

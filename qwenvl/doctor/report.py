@@ -20,6 +20,9 @@ _TITLES = {
     "read": "Reading",
     "boxes": "Finding boxes",
     "points": "Finding points",
+    "repeat": "Repeating codes",
+    "look up": "Looking up numbers",
+    "add": "Adding",
 }
 
 
@@ -114,6 +117,7 @@ def _truth(truth: Truth) -> dict[str, Any]:
         "tokens_per_second": _rounded(truth.tokens / truth.seconds) if truth.seconds else None,
         "tasks": {kind: _task(task) for kind, task in truth.tasks.items()},
         "coordinates": _coordinates(truth.coordinates) if truth.coordinates else None,
+        "not_applicable": list(truth.not_applicable),
         "examples": [dataclasses.asdict(example) for example in truth.examples],
     }
 

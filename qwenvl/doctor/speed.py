@@ -15,6 +15,7 @@ from ..types import Request, Response, Sampling
 from .bandwidth import bytes_a_step, measure_bandwidth
 from .questions import pixels
 from .scenes import draw
+from .text_questions import text_questions
 
 if TYPE_CHECKING:
     from ..backends.local import LocalBackend
@@ -23,6 +24,7 @@ _SIZE = (1280, 960)
 _NEW_TOKENS = 128
 _ENOUGH_TOKENS = 64
 _MOST_REQUESTS = 4
+_PARAGRAPHS = 20  # of some 60 tokens each
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Floor:
 
 @dataclass(frozen=True)
 class Speed:
-    """Of single requests about one picture. ``prefill``: prompt tokens a second until the first new
-    token, the picture's resizing and encoding included. ``decode``: new tokens a second after it
+    """Of single requests about one picture, or of a model that reads text only about a text.
+    ``prefill``: prompt tokens a second until the first new token, the picture's resizing and
+    encoding included. ``decode``: new tokens a second after it
     (None: the answers were too short)."""
 
     prompt_tokens: int
@@ -53,8 +56,8 @@ class Speed:
 
 
 def measure(backend: Backend, observer: Observer) -> Speed:
-    """Asks for descriptions, each of another picture so that no cache helps, until enough tokens
-    have come. Loads the model if need be; what loading and ``observer`` raise reaches the
+    """Asks for descriptions, each of another picture or text so that no cache helps, until enough
+    tokens have come. Loads the model if need be; what loading and ``observer`` raise reaches the
     caller."""
     _time(backend, 0, observer)  # loads libraries and kernels, captures graphs
     runs = [_time(backend, 1, observer)]
@@ -121,12 +124,19 @@ class _Stopwatch(Relay):
         return self._last - self._first
 
 
+def _long_text(number: int) -> str:
+    """About as many tokens as a picture takes; another beginning for each number."""
+    told = (text_questions(1000 * number + at)[1].task.prompt for at in range(_PARAGRAPHS))
+    paragraphs = (text.partition(" How many ")[0] for text in told)
+    return "\n\n".join([f"Text {number}.", *paragraphs, "Describe these boxes in detail."])
+
+
 def _time(backend: Backend, number: int, observer: Observer) -> _Stopwatch:
-    picture = pixels(draw(f"doctor speed {number}", "mixed", _SIZE))
     stopwatch = _Stopwatch(observer)
+    sees = backend.family.sees
     request = Request.ask(
-        (picture,),
-        describe("detailed").prompt,
+        (pixels(draw(f"doctor speed {number}", "mixed", _SIZE)),) if sees else (),
+        describe("detailed").prompt if sees else _long_text(number),
         sampling=Sampling(_NEW_TOKENS, max_thinking_tokens=_NEW_TOKENS),
         thinking=run.least_thinking(backend),
         may_shrink=True,

@@ -13,6 +13,10 @@ _TASKS = {
     "read": "read: words exact",
     "boxes": "find boxes: IoU of 0.5 or more",
     "points": "find points: inside the shape",
+    "repeat": "repeat codes: exact",
+    "look up": "look up numbers in a text: exact",
+    "add": "add two numbers: exact",
+    "coordinates": "the space of coordinates",
 }
 
 
@@ -79,6 +83,13 @@ def _model(model: Mapping[str, Any]) -> Iterator[str]:
             f"quantization {model['quantization']}"
         )
         yield f"  attention {model['attention']}: {model['attention_reason']}"
+        if model["peak_bytes"] is not None:
+            yield f"  at most {readable_size(model['peak_bytes'])} of the card were in use"
+        for adapter in model["adapters"]:
+            yield (
+                f"  LoRA adapter of rank {adapter['rank']}, {readable_size(adapter['bytes'])}, at "
+                f"strength {adapter['strength']:g}"
+            )
 
 
 def _fast_paths(paths: list[Mapping[str, Any]]) -> Iterator[str]:
@@ -91,9 +102,10 @@ def _fast_paths(paths: list[Mapping[str, Any]]) -> Iterator[str]:
 
 def _speed(speed: Mapping[str, Any]) -> Iterator[str]:
     yield "Speed of one request"
+    shown = f", {speed['image_tokens']} of them the picture" if speed["image_tokens"] else ""
     yield (
         f"  prefill {_rate(speed['prefill_tokens_per_second'])}, a prompt of "
-        f"{speed['prompt_tokens']} tokens, {speed['image_tokens']} of them the picture"
+        f"{speed['prompt_tokens']} tokens{shown}"
     )
     yield f"  decoding {_rate(speed['decode_tokens_per_second'])}"
     if floor := speed["floor_tokens_per_second"]:
@@ -109,18 +121,24 @@ def _rate(tokens: float | None) -> str:
 
 
 def _truth(truth: Mapping[str, Any]) -> Iterator[str]:
+    without = truth["not_applicable"]
+    asked = "sets of questions" if without else "scenes"
     yield (
-        f"Truth: {truth['scenes']} of {truth['scenes_wanted']} scenes, {truth['questions']} "
+        f"Truth: {truth['scenes']} of {truth['scenes_wanted']} {asked}, {truth['questions']} "
         f"questions in {truth['seconds']} s, {_rate(truth['tokens_per_second'])} together"
     )
     for kind, task in truth["tasks"].items():
         if task["asked"]:
             yield f"  {_TASKS[kind]}: {_shares(task)}"
+    if without:
+        names = "; ".join(_TASKS[name].split(":")[0] for name in without)
+        yield f"  not applicable, since the model reads text only: {names}"
     if fit := truth["coordinates"]:
         yield from _coordinates(fit)
     for example in truth["examples"]:
         reply = " ".join((example["error"] or example["reply"]).split())
-        yield f"  scene {example['scene']}, {example['kind']}: expected {example['expected']}"
+        number = f"{'set' if without else 'scene'} {example['scene']}"
+        yield f"  {number}, {example['kind']}: expected {example['expected']}"
         yield f"    got {reply}"
 
 

@@ -1,4 +1,5 @@
-"""Truth: what a model says of scenes, compared with what is in them.
+"""Truth: what a model says of scenes, compared with what is in them; of a model that reads text
+only, what it answers to questions in words.
 
 Asks through the tasks and ``run``, as everything else does, and reads the boxes' own numbers from
 the same replies for the coordinate fit.
@@ -33,10 +34,15 @@ from .questions import (
     questions_about,
     score,
 )
+from .text_questions import TEXT_KINDS, TextKind, TextQuestion, text_questions
+from .text_questions import score as score_text
 from .time_limit import TimeIsUp
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NEED_PICTURES = (*KINDS, "coordinates")
+"""What of a model that reads text only does not apply."""
 
 LEAST_RECALL = 0.5
 _SCENES_AT_ONCE = 6
@@ -51,7 +57,7 @@ class Example:
     picture."""
 
     scene: int
-    kind: Kind
+    kind: Kind | TextKind
     expected: str
     reply: str
     error: str
@@ -94,17 +100,19 @@ class TaskTruth:
 
 @dataclass
 class Truth:
-    """``scenes``: how many were asked about, to the end, of those ``wanted``. ``seconds``: of
-    answering ``questions``, which took ``tokens`` new tokens."""
+    """``scenes``: how many were asked about, to the end, of those ``wanted``; of a model that reads
+    text only, sets of questions. ``seconds``: of answering ``questions``, which took ``tokens`` new
+    tokens. ``not_applicable``: what such a model has no use for."""
 
     wanted: int
     scenes: int = 0
     questions: int = 0
     seconds: float = 0.0
     tokens: int = 0
-    tasks: dict[Kind, TaskTruth] = field(default_factory=dict)
+    tasks: dict[Kind | TextKind, TaskTruth] = field(default_factory=dict)
     coordinates: CoordinateFit | None = None
     examples: list[Example] = field(default_factory=list)
+    not_applicable: tuple[str, ...] = ()
 
     @property
     def is_partial(self) -> bool:
@@ -124,41 +132,47 @@ def ask(
     ``TimeIsUp`` of ``observer`` ends it early, with what was answered until then. Raises what the
     backend raises as a whole; a request that fails by itself is counted.
     """
-    truth = Truth(scenes, tasks={kind: TaskTruth() for kind in KINDS})
+    sees = backend.family.sees
+    truth = Truth(scenes, tasks={kind: TaskTruth() for kind in (KINDS if sees else TEXT_KINDS)})
+    truth.not_applicable = () if sees else NEED_PICTURES
     raw: list[RawReply] = []
     start = time.monotonic()
     with suppress(TimeIsUp):  # ``is_partial`` tells
         for first in range(0, scenes, _SCENES_AT_ONCE):
             numbers = range(first, min(scenes, first + _SCENES_AT_ONCE))
-            asked = _questions(numbers, fine_tune, observer)
+            asked = _questions(numbers, sees, fine_tune, observer)
             _ask_about(backend, asked, truth, raw, observer)
             truth.scenes = numbers.stop
-            progress(f"{truth.scenes} of {scenes} scenes")
+            progress(f"{truth.scenes} of {scenes} {'scenes' if sees else 'sets of questions'}")
     truth.seconds = time.monotonic() - start
-    truth.coordinates = fit(raw, space_of(backend.family))
+    truth.coordinates = fit(raw, space_of(backend.family)) if sees else None
     return truth
 
 
 def _questions(
-    numbers: range, fine_tune: FineTune | None, observer: Observer
-) -> Iterator[tuple[int, Question]]:
-    """About the scenes of these numbers, each with its scene's."""
+    numbers: range, sees: bool, fine_tune: FineTune | None, observer: Observer
+) -> Iterator[tuple[int, Question | TextQuestion]]:
+    """About the scenes of these numbers, or in words alone, each with its number."""
     for number in numbers:
         observer.check()
-        for question in questions_about(doctor_scene(number), fine_tune):
-            yield number, question
+        if sees:
+            for question in questions_about(doctor_scene(number), fine_tune):
+                yield number, question
+        else:
+            for in_words in text_questions(number):
+                yield number, in_words
 
 
 def _ask_about(
     backend: Backend,
-    numbered: Iterable[tuple[int, Question]],
+    numbered: Iterable[tuple[int, Question | TextQuestion]],
     truth: Truth,
     raw: list[RawReply],
     observer: Observer,
 ) -> None:
     asked = list(numbered)
-    pictures = {number: pixels(question.scene) for number, question in asked}
-    queries = [_query(backend, question, pictures[number]) for number, question in asked]
+    pictures = {n: pixels(one.scene) for n, one in asked if isinstance(one, Question)}
+    queries = [_query(backend, question, pictures.get(number)) for number, question in asked]
     responses = _Responses(observer)
 
     def on_result(index: int, result: Result) -> None:
@@ -166,12 +180,12 @@ def _ask_about(
         response = responses[index]
         truth.questions += 1
         truth.tokens += response.usage.new_tokens
-        one = score(question, result)
+        one = _score(question, result)
         truth.tasks[question.kind].add(one, bool(result.error))
         if one.hits < one.total and len(truth.examples) < _MAX_EXAMPLES:
             expected, excerpt = question.expected, response.text[:_MAX_EXCERPT]
             truth.examples.append(Example(number, question.kind, expected, excerpt, result.error))
-        if question.kind == "boxes" and response.input_sizes:
+        if isinstance(question, Question) and question.kind == "boxes" and response.input_sizes:
             raw.append(_raw_reply(question, response))
 
     run.answer_each(backend, queries, on_result, responses)
@@ -192,13 +206,23 @@ class _Responses(Relay):
         super().done(index, response)
 
 
-def _query(backend: Backend, question: Question, picture: Tensor) -> run.Query:
+def _score(question: Question | TextQuestion, result: Result) -> Score:
+    if isinstance(question, TextQuestion):
+        return score_text(question, result)
+    return score(question, result)
+
+
+def _query(
+    backend: Backend, question: Question | TextQuestion, picture: Tensor | None
+) -> run.Query:
     """Greedy and without a thought where the model can do without, so that equal weights give an
     equal report."""
     thinking = run.least_thinking(backend)
-    sampling = run.sampling_for(backend, question.task, thinking)
+    sampling = run.sampling_for(backend, question.task, thinking, text_only=picture is None)
     if not run.will_think(backend, question.task, thinking):
         sampling = Sampling(max_new_tokens=min(question.task.max_new_tokens, _MAX_NEW_TOKENS))
+    if isinstance(question, TextQuestion):
+        return run.Query(question.task, None, sampling=sampling, thinking=thinking)
     bound = pixel_bound(question.scene, backend.max_pixels)
     return run.Query(
         question.task, picture, sampling=sampling, max_pixels=bound, thinking=thinking,

@@ -9,13 +9,17 @@ import platform
 import shutil
 import signal
 
+import adapters
 import pytest
 from oracle import oracle
 from qwen_vl_suite.qwenvl import model_cache
+from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
+from qwen_vl_suite.qwenvl.checkpoints import transformers_version
 from qwen_vl_suite.qwenvl.checkpoints.library import BUNDLED
 from qwen_vl_suite.qwenvl.cli import doctor, main
 from qwen_vl_suite.qwenvl.doctor.fast_paths import FastPath
 from qwen_vl_suite.qwenvl.doctor.report import Report
+from qwen_vl_suite.qwenvl.doctor.text_questions import text_questions
 
 SECRET = "acme-merger-model"
 TOKEN = "hf_doctorsSecretToken1234"
@@ -59,6 +63,7 @@ def test_the_bundled_model_is_well(run):
     assert all(task["recall"] > 0.7 for task in report["truth"]["tasks"].values())
     assert report["truth"]["coordinates"]["best"] == "0-1000"
     states = {path["name"]: path["state"] for path in report["fast_paths"]}
+    assert "agrees with the plain path" in report["fast_paths"][0]["reason"]
     assert states["patch embedding"] == "on" and states["CUDA graphs"] == "not applicable"
     for name in ("prefill", "decode", "floor"):
         assert report["speed"][f"{name}_tokens_per_second"] > 0
@@ -99,6 +104,48 @@ def test_a_low_recall_is_a_problem(run, model):
     status, out, _ = run("--scenes", 6, "--json")
     (problem,) = json.loads(out)["problems"]
     assert status == 1 and problem.startswith("Reading: 0 of ")
+
+
+def test_a_model_that_reads_text_only_is_asked_in_words(run, model):
+    answers = {q.task.prompt: q.expected for n in range(4) for q in text_questions(n)}
+    told = ScriptedBackend(
+        lambda request: answers.get(request.prompt, "Many boxes."), family="qwen3"
+    )
+    model(told)
+    status, out, _ = run("--scenes", 4, "--json")
+    report = json.loads(out)
+    assert (status, report["problems"], report["error"]) == (0, [], None)
+    truth = report["truth"]
+    assert {kind: task["recall"] for kind, task in truth["tasks"].items()} == {
+        "repeat": 1.0, "look up": 1.0, "add": 1.0,
+    }  # fmt: skip
+    assert truth["not_applicable"] == ["describe", "read", "boxes", "points", "coordinates"]
+    assert truth["coordinates"] is None and report["speed"]["image_tokens"] == 0
+    assert not any(request.images for request in told.requests)
+    answers.clear()
+    status, out, _ = run("--scenes", 2)
+    assert status == 1 and "WARNING: Adding: 0 of 2 right" in out
+    assert "since the model reads text only: describe; read; find boxes" in out
+
+
+@pytest.mark.skipif(transformers_version.is_older("5"), reason="as with the newest")
+def test_a_text_model_with_an_adapter_is_examined_to_the_end(run, checkpoint, tmp_path):
+    folder = tmp_path / "clients" / SECRET
+    adapters.make(folder, checkpoint("qwen3"), targets=("q_proj", "v_proj"))
+    status, out, err = run(
+        "--model", checkpoint("qwen3"), "--lora", f"{folder}:0.5", "--device", "cpu",
+        "--scenes", 1, "--json",
+    )  # fmt: skip
+    report = json.loads(out)
+    assert (status, report["error"]) == (1, None), "random weights know no answer"
+    (adapter,) = report["model"]["adapters"]
+    assert (adapter["rank"], adapter["strength"]) == (4, 0.5) and adapter["bytes"] > 0
+    paths = {path["name"]: path for path in report["fast_paths"]}
+    assert "agrees with the plain path" in paths["scheduler"]["reason"]
+    assert paths["patch embedding"]["state"] == "not applicable"
+    for name in ("prefill", "decode", "floor"):
+        assert report["speed"][f"{name}_tokens_per_second"] > 0
+    assert SECRET not in out + err and "clients" not in out + err
 
 
 def test_a_fast_path_that_disagreed_is_a_problem():

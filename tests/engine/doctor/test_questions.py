@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from qwen_vl_suite.qwenvl.doctor.questions import (
     Question,
@@ -13,6 +16,8 @@ from qwen_vl_suite.qwenvl.doctor.questions import (
     score,
 )
 from qwen_vl_suite.qwenvl.doctor.scenes import Line, Scene, Shape
+from qwen_vl_suite.qwenvl.doctor.text_questions import TextQuestion, text_questions
+from qwen_vl_suite.qwenvl.doctor.text_questions import score as score_text
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.types import Box, Point, Result
 
@@ -122,3 +127,29 @@ def test_the_model_sees_a_picture_of_another_size():
     width, height = scene.picture.size
     assert pixel_bound(scene, None) == pixel_bound(scene, 10**7) == width * height // 2
     assert pixel_bound(scene, 50_000) is None  # the checkpoint's own bound is lower
+
+
+def test_questions_in_words_have_one_answer_each_and_replies_are_read_leniently() -> None:
+    asked = [question for number in range(20) for question in text_questions(number)]
+    assert len({question.task.prompt for question in asked}) == len(asked)
+    assert text_questions(3) == text_questions(3)
+    for question in asked:
+        expected = question.expected
+        if question.kind == "add":
+            assert sum(map(int, re.findall(r"\d+", question.task.prompt))) == int(expected)
+        else:
+            assert re.findall(rf"\b{expected}\b", question.task.prompt) == [expected]
+        if question.kind == "look up":
+            assert hits(question, question.task.prompt) == 0, "it only repeats the text"
+        for reply in (expected, f"**{expected}**", f"It is {expected}.", f"{expected} is right"):
+            assert hits(question, reply) == 1
+        for reply in ("", "No.", f"{expected}0", "ABCDEF 0", expected[:-1]):
+            assert hits(question, reply) == 0
+    addition = next(question for question in asked if question.kind == "add")
+    assert hits(addition, f"10 + 7 = {addition.expected}") == 1
+    assert score_text(addition, Result(addition.expected, error="cut off")).hits == 0
+
+
+def hits(question: TextQuestion, reply: str) -> int:
+    context: Any = None
+    return score_text(question, question.task.parse(reply, context)).hits
