@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -19,6 +19,7 @@ from ..qwenvl.chat import (
 from ..qwenvl.errors import BadAudio, BadImage, BadOption, BadVideo, QwenVLError
 from ..qwenvl.media import audio as media_audio
 from ..qwenvl.media import images as media_images
+from ..qwenvl.media.frame_times import FPS
 from ..qwenvl.types import THINKING_TOKENS, Image
 from ..qwenvl.watching import FileFootage
 from ..qwenvl.watching.viewing import read_whole
@@ -79,8 +80,7 @@ class Chat(io.ComfyNode):
                 _growing(
                     io.Video,
                     "videos",
-                    "Videos of this turn, if any, shown behind its pictures: two frames a second, "
-                    "at their true times, without their sound.",
+                    "Videos of this turn, if any, shown behind its pictures, at their true times.",
                     "A video.",
                 ),
                 _growing(
@@ -153,6 +153,23 @@ class Chat(io.ComfyNode):
                     "When there is no answer (memory runs out, a picture holds NaN): stop "
                     "with an error, or keep going with an empty answer and the history as it was."
                 ),
+                io.Float.Input(
+                    "frames_per_second",
+                    default=FPS,
+                    min=0.01,
+                    max=60.0,
+                    step=0.25,
+                    tooltip="Of the videos of this turn: so many frames a second are shown. 2 is "
+                    "what Qwen's own tools take.",
+                    **sockets.ADVANCED,
+                ),
+                io.Boolean.Input(
+                    "video_sound",
+                    default=False,
+                    tooltip="The model also hears the sound of this turn's videos. Only "
+                    "Qwen2.5-Omni and Qwen3-Omni hear; other models say so.",
+                    **sockets.ADVANCED,
+                ),
             ],
             outputs=[
                 io.String.Output("answer", tooltip="What the model says.", is_output_list=True),
@@ -201,6 +218,8 @@ class Chat(io.ComfyNode):
         history_json: Any = "",
         save_pictures: Any = False,
         when_unreadable: Any = sockets.STOP,
+        frames_per_second: Any = FPS,
+        video_sound: Any = False,
     ) -> io.NodeOutput:
         turns = lists.mapped(
             _turn,
@@ -221,6 +240,8 @@ class Chat(io.ComfyNode):
             history_json,
             save_pictures,
             when_unreadable,
+            frames_per_second,
+            video_sound,
         )
         replies = chat_all(turns)
         kept = [
@@ -254,11 +275,14 @@ def _turn(
     history_json: str,
     save_pictures: bool,
     when_unreadable: str,
+    frames_per_second: float,
+    video_sound: bool,
 ) -> ChatTurn:
     conversation = _conversation(history, sockets.words(history_json))
     if system := sockets.words(system_prompt).strip():
         conversation = dataclasses.replace(conversation, system=system)
-    attachments, problem = _attachments(images, videos, sounds)
+    films = [_video(one, frames_per_second, bool(video_sound)) for one in _connected(videos)]
+    attachments, problem = _attachments(images, films, sounds)
     ask = Ask(
         conversation,
         sockets.words(message),
@@ -290,7 +314,7 @@ def _conversation(history: Any, text: str) -> Conversation:
 
 
 def _attachments(
-    images: Any, videos: Any, sounds: Any
+    images: Any, videos: Sequence[Attachment | BadImage], sounds: Any
 ) -> tuple[tuple[Attachment, ...], QwenVLError | None]:
     """All that is shown in a turn, in order, and what is wrong with the first that cannot be."""
     found: list[Attachment | BadImage] = [
@@ -298,7 +322,7 @@ def _attachments(
         for batch in _connected(images)
         for picture in media_images.pictures_or_errors(batch)
     ]
-    found += map(_video, _connected(videos))
+    found += videos
     for sound in _connected(sounds):
         found += _sounds(sound)
     problem = next((one for one in found if isinstance(one, BadImage)), None)
@@ -312,19 +336,20 @@ def _connected(given: Any) -> list[Any]:
     return [value for value in values if value is not None]
 
 
-def _video(value: Any) -> Attachment | BadImage:
-    """Of a file in one of ComfyUI's folders with its place there."""
-    footage = footages.footage(value, None, 0, "")
+def _video(value: Any, fps: float, sound: bool) -> Attachment | BadImage:
+    """Of a file in one of ComfyUI's folders with its place there. ``fps``: frames a second that are
+    shown; ``sound``: what is heard meanwhile goes with them."""
+    footage = footages.footage(value, None, 0, "", sound)
     if isinstance(footage, BadVideo):
         return footage
     try:
-        part = read_whole(footage, host.check_interrupt)
+        part = read_whole(footage, host.check_interrupt, fps, sound)
     except BadVideo as error:
         return error
     clip = footage.clip if isinstance(footage, FileFootage) else None
     is_whole_file = clip is not None and not clip.start and clip.end is None
     place = host.place_of(clip.source) if clip is not None and is_whole_file else None
-    return Attachment(part, Reference(*place) if place else None)
+    return Attachment(part, Reference(*place, fps, sound) if place else None)
 
 
 def _sounds(value: Any) -> list[Attachment | BadImage]:

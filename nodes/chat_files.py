@@ -24,7 +24,8 @@ def opened(kind: Kind, reference: Reference) -> Media:
         if kind == "image":
             return Image(images.read(path))
         if kind == "video":
-            return read_whole(FileFootage(Clip(path)), host.check_interrupt)
+            footage = FileFootage(Clip(path), host.check_interrupt)
+            return read_whole(footage, host.check_interrupt, reference.fps, reference.sound)
         return audio.read(path)
     except QwenVLError as error:
         raise type(error)(_told(error, path, reference)) from error

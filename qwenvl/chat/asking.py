@@ -17,7 +17,7 @@ from ..errors import BadImage, BadOption, QwenVLError, UnsuitableModel
 from ..families import free_text_sampling
 from ..observer import Observer, PartialObserver, Relay
 from ..run import end_notes, generate_each
-from ..types import Request, Response, Result, Sampling
+from ..types import Image, Request, Response, Result, Sampling
 from .conversation import Attachment, Conversation, Turn
 
 MAX_NEW_TOKENS = 1024
@@ -165,7 +165,9 @@ def _continued(ask: Ask, response: Response) -> Conversation:
 
 
 def _notes(backend: Backend, ask: Ask, response: Response) -> tuple[str, ...]:
-    ends = end_notes(sampling_of(backend, ask), response)
+    shown = (attachment.part for attachment in ask.attachments)
+    told = [note for part in shown if not isinstance(part, Image) for note in part.notes]
+    ends = (*dict.fromkeys(told), *end_notes(sampling_of(backend, ask), response))
     if not (numbers := ask.conversation.reread(backend)):
         return ends
     which = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ..media.frame_times import FPS
 from ..types import Audio, Generated, Image, Message, Part, Video
 
 if TYPE_CHECKING:
@@ -22,10 +23,13 @@ Media = Image | Video | Audio
 @dataclass(frozen=True)
 class Reference:
     """Where the file of a picture lies: its ``path`` in ``folder``, a name that whoever reads the
-    history knows (ComfyUI's ``input`` and ``output``); empty for a path of the system's."""
+    history knows (ComfyUI's ``input`` and ``output``); empty for a path of the system's. Of a
+    video also how it is read: so many frames a second (``fps``), with its ``sound`` or without."""
 
     path: str
     folder: str = ""
+    fps: float = FPS
+    sound: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +112,15 @@ def _answer(turn: Turn, backend: Backend) -> Part:
 
 
 def digest(part: Media) -> str:
-    """Of all pixels, frames and their times, or samples: equal for equal ones only."""
+    """Of all pixels, frames with their times and sound, or samples: equal for equal ones only."""
     found = hashlib.blake2b(digest_size=16)
     if isinstance(part, Image):
         tensors, facts = [part.pixels], ""
     elif isinstance(part, Video):
         # Frame by frame: a copy of them all would double what a long video takes.
         tensors, facts = list(part.frames), repr(part.times)
+        if part.audio is not None:
+            tensors, facts = [*tensors, part.audio.samples], facts + repr(part.audio.rate)
     else:
         tensors, facts = [part.samples], repr(part.rate)
     for tensor in tensors:

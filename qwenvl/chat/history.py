@@ -8,7 +8,9 @@
                     "digest": "…", "width": 640, "height": 480}]}]}
 
 ``ids`` may be left out: the answer is then read as text. So may the ``digest``, as of a picture
-that was named by hand. Thoughts are there only where the conversation keeps them.
+that was named by hand. A video has its ``fps``, frames a second that are shown, where these are not
+two, and ``sound``, true where it is heard. Thoughts are there only where the conversation keeps
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ..errors import BadOption
-from ..types import Image
+from ..media.frame_times import FPS
+from ..types import Image, Video
 from ..unicode import well_formed
 from .conversation import Attachment, Conversation, Media, Reference, Turn, digest
 
@@ -33,6 +36,9 @@ Kind = Literal["image", "video", "audio"]
 Open = Callable[[Kind, Reference], Media]
 """Reads a picture, a video or a sound. Raises ``BadOption`` for a place where none may be read,
 ``BadImage`` for a file that is none."""
+
+_READ: dict[str, Any] = {"fps": FPS, "sound": False}
+"""How videos are read unless a history says otherwise."""
 
 _NAMES: dict[Kind, str] = {"image": "picture", "video": "video", "audio": "sound"}
 
@@ -110,6 +116,9 @@ def _media_values(shown: Attachment) -> dict[str, Any]:
     if shown.reference:
         folder = {"folder": shown.reference.folder} if shown.reference.folder else {}
         values |= {**folder, "path": shown.reference.path}
+        if isinstance(shown.part, Video):
+            read = {"fps": shown.reference.fps, "sound": shown.reference.sound}
+            values |= {name: value for name, value in read.items() if value != _READ[name]}
     values["digest"] = shown.digest
     if isinstance(shown.part, Image):
         height, width = shown.part.pixels.shape[-2:]
@@ -149,7 +158,7 @@ def _attachment(values: Any, where: str, open_media: Open) -> Attachment:
         )
     if len(path) > MAX_PATH:
         raise BadOption(f"The path of a {name} of {where} is longer than {MAX_PATH} characters.")
-    reference = Reference(path, _text(values, "folder", where))
+    reference = Reference(path, _text(values, "folder", where), *_reading(values, where))
     part = open_media(kind, reference)
     wanted = _text(values, "digest", where)
     if wanted and wanted != digest(part):
@@ -158,6 +167,17 @@ def _attachment(values: Any, where: str, open_media: Open) -> Attachment:
             "or take its digest out of the history to go on with the new one."
         )
     return Attachment(part, reference)
+
+
+def _reading(values: Mapping[str, Any], where: str) -> tuple[float, bool]:
+    """How a video is read: its frames a second, and whether with its sound."""
+    fps, sound = (values.get(name, value) for name, value in _READ.items())
+    if type(fps) not in (int, float) or type(sound) is not bool:
+        raise BadOption(
+            f"A medium of {where} has fps {reprlib.repr(fps)} and sound {reprlib.repr(sound)}; use "
+            "a number, and true or false."
+        )
+    return fps, sound
 
 
 def _text(values: Mapping[str, Any], name: str, where: str) -> str:

@@ -137,7 +137,7 @@ def _ask(
     ask = Ask(
         conversation,
         words,
-        tuple(map(_shown, paths)),
+        tuple(_shown(shown, options.fps, bool(options.video_sound)) for shown in paths),
         {name: value for name, value in given.items() if value is not None},
         min_pixels=options.min_pixels or None,
         max_pixels=options.max_pixels or None,
@@ -223,15 +223,17 @@ class _Printer(Observer):
         self._printed = answer
 
 
-def _shown(shown: Shown) -> Attachment:
+def _shown(shown: Shown, fps: float, sound: bool) -> Attachment:
+    """``fps`` and ``sound``: how a video is read."""
     from ..chat import Attachment, Reference
 
     kind, path = shown
-    return Attachment(_opened(kind, Path(path)), Reference(str(Path(path).absolute())))
+    place = Reference(str(Path(path).absolute()), "", fps, sound)
+    return Attachment(_opened(kind, Path(path), place), place)
 
 
-def _opened(kind: str, path: Path) -> Media:
-    """Of a video two frames a second, as Qwen's own tools take them."""
+def _opened(kind: str, path: Path, place: Reference) -> Media:
+    """What lies at ``path``, a video read as ``place`` says."""
     if kind == "image":
         from ..media import images
 
@@ -241,7 +243,7 @@ def _opened(kind: str, path: Path) -> Media:
         from ..watching import FileFootage
         from ..watching.viewing import read_whole
 
-        return read_whole(FileFootage(Clip(path)))
+        return read_whole(FileFootage(Clip(path)), fps=place.fps, sound=place.sound)
     from ..media import audio
 
     return audio.read(path)
@@ -263,7 +265,7 @@ def _read(file: str) -> Conversation:
             )
         if not _is_path(reference.path):
             raise BadOption(f"{reference.path[:200]!r} in the history is no path of a file.")
-        return _opened(kind, folder / reference.path)
+        return _opened(kind, folder / reference.path, reference)
 
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
@@ -278,10 +280,12 @@ def _read(file: str) -> Conversation:
 
 
 def _placed(shown: Attachment, folder: Path) -> Attachment:
-    from ..chat import Attachment, Reference
+    from ..chat import Attachment
 
-    path = folder / shown.reference.path if shown.reference else None
-    return Attachment(shown.part, Reference(str(path)) if path else None)
+    if not shown.reference:
+        return Attachment(shown.part)
+    path = str(folder / shown.reference.path)
+    return Attachment(shown.part, dataclasses.replace(shown.reference, path=path))
 
 
 def _is_path(path: str) -> bool:

@@ -11,7 +11,7 @@ from ..camera import FIELD_OF_VIEW
 from ..families import FAMILIES
 from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
-from ..media.frame_times import MAX_FRAMES
+from ..media.frame_times import FPS, MAX_FRAMES
 from ..reading import OFF
 from ..types import Sampling, Size
 from . import (
@@ -381,6 +381,15 @@ def _add_chat(subparsers: Any) -> None:
             f"--{kind}", action=chatting.Say, metavar="FILE",
             help=f"{what}, for the --turn behind it; may repeat: all of a turn go together",
         )  # fmt: skip
+    chat.add_argument(
+        "--fps", type=float, default=FPS, metavar="N",
+        help=f"frames a second that are shown of each --video (default: {FPS:g})",
+    )  # fmt: skip
+    chat.add_argument(
+        "--video-sound", action="store_true",
+        help="hear the sound of each --video too, with a model that hears (Qwen2.5-Omni, "
+        "Qwen3-Omni)",
+    )  # fmt: skip
     chat.add_argument("--history", metavar="FILE", help="go on with a conversation that was saved")
     chat.add_argument(
         "--save", metavar="FILE",

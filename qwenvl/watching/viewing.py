@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..backends.base import Backend
 from ..errors import BadOption
-from ..media.frame_times import FrameChoice
+from ..media.frame_times import FPS, FrameChoice
 from ..media.video import DEFAULT_CHOICE, MAX_FRAME_PIXELS
 from ..query import Query, Steps
 from ..run import expected_tokens
@@ -89,10 +89,7 @@ class Viewing:
         """The frames of a part of the video, with times counted from its beginning, and its sound.
         Raises ``BadVideo``."""
         last = self.footage.length if end is None else end
-        found = _read(self.footage, self.choice, start, last, self.check, self.sound)
-        if self.sound and found.audio is None:
-            return dataclasses.replace(found, notes=(*found.notes, SILENT))
-        return found
+        return _read(self.footage, self.choice, start, last, self.check, self.sound)
 
     def tell(self, backend: Backend, asked: Sequence[Query], frames: int) -> None:
         """Of what the model will see, once it is known."""
@@ -118,9 +115,15 @@ def viewed(result: Result, /, **fields: Any) -> Viewed:
     return Viewed(**{**own, **fields})
 
 
-def read_whole(footage: Footage, check: Callable[[], None] = lambda: None) -> Video:
-    """The frames that Qwen's own tools would show of a whole video. Raises ``BadVideo``."""
-    return _read(footage, DEFAULT_CHOICE, 0.0, footage.length, check)
+def read_whole(
+    footage: Footage,
+    check: Callable[[], None] = lambda: None,
+    fps: float = FPS,
+    sound: bool = False,
+) -> Video:
+    """The frames that Qwen's own tools would show of a whole video, ``fps`` a second, and its
+    ``sound``. Raises ``BadVideo``, and ``BadOption`` for an ``fps`` outside its range."""
+    return _read(footage, FrameChoice("fps", fps), 0.0, footage.length, check, sound)
 
 
 def _read(
@@ -132,7 +135,10 @@ def _read(
     sound: bool = False,
 ) -> Video:
     most = _frame_pixels(most_frames(choice, end - start))
-    return footage.read(choice, start, end, most, check, sound)
+    found = footage.read(choice, start, end, most, check, sound)
+    if sound and found.audio is None:
+        return dataclasses.replace(found, notes=(*found.notes, SILENT))
+    return found
 
 
 def _frame_pixels(frames: int) -> int:

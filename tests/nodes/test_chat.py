@@ -15,6 +15,7 @@ from qwen_vl_suite.nodes.chat import _attachments
 from qwen_vl_suite.qwenvl.backends import scripted_replies
 from qwen_vl_suite.qwenvl.chat import Reply
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, QwenVLError
+from qwen_vl_suite.qwenvl.media import video
 from qwen_vl_suite.qwenvl.types import Audio, Generated, Response
 
 Run = Callable[..., tuple[Any, ...]]
@@ -253,7 +254,11 @@ def test_what_is_no_history_is_refused(run_node: Run, scripted: Any) -> None:
 
 
 def test_videos_and_sounds_follow_the_pictures(
-    run_node: Run, scripted: Any, pictures: torch.Tensor, folders: Path
+    run_node: Run,
+    scripted: Any,
+    pictures: torch.Tensor,
+    folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, backend = scripted("A dog barks.", "Yes.")
     source = Path(__file__).resolve().parents[2] / "example_workflows" / "videos" / "example.mp4"
@@ -277,8 +282,19 @@ def test_videos_and_sounds_follow_the_pictures(
     run_node("QVL_Chat", model=model, message="Sure?", history_json=json.dumps(values))
     first, again = (request.media[-1] for request in backend.requests)
     assert torch.equal(first.frames, again.frames) and first.times == again.times
+    assert not backend.requests[0].sounds
+    model, backend = scripted("A bark.", "Yes.", family="qwen2_5_omni")
+    tone = Audio(torch.zeros(1, 16_000), 16_000)
+    monkeypatch.setattr(video, "heard_sound", lambda clip, check: tone)
+    options = {"frames_per_second": 1.0, "video_sound": True}
+    del shown["images"]
+    *_, (text,) = run_node("QVL_Chat", model=model, message="What?", **shown, **options)
+    run_node("QVL_Chat", model=model, message="Sure?", history_json=text)
+    for request in backend.requests:
+        assert len(request.videos[0].frames) == len(first.frames) // 2
+        assert request.sounds == (tone,)
     with pytest.raises(QwenVLError):
         run_node("QVL_Chat", model=model, message="?", sounds={"sound_0": {"waveform": None}})
     for sounds in ({"sound_0": sound}, sound):
-        attachments, problem = _attachments(pictures[:1], None, sounds)
+        attachments, problem = _attachments(pictures[:1], [], sounds)
         assert problem is None and isinstance(attachments[1].part, Audio)

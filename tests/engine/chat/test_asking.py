@@ -21,7 +21,7 @@ from qwen_vl_suite.qwenvl.inference.prefix_cache import PrefixCache
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.run import answer
 from qwen_vl_suite.qwenvl.tasks.describe import describe
-from qwen_vl_suite.qwenvl.types import Generated, Image, LocalSpec
+from qwen_vl_suite.qwenvl.types import Audio, Generated, Image, LocalSpec, Request, Video
 
 GREEDY = {"max_new_tokens": 8, "temperature": 0.0, "presence_penalty": 0.0}
 # The parts of the makers' template that conversations meet: thoughts of earlier answers, and how
@@ -88,6 +88,27 @@ def test_each_turn_reads_its_own_tokens_and_answers_as_if_all_was_read_anew(
         assert (anew.ids, anew.usage.reused_tokens) == (reply.response.ids, 0)
         conversation = reply.conversation
         before = usage.prompt_tokens + len(reply.response.ids)
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_omni", "qwen3_omni_moe"])
+def test_a_next_turn_goes_on_behind_a_video_that_is_heard(backend: Any, model_type: str) -> None:
+    subject: LocalBackend = backend(model_type)
+    subject.prefix_cache.clear()
+    frames = torch.stack([picture(64, 96, seed) for seed in range(4)])
+    tone = Audio(torch.rand(1, 32_000) * 0.1, 16_000)
+    film = Video(frames, (0.0, 0.5, 1.0, 1.5), tone, notes=("It is damaged.",))
+    first = said(subject, Ask(Conversation(), "What is it?", (Attachment(film),), GREEDY))
+    assert "It is damaged." in first.notes
+    mute = Ask(Conversation(), "What is it?", (Attachment(dataclasses.replace(film, audio=None)),))
+    assert subject.media_tokens(Request((mute.turn.question,))) < first.response.usage.image_tokens
+    ask = Ask(first.conversation, "Sure?", sampling=GREEDY)
+    second = said(subject, ask)
+    assert second.response.usage.reused_tokens >= first.response.usage.prompt_tokens - 1
+    assert "It is damaged." not in second.notes
+    subject.prefix_cache.clear()
+    assert said(subject, ask).response.ids == second.response.ids
+    (refused,) = ask_all(backend("qwen3_vl"), [ask])
+    assert "The video comes with its sound" in str(refused.response.error)
 
 
 def test_a_text_of_a_conversation_needs_no_picture(backend: Any) -> None:

@@ -95,6 +95,7 @@ BAD = {
     "a type that is none": (changed(media=[{"type": []}]), r"hold \[\]; the type"),
     "a medium that is none": (changed(media=[[]]), r"hold \[\]; the type"),
     "an endless path": (changed(media=[{**IMAGE, "path": "a" * 9999}]), "longer than 4096"),
+    "a rate that is none": (changed(media=[{**IMAGE, "fps": [9] * 999}]), r"fps \[9, .* sound"),
     "a smell": (changed(media=[{"type": "smell"}]), "'smell'; the type of each is one of image"),
     "a path that is none": (changed(media=[{**IMAGE, "path": 3}]), "path of turn 1"),
 }
@@ -122,6 +123,14 @@ def test_videos_and_sounds_come_back_too() -> None:
     shown = (Attachment(HUM, PLACE), Attachment(CLIP, PLACE))
     (turn,) = loads(dumps(Conversation("", (Turn("What?", shown, "A dog."),))), opened).turns
     assert [one.part for one in turn.attachments] == [HUM, CLIP]
+    heard = dataclasses.replace(CLIP, audio=HUM)
+    place = dataclasses.replace(PLACE, fps=0.5, sound=True)
+    shown = (Attachment(heard, place), Attachment(CLIP, PLACE))
+    text, read = dumps(Conversation("", (Turn("What?", shown, "A dog."),))), []
+    loads(text, lambda kind, found: [heard, CLIP][read.append(found) or len(read) - 1])
+    assert read == [place, PLACE] and '"fps": 2' not in text
+    with pytest.raises(BadOption, match="is another one now"):  # without the sound it had
+        loads(text, lambda kind, found: CLIP)
     text = dumps(Conversation("", (Turn("What do you hear?", (Attachment(HUM),), "A dog."),)))
     with pytest.raises(BadOption, match="A sound of turn 1 of the history was not kept"):
         loads(text, opened)

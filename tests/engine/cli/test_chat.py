@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+import videos
 from qwen_vl_suite.qwenvl.backends.scripted import Reply
 from qwen_vl_suite.qwenvl.errors import OutOfMemory, Unavailable, UnsuitableModel
 from qwen_vl_suite.qwenvl.types import Generated
@@ -122,6 +123,23 @@ def test_words_and_paths_that_are_not_utf_8_are_saved(model, run, files):
     saved.write_text(forged)
     status, _, err = run("chat", "--history", saved, "--turn", "Sure?")
     assert status == 2 and "is no path of a file" in err
+
+
+def test_a_video_is_heard_and_seen_as_that_is_asked_for_and_so_it_stays(model, run, files):
+    loud = videos.write(files / "loud.mp4", frames=48, rate=12, sound=True)
+    backend = model("A tone.", "Yes.", family="qwen2_5_omni")
+    saved = files / "talk.json"
+    asked = ("--video", loud, "--turn", "What?", "--save", saved)
+    assert run("chat", *asked, "--video-sound", "--fps", "1")[0] == 0
+    assert run("chat", "--history", saved, "--turn", "Sure?", "--save", saved)[0] == 0
+    for request in backend.requests:
+        assert len(request.videos[0].frames) == 4 and len(request.sounds) == 1
+    shown = json.loads(saved.read_text())["turns"][0]["media"][0]
+    assert (shown["fps"], shown["sound"]) == (1.0, True)
+    assert run("chat", *asked)[0] == 0 and not backend.requests[-1].sounds
+    assert len(backend.requests[-1].videos[0].frames) == 8
+    status, _, err = run("chat", *asked, "--fps", "0")
+    assert status != 0 and "fps of a video is 0" in err
 
 
 def test_mistakes_are_said_before_a_model_is_loaded(model, run, files):
