@@ -1,0 +1,272 @@
+"""Picture calibration: proof that a server showed the model a picture in the size that was sent.
+
+Some families write boxes in pixels of the picture as they see it, and some servers resize what they
+are sent. What a server reports, the tokens of a prompt, tells how many of them a picture took, once
+it is known what the rest takes. No text is counted here, for the tokenizer is the server's: it is
+asked the same with a small square in the place of each picture, and the difference counts. How many
+tokens the square takes two questions tell, once a model and address, one with it and one without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import math
+import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import QwenVLError, UnsuitableModel
+from ..types import Family, Image, Message, Request, Response, Sampling, Size
+from .kinds import ServerKind
+from .picture_sizes import planned_size, tokens_of
+
+Ask = Callable[[Request], Awaitable["int | None"]]
+"""Asks the server a request, for one token of an answer: the ``prompt_tokens`` that it reports;
+None where it reports none. Raises ``QwenVLError`` where it does not answer."""
+
+_SQUARE_SIDE = 10
+"""Tokens along each side of the square; more where a server shows no picture so small."""
+_LEAST_SIDE = 8
+_MARKS = range(2, 17)
+"""Tokens beside its own that a picture may take: what marks its beginning and end, and a message of
+its own. From ``_LEAST_SIDE`` on, no two squares leave the same rest."""
+_PLACES = re.compile(r"[\[(\"]\s*-?\d+(?:\.\d+)?\s*[,\s]\s*-?\d")
+_HALF = 0.52
+"""Of a square of the patch factor: what rounds to whole pixels first, and then to squares, may be
+off by a little more than half of one."""
+_MUCH = 0.5
+"""A picture that is shown by less than this share of its tokens is told of."""
+
+
+@dataclass
+class _Known:
+    """What is known of one model at one address. ``square``: tokens that the square takes there;
+    0 where counts tell nothing. ``texts``: by the text of a request, tokens of its prompt with
+    squares in the place of its pictures."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    square: int | None = None
+    texts: dict[bytes, int] = field(default_factory=dict)
+
+
+class Calibration:
+    """What is known of how servers show pictures. For one event loop."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], _Known] = {}
+
+    async def verified(
+        self,
+        response: Response,
+        request: Request,
+        family: Family,
+        kind: ServerKind,
+        server: tuple[str, str],
+        ask: Ask,
+    ) -> Response:
+        """``response``, the answer of the model at ``server``, an address and a name, to
+        ``request``, whose ``input_sizes`` are those that were sent, with those that the model has
+        seen; or with an error in it where these cannot be told and places in the answer would be
+        wrong. Its notes say what could not be verified. ``ask`` asks that very server, and only
+        where the answer has places in pixels of the picture."""
+        if not request.images or response.error is not None:
+            return response
+        if family.coordinates != "absolute":
+            return _with_notes(response, _shrunk_note(response, family))
+        if request.videos or request.sounds or not mentions_places(response.text):
+            return response
+        try:
+            seen = await self._seen_tokens(response, request, family, kind, server, ask)
+        except QwenVLError as error:
+            return _with_notes(response, _unverified(f"asking for that failed ({error})"))
+        if seen is None:
+            return _with_notes(response, _unverified("it does not report the tokens of prompts"))
+        return _resized(response, seen, family, kind)
+
+    async def _seen_tokens(
+        self,
+        response: Response,
+        request: Request,
+        family: Family,
+        kind: ServerKind,
+        server: tuple[str, str],
+        ask: Ask,
+    ) -> int | None:
+        """Tokens that the pictures of ``request`` took; None where the server does not tell."""
+        known = self._known.setdefault(server, _Known())
+        side = square_size(family, kind)
+        # An answer that was cut off by this side has no count.
+        whole = response.usage.prompt_tokens or await ask(_short(request))
+        if not whole:
+            return None
+        async with known.lock:
+            if known.square is None:
+                known.square = await _square_tokens(side, ask)
+            if not known.square:
+                return None
+            digest = _digest(request)
+            if digest not in known.texts:
+                counted = await ask(_with_squares(request, side))
+                if counted is None:
+                    return None
+                known.texts[digest] = counted
+        return whole - known.texts[digest] + known.square * len(request.images)
+
+
+def mentions_places(text: str) -> bool:
+    """Whether there may be coordinates in an answer: two numbers behind a bracket or a quote."""
+    return _PLACES.search(text) is not None
+
+
+def square_size(family: Family, kind: ServerKind) -> Size:
+    """The size of the square, one that such a server should leave as it is."""
+    side = _SQUARE_SIDE * family.patch_factor
+    return planned_size((side, side), kind.pictures.bounds(family), family, kind.pictures)
+
+
+async def _square_tokens(size: Size, ask: Ask) -> int | None:
+    """How many tokens the square takes, by two questions, whatever the server makes of its size:
+    those that it adds to a prompt are a square number and a few marks. 0 where they are not, None
+    where the server does not report them."""
+    text = Request((Message("user", ("Hello",)),), _ONE_TOKEN)
+    shown = Request((Message("user", (_square(size), "Hello")),), _ONE_TOKEN)
+    without, with_it = await ask(text), await ask(shown)
+    if without is None or with_it is None:
+        return None
+    added = with_it - without
+    side = math.isqrt(max(added - _MARKS[0], 0))
+    return side**2 if side >= _LEAST_SIDE and added - side**2 in _MARKS else 0
+
+
+_ONE_TOKEN = Sampling(max_new_tokens=1)
+
+
+def _square(size: Size) -> Image:
+    import torch
+
+    return Image(torch.full((3, *size), 127, dtype=torch.uint8))
+
+
+def _with_squares(request: Request, size: Size) -> Request:
+    square = _square(size)
+    return _short(
+        dataclasses.replace(
+            request,
+            messages=tuple(
+                dataclasses.replace(
+                    message,
+                    parts=tuple(square if isinstance(p, Image) else p for p in message.parts),
+                )
+                for message in request.messages
+            ),
+            min_pixels=None,
+            max_pixels=None,
+        )
+    )
+
+
+def _short(request: Request) -> Request:
+    """``request`` for one token of an answer of any form; its prompt stays the same."""
+    return dataclasses.replace(request, sampling=_ONE_TOKEN, constraint=None, logprobs=False)
+
+
+def _digest(request: Request) -> bytes:
+    """Of all that the prompt's tokens depend on beside the pictures' pixels."""
+    made = hashlib.sha256(
+        repr((request.thinking, request.preserve_thinking, request.reasoning_effort)).encode()
+    )
+    for message in request.messages:
+        made.update(f"\0{message.role}".encode())
+        for part in message.parts:
+            made.update(b"\1" if isinstance(part, Image) else b"\2" + str(part).encode())
+    return made.digest()
+
+
+def _resized(response: Response, seen: int, family: Family, kind: ServerKind) -> Response:
+    """``response`` with the sizes in which its pictures were seen, as ``seen`` tokens in all."""
+    sent = response.input_sizes
+    if seen == sum(tokens_of(size, family) for size in sent):
+        return response
+    found = derived_sizes(sent, seen, family)
+    if found is None:
+        return dataclasses.replace(
+            response,
+            text="",
+            tokens=(),
+            finish_reason="error",
+            error=_refusal(sent, seen, family, kind),
+        )
+    (height, width), (sent_height, sent_width) = found[0], sent[0]
+    note = (
+        f"{kind.title} showed the model the picture in {width}x{height} pixels instead of the "
+        f"{sent_width}x{sent_height} that it was sent; boxes were read in these."
+    )
+    return _with_notes(dataclasses.replace(response, input_sizes=found), note)
+
+
+def derived_sizes(sent: Sequence[Size], seen: int, family: Family) -> tuple[Size, ...] | None:
+    """The sizes in which pictures that were ``sent`` in these sizes were seen, where they took
+    ``seen`` tokens in all: the only ones of their aspect ratio with that many. None where there is
+    none, or more than one, and for several pictures of different sizes."""
+    if len(set(sent)) != 1 or seen % len(sent):
+        return None
+    found = set(_grids(sent[0], seen // len(sent), family.patch_factor))
+    if len(found) != 1:
+        return None
+    rows, columns = found.pop()
+    return ((rows * family.patch_factor, columns * family.patch_factor),) * len(sent)
+
+
+def _grids(sent: Size, tokens: int, factor: int) -> Iterator[tuple[int, int]]:
+    """Grids of rows and columns with so many ``tokens`` that one scale can lead to from the grid
+    that was ``sent``: both sides rounded, or both down where it shrinks, or both up where it
+    grows, as resizes of these models do."""
+    height, width = sent[0] / factor, sent[1] / factor
+    outward = 1.0 if tokens < height * width else -1.0
+    for rows in range(1, tokens + 1):
+        columns, rest = divmod(tokens, rows)
+        if rest:
+            continue
+        for low, high in ((-_HALF, _HALF), sorted((0.0, outward))):
+            least = max((rows + low) / height, (columns + low) / width)
+            most = min((rows + high) / height, (columns + high) / width)
+            if least < most:
+                yield rows, columns
+
+
+def _refusal(sent: Sequence[Size], seen: int, family: Family, kind: ServerKind) -> UnsuitableModel:
+    expected = sum(tokens_of(size, family) for size in sent)
+    what = "the picture" if len(sent) == 1 else f"{len(sent)} pictures"
+    return UnsuitableModel(
+        f"{kind.title} showed the model {what} in another size than it was sent: {seen} tokens "
+        f"instead of {expected}. {family.title} writes places in pixels of that size, which cannot "
+        "be told, so they would be wrong. Let the server show pictures as they are (its own "
+        "settings), send smaller ones (max_pixels), or choose a model that writes places as shares "
+        "of the picture, such as Qwen3-VL."
+    )
+
+
+def _shrunk_note(response: Response, family: Family) -> str:
+    """Of a picture that was seen much smaller than it was sent: the whole prompt has fewer tokens
+    than it should have had. Places are shares of its sides, and stay right."""
+    tokens = sum(tokens_of(size, family) for size in response.input_sizes)
+    whole = response.usage.prompt_tokens
+    if not 0 < whole < _MUCH * tokens:
+        return ""
+    return (
+        f"The server showed the model at most {whole} tokens of pictures that are worth {tokens}: "
+        "it makes them smaller. Small things and text may be missed; see the server's settings."
+    )
+
+
+def _unverified(why: str) -> str:
+    return (
+        f"Whether the server showed the picture in the size that it was sent is not known: {why}. "
+        "If it did not, the places in this answer are wrong."
+    )
+
+
+def _with_notes(response: Response, note: str) -> Response:
+    return dataclasses.replace(response, notes=(*response.notes, note)) if note else response
