@@ -9,31 +9,70 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import BadImage, BadOption, QwenVLError, UnsuitableModel
+from ..errors import (
+    BadImage,
+    BadOption,
+    QwenVLError,
+    ServerError,
+    Unavailable,
+    UnsuitableModel,
+)
 from ..families import FAMILIES, family_named
 from ..fine_tunes import as_tuned
 from ..inference.repetition import text_loop_start
 from ..observer import Observer
-from ..retrieval import check_writes
+from ..replies import STILL_THINKING
+from ..retrieval import as_retrieval, check_writes
 from ..servers import content
 from ..servers.client import Chunks, Client
-from ..servers.event_loop import EventLoopThread, Job
+from ..servers.event_loop import EventLoopThread, Job, in_parallel
 from ..servers.keys import KEYS, Keys
 from ..servers.kinds import AUTO, ServerKind
 from ..servers.kinds import kind as kind_named
 from ..servers.sampling import sampling_fields, sampling_notes
+from ..servers.scoring import TOP_TOKENS, candidate_scores
 from ..servers.streaming import Reply
-from ..servers.thinking import thinking_fields, thinking_notes
-from ..types import THINKING_TOKENS, Family, Request, Response, ServerSpec
+from ..servers.thinking import style, thinking_fields, thinking_notes, thinks
+from ..types import THINKING_TOKENS, Family, Request, Response, Sampling, ServerSpec
+from .base import check_candidates
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A request as it will be sent. ``thinks``: its answer is expected to begin with a thought.
+    ``limit``: tokens of thought and answer together. ``fields``: of the body, beside messages."""
+
+    request: Request
+    plan: content.Plan
+    thinks: bool
+    limit: int
+    fields: Mapping[str, Any]
+
+    async def body(self) -> Mapping[str, Any]:
+        messages = await asyncio.to_thread(self.plan.messages)
+        return {**self.fields, **self.plan.fields, "messages": messages}
+
+
+def list_models(spec: ServerSpec, keys: Keys = KEYS) -> list[str]:
+    """What the server of ``spec`` calls its models; nothing else of the spec than its addresses
+    matters. Raises ``ServerError``, ``BadOption`` and ``Unavailable``."""
+    backend = OpenAIServerBackend(spec, keys)
+    try:
+        return backend.list_models()
+    finally:
+        backend.close()
 
 
 class OpenAIServerBackend:
-    """The model of ``spec``, as a ``backends.base.Backend``. No server is asked before it has to
-    be. ``keys``: where the servers' keys are found."""
+    """The model of ``spec``, as a ``backends.base.Backend`` and ``Scorer``. No server is asked
+    before it has to be. ``keys``: where the servers' keys are found."""
 
     def __init__(self, spec: ServerSpec, keys: Keys = KEYS):
         self.spec, self._keys = spec, keys
@@ -41,9 +80,11 @@ class OpenAIServerBackend:
         self._lock = threading.Lock()
         self._client: Client | None = None  # made and used in the loop
         self._model = spec.model
-        self._sends_thoughts_apart = False
         self._kind: ServerKind | None = None
+        self._sends_thoughts_apart = False
         self._closed = False
+
+    # What is asked
 
     @property
     def name(self) -> str:
@@ -55,36 +96,34 @@ class OpenAIServerBackend:
         if not self._model:
             listed = self.list_models(observer)
             if len(listed) != 1:
+                named = f" ({', '.join(listed[:20])})" if listed else ""
                 raise BadOption(
-                    f"{self.spec.urls[0]} lists {len(listed)} models"
-                    f"{': ' if listed else ''}{', '.join(listed[:20])}. Say which one is meant."
+                    f"{self.spec.urls[0]} lists {len(listed)} models{named}. Say which one is "
+                    "meant."
                 )
             self._model = listed[0]
         return self._model
 
     def list_models(self, observer: Observer | None = None) -> list[str]:
         """What the server calls its models. Raises ``ServerError``."""
-        return self._start(lambda _, client: client.models()).wait(observer or Observer())
+        return self._run(lambda _, client: client.models(), observer or Observer())
 
     @property
     def family(self) -> Family:
         """By the spec, else by the model's name. Raises ``BadOption`` where neither tells it, and
         as ``name``."""
-        if self.spec.family:
-            if self.spec.family not in FAMILIES:
-                raise BadOption(
-                    f"The family {self.spec.family!r} is not known; use one of: "
-                    f"{', '.join(FAMILIES)}."
-                )
-            return as_tuned(FAMILIES[self.spec.family], self._model)
-        family = family_named(self.name)
+        name = self.name
+        family = FAMILIES.get(self.spec.family) if self.spec.family else family_named(name)
+        if family is None and self.spec.family:
+            known = ", ".join(FAMILIES)
+            raise BadOption(f"There is no family {self.spec.family!r}; use one of: {known}.")
         if family is None:
             raise BadOption(
-                f"The name {self.name!r} does not tell which family the model is of, and boxes "
-                "would be read wrongly by a guess. Choose the family (in the Server node, or by "
+                f"The name {name!r} does not tell which family the model is of, and by a guess "
+                "boxes would be read wrongly. Choose the family (in the Server node, or by "
                 "--family)."
             )
-        return as_tuned(family, self.name)
+        return as_retrieval(as_tuned(family, name), name)
 
     @property
     def kind(self) -> ServerKind:
@@ -96,7 +135,7 @@ class OpenAIServerBackend:
         if self._kind is None:
             name = self.spec.kind
             if name == AUTO:
-                name = self._start(lambda _, client: client.kind()).wait(observer)
+                name = self._run(lambda _, client: client.kind(), observer)
             self._kind = kind_named(name)
         return self._kind
 
@@ -105,8 +144,10 @@ class OpenAIServerBackend:
         return None
 
     def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
-        """See ``Backend.thinks``."""
-        return bool(wish)
+        """See ``Backend.thinks``. By the model's name, since its chat template is the server's."""
+        found = style(self.name, self.family)
+        is_told = wish is not None and found not in ("never", "always")
+        return thinks(self.name, found, self.kind if is_told else None, wish, effort)
 
     def close(self) -> None:
         with self._lock:
@@ -117,152 +158,217 @@ class OpenAIServerBackend:
         if self._client:
             await self._client.close()
 
+    def _run(self, work: Callable[[Job[T], Client], Awaitable[T]], observer: Observer) -> T:
+        """What ``work`` comes to in the event loop, while ``observer`` is told of it here."""
+
+        async def run(job: Job[T]) -> T:
+            if self._client is None:
+                self._client = Client(self.spec, self._keys)
+            return await work(job, self._client)
+
+        with self._lock:
+            if self._closed:
+                raise QwenVLError("This model was unloaded while requests were waiting.")
+            job = self._loop.start(run)
+        return job.wait(observer)
+
+    # Answers
+
     def generate(
         self, requests: Sequence[Request], observer: Observer | None = None
     ) -> list[Response]:
         """See ``Backend.generate``. A request that cannot be asked (``BadOption``, ``BadImage``,
-        ``UnsuitableModel``) has the error in its response; where there is no other, or an option
-        lies outside its range, that is raised before any work is done."""
+        ``UnsuitableModel``, ``Unavailable``) has the error in its response; where there is no
+        other, or an option lies outside its range, that is raised before any work is done."""
         observer = observer or Observer()
         for request in requests:
             request.sampling.validate()
-        name = self._named(observer)
-        check_writes(self.family, name)
-        self._kind_of(observer)
-        plans, refused = self._plans(requests)
-        if not plans:
-            return []
-        observer.check()
-        observer.start(*self._lengths(requests, plans))
-        for index, response in refused.items():
-            observer.done(index, response)
-        asked = {index: requests[index] for index in plans}
-        answered = self._start(lambda job, client: self._ask_all(job, client, asked, plans))
-        responses = answered.wait(observer) | refused
-        return [responses[index] for index in range(len(requests))]
+        check_writes(self.family, self._named(observer))
+        found = self._ask_all(requests, self._answer, lambda response: response, observer)
+        return [_failed(one) if isinstance(one, QwenVLError) else one for one in found]
 
-    def _plans(
-        self, requests: Sequence[Request]
-    ) -> tuple[dict[int, content.Plan], dict[int, Response]]:
-        """By the index of the request: what it shows, and the responses of those refused."""
-        plans: dict[int, content.Plan] = {}
-        refused: dict[int, QwenVLError] = {}
-        for index, request in enumerate(requests):
-            try:
-                self.thinks(request.thinking, request.reasoning_effort)
-                plans[index] = content.plan(request, self.family, self.kind, self._model)
-            except (BadOption, BadImage, UnsuitableModel) as error:
-                refused[index] = error
-        if refused and not plans:
-            raise next(iter(refused.values()))
-        return plans, {index: _failed(error) for index, error in refused.items()}
-
-    def _lengths(
-        self, requests: Sequence[Request], plans: Mapping[int, content.Plan]
-    ) -> tuple[list[int], list[int]]:
-        """For ``Observer.start``. The tokens of a prompt's text are the server's to count."""
-        shown = [plans[at].tokens if at in plans else 0 for at in range(len(requests))]
-        limits = [self._limit(r) if at in plans else 0 for at, r in enumerate(requests)]
-        return shown, limits
-
-    def _limit(self, request: Request) -> int:
-        """Tokens of thought and answer together, which servers count as one."""
-        sampling = request.sampling
-        if not self.thinks(request.thinking, request.reasoning_effort):
-            return sampling.max_new_tokens
-        thought = sampling.max_thinking_tokens
-        return sampling.max_new_tokens + (THINKING_TOKENS if thought is None else thought)
-
-    def _start(self, work: Any) -> Job[Any]:
-        with self._lock:
-            if self._closed:
-                raise QwenVLError("This model was unloaded while requests were waiting.")
-
-            async def run(job: Job[Any]) -> Any:
-                if self._client is None:
-                    self._client = Client(self.spec, self._keys)
-                return await work(job, self._client)
-
-            return self._loop.start(run)
-
-    async def _ask_all(
+    def score(
         self,
-        job: Job[Any],
-        client: Client,
-        requests: Mapping[int, Request],
-        plans: Mapping[int, content.Plan],
-    ) -> dict[int, Response]:
-        async def ask(index: int) -> Response:
-            try:
-                response = await self._ask(job, client, index, requests[index], plans[index])
-            except QwenVLError as error:
-                response = _failed(error)
-            job.events.put(partial(_tell_done, index=index, response=response))
-            return response
-
-        responses = await asyncio.gather(*(ask(index) for index in requests))
-        return dict(zip(requests, responses, strict=True))
-
-    async def _ask(
-        self, job: Job[Any], client: Client, index: int, request: Request, planned: content.Plan
-    ) -> Response:
-        shown = False
-
-        async def body() -> Mapping[str, Any]:
-            messages = await asyncio.to_thread(planned.messages)
-            return {**self._fields(request), **planned.fields, "messages": messages}
-
-        async def read(chunks: Chunks) -> Response:
-            nonlocal shown
-            thinks = self.thinks(request.thinking, request.reasoning_effort)
-            reply = Reply(thinks, self._sends_thoughts_apart, text_loop_start)
-            async for chunk in chunks:
-                if text := reply.add(chunk):
-                    shown = True
-                    job.events.put(partial(_tell_token, index=index, text=text))
-                if reply.is_circling:
-                    break
-            self._sends_thoughts_apart |= bool(reply.thought)
-            response = reply.response(planned.input_sizes, planned.tokens)
-            return dataclasses.replace(
-                response, notes=response.notes + self._notes(request, planned)
+        requests: Sequence[Request],
+        candidates: Sequence[str],
+        observer: Observer | None = None,
+    ) -> list[list[float] | QwenVLError]:
+        """See ``Scorer.score``. Raises ``Unavailable`` for a reranker, and for a kind of server
+        that tells no log-probabilities. Of one that might and does not, and for a candidate that is
+        more than one token, each request has an error."""
+        check_candidates(candidates)
+        observer = observer or Observer()
+        if self.family.retrieval:
+            raise Unavailable(
+                f"{self._named(observer)} is asked in its makers' own form, for which servers have "
+                "no request here. Choose a model on this machine."
             )
+        # At temperature 1, without penalties, probabilities are the model's own in any server.
+        alike = Sampling(max_new_tokens=1, temperature=1.0)
+        first = [
+            dataclasses.replace(request, sampling=alike, logprobs=True, constraint=None)
+            for request in requests
+        ]
 
-        def restart() -> None:
-            nonlocal shown
-            if shown:
-                job.events.put(partial(_tell_restart, index=index))
-            shown = False
+        async def ask(told: _Told, client: Client, asked: _Asked) -> list[float]:
+            more = {"top_logprobs": TOP_TOKENS, "max_tokens": 1}
+            asked = dataclasses.replace(asked, fields={**asked.fields, **more})
+            reply = await self._reply(told, client, asked, lambda reply: reply)
+            return candidate_scores(reply.logprobs, candidates)
 
-        return await client.chat(body, read, restart)
+        return self._ask_all(first, ask, lambda _: Response(""), observer)
 
-    def _fields(self, request: Request) -> dict[str, Any]:
-        """The body of a request, without its messages."""
+    def _ask_all(
+        self,
+        requests: Sequence[Request],
+        ask: Callable[[_Told, Client, _Asked], Awaitable[T]],
+        response: Callable[[T], Response],
+        observer: Observer,
+    ) -> list[T | QwenVLError]:
+        """What ``ask`` makes of each of ``requests``, or why there is nothing; ``response``: what
+        ``observer`` is told of it. As many are asked at once as there are places, and some wait for
+        them, so that none stays empty while a picture is compressed."""
+        self._kind_of(observer)
+        prepared = [self._prepared(request) for request in requests]
+        refused = {at: one for at, one in enumerate(prepared) if not isinstance(one, _Asked)}
+        if refused and len(refused) == len(requests):
+            raise refused[0]
+        observer.check()
+        asked = {at: one for at, one in enumerate(prepared) if isinstance(one, _Asked)}
+        observer.start(
+            [asked[at].plan.tokens if at in asked else 0 for at in range(len(requests))],
+            [asked[at].limit if at in asked else 0 for at in range(len(requests))],
+        )
+        for index, error in refused.items():
+            observer.done(index, _failed(error))
+        found: dict[int, T | QwenVLError] = {**refused}
+
+        async def work(job: Job[None], client: Client) -> None:
+            async def one(index: int) -> None:
+                told = _Told(job, index)
+                try:
+                    answer = found[index] = await ask(told, client, asked[index])
+                    told.done(response(answer))
+                except QwenVLError as error:
+                    found[index] = error
+                    told.done(_failed(error))
+
+            await in_parallel([partial(one, index) for index in asked], 2 * client.places)
+
+        if asked:
+            self._run(work, observer)
+        return [found[index] for index in range(len(requests))]
+
+    def _prepared(self, request: Request) -> _Asked | QwenVLError:
+        """What is to be sent, or why it cannot be."""
+        try:
+            will_think = self.thinks(request.thinking, request.reasoning_effort)
+            if request.logprobs and self.kind.logprobs == "none":
+                raise Unavailable(
+                    f"{self.kind.title} tells no log-probabilities, so there can be no scores. "
+                    "Turn scores off, or use vLLM, SGLang or llama.cpp."
+                )
+            plan = content.plan(request, self.family, self.kind, self._model)
+        except (BadOption, BadImage, UnsuitableModel, Unavailable) as error:
+            return error
+        limit = request.sampling.max_new_tokens + (_thought_limit(request) if will_think else 0)
         fields = {
             "model": self._model,
-            "max_tokens": self._limit(request),
+            "max_tokens": limit,
             "stream_options": {"include_usage": True},
             **sampling_fields(self.kind, request.sampling),
             **thinking_fields(self.kind, request),
+            **({"logprobs": True} if request.logprobs else {}),
         }
-        return {**fields, "logprobs": True} if request.logprobs else fields
+        return _Asked(request, plan, will_think, limit, fields)
 
-    def _notes(self, request: Request, planned: content.Plan) -> tuple[str, ...]:
-        """What of ``request`` this kind of server does in its own way."""
-        sampling = sampling_notes(self.kind, request.sampling)
-        return (*planned.notes, *sampling, *thinking_notes(self.kind, request))
+    async def _answer(self, told: _Told, client: Client, asked: _Asked) -> Response:
+        plan, request = asked.plan, asked.request
+
+        def read(reply: Reply) -> Response:
+            return reply.response(plan.input_sizes, plan.tokens)
+
+        response = await self._reply(told, client, asked, read)
+        if request.logprobs and response.text and not response.tokens:
+            raise ServerError(
+                "The server tells no log-probabilities of this answer, so there are no scores. "
+                "Turn scores off, or use vLLM, SGLang or llama.cpp."
+            )
+        notes = (
+            *plan.notes,
+            *sampling_notes(self.kind, request.sampling),
+            *thinking_notes(self.kind, request),
+            *_notes_on(asked, response),
+        )
+        return dataclasses.replace(response, notes=(*notes, *_end_notes(asked, response, notes)))
+
+    async def _reply(
+        self, told: _Told, client: Client, asked: _Asked, use: Callable[[Reply], T]
+    ) -> T:
+        """Asks until there is a whole reply, of which ``use`` makes something."""
+
+        async def read(chunks: Chunks) -> T:
+            reply = Reply(asked.thinks, self._sends_thoughts_apart, text_loop_start)
+            async for chunk in chunks:
+                if text := reply.add(chunk):
+                    told.token(text)
+                if reply.is_circling:
+                    break
+            self._sends_thoughts_apart |= bool(reply.thought)
+            return use(reply)
+
+        return await client.chat(asked.body, read, told.restart)
 
 
-def _tell_token(observer: Observer, index: int, text: str) -> None:
-    observer.token(index, text)
+class _Told:
+    """What an observer is told of request ``index`` by a job."""
+
+    def __init__(self, job: Job[Any], index: int):
+        self._job, self._index = job, index
+        self._has_text = False
+
+    def token(self, text: str) -> None:
+        self._has_text = True
+        self._job.events.put(lambda observer: observer.token(self._index, text))
+
+    def restart(self) -> None:
+        if self._has_text:
+            self._job.events.put(lambda observer: observer.restart(self._index))
+        self._has_text = False
+
+    def done(self, response: Response) -> None:
+        self._job.events.put(lambda observer: observer.done(self._index, response))
 
 
-def _tell_restart(observer: Observer, index: int) -> None:
-    observer.restart(index)
+def _thought_limit(request: Request) -> int:
+    limit = request.sampling.max_thinking_tokens
+    return THINKING_TOKENS if limit is None else limit
 
 
-def _tell_done(observer: Observer, index: int, response: Response) -> None:
-    observer.done(index, response)
+def _notes_on(asked: _Asked, response: Response) -> tuple[str, ...]:
+    """Where the server, or the model, did not do as the request wished."""
+    request, thought = asked.request, bool(response.thinking)
+    if request.thinking and not thought:
+        return ("The model was asked to think and did not, or its server does not tell thoughts.",)
+    if request.thinking is False and thought:
+        return ("The model was asked not to think, and did.",)
+    if thought and request.sampling.max_thinking_tokens is not None:
+        return (
+            f"A server cannot limit thoughts alone: {asked.limit} tokens were allowed for thought "
+            "and answer together.",
+        )
+    return ()
+
+
+def _end_notes(asked: _Asked, response: Response, notes: Sequence[str]) -> tuple[str, ...]:
+    """Of an answer that the model did not end itself, where ``notes`` would hide the usual ones."""
+    if response.finish_reason == "length" and response.thinking and not response.text:
+        return (STILL_THINKING,)
+    if response.finish_reason == "length" and (notes or asked.thinks):
+        return (f"The reply was cut at {asked.limit} tokens: raise max_new_tokens for the rest.",)
+    if response.finish_reason == "repetition" and notes:
+        return ("The reply repeated itself and was cut there.",)
+    return ()
 
 
 def _failed(error: QwenVLError) -> Response:

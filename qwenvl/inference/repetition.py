@@ -48,7 +48,7 @@ _WORD_PIECE = re.compile(r" ?[^\W\d_]{1,8}|\d|[^\S ]+| +|.", re.DOTALL)
 def text_loop_start(text: str) -> int | None:
     """As ``loop_start``, of ``text`` whose tokens are not known: the character to cut it at. Words
     with the blank before them, digits and other characters stand for tokens."""
-    pieces = _WORD_PIECE.findall(text)
+    pieces = _WORD_PIECE.findall(text)[:-1]  # the last one may still grow
     numbers: dict[str, int] = {}
     ids = [numbers.setdefault(piece, len(numbers)) for piece in pieces]
     known = list(numbers)

@@ -13,7 +13,7 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\]")
 _AUTHORITY = re.compile(rf"(?P<host>{_HOST.pattern})(?::(?P<port>\d{{1,5}}))?")
 _PATH = re.compile(r"(?:/[\w.~!$&'()*+,;=:@%-]*)*", re.ASCII)
-_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Address:
     @property
     def authority(self) -> str:
         """Host, and port unless it is the scheme's own."""
-        return self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
+        return self.host if self.port == DEFAULT_PORTS[self.scheme] else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
@@ -57,7 +57,7 @@ def parse(url: str) -> Address:
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     found = _AUTHORITY.fullmatch(authority)
-    port = int(found["port"]) if found and found["port"] else _PORTS.get(scheme, 0)
+    port = int(found["port"]) if found and found["port"] else DEFAULT_PORTS.get(scheme, 0)
     if not found or not 0 < port < 65536 or not _PATH.fullmatch(slash + path):
         raise BadOption(
             f"{url!r} is no server address that can be used. Write http:// or https://, a host of "

@@ -45,6 +45,11 @@ class Client:
         }
         self._last_words: dict[Address, str] = {}
 
+    @property
+    def places(self) -> int:
+        """Requests that can be under way at once."""
+        return len(self._connections) * self._spec.concurrency
+
     def _key_of(self, address: Address) -> Callable[[], Any]:
         return lambda: self._keys.find(address)
 
@@ -97,7 +102,7 @@ class Client:
             tries[problem.kind] += 1
             restart()
             if tries[problem.kind] >= faults.TRIES[problem.kind]:
-                raise self._error(failed.address, problem, tries.total())
+                raise self._error(failed.address, problem, sum(tries.values()))
             log.info("Asking again, since %s: %s", failed.address.url, problem.words)
             if problem.kind != "unreachable":
                 await asyncio.sleep(problem.seconds or faults.delay(tries[problem.kind]))

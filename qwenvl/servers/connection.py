@@ -12,14 +12,14 @@ from typing import Any
 
 from ..errors import Unavailable
 from . import faults
-from .addresses import Address
+from .addresses import DEFAULT_PORTS, Address
 from .keys import Key
 
 MAX_BYTES = 64 * 2**20
 """Of one answer, decompressed: more than any model writes."""
 CONNECT_SECONDS = 10.0
-LIST_SECONDS = 15.0
-"""That a server may take to list its models."""
+SHORT_SECONDS = 15.0
+"""That a server may take to tell of itself and its models."""
 
 _HEADERS = {
     "accept", "accept-encoding", "connection", "content-length", "content-type", "host",
@@ -54,6 +54,7 @@ class Connection:
     def __init__(self, address: Address, key: Callable[[], Key | None], timeout: float):
         self.address = address
         self._find_key = key
+        self._timeout = timeout
         self._openai = openai = library()
         limits = openai.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout))
         self._client = openai.AsyncOpenAI(
@@ -88,6 +89,7 @@ class Connection:
                 stream_cls=self._openai.AsyncStream[object],
             )
             try:
+                _check_stream(stream.response.headers.get("content-type", ""))
                 async for chunk in stream:
                     if not isinstance(chunk, Mapping):
                         raise faults.Fault("broken", "its answer is not of the chat protocol")
@@ -99,30 +101,35 @@ class Connection:
 
     async def models(self) -> list[str]:
         """What the server calls its models. Raises ``Fault``."""
-        key = self._find_key()
-        try:
-            found = await self._client.get(
-                "/models", cast_to=object, options={"timeout": LIST_SECONDS}
+        found = await self._json("models")
+        data = found.get("data") if isinstance(found, Mapping) else None
+        if not isinstance(data, list):
+            raise faults.Fault(
+                "foreign",
+                "it lists no models. The address of the API ends in /v1 as a rule",
             )
-            return [str(model["id"]) for model in found["data"]]
-        except Exception as error:
-            raise self._fault(error, key) from None
+        return [str(one["id"]) for one in data if isinstance(one, Mapping) and "id" in one]
 
     async def get(self, path: str) -> Any:
         """What the server answers at ``path``, below its host or the prefix before ``/v1``, as
         parsed JSON; None where it answers with an error or with anything else. Raises ``Fault``
         where it cannot be reached."""
-        root = self.address.url.removesuffix("/v1")
-        key = self._find_key()
         try:
-            return await self._client.get(
-                root + path, cast_to=object, options={"timeout": LIST_SECONDS}
-            )
-        except Exception as error:
-            fault = self._fault(error, key)
-            if fault.kind == "unreachable":
-                raise fault from None
+            return await self._json(self.address.url.removesuffix("/v1") + path)
+        except faults.Fault as fault:
+            if fault.kind in ("unreachable", "slow"):
+                raise
             return None
+
+    async def _json(self, url: str) -> Any:
+        """What stands at ``url``, by itself or below the base address."""
+        key = self._find_key()
+        options = {"timeout": min(SHORT_SECONDS, self._timeout)}
+        try:
+            found = await self._client.get(url, cast_to=object, options=options)
+        except Exception as error:
+            raise self._fault(error, key) from None
+        return found if isinstance(found, (dict, list)) else None
 
     def _fault(self, error: Exception, key: Key | None) -> faults.Fault:
         """``error`` without the key, which servers are known to quote, and without the library's
@@ -142,8 +149,21 @@ class Connection:
         thus in no object that the client keeps or logs."""
         for name in set(request.headers) - _HEADERS:
             del request.headers[name]
+        url, address = request.url, self.address
+        asked = (url.scheme, url.host, url.port or DEFAULT_PORTS[url.scheme])
+        assert asked == (address.scheme, address.host.strip("[]"), address.port)
         if key := self._find_key():
             request.headers["Authorization"] = f"Bearer {key.value}"
+
+
+def _check_stream(content_type: str) -> None:
+    """Raises ``Fault`` for what is no stream, such as the page of another program."""
+    if content_type and not content_type.startswith("text/event-stream"):
+        raise faults.Fault(
+            "foreign",
+            f"it answers with {content_type.partition(';')[0][:80]!r} and not with a stream. The "
+            "address of the API ends in /v1 as a rule",
+        )
 
 
 async def _bound(response: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -100,6 +100,23 @@ class EventLoopThread:
             loop, self._loop = self._loop, None
         if loop is not None:
             asyncio.run_coroutine_threadsafe(_end(loop, last), loop)
+
+
+async def in_parallel(tasks: Sequence[Callable[[], Awaitable[None]]], most: int) -> None:
+    """Runs ``tasks`` in order, ``most`` at a time. What one raises ends all."""
+    waiting = iter(tasks)
+
+    async def worker() -> None:
+        for task in waiting:
+            await task()
+
+    workers = [asyncio.ensure_future(worker()) for _ in range(min(most, len(tasks)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for one in workers:
+            one.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

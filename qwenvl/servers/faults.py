@@ -3,17 +3,20 @@ to wait before."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["refused", "unreachable", "busy", "broken", "slow"]
+Kind = Literal["refused", "unreachable", "busy", "broken", "foreign", "slow"]
 """``refused``: this request will never be answered. ``unreachable``: nothing answers there.
-``busy``: the server asks to wait. ``broken``: it failed, or its answer broke off. ``slow``: the
-time limit was reached."""
+``busy``: the server asks to wait. ``broken``: it failed, or its answer broke off. ``foreign``: it
+answers, but not in this protocol. ``slow``: the time limit was reached."""
 
-TRIES: Mapping[Kind, int] = {"refused": 1, "unreachable": 1000, "busy": 12, "broken": 8, "slow": 3}
+TRIES: Mapping[Kind, float] = {
+    "refused": 1, "unreachable": math.inf, "busy": 12, "broken": 8, "foreign": 4, "slow": 3,
+}  # fmt: skip
 """How often a request is asked that ends in one kind of fault. How long an unreachable address is
 tried, ``replicas`` decides."""
 
@@ -93,9 +96,10 @@ def _retry_after(headers: Mapping[str, str]) -> float:
     """Of the header ``Retry-After`` in seconds, between 0 and ``LONGEST_RETRY_AFTER``; a date is
     taken for none, since clocks differ."""
     try:
-        return min(max(float(headers.get("retry-after", "")), 0.0), LONGEST_RETRY_AFTER)
+        seconds = float(headers.get("retry-after", ""))
     except ValueError:
         return 0.0
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else 0.0
 
 
 def _cut(text: str) -> str:

@@ -24,6 +24,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import BadOption, Unavailable
 from .addresses import Address
@@ -108,21 +109,12 @@ class Keys:
                 f"{self.file} is a YAML file, and pyyaml is not installed: pip install pyyaml"
             ) from error
         self._warn_of_readers(self.file)
-        try:
-            text = self.file.read_bytes()[:_MAX_BYTES].decode("utf-8-sig")
-            # Every value as the text that it is: a key may look like a number.
-            found = yaml.load(text, Loader=yaml.BaseLoader)
-        except Exception as error:
-            # What pyyaml says quotes the file, keys included.
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            raise BadOption(f"{self.file}{line}: {_FORM}") from None
-        if found in (None, ""):
-            return {}
-        is_flat = isinstance(found, dict) and all(isinstance(v, str) for v in found.values())
-        if not is_flat:
-            raise BadOption(f"{self.file}: {_FORM}")
-        return {str(place).lower().rstrip("/"): value.strip() for place, value in found.items()}
+        found, where = _parsed(self.file, yaml)
+        if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
+            return {str(place).lower().rstrip("/"): key.strip() for place, key in found.items()}
+        raise BadOption(
+            f"{where}: write a host and its key on each line, as in api.example.com: sk-..."
+        )
 
     def _warn_of_readers(self, file: Path) -> None:
         if os.name != "posix" or file in self._warned:
@@ -132,7 +124,16 @@ class Keys:
             log.warning("%s holds keys, and others can read it: chmod 600 it.", file)
 
 
-_FORM = "write a host and its key on each line, as in api.example.com: sk-..."
+def _parsed(file: Path, yaml: Any) -> tuple[Any, str]:
+    """What the YAML in ``file`` says, every value as the text that it is, since a key may look like
+    a number, and the file's name; None and the place in it of what is no YAML."""
+    try:
+        text = file.read_bytes()[:_MAX_BYTES].decode("utf-8-sig")
+        return yaml.load(text, Loader=yaml.BaseLoader) or {}, str(file)
+    except Exception as error:
+        # What pyyaml says quotes the file, keys included: not even the cause may be kept.
+        mark = getattr(error, "problem_mark", None)
+        return None, f"{file}, line {mark.line + 1}" if mark else str(file)
 
 
 def _checked(value: str, where: str) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ _FINISHES: Mapping[str, FinishReason] = {"length": "length", "max_tokens": "leng
 _BROKEN = {"abort", "error"}
 
 _CHECK_CHARACTERS = 256
+
+_SPECIAL = re.compile(rb"<\|[^|<>]*\|>")
 
 LoopStart = Callable[[str], "int | None"]
 """Where to cut a text that repeats itself at its end, so that one turn of it stays; None where it
@@ -147,8 +150,11 @@ def place_tokens(entries: Sequence[Mapping[str, Any]], text: str) -> tuple[Token
     protocol's form: ``token``, its ``bytes`` where it is part of a character, and ``logprob``.
     Thoughts before the answer and special tokens behind it are left out; none where the entries do
     not make up the text."""
+    answer = text.encode("utf-8", "surrogatepass")
     pieces = [_bytes(entry) for entry in entries]
-    whole, answer = b"".join(pieces), text.encode("utf-8", "surrogatepass")
+    # Servers leave special tokens out of the text, but not always out of these.
+    pieces = [b"" if _SPECIAL.fullmatch(p) and p not in answer else p for p in pieces]
+    whole = b"".join(pieces)
     offset = whole.rfind(answer) if answer else -1
     if offset < 0:
         return ()

@@ -1,14 +1,70 @@
-"""Thinking on a server: how it is turned on and off, by kind of server."""
+"""Thinking of models on servers: whether one does, by its name, and how a server is told.
+
+A model's chat template, which decides about it, is the server's and not seen here.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Literal
 
-from ..types import Request
+from ..errors import BadOption
+from ..types import Family, Request
 from .kinds import ServerKind
+
+Style = Literal["never", "always", "on", "off", "unknown"]
+"""Whether a model thinks. ``on`` and ``off`` are defaults that a request can change; of an
+``unknown`` one it can be tried."""
 
 _EFFORT = "medium"
 """Thinking that was asked for, where the server knows it as an effort alone."""
+
+_WORD = r"(?<![a-z0-9]){}(?![a-z0-9])"
+_ALWAYS = re.compile(_WORD.format(r"(?:thinking|qvq|qwq|r1(?:-[a-z]+)?)"))
+_NEVER = re.compile(_WORD.format(r"(?:instruct|coder|captioner)"))
+_SMALL = re.compile(_WORD.format(r"(?:0\.8|2)b"))
+
+
+def style(name: str, family: Family) -> Style:
+    """Of the model of ``family`` that a server calls ``name``."""
+    plain = name.lower().replace("_", "-")
+    if _ALWAYS.search(plain):
+        return "always"
+    if _NEVER.search(plain):
+        return "never"
+    if family.mtp_prefix or family.leaves_thought_open:
+        # One checkpoint that does both: Qwen3.5 and later, and Qwen3 for text alone.
+        return "off" if family.mtp_prefix and _SMALL.search(plain) else "on"
+    named = re.search(r"qwen", plain)
+    return "never" if named else "unknown"
+
+
+def thinks(
+    name: str, found: Style, kind: ServerKind | None, wish: bool | None, effort: str = ""
+) -> bool:
+    """Whether an answer begins with a thought, as ``Backend.thinks``. Raises ``BadOption`` where
+    the model ``name``, or the server, cannot do as wished. ``kind``: of the server, None where it
+    does not matter."""
+    if wish and found == "never":
+        raise BadOption(
+            f"{name} does not think before it answers: set thinking to the model's default, or "
+            "choose a Thinking model."
+        )
+    if wish is False and found == "always":
+        raise BadOption(
+            f"{name} always thinks before it answers: set thinking to the model's default, or "
+            "choose an Instruct model."
+        )
+    if found in ("never", "always"):
+        return found == "always"
+    if wish is not None and kind and kind.thinking == "none":
+        raise BadOption(
+            f"{kind.title} cannot be told by a request whether to think: set thinking to the "
+            "model's default, and turn it on or off in the server's own settings."
+        )
+    if effort == "none":
+        return False
+    return found == "on" if wish is None else wish
 
 
 def thinking_fields(kind: ServerKind, request: Request) -> dict[str, Any]:
@@ -34,7 +90,6 @@ def thinking_fields(kind: ServerKind, request: Request) -> dict[str, Any]:
 def thinking_notes(kind: ServerKind, request: Request) -> tuple[str, ...]:
     """What the user should know where such a server cannot be told the wishes of ``request``."""
     unheard = {
-        "thinking": bool(request.thinking) and kind.thinking == "none",
         "preserve_thinking": request.preserve_thinking and kind.thinking != "chat_template_kwargs",
         "reasoning_effort": bool(request.reasoning_effort) and kind.thinking == "none",
     }

@@ -118,8 +118,8 @@ def test_thinking_is_turned_on_and_off_in_the_server_s_words():
 
 
 def test_thinking_that_a_server_cannot_be_told_of_is_said():
-    (note,) = thinking_notes(kind("lmstudio"), Request((), thinking=True))
-    assert note.startswith("thinking: LM Studio cannot be told")
-    assert thinking_notes(kind("lmstudio"), Request((), thinking=False)) == ()
+    (note,) = thinking_notes(kind("lmstudio"), Request((), reasoning_effort="high"))
+    assert note.startswith("reasoning_effort: LM Studio cannot be told")
+    assert thinking_notes(kind("lmstudio"), Request(())) == ()
     (note,) = thinking_notes(kind("ollama"), Request((), thinking=True, preserve_thinking=True))
     assert note.startswith("preserve_thinking: Ollama")

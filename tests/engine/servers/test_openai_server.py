@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from contextlib import closing
+from typing import Any
 
 import pytest
 import torch
-from fake_server import Answer, serving, until
+from fake_server import Answer, FakeServer, serving, until
 from PIL import Image
 from qwen_vl_suite.qwenvl import model_cache, run
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend
@@ -52,12 +54,18 @@ def test_describe_and_grounding_over_a_server() -> None:
 
 def test_boxes_in_pixels_are_of_the_picture_that_was_sent() -> None:
     with serving('[{"bbox_2d": [0, 28, 56, 56], "label": "cat"}]') as server:
-        backend = OpenAIServerBackend(ServerSpec((server.url,), "qwen2.5vl:7b"))
-        (found,) = run.answer(backend, ground("cat"), [picture(280, 560)])
+        with opened(server, model="qwen2.5vl:7b") as backend:
+            (found,) = run.answer(backend, ground("cat"), [picture(280, 560)])
     (sent,) = pictures_in(server.chats[0].body)
     (box,) = found.boxes
     assert sent.size == (560, 280)
     assert (box.x1, box.y1, box.x2, box.y2) == (0, 28, 56, 56)
+
+
+def opened(*servers: FakeServer, model: str = "Qwen3-VL-8B", **spec) -> Any:
+    """The backend of these, closed at the end of the block."""
+    urls = tuple(server.url for server in servers)
+    return closing(OpenAIServerBackend(ServerSpec(urls, model, **spec)))
 
 
 class Recorder(Observer):
@@ -82,8 +90,8 @@ def test_an_answer_that_breaks_off_is_asked_for_again(fault) -> None:
 
     with serving(script) as server:
         watching = Recorder()
-        backend = OpenAIServerBackend(ServerSpec((server.url,), "Qwen3-VL-8B"))
-        (found,) = run.answer(backend, describe("short"), [picture()], observer=watching)
+        with opened(server) as backend:
+            (found,) = run.answer(backend, describe("short"), [picture()], observer=watching)
         assert found.text == "one two three four"
         assert watching.texts == {0: "one two three four"}
         assert watching.finished == [0]
@@ -106,8 +114,7 @@ def test_an_interrupt_closes_the_streams_and_reaches_the_caller() -> None:
                 raise Stop
 
     with serving(Answer("word " * 500, drip=0.02)) as server:
-        backend = OpenAIServerBackend(ServerSpec((server.url,), "Qwen3-VL-8B"))
-        with pytest.raises(Stop):
+        with opened(server) as backend, pytest.raises(Stop):
             run.answer(backend, describe("short"), [picture()] * 3, observer=Interrupting())
         assert until(lambda: server.active == 0)
         assert server.hung_up == 3
