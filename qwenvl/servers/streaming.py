@@ -62,12 +62,13 @@ class Reply:
         return self._grow(delta) if isinstance(delta, Mapping) else ""
 
     def _finish(self, reason: Any) -> None:
+        if not isinstance(reason, str) or not reason:
+            return
         if reason in _BROKEN:
             raise Fault("broken", "the server broke it off")
         if reason == "content_filter":
             raise ServerError("The server's content filter ended the answer.")
-        if isinstance(reason, str) and reason:
-            self.finish = _FINISHES.get(reason, "stop")
+        self.finish = _FINISHES.get(reason, "stop")
 
     def _grow(self, delta: Mapping[str, Any]) -> str:
         thought = _text(delta.get("reasoning")) or _text(delta.get("reasoning_content"))

@@ -53,9 +53,9 @@ def test_describe_and_grounding_over_a_server() -> None:
 
 
 def test_boxes_in_pixels_are_of_the_picture_that_was_sent() -> None:
-    with serving('[{"bbox_2d": [0, 28, 56, 56], "label": "cat"}]') as server:
-        with opened(server, model="qwen2.5vl:7b") as backend:
-            (found,) = run.answer(backend, ground("cat"), [picture(280, 560)])
+    said = '[{"bbox_2d": [0, 28, 56, 56], "label": "cat"}]'
+    with serving(said) as server, opened(server, model="qwen2.5vl:7b") as backend:
+        (found,) = run.answer(backend, ground("cat"), [picture(280, 560)])
     (sent,) = pictures_in(server.chats[0].body)
     (box,) = found.boxes
     assert sent.size == (560, 280)
