@@ -35,7 +35,7 @@ def style(name: str, family: Family) -> Style:
     if family.mtp_prefix or family.leaves_thought_open:
         # One checkpoint that does both: Qwen3.5 and later, and Qwen3 for text alone.
         return "off" if family.mtp_prefix and _SMALL.search(plain) else "on"
-    named = re.search(r"qwen", plain)
+    named = re.search(r"qwen\W*\d", plain)
     return "never" if named else "unknown"
 
 
