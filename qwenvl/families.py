@@ -16,12 +16,17 @@ from typing import Any
 from .errors import UnsuitableModel, UnsupportedModel
 from .types import Family, Hearing, Sampling, Speech, Watching
 
+# Qwen3-VL: the generation hyperparameters in README.md of QwenLM/Qwen3-VL, and for text alone the
+# cards. Qwen3.5: "Best Practices" of the cards, whose values without a thought are the same.
 _INSTRUCT = Sampling(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5)
 _THINKING = Sampling(temperature=0.6, top_p=0.95, top_k=20)
 # The older generations ship with temperatures of 0.01 and less, which is greedy in effect.
 _QWEN2 = Sampling()
 _THINKING_TEXT = Sampling(temperature=1.0, top_p=0.95, top_k=20, presence_penalty=1.5)
+# Qwen3: docs/source/getting_started/quickstart.md of QwenLM/Qwen3, with and without a thought.
 _TEXT = Sampling(temperature=0.7, top_p=0.8, top_k=20)
+# Qwen2 and Qwen2.5: generation_config.json of the Instruct checkpoints.
+_QWEN2_5_TEXT = Sampling(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05)
 
 _QWEN2_VL = Family(
     "qwen2_vl",
@@ -119,14 +124,17 @@ _QWEN3_5 = dataclasses.replace(
     text_sampling=None,
     yarn=(4.0, 262_144),
 )
-# Text alone: qwen2 is also QwQ, QwenLong-L1 and the distillations of DeepSeek-R1.
+# Text alone: qwen2 is also QwQ, QwenLong-L1 and the distillations of DeepSeek-R1, which think:
+# QwQ's card says 0.6, 0.95 and a top_k of 20 to 40, generation_config.json of the distillations 0.6
+# and 0.95. YaRN: the cards of Qwen2.5 and QwQ, docs/source/inference/transformers.md of
+# QwenLM/Qwen3, README.md of Tongyi-Zhiwen/QwenLong-L1.
 _QWEN2_TEXT = Family(
     "qwen2",
     "Qwen2.5 text",
     coordinates="relative",
     patch_factor=28,
     since="4.57",
-    sampling=_TEXT,
+    sampling=_QWEN2_5_TEXT,
     thinking_sampling=_THINKING,
     pixel_bounds=_QWEN2_VL.pixel_bounds,
     transformers_class="AutoModelForCausalLM",
@@ -136,7 +144,11 @@ _QWEN2_TEXT = Family(
     notes="Reads text only.",
 )
 _QWEN3_TEXT = dataclasses.replace(
-    _QWEN2_TEXT, model_type="qwen3", title="Qwen3 text", leaves_thought_open=True
+    _QWEN2_TEXT,
+    model_type="qwen3",
+    title="Qwen3 text",
+    sampling=_TEXT,
+    leaves_thought_open=True,
 )
 _QWEN3_5_TEXT = dataclasses.replace(
     _QWEN2_TEXT,

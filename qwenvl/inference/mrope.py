@@ -81,7 +81,8 @@ def rope_positions(
     largest before it; a picture's tokens keep one time, and count rows and columns from there; a
     video's also count time, in the way of its family. Whole numbers, but for a video in
     ``fractions``. (transformers 5 lets text behind a video go on at its height or width, whatever
-    its length; the models were trained, and are served by vLLM, with what the paper says.)
+    its length. The makers' training code, ``rope2d.py`` of ``qwen-vl-finetune``, release 4 and vLLM
+    do what the paper says.)
     """
     parts: list[Tensor] = []
     position, start, highest = 0.0, 0, 0.0

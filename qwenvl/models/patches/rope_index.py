@@ -2,8 +2,9 @@
 
 For videos whose times are in positions. The library has changed how it counts these: release 4
 cuts the seconds of a step down to whole ones, release 5 lets the text behind a video go on at its
-height or width, as if it had no length. See ``inference/mrope.py`` for what the models were trained
-with.
+height or width, as if it had no length. The makers' training code does neither
+(``get_rope_index_25`` and ``get_rope_index_2`` in ``qwen-vl-finetune/qwenvl/data/rope2d.py`` of
+QwenLM/Qwen3-VL), nor does vLLM. See ``inference/mrope.py``.
 """
 
 from __future__ import annotations

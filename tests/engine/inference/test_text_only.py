@@ -182,10 +182,13 @@ def test_sampling_without_pictures_is_the_makers_own() -> None:
     def values(model_type: str, thinks: bool, text_only: bool) -> tuple[float, ...]:
         backend: Any = Talks(model_type, thinks)
         found = run.sampling_for(backend, describe(), text_only=text_only)
-        return found.temperature, found.top_p, found.top_k, found.presence_penalty
+        penalties = found.presence_penalty, found.repetition_penalty
+        return found.temperature, found.top_p, found.top_k, *penalties
 
-    assert values("qwen3_vl", False, True) == (1.0, 1.0, 40, 2.0)
-    assert values("qwen3_vl", False, False) == (0.7, 0.8, 20, 1.5)
-    assert values("qwen3_5", True, True) == (1.0, 0.95, 20, 1.5)
-    assert values("qwen3_5", True, False) == values("qwen3", True, True) == (0.6, 0.95, 20, 0)
-    assert values("qwen3", False, True) == (0.7, 0.8, 20, 0)
+    assert values("qwen3_vl", False, True) == (1.0, 1.0, 40, 2.0, 1)
+    assert values("qwen3_vl", False, False) == (0.7, 0.8, 20, 1.5, 1)
+    assert values("qwen3_5", True, True) == (1.0, 0.95, 20, 1.5, 1)
+    assert values("qwen3_5", True, False) == values("qwen3", True, True) == (0.6, 0.95, 20, 0, 1)
+    assert values("qwen3", False, True) == (0.7, 0.8, 20, 0, 1)
+    assert values("qwen2", False, True) == (0.7, 0.8, 20, 0, 1.05)
+    assert values("qwen2", True, True) == (0.6, 0.95, 20, 0, 1)

@@ -108,11 +108,17 @@ def test_text_goes_on_behind_the_last_time_of_a_video(
     backend: Callable[..., LocalBackend],
 ) -> None:
     """The example in transformers' own documentation of Qwen2.5-VL: 25 positions a second, a step
-    of two seconds; in Qwen2-VL steps are counted."""
-    examples = {"qwen2_5_omni": ([0, 50, 100], 101), "qwen2_vl": ([0, 1, 2], 3)}
-    for model_type, (times, behind) in examples.items():
+    of two seconds; in Qwen2-VL steps are counted. The makers' training code (``rope2d.py`` of
+    ``qwen-vl-finetune``) multiplies the seconds of Qwen2.5-VL first, here by 4, and then cuts off
+    parts."""
+    examples = {
+        "qwen2_5_omni": (1, [0, 50, 100], 101),
+        "qwen2_vl": (1, [0, 1, 2], 3),
+        "qwen2_5_vl": (0.3125, [0, 2, 5], 6),
+    }
+    for model_type, (step, times, behind) in examples.items():
         subject = backend(model_type)
-        prompt = subject.prompt(ask(clip(6, 56, 56, step=1), frame_pixels=56 * 56, tokens=1))
+        prompt = subject.prompt(ask(clip(6, 56, 56, step=step), frame_pixels=56 * 56, tokens=1))
         rule = position_rule(subject.model, subject)
         positions, _ = rope_positions(prompt.ids, prompt.spans, rule)
         start = prompt.ids.index(subject.chat_template.token_ids["video"])
