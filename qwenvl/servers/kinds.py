@@ -83,7 +83,8 @@ class ServerKind:
     """A kind of server. ``name`` as in ``ServerSpec.kind``; ``owners``: what its list of models
     says in ``owned_by``, where that tells the kind.
 
-    ``forms``: constraints that answers can be held to, with the field of a request that does it.
+    ``forms``: constraints that answers can be held to (kinds of ``Constraint``, and ``choice``),
+    with the field of a request that does it, see ``answer_form``.
     ``thoughts``: fields of a reply that hold a thought, the likelier first. ``thinking``: the field
     that turns it on and off: ``chat_template_kwargs``, ``reasoning_effort`` or ``none``.
     ``logprobs``: ``raw``, as ``Token.logprob`` describes them, or ``none``.
