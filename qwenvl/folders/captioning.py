@@ -117,13 +117,10 @@ class _Run:
         if type(self._reporter).counted is not Reporter.counted:
             threading.Thread(target=self._count, name="qwenvl-count", daemon=True).start()
         try:
-            with closing(reading.portions(items, read, sizes, self.observer.check)) as portions:
-                try:
-                    for portion in portions:
-                        self._answer(store, portion)
-                except BaseException:
-                    self._stopped.set()
-                    raise
+            parts = reading.portions(items, read, sizes, self.observer.check, self._stopped)
+            with closing(parts) as portions:
+                for portion in portions:
+                    self._answer(store, portion)
             store.finish()
         finally:
             self._stopped.set()
@@ -136,7 +133,8 @@ class _Run:
                 return
             total += self.job.shard.has(item)
         with self._lock:
-            self._reporter.counted(total)
+            if not self._stopped.is_set():
+                self._reporter.counted(total)
 
     def _open_items(self, store: Store) -> Iterator[Item]:
         """What there is to be done, in order; of the other files the reporter is told."""
@@ -191,7 +189,8 @@ class _Run:
         open_ones = dict(enumerate(asked))
 
         def keep(index: int, result: Result) -> None:
-            self._keep(store, open_ones.pop(index), result)
+            with self._lock:  # answers of a server may come in any thread
+                self._keep(store, open_ones.pop(index), result)
 
         try:
             answer_each(self.backend, queries, keep, self.observer)

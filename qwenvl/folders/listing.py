@@ -32,20 +32,25 @@ SORTED = 100_000
 """Names of one folder that are sorted; a folder of more is gone through as the disk has it, so that
 memory does not grow with it."""
 
+_PART = 10_000
 _REPEATS = re.compile(r"^\d+_(?=.)")
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture or, with ``is_clip``, a video file. ``relative``: its path below the folder that is
-    gone through, with slashes. ``twin``: the file beside it that comes first of those that differ
-    from it in their suffix alone, where it is not that itself: a trainer that reads sidecars reads
-    the same one for both."""
+    """A picture or, with ``is_clip``, a video file. ``relative``: its path below ``root``, the
+    folder that is gone through, with slashes. ``twin``: the file beside it that comes first of
+    those that differ from it in their suffix alone, where it is not that itself: a trainer that
+    reads sidecars reads the same one for both."""
 
-    path: Path
+    root: Path
     relative: str
     is_clip: bool = False
     twin: str = ""
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.relative
 
     @property
     def key(self) -> int:
@@ -113,7 +118,7 @@ def listing(root: Path, on_error: Callable[[str, str], None] | None = None) -> I
             if (state.st_dev, state.st_ino) in seen:
                 continue
             seen.add((state.st_dev, state.st_ino))
-            yield from _items(folder, relative)
+            yield from _items(root, folder, relative)
             below = [entry.name for entry in _entries(folder) if _is_folder(entry)]
         except OSError as error:
             if on_error:
@@ -140,7 +145,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _items(folder: Path, relative: str) -> Iterator[Item]:
+def _items(root: Path, folder: Path, relative: str) -> Iterator[Item]:
     """Of one folder. Its names are gone through twice: first to see which differ in their suffix
     alone, by 64 bits of each."""
     keys = array("Q")
@@ -155,7 +160,7 @@ def _items(folder: Path, relative: str) -> Iterator[Item]:
     for name in ordered:
         twin = first.get(_stem(name), name)
         is_clip = _suffix(name) in CLIP_SUFFIXES
-        yield Item(folder / name, _join(relative, name), is_clip, "" if twin == name else twin)
+        yield Item(root, _join(relative, name), is_clip, "" if twin == name else twin)
 
 
 def _names(folder: Path) -> Iterator[str]:
@@ -184,7 +189,7 @@ def _sorted(keys: array[int]) -> Iterator[int]:
     """In order, without an object for each."""
     import numpy as np
 
-    for part in np.array_split(np.sort(np.frombuffer(keys, np.uint64)), len(keys) // SORTED + 1):
+    for part in np.array_split(np.sort(np.frombuffer(keys, np.uint64)), len(keys) // _PART + 1):
         yield from part.tolist()
 
 

@@ -82,11 +82,13 @@ def portions(
     read: Callable[[Item], Any],
     sizes: Sizes,
     check: Callable[[], None] = lambda: None,
+    stopped: threading.Event | None = None,
 ) -> Generator[Portion, None, None]:
     """The files of ``items``, each portion read while the one before is in use; ``items`` is gone
     through in a thread. ``check`` is called while a portion is waited for; what it raises reaches
-    the caller. A caller that may stop early closes it (see ``contextlib.closing``)."""
-    stopped = threading.Event()
+    the caller. A caller that may stop early closes it (see ``contextlib.closing``); ``stopped`` is
+    set then, for ``items`` to end."""
+    stopped = stopped or threading.Event()
     workers = max(1, min(THREADS, os.cpu_count() or 1))
     with ThreadPoolExecutor(workers, "qwenvl-decode") as pool:
         parts = _portions(items, read, sizes, pool, workers, stopped)

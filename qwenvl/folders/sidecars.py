@@ -68,18 +68,18 @@ class SidecarStore:
     def put(self, item: Item, caption: str) -> None:
         """Raises ``OSError``, and ``BadImage`` as ``old``."""
         path = self.path_of(item)
-        old = self.old(item) if self._journal else ""
-        if self._existing == "append" and old:
-            caption = f"{old}{', ' if self._trainer.one_line else chr(10)}{caption}"
-        data = f"{caption}\n".encode()
         if self._journal is None:
-            files.write(path, data)
+            files.write(path, f"{caption}\n".encode())
             return
-        if old:
+        if self._existing == "append" and (old := self.old(item)):
+            caption = f"{old}, {caption}" if self._trainer.one_line else f"{old}\n{caption}"
+        data = f"{caption}\n".encode()
+        was_there = not self._is_blank(item)
+        if was_there:
             self._back_up(path)
         # Write-ahead: after a crash in between, the file itself says which of both it holds.
         self._journal.add(file=item.relative, sidecar=path.name, holds=_digest(data))
-        files.write(path, data, durable=bool(old))
+        files.write(path, data, durable=was_there)
         self._journal.add(file=item.relative, done=True)
 
     def finish(self) -> None:

@@ -1,0 +1,215 @@
+"""Words of captions: templates, wishes, what is asked, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from caption_folders import kohya, picture, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
+from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.folders import Asking, Item, Template
+from qwen_vl_suite.qwenvl.folders.refusals import is_refusal
+from qwen_vl_suite.qwenvl.prompt_writing import Wishes
+from qwen_vl_suite.qwenvl.tasks.describe import describe
+from qwen_vl_suite.qwenvl.tasks.ocr import ocr
+
+
+@pytest.fixture
+def item(tmp_path):
+    return Item(tmp_path, "10_red cat/IMG {text}.1.png")
+
+
+@pytest.mark.parametrize(
+    ("template", "caption"),
+    [
+        (Template(), "A cat {tags}"),
+        (Template("{text}, {tags}"), "A cat {tags}, red, fur"),
+        (Template("{{{name}}} of {folder}: {text}"), "{IMG {text}.1} of red cat: A cat {tags}"),
+        (Template(trigger="ohwx, "), "ohwx, A cat {tags}"),
+        (Template("{text} by {trigger}", "ohwx"), "A cat {tags} by ohwx"),
+        (Template(trigger="A cat"), "A cat {tags}"),
+        (Template(trigger="A ca"), "A ca, A cat {tags}"),
+        (Template("{tags}", "ohwx", "<", ">"), "<ohwx, red, fur>"),
+    ],
+)
+def test_templates(item, template, caption):
+    assert template.filled(item, " A cat {tags}\n", "red, fur") == caption
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (("{text",), "single '{'"),
+        (("}{text}",), "single '}'"),
+        (("{txt}",), "has {txt}; there are only {text}"),
+        (("{name}",), "neither {text} nor {tags}"),
+        (("{trigger} {text}",), "no trigger words"),
+        (("{text.__class__}",), "there are only"),
+    ],
+)
+def test_templates_that_mean_nothing_are_refused(fields, said):
+    with pytest.raises(BadOption) as error:
+        Template(*fields)
+    assert said in str(error.value)
+
+
+@settings(max_examples=25)
+@given(st.text(), st.text(), st.text())
+def test_what_is_filled_in_stays_as_it_is(text, tags, around):
+    pattern = around.replace("{", "{{").replace("}", "}}")
+    found = Template(f"{pattern}{{text}}|{{tags}}{pattern}").filled(
+        Item(Path("r"), "a.png"), text, tags
+    )
+    assert found == f"{around}{text.strip()}|{tags.strip()}{around}"
+
+
+def test_tags_are_asked_for_in_the_same_batch(tmp_path):
+    path = picture(tmp_path / "a.png")
+    backend = ScriptedBackend(lambda request: "x, y" if "tags" in request.prompt else "A cat.")
+    run(backend, tmp_path, template="{tags}. {text}", words={"tags": describe("tags")})
+    assert kohya(path) == "x, y. A cat." and backend.batches == [2]
+
+
+def test_tags_that_fail_fail_the_caption(tmp_path):
+    picture(tmp_path / "a.png")
+    backend = ScriptedBackend(
+        lambda request: (
+            Reply("x, x", finish_reason="length") if "tags" in request.prompt else "A cat."
+        )
+    )
+    _, told = run(backend, tmp_path, template="{tags} {text}", words={"tags": describe("tags")})
+    assert told.failures["a.png"].startswith("Tags: The reply was cut")
+
+
+def test_words_that_are_wished_for_are_told_asked_for_again_and_else_a_failure(tmp_path):
+    picture(tmp_path / "a.png", "red")
+    picture(tmp_path / "b.png", "blue")
+    replies = {True: iter(["A dog.", "A red cat and a man.", "A red cat."])}
+
+    def reply(request):
+        return next(replies[True]) if request.images[0][0, 0, 0] else "A cat in red."
+
+    words = {"wishes": Wishes(("red",), ("man",))}
+    backend = ScriptedBackend(reply)
+    summary, told = run(backend, tmp_path, words=words)
+    assert told.captions == {"a.png": "A red cat.", "b.png": "A cat in red."}
+    assert backend.batches == [2, 1, 1] and not summary.failed
+    assert '"red"' in backend.requests[0].prompt
+    assert "A dog." in backend.requests[2].prompt and "Missing" in backend.requests[2].prompt
+    (tmp_path / "a.txt").unlink()
+    _, told = run(ScriptedBackend("A man."), tmp_path, words={**words, "ask_again": 1})
+    assert "not as wished after 2 tries" in told.failures["a.png"]
+
+
+def test_a_caption_that_is_there_is_shown_and_corrected(tmp_path):
+    path = picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    path.with_suffix(".txt").write_text("\ufeff1girl, hat\n")
+    backend = ScriptedBackend("1girl, cap")
+    run(backend, tmp_path, existing="overwrite", words={"refine": True})
+    assert "1girl, hat" in backend.requests[0].prompt and kohya(path) == "1girl, cap"
+    assert "already" not in backend.requests[1].prompt
+    with pytest.raises(BadOption, match="choose overwrite"):
+        run(backend, tmp_path, words={"refine": True})
+
+
+REFUSALS = """
+I'm sorry, but I can't assist with that.
+I’m sorry, I can’t help with this request.
+I'm sorry, but I cannot describe this image.
+Sorry, I can't provide a description of this image.
+I cannot assist with that request.
+I can't help with that.
+I can't describe people in images.
+I am unable to provide a caption for this image.
+I'm not able to identify real people in images.
+Unfortunately, I am not able to view the image.
+As an AI language model, I cannot view images.
+As an AI, I don't have the ability to see pictures.
+I apologize, but I cannot fulfill this request.
+My apologies, but I am unable to comply.
+I must decline to describe this image.
+I won't generate a caption for this content.
+I don't feel comfortable describing this image.
+This image violates our content policy.
+I'm sorry, but this request goes against my guidelines.
+I'm sorry, but no image was provided.
+It looks like there is no image attached.
+Please upload an image so that I can describe it.
+"I'm sorry, I cannot assist with that."
+对不起，我无法描述这张图片。
+很抱歉，我不能提供帮助。
+抱歉，无法处理该请求。
+我无法提供该图片的描述。
+作为一个AI语言模型，我无法查看图片。
+该图片内容违反了相关规定。
+非常抱歉，作为人工智能助手，我不能讨论这个话题。
+请上传图片。
+我不能协助您完成该请求。
+""".strip().splitlines()
+
+CAPTIONS = """
+A sign that reads "I'm sorry, I can't help you".
+A woman says sorry to a man.
+Sorry! board game on a wooden table, box open, four pawns.
+I can see a red car on a street.
+I can't help falling in love, a neon sign above a bar.
+I love you, written in chalk on a wall.
+Unfortunate hiker with a torn backpack.
+Unfortunately placed bench in front of a wall.
+An AI assistant logo on a blue background.
+As an AI-generated artwork, it shows a dragon over a city.
+No image of the moon is visible; only clouds over a lake.
+No pictures hang on the white wall.
+A man who cannot see, with a white cane.
+The photo violates the rule of thirds.
+This image shows a policy document on a desk.
+This picture shows a sign with the guidelines of a park.
+Sorry sight of an abandoned house, broken windows.
+Please keep off the grass, a sign in a park.
+Please provide exact change, says a yellow label.
+I voted sticker on a jacket.
+I can't believe it's not butter, a tub of spread on a table.
+I Can't Breathe, a protest banner held by a crowd.
+I will not be silent, text on a poster.
+We can't wait: a movie poster with two people.
+We cannot be silent, text on a banner at a demonstration.
+sorry, text, sad, 1girl, crying
+apologies card, flowers, pink envelope
+1girl, i'm sorry, speech bubble, crying
+对不起 written on a card.
+一块写着“对不起，我不能帮你”的牌子。
+一个男人无法打开门。
+我爱你，写在墙上的字。
+抱歉，打扰了：一张电影海报。
+一个人工智能助手的标志。
+请勿吸烟的标志。
+请保持安静的牌子。
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("reply", REFUSALS)
+def test_refusals_are_told(reply):
+    assert is_refusal(reply)
+
+
+@pytest.mark.parametrize("caption", CAPTIONS)
+def test_captions_with_such_words_are_kept(caption):
+    assert not is_refusal(caption)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(REFUSALS), st.sampled_from(CAPTIONS))
+def test_a_caption_may_quote_any_refusal(refusal, caption):
+    assert not is_refusal(f"A photo of a screen that says: {refusal}")
+    assert not is_refusal(f"{caption} Behind it: {refusal}")
+
+
+def test_what_is_read_off_a_page_may_be_anybodys_refusal(tmp_path):
+    path = picture(tmp_path / "a.png", size=(64, 64))
+    letter = "I'm sorry, but I cannot assist with your move."
+    run(ScriptedBackend(letter), tmp_path, asking=Asking(ocr("plain")))
+    assert kohya(path) == letter
