@@ -36,7 +36,8 @@ class FrameReader:
         rate = float(video.stream.average_rate or 0)
         self._apart = 1 / rate if rate else 0.0
         self._tolerance = min(_TOLERANCE, 0.25 / rate) if rate else _TOLERANCE
-        self._near = int(2 / rate / video.time_base) if rate else 0
+        # Where times have to be sorted none may be left out.
+        self._near = int(2 / rate / video.time_base) if rate and not video.unsure else 0
         self._forward = int(_FORWARD / video.time_base)
         self._frames: Iterator[Any] = iter(())
         self._shown: Any = None  # the last frame at or before the time that was asked for
@@ -90,7 +91,8 @@ class FrameReader:
             first = self._first_from(position)
             if first is None and position == earliest:  # AVI is not searched before its beginning
                 first = self._first_from(self._video.origin)
-            if first is not None and (first.pts <= target or position == earliest):
+            is_sure = first is not None and first.pts + self._video.unsure <= target
+            if is_sure or (first is not None and position == earliest):
                 break
             if position == earliest:
                 title = self._video.clip.title

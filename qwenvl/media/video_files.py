@@ -3,9 +3,11 @@ the first."""
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,12 +20,17 @@ from .pyav import container_options
 
 log = logging.getLogger(__name__)
 
+_STATISTICS = "_STATISTICS_TAGS"
 _DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 Check = Callable[[], None]
 
 MAX_THREADS = 4
 """Threads of a decoder: each holds frames of the full size."""
+
+
+MOST_REORDERED = 16
+"""Frames that H.264 and H.265 store before one that is shown before them, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +91,23 @@ class OpenVideo:
     its first frame, in ``time_base`` seconds each. Times of frames are counted from there.
     ``is_damaged``: something could not be decoded. ``skip_before``: a pts before which frames of
     video that no other is made from are not decoded (None: all are), and ``skipped`` the latest pts
-    that this may have held back."""
+    that this may have held back. ``unsure``: within so many pts behind the first frame of a search
+    the times are not sure."""
 
     def __init__(self, clip: Clip, container: Any):
         self.clip, self.container = clip, container
         self.is_damaged = self._lacks_times = False
         self.skip_before: int | None = None
         self.skipped = -(1 << 63)
+        self.unsure = 0
         self.stream = _video_stream(clip, container)
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = min(MAX_THREADS, os.cpu_count() or 1)
         self.time_base = float(self.stream.time_base)
         first = self._first_frame()
         self.origin: int = first.pts
+        if "avi" in container.format.name and self.stream.codec_context.has_b_frames:
+            self.unsure = MOST_REORDERED
         self.rotation = round(first.rotation / 90) * 90 % 360
         height, width = first.height, first.width
         self.size: Size = (width, height) if self.rotation % 180 else (height, width)
@@ -133,6 +144,10 @@ class OpenVideo:
     def decoded(self, stream: Any, check: Check = lambda: None) -> Iterator[Any]:
         """Frames of ``stream`` with a time, from where the file was searched to, without what is
         damaged: then ``is_damaged`` is set. ``check`` is called for every packet."""
+        frames = self._decoded(stream, check)
+        return in_order_of_time(frames) if self.unsure and stream is self.stream else frames
+
+    def _decoded(self, stream: Any, check: Check) -> Iterator[Any]:
         av = load_av()
         packets = self.container.demux(stream)
         is_over = False
@@ -176,8 +191,8 @@ class OpenVideo:
         av = load_av()
         if self.stream.duration:
             return float(self.stream.duration * self.time_base)
-        if named := _named_end(self.stream.metadata):
-            return named - self.origin * self.time_base
+        if named := _named_duration(self.stream.metadata, self.origin * self.time_base):
+            return named
         if self.container.duration:
             return float(self.container.duration / av.time_base)
         known = self.clip.measured
@@ -197,6 +212,26 @@ class OpenVideo:
         except av.FFmpegError as error:  # the video is as long as what comes before the damage
             log.debug("%s is damaged: %s", self.clip.title, reason(error))
         return self.seconds(last) + (1 / rate if rate else 0)
+
+
+def in_order_of_time(frames: Iterator[Any]) -> Iterator[Any]:
+    """``frames`` as they are shown, from a container that numbers them as they are stored, as AVI
+    does: the times are right, but each belongs to another frame. Of a search into the middle the
+    first may stay too early, where frames that are shown before it are stored behind it."""
+    waiting: deque[Any] = deque()
+    times: list[int] = []
+    for frame in frames:
+        waiting.append(frame)
+        heapq.heappush(times, frame.pts)
+        if len(waiting) > MOST_REORDERED:
+            yield _timed(waiting.popleft(), heapq.heappop(times))
+    while waiting:
+        yield _timed(waiting.popleft(), heapq.heappop(times))
+
+
+def _timed(frame: Any, pts: int) -> Any:
+    frame.pts = pts
+    return frame
 
 
 @contextmanager
@@ -274,16 +309,21 @@ def _file(clip: Clip) -> Any:
     return source
 
 
-def _named_end(metadata: Mapping[str, str]) -> float:
-    """When a Matroska track ends by its tag, such as ``00:01:02.500000000``, in seconds on the
-    file's clock; 0 without one. The file's own duration is that of its longest track, the sound
-    perhaps."""
-    named = {key.upper(): value for key, value in metadata.items()}.get("DURATION", "")
-    found = _DURATION.fullmatch(named)
+def _named_duration(metadata: Mapping[str, str], begins: float) -> float:
+    """Seconds of a Matroska track, which ``begins`` at so many on the file's clock, by its tag,
+    such as ``00:01:02.500000000``; 0 without one. The file's own duration is that of its longest
+    track, the sound perhaps. FFmpeg writes down when the track ends, mkvmerge, among its
+    statistics, how long it is."""
+    named = {key.upper(): value for key, value in metadata.items()}
+    # Perhaps with a language behind the names.
+    counted = (key for key in named if key.startswith(_STATISTICS) and "DURATION" in named[key])
+    length = next((key.replace(_STATISTICS, "DURATION") for key in counted), "")
+    found = _DURATION.fullmatch(named.get(length, "") or named.get("DURATION", ""))
     if not found:
         return 0.0
     hours, minutes, seconds = found.groups()
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    told = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return told if length in named else told - begins
 
 
 def _video_stream(clip: Clip, container: Any) -> Any:

@@ -25,6 +25,11 @@ KINDS = {
     "h264.ts": {"form": "mpegts"},
     "vp9.webm": {"form": "webm", "codec": "libvpx-vp9", "b_frames": None},
     "mpeg4.avi": {"form": "avi", "codec": "mpeg4"},
+    "h264.avi": {"form": "avi", "b_frames": 3},
+    "h264 open.avi": {
+        "form": "avi",
+        "options": {"x264-params": "open-gop=1:keyint=22:scenecut=0:b-adapt=0"},
+    },
     "long.mp4": {"keyframes": 1000},
 }
 
@@ -72,6 +77,25 @@ def test_frames_before_a_pause_are_those_shown_in_it(tmp_path: Path) -> None:
         clip = Clip(videos.write(tmp_path / "v.mkv", "matroska", frames=30, pts=pts, rate=25))
         shown = video.frames_at(clip, [0.2, pts[last] / 1000 + 5, pts[29] / 1000])
         assert numbers(shown) == [5, last, 29]
+
+
+@pytest.mark.parametrize("suffix", ["", "-eng"])
+def test_a_track_of_mkvmerge_tells_its_length_and_not_its_end(tmp_path: Path, suffix: str) -> None:
+    pts = [*range(2000, 6000, 250)]
+    path = videos.write(tmp_path / "v.mkv", "matroska", frames=len(pts), pts=pts, rate=4)
+    assert probe(Clip(path)).duration == pytest.approx(4)
+    with av.open(str(path)) as made, av.open(str(tmp_path / "w.mkv"), "w") as out:
+        stream = out.add_stream_from_template(made.streams.video[0])
+        tags = {"_STATISTICS_TAGS": "BPS DURATION", "DURATION": "00:00:04.000000000"}
+        stream.metadata.update({f"{name}{suffix}": value for name, value in tags.items()})
+        for packet in made.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    # What FFmpeg itself writes there is the end.
+    content = (tmp_path / "w.mkv").read_bytes()
+    path.write_bytes(content.replace(b"00:00:06.000000000", b"00:00:04.000000000"))
+    assert probe(Clip(path)).duration == pytest.approx(4)
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
