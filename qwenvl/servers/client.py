@@ -121,13 +121,15 @@ class Client:
             elif fault.kind == "refused":
                 self._replicas.answered(replica)
             else:
-                self._replicas.broke_off(replica, began)
+                self._replicas.broke_off(replica)
             raise
         self._replicas.answered(replica)
         return found
 
     def _all_lost(self) -> ServerError:
         said = "; ".join(f"{address.url}: {words}" for address, words in self._last_words.items())
+        if not any(replica.failures for replica in self._replicas.all):
+            return ServerError(f"No request is answered ({said}). Look into the server's log.")
         return ServerError(
             f"No server answers ({said}). Start it (vllm serve, llama-server, ollama serve, ...), "
             "or correct its address, which as a rule ends in /v1."

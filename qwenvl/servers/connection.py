@@ -68,6 +68,7 @@ class Connection:
                 follow_redirects=False,
                 # A proxy of the environment is a tunnel for https; http would show it all.
                 trust_env=address.is_encrypted,
+                verify=address.is_encrypted,  # there is no TLS else, and certificates to be read
                 timeout=limits,
                 event_hooks={"request": [self._authorize], "response": [_bound]},
             ),
@@ -137,12 +138,8 @@ class Connection:
         if isinstance(error, faults.Fault):
             return error
         if isinstance(error, TooLong):
-            fault = faults.Fault("refused", f"its answer is larger than {MAX_BYTES >> 20} MB")
-        else:
-            fault = faults.of_exception(error, self._openai)
-        if key:
-            fault.words = key.hidden(fault.words)
-        return fault
+            return faults.Fault("refused", f"its answer is larger than {MAX_BYTES >> 20} MB")
+        return faults.of_exception(error, self._openai, key.hidden if key else str)
 
     async def _authorize(self, request: Any) -> None:
         """Before a request is sent: leaves the headers that it needs, and adds the key, which is

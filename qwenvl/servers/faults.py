@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,19 +46,23 @@ def delay(tries: int) -> float:
     return longest * random.uniform(0.5, 1.0)
 
 
-def of_exception(error: BaseException, openai: Any) -> Fault:
+Hide = Callable[[str], str]
+"""Takes secrets out of a text. Before it is cut, since half a key is one too."""
+
+
+def of_exception(error: BaseException, openai: Any, hide: Hide = str) -> Fault:
     """What an exception of the ``openai`` module, or of reading what it gave, means."""
     if isinstance(error, openai.APIStatusError):
-        return _of_status(error)
+        return _of_status(error, hide)
     if isinstance(error, (openai.APITimeoutError, TimeoutError)):
         return Fault("slow", "the time limit was reached")
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
         is_reached = type(cause).__name__ not in _NOT_REACHED
-        words = _cut(str(cause) or type(cause).__name__)
+        words = _cut(hide(str(cause)) or type(cause).__name__)
         return Fault("broken" if is_reached else "unreachable", words)
     if isinstance(error, openai.APIError):
-        return Fault("broken", f"the server says: {_cut(error.message)}")
+        return Fault("broken", f"the server says: {_cut(hide(error.message))}")
     return Fault("broken", f"its answer cannot be read ({type(error).__name__})")
 
 
@@ -66,11 +70,11 @@ _NOT_REACHED = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProt
 """Names of httpx's exceptions, whichever edition of it openai uses."""
 
 
-def _of_status(error: Any) -> Fault:
+def _of_status(error: Any, hide: Hide) -> Fault:
     status = int(error.status_code)
-    words = f"it answers with HTTP {status}: {_cut(_message(error))}"
+    words = f"it answers with HTTP {status}: {_cut(hide(_message(error)))}"
     if 300 <= status < 400:
-        where = _cut(error.response.headers.get("location", "nowhere"))
+        where = _cut(hide(error.response.headers.get("location", "nowhere")))
         words = (
             f"it sends requests on to {where!r}, and redirects are not followed, since keys and "
             "pictures are for this address alone. If that is where the server is, give that "

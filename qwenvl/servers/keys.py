@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ..errors import BadOption, Unavailable
 from .addresses import Address
@@ -47,8 +48,8 @@ class Key:
         return HIDDEN
 
     def hidden(self, text: str) -> str:
-        """``text`` without the key, wherever it stands in it."""
-        return text.replace(self.value, HIDDEN)
+        """``text`` without the key, wherever it stands in it, as it is or as a part of a URL."""
+        return text.replace(self.value, HIDDEN).replace(quote(self.value, safe=""), HIDDEN)
 
 
 def variable(address: Address) -> str:

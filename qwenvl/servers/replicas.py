@@ -16,15 +16,16 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 PATIENCE_AT_FIRST, PATIENCE = 2, 7
 """Failures in a row after which an address counts as lost: of one that never answered, and of one
 that did, which may be starting again (about 25 seconds)."""
-_FAULTS = 3  # answers in a row that broke off, before the address itself is thought to be ill
+FAULTS = 24
+"""Answers in a row that broke off, after which an address counts as lost as well."""
+_DOUBTFUL = 3  # such answers, after which others are asked before it
 
 
 @dataclass(eq=False)
 class Replica:
-    """One address. ``active``: requests under way. ``failures``: in a row, of the address itself.
-    ``faults``: answers in a row that broke off. ``wakes``: the time (``time.monotonic``) until
-    which it is set aside. ``is_on_trial``: it has failed, and gets one request to show that it is
-    back."""
+    """One address. ``active``: requests under way. ``failures``: how often in a row it could not be
+    reached; ``faults``: answers in a row that broke off. ``wakes``: the time (``time.monotonic``)
+    until which it is set aside."""
 
     address: Address
     active: int = 0
@@ -35,11 +36,17 @@ class Replica:
 
     @property
     def is_on_trial(self) -> bool:
-        return self.failures > 0
+        """Whether it gets but one request, to show that it is back."""
+        return self.failures > 0 or self.faults >= FAULTS
 
     @property
     def is_lost(self) -> bool:
-        return self.failures >= (PATIENCE if self.has_answered else PATIENCE_AT_FIRST)
+        patience = PATIENCE if self.has_answered else PATIENCE_AT_FIRST
+        return self.failures >= patience or self.faults >= FAULTS
+
+    @property
+    def is_doubtful(self) -> bool:
+        return self.is_on_trial or self.faults >= _DOUBTFUL
 
 
 class AllLost(Exception):
@@ -71,7 +78,7 @@ class Replicas:
             while True:
                 now = time.monotonic()
                 if ready := [replica for replica in self.all if self._is_ready(replica, now)]:
-                    chosen = min(ready, key=lambda one: (one is but, one.is_on_trial, one.active))
+                    chosen = min(ready, key=lambda one: (one is but, one.is_doubtful, one.active))
                     chosen.active += 1
                     return chosen
                 if all(one.is_lost and not one.active for one in self.all):
@@ -96,11 +103,11 @@ class Replicas:
         """It asked not to be asked for so many ``seconds``."""
         replica.wakes = max(replica.wakes, time.monotonic() + seconds)
 
-    def broke_off(self, replica: Replica, began: float) -> None:
-        """It broke an answer off that was asked for at the time ``began``."""
+    def broke_off(self, replica: Replica) -> None:
+        """It broke an answer off."""
         replica.faults += 1
-        if replica.faults >= _FAULTS:
-            self.failed(replica, began)
+        if replica.faults >= FAULTS:
+            self.busy(replica, LONGEST_PAUSE)
 
     def failed(self, replica: Replica, began: float) -> None:
         """It could not be reached by a request of the time ``began``; those that went out together

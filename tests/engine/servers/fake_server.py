@@ -75,7 +75,10 @@ class FakeServer:
     were under way at once. ``hung_up``: how often a client left before the end."""
 
     def __init__(
-        self, script: Script | Answer | str = "", models: Sequence[str] = ("Qwen3-VL-8B",)
+        self,
+        script: Script | Answer | str = "",
+        models: Sequence[str] = ("Qwen3-VL-8B",),
+        port: int = 0,
     ):
         self.script: Script = script if callable(script) else lambda body, number: script
         self.models = models
@@ -88,7 +91,7 @@ class FakeServer:
         class Handler(_Handler):
             fake = owner
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
@@ -100,8 +103,9 @@ class FakeServer:
     def close(self) -> None:
         """Stops: connections that are open break, further ones are refused."""
         self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
+        # Not from the thread that asks for it: a script may.
+        threading.Thread(target=self._http.shutdown).start()
+        self._http.socket.close()
 
     @property
     def chats(self) -> list[Asked]:
@@ -120,6 +124,7 @@ def serving(*args: Any, **options: Any) -> Iterator[FakeServer]:
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *args: Any) -> None:
         pass

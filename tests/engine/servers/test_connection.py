@@ -1,0 +1,296 @@
+"""Requests under faults: what is asked again, what is refused, and that no key shows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import traceback
+from contextlib import closing
+from typing import Any
+
+import pytest
+import torch
+from fake_server import Answer, FakeServer, serving, until
+from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend, list_models
+from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError, ServerError
+from qwen_vl_suite.qwenvl.servers import connection, faults, replicas
+from qwen_vl_suite.qwenvl.servers.addresses import parse
+from qwen_vl_suite.qwenvl.servers.keys import Keys, variable
+from qwen_vl_suite.qwenvl.types import Request, Response, ServerSpec
+
+KEY = "sk-canary/0123456789+"
+PICTURE = torch.zeros(3, 64, 64, dtype=torch.uint8)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "_FIRST_DELAY", 0.002)
+    monkeypatch.setattr(faults, "_LONGEST_DELAY", 0.01)
+    monkeypatch.setattr(replicas, "FIRST_PAUSE", 0.02)
+
+
+def opened(*urls: str, key: str = "", **spec: Any) -> Any:
+    """The backend of these addresses, closed at the end of the block."""
+    environ = {variable(parse(url)): key for url in urls if key}
+    made = ServerSpec(urls, "Qwen3-VL-8B", **{"kind": "vllm", **spec})
+    return closing(OpenAIServerBackend(made, Keys(environ=environ)))
+
+
+def ask(backend: OpenAIServerBackend, count: int = 1, **fields: Any) -> list[Response]:
+    return backend.generate([Request.ask([], f"{n}", **fields) for n in range(count)])
+
+
+def error_of(backend: OpenAIServerBackend) -> QwenVLError:
+    (response,) = ask(backend)
+    assert response.error and not response.text
+    return response.error
+
+
+def said(body: dict[str, Any]) -> str:
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else content[-1]["text"]
+
+
+def refusal(words: str, status: int = 400) -> Answer:
+    return Answer(status=status, body=json.dumps({"error": {"message": words}}).encode())
+
+
+def test_one_request_fails_alone_with_the_server_s_own_words() -> None:
+    def script(body: dict, number: int) -> Answer | str:
+        return refusal("the picture is too odd") if said(body) == "1" else f"answer {said(body)}"
+
+    with serving(script) as server, opened(server.url) as backend:
+        first, second, third = ask(backend, 3)
+    assert (first.text, third.text) == ("answer 0", "answer 2")
+    assert isinstance(second.error, ServerError)
+    assert str(second.error).startswith(f"{server.url} gave no answer: it answers with HTTP 400: ")
+    assert "the picture is too odd" in str(second.error)
+    assert len(server.chats) == 3
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 408])
+def test_passing_failures_are_asked_again(status: int) -> None:
+    def script(body: dict, number: int) -> Answer | str:
+        return refusal("later", status) if number < 3 else "at last"
+
+    with serving(script) as server, opened(server.url) as backend:
+        (found,) = ask(backend)
+    assert found.text == "at last" and len(server.chats) == 4
+
+
+def test_a_failure_that_does_not_pass_is_told_in_the_end() -> None:
+    with serving(refusal("out of order", 500)) as server, opened(server.url) as backend:
+        error = error_of(backend)
+    assert "HTTP 500: out of order" in str(error)
+    assert f"asked {faults.TRIES['broken']} times" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("7", 7), ("1e9", 60), ("-5", 0), ("nan", 0), ("inf", 0), ("Wed, 21 Oct 2026", 0), (None, 0)],
+)
+def test_retry_after(given: str | None, expected: float) -> None:
+    headers = {} if given is None else {"retry-after": given}
+    assert faults._retry_after(headers) == expected
+
+
+def test_a_server_that_asks_to_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    busy = replicas.Replicas.busy
+
+    def noted(self: Any, replica: Any, seconds: float) -> None:
+        waits.append(seconds)
+        busy(self, replica, seconds)
+
+    monkeypatch.setattr(replicas.Replicas, "busy", noted)
+
+    def script(body: dict, number: int) -> Answer | str:
+        later = Answer(status=429, body=b"{}", headers={"Retry-After": "0.05"})
+        return later if number == 0 else "now"
+
+    with serving(script) as server, opened(server.url) as backend:
+        assert ask(backend)[0].text == "now"
+    assert waits == [0.05]
+
+
+@pytest.mark.parametrize("answer", [Answer("never", delay=30), Answer("x " * 999, drip=0.05)])
+def test_the_time_limit_holds_for_stalls_and_for_slow_drips(answer: Answer) -> None:
+    with serving(answer) as server, opened(server.url, timeout=0.15) as backend:
+        error = error_of(backend)
+        assert "The limit is 0.15 seconds" in str(error)
+        assert len(server.chats) == faults.TRIES["slow"]
+
+
+def test_a_page_of_another_program_is_told_of() -> None:
+    page = Answer(body=b"<html>hello</html>", headers={"Content-Type": "text/html"})
+    with serving(page) as server, opened(server.url) as backend:
+        assert "'text/html' and not with a stream" in str(error_of(backend))
+
+
+def free_url() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+
+
+def test_where_nothing_answers_the_address_is_named_soon() -> None:
+    url = free_url()
+    with opened(url) as backend:
+        found = ask(backend, 20)
+    errors = {str(response.error) for response in found}
+    assert len(errors) == 1
+    assert f"No server answers ({url}: " in errors.pop()
+
+
+def test_a_server_that_starts_later_is_found() -> None:
+    url = free_url()
+    with opened(url) as backend:
+        assert error_of(backend)
+        with serving("here I am", port=parse(url).port):
+            assert until(lambda: ask(backend)[0].text == "here I am")
+
+
+def test_no_more_are_under_way_than_allowed_and_order_is_kept() -> None:
+    def script(body: dict, number: int) -> Answer:
+        return Answer(said(body), delay=0.01 + 0.01 * (int(said(body)) % 3))
+
+    with serving(script) as server, opened(server.url, concurrency=3) as backend:
+        found = ask(backend, 12)
+    assert [response.text for response in found] == [str(n) for n in range(12)]
+    assert server.most_active == 3
+
+
+def test_replicas_share_the_work_and_nothing_is_lost_when_one_dies() -> None:
+    servers = [FakeServer(lambda body, number: Answer(said(body), drip=0.004)) for _ in range(3)]
+    dying = servers[0]
+
+    def script(body: dict, number: int) -> Answer:
+        if number == 5:
+            dying.close()
+        return Answer(said(body), drip=0.004)
+
+    dying.script = script
+    with opened(*(server.url for server in servers), concurrency=4) as backend:
+        found = ask(backend, 60)
+    for server in servers[1:]:
+        server.close()
+    assert [response.text for response in found] == [str(n) for n in range(60)]
+    assert len(dying.chats) >= 5
+    assert all(len(server.chats) >= 15 for server in servers[1:])
+
+
+def test_the_least_busy_replica_is_asked_first() -> None:
+    fast = FakeServer("fast")
+
+    def script(body: dict, number: int) -> str:
+        until(lambda: len(fast.chats) == 18)
+        return "slow"
+
+    slow = FakeServer(script)
+    with closing(slow), closing(fast), opened(slow.url, fast.url, concurrency=2) as backend:
+        found = ask(backend, 20)
+    assert [response.text for response in found].count("slow") == 2
+
+
+def test_a_server_that_fails_at_everything_is_not_asked_for_ever() -> None:
+    with serving(refusal("out of order", 500)) as server, opened(server.url) as backend:
+        found = ask(backend, 100)
+    assert "No request is answered" in str(found[-1].error)
+    assert len(server.chats) < 100
+
+
+def test_redirects_are_not_followed() -> None:
+    with serving("stolen") as other:
+        moved = Answer(status=307, body=b"", headers={"Location": f"{other.url}/chat/completions"})
+        with serving(moved) as server, opened(server.url, key=KEY) as backend:
+            error = error_of(backend)
+        assert not other.asked
+    assert other.url in str(error) and "redirects are not followed" in str(error)
+
+
+def test_keys_go_to_their_own_host_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, "of-openai")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: of-openai\nAuthorization: of-openai")
+    monkeypatch.setenv("HTTP_PROXY", free_url())
+    with serving("x") as first, serving("x") as second:
+        for url, key in ((first.url, KEY), (second.url, "")):
+            with opened(url, key=key) as backend:
+                ask(backend)
+    (with_key,), (without,) = first.chats, second.chats
+    assert with_key.headers["Authorization"] == f"Bearer {KEY}"
+    assert "Authorization" not in without.headers
+    assert "of-openai" not in repr(with_key.headers) + repr(without.headers)
+
+
+ECHOES = [
+    refusal(f"bad key {KEY}"), refusal("x" * 490 + KEY), refusal(KEY, 401), refusal(KEY, 500),
+    refusal(KEY, 429), Answer(status=404, body=KEY.encode()), Answer(body=KEY.encode()),
+    Answer(status=302, body=b"", headers={"Location": "/?k=sk-canary%2F0123456789%2B"}),
+    Answer("one two", fault="garbage"), Answer("one two", fault="half"), Answer(delay=9),
+    Answer(body=b'data: {"error": {"message": "%s"}}\n\n' % KEY.encode()), Answer(fault="drop"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", ECHOES, ids=range(len(ECHOES)))
+def test_no_key_is_shown_whatever_the_server_does(
+    answer: Answer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("", "openai", "httpx", "httpx2", "qwen_vl_suite"):
+        caplog.set_level(logging.DEBUG, name or None)
+    for name in ("httpcore", "httpcore2"):  # these show all headers that a server sends
+        caplog.set_level(logging.INFO, name)
+    with serving(answer) as server, opened(server.url, key=KEY, timeout=0.2) as backend:
+        error = error_of(backend)
+        assert server.chats[0].headers["Authorization"] == f"Bearer {KEY}"
+        shown = "".join(traceback.format_exception(error)) + caplog.text
+        shown += repr(error.__context__) + repr(backend.spec) + repr(backend) + repr(vars(backend))
+    assert "sk-canary" not in shown
+    assert server.url in str(error)
+
+
+def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MAX_BYTES", 50_000)
+    with serving(Answer("word " * 2000)) as server, opened(server.url) as backend:
+        assert "its answer is larger than" in str(error_of(backend))
+    endless = Answer(status=400, body=b"x" * 100_000)
+    with serving(endless) as server, opened(server.url) as backend:
+        assert "its answer is larger than" in str(error_of(backend))
+
+
+def test_addresses_without_tls_elsewhere_need_consent() -> None:
+    with opened("http://192.0.2.1:8000/v1") as backend, pytest.raises(BadOption, match="no TLS"):
+        ask(backend)
+
+
+def test_models_are_listed_and_the_only_one_is_taken() -> None:
+    with serving("x", models=["Qwen3-VL-8B"]) as one, serving("x", models=["a", "b"]) as two:
+        assert list_models(ServerSpec((two.url,))) == ["a", "b"]
+        with closing(OpenAIServerBackend(ServerSpec((one.url,), kind="vllm"))) as backend:
+            assert backend.family.model_type == "qwen3_vl"
+            ask(backend)
+        backend = OpenAIServerBackend(ServerSpec((two.url,)))
+        with closing(backend), pytest.raises(BadOption, match=r"lists 2 models \(a, b\)"):
+            ask(backend)
+    assert one.chats[0].body["model"] == "Qwen3-VL-8B"
+
+
+def test_a_family_is_never_guessed() -> None:
+    for spec, words in (
+        (ServerSpec((free_url(),), "my-model"), "'my-model' does not tell.*--family"),
+        (ServerSpec((free_url(),), "my-model", family="qwen9"), "no family 'qwen9'"),
+    ):
+        with closing(OpenAIServerBackend(spec)) as backend, pytest.raises(BadOption, match=words):
+            backend.family  # noqa: B018
+    spec = ServerSpec((free_url(),), "my-model", family="qwen2_5_vl")
+    with closing(OpenAIServerBackend(spec)) as backend:
+        assert backend.family.coordinates == "absolute"
+
+
+def test_a_closed_backend_refuses() -> None:
+    with serving("x") as server, opened(server.url) as backend:
+        ask(backend)
+        backend.close()
+        with pytest.raises(QwenVLError, match="unloaded"):
+            ask(backend)
