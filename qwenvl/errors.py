@@ -104,7 +104,12 @@ class OutOfMemory(QwenVLError):
 
 
 class ServerError(QwenVLError):
-    """A server cannot be reached, refuses what it is asked, or gives no answer in time."""
+    """A server cannot be reached, refuses what it is asked, or gives no answer in time.
+    ``status``: the HTTP status that it gave last; 0 where it gave none."""
+
+    def __init__(self, message: str = "", status: int = 0):
+        super().__init__(message)
+        self.status = status
 
 
 class UnreadableReply(QwenVLError):

@@ -29,6 +29,9 @@ from ..observer import Observer
 from ..replies import STILL_THINKING
 from ..retrieval import as_retrieval, check_writes
 from ..servers import content
+from ..servers.addresses import Address
+from ..servers.answer_form import AnswerForm, answer_form, ignored_note
+from ..servers.calibration import Calibration
 from ..servers.client import Chunks, Client
 from ..servers.event_loop import EventLoopThread, Job, in_parallel
 from ..servers.keys import KEYS, Keys
@@ -36,28 +39,33 @@ from ..servers.kinds import AUTO, ServerKind
 from ..servers.kinds import kind as kind_named
 from ..servers.sampling import sampling_fields, sampling_notes
 from ..servers.scoring import TOP_TOKENS, candidate_scores
-from ..servers.streaming import Reply
+from ..servers.streaming import Reply, usage_of
 from ..servers.thinking import style, thinking_fields, thinking_notes, thinks
 from ..types import THINKING_TOKENS, Family, Request, Response, Sampling, ServerSpec
 from .base import check_candidates
 
 T = TypeVar("T")
 
+_REFUSALS = {400, 422, 500, 501}
+"""With which servers answer a form that they cannot hold an answer to."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
     """A request as it will be sent. ``thinks``: its answer is expected to begin with a thought.
-    ``limit``: tokens of thought and answer together. ``fields``: of the body, beside messages."""
+    ``limit``: tokens of thought and answer together. ``fields``: of the body, beside messages and
+    those of ``form``, to which the answer is to be held."""
 
     request: Request
     plan: content.Plan
     thinks: bool
     limit: int
     fields: Mapping[str, Any]
+    form: AnswerForm
 
     async def body(self) -> Mapping[str, Any]:
         messages = await asyncio.to_thread(self.plan.messages)
-        return {**self.fields, **self.plan.fields, "messages": messages}
+        return {**self.fields, **self.form.fields, **self.plan.fields, "messages": messages}
 
 
 def list_models(spec: ServerSpec, keys: Keys = KEYS) -> list[str]:
@@ -82,6 +90,7 @@ class OpenAIServerBackend:
         self._model = spec.model
         self._kind: ServerKind | None = None
         self._sends_thoughts_apart = False
+        self._calibration = Calibration()  # used in the loop
         self._closed = False
 
     # What is asked
@@ -213,7 +222,7 @@ class OpenAIServerBackend:
         async def ask(told: _Told, client: Client, asked: _Asked) -> list[float]:
             more = {"top_logprobs": TOP_TOKENS, "max_tokens": 1}
             asked = dataclasses.replace(asked, fields={**asked.fields, **more})
-            reply = await self._reply(told, client, asked, lambda reply: reply)
+            reply, _ = await self._reply(told, client, asked, lambda reply: reply)
             return candidate_scores(reply.logprobs, candidates)
 
         return self._ask_all(first, ask, lambda _: Response(""), observer)
@@ -280,32 +289,61 @@ class OpenAIServerBackend:
             **thinking_fields(self.kind, request),
             **({"logprobs": True} if request.logprobs else {}),
         }
-        return _Asked(request, plan, will_think, limit, fields)
+        form = answer_form(request.constraint, self.kind)
+        return _Asked(request, plan, will_think, limit, fields, form)
 
     async def _answer(self, told: _Told, client: Client, asked: _Asked) -> Response:
-        plan, request = asked.plan, asked.request
-
-        def read(reply: Reply) -> Response:
-            return reply.response(plan.input_sizes, plan.tokens)
-
-        response = await self._reply(told, client, asked, read)
+        request = asked.request
+        try:
+            response = await self._verified(told, client, asked)
+        except ServerError as error:
+            if error.status not in _REFUSALS or not asked.form.fields:
+                raise
+            # Servers differ in what forms they can hold: the answer is free, and its reader checks.
+            note = f"The answer was not held to its form, which the server refused: {error}"
+            asked = dataclasses.replace(asked, form=AnswerForm({}, (note,)))
+            response = await self._verified(told, client, asked)
         if request.logprobs and response.text and not response.tokens:
             raise ServerError(
                 "The server tells no log-probabilities of this answer, so there are no scores. "
                 "Turn scores off, or use vLLM, SGLang or llama.cpp."
             )
         notes = (
-            *plan.notes,
+            *asked.plan.notes,
             *sampling_notes(self.kind, request.sampling),
             *thinking_notes(self.kind, request),
-            *_notes_on(asked, response),
+            *asked.form.notes,
+            *_notes_on(asked, response, self.kind),
+            *response.notes,
         )
         return dataclasses.replace(response, notes=(*notes, *_end_notes(asked, response, notes)))
 
+    async def _verified(self, told: _Told, client: Client, asked: _Asked) -> Response:
+        """The answer, with the sizes in which the model saw the pictures; see ``calibration``."""
+
+        def read(reply: Reply) -> Response:
+            return reply.response(asked.plan.input_sizes, asked.plan.tokens)
+
+        async def count(request: Request) -> int | None:
+            question = self._prepared(request)
+            if isinstance(question, QwenVLError):
+                raise question
+            body = {**await question.body(), "max_tokens": 1}
+            usage = await client.ask_once(address, body, usage_of)
+            found = usage.get("prompt_tokens")
+            return found if isinstance(found, int) and found > 0 else None
+
+        response, address = await self._reply(told, client, asked, read)
+        server = address.url, self._model
+        return await self._calibration.verified(
+            response, asked.request, self.family, self.kind, server, count
+        )
+
     async def _reply(
         self, told: _Told, client: Client, asked: _Asked, use: Callable[[Reply], T]
-    ) -> T:
-        """Asks until there is a whole reply, of which ``use`` makes something."""
+    ) -> tuple[T, Address]:
+        """Asks until there is a whole reply, of which ``use`` makes something, and the address that
+        gave it."""
 
         async def read(chunks: Chunks) -> T:
             reply = Reply(asked.thinks, self._sends_thoughts_apart, text_loop_start)
@@ -345,9 +383,12 @@ def _thought_limit(request: Request) -> int:
     return THINKING_TOKENS if limit is None else limit
 
 
-def _notes_on(asked: _Asked, response: Response) -> tuple[str, ...]:
+def _notes_on(asked: _Asked, response: Response, kind: ServerKind) -> tuple[str, ...]:
     """Where the server, or the model, did not do as the request wished."""
     request, thought = asked.request, bool(response.thinking)
+    is_whole = response.finish_reason == "stop"
+    if is_whole and (note := ignored_note(asked.form, request.constraint, response.text, kind)):
+        return (note,)
     if request.thinking and not thought:
         return ("The model was asked to think and did not, or its server does not tell thoughts.",)
     if request.thinking is False and thought:

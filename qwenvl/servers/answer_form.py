@@ -55,8 +55,10 @@ def choices_of(constraint: Constraint) -> tuple[str, ...]:
     return tuple(json.loads(one) for one in _CHOICE.findall(found[1])) if found else ()
 
 
-def ignored_note(form: AnswerForm, constraint: Constraint | None, text: str, server: str) -> str:
-    """What to say of a whole answer that ``server``, in words, was asked to hold to a form and
+def ignored_note(
+    form: AnswerForm, constraint: Constraint | None, text: str, kind: ServerKind
+) -> str:
+    """What to say of a whole answer that a server of ``kind`` was asked to hold to a form and
     plainly is not of it; empty for one that may be. The task's own reader decides what it is."""
     if not form.fields or constraint is None:
         return ""
@@ -69,7 +71,7 @@ def ignored_note(form: AnswerForm, constraint: Constraint | None, text: str, ser
         is_of_it = constraint.kind != "regex" or _matches(constraint.source, answer)
     if is_of_it:
         return ""
-    return f"{server} was asked to hold the answer to a form, and did not."
+    return f"{kind.title} was asked to hold the answer to a form, and did not."
 
 
 def _json_fields(constraint: Constraint, kind: ServerKind) -> dict[str, Any]:

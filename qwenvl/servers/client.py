@@ -62,20 +62,37 @@ class Client:
         body: Callable[[], Awaitable[Mapping[str, Any]]],
         read: Callable[[Chunks], Awaitable[T]],
         restart: Callable[[], None],
-    ) -> T:
-        """What ``read`` makes of the chunks that answer ``body``. ``body`` is called once a place
-        is free, ``restart`` before the same is asked again. Raises ``ServerError``."""
+    ) -> tuple[T, Address]:
+        """What ``read`` makes of the chunks that answer ``body``, and the address that answered.
+        ``body`` is called once a place is free, ``restart`` before the same is asked again. Raises
+        ``ServerError``."""
 
-        async def attempt(connection: Connection) -> T:
-            sent = await body()
-            try:
-                return await asyncio.wait_for(
-                    _read(connection.chat(sent), read), self._spec.timeout
-                )
-            except asyncio.TimeoutError:
-                raise Fault("slow", "the time limit was reached") from None
+        async def attempt(connection: Connection) -> tuple[T, Address]:
+            return await self._answered(connection, await body(), read), connection.address
 
         return await self._until_answered(attempt, restart)
+
+    async def ask_once(
+        self, address: Address, body: Mapping[str, Any], read: Callable[[Chunks], Awaitable[T]]
+    ) -> T:
+        """What ``read`` makes of the chunks with which that very ``address`` answers ``body``, in
+        one try and beside the places. Raises ``ServerError``."""
+        try:
+            return await self._answered(self._connections[address], body, read)
+        except Fault as fault:
+            raise self._error(address, fault, 1) from None
+
+    async def _answered(
+        self,
+        connection: Connection,
+        body: Mapping[str, Any],
+        read: Callable[[Chunks], Awaitable[T]],
+    ) -> T:
+        """Raises ``Fault``."""
+        try:
+            return await asyncio.wait_for(_read(connection.chat(body), read), self._spec.timeout)
+        except asyncio.TimeoutError:
+            raise Fault("slow", "the time limit was reached") from None
 
     async def models(self) -> list[str]:
         """The names of the server's models, by the first address that answers."""
@@ -139,7 +156,7 @@ class Client:
         words = f"{address.url} gave no answer: {fault.words}."
         if tries > 1:
             words = f"{words} It was asked {tries} times."
-        return ServerError(f"{words} {self._advice(address, fault)}".strip())
+        return ServerError(f"{words} {self._advice(address, fault)}".strip(), fault.status)
 
     def _advice(self, address: Address, fault: Fault) -> str:
         if fault.status in (401, 403):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +128,15 @@ class Reply:
             _count(self.usage.get("completion_tokens")),
             _count(cached),
         )
+
+
+async def usage_of(chunks: AsyncIterator[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What a server counts at the end of an answer; empty where it does not."""
+    usage: Mapping[str, Any] = {}
+    async for chunk in chunks:
+        if isinstance(found := chunk.get("usage"), Mapping):
+            usage = found
+    return usage
 
 
 def _text(value: Any) -> str:

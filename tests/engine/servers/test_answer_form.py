@@ -78,9 +78,9 @@ def test_an_answer_that_is_held_from_an_opening_on_is_free():
 )
 def test_a_server_that_ignored_the_form_is_told_of(constraint, good, bad):
     form = answer_form(constraint, kind("vllm"))
-    assert ignored_note(form, constraint, good, "vLLM") == ""
-    assert ignored_note(form, constraint, bad, "vLLM").startswith("vLLM was asked to hold")
-    assert ignored_note(answer_form(None, kind("vllm")), constraint, bad, "vLLM") == ""
+    assert ignored_note(form, constraint, good, kind("vllm")) == ""
+    assert ignored_note(form, constraint, bad, kind("vllm")).startswith("vLLM was asked to hold")
+    assert ignored_note(answer_form(None, kind("vllm")), constraint, bad, kind("vllm")) == ""
 
 
 def accepts(grammar, text):
