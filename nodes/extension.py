@@ -19,6 +19,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .describe import Describe
     from .example_picture import ExamplePicture
     from .extract import Extract
+    from .from_clip import FromCLIP
     from .grounding import Grounding
     from .layout import Layout
     from .listen import Listen
@@ -35,6 +36,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     return [
         Loader,
         LoRA,
+        FromCLIP,
         Describe,
         Chat,
         OCR,

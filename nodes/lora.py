@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.checkpoints.adapters import check_adapters, fingerprint, read_adapter
 from ..qwenvl.errors import BadOption, CheckpointNotFound
-from ..qwenvl.types import Adapter, LocalSpec, Result
+from ..qwenvl.types import Adapter, HostSpec, LocalSpec, Result
 from . import host, sockets
 from .model import ModelHandle
 
@@ -75,6 +75,11 @@ class LoRA(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelHandle, adapter: str, strength: float = 1.0) -> io.NodeOutput:
         spec = model.spec
+        if isinstance(spec, HostSpec):
+            raise BadOption(
+                f"{model.name} is a text encoder of the graph, and these adapters go on models of "
+                "the Qwen-VL Loader. Put a LoRA for it on the CLIP, before Qwen-VL From CLIP."
+            )
         if not isinstance(spec, LocalSpec):
             raise BadOption(
                 f"{model.name} runs on a server, and adapters go on models of this machine. Start "

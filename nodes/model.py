@@ -68,7 +68,11 @@ class ModelHandle:
         """The model's name without its folder."""
         if isinstance(self.spec, LocalSpec):
             return library.name_of(Path(self.spec.checkpoint))
-        return self.spec.model
+        return self.spec.name
+
+    def loaded(self) -> list[Backend]:
+        """The model itself, where it is open."""
+        return CACHE.loaded(self.spec)
 
     def answer(
         self, questions: Sequence[Question], report: Report | None = None

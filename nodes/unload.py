@@ -47,6 +47,6 @@ class Unload(io.ComfyNode):
     def execute(
         cls, after: Any, where_to: str = UNLOAD, model: ModelHandle | None = None
     ) -> io.NodeOutput:
-        for backend in CACHE.loaded(model.spec if model else None):
+        for backend in model.loaded() if model else CACHE.loaded():
             apply_after_use(backend, where_to)
         return io.NodeOutput(after)

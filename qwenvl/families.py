@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import UnsuitableModel, UnsupportedModel
-from .types import Family, Hearing, Sampling, Speech, Watching
+from .types import ChatForm, Family, Hearing, Sampling, Speech, Watching
 
 # Qwen3-VL: the generation hyperparameters in README.md of QwenLM/Qwen3-VL, and for text alone the
 # cards. Qwen3.5: "Best Practices" of the cards, whose values without a thought are the same.
@@ -38,6 +38,7 @@ _QWEN2_VL = Family(
     thinking_sampling=_THINKING,
     pixel_bounds=(4 * 28**2, 16_384 * 28**2),
     watching=Watching("steps", (128 * 28**2, 768 * 28**2)),
+    chat=ChatForm(system="You are a helpful assistant."),
 )
 _QWEN2_5_OMNI = dataclasses.replace(
     _QWEN2_VL,
@@ -84,6 +85,7 @@ _QWEN3_VL = Family(
     text_thinking_sampling=_THINKING_TEXT,
     yarn=(3.0, 262_144),
     watching=Watching("text", (4 * 32**2, 24_576 * 32**2), of_all=True),
+    chat=ChatForm(thinking="edition"),
 )
 _QWEN3_OMNI = dataclasses.replace(
     _QWEN3_VL,
@@ -123,6 +125,7 @@ _QWEN3_5 = dataclasses.replace(
     mtp_prefix="mtp.",
     text_sampling=None,
     yarn=(4.0, 262_144),
+    chat=ChatForm(thinking="switch"),
 )
 # Text alone: qwen2 is also QwQ, QwenLong-L1 and the distillations of DeepSeek-R1, which think:
 # QwQ's card says 0.6, 0.95 and a top_k of 20 to 40, generation_config.json of the distillations 0.6

@@ -251,7 +251,9 @@ def _adapted(backend: Backend, spec: Spec) -> Backend:
 
 
 def _title(spec: Spec) -> str:
-    return spec.checkpoint if isinstance(spec, LocalSpec) else spec.model or spec.urls[0]
+    if isinstance(spec, LocalSpec):
+        return spec.checkpoint
+    return spec.name or (spec.urls[0] if isinstance(spec, ServerSpec) else "")
 
 
 def _nbytes(backend: Backend) -> int:

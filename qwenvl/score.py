@@ -161,7 +161,9 @@ _METHODS: Mapping[str, Callable[[Backend, Sequence[Pair], Observer], list[Score]
 """By the kind of a retrieval model; empty for one that writes."""
 
 _NO_ANSWER = Sampling(max_new_tokens=1)
-_ELSEWHERE = "This model does not tell its numbers. Choose a model on this machine."
+_ELSEWHERE = (
+    "This model does not tell its numbers. Choose one that the Qwen-VL Loader runs on this machine."
+)
 
 
 def _request(messages: tuple[Message, ...], pair: Pair, thinking: bool | None = None) -> Request:

@@ -131,7 +131,17 @@ class ServerSpec:
         return self.model
 
 
-Spec = LocalSpec | ServerSpec
+@dataclass(frozen=True)
+class HostSpec:
+    """A model whose weights the host holds and manages, such as a text encoder in its graph. It is
+    never in the model cache: the host's own code gives its backend. ``name``: what it is called.
+    ``key``: tells it from others for as long as they exist."""
+
+    name: str
+    key: int
+
+
+Spec = LocalSpec | ServerSpec | HostSpec
 """Which model is meant, and how it is run."""
 
 
@@ -565,6 +575,17 @@ class Speech:
 
 
 @dataclass(frozen=True)
+class ChatForm:
+    """What the makers' chat templates of a family add to plain ChatML, for models that come without
+    their template (see ``prompting.chatml``). ``system``: of conversations without a system prompt.
+    ``thinking``: ``never``; ``edition``: the Thinking editions always and the others never;
+    ``switch``: as the caller wishes, with an empty thought where he does not."""
+
+    system: str = ""
+    thinking: Literal["never", "edition", "switch"] = "never"
+
+
+@dataclass(frozen=True)
 class Family:
     """A model family: all that the engine must know of a ``model_type`` beyond its files.
 
@@ -602,7 +623,8 @@ class Family:
     ``retrieval``: what a fine-tune of the family is asked that compares texts with pictures and
     writes nothing; None of models that write. ``hearing``: how it hears sounds; None of models
     without an audio tower. ``watching``: how it watches videos; None of models that see none.
-    ``speech``: how whole checkpoints speak; None of those that cannot.
+    ``speech``: how whole checkpoints speak; None of those that cannot. ``chat``: its conversations,
+    where a model comes without its template.
     """
 
     model_type: str
@@ -637,8 +659,8 @@ class Family:
     text_thinking_sampling: Sampling | None = None
     yarn: tuple[float, int] | None = None
     leaves_thought_open: bool = False
-
     speech: Speech | None = None
+    chat: ChatForm = ChatForm()
 
     @property
     def sees(self) -> bool:

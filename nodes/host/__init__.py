@@ -5,6 +5,7 @@ Each part of ComfyUI is imported on its own and only when it is needed, so that 
 older release, a runtime without a server) costs only the feature that uses it.
 """
 
+from .clip_backend import ClipBackend
 from .folders import (
     FOLDER_KEY,
     adapter_library,
@@ -30,6 +31,7 @@ from .video import clip_of, components, of_frames, trimmed
 
 __all__ = [
     "FOLDER_KEY",
+    "ClipBackend",
     "DownloadProgress",
     "NodeObserver",
     "ProgressBar",

@@ -155,3 +155,26 @@ def _patcher_class() -> type:
                 weights.offload()
 
     return WeightsPatcher
+
+
+def is_loaded(patcher: Any) -> bool:
+    """Whether ComfyUI has the weights of a model of its own, of which ``patcher`` is one of perhaps
+    several, on their device."""
+    management = optional_import("comfy.model_management")
+    loaded = getattr(management, "current_loaded_models", [])
+    return any(_is_of(item, patcher) for item in loaded)
+
+
+def unload(patcher: Any) -> None:
+    """Has ComfyUI take the weights of a model of its own off their device, as it does to make
+    room."""
+    management = optional_import("comfy.model_management")
+    if management is None or not is_loaded(patcher):
+        return
+    keep = [item for item in management.current_loaded_models if not _is_of(item, patcher)]
+    management.free_memory(1e30, patcher.load_device, keep_loaded=keep)
+    management.soft_empty_cache()
+
+
+def _is_of(loaded: Any, patcher: Any) -> bool:
+    return loaded.model is not None and loaded.model.model is patcher.model

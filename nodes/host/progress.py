@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from ...qwenvl.observer import Observer
 from ...qwenvl.replies import split_thinking
@@ -35,6 +37,27 @@ class ProgressBar:
     def set(self, value: int, total: int | None = None) -> None:
         if self._bar is not None:
             self._bar.update_absolute(value, total)
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """While the block runs, progress bars that ComfyUI's own code makes are not shown: there is one
+    over the whole run. Interrupts still end that code."""
+    utils = optional_import("comfy.utils")
+    set_hook = getattr(utils, "set_progress_bar_global_hook", None)
+    if set_hook is None:
+        yield
+        return
+    before = utils.PROGRESS_BAR_HOOK
+
+    def check_only(*_: Any, **__: Any) -> None:
+        check_interrupt()
+
+    set_hook(check_only)
+    try:
+        yield
+    finally:
+        set_hook(before)
 
 
 class StatusLine:

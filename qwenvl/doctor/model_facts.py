@@ -36,7 +36,7 @@ def model_facts(backend: Backend, spec: Spec) -> dict[str, Any]:
     type, attention and adapters."""
     family, fine_tune = backend.family, by_name(spec.name)
     facts: dict[str, Any] = {
-        "name": public_name(spec.checkpoint if isinstance(spec, LocalSpec) else spec.model),
+        "name": public_name(spec.checkpoint if isinstance(spec, LocalSpec) else spec.name),
         "family": family.title,
         "model_type": family.model_type,
         "fine_tune": fine_tune.title if fine_tune else None,

@@ -93,7 +93,7 @@ class Server:
         raise AssertionError(f"The workflow did not end within {_RUN_LIMIT} s")
 
 
-def _python(checkout: Path) -> str:
+def python(checkout: Path) -> str:
     own = [checkout / ".venv/bin/python", checkout / "venv/bin/python"]
     candidates = [os.environ.get("COMFYUI_PYTHON"), *own, ROOT / ".venv-comfyui/bin/python"]
     return next((str(path) for path in candidates if path and Path(path).exists()), sys.executable)
@@ -132,7 +132,7 @@ def started(
         shutil.copy(picture, base / "input")
     port = _free_port()
     command = [
-        *(_python(checkout), "main.py", "--listen", "127.0.0.1", "--port", str(port)),
+        *(python(checkout), "main.py", "--listen", "127.0.0.1", "--port", str(port)),
         *("--base-directory", str(base), "--database-url", f"sqlite:///{base / 'comfyui.db'}"),
         *("--disable-auto-launch", "--disable-api-nodes"),
         *(["--cpu"] if _needs_cpu_option(options) else []),

@@ -62,7 +62,11 @@ def in_order(words: list[str], text: str) -> bool:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_an_example_runs_or_lacks_a_file_of_the_users_only(server: Any, path: Path) -> None:
     prompt = api_form(read(path))
-    files = {"CheckpointLoaderSimple": "ckpt_name", "LoadAudio": "audio"}
+    files = {
+        "CheckpointLoaderSimple": "ckpt_name",
+        "CLIPLoader": "clip_name",
+        "LoadAudio": "audio",
+    }
     lacking = {place: name for kind, name in files.items() for place in by_type(prompt, kind)}
     if not lacking:
         text = said(server.run(prompt))

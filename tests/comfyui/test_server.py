@@ -29,6 +29,7 @@ CORE_SCHEMA = Path(__file__).resolve().parents[1] / "golden" / "core_nodes.json"
 NODES = [
     "QVL_Loader",
     "QVL_LoRA",
+    "QVL_FromCLIP",
     "QVL_Describe",
     "QVL_Chat",
     "QVL_OCR",

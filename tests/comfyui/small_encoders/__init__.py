@@ -1,0 +1,24 @@
+"""An extension for tests: Load CLIP gives a small encoder, whatever the file says.
+
+``nano.safetensors`` is the bundled model in ComfyUI's own class of Qwen3-VL.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+
+from . import encoders
+
+NODE_CLASS_MAPPINGS: dict[str, Any] = {}
+
+
+def load_clip(ckpt_paths: list[str], *_: Any, **__: Any) -> Any:
+    assert Path(ckpt_paths[0]).name == "nano.safetensors"
+    return encoders.nano(Path(os.environ["NANO_CHECKPOINT"]))
+
+
+comfy.sd.load_clip = load_clip
