@@ -87,9 +87,9 @@ def _name(wrapper: Any, transformer: Any) -> str:
 def _family(name: str) -> Family | None:
     """ComfyUI joins what transformers parts by underscores, and leaves out that a model sees."""
     base = name.lower().partition("_")[0]
-    rows = {row.model_type.replace("_", ""): row for row in FAMILIES.values() if row.sees}
-    is_qwen = base.startswith("qwen") and base != "qwen"
-    return (rows.get(base) or rows.get(f"{base}vl")) if is_qwen else None
+    known = (row for row in FAMILIES.values() if row.sees and not row.is_original)
+    rows = {row.model_type.replace("_", ""): row for row in known}
+    return rows.get(base) or rows.get(f"{base}vl")
 
 
 def _unable(clip: Any, inner: Any, transformer: Any) -> str:
