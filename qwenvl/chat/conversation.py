@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..media.frame_times import FPS
+from ..prompting.chat_template import THINK_END, THINK_START
 from ..types import Audio, Generated, Image, Message, Part, Video
 
 if TYPE_CHECKING:
@@ -105,7 +106,11 @@ class Conversation:
 def _answer(turn: Turn, backend: Backend) -> Part:
     from ..backends.base import Vocabulary
 
-    if not isinstance(backend, Vocabulary) or not backend.reads(turn.ids, turn.answer):
+    if not isinstance(backend, Vocabulary):
+        # A thought that was kept stands before the answer as chat templates read it.
+        thought = f"{THINK_START}\n{turn.thinking}\n{THINK_END}\n\n" if turn.thinking else ""
+        return thought + turn.answer
+    if not backend.reads(turn.ids, turn.answer):
         return turn.answer
     is_known = turn.thought_ids and backend.reads(turn.thought_ids, turn.thinking)
     return Generated(turn.ids, turn.thought_ids if is_known else ())
