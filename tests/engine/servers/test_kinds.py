@@ -75,7 +75,7 @@ def test_sampling_says_also_what_has_no_effect():
         "repeat_penalty": 1.0,
         "presence_penalty": 0.0,
         "seed": 0,
-        "repeat_last_n": -1,
+        "repeat_last_n": 8192,
     }
     assert sampling_fields(kind("sglang"), greedy)["top_k"] == -1
     sent = sampling_fields(
