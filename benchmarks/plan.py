@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from . import constrained, decoding, first_token, pixels, speculation, speed, video
+from . import constrained, decoding, first_token, pixels, servers, speculation, speed, video
 from .decoding import decode_timer, prefill_timer, single_threaded
 from .models import full, plain, small
 
@@ -48,6 +48,7 @@ def plan() -> dict[str, Benchmark]:
         _questions,
         _pictures,
         _videos,
+        _servers,
         _processor,
         _starts,
         _card_batches,
@@ -177,6 +178,31 @@ def _videos() -> Iterator[Benchmark]:
                 name, wanted, seconds=3600, keyframes=seconds_apart * video.RATE
             ),
         )
+
+
+def _servers() -> Iterator[Benchmark]:
+    """A server that takes 200 ms a request, as one with a card does for a short caption."""
+    yield Benchmark(
+        "server-concurrency",
+        "16 requests at once to a server that takes 200 ms for each, against one by one",
+        12,
+        lambda name, wanted: servers.concurrency(name, wanted, seconds=0.2, count=16, at_once=16),
+    )
+    yield Benchmark(
+        "server-replicas",
+        "96 requests to 1, 2 and 3 servers, each of which takes 200 ms for 4 at once",
+        -0.9,
+        lambda name, wanted: servers.replicas(
+            name, wanted, seconds=0.2, count=96, at_once=4, most=3
+        ),
+        at_most=True,
+    )
+    yield Benchmark(
+        "server-death",
+        "96 requests to 3 such servers, of which one dies midway, against 3 that live",
+        0.6,
+        lambda name, wanted: servers.death(name, wanted, seconds=0.2, count=96, at_once=4),
+    )
 
 
 def _processor() -> Iterator[Benchmark]:

@@ -111,7 +111,7 @@ class Client:
             try:
                 async with self._replicas.turn(failed) as replica:
                     try:
-                        return await self._once(attempt, replica)
+                        return await self._once(attempt, replica, is_first=not tries)
                     except Fault as fault:
                         problem, failed = fault, replica
             except AllLost:
@@ -124,7 +124,9 @@ class Client:
             if problem.kind != "unreachable":
                 await asyncio.sleep(problem.seconds or faults.delay(tries[problem.kind]))
 
-    async def _once(self, attempt: Callable[[Connection], Awaitable[T]], replica: Replica) -> T:
+    async def _once(
+        self, attempt: Callable[[Connection], Awaitable[T]], replica: Replica, is_first: bool
+    ) -> T:
         """One attempt at one address, whose state is then known better."""
         began = time.monotonic()
         try:
@@ -138,7 +140,7 @@ class Client:
             elif fault.kind == "refused":
                 self._replicas.answered(replica)
             else:
-                self._replicas.broke_off(replica)
+                self._replicas.broke_off(replica, began, is_first)
             raise
         self._replicas.answered(replica)
         return found

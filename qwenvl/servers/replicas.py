@@ -16,16 +16,18 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 PATIENCE_AT_FIRST, PATIENCE = 2, 7
 """Failures in a row after which an address counts as lost: of one that never answered, and of one
 that did, which may be starting again (about 25 seconds)."""
-FAULTS = 24
-"""Answers in a row that broke off, after which an address counts as lost as well."""
-_DOUBTFUL = 3  # such answers, after which others are asked before it
+ILL, FAULTS = 3, 24
+"""Requests in a row whose answers broke off, before an address is thought to be ill, and before it
+counts as lost as well (about 40 seconds, in which a server may start again)."""
+LONGEST_REST = 2.0
+"""Seconds that an ill address is set aside at most: it can be reached, after all."""
 
 
 @dataclass(eq=False)
 class Replica:
     """One address. ``active``: requests under way. ``failures``: how often in a row it could not be
-    reached; ``faults``: answers in a row that broke off. ``wakes``: the time (``time.monotonic``)
-    until which it is set aside."""
+    reached; ``faults``: requests in a row whose answers broke off. ``wakes``: the time
+    (``time.monotonic``) until which it is set aside."""
 
     address: Address
     active: int = 0
@@ -37,16 +39,12 @@ class Replica:
     @property
     def is_on_trial(self) -> bool:
         """Whether it gets but one request, to show that it is back."""
-        return self.failures > 0 or self.faults >= FAULTS
+        return self.failures > 0 or self.faults >= ILL
 
     @property
     def is_lost(self) -> bool:
         patience = PATIENCE if self.has_answered else PATIENCE_AT_FIRST
         return self.failures >= patience or self.faults >= FAULTS
-
-    @property
-    def is_doubtful(self) -> bool:
-        return self.is_on_trial or self.faults >= _DOUBTFUL
 
 
 class AllLost(Exception):
@@ -78,22 +76,33 @@ class Replicas:
             while True:
                 now = time.monotonic()
                 if ready := [replica for replica in self.all if self._is_ready(replica, now)]:
-                    chosen = min(ready, key=lambda one: (one is but, one.is_doubtful, one.active))
+                    chosen = min(ready, key=lambda one: (one is but, one.is_on_trial, one.active))
                     chosen.active += 1
                     return chosen
                 if all(one.is_lost and not one.active for one in self.all):
+                    self._changed.notify(1)  # who finds the same, and tells the next
                     raise AllLost
                 pauses = [one.wakes - now for one in self.all if one.wakes > now]
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), min(pauses, default=None))
+                try:
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), min(pauses, default=None))
+                except asyncio.CancelledError:
+                    self._changed.notify(1)  # it may have been woken for a place
+                    raise
 
     def _is_ready(self, replica: Replica, now: float) -> bool:
-        most = 1 if replica.is_on_trial else self._concurrency
-        return replica.active < most and now >= replica.wakes
+        return self._places(replica) > 0 and now >= replica.wakes
+
+    def _places(self, replica: Replica) -> int:
+        """How many more requests may go there at once."""
+        return max(0, (1 if replica.is_on_trial else self._concurrency) - replica.active)
 
     async def _tell(self) -> None:
+        """Wakes as many of those who wait as there are places, and one in any case, who looks when
+        a replica is to be tried again. To wake all of 10,000 for each place that becomes free would
+        cost more than all else."""
         async with self._changed:
-            self._changed.notify_all()
+            self._changed.notify(max(1, sum(self._places(one) for one in self.all)))
 
     def answered(self, replica: Replica) -> None:
         replica.failures = replica.faults = 0
@@ -103,11 +112,17 @@ class Replicas:
         """It asked not to be asked for so many ``seconds``."""
         replica.wakes = max(replica.wakes, time.monotonic() + seconds)
 
-    def broke_off(self, replica: Replica) -> None:
-        """It broke an answer off."""
+    def broke_off(self, replica: Replica, began: float, is_first: bool) -> None:
+        """It broke an answer off that was asked for at the time ``began``. Only what is new counts:
+        not what went out together with a request that failed before it, and only the first try of
+        each (``is_first``), so that a few pictures that a server cannot bear, or a moment in which
+        it fails at all that is under way, cost the others nothing."""
+        if began < replica.wakes or not is_first:
+            return
         replica.faults += 1
-        if replica.faults >= FAULTS:
-            self.busy(replica, LONGEST_PAUSE)
+        if replica.faults >= ILL:
+            pause = FIRST_PAUSE * 2 ** (replica.faults - ILL)
+            replica.wakes = time.monotonic() + min(pause, LONGEST_REST)
 
     def failed(self, replica: Replica, began: float) -> None:
         """It could not be reached by a request of the time ``began``; those that went out together
