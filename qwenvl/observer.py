@@ -98,6 +98,10 @@ class GuardedObserver(Relay):
 
     error: BaseException | None = None
 
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        with self._guarded():
+            super().start(prompt_tokens, max_new_tokens)
+
     def token(self, index: int, text: str) -> None:
         with self._guarded():
             super().token(index, text)

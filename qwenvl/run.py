@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .backends.base import Backend, Planner
 from .errors import BadImage, BadOption, QwenVLError, UnreadableReply, without_frames
 from .families import free_text_sampling
-from .observer import Observer, PartialObserver
+from .observer import GuardedObserver, Observer, PartialObserver
 from .query import Query, size_of
 from .rounds import Answer, Course, PortionObserver, RoundObserver, portions
 from .types import (
@@ -278,14 +277,20 @@ def generate_each(
 ) -> list[Response]:
     """As ``Backend.generate``, but an error that is one of ``refusals``, which are raised before
     any work is done, becomes the response to the request that it is about."""
-    with suppress(*refusals):
-        return backend.generate(requests, observer)
+    guarded = GuardedObserver(observer)
+    try:
+        return backend.generate(requests, guarded)
+    except refusals as error:
+        if error is guarded.error:
+            raise
     observer.start([0] * len(requests), [1] * len(requests))
     responses: list[Response] = []
     for index, request in enumerate(requests):
         try:
-            responses += backend.generate([request], PortionObserver(observer, index, None))
+            responses += backend.generate([request], PortionObserver(guarded, index, None))
         except refusals as error:
+            if error is guarded.error:
+                raise
             responses.append(Response("", finish_reason="error", error=without_frames(error)))
             observer.done(index, responses[-1])
     return responses

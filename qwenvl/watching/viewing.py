@@ -55,7 +55,8 @@ class Wish(Protocol):
 class Viewing:
     """``wish`` about ``footage``, of which the model sees the frames of ``choice``. ``check`` is
     called while frames are read; what it raises reaches the caller. ``told``: see ``Told``.
-    ``sound``: the model hears the video too, where the wish shows it as one."""
+    ``sound``: the model hears the video too, where the wish shows it as one. ``frame_pixels``: the
+    most with which a frame is read."""
 
     footage: Footage
     wish: Wish
@@ -63,6 +64,7 @@ class Viewing:
     check: Callable[[], None] = lambda: None
     told: Told = lambda title, frames, tokens: None
     sound: bool = False
+    frame_pixels: int = MAX_FRAME_PIXELS
 
     def steps(self, backend: Backend, query: Query) -> Steps:
         """How a query about the video is answered: its ``Method``. Raises ``BadOption`` for the
@@ -76,20 +78,25 @@ class Viewing:
 
     def query(self, **fields: Any) -> Query:
         """To be asked. ``fields``: those of ``Query`` besides its task, picture and method."""
-        return Query(self.wish.task, None, method=self.steps, holds=self._nbytes, **fields)
+        asked = Query(self.wish.task, None, **fields)
+        # Frames that are to be shown larger than Qwen's own tools show them are read larger too.
+        most = max(self.frame_pixels, asked.min_pixels or 0, asked.max_pixels or 0)
+        viewing = dataclasses.replace(self, frame_pixels=most)
+        return dataclasses.replace(asked, method=viewing.steps, holds=viewing._nbytes)
 
     @property
     def _nbytes(self) -> int:
         """Of the frames that are read, about."""
         frames = most_frames(self.choice, self.footage.length)
         height, width = self.footage.size
-        return frames * 3 * min(height * width, _frame_pixels(frames))
+        return frames * 3 * min(height * width, _bounded(self.frame_pixels, frames))
 
     def read(self, start: float = 0.0, end: float | None = None) -> Video:
         """The frames of a part of the video, with times counted from its beginning, and its sound.
         Raises ``BadVideo``."""
         last = self.footage.length if end is None else end
-        return _read(self.footage, self.choice, start, last, self.check, self.sound)
+        most = self.frame_pixels
+        return _read(self.footage, self.choice, start, last, most, self.check, self.sound)
 
     def tell(self, backend: Backend, asked: Sequence[Query], frames: int) -> None:
         """Of what the model will see, once it is known."""
@@ -123,7 +130,8 @@ def read_whole(
 ) -> Video:
     """The frames that Qwen's own tools would show of a whole video, ``fps`` a second, and its
     ``sound``. Raises ``BadVideo``, and ``BadOption`` for an ``fps`` outside its range."""
-    return _read(footage, FrameChoice("fps", fps), 0.0, footage.length, check, sound)
+    choice = FrameChoice("fps", fps)
+    return _read(footage, choice, 0.0, footage.length, MAX_FRAME_PIXELS, check, sound)
 
 
 def _read(
@@ -131,16 +139,17 @@ def _read(
     choice: FrameChoice,
     start: float,
     end: float,
+    frame_pixels: int,
     check: Callable[[], None],
-    sound: bool = False,
+    sound: bool,
 ) -> Video:
-    most = _frame_pixels(most_frames(choice, end - start))
+    most = _bounded(frame_pixels, most_frames(choice, end - start))
     found = footage.read(choice, start, end, most, check, sound)
     if sound and found.audio is None:
         return dataclasses.replace(found, notes=(*found.notes, SILENT))
     return found
 
 
-def _frame_pixels(frames: int) -> int:
+def _bounded(frame_pixels: int, frames: int) -> int:
     """The most pixels with which each of so many frames is read."""
-    return min(MAX_FRAME_PIXELS, MOST_BYTES // (3 * frames))
+    return min(frame_pixels, MOST_BYTES // (3 * frames))

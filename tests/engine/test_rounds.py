@@ -11,6 +11,7 @@ from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, OutOfMemory, UnreadableReply
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.query import Query, Steps
+from qwen_vl_suite.qwenvl.rounds import PORTION
 from qwen_vl_suite.qwenvl.run import answer_all, answer_each
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
@@ -120,6 +121,17 @@ def test_a_picture_that_cannot_be_asked_about_fails_alone() -> None:
     assert sorted(told) == [(0, "too many parts."), (1, "")] and backend.batches == [3, 1]
     with pytest.raises(BadOption, match="Picture 1 of 2: too many parts"):
         answer_all(backend, queries)
+
+
+def test_what_a_caller_raises_ends_the_run_also_between_portions() -> None:
+    def stop(index: int, result: Result) -> None:
+        raise BadOption("enough.")
+
+    backend = ScriptedBackend("x")
+    queries = [asked("", method=twice_then_once, holds=PORTION) for _ in range(2)]
+    with pytest.raises(BadOption, match=r"enough\."):
+        answer_each(backend, queries, stop)
+    assert backend.batches == [2, 1]
 
 
 def test_what_is_no_picture_needs_no_method() -> None:

@@ -164,6 +164,20 @@ def test_pixel_bounds_hold_for_the_frames_of_a_video(clip: Path) -> None:
     assert tokens == told == [24, 4, 96, 8]
 
 
+def test_frames_are_read_as_large_as_they_are_to_be_shown() -> None:
+    read: list[int] = []
+
+    class Large(Counted):
+        def read(self, choice: FrameChoice, *how: object) -> Video:
+            read.append(how[2])
+            return super().read(choice)
+
+    wish = Whole(lambda length: describe_video("short"))
+    for bounds in {}, {"max_pixels": 100_000}, {"max_pixels": 2_000_000}, {"min_pixels": 900_000}:
+        run.answer_all(ScriptedBackend("a"), [Viewing(Large(0, set(), []), wish).query(**bounds)])
+    assert read == [768 * 32**2] * 2 + [2_000_000, 900_000]
+
+
 def test_a_limit_of_a_video_that_leaves_no_token_a_frame_costs_its_answer_alone(
     clip: Path,
 ) -> None:
