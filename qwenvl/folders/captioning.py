@@ -62,7 +62,7 @@ def caption_folder(
     that is asked of it; other errors of the backend as it raises them; ``QwenVLError`` where
     nothing can be written."""
     run = _Run(backend, job, reporter or Reporter(), observer or Observer())
-    state = _state(job)
+    state = State(job.folder, job.shard)
     state.acquire()
     try:
         run.work(_store(state, job))
@@ -75,14 +75,8 @@ def survey(job: Job, reporter: Reporter | None = None) -> Summary:
     """What ``caption_folder`` would do, with nothing asked and nothing written: the reporter is
     told ``captioned``, with an empty caption, of each file that would be asked about."""
     run = _Run(None, job, reporter or Reporter(), Observer())
-    run.survey(_store(_state(job), job))
+    run.survey(_store(State(job.folder, job.shard), job))
     return run.summary
-
-
-def _state(job: Job) -> State:
-    if not job.folder.is_dir():
-        raise BadOption(f"{job.folder} is no folder.")
-    return State(job.folder, job.shard)
 
 
 def _store(state: State, job: Job) -> Store:

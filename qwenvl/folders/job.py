@@ -31,7 +31,7 @@ class Job:
     ``sizes``: how many files are asked about at once. ``model``: its name, by which a run that was
     broken off is told from another one.
 
-    Raises ``BadOption`` for what does not go together."""
+    Raises ``BadOption`` where there is no such folder, and for what does not go together."""
 
     folder: Path
     asking: Asking
@@ -44,6 +44,13 @@ class Job:
     model: str = ""
 
     def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise BadOption(f"{self.folder} is no folder.")
+        if self.existing == "append" and not self.trainer.has_sidecars:
+            raise BadOption(
+                f"The trainer {self.trainer.name!r} reads a table with one caption a picture: "
+                "nothing can be appended there. Overwrite, or choose a trainer with text files."
+            )
         if self.asking.refine and self.existing == "skip":
             raise BadOption(
                 "Captions that are there are to be refined, and to be skipped: choose overwrite. "

@@ -29,8 +29,7 @@ class TableStore:
     do their other columns. ``keeps_old``: captions that are there are kept in memory, to be
     refined.
 
-    Raises ``BadOption`` for ``append``, which has no meaning in a table, and for a CSV file without
-    the columns that the trainer reads."""
+    Raises ``BadOption`` for a CSV file without the columns that the trainer reads."""
 
     def __init__(
         self,
@@ -40,11 +39,6 @@ class TableStore:
         identity: str,
         keeps_old: bool = False,
     ):
-        if existing == "append":
-            raise BadOption(
-                f"The trainer {trainer.name!r} reads a table with one caption a picture: nothing "
-                "can be appended there. Overwrite, or choose a trainer with text files."
-            )
         self._state, self._trainer = state, trainer
         self._goes_on = existing == "overwrite"
         self._journal = Journal(state.journal_of(f"{self._kind}{identity}"))

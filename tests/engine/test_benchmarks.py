@@ -3,6 +3,7 @@ measured."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from qwen_vl_suite.benchmarks import (
     constrained,
     decoding,
     figures,
+    folders,
     models,
     plan,
     report,
@@ -239,6 +241,26 @@ def test_batches_and_questions_are_measured_after_they_were_equal(tiny_model: mo
         speed.three_tasks("at once", None, tiny_model, side=64, tokens=2, together=True),
     ):
         assert figure.ours > 0 and figure.theirs > 0
+
+
+def test_folders_are_measured_after_the_captions_were_equal(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: models.Model
+):
+    measured = folders.folder("folder", 0.9, tiny_model, pictures=3, side=64, tokens=2)
+    assert measured.ours > 0 and measured.theirs > 0
+    ended = folders._ended
+    count = iter(range(1000))
+    monkeypatch.setattr(
+        folders, "_ended", lambda response: ended(dataclasses.replace(response, tokens=()))
+        if next(count) == 0 else ended(response),
+    )  # fmt: skip
+    with pytest.raises(AssertionError, match="folder"):
+        folders.folder("folder", 0.9, tiny_model, pictures=2, side=64, tokens=2)
+
+
+def test_memory_does_not_grow_with_a_folder():
+    found = folders.memory(160, 60, most=4, side=512)
+    assert found["pictures"] == [60, 160] and found["growth"] < 0.05
 
 
 def test_answers_of_random_weights_hold_no_thoughts(tiny_model: models.Model):
