@@ -88,6 +88,7 @@ class OpenAIServerBackend:
         self._lock = threading.Lock()
         self._client: Client | None = None  # made and used in the loop
         self._model = spec.model
+        self._family: Family | None = None
         self._kind: ServerKind | None = None
         self._sends_thoughts_apart = False
         self._calibration = Calibration()  # used in the loop
@@ -121,7 +122,10 @@ class OpenAIServerBackend:
     def family(self) -> Family:
         """By the spec, else by the model's name. Raises ``BadOption`` where neither tells it, and
         as ``name``."""
-        name = self.name
+        self._family = self._family or self._find_family(self.name)
+        return self._family
+
+    def _find_family(self, name: str) -> Family:
         family = FAMILIES.get(self.spec.family) if self.spec.family else family_named(name)
         if family is None and self.spec.family:
             known = ", ".join(FAMILIES)

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import ServerError
@@ -26,6 +26,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Chunks = AsyncIterator[Mapping[str, Any]]
+
+_MANY_CHUNKS = 64
+"""Of an answer that is coming, and not held up by a fault on the way."""
+_ABOUT: Mapping[faults.Kind, float] = {**faults.TRIES, "slow": 1}
+"""Tries to learn about a server: callers wait for that without being able to stop."""
 
 
 class Client:
@@ -88,24 +93,40 @@ class Client:
         body: Mapping[str, Any],
         read: Callable[[Chunks], Awaitable[T]],
     ) -> T:
-        """Raises ``Fault``."""
+        """Closes the stream, and with it the request, however it ends. Raises ``Fault``."""
+        count = 0
+
+        async def counted(chunks: Chunks) -> Chunks:
+            nonlocal count
+            async for chunk in chunks:
+                count += 1
+                yield chunk
+
+        async def answer() -> T:
+            async with contextlib.aclosing(connection.chat(body)) as chunks:
+                return await read(counted(chunks))
+
         try:
-            return await asyncio.wait_for(_read(connection.chat(body), read), self._spec.timeout)
+            return await asyncio.wait_for(answer(), self._spec.timeout)
         except asyncio.TimeoutError:
-            raise Fault("slow", "the time limit was reached") from None
+            kind: faults.Kind = "long" if count >= _MANY_CHUNKS else "slow"
+            raise Fault(kind, "the time limit was reached") from None
 
     async def models(self) -> list[str]:
         """The names of the server's models, by the first address that answers."""
-        return await self._until_answered(lambda connection: connection.models(), lambda: None)
+        return await self._until_answered(lambda connection: connection.models(), tries=_ABOUT)
 
     async def kind(self) -> str:
         """The name of the server's kind, by the first address that answers; see ``detection``."""
-        return await self._until_answered(lambda connection: detect(connection.get), lambda: None)
+        return await self._until_answered(lambda one: detect(one.get), tries=_ABOUT)
 
     async def _until_answered(
-        self, attempt: Callable[[Connection], Awaitable[T]], restart: Callable[[], None]
+        self,
+        attempt: Callable[[Connection], Awaitable[T]],
+        restart: Callable[[], None] = lambda: None,
+        tries: Mapping[faults.Kind, float] = faults.TRIES,
     ) -> T:
-        tries: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         failed: Replica | None = None
         while True:
             try:
@@ -116,13 +137,13 @@ class Client:
                         problem, failed = fault, replica
             except AllLost:
                 raise self._all_lost() from None
-            tries[problem.kind] += 1
+            counts[problem.kind] += 1
             restart()
-            if tries[problem.kind] >= faults.TRIES[problem.kind]:
-                raise self._error(failed.address, problem, sum(tries.values()))
+            if counts[problem.kind] >= tries[problem.kind]:
+                raise self._error(failed.address, problem, sum(counts.values()))
             log.info("Asking again, since %s: %s", failed.address.url, problem.words)
             if problem.kind != "unreachable":
-                await asyncio.sleep(problem.seconds or faults.delay(tries[problem.kind]))
+                await asyncio.sleep(problem.seconds or faults.delay(counts[problem.kind]))
 
     async def _once(
         self, attempt: Callable[[Connection], Awaitable[T]], replica: Replica, is_first: bool
@@ -170,17 +191,9 @@ class Client:
             )
         if fault.status == 404:
             return "See that the address is right, and the model's name one that it lists."
-        if fault.kind == "slow":
+        if fault.kind in ("slow", "long"):
             return (
                 f"The limit is {self._spec.timeout:g} seconds a request: raise it, or ask for "
                 "fewer tokens or at fewer places at once."
             )
         return ""
-
-
-async def _read(
-    chunks: AsyncGenerator[Mapping[str, Any], None], read: Callable[[Chunks], Awaitable[T]]
-) -> T:
-    """Closes the stream, and with it the request, however the reading ends."""
-    async with contextlib.aclosing(chunks) as opened:
-        return await read(opened)

@@ -18,7 +18,7 @@ from .keys import Key
 MAX_BYTES = 64 * 2**20
 """Of one answer, decompressed: more than any model writes."""
 CONNECT_SECONDS = 10.0
-SHORT_SECONDS = 15.0
+SHORT_SECONDS = 10.0
 """That a server may take to tell of itself and its models."""
 
 _HEADERS = {

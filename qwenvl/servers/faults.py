@@ -4,18 +4,21 @@ to wait before."""
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["refused", "unreachable", "busy", "broken", "foreign", "slow"]
+Kind = Literal["refused", "unreachable", "busy", "broken", "foreign", "slow", "long"]
 """``refused``: this request will never be answered. ``unreachable``: nothing answers there.
 ``busy``: the server asks to wait. ``broken``: it failed, or its answer broke off. ``foreign``: it
-answers, but not in this protocol. ``slow``: the time limit was reached."""
+answers, but not in this protocol. ``slow``: the time limit was reached. ``long``: likewise, of an
+answer that was coming, and would again take too long."""
 
 TRIES: Mapping[Kind, float] = {
-    "refused": 1, "unreachable": math.inf, "busy": 12, "broken": 8, "foreign": 4, "slow": 3,
+    "refused": 1, "unreachable": math.inf, "busy": 12, "broken": 8, "foreign": 4, "slow": 4,
+    "long": 1,
 }  # fmt: skip
 """How often a request is asked that ends in one kind of fault. How long an unreachable address is
 tried, ``replicas`` decides."""
@@ -54,13 +57,13 @@ def of_exception(error: BaseException, openai: Any, hide: Hide = str) -> Fault:
     """What an exception of the ``openai`` module, or of reading what it gave, means."""
     if isinstance(error, openai.APIStatusError):
         return _of_status(error, hide)
-    if isinstance(error, (openai.APITimeoutError, TimeoutError)):
-        return Fault("slow", "the time limit was reached")
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
-        is_reached = type(cause).__name__ not in _NOT_REACHED
-        words = _cut(hide(str(cause)) or type(cause).__name__)
-        return Fault("broken" if is_reached else "unreachable", words)
+        if type(cause).__name__ in _NOT_REACHED:
+            return Fault("unreachable", _cut(hide(_reason(cause))))
+        if isinstance(error, openai.APITimeoutError):
+            return Fault("slow", "the time limit was reached")
+        return Fault("broken", _cut(hide(_reason(cause))))
     if isinstance(error, openai.APIError):
         return Fault("broken", f"the server says: {_cut(hide(error.message))}")
     return Fault("broken", f"its answer cannot be read ({type(error).__name__})")
@@ -68,6 +71,17 @@ def of_exception(error: BaseException, openai: Any, hide: Hide = str) -> Fault:
 
 _NOT_REACHED = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}
 """Names of httpx's exceptions, whichever edition of it openai uses."""
+
+
+def _reason(error: BaseException) -> str:
+    """Of a connection that failed: in the system's words, which lie deepest, if there are any."""
+    words, deeper = str(error), error.__cause__ or error.__context__
+    while deeper is not None:
+        if isinstance(deeper, OSError) and deeper.strerror:
+            # asyncio puts words of its own in their place; numbers below 0 are of name look-ups.
+            words = os.strerror(deeper.errno) if (deeper.errno or 0) > 0 else deeper.strerror
+        deeper = deeper.__cause__ or deeper.__context__
+    return words or type(error).__name__
 
 
 def _of_status(error: Any, hide: Hide) -> Fault:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import socket
 import traceback
 from contextlib import closing
 from typing import Any
 
+import openai
 import pytest
 import torch
 from fake_server import Answer, FakeServer, serving, until
@@ -115,12 +118,22 @@ def test_a_server_that_asks_to_wait_is_waited_for(monkeypatch: pytest.MonkeyPatc
     assert waits == [0.05]
 
 
-@pytest.mark.parametrize("answer", [Answer("never", delay=30), Answer("x " * 999, drip=0.05)])
-def test_the_time_limit_holds_for_stalls_and_for_slow_drips(answer: Answer) -> None:
-    with serving(answer) as server, opened(server.url, timeout=0.15) as backend:
+@pytest.mark.parametrize(
+    ("answer", "tries"),
+    [
+        (Answer("never", delay=30), faults.TRIES["slow"]),
+        (Answer("one two", fault="stall"), faults.TRIES["slow"]),
+        (Answer("x " * 999, drip=0.05), faults.TRIES["slow"]),
+        (Answer("x " * 9999, drip=0.0005), 1),  # it is coming, and will be as long again
+    ],
+    ids=["none", "stall", "drip", "long"],
+)
+def test_the_time_limit_holds_for_stalls_and_for_slow_drips(answer: Answer, tries: int) -> None:
+    limit = 0.5 if tries == 1 else 0.12
+    with serving(answer) as server, opened(server.url, timeout=limit) as backend:
         error = error_of(backend)
-        assert "The limit is 0.15 seconds" in str(error)
-        assert len(server.chats) == faults.TRIES["slow"]
+        assert f"The limit is {limit} seconds" in str(error)
+        assert len(server.chats) == tries
 
 
 def test_a_page_of_another_program_is_told_of() -> None:
@@ -141,7 +154,20 @@ def test_where_nothing_answers_the_address_is_named_soon() -> None:
         found = ask(backend, 20)
     errors = {str(response.error) for response in found}
     assert len(errors) == 1
-    assert f"No server answers ({url}: " in errors.pop()
+    assert f"No server answers ({url}: {os.strerror(errno.ECONNREFUSED)})" in errors.pop()
+
+
+def test_a_host_that_cannot_be_reached_in_time_is_unreachable_and_not_slow() -> None:
+    class ConnectTimeout(Exception):
+        pass
+
+    class ReadTimeout(Exception):
+        pass
+
+    for cause, kind in ((ConnectTimeout(), "unreachable"), (ReadTimeout(), "slow")):
+        error = openai.APITimeoutError(request=None)  # type: ignore[arg-type]
+        error.__cause__ = cause
+        assert faults.of_exception(error, openai).kind == kind
 
 
 def test_a_server_that_starts_later_is_found() -> None:
