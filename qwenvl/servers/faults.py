@@ -79,7 +79,8 @@ def _reason(error: BaseException) -> str:
     while deeper is not None:
         if isinstance(deeper, OSError) and deeper.strerror:
             # asyncio puts words of its own in their place; numbers below 0 are of name look-ups.
-            words = os.strerror(deeper.errno) if (deeper.errno or 0) > 0 else deeper.strerror
+            number = deeper.errno or 0
+            words = os.strerror(number) if number > 0 else deeper.strerror
         deeper = deeper.__cause__ or deeper.__context__
     return words or type(error).__name__
 

@@ -17,7 +17,7 @@ import torch
 from fake_server import Answer, FakeServer, serving, until
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend, list_models
 from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError, ServerError
-from qwen_vl_suite.qwenvl.servers import connection, faults, replicas
+from qwen_vl_suite.qwenvl.servers import client, connection, faults, replicas
 from qwen_vl_suite.qwenvl.servers.addresses import parse
 from qwen_vl_suite.qwenvl.servers.keys import Keys, variable
 from qwen_vl_suite.qwenvl.types import Request, Response, ServerSpec
@@ -124,11 +124,14 @@ def test_a_server_that_asks_to_wait_is_waited_for(monkeypatch: pytest.MonkeyPatc
         (Answer("never", delay=30), faults.TRIES["slow"]),
         (Answer("one two", fault="stall"), faults.TRIES["slow"]),
         (Answer("x " * 999, drip=0.05), faults.TRIES["slow"]),
-        (Answer("x " * 9999, drip=0.0005), 1),  # it is coming, and will be as long again
+        (Answer("x " * 9999, drip=0.002), 1),  # it is coming, and will be as long again
     ],
     ids=["none", "stall", "drip", "long"],
 )
-def test_the_time_limit_holds_for_stalls_and_for_slow_drips(answer: Answer, tries: int) -> None:
+def test_the_time_limit_holds_for_stalls_and_for_slow_drips(
+    answer: Answer, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_MANY_CHUNKS", 8)
     limit = 0.5 if tries == 1 else 0.12
     with serving(answer) as server, opened(server.url, timeout=limit) as backend:
         error = error_of(backend)
