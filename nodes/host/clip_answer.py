@@ -96,12 +96,15 @@ class ClipAnswer:
         except _Enough:
             ids = list(self._followed)
         self._check_seen()
+        rest = ids[len(self._followed) :]
         if ids[: len(self._followed)] != self._followed:  # what was followed were no tokens of it
             self._observer.restart(self._index)
             self._begin()
-            ids = [*before, *ids]
-        for token in ids[len(self._followed) :]:
-            if self._row.finish_reason is None:
+            for token in before:
+                self._add(token)
+            rest = ids
+        for token in rest:
+            if not self._is_enough:
                 self._add(token)
 
     @property
@@ -135,6 +138,7 @@ class ClipAnswer:
     def _on_picture(self, patches: Tensor, grid: Tensor) -> None:
         """Notes the size in which ComfyUI shows the next picture, and whether its values are those
         that the model was trained on."""
+        self._observer.check()
         number = len(self._seen)
         processor = self._prompt.processor
         _, rows, columns = (int(side) for side in grid.flatten()[-3:])

@@ -26,7 +26,7 @@ from .clip_answer import ClipAnswer
 from .clip_calls import ClipCalls
 from .clip_models import Encoder, encoder_of
 from .clip_prompt import MAX_PIXELS, ClipPrompt, ClipPrompts
-from .memory import is_loaded, unload
+from .memory import empty_cache, is_loaded, unload
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ class ClipBackend:
             # Its frames hold tensors for as long as somebody looks at the error.
             traceback.clear_frames(error.__traceback__)
             if is_out_of_memory(error):
+                empty_cache()
                 if smaller := self._prompts.shrunk(prompt):
                     observer.restart(index)
                     return self._answer(index, smaller, observer)

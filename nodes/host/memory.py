@@ -173,7 +173,13 @@ def unload(patcher: Any) -> None:
         return
     keep = [item for item in management.current_loaded_models if not _is_of(item, patcher)]
     management.free_memory(1e30, patcher.load_device, keep_loaded=keep)
-    management.soft_empty_cache()
+    empty_cache()
+
+
+def empty_cache() -> None:
+    """Gives back device memory that torch holds unused, as ComfyUI does."""
+    if empty := optional_import("comfy.model_management", "soft_empty_cache"):
+        empty()
 
 
 def _is_of(loaded: Any, patcher: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import graphs
 import pytest
 import real
+from pages import LIVE, Page, ends
 
 pytestmark = pytest.mark.comfyui
 
@@ -24,8 +25,6 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if not os.environ.get("COMFYUI"):
         pytest.skip("COMFYUI names no ComfyUI checkout")
     checkout = Path(os.environ["COMFYUI"]).resolve()
-    if not (checkout / "comfy/text_encoders/qwen3vl.py").is_file():
-        pytest.skip("this ComfyUI has no Qwen3-VL")
     pack = tmp_path_factory.mktemp("pack")
     (pack / "qwen_vl_suite").symlink_to(real.ROOT)
     done = subprocess.run(
@@ -41,7 +40,14 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+def need_qwen3vl() -> None:
+    checkout = os.environ.get("COMFYUI")
+    if checkout and not (Path(checkout) / "comfy/text_encoders/qwen3vl.py").is_file():
+        pytest.skip("this ComfyUI has no Qwen3-VL")
+
+
 def test_the_text_is_that_of_transformers_for_the_same_weights(trial: dict[str, Any]) -> None:
+    need_qwen3vl()
     assert len(trial["answers"]) == 6
     for answer in trial["answers"]:
         assert answer["text"] == answer["official"] and answer["finish"] == "length"
@@ -68,20 +74,40 @@ def test_the_text_is_that_of_transformers_for_the_same_weights(trial: dict[str, 
 def test_what_cannot_be_asked_is_refused_with_the_reason(
     trial: dict[str, Any], encoder: str, reason: str
 ) -> None:
+    if encoder not in trial["refused"]:
+        need_qwen3vl()
     found = trial["refused"][encoder]
     assert reason in found and bool(found) == bool(reason)
 
 
+def test_comfyui_moves_the_weights(trial: dict[str, Any]) -> None:
+    need_qwen3vl()
+    assert trial["places"][1:] == ["device", "ram", "device", "ram"]
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.Server]:
-    """One whose Load CLIP gives the bundled model in ComfyUI's class of Qwen3-VL."""
+    """One whose Load CLIP gives small encoders (see ``small_encoders``)."""
+    need_qwen3vl()
     base = tmp_path_factory.mktemp("clip")
     encoders = base / "models" / "text_encoders"
     encoders.mkdir(parents=True)
-    (encoders / "nano.safetensors").touch()
+    for name in ("nano", "random"):
+        (encoders / f"{name}.safetensors").touch()
     env = {"NANO_CHECKPOINT": str(real.ROOT / "nano/checkpoint")}
     with real.started(base, extensions=[SMALL], env=env) as running:
         yield running
+
+
+PICTURE = {"class_type": "QVL_ExamplePicture", "inputs": {"picture": "both"}}
+
+
+def encoder(name: str, **widgets: Any) -> dict[str, Any]:
+    clip = {"clip_name": f"{name}.safetensors", "type": "ideogram4"}
+    return {
+        "clip": {"class_type": "CLIPLoader", "inputs": clip},
+        "model": {"class_type": "QVL_FromCLIP", "inputs": {"clip": ["clip", 0], **widgets}},
+    }
 
 
 def test_the_encoder_answers_as_the_same_model_from_the_loader(server: real.Server) -> None:
@@ -89,20 +115,26 @@ def test_the_encoder_answers_as_the_same_model_from_the_loader(server: real.Serv
     bounds = {"min_pixels": 40_960, "max_pixels": 50_176}
     asked = {"describe": graphs.describe(), "find": graphs.find("yellow circle, orange square")}
     asked |= {"read": graphs.read()}
-    clip = {"clip_name": "nano.safetensors", "type": "ideogram4"}
     outputs = []
-    for model in (
-        {"model": graphs.loader(optimize="off", **bounds)},
-        {
-            "clip": {"class_type": "CLIPLoader", "inputs": clip},
-            "model": {"class_type": "QVL_FromCLIP", "inputs": {"clip": ["clip", 0], **bounds}},
-        },
-    ):
-        picture = {"class_type": "QVL_ExamplePicture", "inputs": {"picture": "both"}}
-        outputs.append(server.run({"picture": picture, **model, **asked}))
+    for model in ({"model": graphs.loader(optimize="off", **bounds)}, encoder("nano", **bounds)):
+        outputs.append(server.run({"picture": PICTURE, **model, **asked}))
     for node in asked:
         official, own = (found[node]["qwen_vl"] for found in outputs)
         assert [entry["text"] for entry in own] == [entry["text"] for entry in official]
         assert [entry.get("boxes") for entry in own] == [entry.get("boxes") for entry in official]
     boxes = outputs[1]["find"]["qwen_vl"][0]["boxes"]
     assert {box["label"] for box in boxes} == {"yellow circle", "orange square"}
+
+
+def test_its_words_are_shown_as_they_are_written_and_stop_ends_them(server: real.Server) -> None:
+    endless = {"describe": graphs.describe(max_new_tokens=20_000)}
+    with Page(server) as page:
+        asked = page.start({"picture": PICTURE, **encoder("random"), **endless})
+        words = page.wait(lambda m: m.kind == LIVE and m.data.get("index", -1) >= 0)
+        assert words.data["prompt_id"] == asked
+        server.post("/interrupt", {})
+        assert page.wait(ends(asked)).kind == "execution_interrupted"
+    # Nothing is left of it in the encoder.
+    short = {"describe": graphs.describe(max_new_tokens=3)}
+    outputs = server.run({"picture": PICTURE, **encoder("random"), **short})
+    assert "cut at 3 tokens" in json.dumps(outputs["describe"]["qwen_vl"])

@@ -162,9 +162,12 @@ def think(row: list[Any], _: dict[str, Any]) -> str:
     return "It is a cat.<|im_end|>" if row[-1] == ids_of("</think>")[0] else "hmm " * 5000
 
 
+@pytest.mark.parametrize("through_embeddings", [True, False])
 @pytest.mark.parametrize("limit", [0, 40])
-def test_a_thought_is_kept_apart_and_ends_at_its_limit(limit: int) -> None:
-    clip, written = FakeCLIP(think), Written()
+def test_a_thought_is_kept_apart_and_ends_at_its_limit(
+    limit: int, through_embeddings: bool
+) -> None:
+    clip, written = FakeCLIP(think, through_embeddings=through_embeddings), Written()
     sampling = Sampling(max_new_tokens=100, max_thinking_tokens=limit)
     backend = ClipBackend(clip, thinking_edition=True)
     (response,) = backend.generate([Request.ask((), "Hi", sampling=sampling)], written)
@@ -256,6 +259,19 @@ def test_what_it_cannot_do_is_said() -> None:
             ClipBackend(FakeCLIP()).generate([request])
 
 
+def test_a_conversation_shows_the_model_its_earlier_answers_as_text(
+    run_node: Run, pictures: torch.Tensor
+) -> None:
+    clip = FakeCLIP()
+    (model,) = run_node("QVL_FromCLIP", clip=clip)
+    _, _, history, *_ = run_node("QVL_Chat", model=model, message="One?", images=pictures[:1])
+    run_node("QVL_Chat", model=model, message="Two?", history=history[0])
+    last = clip.transformer.calls[-1]["row"]
+    text = "".join(chr(i - FIRST) for i in last if isinstance(i, int) and i >= FIRST)
+    assert text == "user\nOne?\nassistant\nYes.\nuser\nTwo?\nassistant\n"
+    assert sum(isinstance(i, dict) for i in last) == 1
+
+
 def test_nodes_that_need_more_refuse_it_by_name(run_node: Run, pictures: torch.Tensor) -> None:
     (model,) = run_node("QVL_FromCLIP", clip=FakeCLIP())
     assert isinstance(model, ClipHandle) and str(model) == "Qwen3-VL (text encoder)"
@@ -345,7 +361,11 @@ def test_unload_asks_comfyui_for_this_model_alone(
         free_memory=lambda _, device, keep_loaded: asked.append((device, keep_loaded)),
         soft_empty_cache=lambda: None,
     )
-    monkeypatch.setattr(memory, "optional_import", lambda *_: management)
+
+    def imported(_: str, name: str = "") -> Any:
+        return getattr(management, name) if name else management
+
+    monkeypatch.setattr(memory, "optional_import", imported)
     (model,) = run_node("QVL_FromCLIP", clip=clip)
     (backend,) = model.loaded()
     assert (backend.place, backend.nbytes) == ("device", 123)

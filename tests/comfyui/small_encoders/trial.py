@@ -5,6 +5,7 @@ Run in a checkout of ComfyUI with the pack and this folder on the path. Prints o
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from typing import Any
@@ -27,17 +28,23 @@ WORDS = r"What is here? Say \(x\), embedding:no and <|im_end|>."
 
 
 def main() -> None:
-    print(json.dumps({"refused": refusals(), "answers": answers()}))
+    has_qwen3vl = importlib.util.find_spec("comfy.text_encoders.qwen3vl") is not None
+    found: dict[str, Any] = {"refused": refusals(has_qwen3vl)}
+    if has_qwen3vl:
+        found |= {"answers": answers(), "places": places()}
+    print(json.dumps(found))
 
 
-def refusals() -> dict[str, str]:
+def refusals(has_qwen3vl: bool) -> dict[str, str]:
     """Why each encoder that cannot be asked is refused; empty where it is not."""
     makers: dict[str, Any] = {
-        "32b": encoders.cut_32b,
         "flux2": encoders.klein,
         "qwen_image": encoders.qwen_image,
         "qwen35": encoders.small_qwen35,
         "sd": encoders.stable_diffusion,
+    }
+    later: dict[str, Any] = {
+        "32b": encoders.cut_32b,
         "joyimage": lambda: encoders.qwen3vl("joyimage", "qwen3vl_8b"),
         "headless": headless,
         "4b": encoders.qwen3vl,
@@ -46,7 +53,7 @@ def refusals() -> dict[str, str]:
         "ideogram4": lambda: encoders.qwen3vl("ideogram4", "qwen3vl_8b"),
     }
     found = {}
-    for name, make in makers.items():
+    for name, make in {**makers, **(later if has_qwen3vl else {})}.items():
         try:
             ClipBackend(make())
             found[name] = ""
@@ -60,6 +67,19 @@ def headless() -> Any:
     clip = encoders.qwen3vl(size="qwen3vl_8b")
     clip.cond_stage_model.qwen3vl_8b.transformer.model.lm_head.weight.data.zero_()
     return clip
+
+
+def places() -> list[str]:
+    """Where the weights are before a question, behind it, once unloaded, and behind another."""
+    backend = ClipBackend(encoders.qwen3vl())
+    found, texts = [backend.place], []
+    for _ in range(2):
+        texts += [response.text for response in backend.generate(requests()[:1])]
+        found.append(backend.place)
+        backend.offload()
+        found.append(backend.place)
+    assert texts[0] == texts[1] and backend.nbytes > 0
+    return found
 
 
 def answers() -> list[dict[str, Any]]:
