@@ -271,6 +271,7 @@ class LocalBackend:
             memory_model = self.load_weights(0, observer)
             if not self.plain_reason:
                 self._check_fast_paths(memory_model, observer)
+            self.load_weights(0, observer)  # where they were put aside, as the library has them
 
     def _check_fast_paths(self, memory_model: MemoryModel, observer: Observer) -> None:
         """Once for each checkpoint, options and device in a process; what did not agree then is

@@ -13,6 +13,7 @@ import adapters
 import pytest
 from oracle import oracle
 from qwen_vl_suite.qwenvl import model_cache
+from qwen_vl_suite.qwenvl.backends import local
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.checkpoints import transformers_version
 from qwen_vl_suite.qwenvl.checkpoints.library import BUNDLED
@@ -20,6 +21,7 @@ from qwen_vl_suite.qwenvl.cli import doctor, main
 from qwen_vl_suite.qwenvl.doctor.fast_paths import FastPath
 from qwen_vl_suite.qwenvl.doctor.report import Report
 from qwen_vl_suite.qwenvl.doctor.text_questions import text_questions
+from qwen_vl_suite.qwenvl.inference.fast_path_check import FastPathCheck
 
 SECRET = "acme-merger-model"
 TOKEN = "hf_doctorsSecretToken1234"
@@ -146,6 +148,18 @@ def test_a_text_model_with_an_adapter_is_examined_to_the_end(run, checkpoint, tm
     for name in ("prefill", "decode", "floor"):
         assert report["speed"][f"{name}_tokens_per_second"] > 0
     assert SECRET not in out + err and "clients" not in out + err
+
+
+def test_a_scheduler_that_disagrees_is_told_on_every_device(run, checkpoint, monkeypatch):
+    found = {"scheduler": "token 3 was 5 and not 6"}
+    monkeypatch.setattr(FastPathCheck, "run", lambda self: found)
+    monkeypatch.setattr(local, "_FAST_PATHS", {})
+    options = ("--model", checkpoint("qwen3"), "--device", "cpu", "--scenes", 0, "--json")
+    status, out, _ = run(*options)
+    report = json.loads(out)
+    assert (status, report["error"]) == (1, None)
+    assert report["problems"] == ["scheduler disagreed with the plain way: token 3 was 5 and not 6"]
+    assert report["speed"]["decode_tokens_per_second"] > 0
 
 
 def test_a_fast_path_that_disagreed_is_a_problem():
