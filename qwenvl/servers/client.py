@@ -132,7 +132,7 @@ class Client:
             try:
                 async with self._replicas.turn(failed) as replica:
                     try:
-                        return await self._once(attempt, replica, is_first=not tries)
+                        return await self._once(attempt, replica, is_first=not counts)
                     except Fault as fault:
                         problem, failed = fault, replica
             except AllLost:
