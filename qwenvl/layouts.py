@@ -52,10 +52,13 @@ class Wanted:
 
     def method(self, backend: Backend, query: Query) -> Steps:
         """How a query of the task is answered: with coordinates that the model's family can mean,
-        and with colours."""
+        and with colours. What stands behind the task's own words in the query's is kept."""
         relative = backend.family.coordinates == "relative"
         top = backend.family.box_scale if relative else MAX_COORDINATE
         task = layout(self.max_elements, self.instructions, top)
+        more = query.task.prompt.removeprefix(self.task.prompt)
+        if more != query.task.prompt:
+            task = dataclasses.replace(task, prompt=task.prompt + more)
         (reply,) = yield [dataclasses.replace(query, task=task, method=None)]
         return reply if reply.error else _with_colours(reply, query.picture, self.form)
 

@@ -32,8 +32,10 @@ class FolderProgress(Reporter):
 
     def __enter__(self) -> FolderProgress:
         if sys.stderr is not None and sys.stderr.isatty() and not self._only_told:
-            from tqdm import tqdm
-
+            try:
+                from tqdm import tqdm
+            except ImportError:  # transformers brings it, and servers need no transformers
+                return self
             self._bar = tqdm(unit="file", file=sys.stderr, smoothing=0.1, dynamic_ncols=True)
         return self
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadImage, BadVideo
@@ -37,8 +38,7 @@ def read(item: Item, frames: FrameChoice) -> Any:
     """What is in a file, or why it cannot be shown. ``frames``: which are read of a clip."""
     try:
         if not os.path.isfile(item.path):
-            what = "no file" if item.path.exists() else "a link to nothing"
-            return BadImage(f"{item.path} cannot be read: it is {what}.")
+            return BadImage(f"{item.path} cannot be read: it is {_what(item.path)}.")
         if item.is_clip:
             return _video(item, frames)
         from ..media import images
@@ -48,6 +48,13 @@ def read(item: Item, frames: FrameChoice) -> Any:
         return error
     except OSError as error:
         return BadImage(f"{item.path} cannot be read: {error.strerror}.")
+
+
+def _what(path: Path) -> str:
+    """Of a path that is no regular file."""
+    if path.exists():
+        return "no file"
+    return "a link to nothing" if path.is_symlink() else "gone"
 
 
 def _video(item: Item, frames: FrameChoice) -> Video | BadVideo:

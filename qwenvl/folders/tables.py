@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import BadOption, QwenVLError
+from ..errors import BadImage, BadOption, QwenVLError
+from ..unicode import well_formed
 from . import files
 from .listing import Item, key_of
 from .sidecars import Existing
@@ -73,6 +74,12 @@ class TableStore:
         return self._old.get(item.key, "")
 
     def put(self, item: Item, caption: str) -> None:
+        """Raises ``OSError``, and ``BadImage`` for a name that no table in UTF-8 can hold."""
+        if well_formed(item.relative) != item.relative:
+            raise BadImage(
+                "Its name is no valid Unicode, so that a table cannot name it: rename it, or "
+                "choose a trainer with text files."
+            )
         self._journal.add(file=item.relative, clip=item.is_clip, text=caption)
 
     def finish(self) -> None:

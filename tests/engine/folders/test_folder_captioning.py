@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 from caption_folders import Told, job, kohya, names, picture, run
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory
-from qwen_vl_suite.qwenvl.folders import survey
+from qwen_vl_suite.qwenvl.folders import Sizes, caption_folder, survey
+from qwen_vl_suite.qwenvl.observer import Observer
 
 
 def by_colour(request):
@@ -90,6 +94,81 @@ def test_a_model_that_refuses_all_is_an_error_and_no_list_of_failures(tmp_path):
     with pytest.raises(BadOption, match="never thinks"):
         run(ScriptedBackend("x"), tmp_path, words={"fields": {"thinking": True}})
     assert names(tmp_path) == ["a.png"]
+
+
+def test_the_first_answer_waits_neither_for_the_list_nor_for_all_to_be_decoded(
+    tmp_path, monkeypatch
+):
+    from qwen_vl_suite.qwenvl.folders import captioning
+
+    for number in range(12):
+        picture(tmp_path / f"{number:02}.png")
+    answered, decoded, list_items = threading.Event(), [], captioning.listing
+
+    def slow(*given):
+        for number, item in enumerate(list_items(*given)):
+            assert number < 8 or answered.wait(20), "no answer before the list was complete"
+            yield item
+
+    def reading(item, **options):
+        decoded.append(item.relative)
+        return read(item, **options)
+
+    read = captioning.reading.read
+    monkeypatch.setattr(captioning, "listing", slow)
+    monkeypatch.setattr(captioning.reading, "read", reading)
+    most = []
+
+    class First(Told):
+        def captioned(self, item, caption):
+            super().captioned(item, caption)
+            most.append(len(decoded) - len(self.captions))
+            answered.set()
+
+    told = First()
+    caption_folder(ScriptedBackend("new"), job(tmp_path, sizes=Sizes(2, 2)), told)
+    assert len(told.captions) == 12 and [len(asked) for asked in told.asked] == [2] * 6
+    assert max(most) <= 2 + 2 + captioning.reading.THREADS + 1  # two portions, and what is begun
+
+
+@pytest.mark.parametrize("moment", ["listing", "answering"])
+def test_a_host_that_interrupts_is_heard_and_the_run_goes_on_from_there(tmp_path, moment):
+    for number in range(4):
+        picture(tmp_path / f"{number}.png")
+        if moment == "listing":
+            (tmp_path / f"{number}.txt").write_text("there")
+
+    class Interrupt(BaseException):
+        pass
+
+    class Host(Observer):
+        def check(self):
+            raise Interrupt
+
+    if moment == "listing":
+
+        class Slow(Told):
+            def skipped(self, item):
+                threading.Event().wait(0.5)
+
+        with pytest.raises(Interrupt):
+            caption_folder(ScriptedBackend("new"), job(tmp_path), Slow(), Host())
+    else:
+        with pytest.raises(Interrupt):
+            caption_folder(ScriptedBackend("new"), job(tmp_path), None, Host())
+        summary, _ = run(ScriptedBackend("new"), tmp_path)
+        assert summary.captioned == 4
+
+
+def test_a_name_that_is_no_unicode(tmp_path):
+    try:
+        picture(tmp_path / "good.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/b\xffd.png"))
+    except OSError:
+        pytest.skip("this file system has only names in Unicode")
+    summary, told = run(ScriptedBackend("new"), tmp_path, template="{name}: {text}")
+    assert list(told.captions.values()) == ["b\ufffdd: new"] and summary.failed == 0
+    _, told = run(ScriptedBackend("new"), tmp_path, trainer="diffusers")
+    assert "no valid Unicode" in next(iter(told.failures.values()))
 
 
 def test_a_survey_asks_and_writes_nothing(tmp_path):

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption
-from qwen_vl_suite.qwenvl.folders import Asking, Item, Template
+from qwen_vl_suite.qwenvl.folders import Asking, Item, Template, trainer
 from qwen_vl_suite.qwenvl.folders.refusals import is_refusal
+from qwen_vl_suite.qwenvl.layouts import Wanted
 from qwen_vl_suite.qwenvl.prompt_writing import Wishes
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ocr import ocr
@@ -213,3 +214,19 @@ def test_what_is_read_off_a_page_may_be_anybodys_refusal(tmp_path):
     letter = "I'm sorry, but I cannot assist with your move."
     run(ScriptedBackend(letter), tmp_path, asking=Asking(ocr("plain")))
     assert kohya(path) == letter
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+def test_layouts_are_told_what_is_wished_and_what_is_there(tmp_path, family):
+    path = picture(tmp_path / "a.png", size=(64, 64))
+    path.with_suffix(".txt").write_text('{"old": "layout"}')
+    wanted = Wanted()
+    asking = Asking(wanted.task, wanted.method, refine=True, wishes=Wishes((), ("hat",)))
+    backend = ScriptedBackend("no JSON", family=family)
+    _, told = run(
+        backend, tmp_path, asking=asking, existing="overwrite", trainer=trainer("ideogram")
+    )
+    (request,) = backend.requests
+    assert '"hat"' in request.prompt and '{"old": "layout"}' in request.prompt
+    assert request.prompt.count("Write the layout of this image") == 1
+    assert "not JSON" in told.failures["a.png"]
