@@ -43,11 +43,11 @@ class Asking:
     ``task``: about pictures, answered by ``method`` where it takes several requests; the method
     asks in the words of its query's task, or adds to its own what stands behind them there.
     ``clip_task``: about clips; None: they are passed over. ``clip_frames``: which of their frames
-    are shown. ``tags``, ``clip_tags``: asked besides, where a template has a place for tags. ``refine``: the
-    model is shown the caption that is there, and corrects it. ``wishes``: words that replies must
-    hold, or must not; asked again up to ``ask_again`` times, a reply that still is not as wished is
-    no caption. ``fields``: more fields of each ``Query``; ``sampling``: fields of ``Sampling`` in
-    place of the model's own values. Raises ``BadOption``."""
+    are shown. ``tags``, ``clip_tags``: asked besides, where a template has a place for tags.
+    ``refine``: the model is shown the caption that is there, and corrects it. ``wishes``: words
+    that replies must hold, or must not; asked again up to ``ask_again`` times, a reply that still
+    is not as wished is no caption. ``fields``: more fields of each ``Query``; ``sampling``: fields
+    of ``Sampling`` in place of the model's own values. Raises ``BadOption``."""
 
     task: Task
     method: Method | None = None

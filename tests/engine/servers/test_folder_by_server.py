@@ -1,0 +1,38 @@
+"""A whole folder by a model behind a server: enough requests under way, each answer at its file."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from caption_folders import Told, job, kohya, picture
+from fake_server import Answer, serving
+from PIL import Image
+from qwen_vl_suite.qwenvl import model_cache
+from qwen_vl_suite.qwenvl.folders import Sizes, caption_folder
+from qwen_vl_suite.qwenvl.types import ServerSpec
+
+
+def test_a_folder_by_a_server(tmp_path) -> None:
+    for number in range(20):
+        picture(tmp_path / f"{number:02}.png", (number, 0, 0))
+
+    def script(body: dict, number: int) -> Answer:
+        (shown,) = [part for part in body["messages"][-1]["content"] if part["type"] == "image_url"]
+        data = base64.b64decode(shown["image_url"]["url"].partition(",")[2])
+        red = Image.open(io.BytesIO(data)).getpixel((3, 3))[0]
+        if red == 7:
+            return Answer(status=400, body=b'{"error": {"message": "not this one"}}')
+        return Answer(f"Number {red}.", delay=0.05)
+
+    told = Told()
+    with serving(script) as server:
+        spec = ServerSpec((server.url,), "Qwen3-VL-8B-Instruct", concurrency=4)
+        sizes = Sizes.of(spec)
+        assert sizes.first >= 8 and sizes.most >= 32
+        with model_cache.ModelCache(model_cache._load).lease(spec) as backend:
+            summary = caption_folder(backend, job(tmp_path, sizes=sizes), told)
+        assert server.most_active == 4
+    assert summary.captioned == 19 and list(told.failures) == ["07.png"]
+    for number in {*range(20)} - {7}:
+        assert kohya(tmp_path / f"{number:02}.png") == f"Number {number}."
