@@ -26,7 +26,7 @@ from .clip_answer import ClipAnswer
 from .clip_calls import ClipCalls
 from .clip_models import Encoder, encoder_of
 from .clip_prompt import MAX_PIXELS, ClipPrompt, ClipPrompts
-from .memory import empty_cache, is_loaded, unload
+from .memory import empty_cache, is_loaded, make_room, unload
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,8 @@ class ClipBackend:
         """The answer, or why there is none: what fails for one request is that request's alone."""
         observer.check()
         try:
+            work = self._encoder.work_bytes(*prompt.counts, prompt.patches)
+            make_room(self._encoder.clip.patcher, work)
             return ClipAnswer(index, prompt, self._calls, self._encoder, observer).response()
         except QwenVLError as error:
             problem: QwenVLError = error

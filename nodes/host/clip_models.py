@@ -57,6 +57,18 @@ class Encoder:
         """Tokens; None where the encoder does not say."""
         return getattr(self.transformer.model.config, "max_position_embeddings", None)
 
+    def work_bytes(self, prompt: int, answer: int, patches: int) -> int:
+        """Bytes that ComfyUI needs beside the weights for an answer of ``answer`` tokens: the KV
+        cache, which it sets aside as a whole, and by estimate the pass over the ``prompt`` tokens,
+        its causal mask, and that of the tower over ``patches`` in float32. What the encoder does
+        not say of its size is left out."""
+        config, tower = self.transformer.model.config, self.vision_tower
+        names = ("num_hidden_layers", "num_key_value_heads", "head_dim", "intermediate_size")
+        layers, heads, head_dim, intermediate = (getattr(config, name, 0) for name in names)
+        cache = 2 * 2 * layers * heads * head_dim * (prompt + answer)
+        passes = prompt * intermediate * 3 * 2 + prompt**2 * 2
+        return cache + passes + patches * getattr(tower, "hidden_size", 0) * 12 * 4
+
 
 def encoder_of(clip: Any) -> Encoder:
     """The encoder in ``clip``. Raises ``UnsuitableModel`` with the reason where it cannot see, or

@@ -46,6 +46,11 @@ class ClipPrompt:
         """Tokens of the prompt, and the most of the thought and the answer."""
         return self.tokens, self.request.sampling.max_new_tokens + self.thinking_limit
 
+    @property
+    def patches(self) -> int:
+        """Of all pictures, as the vision tower gets them."""
+        return self.image_tokens * self.processor.merge_size**2
+
     def images(self) -> list[Tensor]:
         """The pictures as ComfyUI's IMAGE, each ``[1, H, W, 3]``. They have the sizes that its own
         code would resize them to, so that this leaves them as they are: bicubic with antialiasing,

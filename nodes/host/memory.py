@@ -165,6 +165,13 @@ def is_loaded(patcher: Any) -> bool:
     return any(_is_of(item, patcher) for item in loaded)
 
 
+def make_room(patcher: Any, work: int) -> None:
+    """Has ComfyUI bring the weights of a model of its own to their device with ``work`` bytes
+    beside them, moving other models out for it; its own text generation asks for none."""
+    if load := optional_import("comfy.model_management", "load_models_gpu"):
+        load([patcher], memory_required=work)
+
+
 def unload(patcher: Any) -> None:
     """Has ComfyUI take the weights of a model of its own off their device, as it does to make
     room."""

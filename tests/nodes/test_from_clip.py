@@ -239,6 +239,20 @@ def test_memory_that_does_not_suffice_shrinks_the_picture_or_is_told() -> None:
     assert response.text == "Yes." and 100_000 < height * width <= 300_000
 
 
+def test_comfyui_is_asked_for_room_for_the_longest_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def load(patchers: Any, memory_required: int) -> None:
+        asked.append(memory_required)
+
+    monkeypatch.setattr(memory, "optional_import", lambda *_: load)
+    sizes = {"num_hidden_layers": 36, "num_key_value_heads": 8, "head_dim": 128}
+    clip = FakeCLIP(config={**sizes, "intermediate_size": 12_288})
+    for limit in (1, 10_001):
+        one(clip, Request.ask((), "Hi", sampling=Sampling(max_new_tokens=limit)))
+    assert asked[1] - asked[0] == 10_000 * 147_456  # bytes of a token's keys and values
+
+
 def test_what_it_cannot_do_is_said() -> None:
     held = Request.ask((), "Hi", constraint=from_choices(("yes", "no")), logprobs=True)
     assert one(FakeCLIP(), held).notes == (NO_FORM, NO_SCORES)
