@@ -117,7 +117,12 @@ def _escaped(character: str) -> str:
     controls = {"\n": r"\n", "\t": r"\t", "\r": r"\r", '"': r"\"", "\\": r"\\"}
     if character in controls:
         return controls[character]
-    return character if ord(character) >= 0x20 else f"\\x{ord(character):02X}"
+    return character if ord(character) >= 0x20 else _code(ord(character))
+
+
+def _code(number: int) -> str:
+    """A character by its number. In ``\\x`` xgrammar counts any digits that follow to it."""
+    return f"\\u{number:04X}"
 
 
 class _Regex:
@@ -197,7 +202,7 @@ class _Regex:
             if character == "[" and self._next() == ":":
                 raise NotInGbnf("a named class")
             if character != "\\":
-                parts.append({"]": r"\]", "[": r"\["}.get(character, _in_class(character)))
+                parts.append(_code(ord(character)) if character in "[]" else _in_class(character))
                 continue
             escape = self._take()
             if escape in _CLASSES:
@@ -205,7 +210,7 @@ class _Regex:
             elif escape.lower() in _CLASSES:
                 raise NotInGbnf(f"\\{escape} in a class")
             elif escape in "]-^[":
-                parts.append(f"\\x{ord(escape):02X}")
+                parts.append(_code(ord(escape)))
             else:
                 parts.append(self._character(escape))
         self._take()
@@ -220,7 +225,7 @@ class _Regex:
             if not re.fullmatch(r"[0-9a-fA-F]{2}|[0-9a-fA-F]{4}", digits):
                 raise NotInGbnf(f"\\{escape}")
             self._at += len(digits)
-            return f"\\{escape}{digits}"
+            return _code(int(digits, 16))
         if escape.isalnum():
             raise NotInGbnf(f"\\{escape}")
         return _escaped(escape)
