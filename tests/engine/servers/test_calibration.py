@@ -15,7 +15,7 @@ from qwen_vl_suite.qwenvl.servers.calibration import Calibration, derived_sizes,
 from qwen_vl_suite.qwenvl.servers.content import plan
 from qwen_vl_suite.qwenvl.servers.kinds import PictureLimits, kind, kinds
 from qwen_vl_suite.qwenvl.servers.picture_sizes import tokens_of
-from qwen_vl_suite.qwenvl.types import Image, Message, Request, Response, Usage
+from qwen_vl_suite.qwenvl.types import Image, Message, Request, Response, Usage, Video
 
 QWEN25, QWEN3 = FAMILIES["qwen2_5_vl"], FAMILIES["qwen3_vl"]
 BOX = '[{"bbox_2d": [0, 0, 56, 56], "label": "cat"}]'
@@ -262,3 +262,14 @@ def test_a_response_that_failed_is_left_alone():
         response, asking((28, 28)), QWEN25, server.kind, ("a", "m"), server.ask
     )
     assert asyncio.run(done) == dataclasses.replace(response)
+
+
+def test_beside_videos_nothing_can_be_proven_and_that_is_said():
+    server = CountingServer("llama.cpp")
+    video = Video(torch.zeros(2, 3, 60, 60, dtype=torch.uint8), (0.0, 1.0))
+    request = Request.ask([torch.zeros(3, 300, 400, dtype=torch.uint8), video], "Where?")
+    sizes = plan(request, QWEN25, server.kind).input_sizes
+    response = Response(BOX, input_sizes=sizes, usage=Usage(500))
+    arguments = (request, QWEN25, server.kind, ("a", "m"), server.ask)
+    (note,) = asyncio.run(Calibration().verified(response, *arguments)).notes
+    assert "is not known: it was shown more than pictures" in note and not server.asked
