@@ -71,25 +71,28 @@ class Asked:
 
 
 class FakeServer:
-    """Answers with ``script``. ``asked``: every request that came. ``most_active``: requests that
-    were under way at once. ``hung_up``: how often a client left before the end."""
+    """Answers with ``script``. ``owner``: of its models, as it says. ``asked``: every request that
+    came. ``most_active``: requests that were under way at once. ``hung_up``: how often a client
+    left before the end."""
 
     def __init__(
         self,
         script: Script | Answer | str = "",
         models: Sequence[str] = ("Qwen3-VL-8B",),
         port: int = 0,
+        owner: str = "",
     ):
+        self.owner = owner
         self.script: Script = script if callable(script) else lambda body, number: script
         self.models = models
         self.asked: list[Asked] = []
         self.active = self.most_active = self.hung_up = 0
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        owner = self
+        server = self
 
         class Handler(_Handler):
-            fake = owner
+            fake = server
 
         self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
@@ -131,7 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.fake.asked.append(Asked(self.path, dict(self.headers), {}))
-        listed = {"data": [{"id": name, "object": "model"} for name in self.fake.models]}
+        said = {"object": "model", **({"owned_by": self.fake.owner} if self.fake.owner else {})}
+        listed = {"data": [{"id": name, **said} for name in self.fake.models]}
         self._whole(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
 
     def do_POST(self) -> None:

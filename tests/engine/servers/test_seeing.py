@@ -96,3 +96,14 @@ def test_a_form_that_a_server_refuses_is_let_go_and_told_of():
     assert "response_format" not in server.chats[-1].body
     assert any("which the server refused" in note for note in result.notes)
     assert any("this form is not known" in note for note in result.notes)
+
+
+def test_the_kind_is_found_out_and_what_is_sent_is_of_it():
+    seeing = Seeing(FAMILIES["qwen3_vl"], kind("ollama").pictures)
+    with serving(seeing, owner="library") as server:
+        backend = OpenAIServerBackend(ServerSpec((server.url,), "qwen3-vl:8b"))
+        run.answer(backend, ground("red"), [scene(90, 90, (10, 10, 50, 50))])
+        backend.close()
+    assert backend.kind.name == "ollama"
+    assert "top_k" not in server.chats[0].body  # which it would not read
+    assert [height * width for height, width in seeing.seen] == [1024 * 32**2]
