@@ -46,6 +46,9 @@ from .base import check_candidates
 
 T = TypeVar("T")
 
+_AHEAD = 4
+"""Requests whose pictures are made ready before there is a place for them; each keeps megabytes."""
+
 _REFUSALS = {400, 422, 500, 501}
 """With which servers answer a form that they cannot hold an answer to."""
 
@@ -239,8 +242,8 @@ class OpenAIServerBackend:
         observer: Observer,
     ) -> list[T | QwenVLError]:
         """What ``ask`` makes of each of ``requests``, or why there is nothing; ``response``: what
-        ``observer`` is told of it. As many are asked at once as there are places, and some wait for
-        them, so that none stays empty while a picture is compressed."""
+        ``observer`` is told of it. As many are asked at once as there are places, and a few wait
+        for one with their pictures ready, so that none stays empty while these are compressed."""
         self._kind_of(observer)
         prepared = [self._prepared(request) for request in requests]
         refused = {at: one for at, one in enumerate(prepared) if not isinstance(one, _Asked)}
@@ -266,7 +269,8 @@ class OpenAIServerBackend:
                     found[index] = error
                     told.done(_failed(error))
 
-            await in_parallel([partial(one, index) for index in asked], 2 * client.places)
+            ahead = min(client.places, _AHEAD)
+            await in_parallel([partial(one, index) for index in asked], client.places + ahead)
 
         if asked:
             self._run(work, observer)
@@ -359,7 +363,7 @@ class OpenAIServerBackend:
             self._sends_thoughts_apart |= bool(reply.thought)
             return use(reply)
 
-        return await client.chat(asked.body, read, told.restart)
+        return await client.chat(await asked.body(), read, told.restart)
 
 
 class _Told:

@@ -64,16 +64,15 @@ class Client:
 
     async def chat(
         self,
-        body: Callable[[], Awaitable[Mapping[str, Any]]],
+        body: Mapping[str, Any],
         read: Callable[[Chunks], Awaitable[T]],
         restart: Callable[[], None],
     ) -> tuple[T, Address]:
         """What ``read`` makes of the chunks that answer ``body``, and the address that answered.
-        ``body`` is called once a place is free, ``restart`` before the same is asked again. Raises
-        ``ServerError``."""
+        ``restart`` is called before the same is asked again. Raises ``ServerError``."""
 
         async def attempt(connection: Connection) -> tuple[T, Address]:
-            return await self._answered(connection, await body(), read), connection.address
+            return await self._answered(connection, body, read), connection.address
 
         return await self._until_answered(attempt, restart)
 

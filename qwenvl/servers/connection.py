@@ -66,8 +66,8 @@ class Connection:
             timeout=limits,
             http_client=openai.DefaultAsyncHttpxClient(
                 follow_redirects=False,
-                # A proxy of the environment is a tunnel for https; http would show it all.
-                trust_env=address.is_encrypted,
+                # To a proxy of the environment https is a tunnel; http would show it all.
+                trust_env=address.is_encrypted and not address.is_loopback,
                 verify=address.is_encrypted,  # there is no TLS else, and certificates to be read
                 timeout=limits,
                 event_hooks={"request": [self._authorize], "response": [_bound]},

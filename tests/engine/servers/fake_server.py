@@ -94,8 +94,7 @@ class FakeServer:
         class Handler(_Handler):
             fake = server
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._http.daemon_threads = True
+        self._http = _Quiet(("127.0.0.1", port), Handler)
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -122,6 +121,13 @@ def serving(*args: Any, **options: Any) -> Iterator[FakeServer]:
         yield server
     finally:
         server.close()
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *args: Any) -> None:
+        """Clients leave in the middle of requests, which is no news here."""
 
 
 class _Handler(BaseHTTPRequestHandler):
