@@ -6,11 +6,9 @@ where its observer is called.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,22 +24,19 @@ from ..families import FAMILIES, family_named
 from ..fine_tunes import as_tuned
 from ..inference.repetition import text_loop_start
 from ..observer import Observer
-from ..replies import STILL_THINKING
 from ..retrieval import as_retrieval, check_writes
-from ..servers import content
 from ..servers.addresses import Address
-from ..servers.answer_form import AnswerForm, answer_form, ignored_note
 from ..servers.calibration import Calibration
 from ..servers.client import Chunks, Client
 from ..servers.event_loop import EventLoopThread, Job, in_parallel
 from ..servers.keys import KEYS, Keys
 from ..servers.kinds import AUTO, ServerKind
 from ..servers.kinds import kind as kind_named
-from ..servers.sampling import sampling_fields, sampling_notes
 from ..servers.scoring import TOP_TOKENS, candidate_scores
+from ..servers.server_request import ServerRequest
 from ..servers.streaming import Reply, usage_of
-from ..servers.thinking import style, thinking_fields, thinking_notes, thinks
-from ..types import THINKING_TOKENS, Family, Request, Response, Sampling, ServerSpec
+from ..servers.thinking import style, thinks
+from ..types import Family, Request, Response, Sampling, ServerSpec
 from .base import check_candidates
 
 T = TypeVar("T")
@@ -51,24 +46,6 @@ _AHEAD = 4
 
 _REFUSALS = {400, 422, 500, 501}
 """With which servers answer a form that they cannot hold an answer to."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A request as it will be sent. ``thinks``: its answer is expected to begin with a thought.
-    ``limit``: tokens of thought and answer together. ``fields``: of the body, beside messages and
-    those of ``form``, to which the answer is to be held."""
-
-    request: Request
-    plan: content.Plan
-    thinks: bool
-    limit: int
-    fields: Mapping[str, Any]
-    form: AnswerForm
-
-    async def body(self) -> Mapping[str, Any]:
-        messages = await asyncio.to_thread(self.plan.messages)
-        return {**self.fields, **self.form.fields, **self.plan.fields, "messages": messages}
 
 
 def list_models(spec: ServerSpec, keys: Keys = KEYS) -> list[str]:
@@ -226,7 +203,7 @@ class OpenAIServerBackend:
             for request in requests
         ]
 
-        async def ask(told: _Told, client: Client, asked: _Asked) -> list[float]:
+        async def ask(told: _Told, client: Client, asked: ServerRequest) -> list[float]:
             more = {"top_logprobs": TOP_TOKENS, "max_tokens": 1}
             asked = dataclasses.replace(asked, fields={**asked.fields, **more})
             reply, _ = await self._reply(told, client, asked, lambda reply: reply)
@@ -237,7 +214,7 @@ class OpenAIServerBackend:
     def _ask_all(
         self,
         requests: Sequence[Request],
-        ask: Callable[[_Told, Client, _Asked], Awaitable[T]],
+        ask: Callable[[_Told, Client, ServerRequest], Awaitable[T]],
         response: Callable[[T], Response],
         observer: Observer,
     ) -> list[T | QwenVLError]:
@@ -246,11 +223,11 @@ class OpenAIServerBackend:
         for one with their pictures ready, so that none stays empty while these are compressed."""
         self._kind_of(observer)
         prepared = [self._prepared(request) for request in requests]
-        refused = {at: one for at, one in enumerate(prepared) if not isinstance(one, _Asked)}
+        refused = {at: one for at, one in enumerate(prepared) if not isinstance(one, ServerRequest)}
         if refused and len(refused) == len(requests):
             raise refused[0]
         observer.check()
-        asked = {at: one for at, one in enumerate(prepared) if isinstance(one, _Asked)}
+        asked = {at: one for at, one in enumerate(prepared) if isinstance(one, ServerRequest)}
         observer.start(
             [asked[at].plan.tokens if at in asked else 0 for at in range(len(requests))],
             [asked[at].limit if at in asked else 0 for at in range(len(requests))],
@@ -276,57 +253,26 @@ class OpenAIServerBackend:
             self._run(work, observer)
         return [found[index] for index in range(len(requests))]
 
-    def _prepared(self, request: Request) -> _Asked | QwenVLError:
+    def _prepared(self, request: Request) -> ServerRequest | QwenVLError:
         """What is to be sent, or why it cannot be."""
         try:
-            will_think = self.thinks(request.thinking, request.reasoning_effort)
-            if request.logprobs and self.kind.logprobs == "none":
-                raise Unavailable(
-                    f"{self.kind.title} tells no log-probabilities, so there can be no scores. "
-                    "Turn scores off, or use vLLM, SGLang or llama.cpp."
-                )
-            plan = content.plan(request, self.family, self.kind, self._model)
+            thinks = self.thinks(request.thinking, request.reasoning_effort)
+            return ServerRequest.of(request, self.family, self.kind, self._model, thinks)
         except (BadOption, BadImage, UnsuitableModel, Unavailable) as error:
             return error
-        limit = request.sampling.max_new_tokens + (_thought_limit(request) if will_think else 0)
-        fields = {
-            "model": self._model,
-            "max_tokens": limit,
-            "stream_options": {"include_usage": True},
-            **sampling_fields(self.kind, request.sampling),
-            **thinking_fields(self.kind, request),
-            **({"logprobs": True} if request.logprobs else {}),
-        }
-        form = answer_form(request.constraint, self.kind)
-        return _Asked(request, plan, will_think, limit, fields, form)
 
-    async def _answer(self, told: _Told, client: Client, asked: _Asked) -> Response:
-        request = asked.request
+    async def _answer(self, told: _Told, client: Client, asked: ServerRequest) -> Response:
         try:
             response = await self._verified(told, client, asked)
         except ServerError as error:
             if error.status not in _REFUSALS or not asked.form.fields:
                 raise
             # Servers differ in what forms they can hold: the answer is free, and its reader checks.
-            note = f"The answer was not held to its form, which the server refused: {error}"
-            asked = dataclasses.replace(asked, form=AnswerForm({}, (note,)))
+            asked = asked.unheld(error)
             response = await self._verified(told, client, asked)
-        if request.logprobs and response.text and not response.tokens:
-            raise ServerError(
-                "The server tells no log-probabilities of this answer, so there are no scores. "
-                "Turn scores off, or use vLLM, SGLang or llama.cpp."
-            )
-        notes = (
-            *asked.plan.notes,
-            *sampling_notes(self.kind, request.sampling),
-            *thinking_notes(self.kind, request),
-            *asked.form.notes,
-            *_notes_on(asked, response, self.kind),
-            *response.notes,
-        )
-        return dataclasses.replace(response, notes=(*notes, *_end_notes(asked, response, notes)))
+        return asked.finished(response)
 
-    async def _verified(self, told: _Told, client: Client, asked: _Asked) -> Response:
+    async def _verified(self, told: _Told, client: Client, asked: ServerRequest) -> Response:
         """The answer, with the sizes in which the model saw the pictures; see ``calibration``."""
 
         def read(reply: Reply) -> Response:
@@ -348,7 +294,7 @@ class OpenAIServerBackend:
         )
 
     async def _reply(
-        self, told: _Told, client: Client, asked: _Asked, use: Callable[[Reply], T]
+        self, told: _Told, client: Client, asked: ServerRequest, use: Callable[[Reply], T]
     ) -> tuple[T, Address]:
         """Asks until there is a whole reply, of which ``use`` makes something, and the address that
         gave it."""
@@ -384,40 +330,6 @@ class _Told:
 
     def done(self, response: Response) -> None:
         self._job.events.put(lambda observer: observer.done(self._index, response))
-
-
-def _thought_limit(request: Request) -> int:
-    limit = request.sampling.max_thinking_tokens
-    return THINKING_TOKENS if limit is None else limit
-
-
-def _notes_on(asked: _Asked, response: Response, kind: ServerKind) -> tuple[str, ...]:
-    """Where the server, or the model, did not do as the request wished."""
-    request, thought = asked.request, bool(response.thinking)
-    is_whole = response.finish_reason == "stop"
-    if is_whole and (note := ignored_note(asked.form, request.constraint, response.text, kind)):
-        return (note,)
-    if request.thinking and not thought:
-        return ("The model was asked to think and did not, or its server does not tell thoughts.",)
-    if request.thinking is False and thought:
-        return ("The model was asked not to think, and did.",)
-    if thought and request.sampling.max_thinking_tokens is not None:
-        return (
-            f"A server cannot limit thoughts alone: {asked.limit} tokens were allowed for thought "
-            "and answer together.",
-        )
-    return ()
-
-
-def _end_notes(asked: _Asked, response: Response, notes: Sequence[str]) -> tuple[str, ...]:
-    """Of an answer that the model did not end itself, where ``notes`` would hide the usual ones."""
-    if response.finish_reason == "length" and response.thinking and not response.text:
-        return (STILL_THINKING,)
-    if response.finish_reason == "length" and (notes or asked.thinks):
-        return (f"The reply was cut at {asked.limit} tokens: raise max_new_tokens for the rest.",)
-    if response.finish_reason == "repetition" and notes:
-        return ("The reply repeated itself and was cut there.",)
-    return ()
 
 
 def _failed(error: QwenVLError) -> Response:
