@@ -56,7 +56,10 @@ class Chat(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
+                sockets.Model.Input(
+                    "model",
+                    tooltip="From the Qwen-VL Loader, or another node that chooses a model.",
+                ),
                 io.String.Input(
                     "message",
                     default="",

@@ -7,9 +7,13 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from ..qwenvl.model_cache import CACHE
-from . import forecast, host, styles
+from ..qwenvl.servers.keys import KEYS
+from . import forecast, host, servers, styles
 
 log = logging.getLogger(__name__)
+
+KEYS_FILE = "keys.yaml"
+"""In ``host.private_folder``: the keys of servers."""
 
 
 def nodes() -> list[type[io.ComfyNode]]:
@@ -20,6 +24,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .example_picture import ExamplePicture
     from .extract import Extract
     from .from_clip import FromCLIP
+    from .gguf import GGUF
     from .grounding import Grounding
     from .layout import Layout
     from .listen import Listen
@@ -30,6 +35,7 @@ def nodes() -> list[type[io.ComfyNode]]:
     from .pick_boxes import PickBoxes
     from .prompt import Prompt
     from .score import Score
+    from .server import Server
     from .unload import Unload
     from .video import Video
 
@@ -37,6 +43,8 @@ def nodes() -> list[type[io.ComfyNode]]:
         Loader,
         LoRA,
         FromCLIP,
+        Server,
+        GGUF,
         Describe,
         Chat,
         OCR,
@@ -61,10 +69,12 @@ class QwenVLSuite(ComfyExtension):
             # Not in on_load, which only ComfyUI 0.14 and later calls.
             host.register_folders()
             CACHE.memory = host.manager()
+            KEYS.file = host.private_folder() / KEYS_FILE
             host.serve_json("/qwen_vl/model", forecast.forecast)
             host.serve_json(styles.ROUTE, styles.words)
             host.accept_json("/qwen_vl/download_size", forecast.download_size)
             host.accept_json("/qwen_vl/allow_download", forecast.allow_download)
+            host.accept_json(servers.ROUTE, servers.listed, is_slow=True)
             return nodes()
         except Exception:
             # Some hosts swallow the exception, and the nodes would just be missing.

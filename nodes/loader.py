@@ -19,7 +19,6 @@ from . import host, panels, sockets
 from .model import AFTER_USE, KEEP, ModelHandle
 
 SOURCES = ["huggingface", "modelscope"]
-_PIXELS = {"default": 0, "min": 0, "max": 1 << 25, "step": 1024, **sockets.ADVANCED}
 
 
 class Loader(io.ComfyNode):
@@ -85,20 +84,7 @@ class Loader(io.ComfyNode):
                     "over all CUDA cards, for models too large for one.",
                     **sockets.ADVANCED,
                 ),
-                io.Int.Input(
-                    "min_pixels",
-                    tooltip="Smaller pictures, and frames of videos, are enlarged to this many "
-                    "pixels (width times height) before the model sees them. 0: the model's own "
-                    "bound.",
-                    **_PIXELS,
-                ),
-                io.Int.Input(
-                    "max_pixels",
-                    tooltip="Larger pictures, and frames of videos, are shrunk to this many pixels "
-                    "(width times height): less memory and time, less detail. 0: the model's own "
-                    "bound.",
-                    **_PIXELS,
-                ),
+                *sockets.pixel_bounds(),
                 io.Combo.Input(
                     "source",
                     options=SOURCES,

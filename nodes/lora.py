@@ -82,8 +82,8 @@ class LoRA(io.ComfyNode):
             )
         if not isinstance(spec, LocalSpec):
             raise BadOption(
-                f"{model.name} runs on a server, and adapters go on models of this machine. Start "
-                "the server with the adapter."
+                f"{model.name} is answered by a server, and adapters go on models that are loaded "
+                "here. Start the server with the adapter."
             )
         folder = _locate(adapter)
         files = read_adapter(folder)

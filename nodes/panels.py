@@ -46,6 +46,13 @@ def model(settings: Sequence[str]) -> Panels:
     return {"model": {"settings": list(settings)}}
 
 
+def server(settings: Sequence[str], into: str, route: str) -> Panels:
+    """A button that asks ``route`` for the models of the server that the inputs ``settings`` name,
+    and puts the one that is chosen into the text input ``into``; and errors. Nothing is asked
+    before the button is pressed."""
+    return {"server": {"settings": list(settings), "into": into, "route": route}, **ERRORS}
+
+
 def example_picture(widget: str) -> Panels:
     """The picture that is chosen in the list ``widget``, one of ``example_workflows/pictures``."""
     return {"example_picture": {"widget": widget}}

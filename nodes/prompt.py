@@ -39,7 +39,10 @@ class Prompt(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
+                sockets.Model.Input(
+                    "model",
+                    tooltip="From the Qwen-VL Loader, or another node that chooses a model.",
+                ),
                 io.String.Input(
                     "idea",
                     default="",

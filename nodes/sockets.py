@@ -67,10 +67,33 @@ STOP = "stop"
 def model_and_images(one: str = "picture", done: str = "answered") -> list[Any]:
     """The first inputs of every node that shows pictures to a model."""
     return [
-        Model.Input("model", tooltip="From the Qwen-VL Loader."),
+        Model.Input(
+            "model", tooltip="From the Qwen-VL Loader, or another node that chooses a model."
+        ),
         io.Image.Input(
             "images",
             tooltip=f"One {one}, a batch, or a list of any sizes; all are {done} in one run.",
+        ),
+    ]
+
+
+def pixel_bounds() -> list[io.Int.Input]:
+    """The min_pixels and max_pixels widgets."""
+    options: dict[str, Any] = {"default": 0, "min": 0, "max": 1 << 25, "step": 1024, **ADVANCED}
+    return [
+        io.Int.Input(
+            "min_pixels",
+            tooltip="Smaller pictures, and frames of videos, are enlarged to this many "
+            "pixels (width times height) before the model sees them. 0: the model's own "
+            "bound.",
+            **options,
+        ),
+        io.Int.Input(
+            "max_pixels",
+            tooltip="Larger pictures, and frames of videos, are shrunk to this many pixels "
+            "(width times height): less memory and time, less detail. 0: the model's own "
+            "bound.",
+            **options,
         ),
     ]
 

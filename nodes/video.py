@@ -134,7 +134,10 @@ class Video(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader."),
+                sockets.Model.Input(
+                    "model",
+                    tooltip="From the Qwen-VL Loader, or another node that chooses a model.",
+                ),
                 io.DynamicCombo.Input(
                     "task",
                     options=_tasks(),

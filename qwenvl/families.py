@@ -244,6 +244,17 @@ def _rows() -> Iterator[Family]:
 
 FAMILIES: Mapping[str, Family] = {row.model_type: row for row in _rows()}
 
+GGUF: Mapping[tuple[str, str], str] = {
+    ("qwen2vl", "qwen2vl_merger"): "qwen2_vl",
+    ("qwen2vl", "qwen2.5vl_merger"): "qwen2_5_vl",
+    ("qwen3vl", "qwen3vl_merger"): "qwen3_vl",
+    ("qwen3vlmoe", "qwen3vl_merger"): "qwen3_vl_moe",
+    ("qwen35", "qwen3vl_merger"): "qwen3_5",
+    ("qwen35moe", "qwen3vl_merger"): "qwen3_5_moe",
+}
+"""``model_type`` by what llama.cpp calls the language model and the projector of its vision tower
+(``src/llama-arch.cpp``, ``tools/mtmd/clip-impl.h``)."""
+
 DEFAULT = dataclasses.replace(
     _QWEN3_VL,
     model_type="default",

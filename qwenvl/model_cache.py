@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backends.base import Adaptable, Backend, Resident
 from .errors import BadOption
-from .types import LocalSpec, ServerSpec, Spec
+from .types import GgufSpec, LocalSpec, ServerSpec, Spec
 
 if TYPE_CHECKING:
     from .models.memory import Memory
@@ -277,9 +277,16 @@ def _open_server(spec: ServerSpec) -> Backend:
     return OpenAIServerBackend(spec)
 
 
+def _open_gguf(spec: GgufSpec) -> Backend:
+    from .backends.gguf import open_gguf
+
+    return open_gguf(spec, CACHE.memory)
+
+
 _OPEN: Mapping[type, Callable[[Any], Backend]] = {
     LocalSpec: _open_checkpoint,
     ServerSpec: _open_server,
+    GgufSpec: _open_gguf,
 }
 
 

@@ -132,6 +132,42 @@ class ServerSpec:
 
 
 @dataclass(frozen=True)
+class GgufSpec:
+    """A GGUF model, answered by a llama-server that is started for it on this machine. The key of
+    the model cache, as ``LocalSpec``.
+
+    ``model``: its file, of several parts the first; ``mmproj``: its vision tower's. ``family``: its
+    ``model_type``. ``context``: tokens of a prompt and its answer; ``concurrency``: requests that
+    it answers at once, each with such a context. ``device``: a torch device, where room is made
+    for it. ``program``: the llama-server; empty: the one on PATH. ``options``: more of its own
+    command line. ``log_folder``: where what it says is written. ``timeout``: seconds that an answer
+    may take; long, since a CPU is slow, and whether the process lives is known.
+    """
+
+    model: str
+    mmproj: str
+    family: str
+    context: int = 16_384
+    concurrency: int = 2
+    device: str = "auto"
+    program: str = ""
+    options: tuple[str, ...] = ()
+    log_folder: str = ""
+    timeout: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        if self.context < 1:
+            raise BadOption(f"context is {self.context}; use 1 token or more.")
+        if self.concurrency < 1:
+            raise BadOption(f"concurrency is {self.concurrency}; use 1 or more.")
+
+    @property
+    def name(self) -> str:
+        """The name of its file, without the ending."""
+        return os.path.splitext(os.path.basename(self.model))[0]
+
+
+@dataclass(frozen=True)
 class HostSpec:
     """A model whose weights the host holds and manages, such as a text encoder in its graph. It is
     never in the model cache: the host's own code gives its backend. ``name``: what it is called.
@@ -141,7 +177,7 @@ class HostSpec:
     key: int
 
 
-Spec = LocalSpec | ServerSpec | HostSpec
+Spec = LocalSpec | ServerSpec | GgufSpec | HostSpec
 """Which model is meant, and how it is run."""
 
 

@@ -52,6 +52,14 @@ def user_folder(kind: str) -> Path:
     return Path(folder() if folder else "user") / "default" / "qwen-vl" / kind
 
 
+def private_folder() -> Path:
+    """Where keys lie, and what names programs to run: ``user/__qwen_vl``. Unlike ``user_folder``,
+    ComfyUI neither hands out nor writes files here over HTTP: a name that begins so is no user's.
+    """
+    folder = optional_import("folder_paths", "get_user_directory")
+    return Path(folder() if folder else "user") / "__qwen_vl"
+
+
 def text_tokenizers() -> dict[str, Path]:
     """The tokenizers of text encoders that come with this ComfyUI, by their kind (see
     ``prompt_writing.length``)."""

@@ -14,6 +14,7 @@ Handler = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
 # A thread of its own: where a disk is slow or gone, only these requests wait for it.
 _executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="qwen_vl")
+_slow = ThreadPoolExecutor(max_workers=2, thread_name_prefix="qwen_vl_slow")
 _registered: set[str] = set()
 
 
@@ -29,9 +30,10 @@ def serve_json(path: str, handler: Handler) -> None:
     _register("get", path, handle)
 
 
-def accept_json(path: str, handler: Handler) -> None:
+def accept_json(path: str, handler: Handler, is_slow: bool = False) -> None:
     """As ``serve_json`` for POST ``path``, which changes something: ``handler(body)`` gets a JSON
-    object of texts. Anything but JSON is refused, since a form on any other page could send it."""
+    object of texts. Anything but JSON is refused, since a form on any other page could send it.
+    ``is_slow``: other machines are waited for, apart from all other requests."""
 
     async def handle(request: Any, web: Any) -> Any:
         if request.content_type != "application/json":
@@ -42,7 +44,7 @@ def accept_json(path: str, handler: Handler) -> None:
             body = None
         if not isinstance(body, dict) or not all(isinstance(v, str) for v in body.values()):
             return web.json_response({"error": "Send a JSON object of texts."}, status=400)
-        status, answer = await respond(handler, body)
+        status, answer = await respond(handler, body, _slow if is_slow else _executor)
         return web.json_response(answer, status=status)
 
     _register("post", path, handle)
@@ -61,9 +63,11 @@ def _register(method: str, path: str, handle: Callable[[Any, Any], Any]) -> None
     getattr(instance.routes, method)(path)(handle_request)
 
 
-async def respond(handler: Handler, query: Mapping[str, str]) -> tuple[int, Mapping[str, Any]]:
+async def respond(
+    handler: Handler, query: Mapping[str, str], executor: ThreadPoolExecutor = _executor
+) -> tuple[int, Mapping[str, Any]]:
     """The HTTP status and the JSON object that answer ``query``."""
     try:
-        return 200, await asyncio.get_running_loop().run_in_executor(_executor, handler, query)
+        return 200, await asyncio.get_running_loop().run_in_executor(executor, handler, query)
     except QwenVLError as error:
         return 400, {"error": str(error)}

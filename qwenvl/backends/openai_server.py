@@ -312,6 +312,18 @@ class OpenAIServerBackend:
         return await client.chat(await asked.body(), read, told.restart)
 
 
+def with_model(spec: ServerSpec, observer: Observer | None = None) -> ServerSpec:
+    """``spec`` with the model's name; where it has none, the server is asked. Raises as
+    ``OpenAIServerBackend.name``."""
+    if spec.model:
+        return spec
+    backend = OpenAIServerBackend(spec)
+    try:
+        return dataclasses.replace(spec, model=backend._named(observer or Observer()))
+    finally:
+        backend.close()
+
+
 class _Told:
     """What an observer is told of request ``index`` by a job."""
 

@@ -21,7 +21,7 @@ from ..replies.tables import tables
 from ..types import Result, Sampling, Task
 from ..unicode import well_formed
 from .inputs import Input, expanded
-from .model_options import spec_of
+from .model_options import named_spec_of, spec_of
 from .output import as_json, print_json, print_message, print_result
 from .portions import OrderedResults, Portion, read_portions
 from .writing import DocumentWriter
@@ -53,7 +53,7 @@ def ocr(options: argparse.Namespace) -> int:
     if options.out is None and (options.output == "pdf" or options.csv):
         wanted = "--output pdf" if options.output == "pdf" else "--csv"
         raise BadOption(f"{wanted} writes files: name a folder for them with --out.")
-    fine_tune = preset(options.preset, spec_of(options).name)
+    fine_tune = preset(options.preset, named_spec_of(options).name)
     output = "lines" if options.output == "pdf" else options.output
     scores = (options.min_score, options.scores)
     more = (options.language, fine_tune, *scores, options.strict)

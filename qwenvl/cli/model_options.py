@@ -120,6 +120,17 @@ def spec_of(options: argparse.Namespace) -> Spec:
     return ServerSpec(",".join(options.server), **given)  # type: ignore[arg-type]
 
 
+def named_spec_of(options: argparse.Namespace) -> Spec:
+    """As ``spec_of``, for what depends on the model's name: a server is asked where only it knows.
+    Raises ``ServerError`` too."""
+    spec = spec_of(options)
+    if not isinstance(spec, ServerSpec):
+        return spec
+    from ..backends.openai_server import with_model
+
+    return with_model(spec)
+
+
 def _unset() -> dict[str, Any]:
     loading = {name: default for name, (default, _) in _LOADING.items()}
     return {**loading, "yarn": 1.0, "trust_remote_code": False, "root": None, "lora": None}

@@ -15,7 +15,7 @@ from ..types import LocalSpec, Result, Spec
 from ..unicode import well_formed
 from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of
 from .inputs import data_folders
-from .model_options import spec_of
+from .model_options import named_spec_of
 from .output import print_json, print_message, print_result
 
 
@@ -51,7 +51,7 @@ def _write(options: argparse.Namespace, target: Target) -> int:
     from .. import run
     from ..model_cache import CACHE
 
-    wanted, spec = list(_wanted(options)), spec_of(options)
+    wanted, spec = list(_wanted(options)), named_spec_of(options)
     results: list[Result] = [Result("")] * len(wanted)
 
     def put(index: int, result: Result) -> None:

@@ -105,7 +105,7 @@ def is_name(choice: str) -> bool:
     return choice in FINE_TUNES or NAMES.fullmatch(choice) is not None
 
 
-FROM_DISK = {"adapter", "model", "device", "picture", "file"}
+FROM_DISK = {"adapter", "model", "device", "picture", "file", "mmproj"}
 
 
 @pytest.mark.parametrize("language", LETTERS)

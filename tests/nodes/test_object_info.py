@@ -21,7 +21,8 @@ import pytest
 
 RECORD = Path(__file__).resolve().parents[1] / "golden" / "object_info.json"
 # Lists that depend on the machine: models on its disk, devices in it.
-MACHINES = {"QVL_Loader": {"model", "device"}, "QVL_LoadPDF": {"file"}, "QVL_LoRA": {"adapter"}}
+MACHINES = {"QVL_Loader": {"model", "device"}, "QVL_LoadPDF": {"file"}, "QVL_LoRA": {"adapter"},
+            "QVL_GGUF": {"model", "mmproj"}}  # fmt: skip
 CURE = (
     "Workflows saved before no longer load or run. Put it back; or give the new form a new node "
     "id and declare a node replacement (io.NodeReplace, in on_load of nodes/extension.py) from "

@@ -1,0 +1,153 @@
+"""Chooses a model in llama.cpp's format, and has an installed llama-server answer for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..qwenvl.checkpoints import gguf
+from ..qwenvl.errors import BadOption, CheckpointError, CheckpointNotFound
+from ..qwenvl.servers.llama_server import find_program
+from ..qwenvl.types import GgufSpec
+from ..qwenvl.yaml_files import read_mapping
+from . import host, sockets
+from .model import KEEP, UNLOAD, ModelHandle
+
+NONE_HERE = "none in models/LLM"
+AUTO = "auto"
+SETTINGS = "llama_server.yaml"
+"""In ``host.private_folder``: which llama-server is started, and with what more."""
+
+
+class GGUF(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        models = _choices() or [NONE_HERE]
+        return sockets.schema(
+            node_id="QVL_GGUF",
+            display_name="Qwen-VL GGUF",
+            description="Chooses a Qwen vision-language model as GGUF in models/LLM. A "
+            "llama-server (llama.cpp) that is installed here is started for it when it is first "
+            "asked, and ended with ComfyUI. All Qwen-VL nodes that ask a model can use it.",
+            search_aliases=["gguf", "llama.cpp", "llama-server", "mmproj", "quantized model"],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=models,
+                    default=models[0],
+                    tooltip="A .gguf file in models/LLM or a folder in it, with its projector "
+                    "(mmproj-….gguf) beside it. Of a model in parts, the first.",
+                ),
+                io.Int.Input(
+                    "context",
+                    default=16_384,
+                    min=1024,
+                    max=1 << 20,
+                    step=1024,
+                    tooltip="How many tokens a question with its pictures and its answer may have "
+                    "together. More needs more memory.",
+                ),
+                *sockets.pixel_bounds(),
+                io.Combo.Input(
+                    "after_use",
+                    options=[KEEP, UNLOAD],
+                    default=KEEP,
+                    tooltip="When a node is done. keep: llama-server stays until ComfyUI needs the "
+                    "room. unload: it is ended, and started again the next time.",
+                    **sockets.ADVANCED,
+                ),
+                io.Int.Input(
+                    "concurrency",
+                    default=GgufSpec.concurrency,
+                    min=1,
+                    max=256,
+                    tooltip="How many pictures are answered at once, each with a context of its "
+                    "own. More needs more memory.",
+                    **sockets.ADVANCED,
+                ),
+                io.Combo.Input(
+                    "mmproj",
+                    options=[AUTO, *gguf.projectors(host.model_roots())],
+                    default=AUTO,
+                    tooltip="The file of the vision tower. auto: the one beside the model that was "
+                    "made for it.",
+                    **sockets.ADVANCED,
+                ),
+            ],
+            outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str | None = None, mmproj: str | None = None) -> bool | str:
+        """Replaces ComfyUI's own check of the lists, which would refuse workflows made where a
+        model lies elsewhere."""
+        try:
+            if model is not None:
+                _locate(model, mmproj or AUTO)
+        except CheckpointError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: str,
+        context: int,
+        min_pixels: int = 0,
+        max_pixels: int = 0,
+        after_use: str = KEEP,
+        concurrency: int = GgufSpec.concurrency,
+        mmproj: str = AUTO,
+    ) -> io.NodeOutput:
+        sockets.choice("after_use", after_use, (KEEP, UNLOAD))
+        found = _locate(model, mmproj)
+        program, options = settings()
+        spec = GgufSpec(
+            str(found.path),
+            str(found.mmproj),
+            found.family,
+            context,
+            concurrency,
+            host.device("auto"),
+            str(find_program(program)),
+            options,
+            str(host.user_folder("logs")),
+        )
+        bounds = min_pixels or None, max_pixels or None
+        return io.NodeOutput(ModelHandle(spec, *bounds, after_use=after_use))
+
+
+def _choices() -> list[str]:
+    """Those that can be served first; what is none of Qwen's is left out."""
+    found = [model for model in gguf.scan(host.model_roots()) if not model.is_foreign]
+    return [model.choice for model in sorted(found, key=lambda model: bool(model.problem))]
+
+
+def _locate(model: object, mmproj: object) -> gguf.GgufModel:
+    if model == NONE_HERE:
+        raise CheckpointNotFound(
+            "There is no GGUF model here. Put one into models/LLM, with its projector "
+            "(mmproj-….gguf) beside it, and press R on the page."
+        )
+    if not isinstance(model, str) or not isinstance(mmproj, str):  # a widget that holds nothing
+        raise CheckpointNotFound(f"The model is {model!r}. Choose one in the list.")
+    return gguf.locate(model, host.model_roots(), "" if mmproj == AUTO else mmproj)
+
+
+def settings() -> tuple[str, tuple[str, ...]]:
+    """The llama-server that the user's file names (empty: the one on PATH), and more of its command
+    line. Raises ``BadOption`` for a file that says anything else."""
+    path = host.private_folder() / SETTINGS
+    if not path.is_file():
+        return "", ()
+    found: Any = dict(read_mapping(path))
+    program, options = found.pop("program", ""), found.pop("options", [])
+    are_texts = isinstance(options, list) and all(isinstance(word, str) for word in options)
+    if found or not isinstance(program, str) or not are_texts:
+        raise BadOption(
+            f"{path}: write program: and where llama-server is, and options: with a list of more "
+            'of its command line, each in quotes, such as ["-ngl", "20"]. Nothing else is known.'
+        )
+    return str(Path(program).expanduser()) if program else "", tuple(options)

@@ -1,0 +1,245 @@
+"""GGUF backend: a model in llama.cpp's format, answered by a llama-server that runs as long as its
+weights are wanted in memory. What moves weights of other models out starts and ends the process
+here."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import gguf
+from ..errors import QwenVLError, ServerError
+from ..models.devices import pick_device
+from ..models.load_progress import Progress
+from ..models.memory import MEMORY_LOCK, Memory, acquired
+from ..models.weights import Weights
+from ..observer import Observer
+from ..servers import llama_server
+from ..servers.addresses import parse
+from ..servers.keys import Keys, variable
+from ..servers.kinds import kind
+from ..servers.llama_server import LlamaServer
+from ..types import Family, GgufSpec, Request, Response, ServerSpec
+from .base import Place, check_candidates
+from .openai_server import OpenAIServerBackend
+
+log = logging.getLogger(__name__)
+
+KIND = "llama.cpp"
+_WORK = 1 << 30  # bytes beside weights and KV cache: compute buffers and the vision tower's work
+_NOWHERE = "http://127.0.0.1:9/v1"  # never asked
+
+
+class ServedWeights(Weights):
+    """Weights that a process of its own holds, which is ``model`` while they are loaded. They are
+    in memory or not: there is no half way of RAM."""
+
+    model: LlamaServer | None
+
+    def load(self, progress: Progress | None = None) -> Any:
+        with self.lock:
+            if self.model is not None and not self.model.is_running:
+                self.release()
+            if self.model is None:
+                self.model = self._read(progress)
+                self.place = "device"
+            return self.model
+
+    def offload(self) -> None:
+        self.release()
+
+    def release(self) -> None:
+        with self.lock:
+            if self.model is not None:
+                self.model.stop()
+            super().release()
+
+
+def open_gguf(spec: GgufSpec, memory: Memory | None = None) -> GgufBackend:
+    """The model of ``spec``, ready to answer; its server is started when it is first needed. Raises
+    ``Unavailable`` where there is no llama-server."""
+    program = llama_server.find_program(spec.program)
+    return GgufBackend(spec, program, memory or Memory())
+
+
+class GgufBackend:
+    """One GGUF model, as a ``backends.base.Backend``. Calls queue behind a lock."""
+
+    def __init__(self, spec: GgufSpec, program: Path, memory: Memory):
+        self.spec, self.memory = spec, memory
+        self._program = program
+        self.weights = ServedWeights(self._start, {pick_device(spec.device): _expected(spec)})
+        self._idle = OpenAIServerBackend(self._server_spec(_NOWHERE))
+        self.family: Family = self._idle.family
+        self._turn = threading.RLock()
+        # What asks the server that runs now, and that server.
+        self._asking: tuple[LlamaServer, OpenAIServerBackend] | None = None
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def max_pixels(self) -> int | None:
+        return self._idle.max_pixels
+
+    @property
+    def nbytes(self) -> int:
+        """An estimate: the process does not tell."""
+        return self.weights.nbytes
+
+    @property
+    def place(self) -> Place:
+        return self.weights.place
+
+    def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
+        """See ``Backend.thinks``."""
+        return self._idle.thinks(wish, effort)
+
+    def offload(self) -> None:
+        """As ``release``: llama-server cannot move its weights."""
+        self.release()
+
+    def release(self) -> None:
+        """Ends the server; the next request starts it again."""
+        self.weights.release()
+        self._stop_asking()
+
+    def close(self) -> None:
+        with self.weights.lock:
+            self._closed = True
+            self.release()
+            self._idle.close()
+            self.memory.forget(self.weights)
+
+    def generate(
+        self, requests: Sequence[Request], observer: Observer | None = None
+    ) -> list[Response]:
+        """See ``Backend.generate``, and ``OpenAIServerBackend.generate``. Raises ``Unavailable``
+        and ``OutOfMemory`` where the server cannot be started."""
+        observer = observer or Observer()
+        for request in requests:
+            request.sampling.validate()
+        with self._asked(observer) as (server, backend):
+            return [
+                dataclasses.replace(found, error=_explained(server, found.error))
+                if found.error
+                else found
+                for found in backend.generate(requests, observer)
+            ]
+
+    def score(
+        self,
+        requests: Sequence[Request],
+        candidates: Sequence[str],
+        observer: Observer | None = None,
+    ) -> list[list[float] | QwenVLError]:
+        """See ``Scorer.score``, and ``OpenAIServerBackend.score``. Raises as ``generate``."""
+        check_candidates(candidates)
+        observer = observer or Observer()
+        with self._asked(observer) as (server, backend):
+            return [
+                _explained(server, found) if isinstance(found, QwenVLError) else found
+                for found in backend.score(requests, candidates, observer)
+            ]
+
+    @contextmanager
+    def _asked(self, observer: Observer) -> Iterator[tuple[LlamaServer, OpenAIServerBackend]]:
+        """The running server, and what asks it, for this thread alone."""
+        with acquired(self._turn, observer.check), self._running(observer) as server:
+            try:
+                yield server, self._backend_of(server)
+            except ServerError as error:
+                raise _explained(server, error) from error
+
+    @contextmanager
+    def _running(self, observer: Observer) -> Iterator[LlamaServer]:
+        """The server, started where it must be; nobody ends it while the block runs."""
+        while True:
+            with acquired(MEMORY_LOCK, observer.check):
+                self._check_open()
+                if self.weights.place == "disk":
+                    observer.loading(0, 1)
+                self.memory.bring(self.weights, _WORK, observer.loading)
+                # Of a host that found it loaded, and does not know that it has crashed.
+                self.weights.load(observer.loading)
+                self.weights.lock.acquire()
+            try:
+                self._check_open()
+                if self.weights.model is not None:  # nobody has ended it in between
+                    yield self.weights.model
+                    return
+            finally:
+                self.weights.lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise QwenVLError("This model was unloaded while requests were waiting.")
+
+    def _start(self, progress: Progress | None) -> LlamaServer:
+        def check() -> None:
+            if progress:
+                progress(0, 1)  # by which a caller stops a load
+
+        log.info("Starting %s for %s", llama_server.PROGRAM, self.name)
+        folder = Path(self.spec.log_folder or ".")
+        log_file = folder / f"{llama_server.PROGRAM}-{self.name}.log"
+        server = llama_server.start(self._program, arguments(self.spec), log_file, check)
+        if progress:
+            progress(1, 1)
+        return server
+
+    def _backend_of(self, server: LlamaServer) -> OpenAIServerBackend:
+        if self._asking is None or self._asking[0] is not server:
+            self._stop_asking()
+            keys = Keys(environ={variable(parse(server.url)): server.key})
+            self._asking = server, OpenAIServerBackend(self._server_spec(server.url), keys)
+        return self._asking[1]
+
+    def _stop_asking(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking[1].close()
+
+    def _server_spec(self, url: str) -> ServerSpec:
+        spec = self.spec
+        return ServerSpec(
+            (url,), spec.name, spec.family, KIND, spec.concurrency, timeout=spec.timeout
+        )
+
+
+def arguments(spec: GgufSpec) -> list[str]:
+    """The command line of llama-server for ``spec``; where it listens is left out. Pictures take
+    as many tokens as the engine foresees for this kind of server."""
+    limits = kind(KIND).pictures
+    return [
+        *("-m", spec.model),
+        *("--mmproj", spec.mmproj),
+        *("-c", str(spec.context * spec.concurrency)),
+        *("-np", str(spec.concurrency)),
+        *("--image-min-tokens", str(limits.least_tokens)),
+        *("--image-max-tokens", str(limits.most_tokens)),
+        "--jinja",
+        "--no-webui",
+        *spec.options,
+    ]
+
+
+def _explained(server: LlamaServer, error: QwenVLError) -> QwenVLError:
+    """``error``, or why there is no server any more that could have answered."""
+    is_dead = isinstance(error, ServerError) and not server.is_running
+    return server.failure() if is_dead else error
+
+
+def _expected(spec: GgufSpec) -> int:
+    """Bytes that the server will take: its files, and the KV cache of all contexts."""
+    files = [*gguf.parts(Path(spec.model)), Path(spec.mmproj)]
+    weights = sum(path.stat().st_size for path in files if path.is_file())
+    cache = gguf.cache_bytes(gguf.header(Path(spec.model)))
+    return weights + cache * spec.context * spec.concurrency

@@ -1,0 +1,250 @@
+"""llama-server of llama.cpp as a process of ours: started on loopback for one model, asked whether
+it is ready, and ended with us.
+
+Nobody else on this machine can use it: it takes a key that is made anew for each process and given
+to it in its environment, where only its own user can read it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutOfMemory, QwenVLError, Unavailable
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "llama-server"
+KEY_VARIABLE = "LLAMA_API_KEY"
+HOST = "127.0.0.1"
+_GUARD = Path(__file__).with_name("process_guard.py")
+_TRIES = 3  # another process may take the port between choosing and binding it
+_PAUSE = 0.1  # seconds between two looks at a server that is starting
+_PATIENCE = 8.0  # seconds that ending may take: the guard's own, and some
+_TAIL = 4000  # bytes of the log that are looked at
+_LINES = 6  # of it that an error quotes
+_ILLEGAL = (128 + 4, 0xC000001D)  # exit status after an illegal instruction: POSIX, Windows
+_FULL = ("out of memory", "failed to allocate", "unable to allocate", "cudamalloc failed")
+
+
+class LlamaServer:
+    """A running llama-server. ``url``: its base address; ``key``: what it wants to be asked with;
+    ``log_file``: what it says."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, key: str, log_file: Path):
+        self._process, self.port, self._key, self.log_file = process, port, key, log_file
+        _running.add(self)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}/v1"
+
+    @property
+    def key(self) -> str:
+        return self._key
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of the guard, whose child the server is."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """Ends the process, and waits until it is gone."""
+        _running.discard(self)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def failure(self) -> QwenVLError:
+        """The error about a server that has ended by itself, with the last lines of its log."""
+        said = "\n".join(_tail(self.log_file)[-_LINES:]) or "It said nothing."
+        kind: type[QwenVLError] = Unavailable
+        advice = "A model newer than it is needs a newer one."
+        if any(word in said.lower() for word in _FULL):
+            kind, advice = OutOfMemory, "Choose a smaller model or a smaller context."
+        elif self._process.poll() in _ILLEGAL:
+            advice = "It was built for another processor than this one: get another build."
+        return kind(
+            f"{PROGRAM} has ended by itself. {advice} All it said is in {self.log_file}; at last:\n"
+            f"{said}"
+        )
+
+
+_running: weakref.WeakSet[LlamaServer] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    for server in list(_running):
+        server.stop()
+
+
+def find_program(own: str = "") -> Path:
+    """The installed llama-server: ``own`` where it is given, else the one on PATH. Raises
+    ``Unavailable`` where there is none, and says how to get one."""
+    if own:
+        path = Path(own).expanduser()
+        if not path.is_file() or not os.access(path, os.X_OK):
+            raise Unavailable(f"{path} is no program that can be run: name {PROGRAM} itself.")
+        return path
+    if found := shutil.which(PROGRAM):
+        return Path(found)
+    raise Unavailable(
+        f"GGUF models are served by {PROGRAM} of llama.cpp, which is not on PATH. Get it from "
+        "https://github.com/ggml-org/llama.cpp/releases (or: brew install llama.cpp; winget "
+        "install llama.cpp) and start ComfyUI again, or write where it is into llama_server.yaml "
+        "(see this node's help)."
+    )
+
+
+def start(
+    program: Path,
+    arguments: Sequence[str],
+    log_file: Path,
+    check: Callable[[], None] = lambda: None,
+    timeout: float = 600.0,
+) -> LlamaServer:
+    """A llama-server that answers on a free port of loopback. ``arguments``: those about its model;
+    where it listens is added. ``check`` is called while it starts; what that raises ends it.
+
+    Raises ``Unavailable`` or ``OutOfMemory`` where it ends by itself or is not ready within
+    ``timeout`` seconds."""
+    for number in range(1, _TRIES + 1):
+        server = _launch(program, arguments, log_file)
+        try:
+            _await(server, check, timeout)
+        except BaseException as error:
+            server.stop()
+            if number < _TRIES and _port_was_taken(server, error):
+                continue
+            raise
+        log.info("%s answers at %s (its log: %s)", PROGRAM, server.url, log_file)
+        return server
+    raise AssertionError("unreachable")
+
+
+def _launch(program: Path, arguments: Sequence[str], log_file: Path) -> LlamaServer:
+    port, key = _free_port(), secrets.token_urlsafe(32)
+    # Python itself on Windows and Linux alike; -I: nothing of the user's environment gets in.
+    guard = [sys.executable, "-I", "-S", str(_GUARD)]
+    command = [str(program), *arguments, "--host", HOST, "--port", str(port)]
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    own_group: dict[str, object] = (
+        {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        if os.name == "nt"
+        else {"start_new_session": True}  # Ctrl-C at the terminal is not for it
+    )
+    with open(log_file, "wb", opener=_private) as output:
+        process = subprocess.Popen(
+            [*guard, *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, KEY_VARIABLE: key},
+            **own_group,  # type: ignore[call-overload]
+        )
+    return LlamaServer(process, port, key, log_file)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _await(server: LlamaServer, check: Callable[[], None], timeout: float) -> None:
+    """Until the server has read its model, and takes our key alone: what else listens on the port
+    does not know it."""
+    end = time.monotonic() + timeout
+    pause = threading.Event()
+    while True:
+        check()
+        if not server.is_running:
+            raise server.failure()
+        if _status(server.port, "/health") == 200 and _is_ours(server):
+            return
+        if time.monotonic() > end:
+            raise Unavailable(
+                f"{PROGRAM} was not ready within {timeout:g} seconds. All it said: "
+                f"{server.log_file}"
+            )
+        pause.wait(_PAUSE)
+
+
+def _is_ours(server: LlamaServer) -> bool:
+    """Whether the port is our process's. Some other one that had taken it would be told no key."""
+    try:
+        import psutil
+
+        guard = psutil.Process(server.pid)
+        family = [guard, *guard.children(recursive=True)]
+        sockets = (found for process in family for found in _sockets(process))
+        return any(
+            found.status == psutil.CONN_LISTEN and found.laddr.port == server.port
+            for found in sockets
+        )
+    except ImportError:
+        return server.is_running
+    except psutil.Error:  # it ended meanwhile; or the system does not tell, as of macOS at times
+        return server.is_running
+
+
+def _sockets(process: Any) -> Sequence[Any]:
+    """Open TCP sockets of a ``psutil.Process``; psutil before 6 has another name for them."""
+    name = "net_connections" if hasattr(process, "net_connections") else "connections"
+    return list(getattr(process, name)("tcp"))
+
+
+def _status(port: int, path: str) -> int:
+    """The HTTP status of a GET; 0 where nothing answers."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def _port_was_taken(server: LlamaServer, error: BaseException) -> bool:
+    if not isinstance(error, QwenVLError):
+        return False
+    said = "\n".join(_tail(server.log_file)).lower()
+    return "bind" in said or "address already in use" in said
+
+
+def _tail(log_file: Path) -> list[str]:
+    """The last lines of the log, the blank ones left out."""
+    try:
+        with log_file.open("rb") as file:
+            file.seek(max(0, log_file.stat().st_size - _TAIL))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()]
