@@ -144,7 +144,7 @@ def test_what_cannot_be_put_on(roots: tuple[Path, Path], run_node: Callable[...,
     server = ModelHandle(ServerSpec(("http://localhost:8000/v1",), "elsewhere"))
     with pytest.raises(CheckpointError, match="type LOHA"):
         run_node("QVL_LoRA", model=local, adapter="odd (cannot be loaded)")
-    with pytest.raises(BadOption, match="elsewhere runs on a server"):
+    with pytest.raises(BadOption, match="elsewhere is answered by a server"):
         run_node("QVL_LoRA", model=server, adapter="mine")
     with pytest.raises(CheckpointNotFound, match="There is no adapter here"):
         run_node("QVL_LoRA", model=local, adapter=NONE_HERE)
