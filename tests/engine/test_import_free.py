@@ -24,6 +24,7 @@ HEAVY = (
 # Their business is tensors: torch, and torch alone, may come with them.
 TENSOR_ROOMS = (
     ".qwenvl.backends.definition",
+    ".qwenvl.backends.gguf",
     ".qwenvl.backends.local",
     ".qwenvl.inference",
     ".qwenvl.media.audio",
