@@ -34,7 +34,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def messages(self, check: Check = lambda: None) -> list[dict[str, Any]]:
-        """The messages, with all media in them: resized and encoded, which takes about 20 ms for a
+        """The messages, with all media in them: resized and encoded, which takes some 100 ms for a
         picture of a megapixel, so that it belongs into a thread beside the waiting. ``check`` is
         called before each picture and frame; what it raises ends the work."""
         sizes = iter(self.input_sizes)

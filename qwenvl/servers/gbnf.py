@@ -1,5 +1,5 @@
-"""GBNF grammars: regular expressions and Lark grammars in the form that llama.cpp reads, and as
-EBNF xgrammar, which vLLM and SGLang hold answers by.
+"""GBNF grammars: regular expressions and Lark grammars in the form that llama.cpp reads, and
+xgrammar as EBNF, by which vLLM and SGLang hold answers.
 
 https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
 """
@@ -65,6 +65,8 @@ def from_lark(source: str) -> str:
     names = {name for name, _ in rules}
     if "start" not in names:
         raise NotInGbnf("a grammar without a rule start")
+    if len({_name(name) for name in names}) < len(names):
+        raise NotInGbnf("names that differ in underscores alone")
     lines = [f"{_name(name)} ::= {_expansion(text, names)}" for name, text in rules]
     return "\n".join((*lines, ""))
 

@@ -92,8 +92,7 @@ class ServerKind:
     ``sampling``: fields of ``Sampling``, beside temperature, top_p and max_new_tokens that all
     know, with the server's own names; those that are missing it does not know. ``sampling_in``: the
     field that they stand in, as JSON text; empty: in the request itself. ``always``: fields of
-    every request. ``all_tokens``: the ``top_k`` that has no effect. ``unknown_fields``: whether a
-    request with others is ``ignored`` or ``refused``.
+    every request. ``all_tokens``: the ``top_k`` that has no effect.
 
     ``video``: ``frames``, a video of its own with the times of its frames, or ``pictures``, one
     after the other. ``audio``: the part of a message that holds a sound, or ``none``, where the
@@ -112,7 +111,6 @@ class ServerKind:
     sampling_in: str = ""
     always: Mapping[str, Any] = field(default_factory=dict, hash=False)
     all_tokens: int = 0
-    unknown_fields: Literal["ignored", "refused"] = "ignored"
     video: Literal["frames", "pictures"] = "pictures"
     audio: Literal["input_audio", "audio_url", "none"] = "none"
     parts_are_messages: bool = False

@@ -50,8 +50,10 @@ def plan_video(video: Video, request: Request, family: Family, kind: ServerKind)
     low, high = pixel_bounds(Request(request.messages), family, kind)
     bounds = low, max(low, min(high, shown[0] * shown[1]))
     size = planned_size((height, width), bounds, family, kind.pictures)
-    notes = () if watching.times == "text" else (_unlike(family, kind),)
-    return FramePlan(size, count * tokens_of(size, family), notes)
+    notes = [] if watching.times == "text" else [_unlike(family, kind)]
+    if kind.parts_are_messages:
+        notes.append(f"{kind.title} makes a message of its own of each frame and of each time.")
+    return FramePlan(size, count * tokens_of(size, family), tuple(notes))
 
 
 def _unlike(family: Family, kind: ServerKind) -> str:

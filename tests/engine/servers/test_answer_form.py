@@ -143,7 +143,14 @@ def test_lark_is_read_as_far_as_grammars_go():
     )
     assert accepts(grammar, "ab,cd") and accepts(grammar, "abcd,e") and accepts(grammar, "xxx")
     assert not accepts(grammar, "ab,cd,") and not accepts(grammar, ",")
-    for source in ("%ignore / /\nstart: A", "start: a", 'a: "x"', 'start: "x"i', "start: /x/i"):
+    for source in (
+        'start: _a a\n_a: "x"\na: "y"',
+        "%ignore / /\nstart: A",
+        "start: a",
+        'a: "x"',
+        'start: "x"i',
+        "start: /x/i",
+    ):
         with pytest.raises(gbnf.NotInGbnf):
             gbnf.from_lark(source)
 

@@ -159,7 +159,7 @@ def test_where_the_size_cannot_be_told_the_answer_is_refused_by_name():
         assert "tokens instead of" in str(found.error) and "Qwen3-VL" in str(found.error)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.integers(3, 90),
     st.integers(3, 90),

@@ -12,6 +12,7 @@ from qwen_vl_suite.qwenvl.families import FAMILIES
 from qwen_vl_suite.qwenvl.media.image_processor import target_size
 from qwen_vl_suite.qwenvl.servers.kinds import kind, kinds, names
 from qwen_vl_suite.qwenvl.servers.sampling import sampling_fields, sampling_notes
+from qwen_vl_suite.qwenvl.servers.streaming import Reply
 from qwen_vl_suite.qwenvl.servers.thinking import thinking_fields, thinking_notes
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 
@@ -27,6 +28,15 @@ def test_each_kind_says_where_its_facts_come_from():
         assert found.sources.keys() <= said
         for name, source in found.sources.items():
             assert source.startswith(("ran", "read", "said")) or found.name == "other", name
+
+
+def test_every_kind_takes_what_is_sent_and_says_what_is_read():
+    for found in kinds().values():
+        assert {"png", "jpeg"} <= set(found.pictures.formats)
+        for name in found.thoughts:
+            reply = Reply(False, False, lambda text: None)
+            reply.add({"choices": [{"delta": {name: "Hm."}}]})
+            assert reply.thought == "Hm."
 
 
 def test_no_kind_is_asked_in_vllm_s_old_way():
@@ -47,7 +57,7 @@ def test_the_bounds_of_no_kind_exclude_one_another(family):
         assert low < high <= family.pixel_bounds[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES)
 def test_a_server_without_limits_of_its_own_resizes_as_the_engine_does(height, width):
     family = FAMILIES["qwen2_5_vl"]

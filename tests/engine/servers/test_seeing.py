@@ -27,7 +27,7 @@ def scene(height, width, box):
     return picture
 
 
-SCENES = [((700, 1000), (217, 140, 583, 413)), ((1000, 610), (101, 700, 309, 901))]
+SCENES = [((700, 1000), (217, 140, 583, 413)), ((800, 510), (101, 600, 309, 701))]
 
 
 def found(seeing, model, pictures, name, **options):
@@ -48,8 +48,15 @@ def off(result, box):
     return max(abs(one - other) for one, other in zip(corners, box, strict=True))
 
 
-@pytest.mark.parametrize("name", ["vllm", "llama.cpp", "ollama", "lmstudio"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("vllm", "qwen3_vl"),
+        ("llama.cpp", "qwen2_5_vl"),
+        ("ollama", "qwen2_5_vl"),
+        ("lmstudio", "qwen2_5_vl"),
+    ],
+)
 def test_boxes_are_right_over_every_kind_of_server(name, model):
     seeing = Seeing(FAMILIES[model], kind(name).pictures, marks=7 if name == "ollama" else 2)
     pictures = [scene(*size, box) for size, box in SCENES]
