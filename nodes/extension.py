@@ -19,6 +19,7 @@ KEYS_FILE = "keys.yaml"
 def nodes() -> list[type[io.ComfyNode]]:
     """Every node class, in the order of the menu."""
     from .box_format import BoxFormat
+    from .caption_folder import CaptionFolder
     from .chat import Chat
     from .describe import Describe
     from .example_picture import ExamplePicture
@@ -55,6 +56,7 @@ def nodes() -> list[type[io.ComfyNode]]:
         Video,
         Listen,
         Prompt,
+        CaptionFolder,
         PickBoxes,
         BoxFormat,
         LoadPDF,

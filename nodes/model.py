@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..qwenvl import run, score
+from ..qwenvl import folders, run, score
 from ..qwenvl.backends.base import Backend, Resident
 from ..qwenvl.chat import Ask, Reply, ask_all, will_think
 from ..qwenvl.checkpoints import library
@@ -157,6 +157,12 @@ class ModelHandle:
             thinking = {at for at, ask in enumerate(asks) if will_think(backend, ask)}
             observer = host.NodeObserver(thinking, status="Reading the conversation")
             return ask_all(backend, asks, observer)
+
+    def caption(self, job: folders.Job, progress: host.FolderProgress) -> folders.Summary:
+        """Captions a folder. Raises what ``folders.caption_folder`` raises and ComfyUI's
+        interrupt; captions that are written stay."""
+        with self._leased() as backend:
+            return folders.caption_folder(backend, job, progress, progress)
 
     def _query(
         self, backend: Backend, question: Question, shown: Sequence[Any], number: int

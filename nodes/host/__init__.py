@@ -6,6 +6,7 @@ older release, a runtime without a server) costs only the feature that uses it.
 """
 
 from .clip_backend import ClipBackend
+from .folder_progress import FolderProgress
 from .folders import (
     FOLDER_KEY,
     adapter_library,
@@ -14,6 +15,7 @@ from .folders import (
     input_file,
     input_names,
     known_file,
+    media_folder,
     model_library,
     model_roots,
     place_of,
@@ -34,6 +36,7 @@ __all__ = [
     "FOLDER_KEY",
     "ClipBackend",
     "DownloadProgress",
+    "FolderProgress",
     "NodeObserver",
     "ProgressBar",
     "accept_json",
@@ -50,6 +53,7 @@ __all__ = [
     "input_names",
     "known_file",
     "manager",
+    "media_folder",
     "model_library",
     "model_roots",
     "movable_memory",

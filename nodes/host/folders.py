@@ -10,6 +10,7 @@ from ...qwenvl.checkpoints.adapters import AdapterLibrary
 from ...qwenvl.checkpoints.library import ModelLibrary
 from ...qwenvl.checkpoints.references import Consents
 from ...qwenvl.errors import BadOption
+from ...qwenvl.yaml_files import read_mapping
 from .optional_import import optional_import
 
 FOLDER_KEY = "LLM"
@@ -137,6 +138,43 @@ def place_of(path: Any) -> tuple[str, str] | None:
     return None
 
 
+def media_folder(name: str) -> tuple[Path, Path]:
+    """A folder of pictures by its ``name``, and the root that it lies in, both resolved: a path in
+    ComfyUI's input folder, or one that begins with ``input``, ``output`` or the name of another
+    root, of which the user's file ``folders.yaml`` (see ``user_folder``) holds names and paths.
+    Raises ``BadOption`` for what is no folder there, by links as well."""
+    roots = {**_comfy_roots(), **_own_roots()}
+    first, _, rest = name.replace("\\", "/").strip().strip("/").partition("/")
+    if first not in roots:
+        first, rest = "input", f"{first}/{rest}".strip("/")
+    root = roots.get(first)
+    path = _inside(root, rest) if rest else root and root.resolve()
+    if root is None or path is None or _leads_out(name.strip()) or not path.is_dir():
+        raise BadOption(
+            f"{name[:200]!r} is no folder that may be used. Name one in ComfyUI's input folder, or "
+            f"begin with one of: {', '.join(roots) or 'input, output'}. More can be listed in "
+            f"{user_folder(_ROOTS_FILE)}, as in datasets: /path/to/datasets."
+        )
+    return path, root.resolve()
+
+
+def _comfy_roots() -> dict[str, Path]:
+    found = {name: optional_import("folder_paths", getter) for name, getter in _FOLDERS.items()}
+    return {name: Path(get()) for name, get in found.items() if get}
+
+
+def _own_roots() -> dict[str, Path]:
+    file = user_folder(_ROOTS_FILE)
+    if not file.is_file():
+        return {}
+    found = read_mapping(file)
+    for name, path in found.items():
+        if not isinstance(name, str) or not isinstance(path, str) or not Path(path).is_absolute():
+            raise BadOption(f"{file}: write a name and a whole path, as in datasets: /data/sets.")
+    return {name: Path(path) for name, path in found.items()}
+
+
+_ROOTS_FILE = "folders.yaml"
 _FOLDERS = {"input": "get_input_directory", "output": "get_output_directory"}
 
 

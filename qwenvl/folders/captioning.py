@@ -6,7 +6,6 @@ import errno
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from typing import Any, Protocol
 
 from ..backends.base import Backend
@@ -19,7 +18,7 @@ from . import reading
 from .asking import Reply, why_no_caption
 from .duplicates import Near, dhash
 from .job import MOST_LISTED, Job, Reporter, Summary
-from .listing import Item, listing
+from .listing import LEADS_OUT, Item, listing
 from .sidecars import SidecarStore
 from .state import State
 from .tables import TableStore
@@ -106,12 +105,11 @@ class _Run:
     def work(self, store: Store) -> None:
         assert self.backend is not None
         store.begin()
-        read = partial(reading.read, frames=self.job.asking.clip_frames)
         items, sizes = self._open_items(store), self.job.sizes
         if type(self._reporter).counted is not Reporter.counted:
             threading.Thread(target=self._count, name="qwenvl-count", daemon=True).start()
         try:
-            parts = reading.portions(items, read, sizes, self.observer.check, self._stopped)
+            parts = reading.portions(items, self._read, sizes, self.observer.check, self._stopped)
             with closing(parts) as portions:
                 for portion in portions:
                     self._answer(store, portion)
@@ -120,9 +118,15 @@ class _Run:
             self._stopped.set()
             store.close()
 
+    def _read(self, item: Item) -> Any:
+        within, path = self.job.within, item.path
+        if within and path.is_symlink() and not path.resolve().is_relative_to(within):
+            return BadImage(f"{path} {LEADS_OUT}")
+        return reading.read(item, self.job.asking.clip_frames)
+
     def _count(self) -> None:
         total = 0
-        for item in listing(self.job.folder):
+        for item in listing(self.job.folder, within=self.job.within):
             if self._stopped.is_set():
                 return
             total += self.job.shard.has(item)
@@ -133,7 +137,7 @@ class _Run:
     def _open_items(self, store: Store) -> Iterator[Item]:
         """What there is to be done, in order; of the other files the reporter is told."""
         job = self.job
-        for item in listing(job.folder, self._fail):
+        for item in listing(job.folder, self._fail, job.within):
             if self._stopped.is_set():
                 return
             if not job.shard.has(item):

@@ -29,7 +29,8 @@ class Job:
     ``near_duplicates``: a picture gets the reply of one that was asked about in the same run and
     differs from it in at most so many bits of 64 (see ``duplicates``); None: each is asked about.
     ``sizes``: how many files are asked about at once. ``model``: its name, by which a run that was
-    broken off is told from another one.
+    broken off is told from another one. ``within``: a resolved path out of which no link leads
+    (None: links are followed wherever they lead).
 
     Raises ``BadOption`` where there is no such folder, and for what does not go together."""
 
@@ -42,6 +43,7 @@ class Job:
     near_duplicates: int | None = None
     sizes: Sizes = field(default_factory=Sizes)
     model: str = ""
+    within: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir():

@@ -32,6 +32,8 @@ SORTED = 100_000
 """Names of one folder that are sorted; a folder of more is gone through as the disk has it, so that
 memory does not grow with it."""
 
+LEADS_OUT = "It is a link that leads out of the folders that may be used."
+
 _PART = 10_000
 _REPEATS = re.compile(r"^\d+_(?=.)")
 
@@ -100,10 +102,14 @@ class Shard:
         return f"{self.number}/{self.count}"
 
 
-def listing(root: Path, on_error: Callable[[str, str], None] | None = None) -> Iterator[Item]:
+def listing(
+    root: Path,
+    on_error: Callable[[str, str], None] | None = None,
+    within: Path | None = None,
+) -> Iterator[Item]:
     """The pictures and clips in ``root`` and the folders below it, each once: names in their order,
     those of a folder before those of the folders in it. Links to folders are followed, and lead to
-    no folder twice.
+    no folder twice; none that leads out of ``within``, a resolved path, if one is given.
 
     Hidden files and folders are passed over, and masks (``MASK_ENDINGS``). What cannot be read is
     told to ``on_error(relative path, why)``. Raises ``BadOption`` where ``root`` is no folder."""
@@ -118,6 +124,10 @@ def listing(root: Path, on_error: Callable[[str, str], None] | None = None) -> I
             if (state.st_dev, state.st_ino) in seen:
                 continue
             seen.add((state.st_dev, state.st_ino))
+            if within and not folder.resolve().is_relative_to(within):
+                if on_error:
+                    on_error(relative, LEADS_OUT)
+                continue
             yield from _items(root, folder, relative)
             below = [entry.name for entry in _entries(folder) if _is_folder(entry)]
         except OSError as error:

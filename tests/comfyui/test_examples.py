@@ -14,6 +14,7 @@ from saved import WORKFLOWS, api_form, read
 pytestmark = pytest.mark.comfyui
 # What the bundled model must have said, in order, where an example runs without other models.
 SAID = {
+    "Caption a folder": ["5 captioned, 0 skipped, 0 failed"],
     "Choose among boxes and cut them out": ["star", "circle"],
     "Compare two prompts on one picture": ["purple star", "green circle", "OPEN", "Yes."],
     "Describe a picture": ["blue triangle", "orange square", "yellow circle", "SNAKE"],

@@ -212,7 +212,7 @@ def test_pictures_are_ones_that_everybody_has(path: Path) -> None:
     """And that the bundled model understands: whoever opens an example can run it at once. (It
     hears nothing: an example of sounds says so.)"""
     used = {node["type"] for node in read(path)["nodes"]}
-    brought = {"QVL_ExamplePicture", "QVL_LoadPDF", "QVL_Video", "LoadAudio"}
+    brought = {"QVL_CaptionFolder", "QVL_ExamplePicture", "QVL_LoadPDF", "QVL_Video", "LoadAudio"}
     assert used & brought and not used & {"LoadImage", "LoadVideo"}
 
 
