@@ -40,6 +40,7 @@ NODES = [
     "QVL_Video",
     "QVL_Listen",
     "QVL_Prompt",
+    "QVL_CaptionFolder",
     "QVL_PickBoxes",
     "QVL_BoxFormat",
     "QVL_LoadPDF",
