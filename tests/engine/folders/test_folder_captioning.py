@@ -105,14 +105,14 @@ def test_the_first_answer_waits_neither_for_the_list_nor_for_all_to_be_decoded(
         picture(tmp_path / f"{number:02}.png")
     answered, decoded, list_items = threading.Event(), [], captioning.listing
 
-    def slow(*given):
-        for number, item in enumerate(list_items(*given)):
+    def slow(*given, **options):
+        for number, item in enumerate(list_items(*given, **options)):
             assert number < 8 or answered.wait(20), "no answer before the list was complete"
             yield item
 
-    def reading(item, **options):
+    def reading(item, *frames):
         decoded.append(item.relative)
-        return read(item, **options)
+        return read(item, *frames)
 
     read = captioning.reading.read
     monkeypatch.setattr(captioning, "listing", slow)
@@ -179,3 +179,21 @@ def test_a_survey_asks_and_writes_nothing(tmp_path):
     summary = survey(job(tmp_path), told)
     assert list(told.captions) == ["a.png"] and told.there == ["b.png"] and summary.left == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "b.txt"]
+
+
+def test_no_link_leads_out_of_what_may_be_used(tmp_path):
+    folder, other = tmp_path / "in", tmp_path / "out"
+    for place in (folder / "own", other):
+        place.mkdir(parents=True)
+        picture(place / "a.png")
+    (folder / "away").symlink_to(other)
+    (folder / "inside").symlink_to(folder / "own")
+    (folder / "b.png").symlink_to(other / "a.png")
+    told = Told()
+    within = folder.resolve()
+    summary = caption_folder(ScriptedBackend("new"), job(folder, within=within), told)
+    assert (summary.captioned, summary.failed) == (1, 2)
+    assert sorted(name for name, _ in summary.failures) == ["away", "b.png"]
+    assert not list(other.glob("*.txt"))
+    caption_folder(ScriptedBackend("new"), job(folder))
+    assert list(other.glob("*.txt")) and (folder / "b.txt").exists()
