@@ -84,7 +84,9 @@ class Calibration:
         except QwenVLError as error:
             return _with_notes(response, _unverified(f"asking for that failed ({error})"))
         if seen is None:
-            return _with_notes(response, _unverified("it does not report the tokens of prompts"))
+            return _with_notes(
+                response, _unverified("it does not report the tokens of prompts as they are")
+            )
         return _resized(response, seen, family, kind)
 
     async def _seen_tokens(
@@ -99,21 +101,20 @@ class Calibration:
         """Tokens that the pictures of ``request`` took; None where the server does not tell."""
         known = self._known.setdefault(server, _Known())
         side = square_size(family, kind)
-        # An answer that was cut off by this side has no count.
-        whole = response.usage.prompt_tokens or await ask(_short(request))
-        if not whole:
-            return None
         async with known.lock:
             if known.square is None:
                 known.square = await _square_tokens(side, ask)
             if not known.square:
                 return None
+            # An answer that was cut off by this side has no count.
+            whole = response.usage.prompt_tokens or await ask(_short(request))
             digest = _digest(request)
             if digest not in known.texts:
                 counted = await ask(_with_squares(request, side))
-                if counted is None:
-                    return None
-                known.texts[digest] = counted
+                if counted:
+                    known.texts[digest] = counted
+        if not whole or digest not in known.texts:
+            return None
         return whole - known.texts[digest] + known.square * len(request.images)
 
 
@@ -128,15 +129,15 @@ def square_size(family: Family, kind: ServerKind) -> Size:
     return planned_size((side, side), kind.pictures.bounds(family), family, kind.pictures)
 
 
-async def _square_tokens(size: Size, ask: Ask) -> int | None:
+async def _square_tokens(size: Size, ask: Ask) -> int:
     """How many tokens the square takes, by two questions, whatever the server makes of its size:
-    those that it adds to a prompt are a square number and a few marks. 0 where they are not, None
+    those that it adds to a prompt are a square number and a few marks. 0 where they are not, and
     where the server does not report them."""
     text = Request((Message("user", ("Hello",)),), _ONE_TOKEN)
     shown = Request((Message("user", (_square(size), "Hello")),), _ONE_TOKEN)
     without, with_it = await ask(text), await ask(shown)
     if without is None or with_it is None:
-        return None
+        return 0
     added = with_it - without
     side = math.isqrt(max(added - _MARKS[0], 0))
     return side**2 if side >= _LEAST_SIDE and added - side**2 in _MARKS else 0

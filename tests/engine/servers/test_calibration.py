@@ -194,11 +194,13 @@ def test_a_server_that_reports_no_tokens_is_told_of():
         def tokens(self, request):
             return None
 
-    server = Silent("llama.cpp")
-    found = server.answered(asking((300, 400)), counts=False)
+    server, calibration = Silent("llama.cpp"), Calibration()
+    for _ in range(3):  # and not asked again
+        found = server.answered(asking((300, 400)), counts=False, calibration=calibration)
     assert found.text == BOX and found.error is None
     (note,) = found.notes
     assert "is not known: it does not report the tokens of prompts" in note
+    assert len(server.asked) == 2
 
 
 def test_counts_of_what_is_not_cached_prove_nothing():
