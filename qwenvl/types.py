@@ -392,9 +392,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token: its ``id``, and where its characters stand in the answer, from ``start``
-    up to but not including ``end``. Tokens that share a character have the same place, a token
-    without any (an end token, blanks that were stripped) an empty one.
+    """A generated token: its ``id``, -1 where only its text is known (as of a server), and where
+    its characters stand in the answer, from ``start`` up to but not including ``end``. Tokens that
+    share a character have the same place, a token without any (an end token, blanks that were
+    stripped) an empty one.
 
     ``logprob``: natural logarithm of the probability that the model itself gave it: of the softmax
     of the logits, before penalties, bans and temperature. None unless the request asked for it."""

@@ -157,6 +157,7 @@ class OpenAIServerBackend:
         async def run(job: Job[T]) -> T:
             if self._client is None:
                 self._client = Client(self.spec, self._keys)
+            self._client.try_again()
             return await work(job, self._client)
 
         with self._lock:

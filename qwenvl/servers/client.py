@@ -62,6 +62,10 @@ class Client:
         for connection in self._connections.values():
             await connection.close()
 
+    def try_again(self) -> None:
+        """Before new work: what was given up may be back, and is tried once more."""
+        self._replicas.try_again()
+
     async def chat(
         self,
         body: Mapping[str, Any],
@@ -141,8 +145,8 @@ class Client:
             if counts[problem.kind] >= tries[problem.kind]:
                 raise self._error(failed.address, problem, sum(counts.values()))
             log.info("Asking again, since %s: %s", failed.address.url, problem.words)
-            if problem.kind != "unreachable":
-                await asyncio.sleep(problem.seconds or faults.delay(counts[problem.kind]))
+            if problem.kind != "unreachable" and not problem.seconds:
+                await asyncio.sleep(faults.delay(counts[problem.kind]))
 
     async def _once(
         self, attempt: Callable[[Connection], Awaitable[T]], replica: Replica, is_first: bool

@@ -118,7 +118,7 @@ class Connection:
         try:
             return await self._json(self.address.url.removesuffix("/v1") + path)
         except faults.Fault as fault:
-            if fault.kind in ("unreachable", "slow"):
+            if fault.kind in ("unreachable", "slow", "busy"):
                 raise
             return None
 
@@ -147,8 +147,9 @@ class Connection:
         for name in set(request.headers) - _HEADERS:
             del request.headers[name]
         url, address = request.url, self.address
-        asked = (url.scheme, url.host, url.port or DEFAULT_PORTS[url.scheme])
-        assert asked == (address.scheme, address.host.strip("[]"), address.port)
+        place = url.scheme, url.host, url.port or DEFAULT_PORTS.get(url.scheme)
+        if place != (address.scheme, address.host.strip("[]"), address.port):
+            raise faults.Fault("refused", "its address is read in two ways. Write it more plainly")
         if key := self._find_key():
             request.headers["Authorization"] = f"Bearer {key.value}"
 

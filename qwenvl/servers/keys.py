@@ -79,6 +79,7 @@ class Keys:
         self.file = file
         self._environ = environ
         self._warned: set[Path] = set()
+        self._read: tuple[object, dict[str, str]] = None, {}
 
     def find(self, address: Address) -> Key | None:
         """The key of ``address``; None without one. Raises ``BadOption`` for a keys file that
@@ -103,14 +104,21 @@ class Keys:
     def _lines(self) -> dict[str, str]:
         if self.file is None or not self.file.is_file():
             return {}
+        state = self.file.stat()
+        stamp = self.file, state.st_mtime_ns, state.st_size
+        if self._read[0] != stamp:
+            self._read = stamp, self._parsed_lines(self.file)
+        return self._read[1]
+
+    def _parsed_lines(self, file: Path) -> dict[str, str]:
         try:
             import yaml
         except ImportError as error:
             raise Unavailable(
-                f"{self.file} is a YAML file, and pyyaml is not installed: pip install pyyaml"
+                f"{file} is a YAML file, and pyyaml is not installed: pip install pyyaml"
             ) from error
-        self._warn_of_readers(self.file)
-        found, where = _parsed(self.file, yaml)
+        self._warn_of_readers(file)
+        found, where = _parsed(file, yaml)
         if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
             return {str(place).lower().rstrip("/"): key.strip() for place, key in found.items()}
         raise BadOption(

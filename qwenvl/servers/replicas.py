@@ -104,6 +104,12 @@ class Replicas:
         async with self._changed:
             self._changed.notify(max(1, sum(self._places(one) for one in self.all)))
 
+    def try_again(self) -> None:
+        """Whoever asks anew may have started a lost server in between."""
+        for replica in self.all:
+            if replica.is_lost:
+                replica.wakes = 0.0
+
     def answered(self, replica: Replica) -> None:
         replica.failures = replica.faults = 0
         replica.has_answered = True

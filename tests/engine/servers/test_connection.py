@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import traceback
 from contextlib import closing
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import torch
 from fake_server import Answer, FakeServer, serving, until
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend, list_models
-from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError, ServerError
+from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError, ServerError, Unavailable
 from qwen_vl_suite.qwenvl.servers import client, connection, faults, replicas
 from qwen_vl_suite.qwenvl.servers.addresses import parse
 from qwen_vl_suite.qwenvl.servers.keys import Keys, variable
@@ -118,6 +119,25 @@ def test_a_server_that_asks_to_wait_is_waited_for(monkeypatch: pytest.MonkeyPatc
     assert waits == [0.05]
 
 
+def test_while_one_replica_asks_to_wait_another_is_asked() -> None:
+    later = Answer(status=429, body=b"{}", headers={"Retry-After": "30"})
+    with (
+        serving(later) as busy,
+        serving("here") as free,
+        opened(busy.url, free.url, concurrency=2) as backend,
+    ):
+        assert {response.text for response in ask(backend, 8)} == {"here"}
+    assert 1 <= len(busy.chats) <= 2
+
+
+def test_without_its_library_servers_are_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with opened(free_url()) as backend, pytest.raises(Unavailable, match="pip install openai"):
+        ask(backend)
+
+
 @pytest.mark.parametrize(
     ("answer", "tries"),
     [
@@ -173,12 +193,13 @@ def test_a_host_that_cannot_be_reached_in_time_is_unreachable_and_not_slow() -> 
         assert faults.of_exception(error, openai).kind == kind
 
 
-def test_a_server_that_starts_later_is_found() -> None:
+def test_a_server_that_starts_later_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "FIRST_PAUSE", 0.2)
     url = free_url()
     with opened(url) as backend:
         assert error_of(backend)
         with serving("here I am", port=parse(url).port):
-            assert until(lambda: ask(backend)[0].text == "here I am")
+            assert ask(backend)[0].text == "here I am"
 
 
 def test_no_more_are_under_way_than_allowed_and_order_is_kept() -> None:
