@@ -18,13 +18,14 @@ PY := .venv/bin/python
 NEWEST := .venv/.ready
 OLDEST := .venv-oldest/.ready
 
-.PHONY: help python setup browser demo bench bench-docs test fuzz lint types format comfy clean
+.PHONY: help python setup browser demo bench bench-docs test fuzz servers lint types format comfy clean
 
 help:
 	@echo 'make setup    environments: .venv (newest transformers), .venv-oldest (4.57)'
 	@echo 'make demo     describe, read and ground shipped pictures with the bundled model'
 	@echo 'make test     everything that CI runs'
 	@echo 'make fuzz     replies that nobody would write, by the hour'
+	@echo 'make servers  real servers, as far as they are named (see CONTRIBUTING), and a bad network'
 	@echo 'make bench    speed and memory against the plain way, side by side, with plots'
 	@echo 'make bench-docs  docs/performance.md with the results of make bench'
 	@echo 'make lint     style and types'
@@ -108,6 +109,11 @@ test: setup browser lint
 # Minutes to hours: 100,000 texts a family, and times from a kilobyte to a megabyte.
 fuzz: $(NEWEST)
 	$(PY) tests/engine/fuzz_replies.py --texts 100000 --growth
+
+# Minutes: servers that are installed elsewhere, one after the other, and 2,000 requests through
+# connections that break in every way.
+servers: $(NEWEST)
+	QVL_FAULT_REQUESTS=2000 $(PY) -m pytest tests/servers tests/engine/servers/test_network_faults.py
 
 # An own database, user and output folder, so that a ComfyUI in daily use is left as it is.
 comfy: | python $(filter .venv-uv/%,$(UV))

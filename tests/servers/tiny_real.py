@@ -26,16 +26,18 @@ def make(model_type: str, folder: Path, tokenizer: Path) -> Path:
     import torch
     import transformers
 
+    family = tiny.FAMILIES[model_type]
     made = transformers.AutoTokenizer.from_pretrained(tokenizer)
     ids = made.get_added_vocab()
     config = json.loads(json.dumps(tiny.CONFIGS[model_type]))
     text = config.get("text_config", config)
     text |= {"vocab_size": VOCABULARY, "num_hidden_layers": LAYERS}
-    text |= {"max_position_embeddings": 32_768}
+    text |= {"max_position_embeddings": 32_768, "rms_norm_eps": 1e-6}
     if (
         model_type == "qwen2_5_vl"
     ):  # the converter maps as many layers of the merger as of the tower
         config["vision_config"] |= {"depth": 4, "fullatt_block_indexes": [1, 3]}
+        config["vision_config"] |= {"window_size": 112}  # which llama.cpp takes for granted
     config |= {
         "image_token_id": ids["<|image_pad|>"],
         "video_token_id": ids["<|video_pad|>"],
@@ -55,22 +57,16 @@ def make(model_type: str, folder: Path, tokenizer: Path) -> Path:
         pad_token_id=ids["<|endoftext|>"],
     )
     model.save_pretrained(folder)
-    made.chat_template = (
-        tiny.TEMPLATE.replace("START", "<|vision_start|>")
-        .replace(" IMAGE ", "<|image_pad|>")
-        .replace(" VIDEO ", "<|video_pad|>")
-        .replace("END", "<|vision_end|>")
-        .replace("THINK", "")
-    )
+    made.chat_template = template()
     made.save_pretrained(folder)
-    side = tiny.FAMILIES[model_type].patch_factor
+    side, (low, high) = family.patch_factor, family.pixel_bounds
     settings = {
         "image_processor_type": "Qwen2VLImageProcessorFast",
         "processor_class": "Qwen3VLProcessor" if side == 32 else "Qwen2_5_VLProcessor",
         "patch_size": side // 2,
         "merge_size": 2,
         "temporal_patch_size": 2,
-        "size": {"shortest_edge": 4 * side**2, "longest_edge": 1280 * side**2},
+        "size": {"shortest_edge": low, "longest_edge": high},
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
     }
@@ -85,6 +81,17 @@ def make(model_type: str, folder: Path, tokenizer: Path) -> Path:
     del video["image_processor_type"]
     (folder / "video_preprocessor_config.json").write_text(json.dumps(video))
     return folder
+
+
+def template(opening: str = "") -> str:
+    """A chat template; ``opening``: what each answer is made to begin with."""
+    return (
+        tiny.TEMPLATE.replace("START", "<|vision_start|>")
+        .replace(" IMAGE ", "<|image_pad|>")
+        .replace(" VIDEO ", "<|video_pad|>")
+        .replace("END", "<|vision_end|>")
+        .replace("THINK", opening)
+    )
 
 
 def convert(checkpoint: Path, converter: Path, python: str = sys.executable) -> tuple[Path, Path]:
