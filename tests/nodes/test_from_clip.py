@@ -30,6 +30,12 @@ Run = Callable[..., tuple[Any, ...]]
 BOX = '[{"bbox_2d": [100, 200, 500, 800], "label": "cat"}]<|im_end|>'
 
 
+@pytest.fixture(autouse=True)
+def without_management(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing keeps books of what is no real model."""
+    monkeypatch.setattr(memory, "optional_import", lambda *_: None)
+
+
 def picture(height: int = 100, width: int = 200) -> torch.Tensor:
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
 
