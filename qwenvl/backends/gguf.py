@@ -4,7 +4,6 @@ here."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import gguf
-from ..errors import QwenVLError, ServerError
+from ..errors import QwenVLError
 from ..models.devices import pick_device
 from ..models.load_progress import Progress
 from ..models.memory import MEMORY_LOCK, Memory, acquired
 from ..models.weights import Weights
-from ..observer import Observer
+from ..observer import Observer, Relay
 from ..servers import llama_server
 from ..servers.addresses import parse
 from ..servers.keys import Keys, variable
@@ -58,6 +57,36 @@ class ServedWeights(Weights):
             if self.model is not None:
                 self.model.stop()
             super().release()
+
+
+class _Died(Exception):
+    """The server has ended while it was asked."""
+
+
+class _Watch(Relay):
+    """Relay that looks whether ``server`` still lives, so that nobody waits for one that has ended,
+    and keeps what it answered until then."""
+
+    def __init__(self, inner: Observer, server: LlamaServer):
+        super().__init__(inner)
+        self._server = server
+        self._responses: dict[int, Response] = {}
+
+    def done(self, index: int, response: Response) -> None:
+        self._responses[index] = response
+        super().done(index, response)
+
+    def check(self) -> None:
+        super().check()
+        if not self._server.is_running:
+            raise _Died
+
+    def response(self, index: int) -> Response:
+        """To request ``index``, after the server's end."""
+        if index not in self._responses:
+            failed = Response("", finish_reason="error", error=self._server.failure())
+            self.done(index, failed)
+        return self._responses[index]
 
 
 def open_gguf(spec: GgufSpec, memory: Memory | None = None) -> GgufBackend:
@@ -127,12 +156,11 @@ class GgufBackend:
         for request in requests:
             request.sampling.validate()
         with self._asked(observer) as (server, backend):
-            return [
-                dataclasses.replace(found, error=_explained(server, found.error))
-                if found.error
-                else found
-                for found in backend.generate(requests, observer)
-            ]
+            watch = _Watch(observer, server)
+            try:
+                return backend.generate(requests, watch)
+            except _Died:
+                return [watch.response(index) for index in range(len(requests))]
 
     def score(
         self,
@@ -144,19 +172,16 @@ class GgufBackend:
         check_candidates(candidates)
         observer = observer or Observer()
         with self._asked(observer) as (server, backend):
-            return [
-                _explained(server, found) if isinstance(found, QwenVLError) else found
-                for found in backend.score(requests, candidates, observer)
-            ]
+            try:
+                return backend.score(requests, candidates, _Watch(observer, server))
+            except _Died:
+                raise server.failure() from None
 
     @contextmanager
     def _asked(self, observer: Observer) -> Iterator[tuple[LlamaServer, OpenAIServerBackend]]:
         """The running server, and what asks it, for this thread alone."""
         with acquired(self._turn, observer.check), self._running(observer) as server:
-            try:
-                yield server, self._backend_of(server)
-            except ServerError as error:
-                raise _explained(server, error) from error
+            yield server, self._backend_of(server)
 
     @contextmanager
     def _running(self, observer: Observer) -> Iterator[LlamaServer]:
@@ -229,12 +254,6 @@ def arguments(spec: GgufSpec) -> list[str]:
         "--no-webui",
         *spec.options,
     ]
-
-
-def _explained(server: LlamaServer, error: QwenVLError) -> QwenVLError:
-    """``error``, or why there is no server any more that could have answered."""
-    is_dead = isinstance(error, ServerError) and not server.is_running
-    return server.failure() if is_dead else error
 
 
 def _expected(spec: GgufSpec) -> int:

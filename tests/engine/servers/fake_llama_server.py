@@ -3,6 +3,7 @@ is ready, wants the key of its environment, and does what the file of its model 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 arguments = sys.argv[1:]
-options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+options = dict(itertools.pairwise(arguments))
 wish = Path(options["-m"]).read_bytes()
 print("started with", json.dumps(arguments), flush=True)
 KEY = f"Bearer {os.environ['LLAMA_API_KEY']}"
@@ -48,6 +49,22 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(401, {"error": {"message": "Invalid API Key"}})
         else:
             self.answer(200, {"data": [{"id": "model", "owned_by": "llamacpp"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers.get("Authorization") != KEY:
+            self.answer(401, {"error": {"message": "Invalid API Key"}})
+            return
+        if "end yourself" in json.dumps(body["messages"]):
+            print("GGML_ASSERT(false) failed", flush=True)
+            os._exit(1)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        answer = {"index": 0, "delta": {"content": f"I am {os.getpid()}."}, "finish_reason": "stop"}
+        for chunk in ({"choices": [answer]}, {"choices": [], "usage": {"prompt_tokens": 9}}):
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
 
     def log_message(self, *_: object) -> None:
         pass

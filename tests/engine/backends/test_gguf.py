@@ -1,0 +1,132 @@
+"""GGUF backend: a stand-in for llama-server runs as long as the model is wanted in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import struct
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from qwen_vl_suite.qwenvl.backends.base import Resident, Scorer
+from qwen_vl_suite.qwenvl.backends.gguf import arguments, open_gguf
+from qwen_vl_suite.qwenvl.errors import QwenVLError, Unavailable
+from qwen_vl_suite.qwenvl.model_cache import ModelCache
+from qwen_vl_suite.qwenvl.models.memory import Memory
+from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.types import GgufSpec, Request
+
+FAKE = Path(__file__).resolve().parents[1] / "servers" / "fake_llama_server.py"
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in is started by a shell")
+EMPTY = struct.pack("<4sIQQ", b"GGUF", 3, 0, 0)
+
+
+class Room(Memory):
+    """Keeps what it was asked to make room for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def bring(self, weights, work, progress=None):
+        self.asked.append((weights.size, weights.place))
+        super().bring(weights, work, progress)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    program = tmp_path / "llama-server"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n')
+    program.chmod(0o755)
+    for name in ("model.gguf", "mmproj.gguf"):
+        (tmp_path / name).write_bytes(EMPTY + bytes(1000))
+    return GgufSpec(
+        str(tmp_path / "model.gguf"), str(tmp_path / "mmproj.gguf"), "qwen3_vl",
+        context=2048, concurrency=3, device="cpu", program=str(program),
+        options=("--threads", "1"), log_folder=str(tmp_path / "logs"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def cache(spec):
+    memory = Room()
+    found = ModelCache(lambda wanted: open_gguf(wanted, memory))
+    found.memory = memory
+    yield found
+    found.clear()
+
+
+def pid(responses):
+    """Of the process that answered."""
+    (text,) = {response.text for response in responses}
+    return int(text.removeprefix("I am ").removesuffix("."))
+
+
+def ask(backend, *words, observer=None):
+    picture = torch.zeros(3, 64, 96, dtype=torch.uint8)
+    return backend.generate([Request.ask([picture], one) for one in words], observer)
+
+
+def test_it_is_started_when_it_is_asked_and_ended_with_the_model(cache, spec):
+    with cache.lease(spec) as backend:
+        assert isinstance(backend, Resident) and isinstance(backend, Scorer)
+        assert (backend.place, backend.nbytes, cache.memory.asked) == ("disk", 0, [])
+        assert backend.thinks() is False  # nothing is started to tell it
+        answers = ask(backend, "one", "two")
+        assert not any(response.error for response in answers)
+        first = pid(answers)
+        assert backend.place == "device"
+        assert backend.nbytes == sum(Path(p).stat().st_size for p in (spec.model, spec.mmproj))
+        assert cache.memory.asked == [(backend.nbytes, "disk")]
+        assert pid(ask(backend, "three")) == first
+    backend.offload()
+    assert not psutil.pid_exists(first)
+    with cache.lease(spec) as backend:
+        second = pid(ask(backend, "four"))
+    assert second != first
+    cache.unload(spec)
+    assert not psutil.pid_exists(second)
+    with pytest.raises(QwenVLError, match="unloaded"):
+        ask(backend, "five")
+
+
+def test_one_that_ends_by_itself_costs_that_answer_and_is_started_again(cache, spec):
+    with cache.lease(spec) as backend:
+        before = pid(ask(backend, "one"))
+        (failed,) = ask(backend, "end yourself")
+        assert isinstance(failed.error, Unavailable)
+        assert "GGML_ASSERT(false) failed" in str(failed.error)
+        assert pid(ask(backend, "two")) != before
+
+
+def test_starting_can_be_stopped(cache, spec):
+    class Stopped(BaseException):
+        pass
+
+    class Impatient(Observer):
+        def loading(self, done, total):
+            raise Stopped
+
+    Path(spec.model).write_bytes(EMPTY + b"<never ready>")
+    with cache.lease(spec) as backend:
+        with pytest.raises(Stopped):
+            ask(backend, "one", observer=Impatient())
+        assert backend.place == "disk"
+
+
+def test_its_command_line_says_what_the_engine_foresees(spec):
+    given = arguments(spec)
+    pairs = dict(itertools.pairwise(given))
+    assert pairs["-c"] == str(3 * 2048)  # it shares it among its slots
+    assert pairs["-np"] == "3"
+    assert (pairs["--image-min-tokens"], pairs["--image-max-tokens"]) == ("8", "4096")
+    assert given[-2:] == ["--threads", "1"]
+
+
+def test_without_a_llama_server_it_says_how_to_get_one(spec, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(Unavailable, match=r"winget\s+install"):
+        open_gguf(dataclasses.replace(spec, program=""))
