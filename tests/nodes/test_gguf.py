@@ -1,0 +1,88 @@
+"""The GGUF node: which files are offered, and which llama-server is started for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf_files import model, projector
+from qwen_vl_suite.nodes import host
+from qwen_vl_suite.nodes.gguf import AUTO, NONE_HERE, SETTINGS
+from qwen_vl_suite.qwenvl.errors import BadOption, CheckpointNotFound, Unavailable
+
+NAME = "Qwen/Qwen3-VL-4B-Q4_K_M.gguf"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of models, and a llama-server on PATH."""
+    monkeypatch.setattr(host, "model_roots", lambda: [tmp_path / "LLM"])
+    monkeypatch.setattr(host, "private_folder", lambda: tmp_path / "private")
+    (tmp_path / "private").mkdir()
+    for name in ("llama-server", "other-server"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    model(tmp_path / "LLM" / NAME)
+    projector(tmp_path / "LLM/Qwen/mmproj-Qwen3-VL-4B-F16.gguf")
+    return tmp_path
+
+
+def options(nodes: Any, name: str) -> list[str]:
+    inputs = {item.id: item for item in nodes["QVL_GGUF"].define_schema().inputs}
+    return list(inputs[name].options)
+
+
+def test_models_that_can_be_served_are_offered_first(root: Path, nodes: Any) -> None:
+    model(root / "LLM/alone/Alone.gguf")
+    model(root / "LLM/llama.gguf", "llama")
+    assert options(nodes, "model") == [NAME, "alone/Alone.gguf (cannot be served)"]
+    assert options(nodes, "mmproj") == [AUTO, "Qwen/mmproj-Qwen3-VL-4B-F16.gguf"]
+    validate = nodes["QVL_GGUF"].validate_inputs
+    assert validate(model=NAME) is True and validate() is True
+    assert validate(model="elsewhere\\Qwen3-VL-4B-Q4_K_M.gguf") is True
+    assert "no projector" in validate(model="alone/Alone.gguf (cannot be served)")
+    assert "no GGUF model 'gone.gguf'" in validate(model="gone.gguf")
+    assert "mmproj-" in validate(model=NONE_HERE)
+
+
+def test_a_model_is_served_by_the_program_on_the_path(root: Path, run_node: Any) -> None:
+    (found,) = run_node(
+        "QVL_GGUF", model=NAME, context=4096, after_use="unload", max_pixels=90_000
+    )  # fmt: skip
+    spec = found.spec
+    assert found.name == "Qwen3-VL-4B-Q4_K_M"
+    assert Path(spec.model) == root / "LLM" / NAME
+    assert Path(spec.mmproj).name == "mmproj-Qwen3-VL-4B-F16.gguf"
+    assert (spec.family, spec.context, spec.options) == ("qwen3_vl", 4096, ())
+    assert Path(spec.program) == root / "llama-server"
+    assert (found.after_use, found.max_pixels) == ("unload", 90_000)
+    with pytest.raises(BadOption, match="after_use"):
+        run_node("QVL_GGUF", model=NAME, after_use="offload to RAM")
+
+
+def test_only_a_file_names_another_program(root: Path, run_node: Any) -> None:
+    settings = root / "private" / SETTINGS
+    settings.write_text(f'program: {root / "other-server"}\noptions: ["-ngl", "20"]\n')
+    (found,) = run_node("QVL_GGUF", model=NAME)
+    assert Path(found.spec.program) == root / "other-server"
+    assert found.spec.options == ("-ngl", "20")
+    for wrong in ("options: -ngl 20", "program: [a]", "programme: a", "options: [1]"):
+        settings.write_text(wrong)
+        with pytest.raises(BadOption, match="write program:"):
+            run_node("QVL_GGUF", model=NAME)
+
+
+def test_what_lacks_is_said(root: Path, run_node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointNotFound, match="no GGUF model here"):
+        run_node("QVL_GGUF", model=NONE_HERE)
+    monkeypatch.setenv("PATH", str(root / "nowhere"))
+    with pytest.raises(Unavailable, match=r"github\.com/ggml-org/llama\.cpp/releases"):
+        run_node("QVL_GGUF", model=NAME)
+
+
+def test_the_settings_lie_where_no_page_can_write() -> None:
+    """ComfyUI reads and writes files of its users' folders over HTTP; a name that begins with two
+    underscores is no user's."""
+    assert host.private_folder().name.startswith("__")
