@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any, Literal
 
 
@@ -17,6 +18,8 @@ class Answer:
     """What the server says. ``pieces``: the chunks of ``text``, by default one a word.
     ``logprobs``: entries of the protocol, one for each piece. ``usage``: of the last chunk; None
     leaves it out. ``delay``: seconds before anything is sent; ``drip``: between chunks.
+
+    ``cuts``: where the bytes of the stream are cut into what is sent at a time.
 
     ``status`` other than 200 answers with ``body`` and ``headers`` in the place of a stream; so
     does a ``body`` without one. ``fault``: what happens halfway through the stream."""
@@ -30,6 +33,7 @@ class Answer:
     usage: Mapping[str, Any] | None = field(default_factory=lambda: {"prompt_tokens": 7})
     delay: float = 0.0
     drip: float = 0.0
+    cuts: Sequence[int] | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
@@ -175,6 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        if answer.cuts is not None:
+            self._send_cut(answer, answer.cuts)
+            return
         chunks = list(answer.chunks())
         for number, chunk in enumerate(chunks):
             if answer.fault and number == len(chunks) // 2:
@@ -185,6 +192,14 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.usage is not None:
             self._send(f"data: {json.dumps({'choices': [], 'usage': answer.usage})}\n\n".encode())
         self._send(b"data: [DONE]\n\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _send_cut(self, answer: Answer, cuts: Sequence[int]) -> None:
+        lines = [json.dumps(chunk, ensure_ascii=False) for chunk in answer.chunks()]
+        whole = "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()
+        edges = sorted({0, len(whole), *(cut % len(whole) for cut in cuts)})
+        for start, end in pairwise(edges):
+            self._send(whole[start:end])
         self.wfile.write(b"0\r\n\r\n")
 
     def _fail(self, fault: str) -> None:

@@ -16,6 +16,8 @@ import openai
 import pytest
 import torch
 from fake_server import Answer, FakeServer, serving, until
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend, list_models
 from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError, ServerError, Unavailable
 from qwen_vl_suite.qwenvl.servers import client, connection, faults, replicas
@@ -59,6 +61,20 @@ def said(body: dict[str, Any]) -> str:
 
 def refusal(words: str, status: int = 400) -> Answer:
     return Answer(status=status, body=json.dumps({"error": {"message": words}}).encode())
+
+
+def test_however_the_bytes_of_a_stream_are_cut_the_answer_is_the_same() -> None:
+    text = "a cat, un café,\n一只猫 😀 <|x|>"
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(st.integers(0, 2000), max_size=12))
+    def check(cuts: list[int]) -> None:
+        server.script = lambda body, number: Answer(text, thinking="hm so", cuts=cuts)
+        (found,) = ask(backend)
+        assert (found.text, found.thinking, found.finish_reason) == (text, "hm so", "stop")
+
+    with serving() as server, opened(server.url) as backend:
+        check()
 
 
 def test_one_request_fails_alone_with_the_server_s_own_words() -> None:
