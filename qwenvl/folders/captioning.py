@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from collections.abc import Iterator
@@ -126,10 +127,11 @@ class _Run:
 
     def _count(self) -> None:
         total = 0
-        for item in listing(self.job.folder, within=self.job.within):
-            if self._stopped.is_set():
-                return
-            total += self.job.shard.has(item)
+        with contextlib.suppress(BadOption):  # the folder is gone, which the run itself will tell
+            for item in listing(self.job.folder, within=self.job.within):
+                if self._stopped.is_set():
+                    return
+                total += self.job.shard.has(item)
         with self._lock:
             if not self._stopped.is_set():
                 self._reporter.counted(total)

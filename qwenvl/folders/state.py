@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER = ".qwenvl-captions"
+PATIENCE = 0.5
+"""Seconds that a lock is waited for: other runs that start now hold it for an instant, to see
+whether it is free."""
+
 SYNC_EVERY = 64
 """Lines of a journal between two times that it is put on disk."""
 
@@ -105,7 +109,7 @@ class State:
             ) from error
         lock = FileLock(str(path), thread_local=False)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PATIENCE, poll_interval=0.01)
         except Timeout as error:
             raise BadOption(
                 f"Another run is captioning {self.root} (shard {path.stem.replace('-of-', '/')}). "

@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import videos
 from caption_folders import job, jsonl, names, picture, run
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
@@ -208,6 +210,18 @@ def test_two_runs_do_not_share_files_and_a_dead_one_holds_nothing(tmp_path):
         other.kill()
     summary, _ = run(ScriptedBackend("new"), tmp_path)
     assert summary.found == 1 and (tmp_path / "a.txt").exists()
+
+
+def test_a_look_at_a_lock_is_not_taken_for_a_run(tmp_path):
+    """As others take that start at the same time; they hold it for an instant."""
+    state = State(tmp_path, Shard(1, 2))
+    state.acquire()
+    state.release()
+    looking = FileLock(tmp_path / ".qwenvl-captions" / "1-of-2.lock", thread_local=False)
+    looking.acquire()
+    threading.Timer(0.05, looking.release).start()
+    state.acquire()
+    state.release()
 
 
 def test_locks_are_given_back_whatever_happens(tmp_path):
