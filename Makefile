@@ -97,8 +97,8 @@ format: $(NEWEST)
 
 # What uses neither transformers nor a library whose version that dictates (tokenizers,
 # huggingface_hub) is the same in both environments, and is tested in the newest only.
-WITHOUT_LIBRARY := replies tasks test_coordinates.py test_import_free.py test_layering.py \
-	servers/test_answer_form.py servers/test_calibration.py servers/test_content.py \
+WITHOUT_LIBRARY := replies tasks folders cli/test_captioning.py test_coordinates.py test_import_free.py \
+	test_layering.py 	servers/test_answer_form.py servers/test_calibration.py servers/test_content.py \
 	servers/test_detection.py servers/test_kinds.py
 
 test: setup browser lint

@@ -119,11 +119,12 @@ def _tasks(options: argparse.Namespace, only: str, spec: Spec) -> tuple[Task, An
         from ..tasks.ocr import ocr
 
         return ocr(options.ocr, fine_tune=preset(AUTO, spec.name)), None, None
-    if options.keys or options.schema:
+    if options.keys is not None or options.schema is not None:
         from ..tasks.extract import extract, form
 
-        kind, text = ("keys", options.keys) if options.keys else ("schema", "")
-        return extract(form(kind, text or read_text(options.schema))), None, None
+        if options.schema is not None:
+            return extract(form("schema", read_text(options.schema))), None, None
+        return extract(form("keys", options.keys)), None, None
     if options.target:
         return (*_prompt(options.target, spec), None)
     return _descriptions(options)
@@ -131,7 +132,7 @@ def _tasks(options: argparse.Namespace, only: str, spec: Spec) -> tuple[Task, An
 
 def _names_a_task(options: argparse.Namespace) -> bool:
     names = ("style", "prompt", "target", "ocr", "keys", "schema")
-    return any(getattr(options, name) for name in names)
+    return any(getattr(options, name) is not None for name in names)
 
 
 def _prompt(target: str, spec: Spec) -> tuple[Task, Any]:
