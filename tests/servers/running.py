@@ -25,7 +25,7 @@ from qwen_vl_suite.qwenvl.types import ServerSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "nano" / "checkpoint"
-START_SECONDS = 600.0
+START_SECONDS = 1200.0
 
 
 @dataclass(frozen=True)
