@@ -15,7 +15,7 @@ pytestmark = pytest.mark.comfyui
 # What the bundled model must have said, in order, where an example runs without other models.
 SAID = {
     "Caption a folder": ["5 captioned, 0 skipped, 0 failed"],
-    "Choose among boxes and cut them out": ["star", "circle"],
+    "Choose among boxes and cut them out": ["pink star", "red circle"],
     "Compare two prompts on one picture": ["purple star", "green circle", "OPEN", "Yes."],
     "Describe a picture": ["blue triangle", "orange square", "yellow circle", "SNAKE"],
     "Extract facts as JSON": ['{"word": "OPEN"}'],
@@ -75,8 +75,12 @@ def test_an_example_runs_or_lacks_a_file_of_the_users_only(server: Any, path: Pa
     }
     lacking = {place: name for kind, name in files.items() for place in by_type(prompt, kind)}
     if not lacking:
-        text = said(server.run(prompt))
+        outputs = server.run(prompt)
+        text = said(outputs)
         assert in_order(SAID[path.stem], text), text
+        for place in by_type(prompt, "QVL_Grounding"):
+            labels = [box["label"] for box in outputs[place]["qwen_vl"][0]["boxes"]]
+            assert sorted(labels) == sorted(prompt[place]["inputs"]["find"].split(", "))
         return
     answer = server.post("/prompt", {"prompt": prompt, "client_id": "test"})
     errors = answer["node_errors"]

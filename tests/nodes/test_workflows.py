@@ -224,8 +224,10 @@ def test_an_example_is_called_by_a_sentence() -> None:
 
 @every_workflow
 def test_a_note_says_in_each_language_what_it_is_for(path: Path) -> None:
-    (text,) = (node["widgets_values"][0] for node in read(path)["nodes"] if node["type"] in NOTES)
-    english, chinese, japanese = text.split("\n---\n")
+    (note,) = (node for node in read(path)["nodes"] if node["type"] in NOTES)
+    assert note["title"] == "Note"
+    # Without the empty line above it, the rule would make a heading of the paragraph before it.
+    english, chinese, japanese = note["widgets_values"][0].split("\n\n---\n")
     assert english.isascii()
     assert re.search("[\u4e00-\u9fff]", chinese) and not re.search("[\u3040-\u30ff]", chinese)
     assert re.search("[\u3040-\u30ff]", japanese)
