@@ -226,6 +226,7 @@ def test_an_example_is_called_by_a_sentence() -> None:
 def test_a_note_says_in_each_language_what_it_is_for(path: Path) -> None:
     (note,) = (node for node in read(path)["nodes"] if node["type"] in NOTES)
     assert note["title"] == "Note"
+    assert "`" not in note["widgets_values"][0]  # Nodes 2.0 shows code in blue on blue.
     # Without the empty line above it, the rule would make a heading of the paragraph before it.
     english, chinese, japanese = note["widgets_values"][0].split("\n\n---\n")
     assert english.isascii()
