@@ -104,7 +104,7 @@ class CaptionFolder(io.ComfyNode):
                     default="",
                     tooltip="In ComfyUI's input folder: its name, such as dragons/10_dragon. Or "
                     "begin with output, or with a name that you have listed in "
-                    f"user/default/qwen-vl/folders.yaml. {EXAMPLE}: drawn pictures, which are "
+                    f"user/__qwen_vl/folders.yaml. {EXAMPLE}: drawn pictures, which are "
                     "put into output/qwen-vl-example first.",
                 ),
                 io.DynamicCombo.Input(

@@ -54,9 +54,9 @@ def user_folder(kind: str) -> Path:
 
 
 def private_folder() -> Path:
-    """Where keys lie, and what names programs to run: ``user/__qwen_vl``. Unlike ``user_folder``,
-    ComfyUI neither hands out nor writes files here over HTTP: a name that begins so is no user's.
-    """
+    """Where keys lie, and what names programs to run and folders to write to: ``user/__qwen_vl``.
+    Unlike ``user_folder``, ComfyUI neither hands out nor writes files here over HTTP: a name that
+    begins so is no user's."""
     folder = optional_import("folder_paths", "get_user_directory")
     return Path(folder() if folder else "user") / "__qwen_vl"
 
@@ -141,7 +141,7 @@ def place_of(path: Any) -> tuple[str, str] | None:
 def media_folder(name: str) -> tuple[Path, Path]:
     """A folder of pictures by its ``name``, and the root that it lies in, both resolved: a path in
     ComfyUI's input folder, or one that begins with ``input``, ``output`` or the name of another
-    root, of which the user's file ``folders.yaml`` (see ``user_folder``) holds names and paths.
+    root, of which the user's file ``folders.yaml`` (see ``private_folder``) holds names and paths.
     Raises ``BadOption`` for what is no folder there, by links as well."""
     roots = {**_comfy_roots(), **_own_roots()}
     first, _, rest = name.replace("\\", "/").strip().strip("/").partition("/")
@@ -153,7 +153,7 @@ def media_folder(name: str) -> tuple[Path, Path]:
         raise BadOption(
             f"{name[:200]!r} is no folder that may be used. Name one in ComfyUI's input folder, or "
             f"begin with one of: {', '.join(roots) or 'input, output'}. More can be listed in "
-            f"{user_folder(_ROOTS_FILE)}, as in datasets: /path/to/datasets."
+            f"{private_folder() / _ROOTS_FILE}, as in datasets: /path/to/datasets."
         )
     return path, root.resolve()
 
@@ -164,7 +164,7 @@ def _comfy_roots() -> dict[str, Path]:
 
 
 def _own_roots() -> dict[str, Path]:
-    file = user_folder(_ROOTS_FILE)
+    file = private_folder() / _ROOTS_FILE
     if not file.is_file():
         return {}
     found = read_mapping(file)

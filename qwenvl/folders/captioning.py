@@ -19,7 +19,7 @@ from . import reading
 from .asking import Reply, why_no_caption
 from .duplicates import Near, dhash
 from .job import MOST_LISTED, Job, Reporter, Summary
-from .listing import LEADS_OUT, Item, listing
+from .listing import LEADS_OUT, Item, leads_out, listing
 from .sidecars import SidecarStore
 from .state import State
 from .tables import TableStore
@@ -63,6 +63,9 @@ def caption_folder(
     nothing can be written."""
     run = _Run(backend, job, reporter or Reporter(), observer or Observer())
     state = State(job.folder, job.shard)
+    for path in (state.folder, *job.trainer.tables(job.folder)):
+        if leads_out(path, job.within):
+            raise BadOption(f"{path} {LEADS_OUT}")
     state.acquire()
     try:
         run.work(_store(state, job))
@@ -120,9 +123,9 @@ class _Run:
             store.close()
 
     def _read(self, item: Item) -> Any:
-        within, path = self.job.within, item.path
-        if within and path.is_symlink() and not path.resolve().is_relative_to(within):
-            return BadImage(f"{path} {LEADS_OUT}")
+        for path in (item.path, *self.job.trainer.sidecars(item.path)):
+            if leads_out(path, self.job.within):
+                return BadImage(f"{path} {LEADS_OUT}")
         return reading.read(item, self.job.asking.clip_frames)
 
     def _count(self) -> None:

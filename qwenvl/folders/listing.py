@@ -124,7 +124,7 @@ def listing(
             if (state.st_dev, state.st_ino) in seen:
                 continue
             seen.add((state.st_dev, state.st_ino))
-            if within and not folder.resolve().is_relative_to(within):
+            if leads_out(folder, within):
                 if on_error:
                     on_error(relative, LEADS_OUT)
                 continue
@@ -135,6 +135,11 @@ def listing(
                 on_error(relative or ".", f"This folder cannot be read: {error.strerror}.")
             continue
         waiting += [(_join(relative, name), folder / name) for name in sorted(below, reverse=True)]
+
+
+def leads_out(path: Path, within: Path | None) -> bool:
+    """Whether ``path`` is a link out of ``within``, a resolved path; None: none is."""
+    return within is not None and path.is_symlink() and not path.resolve().is_relative_to(within)
 
 
 def _join(relative: str, name: str) -> str:

@@ -44,7 +44,7 @@ class SidecarStore:
                 path.unlink(missing_ok=True)
 
     def path_of(self, item: Item) -> Path:
-        return item.path.with_suffix(self._trainer.extension)
+        return self._trainer.sidecars(item.path)[0]
 
     def has(self, item: Item) -> bool:
         """Whether there is nothing to be done about ``item``."""

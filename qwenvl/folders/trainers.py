@@ -44,6 +44,14 @@ class Trainer:
     def has_sidecars(self) -> bool:
         return self.store == "sidecar"
 
+    def sidecars(self, picture: Path) -> list[Path]:
+        """The file of its own that the caption of ``picture`` goes into, where it has one."""
+        return [picture.with_suffix(self.extension)] if self.has_sidecars else []
+
+    def tables(self, folder: Path) -> list[Path]:
+        """The files that the captions of all of ``folder`` go into, where there are such."""
+        return [folder / name for name in (self.table, self.clip_table) if name]
+
     def caption(self, text: str) -> str:
         """``text`` as the trainer can read it; empty where nothing is left."""
         text = _CONTROL.sub(" ", well_formed(text))

@@ -30,7 +30,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder_names_and_paths={},
     )
     monkeypatch.setitem(sys.modules, "folder_paths", paths)
-    own = host.user_folder("folders.yaml")
+    own = host.private_folder() / "folders.yaml"
     own.parent.mkdir(parents=True)
     own.write_text(f"sets: {tmp_path / 'elsewhere'}\n")
     for place in ("input/cats/10_cat", "output/made", "elsewhere"):

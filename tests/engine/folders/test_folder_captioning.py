@@ -9,7 +9,7 @@ import pytest
 from caption_folders import Told, job, kohya, names, picture, run
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory
-from qwen_vl_suite.qwenvl.folders import Sizes, caption_folder, survey
+from qwen_vl_suite.qwenvl.folders import Sizes, caption_folder, survey, trainer
 from qwen_vl_suite.qwenvl.observer import Observer
 
 
@@ -189,11 +189,21 @@ def test_no_link_leads_out_of_what_may_be_used(tmp_path):
     (folder / "away").symlink_to(other)
     (folder / "inside").symlink_to(folder / "own")
     (folder / "b.png").symlink_to(other / "a.png")
+    picture(folder / "c.png")
+    (folder / "c.txt").symlink_to(other / "c.txt")
     told = Told()
     within = folder.resolve()
     summary = caption_folder(ScriptedBackend("new"), job(folder, within=within), told)
-    assert (summary.captioned, summary.failed) == (1, 2)
-    assert sorted(name for name, _ in summary.failures) == ["away", "b.png"]
+    assert (summary.captioned, summary.failed) == (1, 3)
+    assert sorted(name for name, _ in summary.failures) == ["away", "b.png", "c.png"]
     assert not list(other.glob("*.txt"))
     caption_folder(ScriptedBackend("new"), job(folder))
-    assert list(other.glob("*.txt")) and (folder / "b.txt").exists()
+    assert len(list(other.glob("*.txt"))) == 2 and (folder / "b.txt").exists()
+    for name in (".qwenvl-captions", "metadata.jsonl"):
+        linked = tmp_path / name
+        linked.mkdir()
+        picture(linked / "a.png")
+        (linked / name).symlink_to(other)
+        with pytest.raises(BadOption, match="leads out"):
+            given = {"within": linked.resolve(), "trainer": trainer("diffusers")}
+            caption_folder(ScriptedBackend("new"), job(linked, **given))
