@@ -12,12 +12,37 @@ DEFAULT_STYLE = "training"
 
 def add_caption_options(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
     """``integer`` reads whole numbers."""
-    parser.add_argument("folder", metavar="FOLDER", help="pictures and videos in it and below it")
+    _add_folder(parser)
     _add_tasks(parser)
-    _add_captions(parser)
+    _add_trainer(parser)
+    _add_existing(parser)
     _add_words(parser, integer)
     _add_clips(parser, integer)
     _add_run(parser, integer)
+
+
+def add_review_options(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
+    """Of the review command: the caption command's, which say how a model is asked again, but for
+    those about a whole run."""
+    _add_folder(parser)
+    _add_trainer(parser)
+    parser.add_argument(
+        "--port", type=integer, default=0, metavar="N",
+        help="of the page, at 127.0.0.1 (default: any that is free)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-browser", action="store_true", help="print the address, and open no browser"
+    )
+    _add_tasks(parser)
+    _add_words(parser, integer)
+    _add_clips(parser, integer)
+    parser.set_defaults(
+        overwrite=True, append=False, refine=False, shard="1/1", near_duplicates=None
+    )
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="pictures and videos in it and below it")
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +70,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_captions(parser: argparse.ArgumentParser) -> None:
+def _add_trainer(parser: argparse.ArgumentParser) -> None:
     from ..folders.trainers import DEFAULT, trainers
 
     parser.add_argument(
@@ -58,6 +83,9 @@ def _add_captions(parser: argparse.ArgumentParser) -> None:
         "--caption-ext", default="", metavar="EXT",
         help="of caption files, in place of the trainer's usual one, such as caption",
     )  # fmt: skip
+
+
+def _add_existing(parser: argparse.ArgumentParser) -> None:
     there = parser.add_mutually_exclusive_group()
     there.add_argument(
         "--overwrite", action="store_true",

@@ -28,7 +28,7 @@ def caption(options: argparse.Namespace) -> int:
     from ..model_cache import CACHE
 
     spec = spec_of(options)
-    job = _job(options, spec)
+    job = job_of(options, spec)
     with FolderProgress(options.json, options.dry_run) as progress:
         if options.dry_run:
             return _status(survey(job, progress))
@@ -53,8 +53,8 @@ def _status(summary: Summary) -> int:
     return UNREADABLE if summary.unreadable else 0
 
 
-def _job(options: argparse.Namespace, spec: Spec) -> Job:
-    """Raises ``BadOption`` for options that do not go together."""
+def job_of(options: argparse.Namespace, spec: Spec) -> Job:
+    """What the options say. Raises ``BadOption`` for those that do not go together."""
     from ..folders import Job, Shard, Sizes, Template, trainer
 
     chosen = trainer(options.trainer, options.caption_ext)

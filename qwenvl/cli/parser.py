@@ -23,11 +23,12 @@ from . import (
     doctor,
     listening,
     prompting,
+    reviewing,
     scoring,
     watching,
 )
 from .answering import SAMPLING_OPTIONS
-from .caption_options import add_caption_options
+from .caption_options import add_caption_options, add_review_options
 from .model_names import DEFAULT_ROOT
 from .model_options import add_roots, model_options
 
@@ -209,6 +210,12 @@ def _add_caption(subparsers: Any) -> None:
         parents=[model_options(), _request_options()],
     )  # fmt: skip
     add_caption_options(caption, _integer)
+    review = _command(
+        subparsers, reviewing.review,
+        "show the pictures and captions of a folder on a local page, to correct them",
+        parents=[model_options(), _request_options()],
+    )  # fmt: skip
+    add_review_options(review, _integer)
 
 
 def _add_video(subparsers: Any) -> None:

@@ -21,7 +21,7 @@ from .duplicates import Near, dhash
 from .job import MOST_LISTED, Job, Reporter, Summary
 from .listing import LEADS_OUT, Item, leads_out, listing
 from .sidecars import SidecarStore
-from .state import State
+from .state import Journal, State
 from .tables import TableStore
 
 _NO_ROOM = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -68,7 +68,7 @@ def caption_folder(
             raise BadOption(f"{path} {LEADS_OUT}")
     state.acquire()
     try:
-        run.work(_store(state, job))
+        run.work(_store(state, job), state.failures)
     finally:
         state.release()
     return run.summary
@@ -80,6 +80,17 @@ def survey(job: Job, reporter: Reporter | None = None) -> Summary:
     run = _Run(None, job, reporter or Reporter(), Observer())
     run.survey(_store(State(job.folder, job.shard), job))
     return run.summary
+
+
+def caption_of(job: Job, item: Item, result: Result) -> tuple[str, str]:
+    """The caption of ``item`` that the answer to it makes, or empty, and why it makes none."""
+    task = (job.asking.clip_task if item.is_clip else None) or job.asking.task
+    failure = result.failure if isinstance(result, Reply) else why_no_caption(result, task)
+    if failure:
+        return "", failure
+    tags = result.tags if isinstance(result, Reply) else ""
+    caption = job.trainer.caption(job.template.filled(item, result.text, tags))
+    return caption, "" if caption else "Nothing is left of the reply in the trainer's form."
 
 
 def _store(state: State, job: Job) -> Store:
@@ -98,6 +109,7 @@ class _Run:
         self._reporter = reporter
         self._lock = threading.RLock()  # files are listed in a thread, and told of from there
         self._stopped = threading.Event()
+        self._failures: Journal | None = None
         self._near: Near[_Asked] | None = None
         if job.near_duplicates is not None:
             self._near = Near(job.near_duplicates)
@@ -106,9 +118,12 @@ class _Run:
         for item in self._open_items(store):
             self._reporter.captioned(item, "")
 
-    def work(self, store: Store) -> None:
+    def work(self, store: Store, failures: Journal) -> None:
+        """``failures``: the list of them, begun anew."""
         assert self.backend is not None
         store.begin()
+        self._failures = failures
+        failures.remove()
         items, sizes = self._open_items(store), self.job.sizes
         if type(self._reporter).counted is not Reporter.counted:
             threading.Thread(target=self._count, name="qwenvl-count", daemon=True).start()
@@ -120,6 +135,7 @@ class _Run:
             store.finish()
         finally:
             self._stopped.set()
+            failures.close()
             store.close()
 
     def _read(self, item: Item) -> Any:
@@ -232,18 +248,12 @@ class _Run:
 
     def _write(self, store: Store, item: Item, result: Result, of: str = "") -> bool:
         """Writes the caption of ``item``, unless ``result`` is none."""
-        job = self.job
-        task = (job.asking.clip_task if item.is_clip else None) or job.asking.task
-        failure = result.failure if isinstance(result, Reply) else why_no_caption(result, task)
+        caption, failure = caption_of(self.job, item, result)
         if failure:
             unreadable = bool(result.error) and result.finish_reason != "error"
             self._fail(item.relative, of + failure, unreadable)
             return False
-        tags = result.tags if isinstance(result, Reply) else ""
-        caption = job.trainer.caption(job.template.filled(item, result.text, tags))
         try:
-            if not caption:
-                raise BadImage("Nothing is left of the reply in the trainer's form.")
             store.put(item, caption)
         except BadImage as error:
             self._fail(item.relative, str(error))
@@ -267,6 +277,9 @@ class _Run:
             self.summary.unreadable += unreadable
             if len(self.summary.failures) < MOST_LISTED:
                 self.summary.failures.append((relative, reason))
+            if self._failures:
+                with contextlib.suppress(OSError):  # a list for later is worth no run
+                    self._failures.add(file=relative, reason=reason)
             self._reporter.failed(relative, reason)
 
 

@@ -76,11 +76,23 @@ class SidecarStore:
         data = f"{caption}\n".encode()
         was_there = not self._is_blank(item)
         if was_there:
-            self._back_up(path)
+            self._state.back_up(path)
         # Write-ahead: after a crash in between, the file itself says which of both it holds.
         self._journal.add(file=item.relative, sidecar=path.name, holds=_digest(data))
         files.write(path, data, durable=was_there)
         self._journal.add(file=item.relative, done=True)
+
+    def replace(self, item: Item, data: bytes | None) -> None:
+        """Makes ``data`` the whole sidecar of ``item``; None takes it away. What it had at first
+        is kept. Raises ``OSError``."""
+        path = self.path_of(item)
+        was_there = not self._is_blank(item)
+        if was_there:
+            self._state.back_up(path)
+        if data is None:
+            path.unlink(missing_ok=True)
+        else:
+            files.write(path, data, durable=was_there)
 
     def finish(self) -> None:
         """The run has gone through all files: the next one begins anew."""
@@ -101,12 +113,6 @@ class SidecarStore:
             return True
         except OSError:
             return False  # such as a folder of that name: not ours to write over
-
-    def _back_up(self, path: Path) -> None:
-        kept = self._state.backup_of(path)
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            files.write(kept, path.read_bytes(), durable=True)
 
     def _finished(self, journal: Journal) -> Iterator[int]:
         """Of what an earlier run has done, that which it did not come to note included."""

@@ -30,6 +30,9 @@ PATIENCE = 0.5
 """Seconds that a lock is waited for: other runs that start now hold it for an instant, to see
 whether it is free."""
 
+FAILED = ".failed"
+"""How the names of lists of failures end."""
+
 SYNC_EVERY = 64
 """Lines of a journal between two times that it is put on disk."""
 
@@ -74,6 +77,18 @@ class State:
         """Where the content is kept that ``path``, below the root, had at first."""
         below = path.relative_to(self.root)
         return self.folder / "backup" / below.with_name(f"{below.name}.bak")
+
+    def back_up(self, path: Path) -> None:
+        """Keeps what ``path`` holds, unless something was kept of it before. Raises ``OSError``."""
+        kept = self.backup_of(path)
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            files.write(kept, path.read_bytes(), durable=True)
+
+    @property
+    def failures(self) -> Journal:
+        """What the last run over this shard could not caption: ``file`` and ``reason``."""
+        return Journal(self.folder / f"{self.name}{FAILED}")
 
     def journal_of(self, identity: str) -> Path:
         return self.folder / f"{self.name}-{identity}.journal"

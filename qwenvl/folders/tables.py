@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from ..errors import BadImage, BadOption, QwenVLError
 from ..unicode import well_formed
@@ -47,9 +47,9 @@ class TableStore:
         if self._goes_on:
             journals = [self._journal]
         done = ((key_of(row["file"]), 0) for journal in journals for row in journal.rows())
-        there = () if self._goes_on else ((key, 0) for key, _ in self._captions())
+        there = () if self._goes_on else ((key, 0) for key, _ in self.captions())
         self._done = Keys(itertools.chain(done, there))
-        self._old = dict(self._captions()) if keeps_old else {}
+        self._old = dict(self.captions()) if keeps_old else {}
 
     @property
     def _kind(self) -> str:
@@ -75,20 +75,35 @@ class TableStore:
 
     def put(self, item: Item, caption: str) -> None:
         """Raises ``OSError``, and ``BadImage`` for a name that no table in UTF-8 can hold."""
-        if well_formed(item.relative) != item.relative:
-            raise BadImage(
-                "Its name is no valid Unicode, so that a table cannot name it: rename it, or "
-                "choose a trainer with text files."
-            )
+        self._check_name(item)
         self._journal.add(file=item.relative, clip=item.is_clip, text=caption)
+
+    def replace(self, item: Item, caption: str | None) -> None:
+        """Writes the caption of one file into its table at once; None takes its row away or, where
+        it has other columns, empties its caption. Raises as ``put`` and ``finish`` do."""
+        self._check_name(item)
+        row = {"file": item.relative, "clip": item.is_clip, "text": caption}
+        self._merge(_Row(row))
 
     def finish(self) -> None:
         self._merge(self._journal)
         self._journal.remove()
 
+    def _check_name(self, item: Item) -> None:
+        if well_formed(item.relative) != item.relative:
+            raise BadImage(
+                "Its name is no valid Unicode, so that a table cannot name it: rename it, or "
+                "choose a trainer with text files."
+            )
+
     def close(self) -> None:
         self._journal.close()
         self._merge(self._journal)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of its tables."""
+        return [path for path, _, _ in self._tables]
 
     @property
     def _tables(self) -> list[tuple[Path, str, bool | None]]:
@@ -102,7 +117,7 @@ class TableStore:
             (root / trainer.clip_table, trainer.clip_path or trainer.path, True),
         ]
 
-    def _captions(self) -> Iterator[tuple[int, str]]:
+    def captions(self) -> Iterator[tuple[int, str]]:
         """The key and the caption of each row of the tables that has one."""
         for path, column, _ in self._tables:
             for key, row, _ in self._rows(path, column):
@@ -110,7 +125,7 @@ class TableStore:
                 if key is not None and isinstance(text, str) and text.strip():
                     yield key, text
 
-    def _merge(self, journal: Journal) -> None:
+    def _merge(self, journal: _Rows) -> None:
         """Puts what is in ``journal`` into the tables."""
         with self._state.merging():
             for path, column, of_clips in self._tables:
@@ -129,7 +144,7 @@ class TableStore:
                             "is kept, and the same command goes on from here."
                         ) from error
 
-    def _replace(self, path: Path, column: str, journal: Journal, found: Keys) -> None:
+    def _replace(self, path: Path, column: str, journal: _Rows, found: Keys) -> None:
         """Writes the table anew: its rows in their order, then those that are new."""
         changed = self._changed(path, column, journal, found)
         partial = files.partial_name(path)
@@ -141,13 +156,14 @@ class TableStore:
                     if key is not None and key in found:
                         there.append((key, 0))
                         text = changed.get(key)
-                        write({**row, self._trainer.text: text}, "")
+                        if text is not None or len(row) > 2:
+                            write({**row, self._trainer.text: text or ""}, "")
                     else:
                         write(row, line)
                 old = Keys(there)
                 for number, row in enumerate(journal.rows()):
                     key = key_of(row["file"])
-                    if found.find(key) == number and key not in old:
+                    if found.find(key) == number and key not in old and row["text"] is not None:
                         write(
                             {column: self._path(row["file"]), self._trainer.text: row["text"]}, ""
                         )
@@ -160,7 +176,9 @@ class TableStore:
                 partial.unlink()
             raise
 
-    def _changed(self, path: Path, column: str, journal: Journal, found: Keys) -> dict[int, str]:
+    def _changed(
+        self, path: Path, column: str, journal: _Rows, found: Keys
+    ) -> dict[int, str | None]:
         """The new captions of rows that the table has already."""
         there = {key for key, _, _ in self._rows(path, column) if key is not None and key in found}
         rows = journal.rows() if there else ()
@@ -222,6 +240,22 @@ class TableStore:
         table = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         table.writeheader()
         return lambda row, line: table.writerow(row)
+
+
+class _Rows(Protocol):
+    """Rows of a journal."""
+
+    def rows(self) -> Iterator[dict[str, Any]]: ...
+
+
+class _Row:
+    """A single one."""
+
+    def __init__(self, row: dict[str, Any]):
+        self._row = row
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        yield self._row
 
 
 def _json(line: str) -> dict[str, Any]:

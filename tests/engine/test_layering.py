@@ -46,6 +46,7 @@ LAYERS = (
     {"run", "model_cache", "grounding", "layouts", "reading", "prompt_writing"},
     {"score", "chat", "watching", "listening"},
     {"doctor", "folders"},
+    {"reviewing"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,234 @@
+"""The review page in a browser: ten thousand pictures, keys, edits, undo, search, asking again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
+from qwen_vl_suite.qwenvl.folders import Asking, Job, trainer
+from qwen_vl_suite.qwenvl.reviewing import Asker, Collection, ReviewServer
+from qwen_vl_suite.qwenvl.tasks.describe import describe
+
+pytestmark = pytest.mark.web
+COUNT = 10_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of which all but each tenth have a caption."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("pictures")
+    Image.new("RGB", (40, 30), "teal").save(root / "00000.png")
+    for number in range(COUNT):
+        if number:
+            (root / f"{number:05}.png").hardlink_to(root / "00000.png")
+        if number % 10:
+            (root / f"{number:05}.txt").write_text(f"Picture number {number}, in teal.\n")
+    return root
+
+
+class Page:
+    def __init__(self, page: Any, folder: Path):
+        self.page, self.folder = page, folder
+
+    def keys(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def edits(self, key: str) -> None:
+        self.keys(key)
+        self.current.locator("textarea").wait_for()
+
+    @property
+    def current(self) -> Any:
+        return self.page.locator(".row[aria-current=true]")
+
+    def is_at(self, name: str) -> None:
+        self.page.wait_for_function(
+            "name => document.querySelector('.row[aria-current=true]')?.ariaLabel === name",
+            arg=name,
+        )
+
+    def says(self, words: str) -> None:
+        self.page.wait_for_function(
+            "words => document.getElementById('status').textContent.includes(words)", arg=words
+        )
+
+    def has(self, text: str) -> None:
+        """The current row, as its caption."""
+        self.page.wait_for_function(
+            "text => document.querySelector('.row[aria-current=true] .caption')"
+            "?.textContent === text",
+            arg=text,
+        )
+
+    def on_disk(self, number: int) -> str | None:
+        path = self.folder / f"{number:05}.txt"
+        return path.read_text() if path.exists() else None
+
+
+@pytest.fixture(scope="module")
+def shown(browser: Any, folder: Path) -> Iterator[Page]:
+    collection = Collection(folder, trainer())
+    job = Job(folder, Asking(describe("training")), existing="overwrite")
+    backend = ScriptedBackend(lambda request: "A teal rectangle.")
+    asker = Asker(collection, job, lambda: nullcontext(backend), "scripted")
+    collection.load()
+    with ReviewServer(collection, asker) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        page = browser.new_page(viewport={"width": 1100, "height": 800})
+        page.set_default_timeout(20_000)
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
+        page.goto(server.url)
+        yield Page(page, folder)
+        page.close()
+        server.shutdown()
+        thread.join()
+    # A conflict is an answer of the server that browsers put on their console.
+    assert [one for one in complaints if "409" not in one] == []
+
+
+@pytest.fixture
+def page(shown: Page) -> Page:
+    """With nothing searched for, at the first picture."""
+    shown.page.locator("#search").fill("")
+    shown.page.locator("[data-only=all]").click()
+    shown.page.wait_for_function("count => document.querySelector('.row')?.ariaSetSize == count",
+                                 arg=COUNT)  # fmt: skip
+    shown.keys("Home")
+    shown.is_at("00000.png")
+    shown.has("No caption")
+    return shown
+
+
+def test_ten_thousand_pictures_have_few_rows_and_reach_to_the_end(page: Page):
+    assert page.page.locator("#filters").inner_text().split() == [
+        "All", "10,000", "No", "caption", "1,000", "Captioned", "9,000", "Failed", "0",
+    ]  # fmt: skip
+    most = page.page.evaluate(
+        """async () => {
+          const view = document.getElementById("scroller");
+          let most = 0;
+          for (let part = 0; part <= 100; part++) {
+            view.scrollTop = (view.scrollHeight - view.clientHeight) * part / 100;
+            await new Promise(requestAnimationFrame);
+            await new Promise(requestAnimationFrame);
+            most = Math.max(most, document.querySelectorAll(".row").length);
+          }
+          return most;
+        }"""
+    )
+    assert 5 < most < 30
+    last = page.page.locator(".row[aria-posinset='10000']")
+    page.page.wait_for_function("() => document.querySelector(`[aria-posinset='10000'] .caption`)")
+    assert last.locator(".caption").inner_text() == "Picture number 9999, in teal."
+    page.page.wait_for_function(
+        "() => document.querySelector(`[aria-posinset='10000'] img`)?.naturalWidth === 40"
+    )
+    page.keys("Home", "End")
+    page.is_at("09999.png")
+    page.keys("k", "ArrowUp", "j")
+    page.is_at("09998.png")
+
+
+def test_a_caption_is_edited_undone_and_done_again_by_keys(page: Page):
+    page.edits("e")
+    page.page.keyboard.type("Teal <b>& wide")
+    page.keys("Shift+Enter")
+    page.page.keyboard.type("indeed")
+    page.keys("Enter")
+    page.has("Teal <b>& wide indeed")
+    assert page.on_disk(0) == "Teal <b>& wide indeed\n"
+    page.keys("j", "Control+z")
+    page.is_at("00000.png")
+    page.has("No caption")
+    assert page.on_disk(0) is None
+    page.keys("Control+Shift+Z")
+    page.has("Teal <b>& wide indeed")
+    page.keys("Control+z")
+    page.has("No caption")
+    page.edits("Enter")
+    page.page.keyboard.type("Never")
+    page.keys("Escape", "j")
+    page.is_at("00001.png")
+    assert page.on_disk(0) is None
+
+
+def test_search_and_filters_narrow_the_list(page: Page):
+    page.keys("/")
+    page.page.keyboard.type("00777 number TEAL")
+    page.says("1 found")
+    page.keys("Enter")
+    page.is_at("00777.png")
+    assert page.current.locator("mark").all_inner_texts() == ["00777", "number", "teal"]
+    page.keys("/", "Escape")
+    page.page.wait_for_function("() => document.querySelector('.row')?.ariaSetSize === '10000'")
+    page.page.locator("[data-only=without]").click()
+    page.says("1,000 found")
+    page.keys("Home", "j")
+    page.is_at("00010.png")
+
+
+def test_a_change_by_another_program_is_shown_and_not_written_over(page: Page):
+    page.keys("j")
+    page.is_at("00001.png")
+    (page.folder / "00001.txt").write_text("By another program.\n")
+    page.has("By another program.")
+    page.edits("e")
+    page.page.keyboard.type(" Mine.")
+    (page.folder / "00001.txt").write_text("Once more.\n")
+    page.page.get_by_text("Changed meanwhile: Once more.").wait_for()
+    page.keys("Enter")
+    assert page.on_disk(1) == "Once more.\n"
+    page.page.get_by_role("button", name="Keep mine").click()
+    page.has("By another program. Mine.")
+    assert page.on_disk(1) == "By another program. Mine.\n"
+
+
+def test_selected_pictures_are_asked_about_again(page: Page):
+    page.keys("Home", "j", "j")
+    page.is_at("00002.png")
+    page.keys("x", "j", "x")
+    assert page.page.locator("#ask").inner_text() == "Ask again: 2"
+    page.keys("r")
+    page.has("A teal rectangle.")
+    page.keys("k")
+    page.has("A teal rectangle.")
+    assert page.on_disk(2) == page.on_disk(3) == "A teal rectangle.\n"
+    page.keys("Control+z", "Control+z")
+    page.says("Undone")
+    page.has("Picture number 2, in teal.")
+
+
+def test_the_whole_picture_and_the_help_are_shown(page: Page):
+    page.keys("Space")
+    page.page.wait_for_function("() => document.querySelector('#whole img')?.naturalWidth === 40")
+    page.keys("j")
+    page.page.wait_for_function(
+        "() => document.getElementById('whole-name').textContent === '00001.png'"
+    )
+    page.keys("Escape", "?")
+    assert page.page.locator("#help").is_visible()
+    page.keys("Escape")
+    assert not page.page.locator("#help").is_visible()
+
+
+def test_it_can_be_read_at_twice_the_size(page: Page):
+    page.page.set_viewport_size({"width": 550, "height": 400})
+    try:
+        assert page.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        caption = page.page.locator(".caption").first.bounding_box()
+        assert (
+            caption["width"] > 250 and page.page.locator("#scroller").bounding_box()["height"] > 120
+        )
+    finally:
+        page.page.set_viewport_size({"width": 1100, "height": 800})
