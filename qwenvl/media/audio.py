@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import BadAudio, BadOption, Unavailable
 from ..types import Audio
-from .pyav import channels_of, container_options
+from .pyav import channels_of, container_of
 from .video_files import reason
 
 log = logging.getLogger(__name__)
@@ -236,10 +236,8 @@ def _opened(av: Any, path: Path) -> Iterator[tuple[Any, Any]]:
     if not path.is_file():
         raise BadAudio(f"There is no file {str(path)!r}.")
     try:
-        # As a file, whatever its name looks like; old tags are in any encoding.
-        container = av.open(
-            f"file:{path}", metadata_errors="replace", container_options=container_options(av)
-        )
+        # As a file, whatever its name looks like.
+        container = container_of(av, f"file:{path}")
     except av.ArgumentError as error:
         raise BadAudio(
             f"{path.name} cannot be opened as sound: it is damaged, or a playlist of other files."

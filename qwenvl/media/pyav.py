@@ -18,6 +18,14 @@ def container_options(av: Any) -> dict[str, str]:
     return {"format_whitelist": ",".join(formats), "protocol_whitelist": "file"}
 
 
+def container_of(av: Any, file: Any) -> Any:
+    """The container of ``file``, a path or a file object. Old tags are in any encoding: PyAV 19
+    reads them all, older ones must be told not to fail."""
+    older = int(av.__version__.split(".")[0]) < 19
+    told = {"metadata_errors": "replace"} if older else {}
+    return av.open(file, container_options=container_options(av), **told)
+
+
 def channels_of(frame: Any) -> Any:
     """A frame of floats ``flt``, one channel after the other in each sample, as a float32 array
     ``[channels, N]``. PyAV crashes on planes of their own (``fltp``) where they are eight."""

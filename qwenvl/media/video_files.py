@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ..errors import BadOption, BadVideo, Unavailable
 from ..types import Size
-from .pyav import container_options
+from .pyav import container_of
 
 log = logging.getLogger(__name__)
 
@@ -283,9 +283,9 @@ def reason(error: Any) -> str:
 
 
 def _container(av: Any, clip: Clip) -> Any:
-    file, options = _file(clip), container_options(av)
+    file = _file(clip)
     try:
-        return av.open(file, metadata_errors="replace", container_options=options)
+        return container_of(av, file)
     except av.ArgumentError as error:
         raise BadVideo(
             f"{clip.title} cannot be read as a video: it is damaged, or a playlist that names "
