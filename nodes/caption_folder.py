@@ -19,6 +19,7 @@ from ..qwenvl.folders import (
     Sizes,
     Summary,
     Template,
+    model_of,
     survey,
     trainers,
 )
@@ -214,7 +215,7 @@ class CaptionFolder(io.ComfyNode):
             Shard.of(sockets.words(shard)),
             None if near_duplicates < 0 else near_duplicates,
             Sizes.of(model.spec),
-            repr(model.spec),
+            model_of(model.spec),
             root,
         )
         summary = survey(job) if dry_run else model.caption(job, host.FolderProgress())

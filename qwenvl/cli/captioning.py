@@ -55,7 +55,7 @@ def _status(summary: Summary) -> int:
 
 def job_of(options: argparse.Namespace, spec: Spec) -> Job:
     """What the options say. Raises ``BadOption`` for those that do not go together."""
-    from ..folders import Job, Shard, Sizes, Template, trainer
+    from ..folders import Job, Shard, Sizes, Template, model_of, trainer
 
     chosen = trainer(options.trainer, options.caption_ext)
     template = Template(options.template, options.trigger, options.prefix, options.suffix)
@@ -68,7 +68,7 @@ def job_of(options: argparse.Namespace, spec: Spec) -> Job:
         Shard.of(options.shard),
         options.near_duplicates,
         Sizes.of(spec),
-        repr(spec),
+        model_of(spec),
     )
 
 

@@ -13,7 +13,7 @@ was when the same job is given again.
 
 from .asking import Asking
 from .captioning import caption_folder, survey
-from .job import Job, Reporter, Summary
+from .job import Job, Reporter, Summary, model_of
 from .listing import Item, Shard, listing
 from .reading import Sizes
 from .sidecars import Existing
@@ -33,6 +33,7 @@ __all__ = [
     "Trainer",
     "caption_folder",
     "listing",
+    "model_of",
     "survey",
     "trainer",
     "trainers",

@@ -21,7 +21,7 @@ from .duplicates import Near, dhash
 from .job import MOST_LISTED, Job, Reporter, Summary
 from .listing import LEADS_OUT, Item, leads_out, listing
 from .sidecars import SidecarStore
-from .state import Journal, State
+from .state import Journal, State, is_busy
 from .tables import TableStore
 
 _NO_ROOM = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -40,7 +40,7 @@ class Store(Protocol):
 
     def put(self, item: Item, caption: str) -> None: ...
 
-    def finish(self) -> None: ...
+    def finish(self, is_complete: bool) -> None: ...
 
     def close(self) -> None: ...
 
@@ -62,7 +62,7 @@ def caption_folder(
     that is asked of it; other errors of the backend as it raises them; ``QwenVLError`` where
     nothing can be written."""
     run = _Run(backend, job, reporter or Reporter(), observer or Observer())
-    state = State(job.folder, job.shard)
+    state = State(job.folder, job.shard, job.within)
     for path in (state.folder, *job.trainer.tables(job.folder)):
         if leads_out(path, job.within):
             raise BadOption(f"{path} {LEADS_OUT}")
@@ -132,7 +132,7 @@ class _Run:
             with closing(parts) as portions:
                 for portion in portions:
                     self._answer(store, portion)
-            store.finish()
+            store.finish(self.summary.failed == 0)
         finally:
             self._stopped.set()
             failures.close()
@@ -158,7 +158,7 @@ class _Run:
     def _open_items(self, store: Store) -> Iterator[Item]:
         """What there is to be done, in order; of the other files the reporter is told."""
         job = self.job
-        for item in listing(job.folder, self._fail, job.within):
+        for item in listing(job.folder, self._fail, job.within, is_busy):
             if self._stopped.is_set():
                 return
             if not job.shard.has(item):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BadOption
+from ..types import Spec
 from .asking import Asking
 from .listing import Item, Shard
 from .reading import Sizes
@@ -19,6 +20,14 @@ MOST_LISTED = 20
 """Failures that a summary names; all are told to the reporter."""
 
 
+_ANSWERING = ("checkpoint", "model", "quantization", "yarn", "adapters")
+
+
+def model_of(spec: Spec) -> str:
+    """Of a model, what its replies depend on: not where it is, nor how fast it answers."""
+    return repr([spec.name, *(getattr(spec, name, None) for name in _ANSWERING)])
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """A folder to caption.
@@ -28,9 +37,9 @@ class Job:
     there. ``shard``: only this part.
     ``near_duplicates``: a picture gets the reply of one that was asked about in the same run and
     differs from it in at most so many bits of 64 (see ``duplicates``); None: each is asked about.
-    ``sizes``: how many files are asked about at once. ``model``: its name, by which a run that was
-    broken off is told from another one. ``within``: a resolved path out of which no link leads
-    (None: links are followed wherever they lead).
+    ``sizes``: how many files are asked about at once. ``model``: which one it is, by which a run
+    that was broken off is told from another one (see ``model_of``). ``within``: a resolved path out
+    of which no link leads (None: links are followed wherever they lead).
 
     Raises ``BadOption`` where there is no such folder, and for what does not go together."""
 
@@ -107,11 +116,12 @@ class Summary:
 
 
 class Reporter:
-    """Is told how a run goes; by default nothing is done with it. Called from the thread that runs
-    it, but for ``counted``. What it raises ends the run."""
+    """Is told how a run goes; by default nothing is done with it. Called from several threads, such
+    as those in which a server answers, but never from two at once. What it raises ends the run,
+    but for ``counted``."""
 
     def counted(self, total: int) -> None:
-        """Once it is known: how many files there are in the shard. From a thread of its own."""
+        """Once it is known: how many files there are in the shard."""
 
     def asking(self, items: Sequence[Item]) -> None:
         """Before these files are asked about: the observer's indices are theirs, but for those

@@ -106,13 +106,15 @@ def listing(
     root: Path,
     on_error: Callable[[str, str], None] | None = None,
     within: Path | None = None,
+    is_busy: Callable[[Path], bool] = lambda folder: False,
 ) -> Iterator[Item]:
     """The pictures and clips in ``root`` and the folders below it, each once: names in their order,
     those of a folder before those of the folders in it. Links to folders are followed, and lead to
     no folder twice; none that leads out of ``within``, a resolved path, if one is given.
 
-    Hidden files and folders are passed over, and masks (``MASK_ENDINGS``). What cannot be read is
-    told to ``on_error(relative path, why)``. Raises ``BadOption`` where ``root`` is no folder."""
+    Hidden files and folders are passed over, and masks (``MASK_ENDINGS``). What cannot be read, and
+    folders below that ``is_busy`` is true of, are told to ``on_error(relative path, why)``. Raises
+    ``BadOption`` where ``root`` is no folder."""
     if not root.is_dir():
         raise BadOption(f"{root} is no folder.")
     seen: set[tuple[int, int]] = set()
@@ -127,6 +129,10 @@ def listing(
             if leads_out(folder, within):
                 if on_error:
                     on_error(relative, LEADS_OUT)
+                continue
+            if relative and is_busy(folder):
+                if on_error:
+                    on_error(relative, "Another run is captioning this folder. Wait for its end.")
                 continue
             yield from _items(root, folder, relative)
             below = [entry.name for entry in _entries(folder) if _is_folder(entry)]

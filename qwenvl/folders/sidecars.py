@@ -34,14 +34,19 @@ class SidecarStore:
         self._done = Keys()
         self._journal: Journal | None = None
         if existing != "skip":
-            self._journal = Journal(state.journal_of(f"{_KIND}{identity}"))
-            self._done = Keys((key, 0) for key in self._finished(self._journal))
+            self._kind = f"{_KIND}{identity}"
+            self._journal = Journal(state.journal_of(self._kind))
+            journals = state.journals(self._kind)
+            self._done = Keys((key, 0) for one in journals for key in self._finished(one))
 
     def begin(self) -> None:
-        """Drops the journals of runs with other settings: they are not gone on with."""
-        for path in self._state.journals(_KIND):
-            if self._journal is None or path != self._journal.path:
-                path.unlink(missing_ok=True)
+        """Drops what the journals of runs with other settings say of these files: they are not gone
+        on with. A run that only adds what is not there leaves them."""
+        if self._journal:
+            going_on = {journal.path for journal in self._state.journals(self._kind)}
+            for journal in self._state.journals(_KIND):
+                if journal.path not in going_on:
+                    self._state.forget(journal)
 
     def path_of(self, item: Item) -> Path:
         return self._trainer.sidecars(item.path)[0]
@@ -94,10 +99,12 @@ class SidecarStore:
         else:
             files.write(path, data, durable=was_there)
 
-    def finish(self) -> None:
-        """The run has gone through all files: the next one begins anew."""
-        if self._journal:
-            self._journal.remove()
+    def finish(self, is_complete: bool) -> None:
+        """The run has gone through all files: the next one begins anew, unless some failed."""
+        if self._journal and is_complete:
+            self._journal.close()
+            for journal in self._state.journals(self._kind):
+                self._state.forget(journal)
 
     def close(self) -> None:
         if self._journal:

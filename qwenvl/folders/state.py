@@ -7,18 +7,20 @@ ends in a way that a trainer reads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadOption, QwenVLError, Unavailable
 from . import files
-from .listing import Shard
+from .listing import LEADS_OUT, Item, Shard
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -36,15 +38,20 @@ FAILED = ".failed"
 SYNC_EVERY = 64
 """Lines of a journal between two times that it is put on disk."""
 
+_LOCKS = "*-of-*.lock"
+_JOURNAL = re.compile(r"(\d+-of-\d+)-(.*)\.journal")
+
 
 class State:
-    """The hidden folder of ``root``, and the lock on the shard that this run works on.
+    """The hidden folder of ``root``, and the lock on the shard that this run works on. ``within``:
+    a resolved path out of which nothing is written, if one is given.
 
-    ``acquire`` raises ``BadOption`` while another run works on a part of the same files: the system
-    gives up the lock of a process that has ended, in whatever way, so none is ever stale."""
+    ``acquire`` raises ``BadOption`` while another run works on a part of the same files, and for
+    links in the hidden folder: the system gives up the lock of a process that has ended, in
+    whatever way, so that none is stale."""
 
-    def __init__(self, root: Path, shard: Shard):
-        self.root, self.shard = root, shard
+    def __init__(self, root: Path, shard: Shard, within: Path | None = None):
+        self.root, self.shard, self.within = root, shard, within
         self.folder = root / FOLDER
         self.name = f"{shard.number}-of-{shard.count}"
         self._lock: BaseFileLock | None = None
@@ -56,16 +63,23 @@ class State:
             raise QwenVLError(
                 f"{self.root} cannot be written to: {error.strerror}. Journals are kept there."
             ) from error
+        self._refuse_links()
         self._lock = self._locked(self._path_of(self.name))
         # Its own lock first, then a look at the others': of two that begin at once, both may be
         # refused, but never neither.
-        for path in self.folder.glob("*-of-*.lock"):
-            if path != self._path_of(self.name) and not self._is_apart(path.stem):
-                try:
+        try:
+            for path in self.folder.glob(_LOCKS):
+                if path != self._path_of(self.name) and not self._is_apart(path.stem):
                     self._locked(path).release()
-                except BadOption:
-                    self.release()
-                    raise
+            for folder in self.root.resolve().parents:
+                if is_busy(folder):
+                    raise BadOption(
+                        f"Another run is captioning {folder}, which {self.root} lies in. Wait for "
+                        "its end."
+                    )
+        except BadOption:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Gives up the lock. Its file stays: another run may be waiting for it."""
@@ -76,11 +90,13 @@ class State:
     def backup_of(self, path: Path) -> Path:
         """Where the content is kept that ``path``, below the root, had at first."""
         below = path.relative_to(self.root)
-        return self.folder / "backup" / below.with_name(f"{below.name}.bak")
+        return self.folder / "backup" / files.near_name(below, "", ".bak")
 
     def back_up(self, path: Path) -> None:
         """Keeps what ``path`` holds, unless something was kept of it before. Raises ``OSError``."""
         kept = self.backup_of(path)
+        if self.within and not Path(os.path.realpath(kept)).is_relative_to(self.within):
+            raise OSError(errno.EPERM, f"{kept}: {LEADS_OUT.rstrip('.')}")
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             files.write(kept, path.read_bytes(), durable=True)
@@ -93,9 +109,20 @@ class State:
     def journal_of(self, identity: str) -> Path:
         return self.folder / f"{self.name}-{identity}.journal"
 
-    def journals(self, of: str) -> list[Path]:
-        """The journals of this shard whose identities begin with ``of``."""
-        return sorted(self.folder.glob(f"{self.name}-{of}*.journal"))
+    def journals(self, of: str) -> list[Journal]:
+        """Those whose identities begin with ``of``, the oldest first: of this shard and, since a
+        folder may be parted in another way each time, of all that have files in common with it.
+        None of them is of a run that goes on: that would be locked out, or this one."""
+        found: list[tuple[float, Path]] = []
+        for path in self.folder.glob("*.journal"):
+            parts = _JOURNAL.fullmatch(path.name)
+            if parts and parts[2].startswith(of) and not self._is_apart(parts[1]):
+                found.append((path.stat().st_mtime, path))
+        return [Journal(path) for _, path in sorted(found)]
+
+    def forget(self, journal: Journal) -> None:
+        """Takes what it says of the files of this shard out of a journal."""
+        journal.reduce(lambda row: None if self.shard.has(Item(self.root, row["file"])) else row)
 
     @contextlib.contextmanager
     def merging(self) -> Iterator[None]:
@@ -105,6 +132,13 @@ class State:
         self.folder.mkdir(exist_ok=True)
         with FileLock(str(self.folder / "table.lock")):
             yield
+
+    def _refuse_links(self) -> None:
+        """Nothing that lies in the hidden folder is a link, unless links may lead anywhere."""
+        if self.within:
+            for path in self.folder.iterdir():
+                if path.is_symlink():
+                    raise BadOption(f"{path} is a link, and may lead anywhere: take it away.")
 
     def _path_of(self, name: str) -> Path:
         return self.folder / f"{name}.lock"
@@ -138,6 +172,27 @@ class State:
         return lock
 
 
+def is_busy(folder: Path) -> bool:
+    """Whether a run is captioning ``folder`` now."""
+    return any(_is_held(path) for path in (folder / FOLDER).glob(_LOCKS))
+
+
+def _is_held(path: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    if path.is_symlink():  # none of ours, and opened wherever it leads
+        return False
+    lock = FileLock(str(path), thread_local=False)
+    try:
+        lock.acquire(timeout=PATIENCE, poll_interval=0.01)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False  # of another user, or without locks
+    lock.release()
+    return False
+
+
 class Journal:
     """Journal: what a run has done, one JSON object a line, only ever appended to.
 
@@ -161,15 +216,21 @@ class Journal:
 
     def add(self, **row: Any) -> None:
         """Raises ``OSError``."""
-        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        line = _line(row)
         if self._file is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             self._file = os.open(self.path, flags, 0o666)
             if _is_torn(self.path):
                 line = b"\n" + line
         view = memoryview(line)
-        while view:
-            view = view[os.write(self._file, view) :]
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError:  # the line may be torn now: the next one looks
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+            self._file = None
+            raise
         self._unsynced += 1
         if self._unsynced >= SYNC_EVERY:
             self.sync()
@@ -185,9 +246,26 @@ class Journal:
             os.close(self._file)
             self._file = None
 
+    def reduce(self, keep: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+        """Writes it anew, with what ``keep`` makes of each row; it is gone where that is nothing.
+        Raises ``OSError``."""
+        self.close()
+        if self.path.exists():
+            with files.replacing(self.path, durable=True) as file:
+                for row in self.rows():
+                    if kept := keep(row):
+                        file.write(_line(kept))
+                is_empty = file.tell() == 0
+            if is_empty:
+                self.remove()
+
     def remove(self) -> None:
         self.close()
         self.path.unlink(missing_ok=True)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -2,19 +2,22 @@
 
 While a run goes on, its captions lie in a journal, a line each; at its end, whatever the end is but
 a kill, they are merged into the table, which is replaced as a whole. What a kill has left is merged
-when the next run begins. Merging the same journal again changes nothing.
+when the next run begins. A row that has changed since its file was asked about is left as it is, so
+that merging the same journal again changes nothing.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
+import hashlib
 import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from ..errors import BadImage, BadOption, QwenVLError
 from ..unicode import well_formed
@@ -42,26 +45,27 @@ class TableStore:
     ):
         self._state, self._trainer = state, trainer
         self._goes_on = existing == "overwrite"
-        self._journal = Journal(state.journal_of(f"{self._kind}{identity}"))
-        journals = [Journal(path) for path in state.journals(self._kind)]
-        if self._goes_on:
-            journals = [self._journal]
-        done = ((key_of(row["file"]), 0) for journal in journals for row in journal.rows())
+        self._keeps_old = keeps_old
+        self._kind = f"{trainer.name}-"
+        self._own = f"{self._kind}{identity}"
+        self._journal = Journal(state.journal_of(self._own))
+        journals = state.journals(self._own if self._goes_on else self._kind)
+        rows = (row for journal in journals for row in journal.rows())
+        done = ((key_of(row["file"]), 0) for row in rows if self._goes_on or row.get("was") == 0)
         there = () if self._goes_on else ((key, 0) for key, _ in self.captions())
         self._done = Keys(itertools.chain(done, there))
-        self._old = dict(self.captions()) if keeps_old else {}
-
-    @property
-    def _kind(self) -> str:
-        return f"{self._trainer.name}-"
+        self._was = Keys()
+        self._old: dict[int, str] = {}
 
     def begin(self) -> None:
-        """Merges what runs have left that were killed, but for the one that is gone on with."""
-        for path in self._state.journals(self._kind):
-            if not (self._goes_on and path == self._journal.path):
-                left = Journal(path)
-                self._merge(left)
-                left.remove()
+        """Merges what runs have left that were killed."""
+        going_on = {journal.path for journal in self._state.journals(self._own)}
+        for journal in self._state.journals(self._kind):
+            self._merge(journal)
+            self._settle(journal, self._goes_on and journal.path in going_on)
+        if self._goes_on:
+            self._was = Keys((key, _digest(text)) for key, text in self.captions())
+        self._old = dict(self.captions()) if self._keeps_old else {}
 
     def has(self, item: Item) -> bool:
         return item.key in self._done
@@ -76,7 +80,8 @@ class TableStore:
     def put(self, item: Item, caption: str) -> None:
         """Raises ``OSError``, and ``BadImage`` for a name that no table in UTF-8 can hold."""
         self._check_name(item)
-        self._journal.add(file=item.relative, clip=item.is_clip, text=caption)
+        was = self._was.find(item.key) or 0
+        self._journal.add(file=item.relative, clip=item.is_clip, text=caption, was=was)
 
     def replace(self, item: Item, caption: str | None) -> None:
         """Writes the caption of one file into its table at once; None takes its row away or, where
@@ -85,9 +90,12 @@ class TableStore:
         row = {"file": item.relative, "clip": item.is_clip, "text": caption}
         self._merge(_Row(row))
 
-    def finish(self) -> None:
-        self._merge(self._journal)
-        self._journal.remove()
+    def finish(self, is_complete: bool) -> None:
+        """The run has gone through all files: the next one begins anew, unless some failed."""
+        self.close()
+        if self._goes_on and is_complete:
+            for journal in self._state.journals(self._own):
+                self._state.forget(journal)
 
     def _check_name(self, item: Item) -> None:
         if well_formed(item.relative) != item.relative:
@@ -99,6 +107,14 @@ class TableStore:
     def close(self) -> None:
         self._journal.close()
         self._merge(self._journal)
+        self._settle(self._journal, self._goes_on)
+
+    def _settle(self, journal: Journal, is_gone_on_with: bool) -> None:
+        """Leaves of a journal that is merged only which files it was about, to go on from there."""
+        if not is_gone_on_with:
+            journal.remove()
+        elif any(_has_text(row) for row in journal.rows()):
+            journal.reduce(lambda row: {"file": row["file"]})
 
     @property
     def paths(self) -> list[Path]:
@@ -133,7 +149,7 @@ class TableStore:
                 found = Keys(
                     (key_of(row["file"]), number)
                     for number, row in numbers
-                    if of_clips in (None, bool(row.get("clip")))
+                    if _has_text(row) and of_clips in (None, bool(row.get("clip")))
                 )
                 if len(found):
                     try:
@@ -146,43 +162,26 @@ class TableStore:
 
     def _replace(self, path: Path, column: str, journal: _Rows, found: Keys) -> None:
         """Writes the table anew: its rows in their order, then those that are new."""
-        changed = self._changed(path, column, journal, found)
-        partial = files.partial_name(path)
-        try:
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                write = self._writer(file, path, column)
-                there: list[tuple[int, int]] = []
-                for key, row, line in self._rows(path, column):
-                    if key is not None and key in found:
-                        there.append((key, 0))
-                        text = changed.get(key)
-                        if text is not None or len(row) > 2:
-                            write({**row, self._trainer.text: text or ""}, "")
-                    else:
-                        write(row, line)
-                old = Keys(there)
-                for number, row in enumerate(journal.rows()):
-                    key = key_of(row["file"])
-                    if found.find(key) == number and key not in old and row["text"] is not None:
-                        write(
-                            {column: self._path(row["file"]), self._trainer.text: row["text"]}, ""
-                        )
-                file.flush()
-                os.fsync(file.fileno())
-            files.keep_mode(path, partial)
-            files.replace(partial, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise
-
-    def _changed(
-        self, path: Path, column: str, journal: _Rows, found: Keys
-    ) -> dict[int, str | None]:
-        """The new captions of rows that the table has already."""
-        there = {key for key, _, _ in self._rows(path, column) if key is not None and key in found}
-        rows = journal.rows() if there else ()
-        return {key: row["text"] for row in rows if (key := key_of(row["file"])) in there}
+        there = {
+            key: _digest(row.get(self._trainer.text))
+            for key, row, _ in self._rows(path, column)
+            if key is not None and key in found
+        }
+        changed: dict[int, str | None] = {}
+        for key, row in _last(journal, found):
+            if key in there and row.get("was", there[key]) == there[key]:
+                changed[key] = row["text"]
+        with files.replacing(path, durable=True) as raw:
+            write = self._writer(codecs.getwriter("utf-8")(raw), path, column)
+            for of, row, line in self._rows(path, column):
+                if of is None or of not in changed:
+                    write(row, line)
+                elif (text := changed[of]) is not None or len(row) > 2:
+                    write({**row, self._trainer.text: text or ""}, "")
+            for key, row in _last(journal, found):
+                # One that was there, and is no longer, was taken away by somebody.
+                if key not in there and not row.get("was") and row["text"] is not None:
+                    write({column: self._path(row["file"]), self._trainer.text: row["text"]}, "")
 
     def _path(self, relative: str) -> str:
         return str((self._state.root / relative).absolute()) if self._trainer.absolute else relative
@@ -229,7 +228,7 @@ class TableStore:
             )
 
     def _writer(
-        self, file: TextIO, path: Path, column: str
+        self, file: codecs.StreamWriter, path: Path, column: str
     ) -> Callable[[dict[str, Any], str], object]:
         """Writes one row, given as its line where that is as it was."""
         if self._trainer.store == "jsonl":
@@ -242,10 +241,31 @@ class TableStore:
         return lambda row, line: table.writerow(row)
 
 
+def _has_text(row: dict[str, Any]) -> bool:
+    """Whether a row of a journal is to be merged, or only says that its file is done."""
+    return "text" in row
+
+
+def _digest(text: object) -> int:
+    """64 bits of a caption that is there; 0 of none."""
+    if not isinstance(text, str) or not text.strip():
+        return 0
+    data = text.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+
+
 class _Rows(Protocol):
     """Rows of a journal."""
 
     def rows(self) -> Iterator[dict[str, Any]]: ...
+
+
+def _last(journal: _Rows, found: Keys) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The last row of each file that is in ``found``, with its key."""
+    for number, row in enumerate(journal.rows()):
+        key = key_of(row["file"])
+        if found.find(key) == number:
+            yield key, row
 
 
 class _Row:

@@ -39,7 +39,7 @@ class Captions(Protocol):
 
 
 def captions_of(folder: Path, trainer: Trainer) -> Captions:
-    state = State(folder, Shard())
+    state = State(folder, Shard(), folder.resolve())
     if trainer.has_sidecars:
         return SidecarCaptions(state, trainer)
     return TableCaptions(state, trainer)

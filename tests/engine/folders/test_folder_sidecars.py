@@ -156,4 +156,4 @@ def test_a_full_disk_ends_the_run_and_one_folder_that_cannot_be_written_does_not
 
     monkeypatch.setattr(files, "write", full)
     with pytest.raises(QwenVLError, match=r"b\.png.*No space left"):
-        run(ScriptedBackend("newer"), tmp_path, existing="overwrite")
+        run(ScriptedBackend("newer"), tmp_path, existing="overwrite", model="another")
