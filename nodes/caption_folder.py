@@ -218,8 +218,8 @@ class CaptionFolder(io.ComfyNode):
             model_of(model.spec),
             root,
         )
-        summary = survey(job) if dry_run else model.caption(job, host.FolderProgress())
-        told = _told(summary, dry_run)
+        summary = survey(job) if dry_run else model.caption(job)
+        told = _told(summary, dry_run, asking.clip_task is not None)
         if summary.failed and not (summary.captioned or summary.skipped):
             raise QwenVLError(told)
         return io.NodeOutput(
@@ -359,13 +359,16 @@ def _prompt(model: ModelHandle, name: str) -> tuple[Task, Method | None]:
     return order.task, order.method
 
 
-def _told(summary: Summary, dry_run: bool) -> str:
-    count, done = summary.captioned, "captioned"
-    if dry_run:
-        count, done = summary.left, "to caption"
-    lines = [f"{count:,} {done}, {summary.skipped:,} skipped, {summary.failed:,} failed"]
+def _told(summary: Summary, dry_run: bool, has_clips: bool) -> str:
+    done = "to caption" if dry_run else "captioned"
+    lines = [
+        f"{summary.captioned:,} {done}, {summary.skipped:,} skipped, {summary.failed:,} failed"
+    ]
     if summary.passed_over:
-        lines.append(f"{summary.passed_over:,} videos passed over: this task is about pictures.")
+        why = "this task is about pictures."
+        if has_clips:
+            why = "this trainer reads no videos from a folder that has pictures."
+        lines.append(f"{summary.passed_over:,} videos passed over: {why}")
     if not summary.found:
         lines.append("There are no pictures in this folder that are read.")
     lines += [f"{name}: {why}" for name, why in summary.failures]

@@ -158,10 +158,14 @@ class ModelHandle:
             observer = host.NodeObserver(thinking, status="Reading the conversation")
             return ask_all(backend, asks, observer)
 
-    def caption(self, job: folders.Job, progress: host.FolderProgress) -> folders.Summary:
+    def caption(self, job: folders.Job) -> folders.Summary:
         """Captions a folder. Raises what ``folders.caption_folder`` raises and ComfyUI's
         interrupt; captions that are written stay."""
         with self._leased() as backend:
+            asking = job.asking
+            thinking, effort = (asking.fields.get(n) for n in ("thinking", "reasoning_effort"))
+            thinks = run.will_think(backend, asking.task, thinking, effort or "")
+            progress = host.FolderProgress(thinks)
             return folders.caption_folder(backend, job, progress, progress)
 
     def _query(

@@ -139,12 +139,14 @@ def answer_each(
     queries: Sequence[Query],
     on_result: Callable[[int, Result], None],
     observer: Observer | None = None,
+    alone: bool = False,
 ) -> None:
     """As ``answer_all``, with ``on_result(index, result)`` called as soon as each result is there,
     in any order. Failures are results with ``error``; notes are not logged. What ``on_result``
     raises ends the run and reaches the caller unchanged. ``observer`` is called too, for each
-    response before its result."""
-    _answers(backend, queries, observer or Observer(), on_result)
+    response before its result. ``alone``: where the backend refuses all requests, each fails for
+    its own reason, and nothing is raised but for sampling that no query can be asked with."""
+    _answers(backend, queries, observer or Observer(), on_result, alone)
 
 
 def _answers(
@@ -152,11 +154,12 @@ def _answers(
     queries: Sequence[Query],
     observer: Observer,
     on_result: Callable[[int, Result], None] | None = None,
+    alone: bool = False,
 ) -> list[Answer]:
     """The answer to each query, a portion at a time. Of several portions each is answered, whether
-    or not the others can be asked."""
+    or not the others can be asked; of one as well where each is asked ``alone``."""
     parts = list(portions(queries))
-    if len(parts) == 1:
+    if len(parts) == 1 and not alone:
         return _answer_portion(backend, queries, observer, on_result or _told_nothing)
     limits: list[int] | None = [_limit(backend, query) for query in queries]
     found: list[Answer] = []
@@ -197,12 +200,13 @@ def _answer_portion(
     on_result: Callable[[int, Result], None],
     generate: Generate = _generate_together,
 ) -> list[Answer]:
-    """The answer to each query, in rounds: one batch of all that is to be asked next."""
+    """The answer to each query, in rounds: one batch of all that is to be asked next. What is
+    refused in a later round costs its own query alone: others have been answered."""
     courses = [Course.of(backend, query) for query in queries]
     is_first = True
     while is_first or any(course.pending for course in courses):
         _ask_round(backend, courses, observer, is_first, on_result, generate)
-        is_first = False
+        is_first, generate = False, generate_each
     answers = [course.answer for course in courses if course.answer]
     assert len(answers) == len(courses), "a course without anything to ask has its answer"
     return answers

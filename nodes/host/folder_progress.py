@@ -50,7 +50,7 @@ class FolderProgress(Reporter, Observer):
         self._others += 1
         self._show()
 
-    def passed_over(self, item: Item) -> None:
+    def passed_over(self, item: Item, reason: str) -> None:
         self.skipped(item)
 
     def failed(self, relative: str, reason: str) -> None:

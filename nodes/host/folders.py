@@ -142,7 +142,12 @@ def media_folder(name: str) -> tuple[Path, Path]:
     """A folder of pictures by its ``name``, and the root that it lies in, both resolved: a path in
     ComfyUI's input folder, or one that begins with ``input``, ``output`` or the name of another
     root, of which the user's file ``folders.yaml`` (see ``private_folder``) holds names and paths.
-    Raises ``BadOption`` for what is no folder there, by links as well."""
+    Raises ``BadOption`` for an empty name, and for what is no folder there, by links as well."""
+    if not name.strip():
+        raise BadOption(
+            "No folder is named: write the name of one in ComfyUI's input folder, or input for all "
+            "of it."
+        )
     roots = {**_comfy_roots(), **_own_roots()}
     first, _, rest = name.replace("\\", "/").strip().strip("/").partition("/")
     if first not in roots:

@@ -74,11 +74,8 @@ class FolderProgress(Reporter):
         self.there += 1
         self._step()
 
-    def passed_over(self, item: Item) -> None:
-        self._say(
-            f"passed over: {well_formed(item.relative)}: this task is about pictures, and it is a "
-            "video"
-        )
+    def passed_over(self, item: Item, reason: str) -> None:
+        self._say(f"passed over: {well_formed(item.relative)}: {reason}")
         self.there += 1
         self._step()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,17 @@ from ..backends.base import Backend
 from ..errors import BadOption
 from ..media.frame_times import FrameChoice
 from ..media.pixel_bounds import with_longest_side
-from ..prompt_writing.wishes import Faults, Wishes
+from ..media.video import MAX_FRAME_PIXELS
+from ..prompt_writing.wishes import Faults, Wishes, stands_in
 from ..query import Method, Query, Steps, size_of
 from ..run import sampling_for
 from ..types import Result, Task
 from .refusals import is_refusal
 
 MOST_TRIES = 10
+
+Filled = Callable[[str, str], str]
+"""A caption made of what the model wrote and of tags, either of which may be empty."""
 
 REFINE = (
     "{prompt}\n\nThere is a caption already. Keep what is right in it, correct what is wrong, and "
@@ -45,8 +49,8 @@ class Asking:
     ``clip_task``: about clips; None: they are passed over. ``clip_frames``: which of their frames
     are shown. ``tags``, ``clip_tags``: asked besides, where a template has a place for tags.
     ``refine``: the model is shown the caption that is there, and corrects it. ``wishes``: words
-    that replies must hold, or must not; asked again up to ``ask_again`` times, a reply that still
-    is not as wished is no caption. ``fields``: more fields of each ``Query``; ``sampling``: fields
+    that captions must hold, or must not; asked again up to ``ask_again`` times, what still is
+    not as wished is no caption. ``fields``: more fields of each ``Query``; ``sampling``: fields
     of ``Sampling`` in place of the model's own values. Raises ``BadOption``."""
 
     task: Task
@@ -75,22 +79,45 @@ class Asking:
         wishes = (self.wishes.must, self.wishes.must_not)
         return (words, repr(self.clip_frames), self.refine, wishes, given, own)
 
-    def query(self, backend: Backend, media: Any, is_clip: bool, old: str = "") -> Query:
+    @property
+    def frame_pixels(self) -> int:
+        """The most pixels with which frames of clips are read (see ``watching.Viewing``)."""
+        bounds = (self.fields.get("min_pixels"), self.fields.get("max_pixels"))
+        return max(MAX_FRAME_PIXELS, *(bound or 0 for bound in bounds))
+
+    def query(
+        self,
+        backend: Backend,
+        media: Any,
+        is_clip: bool,
+        old: str = "",
+        filled: Filled = lambda text, tags: text,
+        has_text: bool = True,
+    ) -> Query:
         """About ``media``: a picture, a ``Video`` or a ``BadImage``. ``old``: the caption that is
-        there, to be refined. Answered with a ``Reply``."""
+        there, to be refined. ``filled``: the caption that a reply and tags make, which is to be as
+        wished; ``has_text``: whether it holds the reply, without which only tags are asked for.
+        Answered with a ``Reply``."""
         task = (self.clip_task if is_clip else self.task) or self.task
-        prompt = "\n\n".join([task.prompt, *self.wishes.instructions])
-        if self.refine and old:
-            prompt = REFINE.format(prompt=prompt, old=old)
         tags = self.clip_tags if is_clip else self.tags
         method = None if is_clip else self.method
-        query = self._query(backend, dataclasses.replace(task, prompt=prompt), media)
-        more = [self._query(backend, tags, media)] if tags else []
+        given = filled("", "")
+        missing = tuple(phrase for phrase in self.wishes.must if not stands_in(phrase, given))
+        wishes = dataclasses.replace(self.wishes, must=missing)
+        parts = [_Part(task, method)] if has_text or tags is None else []
+        if tags:
+            parts.append(_Part(tags, None, is_tags=True))
+        for number, part in enumerate(parts):
+            told = wishes if number == 0 else dataclasses.replace(wishes, must=())
+            prompt = "\n\n".join([part.task.prompt, *told.instructions])
+            if number == 0 and self.refine and old:
+                prompt = REFINE.format(prompt=prompt, old=old)
+            part.query = self._query(backend, dataclasses.replace(part.task, prompt=prompt), media)
 
         def steps(backend: Backend, query: Query) -> Steps:
-            return self._steps(backend, dataclasses.replace(query, method=None), more, method)
+            return self._steps(backend, parts, filled)
 
-        return dataclasses.replace(query, method=steps)
+        return dataclasses.replace(parts[0].query, method=steps)
 
     def _query(self, backend: Backend, task: Task, media: Any) -> Query:
         thinking = self.fields.get("thinking")
@@ -108,34 +135,76 @@ class Asking:
         sampling = dataclasses.replace(own, **self.sampling)
         return Query(task, media, sampling=sampling, **fields)
 
-    def _steps(
-        self, backend: Backend, query: Query, more: list[Query], method: Method | None
-    ) -> Steps:
-        """The reply and the tags in one round; the reply again where it is not as wished."""
-        replies: list[Result] = []
-        if method is None:
-            replies = list((yield [query, *more]))
-        else:
-            replies.append((yield from method(backend, query)))
-            replies += (yield more) if more else []
-        reply, tries = replies[0], 1
-        faults = self.wishes.faults(reply.text)
-        question = query.task.prompt
-        while faults.count and tries <= self.ask_again and not why_no_caption(reply, query.task):
-            task = dataclasses.replace(query.task, prompt=_again(question, reply.text, faults))
-            again = dataclasses.replace(query, task=task)
-            if method is None:
-                (reply,) = yield [again]
-            else:
-                reply = yield from method(backend, again)
-            faults, tries = self.wishes.faults(reply.text), tries + 1
-        failure = why_no_caption(reply, query.task)
-        if not failure and faults.count:
-            failure = f"It is not as wished after {tries} tries. {' '.join(faults.sentences)}"
-        if more and not failure and (why := why_no_caption(replies[1], more[0].task)):
-            failure = f"Tags: {why}"
-        own = {part.name: getattr(reply, part.name) for part in dataclasses.fields(Result)}
-        return Reply(**own, tags=replies[1].text if more else "", failure=failure, tries=tries)
+    def _steps(self, backend: Backend, parts: Sequence[_Part], filled: Filled) -> Steps:
+        """The reply and the tags in one round; again what is not as wished."""
+        asked, tries = list(parts), 0
+        while asked:
+            yield from _ask(backend, asked)
+            tries += 1
+            failure = next(filter(None, (part.failure for part in parts)), "")
+            self._look_for_faults(parts, filled)
+            asked = [part for part in parts if part.faults.count and not failure]
+            if tries > self.ask_again:
+                break
+        if asked:
+            sentences = [one for part in asked for one in part.faults.sentences]
+            failure = f"It is not as wished after {tries} tries. {' '.join(sentences)}"
+        reply = parts[0].reply
+        own = {field.name: getattr(reply, field.name) for field in dataclasses.fields(Result)}
+        return Reply(**own, tags=_tags(parts), failure=failure, tries=tries)
+
+    def _look_for_faults(self, parts: Sequence[_Part], filled: Filled) -> None:
+        """What must not be written is looked for in each part; what must, in the whole caption,
+        for which the first part is asked again."""
+        text = "" if parts[0].is_tags else parts[0].reply.text
+        missing = self.wishes.faults(filled(text, _tags(parts))).missing
+        for part in parts:
+            part.faults = Faults(missing, self.wishes.forbidden_in(part.reply.text))
+            missing = ()
+
+
+@dataclass(eq=False)
+class _Part:
+    """One of the questions about a picture, and what has become of it."""
+
+    task: Task
+    method: Method | None
+    is_tags: bool = False
+    query: Query = field(init=False)
+    reply: Result = field(init=False, default_factory=lambda: Result(""))
+    faults: Faults = field(init=False, default_factory=Faults)
+
+    @property
+    def failure(self) -> str:
+        why = why_no_caption(self.reply, self.task)
+        return f"Tags: {why}" if why and self.is_tags else why
+
+    @property
+    def next(self) -> Query:
+        """To be asked now."""
+        if not self.faults.count:
+            return self.query
+        prompt = _again(self.query.task.prompt, self.reply.text, self.faults)
+        task = dataclasses.replace(self.query.task, prompt=prompt)
+        return dataclasses.replace(self.query, task=task)
+
+
+def _ask(
+    backend: Backend, parts: Sequence[_Part]
+) -> Generator[Sequence[Query], Sequence[Result], None]:
+    """In one round, but for those with a method, which go before."""
+    for part in parts:
+        if part.method:
+            part.reply = yield from part.method(backend, part.next)
+    single = [part for part in parts if not part.method]
+    if single:
+        replies = yield [part.next for part in single]
+        for part, reply in zip(single, replies, strict=True):
+            part.reply = reply
+
+
+def _tags(parts: Sequence[_Part]) -> str:
+    return next((part.reply.text for part in parts if part.is_tags), "")
 
 
 def _again(question: str, text: str, faults: Faults) -> str:

@@ -58,9 +58,9 @@ def caption_folder(
     its own caption. What either raises, an interrupt or a kill loses no caption that was written,
     and the same job goes on from there.
 
-    Raises ``BadOption`` where another run is busy with these files, and where the model refuses all
-    that is asked of it; other errors of the backend as it raises them; ``QwenVLError`` where
-    nothing can be written."""
+    Raises ``BadOption`` where another run is busy with these files, and for settings that nothing
+    can be asked with; other errors of the backend as it raises them; ``QwenVLError`` where nothing
+    can be written."""
     run = _Run(backend, job, reporter or Reporter(), observer or Observer())
     state = State(job.folder, job.shard, job.within)
     for path in (state.folder, *job.trainer.tables(job.folder)):
@@ -82,14 +82,15 @@ def survey(job: Job, reporter: Reporter | None = None) -> Summary:
     return run.summary
 
 
-def caption_of(job: Job, item: Item, result: Result) -> tuple[str, str]:
-    """The caption of ``item`` that the answer to it makes, or empty, and why it makes none."""
+def caption_of(job: Job, item: Item, result: Result, behind: str = "") -> tuple[str, str]:
+    """The caption of ``item`` that the answer to it makes, or empty, and why it makes none.
+    ``behind``: a caption that it is put behind."""
     task = (job.asking.clip_task if item.is_clip else None) or job.asking.task
     failure = result.failure if isinstance(result, Reply) else why_no_caption(result, task)
     if failure:
         return "", failure
     tags = result.tags if isinstance(result, Reply) else ""
-    caption = job.trainer.caption(job.template.filled(item, result.text, tags))
+    caption = job.trainer.caption(job.template.filled(item, result.text, tags, behind))
     return caption, "" if caption else "Nothing is left of the reply in the trainer's form."
 
 
@@ -116,6 +117,7 @@ class _Run:
 
     def survey(self, store: Store) -> None:
         for item in self._open_items(store):
+            self.summary.captioned += 1
             self._reporter.captioned(item, "")
 
     def work(self, store: Store, failures: Journal) -> None:
@@ -142,7 +144,12 @@ class _Run:
         for path in (item.path, *self.job.trainer.sidecars(item.path)):
             if leads_out(path, self.job.within):
                 return BadImage(f"{path} {LEADS_OUT}")
-        return reading.read(item, self.job.asking.clip_frames)
+        asking = self.job.asking
+        return reading.read(item, asking.clip_frames, asking.frame_pixels, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise reading.Stopped
 
     def _count(self) -> None:
         total = 0
@@ -157,8 +164,8 @@ class _Run:
 
     def _open_items(self, store: Store) -> Iterator[Item]:
         """What there is to be done, in order; of the other files the reporter is told."""
-        job = self.job
-        for item in listing(job.folder, self._fail, job.within, is_busy):
+        job, no_clips = self.job, self._why_no_clips()
+        for item in listing(job.folder, self._fail, job.within, is_busy, not no_clips):
             if self._stopped.is_set():
                 return
             if not job.shard.has(item):
@@ -166,22 +173,33 @@ class _Run:
             is_open = not store.has(item)
             with self._lock:
                 self.summary.found += 1
-                if item.is_clip and job.asking.clip_task is None:
+                if item.is_clip and no_clips:
                     is_open = False
                     self.summary.passed_over += 1
-                    self._reporter.passed_over(item)
-                elif twin := store.taken_by(item):
+                    self._reporter.passed_over(item, no_clips)
+                elif problem := _taken(store, item):
                     is_open = False
-                    self._fail(
-                        item.relative,
-                        f"{twin} lies beside it, and trainers read the same caption file for both. "
-                        "Rename one of them.",
-                    )
+                    self._fail(item.relative, problem)
                 elif not is_open:
                     self.summary.skipped += 1
                     self._reporter.skipped(item)
             if is_open:
                 yield item
+
+    def _why_no_clips(self) -> str:
+        """Why clips are passed over; empty where they are not."""
+        job = self.job
+        if job.asking.clip_task is None:
+            return "this task is about pictures, and it is a video"
+        if job.trainer.mixed:
+            return ""
+        items = listing(job.folder, within=job.within)
+        if all(item.is_clip for item in items if job.shard.has(item)):
+            return ""
+        return (
+            f"{job.trainer.name} reads no videos from a table that has pictures: put them into a "
+            "folder of their own"
+        )
 
     def _answer(self, store: Store, portion: reading.Portion) -> None:
         """Asks about the files of a portion, and keeps what is answered."""
@@ -200,7 +218,7 @@ class _Run:
             if self._is_answered_by_another(store, one, media):
                 continue
             asked.append(one)
-            queries.append(self.job.asking.query(self.backend, media, item.is_clip, old))
+            queries.append(self.job.query(self.backend, item, media, old))
         if not queries:
             return
         with self._lock:
@@ -211,13 +229,7 @@ class _Run:
             with self._lock:  # answers of a server may come in any thread
                 self._keep(store, open_ones.pop(index), result)
 
-        try:
-            answer_each(self.backend, queries, keep, self.observer)
-        except (BadOption, BadImage) as error:
-            if isinstance(error, BadOption) and not self.summary.captioned:
-                raise  # the options allow no request, and will not for later files
-            for one in open_ones.values():
-                self._keep(store, one, Result("", finish_reason="error", error=str(error)))
+        answer_each(self.backend, queries, keep, self.observer, alone=True)
 
     def _is_answered_by_another(self, store: Store, one: _Asked, media: Any) -> bool:
         """Whether the reply to a near-duplicate is, or will be, that to this picture."""
@@ -248,12 +260,13 @@ class _Run:
 
     def _write(self, store: Store, item: Item, result: Result, of: str = "") -> bool:
         """Writes the caption of ``item``, unless ``result`` is none."""
-        caption, failure = caption_of(self.job, item, result)
-        if failure:
-            unreadable = bool(result.error) and result.finish_reason != "error"
-            self._fail(item.relative, of + failure, unreadable)
-            return False
         try:
+            behind = store.old(item) if self.job.existing == "append" else ""
+            caption, failure = caption_of(self.job, item, result, behind)
+            if failure:
+                unreadable = bool(result.error) and result.finish_reason != "error"
+                self._fail(item.relative, of + failure, unreadable)
+                return False
             store.put(item, caption)
         except BadImage as error:
             self._fail(item.relative, str(error))
@@ -281,6 +294,21 @@ class _Run:
                 with contextlib.suppress(OSError):  # a list for later is worth no run
                     self._failures.add(file=relative, reason=reason)
             self._reporter.failed(relative, reason)
+
+
+def _taken(store: Store, item: Item) -> str:
+    """Why the caption of ``item`` would be another file's; empty where it would not."""
+    if item.double:
+        return (
+            f"{item.double} lies beside it, whose name is the same but for its Unicode form. "
+            "Rename one of them."
+        )
+    if twin := store.taken_by(item):
+        return (
+            f"{twin} lies beside it, and trainers read the same caption file for both. Rename one "
+            "of them."
+        )
+    return ""
 
 
 class _Asked:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from ..backends.base import Backend
 from ..errors import BadOption
+from ..query import Query
 from ..types import Spec
 from .asking import Asking
 from .listing import Item, Shard
@@ -34,7 +38,7 @@ class Job:
 
     ``asking``: what is asked about each file. ``trainer``: which files captions are written to.
     ``template``: the caption around the reply. ``existing``: what becomes of captions that are
-    there. ``shard``: only this part.
+    there. ``shard``: only this part of the files.
     ``near_duplicates``: a picture gets the reply of one that was asked about in the same run and
     differs from it in at most so many bits of 64 (see ``duplicates``); None: each is asked about.
     ``sizes``: how many files are asked about at once. ``model``: which one it is, by which a run
@@ -67,6 +71,11 @@ class Job:
                 "Captions that are there are to be refined, and to be skipped: choose overwrite. "
                 "The old ones are backed up."
             )
+        if self.asking.refine and self.near_duplicates is not None:
+            raise BadOption(
+                "Captions that are there are to be refined, each its own, and near-duplicates are "
+                "to get the same one: leave out near_duplicates, or refine."
+            )
         if self.trainer.task and not self.template.is_plain:
             raise BadOption(
                 f"The trainer {self.trainer.name!r} reads JSON, around which nothing can stand: "
@@ -85,6 +94,19 @@ class Job:
                 f"near_duplicates is {self.near_duplicates}; it may be 0 to 16 of 64 bits."
             )
 
+    def query(self, backend: Backend, item: Item, media: Any, old: str = "") -> Query:
+        """What is asked about ``item``. ``media``: what is in it; ``old``: the caption that is
+        there, to be refined."""
+        template = self.template
+        return self.asking.query(
+            backend,
+            media,
+            item.is_clip,
+            template.bare(item, old),
+            partial(template.filled, item),
+            "text" in template.names,
+        )
+
     @property
     def identity(self) -> str:
         """Of all that captions depend on: runs with the same go on with one another."""
@@ -95,10 +117,11 @@ class Job:
 @dataclass
 class Summary:
     """What has become of a folder. ``found``: files that this run had to do with; of these
-    ``captioned``, ``skipped`` (a caption was there), ``failed`` (``unreadable`` of them had a reply
-    that could not be read), ``passed_over`` (clips that nothing is asked about) and ``same``
-    (captioned with the reply about a near-duplicate). ``failures``: the first of them, relative
-    path and reason."""
+    ``captioned`` (by a ``survey``: that would be asked about), ``skipped`` (a caption was there),
+    ``passed_over`` (clips that nothing is asked about) and ``same`` (captioned with the reply about
+    a near-duplicate). ``failed``: files, and folders that could not be read; ``unreadable`` of them
+    had a reply that could not be read. ``failures``: the first of them, relative path and
+    reason."""
 
     found: int = 0
     captioned: int = 0
@@ -108,11 +131,6 @@ class Summary:
     passed_over: int = 0
     same: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def left(self) -> int:
-        """Files that were found and not come to yet."""
-        return self.found - self.captioned - self.skipped - self.failed - self.passed_over
 
 
 class Reporter:
@@ -133,7 +151,7 @@ class Reporter:
     def skipped(self, item: Item) -> None:
         """It has a caption."""
 
-    def passed_over(self, item: Item) -> None:
+    def passed_over(self, item: Item, reason: str) -> None:
         """Nothing is asked about files of its kind."""
 
     def failed(self, relative: str, reason: str) -> None:

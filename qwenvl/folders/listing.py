@@ -43,12 +43,15 @@ class Item:
     """A picture or, with ``is_clip``, a video file. ``relative``: its path below ``root``, the
     folder that is gone through, with slashes. ``twin``: the file beside it that comes first of
     those that differ from it in their suffix alone, where it is not that itself: a trainer that
-    reads sidecars reads the same one for both."""
+    reads sidecars reads the same one for both. Names that differ in case or in their Unicode form
+    count as the same, as they are on other systems. ``double``: of these, the first whose name is
+    the same but for its Unicode form: a table has one row for both."""
 
     root: Path
     relative: str
     is_clip: bool = False
     twin: str = ""
+    double: str = ""
 
     @property
     def path(self) -> Path:
@@ -107,14 +110,16 @@ def listing(
     on_error: Callable[[str, str], None] | None = None,
     within: Path | None = None,
     is_busy: Callable[[Path], bool] = lambda folder: False,
+    clips: bool = True,
 ) -> Iterator[Item]:
     """The pictures and clips in ``root`` and the folders below it, each once: names in their order,
     those of a folder before those of the folders in it. Links to folders are followed, and lead to
     no folder twice; none that leads out of ``within``, a resolved path, if one is given.
 
-    Hidden files and folders are passed over, and masks (``MASK_ENDINGS``). What cannot be read, and
-    folders below that ``is_busy`` is true of, are told to ``on_error(relative path, why)``. Raises
-    ``BadOption`` where ``root`` is no folder."""
+    Hidden files and folders are passed over, and masks (``MASK_ENDINGS``). ``clips``: whether a
+    clip may be the twin of a picture. What cannot be read, and folders below that ``is_busy`` is
+    true of, are told to ``on_error(relative path, why)``. Raises ``BadOption`` where ``root`` is no
+    folder."""
     if not root.is_dir():
         raise BadOption(f"{root} is no folder.")
     seen: set[tuple[int, int]] = set()
@@ -134,7 +139,7 @@ def listing(
                 if on_error:
                     on_error(relative, "Another run is captioning this folder. Wait for its end.")
                 continue
-            yield from _items(root, folder, relative)
+            yield from _items(root, folder, relative, clips)
             below = [entry.name for entry in _entries(folder) if _is_folder(entry)]
         except OSError as error:
             if on_error:
@@ -144,8 +149,14 @@ def listing(
 
 
 def leads_out(path: Path, within: Path | None) -> bool:
-    """Whether ``path`` is a link out of ``within``, a resolved path; None: none is."""
-    return within is not None and path.is_symlink() and not path.resolve().is_relative_to(within)
+    """Whether ``path`` is a link out of ``within``, a resolved path, or to itself; None: none
+    is."""
+    if within is None or not path.is_symlink():
+        return False
+    try:
+        return not path.resolve().is_relative_to(within)
+    except (OSError, RuntimeError):  # a link to itself, before Python 3.13
+        return True
 
 
 def _join(relative: str, name: str) -> str:
@@ -166,7 +177,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _items(root: Path, folder: Path, relative: str) -> Iterator[Item]:
+def _items(root: Path, folder: Path, relative: str, clips: bool) -> Iterator[Item]:
     """Of one folder. Its names are gone through twice: first to see which differ in their suffix
     alone, by 64 bits of each."""
     keys = array("Q")
@@ -175,13 +186,13 @@ def _items(root: Path, folder: Path, relative: str) -> Iterator[Item]:
         keys.append(key_of(_stem(name)))
         if len(keys) <= SORTED:
             names.append(name)
-    first = _first_of_twins(folder, keys)
+    first = _first_of_twins(folder, keys, clips)
     ordered = sorted(names) if len(keys) <= SORTED else _names(folder)
     del keys, names
     for name in ordered:
-        twin = first.get(_stem(name), name)
-        is_clip = _suffix(name) in CLIP_SUFFIXES
-        yield Item(root, _join(relative, name), is_clip, "" if twin == name else twin)
+        twin, double = (first.get(one, name) for one in (_stem(name), _composed(name)))
+        others = ("" if one == name else one for one in (twin, double))
+        yield Item(root, _join(relative, name), _is_clip(name), *others)
 
 
 def _names(folder: Path) -> Iterator[str]:
@@ -194,15 +205,16 @@ def _names(folder: Path) -> Iterator[str]:
             yield name
 
 
-def _first_of_twins(folder: Path, keys: array[int]) -> dict[str, str]:
-    """The first name by each stem that several files have."""
+def _first_of_twins(folder: Path, keys: array[int], clips: bool) -> dict[str, str]:
+    """The first name by each stem that several files have, and by each name but for its form."""
     ordered = sorted(keys) if len(keys) <= SORTED else _sorted(keys)
     shared = {one for one, other in itertools.pairwise(ordered) if one == other}
     first: dict[str, str] = {}
     for name in _names(folder) if shared else ():
         stem = _stem(name)
-        if key_of(stem) in shared:
-            first[stem] = min(first.get(stem, name), name)
+        if key_of(stem) in shared and (clips or not _is_clip(name)):
+            for same in (stem, _composed(name)):
+                first[same] = min(first.get(same, name), name)
     return first
 
 
@@ -218,8 +230,18 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+def _is_clip(name: str) -> bool:
+    return _suffix(name) in CLIP_SUFFIXES
+
+
 def _stem(name: str) -> str:
-    return os.path.normcase(os.path.splitext(name)[0])
+    """The same for names that differ in suffix, case or Unicode form; it ends in a slash, which no
+    name does."""
+    return f"{_composed(os.path.splitext(name)[0].casefold())}/"
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import BadImage, BadVideo
 from ..media.frame_times import FrameChoice
+from ..media.video import MAX_FRAME_PIXELS
 from ..types import ServerSpec, Spec, Video
 from .listing import Item
 
@@ -34,13 +35,24 @@ Portion = list[tuple[Item, Any]]
 it."""
 
 
-def read(item: Item, frames: FrameChoice) -> Any:
-    """What is in a file, or why it cannot be shown. ``frames``: which are read of a clip."""
+class Stopped(Exception):
+    """Nobody waits for what is being read any more."""
+
+
+def read(
+    item: Item,
+    frames: FrameChoice,
+    frame_pixels: int = MAX_FRAME_PIXELS,
+    check: Callable[[], None] = lambda: None,
+) -> Any:
+    """What is in a file, or why it cannot be shown. ``frames``: which are read of a clip, of at
+    most ``frame_pixels`` pixels each. ``check`` is called while a clip is read; what it raises
+    reaches the caller."""
     try:
         if not os.path.isfile(item.path):
             return BadImage(f"{item.path} cannot be read: it is {_what(item.path)}.")
         if item.is_clip:
-            return _video(item, frames)
+            return _video(item, frames, frame_pixels, check)
         from ..media import images
 
         return images.read(item.path)
@@ -57,14 +69,17 @@ def _what(path: Path) -> str:
     return "a link to nothing" if path.is_symlink() else "gone"
 
 
-def _video(item: Item, frames: FrameChoice) -> Video | BadVideo:
+def _video(
+    item: Item, frames: FrameChoice, frame_pixels: int, check: Callable[[], None]
+) -> Video | BadVideo:
     from ..media.video_files import Clip
     from ..tasks.describe_video import describe_video
     from ..unicode import well_formed
     from ..watching import FileFootage, Viewing, Whole
 
-    footage = FileFootage(Clip(str(item.path), name=well_formed(item.relative)))
-    return Viewing(footage, Whole(lambda length: describe_video()), frames).read()
+    footage = FileFootage(Clip(str(item.path), name=well_formed(item.relative)), check)
+    whole = Whole(lambda length: describe_video())
+    return Viewing(footage, whole, frames, check, frame_pixels=frame_pixels).read()
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Trainer:
     absolute: bool = False
     one_line: bool = True
     task: str = ""
+    mixed: bool = True
     source: str = ""
 
     @property
@@ -94,7 +95,14 @@ def _trainer(name: str, values: Mapping[str, object]) -> Trainer:
     names = ("extension", "table", "clip_table", "path", "clip_path", "text", "task", "source")
     texts = {field: fields.text(field, "") for field in names}
     one_line, absolute = fields.flag("one_line"), fields.flag("absolute")
+    mixed = fields.flag("mixed") is not False
     fields.end()
     return Trainer(
-        name, title, store, one_line=one_line is not False, absolute=bool(absolute), **texts
+        name,
+        title,
+        store,
+        one_line=one_line is not False,
+        absolute=bool(absolute),
+        mixed=mixed,
+        **texts,
     )

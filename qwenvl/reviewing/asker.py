@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..backends.base import Backend
-from ..errors import BadImage, BadOption, QwenVLError
+from ..errors import BadImage, QwenVLError
 from ..folders import reading
 from ..folders.captioning import caption_of
 from ..folders.job import Job
@@ -128,12 +128,13 @@ class Asker:
             if item.is_clip and self._job.asking.clip_task is None:
                 self._fail(index, "Nothing is asked about videos: this task is about pictures.")
                 continue
-            media = reading.read(item, self._job.asking.clip_frames)
+            asking = self._job.asking
+            media = reading.read(item, asking.clip_frames, asking.frame_pixels, self._check)
             if row["problem"] or isinstance(media, BadImage):
                 self._fail(index, row["problem"] or str(media).removeprefix(f"{item.path} "))
                 continue
             asked.append((index, item, row["version"]))
-            queries.append(self._job.asking.query(backend, media, item.is_clip))
+            queries.append(self._job.query(backend, item, media))
 
         def keep(number: int, result: Result) -> None:
             index, item, version = asked[number]
@@ -150,11 +151,8 @@ class Asker:
             self._forget(index)
 
         if queries:
-            try:
-                answer_each(backend, queries, keep, _Listener(self, [one[0] for one in asked]))
-            except (BadOption, BadImage) as error:
-                for index in [one[0] for one in asked if one[0] in self._texts]:
-                    self._fail(index, str(error))
+            listener = _Listener(self, [one[0] for one in asked])
+            answer_each(backend, queries, keep, listener, alone=True)
 
     def _fail(self, index: int, reason: str) -> None:
         self._collection.fail(index, reason)

@@ -48,7 +48,7 @@ class Told(Reporter):
     def skipped(self, item):
         self.there.append(item.relative)
 
-    def passed_over(self, item):
+    def passed_over(self, item, reason):
         self.over.append(item.relative)
 
     def failed(self, relative, reason):

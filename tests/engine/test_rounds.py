@@ -15,7 +15,7 @@ from qwen_vl_suite.qwenvl.rounds import PORTION
 from qwen_vl_suite.qwenvl.run import answer_all, answer_each
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import Response, Result
+from qwen_vl_suite.qwenvl.types import Response, Result, Video
 
 PICTURE = torch.zeros(3, 64, 64, dtype=torch.uint8)
 
@@ -149,3 +149,17 @@ def test_a_cut_request_is_seen_at_its_picture() -> None:
     seen = Last()
     answer_all(backend, [Query(ground("cat"), PICTURE, method=_parts)], seen)
     assert seen.reason == "repetition"
+
+
+def test_what_is_refused_in_a_later_round_costs_no_answer_of_the_others() -> None:
+    video = Video(torch.zeros(8, 3, 64, 64, dtype=torch.uint8), tuple(i / 2 for i in range(8)))
+
+    def then_too_much(backend: Backend, query: Query) -> Steps:
+        yield [asked("a")]
+        yield [Query(describe(), video, video_tokens=1)]
+        raise AssertionError("it was refused")
+
+    told: dict[int, tuple[str, str]] = {}
+    queries = [asked("b"), asked("", method=then_too_much)]
+    answer_each(ScriptedBackend("x"), queries, lambda at, r: told.setdefault(at, (r.text, r.error)))
+    assert told[0] == ("x", "") and "video_tokens" in told[1][1]

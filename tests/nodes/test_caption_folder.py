@@ -67,7 +67,8 @@ def test_captions_lie_beside_the_pictures(
 
 
 @pytest.mark.parametrize(
-    "folder", ["..", "../elsewhere", "/etc", "cats/../..", "C:\\", "//host/share", "gone", "out"]
+    "folder",
+    ["..", "/", ".", "../elsewhere", "/etc", "cats/../..", "C:\\", "//host/share", "gone", "out"],
 )
 def test_no_folder_elsewhere_is_touched(
     run_node: Run, scripted: Any, places: Path, folder: str
@@ -75,6 +76,14 @@ def test_no_folder_elsewhere_is_touched(
     (places / "input/out").symlink_to(places / "user")
     model, backend = scripted("a cat")
     with pytest.raises(BadOption, match=r"no folder that may be used.*folders\.yaml"):
+        run_node("QVL_CaptionFolder", model=model, folder=folder, task=DESCRIBE)
+    assert not backend.requests
+
+
+@pytest.mark.parametrize("folder", ["", "  "])
+def test_a_folder_has_to_be_named(run_node: Run, scripted: Any, places: Path, folder: str) -> None:
+    model, backend = scripted("a cat")
+    with pytest.raises(BadOption, match="No folder is named"):
         run_node("QVL_CaptionFolder", model=model, folder=folder, task=DESCRIBE)
     assert not backend.requests
 
@@ -120,6 +129,9 @@ def test_a_dry_run_writes_nothing(run_node: Run, scripted: Any, places: Path) ->
     found = run_node("QVL_CaptionFolder", model=model, folder="cats", task=DESCRIBE, dry_run=True)
     assert found == ("3 to caption, 0 skipped, 0 failed", 0, 0)
     assert not backend.requests and not list((places / "input").rglob("*.txt"))
+    (places / "input/cats/away").symlink_to(places / "elsewhere")
+    found = run_node("QVL_CaptionFolder", model=model, folder="cats", task=DESCRIBE, dry_run=True)
+    assert found[0].startswith("3 to caption, 0 skipped, 1 failed")
 
 
 def test_what_failed_is_named_and_costs_the_rest_nothing(

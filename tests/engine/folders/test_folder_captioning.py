@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import unicodedata
 
 import pytest
+import videos
 from caption_folders import Told, job, kohya, names, picture, run
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory
-from qwen_vl_suite.qwenvl.folders import Sizes, caption_folder, survey, trainer
+from qwen_vl_suite.qwenvl.folders import (
+    Asking,
+    Sizes,
+    caption_folder,
+    captioning,
+    survey,
+    trainer,
+)
+from qwen_vl_suite.qwenvl.media.video import MAX_FRAME_PIXELS
 from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.tasks.describe import describe
 
 
 def by_colour(request):
@@ -52,7 +64,7 @@ def test_files_that_cannot_be_read_cost_only_themselves(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     summary, told = run(ScriptedBackend("new"), tmp_path)
-    assert summary.captioned == 1 and summary.failed == 2 and summary.left == 0
+    assert summary.captioned == 1 and summary.failed == 2
     assert told.failures["broken.png"].startswith("cannot be read as a picture")
     assert "a link to nothing" in told.failures["gone.png"]
     assert sorted(summary.failures) == sorted(told.failures.items())
@@ -99,8 +111,6 @@ def test_a_model_that_refuses_all_is_an_error_and_no_list_of_failures(tmp_path):
 def test_the_first_answer_waits_neither_for_the_list_nor_for_all_to_be_decoded(
     tmp_path, monkeypatch
 ):
-    from qwen_vl_suite.qwenvl.folders import captioning
-
     for number in range(12):
         picture(tmp_path / f"{number:02}.png")
     answered, decoded, list_items = threading.Event(), [], captioning.listing
@@ -177,8 +187,12 @@ def test_a_survey_asks_and_writes_nothing(tmp_path):
     (tmp_path / "b.txt").write_text("there")
     told = Told()
     summary = survey(job(tmp_path), told)
-    assert list(told.captions) == ["a.png"] and told.there == ["b.png"] and summary.left == 1
+    assert list(told.captions) == ["a.png"] and told.there == ["b.png"] and summary.captioned == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "b.txt"]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "out").symlink_to(tmp_path)
+    summary = survey(job(tmp_path / "in", within=(tmp_path / "in").resolve()))
+    assert (summary.captioned, summary.failed) == (0, 1)
 
 
 def test_no_link_leads_out_of_what_may_be_used(tmp_path):
@@ -207,3 +221,102 @@ def test_no_link_leads_out_of_what_may_be_used(tmp_path):
         with pytest.raises(BadOption, match="leads out"):
             given = {"within": linked.resolve(), "trainer": trainer("diffusers")}
             caption_folder(ScriptedBackend("new"), job(linked, **given))
+
+
+def test_clips_that_are_refused_cost_only_themselves_however_many_come_first(tmp_path):
+    picture(tmp_path / "0.png")
+    for number, frames in ((1, 24), (2, 48)):
+        videos.write(tmp_path / f"{number}.mp4", frames=frames, rate=12)
+    picture(tmp_path / "9.png")
+    given = {"words": {"fields": {"video_tokens": 1}}, "sizes": Sizes(1, 2)}
+    (tmp_path / "0.txt").write_text("there")
+    for _ in range(2):
+        summary, told = run(ScriptedBackend("new"), tmp_path, **given)
+        assert set(told.failures) == {"1.mp4", "2.mp4"} and kohya(tmp_path / "9.png") == "new"
+    assert summary.skipped == 2
+    few, many = told.failures.values()
+    assert "video_tokens" in few and few != many  # each for its own reason
+
+
+def test_a_clip_that_is_passed_over_is_no_twin(tmp_path):
+    (tmp_path / "a.avi").touch()
+    picture(tmp_path / "a.jpg")
+    asking = Asking(describe("training"))
+    summary, told = run(ScriptedBackend("new"), tmp_path, asking=asking)
+    assert list(told.captions) == ["a.jpg"] and told.over == ["a.avi"] and not summary.failed
+
+
+def test_names_that_are_one_row_of_a_table(tmp_path):
+    forms = [unicodedata.normalize(form, "\u00e9.png") for form in ("NFC", "NFD")]
+    for name in forms:
+        picture(tmp_path / name)
+    if len(names(tmp_path)) == 1:
+        pytest.skip("one file on this system")
+    _, told = run(ScriptedBackend("new"), tmp_path, trainer="csv")
+    assert len(told.captions) == 1 and "Unicode form" in next(iter(told.failures.values()))
+
+
+def test_diffusers_reads_no_clips_beside_pictures(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "b").mkdir()
+    videos.write(tmp_path / "b" / "1.mp4", frames=24, rate=12)
+    _, told = run(ScriptedBackend("new"), tmp_path, trainer="diffusers")
+    assert list(told.captions) == ["a.png"] and told.over == ["b/1.mp4"]
+    _, told = run(ScriptedBackend("new"), tmp_path / "b", trainer="diffusers")
+    assert list(told.captions) == ["1.mp4"]  # as VideoFolder reads it
+    _, told = run(ScriptedBackend("new"), tmp_path, trainer="csv")
+    assert set(told.captions) == {"a.png", "b/1.mp4"}
+
+
+def test_a_link_to_itself_fails_alone(tmp_path):
+    picture(tmp_path / "b.png")
+    (tmp_path / "a.png").symlink_to(tmp_path / "a.png")
+    picture(tmp_path / "c.png")
+    (tmp_path / "c.txt").symlink_to(tmp_path / "c.txt")
+    for within in (None, tmp_path.resolve()):
+        (tmp_path / "b.txt").unlink(missing_ok=True)
+        _, told = run(ScriptedBackend("new"), tmp_path, within=within)
+        assert "b.png" in told.captions and "a.png" in told.failures
+
+
+def test_frames_are_read_as_large_as_they_are_to_be_shown(tmp_path):
+    videos.write(tmp_path / "a.mp4", frames=24, rate=12, size=(1024, 1536))
+    pixels = []
+    for most in (None, 2_000_000):
+        backend = ScriptedBackend("new")
+        fields = {"fields": {"max_pixels": most}}
+        run(backend, tmp_path, words=fields, existing="overwrite")
+        pixels.append(math.prod(backend.requests[0].videos[0].frames.shape[-2:]))
+    assert pixels[0] <= MAX_FRAME_PIXELS < pixels[1] == 1024 * 1536
+
+
+def test_a_run_that_is_stopped_does_not_read_a_clip_to_its_end(tmp_path, monkeypatch):
+    picture(tmp_path / "0.png")
+    videos.write(tmp_path / "1.mp4", frames=24, rate=12)
+    stopped, ended = threading.Event(), []
+
+    def read(item, frames, frame_pixels, check):
+        if item.is_clip:
+            assert stopped.wait(20)
+            try:
+                for _ in range(200):
+                    check()
+                    threading.Event().wait(0.05)
+            except captioning.reading.Stopped:
+                ended.append(item.relative)
+                raise
+        return read_all(item, frames, frame_pixels, check)
+
+    class Interrupt(BaseException):
+        pass
+
+    class Host(Told):
+        def captioned(self, item, caption):
+            stopped.set()
+            raise Interrupt
+
+    read_all = captioning.reading.read
+    monkeypatch.setattr(captioning.reading, "read", read)
+    with pytest.raises(Interrupt):
+        caption_folder(ScriptedBackend("new"), job(tmp_path, sizes=Sizes(1, 1)), Host())
+    assert ended == ["1.mp4"]

@@ -52,6 +52,20 @@ def test_of_twins_the_first_name_has_the_sidecar(tmp_path, monkeypatch, most_sor
     }  # fmt: skip
 
 
+def test_twins_are_told_as_systems_see_them_that_tell_no_case_apart(tmp_path):
+    names = [
+        "A.png",
+        "a.jpg",
+        *(unicodedata.normalize(f, "\u00e9") + ".png" for f in ("NFD", "NFC")),
+    ]
+    touch(tmp_path, *names)
+    if len(found(tmp_path)) < 4:
+        pytest.skip("this file system tells them apart no more")
+    items = {item.relative: item for item in listing(tmp_path)}
+    assert [items[name].twin for name in names] == ["", "A.png", "", names[2]]
+    assert [items[name].double for name in names] == ["", "", "", names[2]]
+
+
 def test_links_lead_to_no_folder_twice(tmp_path):
     touch(tmp_path, "in/a.png", "out/b.png")
     root = tmp_path / "in"

@@ -230,3 +230,53 @@ def test_layouts_are_told_what_is_wished_and_what_is_there(tmp_path, family):
     assert '"hat"' in request.prompt and '{"old": "layout"}' in request.prompt
     assert request.prompt.count("Write the layout of this image") == 1
     assert "not JSON" in told.failures["a.png"]
+
+
+def test_wishes_are_told_with_tags_and_looked_for_in_the_whole_caption(tmp_path):
+    path = picture(tmp_path / "a.png")
+    tags = iter(["dog, hat", "hat"])
+    backend = ScriptedBackend(lambda r: next(tags) if "tags" in r.prompt else "A cat.")
+    words = {"tags": describe("tags"), "wishes": Wishes(("ohwx", "hat"), ("dog",))}
+    run(backend, tmp_path, template=Template("{tags}. {text}", "ohwx"), words=words)
+    assert kohya(path) == "ohwx, hat. A cat." and backend.batches == [2, 1]
+    assert all('"dog"' in request.prompt for request in backend.requests)
+    assert not any('"ohwx"' in request.prompt for request in backend.requests)
+
+
+def test_a_template_of_tags_alone_asks_for_tags_alone(tmp_path):
+    path = picture(tmp_path / "a.png")
+    path.with_suffix(".txt").write_text("old tags")
+    backend = ScriptedBackend("hat, cap")
+    words = {"tags": describe("tags"), "refine": True}
+    run(backend, tmp_path, template="{tags}", words=words, existing="overwrite")
+    (request,) = backend.requests
+    assert "List tags" in request.prompt and "old tags" in request.prompt
+    assert kohya(path) == "hat, cap"
+
+
+@pytest.mark.parametrize(
+    ("template", "old", "bare"),
+    [
+        (Template(prefix="<pre> ", suffix=" <end>"), "<pre> a cat <end>", "a cat"),
+        (Template(trigger="ohwx"), "ohwx, a cat", "a cat"),
+        (Template(trigger="ohwx"), "ohwxes in a row", "ohwxes in a row"),
+        (Template("{trigger} (1), {text} in {folder}", "o"), "o (1), a cat in red cat", "a cat"),
+        (Template("{text}. {tags}", "ohwx"), "ohwx, A cat. fur", "A cat. fur"),
+        (Template("a photo of {text}"), "1girl, hat", "1girl, hat"),
+    ],
+)  # fmt: skip
+def test_what_the_template_adds_is_taken_off_before_a_caption_is_refined(item, template, old, bare):
+    assert template.bare(item, old) == bare
+
+
+def test_nothing_stands_twice_in_a_caption_that_is_refined_or_gone_on_with(tmp_path):
+    path = picture(tmp_path / "a.png")
+    template = Template(trigger="ohwx", prefix="[ ")
+    path.with_suffix(".txt").write_text("[ ohwx, a cat")
+    backend = ScriptedBackend("a grey cat")
+    run(backend, tmp_path, existing="overwrite", template=template, words={"refine": True})
+    assert "ohwx" not in backend.requests[0].prompt and kohya(path) == "[ ohwx, a grey cat"
+    run(ScriptedBackend("it sits"), tmp_path, existing="append", template=template)
+    assert kohya(path) == "[ ohwx, a grey cat, it sits"
+    with pytest.raises(BadOption, match="leave out near_duplicates"):
+        run(backend, tmp_path, existing="overwrite", near_duplicates=2, words={"refine": True})
