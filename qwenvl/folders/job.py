@@ -66,6 +66,11 @@ class Job:
                 f"The trainer {self.trainer.name!r} reads a table with one caption a picture: "
                 "nothing can be appended there. Overwrite, or choose a trainer with text files."
             )
+        if self.existing == "append" and self.trainer.task:
+            raise BadOption(
+                f"The trainer {self.trainer.name!r} reads JSON, behind which nothing can stand: "
+                "overwrite instead."
+            )
         if self.asking.refine and self.existing == "skip":
             raise BadOption(
                 "Captions that are there are to be refined, and to be skipped: choose overwrite. "

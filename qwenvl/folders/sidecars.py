@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -52,7 +53,8 @@ class SidecarStore:
         return self._trainer.sidecars(item.path)[0]
 
     def has(self, item: Item) -> bool:
-        """Whether there is nothing to be done about ``item``."""
+        """Whether there is nothing to be done about ``item``. What is in the way of its sidecar,
+        such as a folder of that name, counts as none: ``put`` names it."""
         return item.key in self._done if self._journal else not self._is_blank(item)
 
     def taken_by(self, item: Item) -> str:
@@ -62,7 +64,7 @@ class SidecarStore:
     def old(self, item: Item) -> str:
         """The caption that is there; empty where there is none. Raises ``BadImage``, which costs
         this picture alone, where it cannot be read."""
-        path = self.path_of(item)
+        path = self._clear_path(item)
         try:
             return path.read_text(encoding="utf-8-sig").strip("\0 \t\r\n")
         except FileNotFoundError:
@@ -72,13 +74,13 @@ class SidecarStore:
 
     def put(self, item: Item, caption: str) -> None:
         """Raises ``OSError``, and ``BadImage`` as ``old``."""
-        path = self.path_of(item)
+        path = self._clear_path(item)
         if self._journal is None:
-            files.write(path, f"{caption}\n".encode())
+            files.write(path, self._trainer.sidecar(caption))
             return
         if self._existing == "append" and (old := self.old(item)):
-            caption = f"{old}, {caption}" if self._trainer.one_line else f"{old}\n{caption}"
-        data = f"{caption}\n".encode()
+            caption = self._trainer.behind(old, caption)
+        data = self._trainer.sidecar(caption)
         was_there = not self._is_blank(item)
         if was_there:
             self._state.back_up(path)
@@ -89,8 +91,8 @@ class SidecarStore:
 
     def replace(self, item: Item, data: bytes | None) -> None:
         """Makes ``data`` the whole sidecar of ``item``; None takes it away. What it had at first
-        is kept. Raises ``OSError``."""
-        path = self.path_of(item)
+        is kept. Raises ``OSError``, and ``BadImage`` as ``old``."""
+        path = self._clear_path(item)
         was_there = not self._is_blank(item)
         if was_there:
             self._state.back_up(path)
@@ -110,16 +112,26 @@ class SidecarStore:
         if self._journal:
             self._journal.close()
 
+    def _clear_path(self, item: Item) -> Path:
+        """Of the sidecar, where nothing but a file stands in its place. Raises ``BadImage``."""
+        path = self.path_of(item)
+        if path.exists() and not path.is_file():
+            raise BadImage(f"{path.name} is in the way of its caption, and is no file: rename it.")
+        return path
+
     def _is_blank(self, item: Item) -> bool:
         path = self.path_of(item)
         try:
-            if path.stat().st_size > _SHORT:
+            state = path.stat()
+            if not stat.S_ISREG(state.st_mode):
+                return True
+            if state.st_size > _SHORT:
                 return False
             return not path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip(b"\0 \t\r\n")
         except FileNotFoundError:
             return True
         except OSError:
-            return False  # such as a folder of that name: not ours to write over
+            return False  # not ours to write over
 
     def _finished(self, journal: Journal) -> Iterator[int]:
         """Of what an earlier run has done, that which it did not come to note included."""

@@ -193,7 +193,12 @@ class TableStore:
         path = value.replace("\\", "/") if os.sep == "\\" else value
         if os.path.isabs(value):
             with contextlib.suppress(ValueError):  # another drive
-                path = os.path.relpath(value, self._state.root.absolute()).replace(os.sep, "/")
+                path = os.path.relpath(value, self._state.root.absolute())
+                if path.startswith(os.pardir):  # perhaps the folder by another name
+                    folder, name = os.path.split(value)
+                    real = os.path.join(os.path.realpath(folder), name)
+                    path = os.path.relpath(real, os.path.realpath(self._state.root))
+                path = path.replace(os.sep, "/")
         return key_of(path.removeprefix("./"))
 
     def _rows(self, path: Path, column: str) -> Iterator[tuple[int | None, dict[str, Any], str]]:
@@ -233,12 +238,25 @@ class TableStore:
         """Writes one row, given as its line where that is as it was."""
         if self._trainer.store == "jsonl":
             return lambda row, line: file.write(f"{line or json.dumps(row, ensure_ascii=False)}\n")
-        columns = [column, self._trainer.text]
-        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8-sig") as old:
-            columns = list(csv.DictReader(old).fieldnames or columns)
-        table = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
-        table.writeheader()
-        return lambda row, line: table.writerow(row)
+        columns, line_end = [column, self._trainer.text], "\n"
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as raw:
+            first = raw.readline()
+            line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
+            file.write("\ufeff" if first.startswith(codecs.BOM_UTF8) else "")
+            with path.open(encoding="utf-8-sig", newline="") as old:
+                columns = list(csv.DictReader(old).fieldnames or columns)
+        usual = csv.writer(file, lineterminator=line_end)
+        quoted = csv.writer(file, lineterminator=line_end, quoting=csv.QUOTE_ALL)
+
+        def write(row: dict[Any, Any], line: str = "") -> None:
+            """With the cells that stand behind the last column, which ``DictReader`` puts at None.
+            ``csv`` does not quote a cell for a lone carriage return, and reads it as a line end."""
+            cells = [*(row.get(name) for name in columns), *row.get(None, ())]
+            has_return = any("\r" in cell for cell in cells if cell)
+            (quoted if has_return else usual).writerow(cells)
+
+        write({name: name for name in columns})
+        return write
 
 
 def _has_text(row: dict[str, Any]) -> bool:

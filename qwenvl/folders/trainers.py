@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import BadOption
 from ..unicode import well_formed
@@ -19,6 +20,8 @@ FILE = Path(__file__).with_name("trainers.yaml")
 STORES = ("sidecar", "jsonl", "csv")
 DEFAULT = "kohya"
 
+_TEXTS = ("extension", "table", "clip_table", "path", "clip_path", "text", "task", "source")
+_FLAGS = ("absolute", "one_line", "choices", "line_end", "only_extension", "mixed")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
 
 
@@ -37,6 +40,9 @@ class Trainer:
     text: str = ""
     absolute: bool = False
     one_line: bool = True
+    choices: bool = False
+    line_end: bool = True
+    only_extension: bool = False
     task: str = ""
     mixed: bool = True
     source: str = ""
@@ -58,6 +64,16 @@ class Trainer:
         text = _CONTROL.sub(" ", well_formed(text))
         return " ".join(text.split()) if self.one_line else text.strip()
 
+    def behind(self, old: str, caption: str) -> str:
+        """The caption that is there, and another one with it."""
+        if self.choices:
+            return f"{old}\n{caption}"
+        return f"{self.caption(old)}{', ' if self.one_line else chr(10)}{caption}"
+
+    def sidecar(self, caption: str) -> bytes:
+        """What its file holds."""
+        return f"{caption}\n".encode() if self.line_end else caption.encode()
+
     def with_extension(self, extension: str) -> Trainer:
         """With sidecars of this suffix. Raises ``BadOption``."""
         if not self.has_sidecars:
@@ -65,6 +81,11 @@ class Trainer:
         suffix = f".{extension.strip().lstrip('.')}"
         if not re.fullmatch(r"\.[\w-]{1,32}(\.[\w-]{1,32})?", suffix):
             raise BadOption(f"{extension!r} is no extension: write one such as txt or caption.")
+        if self.only_extension and suffix != self.extension:
+            raise BadOption(
+                f"The trainer {self.name!r} reads captions in {self.extension} files alone: leave "
+                f"out the extension {suffix}."
+            )
         last = f".{suffix.rpartition('.')[2].lower()}"
         if last in picture_suffixes() | CLIP_SUFFIXES:
             raise BadOption(
@@ -92,17 +113,8 @@ def trainer(name: str = DEFAULT, extension: str = "") -> Trainer:
 def _trainer(name: str, values: Mapping[str, object]) -> Trainer:
     fields = Fields(FILE, values, f"{name}: ")
     title, store = fields.text("title"), fields.choice("store", STORES, STORES[0])
-    names = ("extension", "table", "clip_table", "path", "clip_path", "text", "task", "source")
-    texts = {field: fields.text(field, "") for field in names}
-    one_line, absolute = fields.flag("one_line"), fields.flag("absolute")
-    mixed = fields.flag("mixed") is not False
+    own: dict[str, Any] = {field: fields.text(field, "") for field in _TEXTS}
+    flags = {field: fields.flag(field) for field in _FLAGS}
+    own.update((field, value) for field, value in flags.items() if value is not None)
     fields.end()
-    return Trainer(
-        name,
-        title,
-        store,
-        one_line=one_line is not False,
-        absolute=bool(absolute),
-        mixed=mixed,
-        **texts,
-    )
+    return Trainer(name, title, store, **own)

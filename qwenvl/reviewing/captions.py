@@ -96,7 +96,7 @@ class SidecarCaptions:
 
     def form(self, text: str) -> Held:
         caption = self._trainer.caption(text)
-        return f"{caption}\n".encode() if caption else None
+        return self._trainer.sidecar(caption) if caption else None
 
     def _path_of(self, item: Item) -> Path:
         path = self._store.path_of(item)

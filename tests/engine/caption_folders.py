@@ -100,10 +100,9 @@ def onetrainer(path: Path) -> list[str]:
 
 
 def ai_toolkit(path: Path, extension: str = "txt") -> str:
-    """ai-toolkit: the whole file, split at commas and joined."""
+    """ai-toolkit: the whole file as it is."""
     with open(f"{os.path.splitext(path)[0]}.{extension}", encoding="utf-8") as file:
-        tokens = [token.strip() for token in file.read().split(",")]
-    return ", ".join(token for token in tokens if token)
+        return file.read()
 
 
 def jsonl(path: Path) -> list[dict[str, Any]]:

@@ -24,14 +24,18 @@ def test_sidecars_are_one_line_of_utf_8_without_a_mark(name):
 def test_trainers_read_what_was_written(tmp_path, name):
     path = picture(tmp_path / "5_ohwx cat" / "a.b.png")
     run(ScriptedBackend(ODD), tmp_path, trainer=name)
-    assert path.with_name("a.b.txt").read_bytes() == f"{LINE}\n".encode()
-    assert kohya(path) == LINE and onetrainer(path) == [LINE] and ai_toolkit(path) == LINE
+    assert path.with_name("a.b.txt").read_bytes().rstrip(b"\n") == LINE.encode()
+    assert kohya(path) == LINE and onetrainer(path) == [LINE]
+    assert name != "ai-toolkit" or ai_toolkit(path) == LINE
 
 
 def test_an_extension_of_ones_own(tmp_path):
     path = picture(tmp_path / "a.png")
     run(ScriptedBackend("A cat"), tmp_path, trainer=trainer("ai-toolkit", ".caption"))
     assert ai_toolkit(path, "caption") == "A cat" and names(tmp_path) == ["a.caption", "a.png"]
+    with pytest.raises(BadOption, match=r"'onetrainer' reads captions in \.txt files alone"):
+        trainer("onetrainer", "caption")
+    assert trainer("onetrainer", "txt").extension == ".txt"
     for bad in ("png", "MP4", "", "../x", "tar.webp"):
         with pytest.raises(BadOption):
             trainer("kohya").with_extension(bad)
@@ -59,6 +63,42 @@ def test_captions_go_behind_those_that_are_there(tmp_path):
     )
     assert "cannot be read as UTF-8" in told.failures["c.png"] and summary.failed == 1
     assert (tmp_path / "c.txt").read_bytes() == b"caf\xe9"
+
+
+def test_what_is_put_behind_several_lines_is_read(tmp_path):
+    path = picture(tmp_path / "a.png")
+    for name in ("kohya", "onetrainer", "ai-toolkit"):
+        path.with_suffix(".txt").write_bytes(b"1girl,\r\n solo\r\n")
+        run(ScriptedBackend("smile"), tmp_path, existing="append", trainer=name)
+        if name == "onetrainer":
+            assert onetrainer(path) == ["1girl,", "solo", "smile"]
+        else:
+            assert {"kohya": kohya, "ai-toolkit": ai_toolkit}[name](path) == "1girl, solo, smile"
+    with pytest.raises(BadOption, match="behind which nothing can stand"):
+        run(ScriptedBackend("smile"), tmp_path, existing="append", trainer="ideogram")
+
+
+@pytest.mark.parametrize("existing", ["skip", "overwrite", "append"])
+def test_what_is_in_the_way_of_a_caption_is_named(tmp_path, existing):
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "b.txt")  # nobody writes into it: to read it would last for ever
+    else:
+        (tmp_path / "b.txt").mkdir()
+    summary, told = run(ScriptedBackend("x"), tmp_path, existing=existing)
+    assert list(told.failures) == ["a.png", "b.png"] and summary.captioned == 1
+    assert all("is in the way" in reason for reason in told.failures.values())
+
+
+def test_names_as_long_as_a_disk_has_them(tmp_path):
+    path = picture(tmp_path / f"{'n' * 251}.png").with_suffix(".txt")
+    for word in ("first", "second"):
+        summary, _ = run(ScriptedBackend(word), tmp_path, existing="overwrite")
+        assert summary.captioned == 1 and path.read_text() == f"{word}\n"
+    (kept,) = (tmp_path / ".qwenvl-captions").rglob("*.bak")
+    assert kept.read_text() == "first\n"
 
 
 class Stop(BaseException):

@@ -105,6 +105,31 @@ def test_a_csv_without_the_columns_is_refused_and_left_as_it_is(tmp_path):
     assert (tmp_path / "captions.csv").read_text() == "name,words\na.png,x\n"
 
 
+def test_what_a_spreadsheet_has_made_of_a_csv_stays(tmp_path):
+    picture(tmp_path / "a.png")
+    odd = "\ufefffile_name,text,note\r\nz.png,t,n,more\r\n".encode()
+    (tmp_path / "captions.csv").write_bytes(odd)
+    run(ScriptedBackend("new"), tmp_path, trainer="csv")
+    assert (tmp_path / "captions.csv").read_bytes() == odd + b"a.png,new,\r\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_carriage_return_in_a_name_ends_no_row(tmp_path):
+    picture(tmp_path / "a\rb.png")
+    for trainer in ("csv", "diffusers"):
+        for word in ("new", "newer"):
+            run(ScriptedBackend(word), tmp_path, trainer=trainer, existing="overwrite")
+            assert rows(tmp_path, trainer) == [("a\rb.png", word)]
+
+
+def test_a_folder_by_another_name_has_the_same_rows(tmp_path):
+    picture(tmp_path / "set" / "sub" / "a.png")
+    (tmp_path / "alias").symlink_to(tmp_path / "set")
+    run(ScriptedBackend("old"), tmp_path / "alias", trainer="musubi-jsonl")
+    summary, _ = run(ScriptedBackend("new"), tmp_path / "set", trainer="musubi-jsonl")
+    assert summary.skipped == 1 and len(jsonl(tmp_path / "set" / "images.jsonl")) == 1
+
+
 def test_what_is_in_a_table_is_refined(tmp_path):
     picture(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "1girl, hat"}\n')
