@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..qwenvl import folders, run, score
-from ..qwenvl.backends.base import Backend, Resident
+from ..qwenvl.backends.base import Backend, Remote, Resident
 from ..qwenvl.chat import Ask, Reply, ask_all, will_think
 from ..qwenvl.checkpoints import library
 from ..qwenvl.errors import BadImage, BadOption
@@ -205,6 +205,8 @@ class ModelHandle:
     def _leased(self) -> Iterator[Backend]:
         with CACHE.lease(self.spec) as backend:
             try:
+                if isinstance(backend, Remote):
+                    backend.prepare(host.NodeObserver())
                 yield backend
             finally:
                 apply_after_use(backend, self.after_use)

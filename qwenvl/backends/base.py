@@ -2,8 +2,8 @@
 
 ``Backend`` is what every one can do. The others are what only some can, asked for with
 ``isinstance``: ``Planner`` (it knows how large it sees media), ``Resident`` (its weights lie in
-this machine's memory), ``Scorer``, ``Embedder``, ``Vocabulary`` (its tokens are known), and
-``Adaptable`` (it takes LoRA adapters).
+this machine's memory), ``Remote`` (it has to ask what it is), ``Scorer``, ``Embedder``,
+``Vocabulary`` (its tokens are known), and ``Adaptable`` (it takes LoRA adapters).
 """
 
 from __future__ import annotations
@@ -83,6 +83,17 @@ class Resident(Protocol):
 
     def release(self) -> None:
         """Takes the weights out of memory; the next request reads them from disk again."""
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A backend that has to ask another machine what it is."""
+
+    def prepare(self, observer: Observer) -> None:
+        """Asks that, where it is not known yet, so that afterwards ``family`` and ``thinks`` answer
+        at once: these have no observer that could stop them. Raises ``ServerError`` and
+        ``BadOption``."""
         ...
 
 

@@ -71,6 +71,11 @@ class _Watch(Relay):
         super().__init__(inner)
         self._server = server
         self._responses: dict[int, Response] = {}
+        self._has_started = False
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        self._has_started = True
+        super().start(prompt_tokens, max_new_tokens)
 
     def done(self, index: int, response: Response) -> None:
         self._responses[index] = response
@@ -81,8 +86,14 @@ class _Watch(Relay):
         if not self._server.is_running:
             raise _Died
 
-    def response(self, index: int) -> Response:
-        """To request ``index``, after the server's end."""
+    def responses(self, count: int) -> list[Response]:
+        """To each of ``count`` requests, after the server's end. Raises what ended it where that
+        was before any of them was asked."""
+        if not self._has_started:
+            raise self._server.failure()
+        return [self._response(index) for index in range(count)]
+
+    def _response(self, index: int) -> Response:
         if index not in self._responses:
             failed = Response("", finish_reason="error", error=self._server.failure())
             self.done(index, failed)
@@ -160,7 +171,7 @@ class GgufBackend:
             try:
                 return backend.generate(requests, watch)
             except _Died:
-                return [watch.response(index) for index in range(len(requests))]
+                return watch.responses(len(requests))
 
     def score(
         self,

@@ -7,6 +7,7 @@ where its observer is called.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -29,23 +30,23 @@ from ..servers.addresses import Address
 from ..servers.calibration import Calibration
 from ..servers.client import Chunks, Client
 from ..servers.event_loop import EventLoopThread, Job, in_parallel
+from ..servers.form_history import REFUSALS, FormHistory
 from ..servers.keys import KEYS, Keys
 from ..servers.kinds import AUTO, ServerKind
 from ..servers.kinds import kind as kind_named
 from ..servers.scoring import TOP_TOKENS, candidate_scores
 from ..servers.server_request import ServerRequest
-from ..servers.streaming import Reply, usage_of
+from ..servers.streaming import Reply, token_count, usage_of
 from ..servers.thinking import style, thinks
 from ..types import Family, Request, Response, Sampling, ServerSpec
 from .base import check_candidates
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _AHEAD = 4
 """Requests whose pictures are made ready before there is a place for them; each keeps megabytes."""
-
-_REFUSALS = {400, 422, 500, 501}
-"""With which servers answer a form that they cannot hold an answer to."""
 
 
 def list_models(spec: ServerSpec, keys: Keys = KEYS) -> list[str]:
@@ -71,7 +72,9 @@ class OpenAIServerBackend:
         self._family: Family | None = None
         self._kind: ServerKind | None = None
         self._sends_thoughts_apart = False
-        self._calibration = Calibration()  # used in the loop
+        # Used in the loop.
+        self._calibration = Calibration()
+        self._forms = FormHistory()
         self._closed = False
 
     # What is asked
@@ -141,6 +144,11 @@ class OpenAIServerBackend:
         found = style(self.name, self.family)
         is_told = wish is not None and found not in ("never", "always")
         return thinks(self.name, found, self.kind if is_told else None, wish, effort)
+
+    def prepare(self, observer: Observer) -> None:
+        """See ``Remote.prepare``."""
+        self._named(observer)
+        self._kind_of(observer)
 
     def close(self) -> None:
         with self._lock:
@@ -246,6 +254,12 @@ class OpenAIServerBackend:
                 except QwenVLError as error:
                     found[index] = error
                     told.done(_failed(error))
+                except Exception as error:  # whatever a server says costs only its own request
+                    log.exception("An answer of %s cannot be read", self.spec.urls)
+                    found[index] = unread = ServerError(
+                        f"The server's answer cannot be read ({type(error).__name__}: {error})."
+                    )
+                    told.done(_failed(unread))
 
             ahead = min(client.places, _AHEAD)
             await in_parallel([partial(one, index) for index in asked], client.places + ahead)
@@ -263,14 +277,21 @@ class OpenAIServerBackend:
             return error
 
     async def _answer(self, told: _Told, client: Client, asked: ServerRequest) -> Response:
-        try:
-            response = await self._verified(told, client, asked)
-        except ServerError as error:
-            if error.status not in _REFUSALS or not asked.form.fields:
-                raise
-            # Servers differ in what forms they can hold: the answer is free, and its reader checks.
-            asked = asked.unheld(error)
-            response = await self._verified(told, client, asked)
+        fields = asked.form.fields
+        # Servers differ in what forms they can hold: the answer is free, and its reader checks.
+        refusal = self._forms.refusal(fields)
+        if refusal is None:
+            try:
+                response = await self._verified(told, client, asked)
+                self._forms.was_held(fields)
+                return asked.finished(response)
+            except ServerError as error:
+                if error.status not in REFUSALS or not fields:
+                    raise
+                refusal = error
+        asked = asked.unheld(refusal)
+        response = await self._verified(told, client, asked)
+        self._forms.was_refused(fields, refusal)
         return asked.finished(response)
 
     async def _verified(self, told: _Told, client: Client, asked: ServerRequest) -> Response:
@@ -285,8 +306,7 @@ class OpenAIServerBackend:
                 raise question
             body = {**await question.body(), "max_tokens": 1}
             usage = await client.ask_once(address, body, usage_of)
-            found = usage.get("prompt_tokens")
-            return found if isinstance(found, int) and found > 0 else None
+            return token_count(usage.get("prompt_tokens")) or None
 
         response, address = await self._reply(told, client, asked, read)
         server = address.url, self._model
@@ -310,7 +330,8 @@ class OpenAIServerBackend:
             self._sends_thoughts_apart |= bool(reply.thought)
             return use(reply)
 
-        return await client.chat(await asked.body(), read, told.restart)
+        final = self._forms.final(asked.form.fields)
+        return await client.chat(await asked.body(), read, told.restart, final)
 
 
 def with_model(spec: ServerSpec, observer: Observer | None = None) -> ServerSpec:

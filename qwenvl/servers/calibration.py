@@ -36,6 +36,8 @@ _PLACES = re.compile(r"[\[(\"]\s*-?\d+(?:\.\d+)?\s*[,\s]\s*-?\d")
 _HALF = 0.52
 """Of a square of the patch factor: what rounds to whole pixels first, and then to squares, may be
 off by a little more than half of one."""
+_MOST = 1 << 16
+"""Tokens of one picture, several times what any of these models is shown."""
 _MUCH = 0.5
 """A picture that is shown by less than this share of its tokens is told of."""
 
@@ -213,7 +215,7 @@ def derived_sizes(sent: Sequence[Size], seen: int, family: Family) -> tuple[Size
     """The sizes in which pictures that were ``sent`` in these sizes were seen, where they took
     ``seen`` tokens in all: the only ones of their aspect ratio with that many. None where there is
     none, or more than one, and for several pictures of different sizes."""
-    if len(set(sent)) != 1 or seen % len(sent):
+    if len(set(sent)) != 1 or seen % len(sent) or not 0 < seen <= _MOST * len(sent):
         return None
     found = set(_grids(sent[0], seen // len(sent), family.patch_factor))
     if len(found) != 1:
@@ -228,10 +230,9 @@ def _grids(sent: Size, tokens: int, factor: int) -> Iterator[tuple[int, int]]:
     grows, as resizes of these models do."""
     height, width = sent[0] / factor, sent[1] / factor
     outward = 1.0 if tokens < height * width else -1.0
-    for rows in range(1, tokens + 1):
-        columns, rest = divmod(tokens, rows)
-        if rest:
-            continue
+    divisors = [one for one in range(1, math.isqrt(tokens) + 1) if not tokens % one]
+    pairs = [(one, tokens // one) for one in divisors]
+    for rows, columns in {*pairs, *((columns, rows) for rows, columns in pairs)}:
         for low, high in ((-_HALF, _HALF), sorted((0.0, outward))):
             least = max((rows + low) / height, (columns + low) / width)
             most = min((rows + high) / height, (columns + high) / width)

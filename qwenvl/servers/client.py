@@ -8,7 +8,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from ..errors import ServerError
@@ -71,14 +71,16 @@ class Client:
         body: Mapping[str, Any],
         read: Callable[[Chunks], Awaitable[T]],
         restart: Callable[[], None],
+        final: Collection[int] = (),
     ) -> tuple[T, Address]:
         """What ``read`` makes of the chunks that answer ``body``, and the address that answered.
-        ``restart`` is called before the same is asked again. Raises ``ServerError``."""
+        ``restart`` is called before the same is asked again; ``final``: statuses after which it is
+        not. Raises ``ServerError``."""
 
         async def attempt(connection: Connection) -> tuple[T, Address]:
             return await self._answered(connection, body, read), connection.address
 
-        return await self._until_answered(attempt, restart)
+        return await self._until_answered(attempt, restart, final=final)
 
     async def ask_once(
         self, address: Address, body: Mapping[str, Any], read: Callable[[Chunks], Awaitable[T]]
@@ -128,6 +130,7 @@ class Client:
         attempt: Callable[[Connection], Awaitable[T]],
         restart: Callable[[], None] = lambda: None,
         tries: Mapping[faults.Kind, float] = faults.TRIES,
+        final: Collection[int] = (),
     ) -> T:
         counts: Counter[str] = Counter()
         failed: Replica | None = None
@@ -142,7 +145,7 @@ class Client:
                 raise self._all_lost() from None
             counts[problem.kind] += 1
             restart()
-            if counts[problem.kind] >= tries[problem.kind]:
+            if counts[problem.kind] >= tries[problem.kind] or problem.status in final:
                 raise self._error(failed.address, problem, sum(counts.values()))
             log.info("Asking again, since %s: %s", failed.address.url, problem.words)
             if problem.kind != "unreachable" and not problem.seconds:

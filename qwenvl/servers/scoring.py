@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ServerError
+from .streaming import log_probability
 
 TOP_TOKENS = 20
 """First tokens that are asked for: as many as the protocol allows."""
@@ -20,8 +21,9 @@ def candidate_scores(
     first has the ``TOP_TOKENS`` likeliest ones; a candidate that is not among these has 0, and is
     less likely than each of them.
 
-    Raises ``ServerError`` where there are no log-probabilities, where the answer begins with none
-    of the candidates, and where one is more than one token: then its probability is not known."""
+    Raises ``ServerError`` where there are no log-probabilities, or none that are numbers, where the
+    answer begins with none of the candidates, and where one is more than one token: then its
+    probability is not known."""
     if not entries:
         raise ServerError(
             "The server tells no log-probabilities, and scores are made of them. vLLM, SGLang and "
@@ -31,8 +33,10 @@ def candidate_scores(
     tokens = [entry for entry in top if isinstance(entry, Mapping)] if isinstance(top, list) else []
     chances: dict[str, float] = {}
     for entry in tokens:
-        token, logprob = entry.get("token"), entry.get("logprob")
-        if isinstance(token, str) and isinstance(logprob, (int, float)):
+        token, logprob = entry.get("token"), log_probability(entry.get("logprob"))
+        if logprob is None and token in candidates and entry.get("logprob") != -math.inf:
+            raise ServerError(f"The server tells no number as the log-probability of {token!r}.")
+        if isinstance(token, str) and logprob is not None:
             chances[token] = chances.get(token, 0.0) + math.exp(min(logprob, 0.0))
     found = [chances.get(candidate, 0.0) for candidate in candidates]
     for candidate in candidates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ _FINISHES: Mapping[str, FinishReason] = {"length": "length", "max_tokens": "leng
 _BROKEN = {"abort", "error"}
 
 _CHECK_CHARACTERS = 256
+
+_ENDS_THOUGHT = re.compile(r"</think>\s*(?:\n|$)")
+"""As chat templates end one: nothing else is on the line."""
 
 _SPECIAL = re.compile(rb"<\|[^|<>]*\|>")
 
@@ -113,20 +117,24 @@ class Reply:
     def _split(self, text: str) -> tuple[str, str]:
         """Thought and answer. A thought in the text begins with its tag, or at the beginning where
         the prompt had opened it: then only the tag at its end is there, or none, where it was cut
-        off."""
+        off. A server that sends thoughts apart leaves none in the text."""
         if self.thought:
             return self.thought.strip(), text.strip()
-        opened = THINK_END in text or self.finish == "length"
-        return split_thinking(text, inside=self.thinks and opened)
+        before, end, _ = text.partition(THINK_END)
+        is_cut = self._cut is not None or self.finish == "length"
+        inside = self.thinks and not self.apart and (bool(end) or is_cut)
+        # A model that is not known to think: an answer may speak of the tag, but not so.
+        lone = THINK_START not in before and _ENDS_THOUGHT.search(text) is not None
+        return split_thinking(text, inside=inside or lone)
 
     def _usage(self, image_tokens: int) -> Usage:
         details = self.usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
         return Usage(
-            _count(self.usage.get("prompt_tokens")),
+            token_count(self.usage.get("prompt_tokens")),
             image_tokens,
-            _count(self.usage.get("completion_tokens")),
-            _count(cached),
+            token_count(self.usage.get("completion_tokens")),
+            token_count(cached),
         )
 
 
@@ -147,8 +155,12 @@ def _text(value: Any) -> str:
     return value
 
 
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def token_count(value: Any) -> int:
+    """A number of tokens as a server tells it; 0 where that is none, or none that can be."""
+    return value if isinstance(value, int) and 0 < value < _MOST_TOKENS else 0
+
+
+_MOST_TOKENS = 1 << 31
 
 
 UNKNOWN_ID = -1
@@ -175,13 +187,18 @@ def place_tokens(entries: Sequence[Mapping[str, Any]], text: str) -> tuple[Token
         begins, ends = max(at, 0), min(at + len(piece), len(answer))
         if begins < ends:
             place = starts[begins], starts[ends - 1] + 1
-            found.append(Token(UNKNOWN_ID, *place, _number(entry.get("logprob"))))
+            found.append(Token(UNKNOWN_ID, *place, log_probability(entry.get("logprob"))))
         at += len(piece)
     return tuple(found)
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+def log_probability(value: Any) -> float | None:
+    """As a server tells it; None where that is no finite number."""
+    try:
+        number = float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _bytes(entry: Mapping[str, Any]) -> bytes:

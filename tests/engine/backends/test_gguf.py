@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 from qwen_vl_suite.qwenvl.backends.base import Resident, Scorer
-from qwen_vl_suite.qwenvl.backends.gguf import arguments, open_gguf
+from qwen_vl_suite.qwenvl.backends.gguf import _Watch, arguments, open_gguf
 from qwen_vl_suite.qwenvl.errors import QwenVLError, Unavailable
 from qwen_vl_suite.qwenvl.model_cache import ModelCache
 from qwen_vl_suite.qwenvl.models.memory import Memory
@@ -130,3 +130,24 @@ def test_without_a_llama_server_it_says_how_to_get_one(spec, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match=r"winget\s+install"):
         open_gguf(dataclasses.replace(spec, program=""))
+
+
+def test_one_that_ends_before_anything_is_asked_is_the_error_of_all():
+    class Ended:
+        is_running = False
+
+        def failure(self):
+            return Unavailable("ended")
+
+    seen = []
+
+    class Listening(Observer):
+        def done(self, index, response):
+            seen.append(index)
+
+    watch = _Watch(Listening(), Ended())
+    with pytest.raises(Unavailable, match="ended"):
+        watch.responses(2)
+    watch.start([1, 1], [8, 8])
+    assert [str(response.error) for response in watch.responses(2)] == ["ended"] * 2
+    assert seen == [0, 1]

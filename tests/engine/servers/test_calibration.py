@@ -275,3 +275,9 @@ def test_beside_videos_nothing_can_be_proven_and_that_is_said():
     arguments = (request, QWEN25, server.kind, ("a", "m"), server.ask)
     (note,) = asyncio.run(Calibration().verified(response, *arguments)).notes
     assert "is not known: it was shown more than pictures" in note and not server.asked
+
+
+def test_a_count_that_no_picture_has_is_no_size():
+    assert derived_sizes([(280, 280)], 400, QWEN25) == ((560, 560),)
+    for seen in (10**11, 10**400, 0, -4):
+        assert derived_sizes([(280, 280)], seen, QWEN25) is None

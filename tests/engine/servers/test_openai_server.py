@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from contextlib import closing
 from typing import Any
@@ -12,12 +13,15 @@ import torch
 from fake_server import Answer, FakeServer, serving, until
 from PIL import Image
 from qwen_vl_suite.qwenvl import model_cache, run
+from qwen_vl_suite.qwenvl.backends import openai_server
+from qwen_vl_suite.qwenvl.backends.base import Remote
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend
+from qwen_vl_suite.qwenvl.errors import ServerError
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.run import Query
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import ServerSpec
+from qwen_vl_suite.qwenvl.types import Constraint, Request, Response, ServerSpec
 
 
 def picture(height: int = 100, width: int = 200, value: int = 0) -> torch.Tensor:
@@ -118,3 +122,64 @@ def test_an_interrupt_closes_the_streams_and_reaches_the_caller() -> None:
             run.answer(backend, describe("short"), [picture()] * 3, observer=Interrupting())
         assert until(lambda: server.active == 0)
         assert server.hung_up == 3
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_form_that_was_refused_twice_is_asked_for_no_more(status: int) -> None:
+    def script(body: dict, number: int) -> Answer:
+        return Answer("{}", status=status if "response_format" in body else 200)
+
+    form = Constraint("json_schema", '{"type": "object"}')
+    asked = [dataclasses.replace(Request.ask([], f"{n}"), constraint=form) for n in range(5)]
+    with serving(script) as server, opened(server, kind="vllm", concurrency=1) as backend:
+        # One request after the other.
+        found = [response for one in asked for response in backend.generate([one])]
+        assert len(server.chats) == 2 + 2 + 1 + 1 + 1
+    assert all("not held to its form" in response.notes[0] for response in found)
+
+
+def test_a_form_that_was_held_once_is_asked_for_again_after_a_fault() -> None:
+    def script(body: dict, number: int) -> Answer:
+        return Answer("{}", status=500 if number == 1 else 200)
+
+    form = Constraint("json_schema", '{"type": "object"}')
+    asked = dataclasses.replace(Request.ask([], "it"), constraint=form)
+    with serving(script) as server, opened(server, kind="vllm") as backend:
+        found = [backend.generate([asked])[0] for _ in range(2)]
+        assert all("response_format" in chat.body for chat in server.chats)
+    assert [response.notes for response in found] == [(), ()]
+
+
+def test_an_answer_that_nobody_foresaw_costs_its_own_request(monkeypatch) -> None:
+    def read(reply: Any, *_: object) -> Any:
+        if reply.text == "odd":
+            raise OverflowError("int too large")
+        return Response(reply.text)
+
+    monkeypatch.setattr(openai_server.Reply, "response", read)
+
+    def script(body: dict, number: int) -> str:
+        return "odd" if "second" in str(body["messages"]) else "fine"
+
+    with serving(script) as server, opened(server, kind="vllm") as backend:
+        found = backend.generate([Request.ask([], text) for text in ("first", "second")])
+    assert found[0].text == "fine"
+    assert isinstance(found[1].error, ServerError) and "cannot be read" in str(found[1].error)
+
+
+def test_once_it_is_prepared_nothing_more_has_to_be_asked_about_the_server() -> None:
+    with serving("A cat.", owner="vllm") as server, opened(server, model="") as backend:
+        assert isinstance(backend, Remote)
+        with pytest.raises(Stop):
+            backend.prepare(Stopping())
+        backend.prepare(Observer())
+        count = len(server.asked)
+        assert (backend.kind.name, backend.family.model_type) == ("vllm", "qwen3_vl")
+        backend.thinks()
+        backend.generate([Request.ask([], "it")])
+        assert len(server.asked) == count + 1
+
+
+class Stopping(Observer):
+    def check(self) -> None:
+        raise Stop

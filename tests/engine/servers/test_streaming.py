@@ -180,3 +180,38 @@ def test_no_json_breaks_more_than_its_own_request(value: object) -> None:
         made.response([], 0)
     except (Fault, ServerError):
         pass
+
+
+CIRCLE = "It may be a cat, or not.\n" * 400
+
+
+@pytest.mark.parametrize(
+    ("thinks", "apart", "text", "finish", "expected"),
+    [
+        (True, False, CIRCLE, "stop", (True, False)),
+        (True, False, "I look at it", "length", (True, False)),
+        (True, True, "The picture shows", "length", (False, True)),
+        (True, True, CIRCLE, "stop", (False, True)),
+        (False, False, "Hm.</think>\n\nA cat.", "stop", (True, True)),
+        (False, False, "Write </think> behind it.", "stop", (False, True)),
+    ],
+)
+def test_a_thought_in_the_text_is_told_from_the_answer(
+    thinks: bool, apart: bool, text: str, finish: str, expected: tuple[bool, bool]
+) -> None:
+    made = Reply(thinks, apart, text_loop_start)
+    for piece in (*text.splitlines(keepends=True), None):
+        made.add(chunk(finish=finish) if piece is None else chunk({"content": piece}))
+        if made.is_circling:
+            break
+    found = made.response([], 0)
+    assert (bool(found.thinking), bool(found.text)) == expected
+
+
+def test_what_is_no_number_is_no_log_probability() -> None:
+    for value in (-(10**400), math.nan, "-1"):
+        (placed,) = place_tokens([{"token": "yes", "logprob": value}], "yes")
+        assert placed.logprob is None
+        told = [{"token": "yes", "logprob": value}, {"token": "no", "logprob": -1}]
+        with pytest.raises(ServerError, match="no number"):
+            candidate_scores([{"token": "yes", "top_logprobs": told}], ("yes", "no"))
