@@ -103,9 +103,9 @@ class CaptionFolder(io.ComfyNode):
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip="In ComfyUI's input folder: its name, such as dragons/10_dragon. Or "
-                    "begin with output, or with a name that you have listed in "
-                    f"user/__qwen_vl/folders.yaml. {EXAMPLE}: drawn pictures, which are "
+                    tooltip="In ComfyUI's input folder: its name, such as dragons/10_dragon; "
+                    "input: all of it. Or begin with output, or with a name that you have listed "
+                    f"in user/__qwen_vl/folders.yaml. {EXAMPLE}: drawn pictures, which are "
                     "put into output/qwen-vl-example first.",
                 ),
                 io.DynamicCombo.Input(
@@ -120,8 +120,9 @@ class CaptionFolder(io.ComfyNode):
                     options=list(trainers()),
                     default="kohya",
                     tooltip="What will read the captions, and so where and how they are written: "
-                    "kohya, onetrainer, ai-toolkit, musubi: a .txt file beside each picture. "
-                    "musubi-jsonl, diffusers, csv: one table. ideogram: JSON, for the task layout.",
+                    "kohya, onetrainer, ai-toolkit, musubi: a .txt file beside each picture (for "
+                    "sd-scripts, train with --caption_extension .txt). musubi-jsonl, diffusers, "
+                    "csv: one table. ideogram: JSON, for the task layout.",
                 ),
                 _words("trigger", "Words that stand before each caption, as of a LoRA."),
                 io.Combo.Input(
@@ -268,7 +269,8 @@ def _advanced() -> list[Any]:
         io.String.Input(
             "must_appear",
             default="",
-            tooltip="Words that captions have to hold as they are, with commas between.",
+            tooltip="Words that captions have to hold as they are, with commas between; those of "
+            "the template and the trigger count.",
             **sockets.ADVANCED,
         ),
         io.String.Input(
@@ -290,7 +292,8 @@ def _advanced() -> list[Any]:
         io.String.Input(
             "caption_extension",
             default="",
-            tooltip="Of caption files, where it is not the trainer's usual one: caption.",
+            tooltip="Of caption files, where it is not txt: caption, which is what sd-scripts "
+            "reads unless it is given --caption_extension .txt.",
             **sockets.ADVANCED,
         ),
         io.Int.Input(

@@ -81,7 +81,8 @@ def _add_trainer(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--caption-ext", default="", metavar="EXT",
-        help="of caption files, in place of the trainer's usual one, such as caption",
+        help="of caption files, in place of the trainer's usual one, such as caption, which is "
+        "what sd-scripts reads unless it is told otherwise",
     )  # fmt: skip
 
 
@@ -113,11 +114,12 @@ def _add_words(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -
     parser.add_argument("--prefix", default="", metavar="WORDS", help="before all, as it is")
     parser.add_argument("--suffix", default="", metavar="WORDS", help="behind all, as it is")
     parser.add_argument(
-        "--must", default="", metavar="A,B", help="words that replies have to hold as they are"
-    )
+        "--must", default="", metavar="A,B",
+        help="words that captions have to hold as they are; the template's and trigger words count",
+    )  # fmt: skip
     parser.add_argument(
         "--must-not", default="", metavar="A,B",
-        help="what replies are not to describe; none of these words may stand in them",
+        help="what captions are not to describe; the model is to write none of these words",
     )  # fmt: skip
     parser.add_argument(
         "--ask-again", type=integer, default=2, metavar="N",

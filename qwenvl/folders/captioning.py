@@ -261,7 +261,9 @@ class _Run:
     def _write(self, store: Store, item: Item, result: Result, of: str = "") -> bool:
         """Writes the caption of ``item``, unless ``result`` is none."""
         try:
-            behind = store.old(item) if self.job.existing == "append" else ""
+            # Where each is a caption of its own, it has its own trigger words.
+            is_one = self.job.existing == "append" and not self.job.trainer.choices
+            behind = store.old(item) if is_one else ""
             caption, failure = caption_of(self.job, item, result, behind)
             if failure:
                 unreadable = bool(result.error) and result.finish_reason != "error"

@@ -141,6 +141,20 @@ I'm sorry, but no image was provided.
 It looks like there is no image attached.
 Please upload an image so that I can describe it.
 "I'm sorry, I cannot assist with that."
+This image contains explicit content, and I'm unable to provide a description.
+The image contains explicit content that I cannot describe.
+This image shows content that violates our usage policies.
+I must respectfully decline.
+I refuse to describe this.
+I'm not going to describe this image.
+I don't see an image.
+I don't see any image attached.
+There doesn't appear to be an image.
+I do not have access to the image.
+As an AI language model developed by Alibaba, I cannot
+该图片包含不适宜的内容，无法描述。
+由于内容涉及敏感信息，我无法描述
+这张图片可能违反了相关规定。
 对不起，我无法描述这张图片。
 很抱歉，我不能提供帮助。
 抱歉，无法处理该请求。
@@ -166,6 +180,18 @@ As an AI-generated artwork, it shows a dragon over a city.
 No image of the moon is visible; only clouds over a lake.
 No pictures hang on the white wall.
 A man who cannot see, with a white cane.
+This image shows a sign that reads littering violates park policy
+The image shows a screenshot saying that the post violates community policies
+The image shows sensitive skin under a microscope, and a red arrow.
+This image contains explicit lyrics on an album cover, next to a radio.
+As an assistant, we see a young man in a white coat
+I don't see any pictures of you, a line of a song on a poster.
+I must go down to the seas again, a poem in a frame.
+这张图片展示了一个写着违反交通规则的牌子
+该图像中一名警察正在处理违反规定的车辆
+作为助手，一名年轻女子站在舞台旁边
+该图片包含暴力场景的电影海报，一名男子无法逃脱。
+由于光线太暗，无法看清人脸的照片。
 The photo violates the rule of thirds.
 This image shows a policy document on a desk.
 This picture shows a sign with the guidelines of a park.
@@ -278,5 +304,8 @@ def test_nothing_stands_twice_in_a_caption_that_is_refined_or_gone_on_with(tmp_p
     assert "ohwx" not in backend.requests[0].prompt and kohya(path) == "[ ohwx, a grey cat"
     run(ScriptedBackend("it sits"), tmp_path, existing="append", template=template)
     assert kohya(path) == "[ ohwx, a grey cat, it sits"
+    lines = {"existing": "append", "template": template, "trainer": "onetrainer"}
+    run(ScriptedBackend("it sits"), tmp_path, **lines)
+    assert path.with_suffix(".txt").read_text().splitlines()[1] == "[ ohwx, it sits"
     with pytest.raises(BadOption, match="leave out near_duplicates"):
         run(backend, tmp_path, existing="overwrite", near_duplicates=2, words={"refine": True})
