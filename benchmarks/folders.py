@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import load_pack
+from . import figures, load_pack
 from .figures import Figure, compare
 from .models import Model
 
@@ -66,17 +66,17 @@ def folder(
     asking = Asking(describe("training"), sampling={"max_new_tokens": tokens, "temperature": 0.0})
     backend = Ending(model.backend)
 
-    def ours() -> list[str]:
+    def ours() -> list[list[str]]:
         model.backend.prefix_cache.clear()  # every picture is new
         for path in paths:
             path.with_suffix(".txt").unlink(missing_ok=True)
         caption_folder(backend, Job(Path(root.name), asking))
-        return [path.with_suffix(".txt").read_text("utf-8").strip() for path in paths]
+        return [path.with_suffix(".txt").read_text("utf-8").split() for path in paths]
 
-    def theirs() -> list[str]:
+    def theirs() -> list[list[str]]:
         model.backend.prefix_cache.clear()
         queries = [asking.query(backend, one, False) for one in held]
-        return [result.text for result in run.answer_all(backend, queries)]
+        return [result.text.split() for result in run.answer_all(backend, queries)]
 
     with root:
         return compare(
@@ -86,6 +86,7 @@ def folder(
             wanted=wanted,
             repeats=2,
             note="listed, decoded, asked and written, against one batch in memory",
+            agreement=None if model.exact else figures.agreement,
         )
 
 

@@ -2,6 +2,7 @@
 protocol, so that what is measured is the road to a server and back.
 
 An answer repeats what was asked, so that one that belongs to another question is seen.
+``python -m benchmarks.loopback SECONDS PLACES`` runs a server until its standard input ends.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import base64
 import io
 import json
 import logging
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from . import ROOT
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -112,6 +117,34 @@ class LoopbackServer(Listener):
         return True
 
 
+class ServerProcess:
+    """A ``LoopbackServer`` in a process of its own, which takes nothing from the time of whoever
+    asks it. ``die``: as a machine that is switched off."""
+
+    def __init__(self, seconds: float, places: int = 0):
+        self._command = [sys.executable, "-m", "benchmarks.loopback", str(seconds), str(places)]
+
+    def __enter__(self) -> Self:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            self._command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True
+        )
+        assert self._process.stdout
+        self.url = self._process.stdout.readline().strip()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._process.communicate()  # which closes its input
+
+    def die(self) -> None:
+        self._process.kill()
+
+
 @dataclass(frozen=True)
 class Request:
     """An HTTP request: its path, its JSON body, empty without one, and all its bytes."""
@@ -198,3 +231,9 @@ def whole(found: Any, status: str = "200 OK", headers: str = "") -> bytes:
     body = json.dumps(found).encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{headers}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+if __name__ == "__main__":
+    with LoopbackServer(float(sys.argv[1]), int(sys.argv[2])) as served:
+        print(served.url, flush=True)
+        sys.stdin.read()

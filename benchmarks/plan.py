@@ -11,7 +11,17 @@ from typing import Any
 import psutil
 import torch
 
-from . import constrained, decoding, first_token, pixels, servers, speculation, speed, video
+from . import (
+    constrained,
+    decoding,
+    first_token,
+    folders,
+    pixels,
+    servers,
+    speculation,
+    speed,
+    video,
+)
 from .decoding import decode_timer, prefill_timer, single_threaded
 from .models import full, plain, small
 
@@ -90,6 +100,14 @@ def _batches() -> Iterator[Benchmark]:
             name, wanted, small("qwen3_vl"), counts=[1, 4, 16, 64], side=256, tokens=16
         ),
         at_most=True,
+    )
+    yield Benchmark(
+        "folder",
+        "a folder of 64 pictures of 256×256, 16 tokens each, Qwen3-VL, to text files",
+        0.9,
+        lambda name, wanted: folders.folder(
+            name, wanted, small("qwen3_vl"), pictures=64, side=256, tokens=16
+        ),
     )
 
 
@@ -331,6 +349,15 @@ def _card_batches() -> Iterator[Benchmark]:
         ),
         card=True,
         at_most=True,
+    )
+    yield Benchmark(
+        "card-folder",
+        "a folder of 256 pictures of 512×512, 64 tokens each, Qwen3-VL 2B in bf16, to text files",
+        0.9,
+        lambda name, wanted: folders.folder(
+            name, wanted, full("2B"), pictures=256, side=512, tokens=64
+        ),
+        card=True,
     )
     yield Benchmark(
         "card-second-question",

@@ -13,7 +13,7 @@ from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.types import Request, Response, ServerSpec
 
 from .figures import Figure, Growth, compare, measure_growth
-from .loopback import LoopbackServer
+from .loopback import ServerProcess
 
 
 def concurrency(
@@ -23,7 +23,7 @@ def concurrency(
     way together, against one by one."""
     asked = _questions(count)
     with (
-        LoopbackServer(seconds) as server,
+        ServerProcess(seconds) as server,
         _opened([server], 1) as one,
         _opened([server], at_once) as many,
     ):
@@ -43,7 +43,7 @@ def replicas(
     """``count`` questions to 1 to ``most`` servers, each of which answers ``at_once`` at a time."""
     asked = _questions(count)
     with ExitStack() as stack:
-        servers = [stack.enter_context(LoopbackServer(seconds, at_once)) for _ in range(most)]
+        servers = [stack.enter_context(ServerProcess(seconds, at_once)) for _ in range(most)]
         backends = [
             stack.enter_context(_opened(servers[: index + 1], at_once)) for index in range(most)
         ]
@@ -63,7 +63,7 @@ def death(name: str, wanted: float | None, seconds: float, count: int, at_once: 
 
     def ask(kills: bool) -> list[str]:
         with ExitStack() as stack:
-            servers = [stack.enter_context(LoopbackServer(seconds, at_once)) for _ in range(3)]
+            servers = [stack.enter_context(ServerProcess(seconds, at_once)) for _ in range(3)]
             backend = stack.enter_context(_opened(servers, at_once))
             return _answers(backend, asked, _Killer(servers[1], count // 2) if kills else None)
 
@@ -80,7 +80,7 @@ def death(name: str, wanted: float | None, seconds: float, count: int, at_once: 
 class _Killer(Observer):
     """Ends a server once so many answers are there."""
 
-    def __init__(self, server: LoopbackServer, after: int):
+    def __init__(self, server: ServerProcess, after: int):
         self._server, self._left = server, after
 
     def done(self, index: int, response: Response) -> None:
@@ -90,7 +90,7 @@ class _Killer(Observer):
 
 
 @contextmanager
-def _opened(servers: Sequence[LoopbackServer], at_once: int) -> Iterator[OpenAIServerBackend]:
+def _opened(servers: Sequence[ServerProcess], at_once: int) -> Iterator[OpenAIServerBackend]:
     """The model of ``servers``, of which one question was asked already."""
     urls = tuple(server.url for server in servers)
     backend = OpenAIServerBackend(ServerSpec(urls, family="qwen3_vl", concurrency=at_once))

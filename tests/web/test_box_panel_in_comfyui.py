@@ -73,12 +73,14 @@ class Graph:
         saved = self.canvas.js("app.rootGraph.serialize()")
         definitions = saved.get("definitions") or {}
         graphs = [saved, *definitions.get("subgraphs", [])]
-        (text,) = (
-            node["widgets_values"][-1]
+        (node,) = (
+            node
             for graph in graphs
             for node in graph["nodes"]
             if node["type"] == "QVL_PickBoxes"
         )
+        widgets = [item["name"] for item in node["inputs"] if "widget" in item]
+        text = node["widgets_values"][widgets.index("off")]
         return [box["label"] for box in json.loads(text or "[]")]
 
 
@@ -182,5 +184,7 @@ def test_the_view_is_neither_saved_nor_queued(graph: Graph) -> None:
     queued = json.dumps(graph.canvas.js("async () => (await app.graphToPrompt()).output"))
     for text in (saved, queued):
         assert "qwen_vl_panels" not in text and "rgb(" not in text
-    values = "(id) => app.rootGraph.getNodeById(id).serialize().widgets_values.length"
-    assert graph.canvas.js(values, FIND) == 5 and graph.canvas.js(values, PICK) == 9
+    for node in (FIND, PICK):
+        held = graph.canvas.js("(id) => app.rootGraph.getNodeById(id).serialize()", node)
+        widgets = [item for item in held["inputs"] if "widget" in item]
+        assert len(held["widgets_values"]) == len(widgets) > 5
