@@ -74,10 +74,7 @@ class Graph:
         definitions = saved.get("definitions") or {}
         graphs = [saved, *definitions.get("subgraphs", [])]
         (node,) = (
-            node
-            for graph in graphs
-            for node in graph["nodes"]
-            if node["type"] == "QVL_PickBoxes"
+            node for graph in graphs for node in graph["nodes"] if node["type"] == "QVL_PickBoxes"
         )
         widgets = [item["name"] for item in node["inputs"] if "widget" in item]
         text = node["widgets_values"][widgets.index("off")]
