@@ -55,7 +55,7 @@ class SidecarStore:
     def has(self, item: Item) -> bool:
         """Whether there is nothing to be done about ``item``. What is in the way of its sidecar,
         such as a folder of that name, counts as none: ``put`` names it."""
-        return item.key in self._done if self._journal else not self._is_blank(item)
+        return (not self._journal or item.key in self._done) and not self._is_blank(item)
 
     def taken_by(self, item: Item) -> str:
         """The file that the sidecar of ``item`` belongs to, if it is another one."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadOption, QwenVLError, Unavailable
 from . import files
-from .listing import LEADS_OUT, Item, Shard
+from .listing import LEADS_OUT, Item, Shard, leads_out
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -47,7 +47,7 @@ class State:
     a resolved path out of which nothing is written, if one is given.
 
     ``acquire`` raises ``BadOption`` while another run works on a part of the same files, and for
-    links in the hidden folder: the system gives up the lock of a process that has ended, in
+    links that lead out of ``within``: the system gives up the lock of a process that has ended, in
     whatever way, so that none is stale."""
 
     def __init__(self, root: Path, shard: Shard, within: Path | None = None):
@@ -130,15 +130,17 @@ class State:
         from filelock import FileLock
 
         self.folder.mkdir(exist_ok=True)
+        self._refuse_links()
         with FileLock(str(self.folder / "table.lock")):
             yield
 
     def _refuse_links(self) -> None:
-        """Nothing that lies in the hidden folder is a link, unless links may lead anywhere."""
-        if self.within:
-            for path in self.folder.iterdir():
-                if path.is_symlink():
-                    raise BadOption(f"{path} is a link, and may lead anywhere: take it away.")
+        for path in (self.folder, *self.folder.iterdir()) if self.within else ():
+            if leads_out(path, self.within):
+                raise BadOption(
+                    f"{path} is a link that leads out of the folders that may be used: take it "
+                    "away."
+                )
 
     def _path_of(self, name: str) -> Path:
         return self.folder / f"{name}.lock"

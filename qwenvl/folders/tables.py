@@ -50,10 +50,7 @@ class TableStore:
         self._own = f"{self._kind}{identity}"
         self._journal = Journal(state.journal_of(self._own))
         journals = state.journals(self._own if self._goes_on else self._kind)
-        rows = (row for journal in journals for row in journal.rows())
-        done = ((key_of(row["file"]), 0) for row in rows if self._goes_on or row.get("was") == 0)
-        there = () if self._goes_on else ((key, 0) for key, _ in self.captions())
-        self._done = Keys(itertools.chain(done, there))
+        self._done = self._done_before(journals)
         self._was = Keys()
         self._old: dict[int, str] = {}
 
@@ -66,6 +63,18 @@ class TableStore:
         if self._goes_on:
             self._was = Keys((key, _digest(text)) for key, text in self.captions())
         self._old = dict(self.captions()) if self._keeps_old else {}
+
+    def _done_before(self, journals: list[Journal]) -> Keys:
+        """What nothing is to be done about. Of rows that were taken away since, whose captions had
+        been merged, nothing is done."""
+        there = ((key, 0) for key, _ in self.captions())
+        rows = (row for journal in journals for row in journal.rows())
+        if not self._goes_on:
+            added = ((key_of(row["file"]), 0) for row in rows if row.get("was") == 0)
+            return Keys(itertools.chain(added, there))
+        known = Keys(there if journals else ())
+        keyed = ((key_of(row["file"]), row) for row in rows)
+        return Keys((key, 0) for key, row in keyed if _has_text(row) or key in known)
 
     def has(self, item: Item) -> bool:
         return item.key in self._done

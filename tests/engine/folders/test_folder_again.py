@@ -69,9 +69,10 @@ def test_what_was_done_to_a_table_since_stays(folder, monkeypatch, existing, is_
 
 def test_an_overwriting_run_goes_on_and_leaves_what_was_changed_since(folder):
     fields = {"trainer": "csv", "existing": "overwrite", "sizes": Sizes(1, 1)}
-    broken_off("first", folder, **fields)
+    broken_off("first", folder, after=3, **fields)
     table = folder / "captions.csv"
-    table.write_text(table.read_text().replace("0.png,first", "0.png,mine"))
+    text = table.read_text().replace("0.png,first", "0.png,mine")
+    table.write_text(text.replace("2.png,first\n", ""))
     summary, _ = run(ScriptedBackend("second"), folder, **fields)
     assert summary.captioned == 6
     assert table.read_text().splitlines()[1:4] == ["0.png,mine", "1.png,first", "2.png,second"]
@@ -131,6 +132,14 @@ def test_after_failures_only_those_are_asked_about_again(tmp_path, trainer, exis
     assert len(anew.requests) == 3  # nothing failed, so that it begins anew
 
 
+def test_a_caption_that_is_taken_away_is_written_anew(folder):
+    fields = {"existing": "overwrite", "sizes": Sizes(1, 1)}
+    broken_off("first", folder, **fields)
+    (folder / "0.txt").unlink()
+    assert run(ScriptedBackend("second"), folder, **fields)[0].captioned == 7
+    assert kohya(folder / "0.png") == "second" and kohya(folder / "1.png") == "first"
+
+
 def test_a_journal_line_that_a_full_disk_cuts_costs_no_other(folder, monkeypatch):
     write, calls = os.write, iter(range(100))
 
@@ -166,8 +175,11 @@ def test_no_link_leads_backups_or_journals_out(tmp_path):
     kept = root / ".qwenvl-captions" / "backup"
     kept.parent.mkdir()
     kept.symlink_to(outside)
-    with pytest.raises(BadOption, match="backup is a link"):
+    with pytest.raises(BadOption, match="backup is a link that leads out"):
         run(ScriptedBackend("new"), root, **fields)
+    state = State(root, Shard(), root.resolve())
+    with pytest.raises(BadOption, match="backup is a link that leads out"), state.merging():
+        raise AssertionError("a table may be written")
     kept.unlink()
     kept.mkdir()
     (kept / "sub").symlink_to(outside)
