@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -29,8 +30,10 @@ Chunks = AsyncIterator[Mapping[str, Any]]
 
 _MANY_CHUNKS = 64
 """Of an answer that is coming, and not held up by a fault on the way."""
-_ABOUT: Mapping[faults.Kind, float] = {**faults.TRIES, "slow": 1}
-"""Tries to learn about a server: callers wait for that without being able to stop."""
+_LONGEST_WAIT_ABOUT = 5.0
+"""Seconds that a server may ask to wait before it tells of itself."""
+ABOUT_SECONDS = 30.0
+"""In which a server has to tell of itself and its models, all tries together."""
 
 
 class Client:
@@ -85,12 +88,11 @@ class Client:
     async def ask_once(
         self, address: Address, body: Mapping[str, Any], read: Callable[[Chunks], Awaitable[T]]
     ) -> T:
-        """What ``read`` makes of the chunks with which that very ``address`` answers ``body``, in
-        one try and beside the places. Raises ``ServerError``."""
-        try:
-            return await self._answered(self._connections[address], body, read)
-        except Fault as fault:
-            raise self._error(address, fault, 1) from None
+        """What ``read`` makes of the chunks with which that very ``address`` answers ``body``.
+        Raises ``ServerError``."""
+        return await self._until_answered(
+            lambda connection: self._answered(connection, body, read), only=address
+        )
 
     async def _answered(
         self,
@@ -119,11 +121,23 @@ class Client:
 
     async def models(self) -> list[str]:
         """The names of the server's models, by the first address that answers."""
-        return await self._until_answered(lambda connection: connection.models(), tries=_ABOUT)
+        return await self._soon(lambda connection: connection.models())
 
     async def kind(self) -> str:
         """The name of the server's kind, by the first address that answers; see ``detection``."""
-        return await self._until_answered(lambda one: detect(one.get), tries=_ABOUT)
+        return await self._soon(lambda one: detect(one.get))
+
+    async def _soon(self, attempt: Callable[[Connection], Awaitable[T]]) -> T:
+        """Like ``_until_answered``, for what callers wait for without being able to stop."""
+        asked = self._until_answered(attempt, tries=faults.FEW_TRIES)
+        try:
+            return await asyncio.wait_for(asked, ABOUT_SECONDS)
+        except asyncio.TimeoutError:
+            said = self._said() or ", ".join(one.url for one in self._connections)
+            raise ServerError(
+                f"No server told of itself in {ABOUT_SECONDS:g} seconds ({said}). See whether it "
+                "is still starting, or too busy."
+            ) from None
 
     async def _until_answered(
         self,
@@ -131,30 +145,43 @@ class Client:
         restart: Callable[[], None] = lambda: None,
         tries: Mapping[faults.Kind, float] = faults.TRIES,
         final: Collection[int] = (),
+        only: Address | None = None,
     ) -> T:
+        """What ``attempt`` comes to at one address after another, or at ``only``. ``final``: HTTP
+        status after which nothing is asked again."""
+        longest = math.inf if tries is faults.TRIES else _LONGEST_WAIT_ABOUT
         counts: Counter[str] = Counter()
         failed: Replica | None = None
         while True:
             try:
-                async with self._replicas.turn(failed) as replica:
+                async with self._replicas.turn(failed, only) as replica:
                     try:
-                        return await self._once(attempt, replica, is_first=not counts)
+                        return await self._once(attempt, replica, not counts, longest)
                     except Fault as fault:
                         problem, failed = fault, replica
             except AllLost:
-                raise self._all_lost() from None
+                raise self._all_lost(only) from None
             counts[problem.kind] += 1
             restart()
-            if counts[problem.kind] >= tries[problem.kind] or problem.status in final:
-                raise self._error(failed.address, problem, sum(counts.values()))
+            most = tries[problem.kind]
+            if problem.kind == "broken" and failed.fails_at_all:
+                most = min(most, faults.TRIES_WHERE_ALL_FAILS)
+            if counts[problem.kind] >= most or problem.status in final:
+                advice = "" if longest < math.inf else self._time_advice(problem)
+                raise self._error(failed.address, problem, sum(counts.values()), advice)
             log.info("Asking again, since %s: %s", failed.address.url, problem.words)
             if problem.kind != "unreachable" and not problem.seconds:
                 await asyncio.sleep(faults.delay(counts[problem.kind]))
 
     async def _once(
-        self, attempt: Callable[[Connection], Awaitable[T]], replica: Replica, is_first: bool
+        self,
+        attempt: Callable[[Connection], Awaitable[T]],
+        replica: Replica,
+        is_first: bool,
+        longest: float,
     ) -> T:
-        """One attempt at one address, whose state is then known better."""
+        """One attempt at one address, whose state is then known better. ``longest``: seconds that
+        it may ask to wait."""
         began = time.monotonic()
         try:
             found = await attempt(self._connections[replica.address])
@@ -163,17 +190,27 @@ class Client:
             if fault.kind == "unreachable":
                 self._replicas.failed(replica, began)
             elif fault.kind == "busy":
-                self._replicas.busy(replica, fault.seconds)
-            elif fault.kind == "refused":
+                self._replicas.busy(replica, min(fault.seconds, longest))
+            elif fault.kind in ("refused", "long"):
                 self._replicas.answered(replica)
+            elif fault.status:
+                self._replicas.erred(replica, is_first)
             else:
                 self._replicas.broke_off(replica, began, is_first)
             raise
         self._replicas.answered(replica)
         return found
 
-    def _all_lost(self) -> ServerError:
-        said = "; ".join(f"{address.url}: {words}" for address, words in self._last_words.items())
+    def _said(self, only: Address | None = None) -> str:
+        """What was last said at each address, or at ``only``."""
+        return "; ".join(
+            f"{address.url}: {words}"
+            for address, words in self._last_words.items()
+            if only in (None, address)
+        )
+
+    def _all_lost(self, only: Address | None) -> ServerError:
+        said = self._said(only)
         if not any(replica.failures for replica in self._replicas.all):
             return ServerError(f"No request is answered ({said}). Look into the server's log.")
         return ServerError(
@@ -181,11 +218,12 @@ class Client:
             "or correct its address, which as a rule ends in /v1."
         )
 
-    def _error(self, address: Address, fault: Fault, tries: int) -> ServerError:
+    def _error(self, address: Address, fault: Fault, tries: int, advice: str) -> ServerError:
         words = f"{address.url} gave no answer: {fault.words}."
         if tries > 1:
             words = f"{words} It was asked {tries} times."
-        return ServerError(f"{words} {self._advice(address, fault)}".strip(), fault.status)
+        advice = advice or self._advice(address, fault)
+        return ServerError(f"{words} {advice}".strip(), fault.status)
 
     def _advice(self, address: Address, fault: Fault) -> str:
         if fault.status in (401, 403):
@@ -197,9 +235,12 @@ class Client:
             )
         if fault.status == 404:
             return "See that the address is right, and the model's name one that it lists."
-        if fault.kind in ("slow", "long"):
-            return (
-                f"The limit is {self._spec.timeout:g} seconds a request: raise it, or ask for "
-                "fewer tokens or at fewer places at once."
-            )
         return ""
+
+    def _time_advice(self, fault: Fault) -> str:
+        if fault.kind not in ("slow", "long"):
+            return ""
+        return (
+            f"The limit is {self._spec.timeout:g} seconds a request: raise it, or ask for fewer "
+            "tokens or at fewer places at once."
+        )

@@ -6,6 +6,7 @@ Retries are not the client's: ``Replicas`` and ``faults`` decide about them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -80,7 +81,7 @@ class Connection:
     async def chat(self, body: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any], None]:
         """The chunks of a streamed chat completion, as parsed JSON. Raises ``Fault``, with no key
         in its words."""
-        key = self._find_key()
+        key, is_sent = self._find_key(), False
         try:
             stream = await self._client.post(
                 "/chat/completions",
@@ -89,6 +90,7 @@ class Connection:
                 stream=True,
                 stream_cls=self._openai.AsyncStream[object],
             )
+            is_sent = True
             try:
                 _check_stream(stream.response.headers.get("content-type", ""))
                 async for chunk in stream:
@@ -98,6 +100,8 @@ class Connection:
             finally:
                 await stream.close()
         except Exception as error:
+            if not is_sent and isinstance(error, _NOT_WRITTEN):
+                raise _not_written(error) from None
             raise self._fault(error, key) from None
 
     async def models(self) -> list[str]:
@@ -125,9 +129,12 @@ class Connection:
     async def _json(self, url: str) -> Any:
         """What stands at ``url``, by itself or below the base address."""
         key = self._find_key()
-        options = {"timeout": min(SHORT_SECONDS, self._timeout)}
+        limit = min(SHORT_SECONDS, self._timeout)
+        asked = self._client.get(url, cast_to=object, options={"timeout": limit})
         try:
-            found = await self._client.get(url, cast_to=object, options=options)
+            found = await asyncio.wait_for(asked, limit)  # the client's limit is of each read
+        except asyncio.TimeoutError:
+            raise faults.Fault("slow", f"it did not tell in {limit:g} seconds") from None
         except Exception as error:
             raise self._fault(error, key) from None
         return found if isinstance(found, (dict, list)) else None
@@ -135,9 +142,10 @@ class Connection:
     def _fault(self, error: Exception, key: Key | None) -> faults.Fault:
         """``error`` without the key, which servers are known to quote, and without the library's
         own exception, which holds it."""
-        if isinstance(error, faults.Fault):
-            return error
-        if isinstance(error, TooLong):
+        own = error.__cause__ if isinstance(error, self._openai.APIConnectionError) else error
+        if isinstance(own, faults.Fault):
+            return own
+        if isinstance(own, TooLong):
             return faults.Fault("refused", f"its answer is larger than {MAX_BYTES >> 20} MB")
         return faults.of_exception(error, self._openai, key.hidden if key else str)
 
@@ -152,6 +160,17 @@ class Connection:
             raise faults.Fault("refused", "its address is read in two ways. Write it more plainly")
         if key := self._find_key():
             request.headers["Authorization"] = f"Bearer {key.value}"
+
+
+_NOT_WRITTEN = (TypeError, ValueError, RecursionError)
+
+
+def _not_written(error: Exception) -> faults.Fault:
+    """Of a request that could not even be written, which no server is to blame for."""
+    what = type(error).__name__
+    if isinstance(error, UnicodeEncodeError):
+        what = "it holds half of a character, a surrogate"
+    return faults.Fault("refused", f"the request cannot be written as JSON ({what})")
 
 
 def _check_stream(content_type: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import BadOption
 from ..families import check_sees
 from ..types import Audio, Family, Generated, Image, Message, Part, Request, Size, Video
+from ..unicode import well_formed
 from .kinds import ServerKind
 from .picture_files import picture_url, wav
 from .picture_sizes import bound_notes, pixel_bounds, planned_size, tokens_of
@@ -42,14 +43,14 @@ class Plan:
 
     def _message(self, message: Message, sizes: Iterator[Size], check: Check) -> dict[str, Any]:
         if all(isinstance(part, str) for part in message.parts):
-            return {"role": message.role, "content": message.text}
+            return {"role": message.role, "content": well_formed(message.text)}
         parts = [made for part in message.parts for made in self._parts(part, sizes, check)]
         return {"role": message.role, "content": parts}
 
     def _parts(self, part: Part, sizes: Iterator[Size], check: Check) -> Iterator[dict[str, Any]]:
         if isinstance(part, str):
             if part:
-                yield {"type": "text", "text": part}
+                yield {"type": "text", "text": well_formed(part)}
         elif isinstance(part, Image):
             from ..media.image_processor import resize
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from .faults import Fault
 from .kinds import OTHER, kinds
+
+log = logging.getLogger(__name__)
 
 Get = Callable[[str], Awaitable[Any]]
 """Gets a path of the server, such as ``/version``, below its host and not below ``/v1``: the JSON
@@ -56,14 +60,25 @@ def kind_of_models(models: Any) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+async def _told(get: Get, path: str) -> Any:
+    """What ``get`` gets; None where it fails, since a server may let nobody ask what it does not
+    know, or make them wait."""
+    try:
+        return await get(path)
+    except Fault as fault:
+        log.info("%s does not help to tell the kind of server: %s", path, fault.words)
+        return None
+
+
 async def detect(get: Get, models: Any = None) -> str:
     """The name of the kind of server that ``get`` asks, ``other`` where it tells none. ``models``:
     what its ``/v1/models`` answered, as JSON, where that is known. Asks at most seven short
-    questions, none where ``models`` tells. Raises what ``get`` raises."""
+    questions, none where ``models`` tells. Raises ``Fault`` where not even ``/v1/models`` is
+    answered; a question after it that is not tells nothing."""
     told = kind_of_models(models if models is not None else await get("/v1/models"))
     if told:
         return told
-    answers = await asyncio.gather(*(get(path) for path, _, _ in _SIGNS))
+    answers = await asyncio.gather(*(_told(get, path) for path, _, _ in _SIGNS))
     for answer, (_, name, is_sign) in zip(answers, _SIGNS, strict=True):
         if isinstance(answer, Mapping) and "error" not in answer and is_sign(answer):
             return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -62,7 +63,8 @@ class Job(Generic[T]):
                     return self._future.result()
                 event(observer)
         except BaseException:
-            self._loop.call_soon_threadsafe(self._cancel)
+            with contextlib.suppress(RuntimeError):  # of a loop that has ended, and all its work
+                self._loop.call_soon_threadsafe(self._cancel)
             self._future.exception()
             raise
 

@@ -23,6 +23,11 @@ TRIES: Mapping[Kind, float] = {
 """How often a request is asked that ends in one kind of fault. How long an unreachable address is
 tried, ``replicas`` decides."""
 
+FEW_TRIES: Mapping[Kind, float] = {**TRIES, "busy": 3, "slow": 1}
+"""Likewise to learn about a server: callers wait for that without being able to stop."""
+TRIES_WHERE_ALL_FAILS = 2
+"""Of a request that a server answers with an error, as it does all others."""
+
 LONGEST_RETRY_AFTER = 60.0
 """Seconds that a server may ask to wait."""
 
@@ -34,7 +39,8 @@ _MAX_WORDS = 500
 @dataclass(eq=False)
 class Fault(Exception):
     """``words``: what happened, for the user, as a clause. ``seconds``: how long the server asks to
-    wait (0: it does not say)."""
+    wait (0: it does not say). ``status``: of HTTP, with which the server answered (0: it did
+    not)."""
 
     kind: Kind
     words: str
@@ -65,7 +71,9 @@ def of_exception(error: BaseException, openai: Any, hide: Hide = str) -> Fault:
             return Fault("slow", "the time limit was reached")
         return Fault("broken", _cut(hide(_reason(cause))))
     if isinstance(error, openai.APIError):
-        return Fault("broken", f"the server says: {_cut(hide(error.message))}")
+        status = _stated_status(error.body)
+        words = f"the server says: {_cut(hide(error.message))}"
+        return Fault(_kind_of_status(status), words, status=status)
     return Fault("broken", f"its answer cannot be read ({type(error).__name__})")
 
 
@@ -96,9 +104,27 @@ def _of_status(error: Any, hide: Hide) -> Fault:
             "address"
         )
         return Fault("refused", words, status=status)
-    if status in _BUSY or (status == 503 and "retry-after" in error.response.headers):
-        return Fault("busy", words, _retry_after(error.response.headers), status)
-    return Fault("broken" if status >= 500 else "refused", words, status=status)
+    asks_to_wait = status == 503 and "retry-after" in error.response.headers
+    kind = "busy" if asks_to_wait else _kind_of_status(status)
+    seconds = _retry_after(error.response.headers) if kind == "busy" else 0.0
+    return Fault(kind, words, seconds, status)
+
+
+def _kind_of_status(status: int) -> Kind:
+    if status in _BUSY:
+        return "busy"
+    return "broken" if status >= 500 else "refused"
+
+
+def _stated_status(error: Any) -> int:
+    """The HTTP status that an error inside a stream, which began with status 200, says it has; 500
+    where it says none."""
+    members = error if isinstance(error, Mapping) else {}
+    for name in ("code", "status", "status_code"):
+        text = str(members.get(name))
+        if text.isascii() and text.isdigit() and 400 <= int(text[:9]) < 600:
+            return int(text)
+    return 500
 
 
 def _message(error: Any) -> str:

@@ -18,7 +18,9 @@ PATIENCE_AT_FIRST, PATIENCE = 2, 7
 that did, which may be starting again (about 25 seconds)."""
 ILL, FAULTS = 3, 24
 """Requests in a row whose answers broke off, before an address is thought to be ill, and before it
-counts as lost as well (about 40 seconds, in which a server may start again)."""
+counts as lost as well (about 40 seconds, in which a server may start again). As many that a server
+answers with an error of its own, before other addresses are asked first, and before it seems to
+fail at everything; it is never lost by these."""
 LONGEST_REST = 2.0
 """Seconds that an ill address is set aside at most: it can be reached, after all."""
 
@@ -26,13 +28,15 @@ LONGEST_REST = 2.0
 @dataclass(eq=False)
 class Replica:
     """One address. ``active``: requests under way. ``failures``: how often in a row it could not be
-    reached; ``faults``: requests in a row whose answers broke off. ``wakes``: the time
-    (``time.monotonic``) until which it is set aside."""
+    reached; ``faults``: requests in a row whose answers broke off; ``errors``: requests in a row
+    that it answered with an error of its own. ``wakes``: the time (``time.monotonic``) until which
+    it is set aside."""
 
     address: Address
     active: int = 0
     failures: int = 0
     faults: int = 0
+    errors: int = 0
     wakes: float = 0.0
     has_answered: bool = False
 
@@ -40,6 +44,16 @@ class Replica:
     def is_on_trial(self) -> bool:
         """Whether it gets but one request, to show that it is back."""
         return self.failures > 0 or self.faults >= ILL
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether others are asked first."""
+        return self.is_on_trial or self.errors >= ILL
+
+    @property
+    def fails_at_all(self) -> bool:
+        """Whether it seems to answer everything with an error."""
+        return self.errors >= FAULTS
 
     @property
     def is_lost(self) -> bool:
@@ -59,30 +73,37 @@ class Replicas:
         self.all = [Replica(address) for address in addresses]
         self._concurrency = concurrency
         self._changed = asyncio.Condition()
+        self._choosy = 0  # who wait for one address
 
     @contextlib.asynccontextmanager
-    async def turn(self, but: Replica | None = None) -> AsyncIterator[Replica]:
-        """Waits for a place at an address, at another one than ``but`` where there is a choice.
-        Raises ``AllLost`` where there is none to wait for."""
-        replica = await self._place(but)
+    async def turn(
+        self, but: Replica | None = None, only: Address | None = None
+    ) -> AsyncIterator[Replica]:
+        """Waits for a place at an address, at another one than ``but`` where there is a choice, or
+        at ``only``. Raises ``AllLost`` where there is none to wait for."""
+        self._choosy += only is not None
+        try:
+            replica = await self._place(but, [r for r in self.all if only in (None, r.address)])
+        finally:
+            self._choosy -= only is not None
         try:
             yield replica
         finally:
             replica.active -= 1
             await self._tell()
 
-    async def _place(self, but: Replica | None) -> Replica:
+    async def _place(self, but: Replica | None, wanted: Sequence[Replica]) -> Replica:
         async with self._changed:
             while True:
                 now = time.monotonic()
-                if ready := [replica for replica in self.all if self._is_ready(replica, now)]:
-                    chosen = min(ready, key=lambda one: (one is but, one.is_on_trial, one.active))
+                if ready := [replica for replica in wanted if self._is_ready(replica, now)]:
+                    chosen = min(ready, key=lambda one: (one is but, one.is_doubtful, one.active))
                     chosen.active += 1
                     return chosen
-                if all(one.is_lost and not one.active for one in self.all):
+                if all(one.is_lost and not one.active for one in wanted):
                     self._changed.notify(1)  # who finds the same, and tells the next
                     raise AllLost
-                pauses = [one.wakes - now for one in self.all if one.wakes > now]
+                pauses = [one.wakes - now for one in wanted if one.wakes > now]
                 try:
                     with contextlib.suppress(asyncio.TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), min(pauses, default=None))
@@ -99,10 +120,11 @@ class Replicas:
 
     async def _tell(self) -> None:
         """Wakes as many of those who wait as there are places, and one in any case, who looks when
-        a replica is to be tried again. To wake all of 10,000 for each place that becomes free would
-        cost more than all else."""
+        a replica is to be tried again; and one more for each who may have no use for the place. To
+        wake all of 10,000 for each place that becomes free would cost more than all else."""
         async with self._changed:
-            self._changed.notify(max(1, sum(self._places(one) for one in self.all)))
+            places = sum(self._places(one) for one in self.all)
+            self._changed.notify(max(1, places) + self._choosy)
 
     def try_again(self) -> None:
         """Whoever asks anew may have started a lost server in between."""
@@ -111,8 +133,15 @@ class Replicas:
                 replica.wakes = 0.0
 
     def answered(self, replica: Replica) -> None:
-        replica.failures = replica.faults = 0
+        replica.failures = replica.faults = replica.errors = 0
         replica.has_answered = True
+
+    def erred(self, replica: Replica, is_first: bool) -> None:
+        """It answered with an error of its own, which may be of that one picture: it is there, and
+        other requests are asked as before. Only the first try of each (``is_first``) counts."""
+        errors = replica.errors + is_first
+        self.answered(replica)
+        replica.errors = errors
 
     def busy(self, replica: Replica, seconds: float) -> None:
         """It asked not to be asked for so many ``seconds``."""

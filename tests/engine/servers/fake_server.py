@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -75,9 +76,10 @@ class Asked:
 
 
 class FakeServer:
-    """Answers with ``script``. ``owner``: of its models, as it says. ``asked``: every request that
-    came. ``most_active``: requests that were under way at once. ``hung_up``: how often a client
-    left before the end."""
+    """Answers with ``script``. ``owner``: of its models, as it says. ``drips``: what it tells of
+    itself comes byte by byte. ``listing``: what it tells instead of its models. ``asked``: every
+    request that came. ``most_active``: requests that were under way at once. ``hung_up``: how often
+    a client left before the end."""
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class FakeServer:
         owner: str = "",
     ):
         self.owner = owner
+        self.drips = False
+        self.listing: Answer | None = None
         self.script: Script = script if callable(script) else lambda body, number: script
         self.models = models
         self.asked: list[Asked] = []
@@ -145,8 +149,25 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.fake.asked.append(Asked(self.path, dict(self.headers), {}))
         said = {"object": "model", **({"owned_by": self.fake.owner} if self.fake.owner else {})}
+        if self.fake.drips:
+            self._drip()
+            return
+        if given := self.fake.listing:
+            self._whole(given.status, given.body or b"", given.headers)
+            return
         listed = {"data": [{"id": name, **said} for name in self.fake.models]}
         self._whole(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the client has left
+            while True:
+                self._wait(0.02)
+                self.wfile.write(b" ")
+                self.wfile.flush()
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import logging
@@ -23,6 +24,7 @@ from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError, ServerError, Una
 from qwen_vl_suite.qwenvl.servers import client, connection, faults, replicas
 from qwen_vl_suite.qwenvl.servers.addresses import parse
 from qwen_vl_suite.qwenvl.servers.keys import Keys, variable
+from qwen_vl_suite.qwenvl.servers.streaming import usage_of
 from qwen_vl_suite.qwenvl.types import Request, Response, ServerSpec
 
 KEY = "sk-canary/0123456789+"
@@ -52,6 +54,9 @@ def error_of(backend: OpenAIServerBackend) -> QwenVLError:
     (response,) = ask(backend)
     assert response.error and not response.text
     return response.error
+
+
+STREAM = {"Content-Type": "text/event-stream"}
 
 
 def said(body: dict[str, Any]) -> str:
@@ -172,7 +177,7 @@ def test_the_time_limit_holds_for_stalls_and_for_slow_drips(
     with serving(answer) as server, opened(server.url, timeout=limit) as backend:
         error = error_of(backend)
         assert f"The limit is {limit} seconds" in str(error)
-        assert len(server.chats) == tries
+        assert (f"asked {tries} times" in str(error)) == (tries > 1)
 
 
 def test_a_page_of_another_program_is_told_of() -> None:
@@ -263,8 +268,131 @@ def test_the_least_busy_replica_is_asked_first() -> None:
 def test_a_server_that_fails_at_everything_is_not_asked_for_ever() -> None:
     with serving(refusal("out of order", 500)) as server, opened(server.url) as backend:
         found = ask(backend, 100)
-    assert "No request is answered" in str(found[-1].error)
+    assert "HTTP 500: out of order" in str(found[-1].error)
+    assert len({said(asked.body) for asked in server.chats}) == 100  # each has its chance
     assert len(server.chats) < 400  # of 800 tries
+
+
+@pytest.mark.parametrize("is_in_stream", [False, True])
+def test_pictures_that_a_server_fails_at_cost_the_others_nothing(is_in_stream: bool) -> None:
+    streamed = Answer(body=b'data: {"error": {"message": "bad"}}\n\n', headers=STREAM)
+
+    def script(body: dict, number: int) -> Answer | str:
+        bad = int(said(body)) < replicas.FAULTS + 6
+        return (streamed if is_in_stream else refusal("bad", 500)) if bad else "good"
+
+    with serving(script) as server, opened(server.url, concurrency=8) as backend:
+        found = ask(backend, replicas.FAULTS + 20)
+    assert [response.text for response in found[-14:]] == ["good"] * 14
+    assert all(response.error for response in found[:-14])
+
+
+def test_while_one_replica_fails_at_everything_others_are_asked_first() -> None:
+    with (
+        serving(refusal("ill", 500)) as ill,
+        serving("well") as well,
+        opened(ill.url, well.url, concurrency=8) as backend,
+    ):
+        found = ask(backend, 40)
+        asked = len(ill.chats)
+        found += [ask(backend)[0] for _ in range(4)]
+    assert [response.text for response in found] == ["well"] * 44
+    assert len(ill.chats) == asked
+
+
+def test_answers_that_are_long_in_coming_are_no_sign_of_an_ill_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "_MANY_CHUNKS", 1)
+    monkeypatch.setattr(replicas, "FAULTS", 2)
+
+    def script(body: dict, number: int) -> Answer | str:
+        return Answer("x " * 9999, drip=0.01) if int(said(body)) < 3 else "quick"
+
+    with serving(script) as server, opened(server.url, concurrency=3, timeout=0.8) as backend:
+        (warm,) = backend.generate([Request.ask([], "9")])
+        assert warm.text == "quick"  # all that is made once is made
+        found = ask(backend, 6)
+    assert [response.text for response in found] == [""] * 3 + ["quick"] * 3
+    assert len(server.chats) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        ({"code": 400}, 1),
+        ({"code": "404"}, 1),
+        ({"status": 422, "code": "context"}, 1),
+        ({"code": 429}, faults.TRIES["busy"]),
+        ({"code": 503}, faults.TRIES["broken"]),
+        ({"code": 7}, faults.TRIES["broken"]),
+        ({}, faults.TRIES["broken"]),
+    ],
+)
+def test_an_error_inside_a_stream_is_asked_again_as_its_status_says(
+    error: dict[str, Any], tries: int
+) -> None:
+    told = json.dumps({"error": {"message": "too long", **error}})
+    answer = Answer(body=f"data: {told}\n\n".encode(), headers=STREAM)
+    with serving(answer) as server, opened(server.url) as backend:
+        assert "the server says: too long" in str(error_of(backend))
+        assert len(server.chats) == tries
+
+
+def test_what_cannot_be_written_is_mended_or_never_asked() -> None:
+    with serving("fine") as server, opened(server.url) as backend:
+        (mended,) = backend.generate([Request.ask([PICTURE], "half \ud83d")])
+        assert mended.text == "fine" and said(server.chats[0].body) == "half \ufffd"
+    with serving("fine") as server, opened(server.url) as backend:
+        backend._model = "Qwen3-VL-8B \ud83d"
+        assert "cannot be written as JSON" in str(error_of(backend))
+        assert not server.chats
+
+
+def test_a_server_that_tells_of_itself_byte_by_byte_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "SHORT_SECONDS", 0.1)
+    with serving() as server, opened(server.url) as backend:
+        server.drips = True
+        with pytest.raises(ServerError, match=r"did not tell in 0\.1 seconds\.$"):
+            backend.list_models()
+        monkeypatch.setattr(connection, "SHORT_SECONDS", 30)
+        monkeypatch.setattr(client, "ABOUT_SECONDS", 0.1)
+        with pytest.raises(ServerError, match=r"No server told of itself in 0\.1 seconds"):
+            backend.list_models()
+
+
+def test_a_busy_server_is_asked_about_itself_a_few_times_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "_LONGEST_WAIT_ABOUT", 0.01)
+    with serving() as server, opened(server.url) as backend:
+        server.listing = Answer(status=429, body=b"{}", headers={"Retry-After": "60"})
+        with pytest.raises(ServerError, match=r"HTTP 429.*asked 3 times"):
+            backend.list_models()
+
+
+def test_one_address_is_asked_within_its_places_and_as_often_as_others() -> None:
+    def script(body: dict, number: int) -> Answer | str:
+        return refusal("later", 429) if number < 2 else Answer("x", drip=0.02)
+
+    async def work(client: client.Client, address: Any) -> None:
+        one = {"messages": [{"role": "user", "content": "?"}]}
+        await asyncio.gather(*(client.ask_once(address, one, usage_of) for _ in range(4)))
+
+    with serving(script) as server, serving("x") as other:
+        spec = ServerSpec((other.url, server.url), "m", concurrency=2)
+
+        async def run() -> None:
+            asking = client.Client(spec, Keys(environ={}))
+            try:
+                await asyncio.wait_for(work(asking, parse(server.url)), 20)
+            finally:
+                await asking.close()
+
+        asyncio.run(run())
+    assert server.most_active == 2 and len(server.chats) == 6 and not other.chats
 
 
 def test_redirects_are_not_followed() -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from qwen_vl_suite.qwenvl.servers.detection import detect, kind_of_models
+from qwen_vl_suite.qwenvl.servers.faults import Fault
 
 
 def models(owner, *ids):
@@ -76,6 +77,23 @@ def test_one_that_has_ollama_s_routes_too_is_not_taken_for_it():
 def test_what_is_no_list_of_models_tells_nothing(listed):
     assert kind_of_models(listed) == ""
     assert found({}, listed)[0] == "other"
+
+
+def test_a_question_that_fails_tells_nothing_once_the_models_are_listed():
+    async def get(path):
+        if path == "/props":
+            return ROUTES["llama.cpp"][path]
+        if path == "/v1/models":
+            return models("me")
+        raise Fault("slow" if path == "/version" else "busy", "no")
+
+    assert asyncio.run(detect(get)) == "llama.cpp"
+
+    async def silent(path):
+        raise Fault("unreachable", "nobody is there")
+
+    with pytest.raises(Fault):
+        asyncio.run(detect(silent))
 
 
 def test_a_list_of_several_servers_tells_nothing():
