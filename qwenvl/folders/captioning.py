@@ -193,8 +193,7 @@ class _Run:
             return "this task is about pictures, and it is a video"
         if job.trainer.mixed:
             return ""
-        items = listing(job.folder, within=job.within)
-        if all(item.is_clip for item in items if job.shard.has(item)):
+        if all(item.is_clip for item in listing(job.folder, within=job.within)):
             return ""
         return (
             f"{job.trainer.name} reads no videos from a table that has pictures: put them into a "

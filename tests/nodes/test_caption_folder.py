@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.host import folder_progress, page
+from qwen_vl_suite.qwenvl.backends.scripted import Reply
 from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError
 
 Run = Callable[..., tuple[Any, ...]]
@@ -188,3 +189,16 @@ def test_the_page_is_told_the_file_the_words_and_the_counts(
     assert any(one["text"] == "a grey" for one in shown)
     assert shown[-1]["text"] == "a grey cat sits here"
     assert shown[-1]["status"].startswith("10_cat/2.png: 3 done, 0 failed")
+
+
+def test_thinking_is_shown_as_such_from_its_first_word(
+    run_node: Run, scripted: Any, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(page, "send_live", lambda **fields: sent.append(fields))
+    monkeypatch.setattr(folder_progress, "_INTERVAL", 0)
+    model, _ = scripted(Reply("a grey cat", thinking="Let me see."))
+    run_node("QVL_CaptionFolder", model=model, folder="cats", task=DESCRIBE, thinking="on")
+    assert any(one.get("thinking") for one in sent)
+    assert not any("Let" in one.get("text", "") for one in sent)
+    assert (places / "input/cats/10_cat/0.txt").read_text().strip() == "a grey cat"
