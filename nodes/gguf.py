@@ -91,6 +91,18 @@ class GGUF(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(
+        cls, model: str | None = None, mmproj: str | None = None, **_: Any
+    ) -> str:
+        """Another one when the model's files were replaced, and when the settings have changed."""
+        try:
+            found = _locate(model, mmproj or AUTO)
+        except CheckpointError:  # what runs says what is wrong
+            return ""
+        files = [*gguf.parts(found.path), host.private_folder() / SETTINGS]
+        return repr(gguf.states([*files, Path(str(found.mmproj))]))
+
+    @classmethod
     def execute(
         cls,
         model: str,
@@ -113,7 +125,7 @@ class GGUF(io.ComfyNode):
             host.device("auto"),
             str(find_program(program)),
             options,
-            str(host.user_folder("logs")),
+            str(host.private_folder() / "logs"),
         )
         bounds = min_pixels or None, max_pixels or None
         return io.NodeOutput(ModelHandle(spec, *bounds, after_use=after_use))

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.checkpoints.adapters import check_adapters, fingerprint, read_adapter
 from ..qwenvl.errors import BadOption, CheckpointNotFound
-from ..qwenvl.types import Adapter, HostSpec, LocalSpec, Result
+from ..qwenvl.types import Adapter, GgufSpec, HostSpec, LocalSpec, Result
 from . import host, sockets
 from .model import ModelHandle
 
@@ -79,6 +79,13 @@ class LoRA(io.ComfyNode):
             raise BadOption(
                 f"{model.name} is a text encoder of the graph, and these adapters go on models of "
                 "the Qwen-VL Loader. Put a LoRA for it on the CLIP, before Qwen-VL From CLIP."
+            )
+        if isinstance(spec, GgufSpec):
+            raise BadOption(
+                f"{model.name} is a GGUF model, and these adapters go on models of the Qwen-VL "
+                "Loader. llama-server takes adapters that were converted to GGUF: write "
+                'options: ["--lora", "…gguf"] into llama_server.yaml (see the help of Qwen-VL '
+                "GGUF)."
             )
         if not isinstance(spec, LocalSpec):
             raise BadOption(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
+from typing import Any
 
 from comfy_api.latest import io
 
-from ..qwenvl.errors import BadOption, Unavailable
+from ..qwenvl.errors import BadOption, QwenVLError, ServerError, Unavailable
+from ..qwenvl.observer import Observer
 from ..qwenvl.servers import kinds
 from ..qwenvl.servers.kinds import AUTO
 from ..qwenvl.types import ServerSpec
@@ -80,7 +83,8 @@ class Server(io.ComfyNode):
                     min=1.0,
                     max=86_400.0,
                     step=1.0,
-                    tooltip="Seconds that one request may take.",
+                    tooltip="Seconds that one try of a request may take. One that is stalled is "
+                    "tried several times.",
                     **sockets.ADVANCED,
                 ),
                 io.Boolean.Input(
@@ -107,6 +111,25 @@ class Server(io.ComfyNode):
         except BadOption as error:
             return str(error)
         return True
+
+    @classmethod
+    def fingerprint_inputs(
+        cls,
+        servers: Any = None,
+        model: Any = None,
+        allow_http: bool | None = None,
+        **_: Any,
+    ) -> str | float:
+        """Where no model is named: the only one that the server has now. Not a number, which is
+        always another, where that does not tell it soon: what runs asks once more."""
+        if model is None or sockets.words(model).strip():
+            return ""
+        from ..qwenvl.backends.openai_server import with_model
+
+        try:
+            return with_model(_spec(sockets.words(servers), bool(allow_http)), _Brief()).model
+        except QwenVLError:
+            return math.nan
 
     @classmethod
     def execute(
@@ -138,6 +161,21 @@ class Server(io.ComfyNode):
         )
         named = with_model(spec, host.NodeObserver())
         return io.NodeOutput(ModelHandle(named, min_pixels or None, max_pixels or None))
+
+
+class _Brief(Observer):
+    """Waits for a moment only."""
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + _MOMENT
+
+    def check(self) -> None:
+        if time.monotonic() > self._end:
+            raise ServerError("The server does not answer at once.")
+
+
+_MOMENT = 2.0
+"""Seconds."""
 
 
 # The inputs have the names of the module and its function.

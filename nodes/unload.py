@@ -30,7 +30,8 @@ class Unload(io.ComfyNode):
                 sockets.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only this model. Not connected: every Qwen-VL model.",
+                    tooltip="Only this model. Not connected: every Qwen-VL model, but none of From "
+                    "CLIP, which ComfyUI itself holds.",
                 ),
                 io.Combo.Input(
                     "where_to",

@@ -1,4 +1,4 @@
-"""Scores: how well pictures fit texts, by a local model's own probabilities or vectors."""
+"""Scores: how well pictures fit texts, by a model's own probabilities or vectors."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ here."""
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -119,6 +120,7 @@ class GgufBackend:
         self._turn = threading.RLock()
         # What asks the server that runs now, and that server.
         self._asking: tuple[LlamaServer, OpenAIServerBackend] | None = None
+        self._started_from: list[tuple[int, int]] = []
         self._closed = False
 
     @property
@@ -200,6 +202,8 @@ class GgufBackend:
         while True:
             with acquired(MEMORY_LOCK, observer.check):
                 self._check_open()
+                if self.weights.model is not None and self._started_from != _states(self.spec):
+                    self.release()  # its files were replaced
                 if self.weights.place == "disk":
                     observer.loading(0, 1)
                 self.memory.bring(self.weights, _WORK, observer.loading)
@@ -224,8 +228,11 @@ class GgufBackend:
                 progress(0, 1)  # by which a caller stops a load
 
         log.info("Starting %s for %s", llama_server.PROGRAM, self.name)
+        self._started_from = _states(self.spec)
         folder = Path(self.spec.log_folder or ".")
-        log_file = folder / f"{llama_server.PROGRAM}-{self.name}.log"
+        llama_server.remove_old_logs(folder)
+        # Of this process alone: two ComfyUI may serve one model.
+        log_file = folder / f"{llama_server.PROGRAM}-{self.name}-{os.getpid()}.log"
         server = llama_server.start(self._program, arguments(self.spec), log_file, check)
         if progress:
             progress(1, 1)
@@ -269,7 +276,11 @@ def arguments(spec: GgufSpec) -> list[str]:
 
 def _expected(spec: GgufSpec) -> int:
     """Bytes that the server will take: its files, and the KV cache of all contexts."""
-    files = [*gguf.parts(Path(spec.model)), Path(spec.mmproj)]
-    weights = sum(path.stat().st_size for path in files if path.is_file())
+    weights = sum(size for _, size in _states(spec))
     cache = gguf.cache_bytes(gguf.header(Path(spec.model)))
     return weights + cache * spec.context * spec.concurrency
+
+
+def _states(spec: GgufSpec) -> list[tuple[int, int]]:
+    """Of its files, each one's time and bytes."""
+    return gguf.states([*gguf.parts(Path(spec.model)), Path(spec.mmproj)])

@@ -49,6 +49,10 @@ _AHEAD = 4
 """Requests whose pictures are made ready before there is a place for them; each keeps megabytes."""
 
 
+_LOST = (0, 404)
+"""HTTP statuses after which another server may be there: none at all, and of an unknown model."""
+
+
 def list_models(spec: ServerSpec, keys: Keys = KEYS) -> list[str]:
     """What the server of ``spec`` calls its models; nothing else of the spec than its addresses
     matters. Raises ``ServerError``, ``BadOption`` and ``Unavailable``."""
@@ -72,6 +76,7 @@ class OpenAIServerBackend:
         self._family: Family | None = None
         self._kind: ServerKind | None = None
         self._sends_thoughts_apart = False
+        self._is_in_doubt = False  # whether the same server is still there
         # Used in the loop.
         self._calibration = Calibration()
         self._forms = FormHistory()
@@ -86,16 +91,17 @@ class OpenAIServerBackend:
         return self._named(Observer())
 
     def _named(self, observer: Observer) -> str:
-        if not self._model:
-            listed = self.list_models(observer)
-            if len(listed) != 1:
-                named = f" ({', '.join(listed[:20])})" if listed else ""
-                raise BadOption(
-                    f"{self.spec.urls[0]} lists {len(listed)} models{named}. Say which one is "
-                    "meant."
-                )
-            self._model = listed[0]
+        self._model = self._model or self._only_one(observer)
         return self._model
+
+    def _only_one(self, observer: Observer) -> str:
+        listed = self.list_models(observer)
+        if len(listed) != 1:
+            named = f" ({', '.join(listed[:20])})" if listed else ""
+            raise BadOption(
+                f"{self.spec.urls[0]} lists {len(listed)} models{named}. Say which one is meant."
+            )
+        return listed[0]
 
     def list_models(self, observer: Observer | None = None) -> list[str]:
         """What the server calls its models. Raises ``ServerError``."""
@@ -128,12 +134,14 @@ class OpenAIServerBackend:
         return self._kind_of(Observer())
 
     def _kind_of(self, observer: Observer) -> ServerKind:
-        if self._kind is None:
-            name = self.spec.kind
-            if name == AUTO:
-                name = self._run(lambda _, client: client.kind(), observer)
-            self._kind = kind_named(name)
+        self._kind = self._kind or self._found_kind(observer)
         return self._kind
+
+    def _found_kind(self, observer: Observer) -> ServerKind:
+        name = self.spec.kind
+        if name == AUTO:
+            name = self._run(lambda _, client: client.kind(), observer)
+        return kind_named(name)
 
     @property
     def max_pixels(self) -> int | None:
@@ -147,6 +155,11 @@ class OpenAIServerBackend:
 
     def prepare(self, observer: Observer) -> None:
         """See ``Remote.prepare``."""
+        if self._is_in_doubt:
+            self._model = self.spec.model or self._only_one(observer)
+            self._family, self._kind = None, self._found_kind(observer)
+            self._calibration, self._forms = Calibration(), FormHistory()
+            self._is_in_doubt = False
         self._named(observer)
         self._kind_of(observer)
 
@@ -252,6 +265,8 @@ class OpenAIServerBackend:
                     answer = found[index] = await ask(told, client, asked[index])
                     told.done(response(answer))
                 except QwenVLError as error:
+                    if isinstance(error, ServerError) and error.status in _LOST:
+                        self._is_in_doubt = True
                     found[index] = error
                     told.done(_failed(error))
                 except Exception as error:  # whatever a server says costs only its own request

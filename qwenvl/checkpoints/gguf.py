@@ -145,6 +145,13 @@ def parts(path: Path) -> list[Path]:
     ]
 
 
+def states(files: Iterable[Path]) -> list[tuple[int, int]]:
+    """The time in nanoseconds and the bytes of each file, by which a replaced one is told; zeros of
+    those that are not there."""
+    found = [path.stat() if path.is_file() else None for path in files]
+    return [(one.st_mtime_ns, one.st_size) if one else (0, 0) for one in found]
+
+
 def _is_first(path: Path) -> bool:
     match = _PART.search(path.stem)
     return match is None or int(match[1]) == 1

@@ -30,7 +30,7 @@ class PictureLimits:
     ``least_tokens`` and ``most_tokens``: that one picture becomes; ``least_pixels`` and
     ``most_pixels``: of the resized picture; ``longest_side``: pixels, which longer pictures are
     shrunk to before. ``rounding``: of half a square of the patch factor, in the server's own
-    resize. ``formats``: of files that it reads."""
+    resize."""
 
     least_tokens: int = 0
     most_tokens: int = 0
@@ -38,7 +38,6 @@ class PictureLimits:
     most_pixels: int = 0
     longest_side: int = 0
     rounding: Rounding = "half_even"
-    formats: tuple[str, ...] = ("png", "jpeg", "webp")
 
     def bounds(self, family: Family) -> tuple[int, int]:
         """The least and the most pixels that the server shows of a picture to a model of
@@ -142,7 +141,5 @@ def _kind(name: str, values: Mapping[str, Any]) -> ServerKind:
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
     }
-    limits: dict[str, Any] = dict(given.pop("pictures", {}))
-    if "formats" in limits:
-        limits["formats"] = tuple(limits["formats"])
-    return ServerKind(name, pictures=PictureLimits(**limits), **given)
+    limits = PictureLimits(**given.pop("pictures", {}))
+    return ServerKind(name, pictures=limits, **given)

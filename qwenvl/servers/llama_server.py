@@ -8,6 +8,7 @@ to it in its environment, where only its own user can read it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import http.client
 import logging
 import os
@@ -19,11 +20,12 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutOfMemory, QwenVLError, Unavailable
+from .keys import PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ _TRIES = 3  # another process may take the port between choosing and binding it
 _PAUSE = 0.1  # seconds between two looks at a server that is starting
 _PATIENCE = 8.0  # seconds that ending may take: the guard's own, and some
 _TAIL = 4000  # bytes of the log that are looked at
+_MONTH = 30 * 86_400
 _LINES = 6  # of it that an error quotes
 _ILLEGAL = (128 + 4, 0xC000001D)  # exit status after an illegal instruction: POSIX, Windows
 _FULL = ("out of memory", "failed to allocate", "unable to allocate", "cudamalloc failed")
@@ -46,6 +49,7 @@ class LlamaServer:
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, key: str, log_file: Path):
         self._process, self.port, self._key, self.log_file = process, port, key, log_file
+        self._starter = os.getpid()
         _running.add(self)
 
     @property
@@ -66,15 +70,23 @@ class LlamaServer:
         return self._process.pid
 
     def stop(self) -> None:
-        """Ends the process, and waits until it is gone."""
+        """Ends the process, and waits until it is gone. In a fork of the process that has started
+        it, it does nothing."""
         _running.discard(self)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._starter != os.getpid():
+            return
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            with contextlib.suppress(OSError):  # it has ended
+                # A word, for a fork may hold the pipe open.
+                self._process.stdin.write(b"\n")
+                self._process.stdin.close()
+        for end in (self._process.terminate, self._process.kill):
+            try:
+                self._process.wait(_PATIENCE)
+                return
+            except subprocess.TimeoutExpired:
+                end()
+        self._process.wait()
 
     def failure(self) -> QwenVLError:
         """The error about a server that has ended by itself, with the last lines of its log."""
@@ -108,14 +120,33 @@ def find_program(own: str = "") -> Path:
         if not path.is_file() or not os.access(path, os.X_OK):
             raise Unavailable(f"{path} is no program that can be run: name {PROGRAM} itself.")
         return path
-    if found := shutil.which(PROGRAM):
-        return Path(found)
+    if found := _on_path():
+        return found
     raise Unavailable(
         f"GGUF models are served by {PROGRAM} of llama.cpp, which is not on PATH. Get it from "
         "https://github.com/ggml-org/llama.cpp/releases (or: brew install llama.cpp; winget "
         "install llama.cpp) and start ComfyUI again, or write where it is into llama_server.yaml "
         "(see this node's help)."
     )
+
+
+def remove_old_logs(folder: Path) -> None:
+    """Removes logs in ``folder`` that nothing was written to for a month."""
+    for log_file in folder.glob(f"{PROGRAM}-*.log"):
+        with contextlib.suppress(OSError):  # of somebody else, or gone meanwhile
+            if time.time() - log_file.stat().st_mtime > _MONTH:
+                log_file.unlink()
+
+
+def _on_path() -> Path | None:
+    """In an absolute folder of PATH. Windows would look into the working folder first, where
+    anybody may have put a program of that name."""
+    name = f"{PROGRAM}.exe" if os.name == "nt" else PROGRAM
+    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
+    for folder in folders:
+        if folder.is_absolute() and (found := shutil.which(folder / name)):
+            return Path(found)
+    return None
 
 
 def start(
@@ -155,16 +186,23 @@ def _launch(program: Path, arguments: Sequence[str], log_file: Path) -> LlamaSer
         if os.name == "nt"
         else {"start_new_session": True}  # Ctrl-C at the terminal is not for it
     )
-    with open(log_file, "wb", opener=_private) as output:
+    # One that is there may be another's to read, or a link.
+    log_file.unlink(missing_ok=True)
+    with open(log_file, "xb", opener=_private) as output:
         process = subprocess.Popen(
             [*guard, *command],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, KEY_VARIABLE: key},
+            env={**_without_keys(os.environ), KEY_VARIABLE: key},
             **own_group,  # type: ignore[call-overload]
         )
     return LlamaServer(process, port, key, log_file)
+
+
+def _without_keys(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the keys of other servers."""
+    return {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
 
 
 def _private(path: str, flags: int) -> int:
@@ -197,7 +235,8 @@ def _await(server: LlamaServer, check: Callable[[], None], timeout: float) -> No
 
 
 def _is_ours(server: LlamaServer) -> bool:
-    """Whether the port is our process's. Some other one that had taken it would be told no key."""
+    """Whether the port is our process's. Some other one that had taken it would be told no key.
+    Where the system does not tell whose it is, it is asked with a wrong key, which ours refuses."""
     try:
         import psutil
 
@@ -209,9 +248,14 @@ def _is_ours(server: LlamaServer) -> bool:
             for found in sockets
         )
     except ImportError:
-        return server.is_running
+        return _wants_a_key(server)
     except psutil.Error:  # it ended meanwhile; or the system does not tell, as of macOS at times
-        return server.is_running
+        return _wants_a_key(server)
+
+
+def _wants_a_key(server: LlamaServer) -> bool:
+    wrong = secrets.token_urlsafe(32)
+    return server.is_running and _status(server.port, "/v1/models", wrong) == 401
 
 
 def _sockets(process: Any) -> Sequence[Any]:
@@ -220,11 +264,12 @@ def _sockets(process: Any) -> Sequence[Any]:
     return list(getattr(process, name)("tcp"))
 
 
-def _status(port: int, path: str) -> int:
+def _status(port: int, path: str, key: str = "") -> int:
     """The HTTP status of a GET; 0 where nothing answers."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers)
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0

@@ -2,9 +2,10 @@
 
     python process_guard.py COMMAND ARGUMENT...
 
-Its standard input is a pipe that the parent holds open and never writes to. Once that is closed,
-because the parent wants it so or is gone, killed or not, the command is asked to end, and ended
-after a while. Standard library only, and run as a file: it starts at once and imports nothing of
+Its standard input is a pipe that the parent holds open. Once anything comes through it, or it is
+closed, or the parent is gone, killed or not, the command is asked to end, and ended after a while.
+A process that the parent has forked keeps the pipe open as well, so that alone would not do.
+Standard library only, and run as a file: it starts at once and imports nothing of
 the pack.
 """
 
@@ -13,11 +14,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 PATIENCE = 5.0  # seconds between asking and ending
+_PAUSE = 0.5  # seconds between two looks whether the parent lives
 
 
 def main() -> int:
+    parent = os.getppid()
     child = subprocess.Popen(
         sys.argv[1:],
         stdin=subprocess.DEVNULL,
@@ -25,24 +29,23 @@ def main() -> int:
     )
 
     def end(*_: object) -> None:
-        # Once: a second signal while it waits must not begin anew.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child.terminate()
         timer = threading.Timer(PATIENCE, child.kill)
         timer.daemon = True
         timer.start()
 
+    def wait_for_word() -> None:
+        os.read(0, 1)  # not by sys.stdin, whose lock would be held at the end
+        end()
+
     def wait_for_parent() -> None:
-        while os.read(0, 1024):  # not by sys.stdin, whose lock would be held at the end
-            pass
-        child.terminate()
-        try:
-            child.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            child.kill()
+        while os.getppid() == parent:  # another one adopts it; Windows keeps the number
+            time.sleep(_PAUSE)
+        end()
 
     signal.signal(signal.SIGTERM, end)
-    threading.Thread(target=wait_for_parent, daemon=True).start()
+    for wait in (wait_for_word, wait_for_parent):
+        threading.Thread(target=wait, daemon=True).start()
     status = child.wait()
     return status if status >= 0 else 128 - status
 

@@ -86,3 +86,19 @@ def test_the_settings_lie_where_no_page_can_write() -> None:
     """ComfyUI reads and writes files of its users' folders over HTTP; a name that begins with two
     underscores is no user's."""
     assert host.private_folder().name.startswith("__")
+
+
+def test_new_files_and_settings_run_the_graph_anew(root: Path, nodes: Any) -> None:
+    def fingerprint() -> str:
+        found: str = nodes["QVL_GGUF"].fingerprint_inputs(model=NAME, mmproj=AUTO, context=4096)
+        return found
+
+    seen = [fingerprint()]
+    assert fingerprint() == seen[0]
+    (root / "private" / SETTINGS).write_text('options: ["-ngl", "20"]')
+    seen.append(fingerprint())
+    with (root / "LLM" / NAME).open("ab") as file:
+        file.write(b"more")
+    seen.append(fingerprint())
+    assert len(set(seen)) == 3
+    assert nodes["QVL_GGUF"].fingerprint_inputs(model="gone.gguf") == ""

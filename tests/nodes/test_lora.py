@@ -14,7 +14,7 @@ from qwen_vl_suite.nodes.lora import NONE_HERE
 from qwen_vl_suite.nodes.model import CACHE, ModelHandle
 from qwen_vl_suite.qwenvl.checkpoints.library import BUNDLED, BUNDLED_NAME
 from qwen_vl_suite.qwenvl.errors import BadOption, CheckpointError, CheckpointNotFound
-from qwen_vl_suite.qwenvl.types import Adapter, LocalSpec, ServerSpec
+from qwen_vl_suite.qwenvl.types import Adapter, GgufSpec, LocalSpec, ServerSpec
 
 
 @pytest.fixture
@@ -144,6 +144,9 @@ def test_what_cannot_be_put_on(roots: tuple[Path, Path], run_node: Callable[...,
     server = ModelHandle(ServerSpec(("http://localhost:8000/v1",), "elsewhere"))
     with pytest.raises(CheckpointError, match="type LOHA"):
         run_node("QVL_LoRA", model=local, adapter="odd (cannot be loaded)")
+    of_gguf = ModelHandle(GgufSpec("mine.gguf", "mmproj.gguf", "qwen3_vl"))
+    with pytest.raises(BadOption, match=r"mine is a GGUF model.*llama_server\.yaml"):
+        run_node("QVL_LoRA", model=of_gguf, adapter="mine")
     with pytest.raises(BadOption, match="elsewhere is answered by a server"):
         run_node("QVL_LoRA", model=server, adapter="mine")
     with pytest.raises(CheckpointNotFound, match="There is no adapter here"):

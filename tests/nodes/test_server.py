@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,3 +162,20 @@ def test_a_node_learns_about_the_server_where_it_can_be_stopped(
     (model,) = run_node("QVL_Server", servers=server.url)
     run_node("QVL_Describe", model=model, images=picture)
     assert len(observers) >= 3 and Observer not in observers
+
+
+def test_while_no_model_is_named_another_one_runs_the_graph_anew(
+    server: FakeServer, nodes: Any
+) -> None:
+    def fingerprint(model: Any = "", servers: Any = server.url) -> Any:
+        node = nodes["QVL_Server"]
+        return node.fingerprint_inputs(servers=servers, model=model, allow_http=False)
+
+    assert fingerprint("mine") == fingerprint(None) == ""
+    assert server.asked == []
+    first = fingerprint()
+    assert fingerprint() == first
+    server.models = ("Qwen2.5-VL-3B-Instruct",)
+    assert fingerprint() != first
+    server.models = ()
+    assert math.isnan(fingerprint()) and math.isnan(fingerprint(servers=""))

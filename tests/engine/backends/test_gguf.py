@@ -151,3 +151,12 @@ def test_one_that_ends_before_anything_is_asked_is_the_error_of_all():
     watch.start([1, 1], [8, 8])
     assert [str(response.error) for response in watch.responses(2)] == ["ended"] * 2
     assert seen == [0, 1]
+
+
+def test_one_whose_file_was_replaced_is_started_again(cache, spec):
+    with cache.lease(spec) as backend:
+        first = pid(ask(backend, "one"))
+        assert pid(ask(backend, "two")) == first
+        Path(spec.model).write_bytes(EMPTY + bytes(2000))
+        assert pid(ask(backend, "three")) != first
+    assert not psutil.pid_exists(first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -89,7 +90,10 @@ def test_it_does_not_outlive_a_process_that_is_killed(program, tmp_path):
         "from pathlib import Path\n"
         "from qwen_vl_suite.qwenvl.servers.llama_server import start\n"
         "server = start(Path(sys.argv[1]), ['-m', sys.argv[2]], Path(sys.argv[3]))\n"
-        "print(server.pid, flush=True)\n"
+        "import subprocess\n"
+        "pipe = server._process.stdin.fileno()\n"  # as a fork of ComfyUI would hold it
+        "keep = subprocess.Popen(['sleep', '60'], pass_fds=[pipe])\n"
+        "print(server.pid, keep.pid, flush=True)\n"
         "time.sleep(100)\n"
     )
     given = [str(program), str(tmp_path / "model.gguf"), str(tmp_path / "log")]
@@ -99,13 +103,54 @@ def test_it_does_not_outlive_a_process_that_is_killed(program, tmp_path):
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(_parent_of_pack(folder, tmp_path))},
     )
-    guard = psutil.Process(int(user.stdout.readline()))
+    guard, keeper = (psutil.Process(int(pid)) for pid in user.stdout.readline().split())
     processes = [guard, *guard.children(recursive=True)]
     assert len(processes) == 2
     user.kill()
     user.wait()
     _, alive = psutil.wait_procs(processes, timeout=20)
+    keeper.kill()
     assert not alive
+
+
+def test_it_ends_in_peace_though_another_process_holds_its_pipe(start):
+    server = start()
+    processes = family(server)
+    pipe = server._process.stdin.fileno()
+    with subprocess.Popen(["sleep", "60"], pass_fds=[pipe]) as keeper:
+        server.stop()
+        keeper.kill()
+    assert server._process.returncode != -signal.SIGKILL
+    assert not any(process.is_running() for process in processes)
+
+
+def test_its_log_is_its_users_alone_and_no_link_is_followed(start, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("keep")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "llama-server.log").symlink_to(other)
+    server = start()
+    assert other.read_text() == "keep"
+    assert server.log_file.stat().st_mode & 0o077 == 0
+    again = start()
+    assert again.log_file.stat().st_mode & 0o077 == 0
+
+
+def test_it_gets_no_key_of_another_server(start, monkeypatch):
+    monkeypatch.setenv("QWENVL_KEY_API_EXAMPLE_COM", "sk-secret")
+    environ = family(start())[0].environ()
+    assert "LLAMA_API_KEY" in environ and "QWENVL_KEY_API_EXAMPLE_COM" not in environ
+
+
+def test_without_word_from_the_system_a_wrong_key_tells_whose_the_port_is(start, monkeypatch):
+    def refuse(process):
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(llama_server, "_sockets", refuse)
+    server = start()
+    assert llama_server._is_ours(server)
+    monkeypatch.setattr(llama_server, "_status", lambda port, path, key="": 200)
+    assert not llama_server._is_ours(server)  # one that takes any key
 
 
 def _parent_of_pack(folder, tmp_path):
@@ -166,7 +211,8 @@ def test_the_program_is_found_or_it_is_said_how_to_get_it(program, tmp_path, mon
     monkeypatch.setenv("PATH", str(program.parent))
     assert llama_server.find_program() == program
     assert llama_server.find_program(str(program)) == program
-    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    monkeypatch.chdir(program.parent)
+    monkeypatch.setenv("PATH", os.pathsep.join(["", ".", str(tmp_path / "nowhere")]))
     with pytest.raises(Unavailable, match=r"github.com/ggml-org/llama.cpp/releases"):
         llama_server.find_program()
     with pytest.raises(Unavailable, match="no program"):

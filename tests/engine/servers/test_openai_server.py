@@ -183,3 +183,17 @@ def test_once_it_is_prepared_nothing_more_has_to_be_asked_about_the_server() -> 
 class Stopping(Observer):
     def check(self) -> None:
         raise Stop
+
+
+def test_after_it_was_lost_another_server_may_be_there() -> None:
+    first = serving(Answer(status=404), models=["Qwen2.5-VL-3B"], owner="vllm")
+    with first as server, opened(server, model="") as backend:
+        backend.prepare(Observer())
+        server.models, server.owner = ["Qwen3-VL-8B"], "llamacpp"
+        backend.prepare(Observer())
+        assert (backend.name, backend.kind.name) == ("Qwen2.5-VL-3B", "vllm")
+        (lost,) = backend.generate([Request.ask([], "it")])
+        assert lost.error is not None
+        backend.prepare(Observer())
+        assert (backend.name, backend.kind.name) == ("Qwen3-VL-8B", "llama.cpp")
+        assert backend.family.model_type == "qwen3_vl"
