@@ -14,7 +14,7 @@ from .answering import NOTHING_DONE, SAMPLING_OPTIONS, SOME_FAILED, UNREADABLE, 
 from .caption_options import DEFAULT_STYLE
 from .folder_progress import FolderProgress
 from .inputs import data_folders
-from .model_options import spec_of
+from .model_options import named_spec_of, spec_of
 from .output import print_message
 from .watching import frame_choice
 
@@ -27,7 +27,8 @@ def caption(options: argparse.Namespace) -> int:
     from ..folders import caption_folder, survey
     from ..model_cache import CACHE
 
-    spec = spec_of(options)
+    by_name = options.ocr or options.target  # the task depends on it
+    spec = named_spec_of(options) if by_name else spec_of(options)
     job = job_of(options, spec)
     with FolderProgress(options.json, options.dry_run) as progress:
         if options.dry_run:
