@@ -103,10 +103,11 @@ class FromCLIP(io.ComfyNode):
         shrink_to_fit: bool = False,
     ) -> io.NodeOutput:
         thinks = sockets.choice("edition", edition, (INSTRUCT, THINKING)) == THINKING
-        family = host.ClipBackend(clip, thinks).family
+        backend = host.ClipBackend(clip, thinks)
+        name = f"{backend.family.title} (text encoder)"
         return io.NodeOutput(
             ClipHandle(
-                HostSpec(f"{family.title} (text encoder)", id(clip)),
+                HostSpec(name, id(clip), f"{backend.shape} {edition}"),
                 min_pixels or None,
                 max_pixels or None,
                 shrink_to_fit,

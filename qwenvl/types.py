@@ -171,10 +171,12 @@ class GgufSpec:
 class HostSpec:
     """A model whose weights the host holds and manages, such as a text encoder in its graph. It is
     never in the model cache: the host's own code gives its backend. ``name``: what it is called.
-    ``key``: tells it from others for as long as they exist."""
+    ``key``: tells it from others for as long as they exist. ``model``: what tells it from others of
+    that name at any time."""
 
     name: str
     key: int
+    model: str = ""
 
 
 Spec = LocalSpec | ServerSpec | GgufSpec | HostSpec

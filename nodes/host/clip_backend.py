@@ -52,6 +52,11 @@ class ClipBackend:
         return self._encoder.family
 
     @property
+    def shape(self) -> str:
+        """See ``Encoder.shape``."""
+        return self._encoder.shape
+
+    @property
     def max_pixels(self) -> int:
         return min(self.family.pixel_bounds[1], MAX_PIXELS)
 

@@ -43,6 +43,13 @@ class Encoder:
         return found
 
     @property
+    def shape(self) -> str:
+        """The layers and the hidden size, by which the models of a family are told apart."""
+        config = self.transformer.model.config
+        names = ("num_hidden_layers", "hidden_size")
+        return "x".join(str(getattr(config, name, "")) for name in names)
+
+    @property
     def vision_tower(self) -> torch.nn.Module:
         found: torch.nn.Module = self.transformer.visual
         return found

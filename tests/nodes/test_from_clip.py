@@ -14,6 +14,7 @@ from qwen_vl_suite.nodes.host import ClipBackend, memory
 from qwen_vl_suite.nodes.host.clip_answer import NO_FORM, NO_SCORES
 from qwen_vl_suite.qwenvl.constraints import from_choices
 from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory, Unavailable, UnsuitableModel
+from qwen_vl_suite.qwenvl.folders import model_of
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.types import (
     Audio,
@@ -299,6 +300,12 @@ def test_nodes_that_need_more_refuse_it_by_name(run_node: Run, pictures: torch.T
         run_node("QVL_LoRA", model=model, adapter="any")
     with pytest.raises(Unavailable, match="Loader"):
         run_node("QVL_Score", model=model, images=pictures, text="a cat")
+
+
+def test_what_tells_a_model_from_others_outlasts_the_clip(run_node: Run) -> None:
+    first, again = (run_node("QVL_FromCLIP", clip=FakeCLIP())[0].spec for _ in range(2))
+    (thinking,) = run_node("QVL_FromCLIP", clip=FakeCLIP(), edition="thinking")
+    assert model_of(first) == model_of(again) != model_of(thinking.spec)
 
 
 REFUSED = {
