@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ...qwenvl.errors import QwenVLError
+from .daemon_threads import DaemonThreads
 from .optional_import import optional_import
 
 Handler = Callable[[Mapping[str, str]], Mapping[str, Any]]
 
-# A thread of its own: where a disk is slow or gone, only these requests wait for it.
-_executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="qwen_vl")
-_slow = ThreadPoolExecutor(max_workers=2, thread_name_prefix="qwen_vl_slow")
+# Threads of their own: where a disk is slow or gone, only these requests wait for it.
+_usual = DaemonThreads(1, "qwen_vl")
+_slow = DaemonThreads(2, "qwen_vl_slow")
 _registered: set[str] = set()
 
 
@@ -44,7 +44,7 @@ def accept_json(path: str, handler: Handler, is_slow: bool = False) -> None:
             body = None
         if not isinstance(body, dict) or not all(isinstance(v, str) for v in body.values()):
             return web.json_response({"error": "Send a JSON object of texts."}, status=400)
-        status, answer = await respond(handler, body, _slow if is_slow else _executor)
+        status, answer = await respond(handler, body, _slow if is_slow else _usual)
         return web.json_response(answer, status=status)
 
     _register("post", path, handle)
@@ -64,10 +64,10 @@ def _register(method: str, path: str, handle: Callable[[Any, Any], Any]) -> None
 
 
 async def respond(
-    handler: Handler, query: Mapping[str, str], executor: ThreadPoolExecutor = _executor
+    handler: Handler, query: Mapping[str, str], threads: DaemonThreads = _usual
 ) -> tuple[int, Mapping[str, Any]]:
     """The HTTP status and the JSON object that answer ``query``."""
     try:
-        return 200, await asyncio.get_running_loop().run_in_executor(executor, handler, query)
+        return 200, await asyncio.wrap_future(threads.submit(handler, query))
     except QwenVLError as error:
         return 400, {"error": str(error)}

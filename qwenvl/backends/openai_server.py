@@ -6,6 +6,7 @@ where its observer is called.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import threading
@@ -72,6 +73,7 @@ class OpenAIServerBackend:
         self._loop = EventLoopThread("server requests")
         self._lock = threading.Lock()
         self._client: Client | None = None  # made and used in the loop
+        self._client_loop: asyncio.AbstractEventLoop | None = None
         self._model = spec.model
         self._family: Family | None = None
         self._kind: ServerKind | None = None
@@ -166,26 +168,31 @@ class OpenAIServerBackend:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-        self._loop.close(self._close_client)
-
-    async def _close_client(self) -> None:
-        if self._client:
-            await self._client.close()
+        self._loop.close()
 
     def _run(self, work: Callable[[Job[T], Client], Awaitable[T]], observer: Observer) -> T:
         """What ``work`` comes to in the event loop, while ``observer`` is told of it here."""
 
         async def run(job: Job[T]) -> T:
-            if self._client is None:
-                self._client = Client(self.spec, self._keys)
-            self._client.try_again()
-            return await work(job, self._client)
+            client = self._client_here()
+            client.try_again()
+            return await work(job, client)
 
         with self._lock:
             if self._closed:
                 raise QwenVLError("This model was unloaded while requests were waiting.")
             job = self._loop.start(run)
         return job.wait(observer)
+
+    def _client_here(self) -> Client:
+        """Of the loop that runs, with all that belongs to it: another than before in a process that
+        was forked off."""
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._client_loop is not loop:
+            self._client, self._client_loop = Client(self.spec, self._keys), loop
+            self._calibration = Calibration()
+            self._loop.at_end(self._client.close)
+        return self._client
 
     # Answers
 

@@ -19,7 +19,7 @@ from .addresses import Address, check_allowed, parse
 from .connection import Connection
 from .detection import detect
 from .faults import Fault
-from .keys import Keys, variable
+from .keys import Keys
 from .replicas import AllLost, Replica, Replicas
 
 log = logging.getLogger(__name__)
@@ -227,12 +227,11 @@ class Client:
 
     def _advice(self, address: Address, fault: Fault) -> str:
         if fault.status in (401, 403):
-            name = variable(address)
-            place = f"in the environment variable {name} or " if name else ""
-            return (
-                f"Put the key of {address.authority} {place}in the keys file, and see that it is "
-                "right."
-            )
+            places = self._keys.places(address)
+            if not places:
+                return f"No key can be given here for {address.url}: use https and a host's name."
+            where = " or ".join(places)
+            return f"Put the key of {address.authority} {where}, and see that it is right."
         if fault.status == 404:
             return "See that the address is right, and the model's name one that it lists."
         return ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -77,31 +79,58 @@ Work = Callable[[Job[T]], Coroutine[Any, Any, T]]
 """What a job does; it is given the job, to tell events by."""
 
 
+Last = Callable[[], Coroutine[Any, Any, None]]
+"""What is to be done before an event loop ends."""
+
+
 class EventLoopThread:
-    """An asyncio event loop that runs in a thread of its own, from its first job to ``close``."""
+    """An asyncio event loop that runs in a thread of its own, from its first job to ``close``, or
+    until nobody refers to it any more. In a process that was forked off it begins anew, since
+    threads stay behind."""
 
     def __init__(self, name: str):
         self._name = name
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._last: list[Last] = []
+        self._end: weakref.finalize[..., EventLoopThread] | None = None
 
     def start(self, work: Work[T]) -> Job[T]:
         """Runs ``work``, which is given its own job."""
+        self._notice_fork()
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop, self._last = asyncio.new_event_loop(), []
                 thread = threading.Thread(
                     target=_run, args=(self._loop,), name=self._name, daemon=True
                 )
                 thread.start()
+                self._end = weakref.finalize(self, _stop, self._loop, self._last, self._process)
+                self._end.atexit = False
             return Job(self._loop, work)
 
-    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Cancels all jobs, runs ``last``, and ends the thread soon."""
+    def at_end(self, last: Last) -> None:
+        """For jobs: ``last`` is to run in the loop before it ends. It must not refer to whoever
+        owns this thread, who would live as long."""
+        self._last.append(last)
+
+    def close(self) -> None:
+        """Cancels all jobs and ends the thread soon."""
+        self._notice_fork()
         with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            asyncio.run_coroutine_threadsafe(_end(loop, last), loop)
+            self._loop, end = None, self._end
+        if end is not None:
+            end()
+
+    def _notice_fork(self) -> None:
+        if self._process != os.getpid():
+            if self._end is not None:
+                self._end.detach()
+            self._begin()
 
 
 async def in_parallel(tasks: Sequence[Callable[[], Awaitable[None]]], most: int) -> None:
@@ -129,15 +158,21 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-async def _end(
-    loop: asyncio.AbstractEventLoop, last: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
+def _stop(loop: asyncio.AbstractEventLoop, last: Sequence[Last], process: int) -> None:
+    """Ends ``loop`` of that ``process`` soon. Takes no lock, since the garbage collector may call
+    it anywhere."""
+    if process == os.getpid() and not loop.is_closed():
+        asyncio.run_coroutine_threadsafe(_end(loop, last), loop)
+
+
+async def _end(loop: asyncio.AbstractEventLoop, last: Sequence[Last]) -> None:
     others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
     try:
-        await last()
+        for one in last:
+            await one()
         await loop.shutdown_asyncgens()
         await loop.shutdown_default_executor()
     finally:

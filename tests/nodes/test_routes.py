@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -297,6 +299,16 @@ def test_a_bug_is_not_turned_into_a_bad_request(server: Server) -> None:
         server.ask("/broken")
 
 
+def test_what_is_waited_for_keeps_no_process_from_exiting() -> None:
+    code = (
+        f"import sys, time; sys.path.append({str(Path(routes.__file__).parent)!r}); "
+        "from daemon_threads import DaemonThreads; pool = DaemonThreads(1, 'x'); "
+        "print(pool.submit(int, '7').result()); pool.submit(time.sleep, 600)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr
+
+
 def test_a_slow_disk_does_not_block_the_server() -> None:
     disk = threading.Event()
 
@@ -332,6 +344,7 @@ def test_the_pack_registers_it_when_it_starts(
         "/qwen_vl/model",
         "/qwen_vl/download_size",
         "/qwen_vl/allow_download",
+        "/qwen_vl/server_models",
         "/qwen_vl/style",
     ]
     assert sorted(server.handlers) == sorted(routes)

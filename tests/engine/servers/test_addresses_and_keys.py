@@ -132,6 +132,57 @@ def test_a_broken_keys_file_is_told_of_without_its_keys(text: str, tmp_path: Pat
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("api.example.com:443", "https://api.example.com/v1"),
+        ("https://API.example.com/v1", "https://api.example.com"),
+        ("'[::1]:8000'", "http://[::1]:8000/v1"),
+        ("http://127.0.0.1", "http://127.0.0.1:80/v1"),
+        ("127.0.0.1", "http://127.0.0.1:80/v1"),
+    ],
+)
+def test_a_host_may_be_written_in_every_way(name: str, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(f"{name}: {CANARY}")
+    found = Keys(file, {}).find(parse(url))
+    assert found and found.value == CANARY
+    for elsewhere in ("https://api.example.com:8443", "http://api.example.com", "https://[::1]"):
+        assert Keys(file, {}).find(parse(elsewhere)) is None
+
+
+def test_a_line_that_is_for_no_host_is_told_of_and_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(f"a.com: x\n{CANARY}=+: a.com\n")
+    with pytest.raises(BadOption, match=r"keys\.yaml, line 2: .* no host") as caught:
+        Keys(file, {}).find(parse("https://a.com"))
+    assert CANARY not in str(caught.value)
+
+
+def test_a_keys_file_that_cannot_be_read_or_is_too_large_is_told_of_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text("a.com: x\n" + "#" * 1_000_000)
+    with pytest.raises(BadOption, match="larger than 1 MB"):
+        Keys(file, {}).find(parse("https://a.com"))
+
+    def denied(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(BadOption, match="cannot be read: Permission denied"):
+        Keys(file, {}).find(parse("https://a.com"))
+
+
+def test_where_a_key_may_be_put(tmp_path: Path) -> None:
+    far, plain = parse("https://a.com/v1"), parse("http://192.168.1.5/v1")
+    assert Keys().places(far) == ["in the environment variable QWENVL_KEY_A_COM"]
+    assert Keys().places(plain) == []
+    file = tmp_path / "keys.yaml"
+    assert Keys(file).places(plain) == [f"in the file {file}"]
+
+
 def test_a_key_that_is_no_header_is_refused_without_being_shown() -> None:
     with pytest.raises(BadOption, match="QWENVL_KEY_A_COM") as caught:
         Keys(environ={"QWENVL_KEY_A_COM": f"{CANARY}\nX-Evil: 1"}).find(parse("https://a.com"))
