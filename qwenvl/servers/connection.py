@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import Unavailable
-from . import faults
+from . import faults, log_filter
 from .addresses import DEFAULT_PORTS, Address
 from .keys import Key
 
@@ -57,6 +57,7 @@ class Connection:
         self._find_key = key
         self._timeout = timeout
         self._openai = openai = library()
+        log_filter.install()
         limits = openai.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout))
         self._client = openai.AsyncOpenAI(
             base_url=address.url,
@@ -158,7 +159,9 @@ class Connection:
         place = url.scheme, url.host, url.port or DEFAULT_PORTS.get(url.scheme)
         if place != (address.scheme, address.host.strip("[]"), address.port):
             raise faults.Fault("refused", "its address is read in two ways. Write it more plainly")
-        if key := self._find_key():
+        key = self._find_key()
+        log_filter.hide.set(key.hidden if key else str)
+        if key:
             request.headers["Authorization"] = f"Bearer {key.value}"
 
 

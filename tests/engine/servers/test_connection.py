@@ -422,6 +422,7 @@ def test_keys_go_to_their_own_host_and_nothing_else_does(monkeypatch: pytest.Mon
 ECHOES = [
     refusal(f"bad key {KEY}"), refusal("x" * 490 + KEY), refusal(KEY, 401), refusal(KEY, 500),
     refusal(KEY, 429), Answer(status=404, body=KEY.encode()), Answer(body=KEY.encode()),
+    Answer(body=b"{}", headers={"X-Echo": f"Bearer {KEY}"}),
     Answer(status=302, body=b"", headers={"Location": "/?k=sk-canary%2F0123456789%2B"}),
     Answer("one two", fault="garbage"), Answer("one two", fault="half"), Answer(delay=9),
     Answer(body=b'data: {"error": {"message": "%s"}}\n\n' % KEY.encode()), Answer(fault="drop"),
@@ -432,10 +433,8 @@ ECHOES = [
 def test_no_key_is_shown_whatever_the_server_does(
     answer: Answer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("", "openai", "httpx", "httpx2", "qwen_vl_suite"):
+    for name in ("", "openai", "httpx", "httpx2", "httpcore", "httpcore2", "qwen_vl_suite"):
         caplog.set_level(logging.DEBUG, name or None)
-    for name in ("httpcore", "httpcore2"):  # these show all headers that a server sends
-        caplog.set_level(logging.INFO, name)
     with serving(answer) as server, opened(server.url, key=KEY, timeout=0.2) as backend:
         error = error_of(backend)
         assert server.chats[0].headers["Authorization"] == f"Bearer {KEY}"
@@ -443,6 +442,15 @@ def test_no_key_is_shown_whatever_the_server_does(
         shown += repr(error.__context__) + repr(backend.spec) + repr(backend) + repr(vars(backend))
     assert "sk-canary" not in shown
     assert server.url in str(error)
+
+
+def test_requests_are_no_line_each_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with serving("x") as server, opened(server.url) as backend:
+        ask(backend, 3)
+        assert not [record for record in caplog.records if record.name.startswith("http")]
+        openai.OpenAI(api_key="none", base_url=server.url).models.list()
+    assert [record for record in caplog.records if record.name.startswith("http")]
 
 
 def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
