@@ -31,6 +31,9 @@ KINDS = {
 """Files that are sent as they are. Of clips a browser shows some; of others their thumbnail."""
 
 
+_JPEG = (".jpg", ".jpeg")
+
+
 class Thumbnails:
     """LRU cache of thumbnails (JPEG), made when they are asked for. Thread-safe."""
 
@@ -71,16 +74,8 @@ class Thumbnails:
 
 def _small(path: Path) -> bytes:
     """JPEG decodes to a small size at once; others as they are read everywhere."""
-    from PIL import Image, ImageOps
-
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        try:
-            with Image.open(path, formats=["JPEG"]) as file:
-                file.draft("RGB", (SIDE, SIDE))
-                return _jpeg(ImageOps.exif_transpose(file))
-        except Exception:  # of all kinds; what can be saved of it is read below
-            pass
-    return _jpeg(_picture(image_files.decode(path)))
+    picture = image_files.small_jpeg(path, SIDE) if path.suffix.lower() in _JPEG else None
+    return _jpeg(picture or _picture(image_files.decode(path)))
 
 
 def _picture(pixels: Any) -> Any:
