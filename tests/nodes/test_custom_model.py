@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
+import own_loop
 import pytest
 from qwen_vl_suite.nodes import forecast, host
 from qwen_vl_suite.nodes.host import routes
@@ -132,7 +132,9 @@ def test_only_json_can_allow_a_download(monkeypatch: pytest.MonkeyPatch) -> None
         async def parsed() -> Any:
             return json.loads(content)
 
-        status, _ = asyncio.run(handlers["/allow"](SimpleNamespace(content_type=kind, json=parsed)))
+        status, _ = own_loop.run(
+            handlers["/allow"](SimpleNamespace(content_type=kind, json=parsed))
+        )
         return int(status)
 
     wanted = json.dumps({"custom_model": NAME})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
+import own_loop
 import pytest
 from qwen_vl_suite.nodes import extension
 
@@ -18,7 +18,7 @@ def test_a_failure_to_load_the_nodes_is_logged_with_its_trace(
 
     monkeypatch.setattr(extension, "nodes", broken)
     with pytest.raises(RuntimeError, match="a node is broken"):
-        asyncio.run(extension.QwenVLSuite().get_node_list())
+        own_loop.run(extension.QwenVLSuite().get_node_list())
     (record,) = (item for item in caplog.records if item.levelno == logging.ERROR)
     assert record.exc_info is not None and record.exc_info[0] is RuntimeError
 

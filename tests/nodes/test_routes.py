@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
+import own_loop
 import pytest
 import torch
 from qwen_vl_suite.nodes import forecast as node_forecast
@@ -269,7 +270,7 @@ class Server:
         return status, json.loads(json.dumps(body))
 
     def ask(self, path: str, **query: str) -> tuple[int, dict[str, Any]]:
-        return asyncio.run(self.handlers[path](SimpleNamespace(query=query)))
+        return own_loop.run(self.handlers[path](SimpleNamespace(query=query)))
 
 
 @pytest.fixture
@@ -324,7 +325,7 @@ def test_a_slow_disk_does_not_block_the_server() -> None:
         disk.set()
         return await waiting
 
-    assert asyncio.run(others_go_on()) == (200, {"disk": "came"})
+    assert own_loop.run(others_go_on()) == (200, {"disk": "came"})
 
 
 def test_a_host_without_a_server_has_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +340,7 @@ def test_the_pack_registers_it_when_it_starts(
 ) -> None:
     from qwen_vl_suite.nodes.extension import QwenVLSuite
 
-    asyncio.run(QwenVLSuite().get_node_list())
+    own_loop.run(QwenVLSuite().get_node_list())
     routes = [
         "/qwen_vl/model",
         "/qwen_vl/download_size",

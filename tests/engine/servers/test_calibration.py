@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+import own_loop
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -54,7 +55,7 @@ class CountingServer:
         response = Response(text, input_sizes=sizes, usage=usage)
         calibration = calibration or Calibration()
         server = (where, "model")
-        return asyncio.run(
+        return own_loop.run(
             calibration.verified(response, request, self.family, self.kind, server, self.ask)
         )
 
@@ -98,7 +99,7 @@ def test_many_answers_at_once_ask_no_more():
         arguments = (response, request, QWEN25, server.kind, ("a", "m"), server.ask)
         return await asyncio.gather(*(calibration.verified(*arguments) for _ in range(20)))
 
-    assert asyncio.run(all_of_them()) == [response] * 20
+    assert own_loop.run(all_of_them()) == [response] * 20
     assert len(server.asked) == 3
 
 
@@ -263,7 +264,7 @@ def test_a_response_that_failed_is_left_alone():
     done = Calibration().verified(
         response, asking((28, 28)), QWEN25, server.kind, ("a", "m"), server.ask
     )
-    assert asyncio.run(done) == dataclasses.replace(response)
+    assert own_loop.run(done) == dataclasses.replace(response)
 
 
 def test_beside_videos_nothing_can_be_proven_and_that_is_said():
@@ -273,7 +274,7 @@ def test_beside_videos_nothing_can_be_proven_and_that_is_said():
     sizes = plan(request, QWEN25, server.kind).input_sizes
     response = Response(BOX, input_sizes=sizes, usage=Usage(500))
     arguments = (request, QWEN25, server.kind, ("a", "m"), server.ask)
-    (note,) = asyncio.run(Calibration().verified(response, *arguments)).notes
+    (note,) = own_loop.run(Calibration().verified(response, *arguments)).notes
     assert "is not known: it was shown more than pictures" in note and not server.asked
 
 

@@ -14,6 +14,7 @@ from contextlib import closing
 from typing import Any
 
 import openai
+import own_loop
 import pytest
 import torch
 from fake_server import Answer, FakeServer, serving, until
@@ -392,7 +393,7 @@ def test_one_address_is_asked_within_its_places_and_as_often_as_others() -> None
             finally:
                 await asking.close()
 
-        asyncio.run(run())
+        own_loop.run(run())
     assert server.most_active == 2 and len(server.chats) == 6 and not other.chats
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
+import own_loop
 import pytest
 from qwen_vl_suite.qwenvl.servers.detection import detect, kind_of_models
 from qwen_vl_suite.qwenvl.servers.faults import Fault
@@ -52,7 +51,7 @@ def found(routes, listed=None):
         asked.append(path)
         return routes.get(path)
 
-    return asyncio.run(detect(get, listed)), asked
+    return own_loop.run(detect(get, listed)), asked
 
 
 @pytest.mark.parametrize("kind", LISTS)
@@ -87,13 +86,13 @@ def test_a_question_that_fails_tells_nothing_once_the_models_are_listed():
             return models("me")
         raise Fault("slow" if path == "/version" else "busy", "no")
 
-    assert asyncio.run(detect(get)) == "llama.cpp"
+    assert own_loop.run(detect(get)) == "llama.cpp"
 
     async def silent(path):
         raise Fault("unreachable", "nobody is there")
 
     with pytest.raises(Fault):
-        asyncio.run(detect(silent))
+        own_loop.run(detect(silent))
 
 
 def test_a_list_of_several_servers_tells_nothing():
