@@ -14,10 +14,13 @@ hide: ContextVar[Callable[[str], str] | None] = ContextVar("hide", default=None)
 """Takes the key out of what is logged of the request that is under way; set for ours alone."""
 
 _REQUESTS = ("httpx", "httpx2")
-_HEADERS = tuple(
-    f"{library}.{part}"
-    for library in ("httpcore", "httpcore2")
-    for part in ("connection", "http11", "http2", "proxy", "socks")
+_HEADERS = (
+    "openai._base_client",  # of 2.x
+    *(
+        f"{library}.{part}"
+        for library in ("httpcore", "httpcore2")
+        for part in ("connection", "http11", "http2", "proxy", "socks")
+    ),
 )
 
 
@@ -28,6 +31,9 @@ class _OfOurs(logging.Filter):
         if record.name in _REQUESTS and record.levelno == logging.INFO:
             return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         record.msg, record.args = hidden(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text = hidden(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None
         return True
 
 
