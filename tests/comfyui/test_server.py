@@ -30,6 +30,8 @@ NODES = [
     "QVL_Loader",
     "QVL_LoRA",
     "QVL_FromCLIP",
+    "QVL_Server",
+    "QVL_GGUF",
     "QVL_Describe",
     "QVL_Chat",
     "QVL_OCR",
