@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from ..media.frame_times import MAX_FRAMES
+from .frame_options import add_frame_options
 
 DEFAULT_STYLE = "training"
 
@@ -17,7 +17,7 @@ def add_caption_options(parser: argparse.ArgumentParser, integer: Callable[[str]
     _add_trainer(parser)
     _add_existing(parser)
     _add_words(parser, integer)
-    _add_clips(parser, integer)
+    add_frame_options(parser, integer, "a video")
     _add_run(parser, integer)
 
 
@@ -35,7 +35,7 @@ def add_review_options(parser: argparse.ArgumentParser, integer: Callable[[str],
     )
     _add_tasks(parser)
     _add_words(parser, integer)
-    _add_clips(parser, integer)
+    add_frame_options(parser, integer, "a video")
     parser.set_defaults(
         overwrite=True, append=False, refine=False, shard="1/1", near_duplicates=None
     )
@@ -125,24 +125,6 @@ def _add_words(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -
         "--ask-again", type=integer, default=2, metavar="N",
         help="how often a reply is asked for again that is not as wished; then it is a failure "
         "(default: %(default)s)",
-    )  # fmt: skip
-
-
-def _add_clips(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
-    frames = parser.add_mutually_exclusive_group()
-    frames.add_argument(
-        "--fps", type=float, metavar="N", help="of videos: frames a second (default: 2)"
-    )
-    frames.add_argument("--every", type=float, metavar="SECONDS", help="one frame in so long")
-    frames.add_argument("--frames", type=integer, metavar="N", help="so many, evenly spread")
-    frames.add_argument("--scenes", action="store_true", help="the first frame of each scene")
-    parser.add_argument(
-        "--max-frames", type=integer, metavar="N",
-        help=f"at most so many of a video (default: {MAX_FRAMES})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-video-tokens", type=integer, metavar="N",
-        help="at most so many tokens of a video: its frames are shown smaller",
     )  # fmt: skip
 
 

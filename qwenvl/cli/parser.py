@@ -11,7 +11,7 @@ from ..camera import FIELD_OF_VIEW
 from ..families import FAMILIES
 from ..fine_tunes import AUTO, PRESETS
 from ..media.documents import PASSWORD
-from ..media.frame_times import FPS, MAX_FRAMES
+from ..media.frame_times import FPS
 from ..reading import OFF
 from ..types import Sampling, Size
 from . import (
@@ -29,6 +29,7 @@ from . import (
 )
 from .answering import SAMPLING_OPTIONS
 from .caption_options import add_caption_options, add_review_options
+from .frame_options import add_frame_options
 from .model_names import DEFAULT_ROOT
 from .model_options import add_roots, model_options
 
@@ -259,20 +260,7 @@ def _add_video(subparsers: Any) -> None:
     video.add_argument(
         "--strict", choices=STRICT, help="hold replies to JSON, as in ground (default: auto)"
     )
-    frames = video.add_mutually_exclusive_group()
-    frames.add_argument("--fps", type=float, metavar="N", help="frames a second (default: 2)")
-    frames.add_argument("--every", type=float, metavar="SECONDS", help="one frame in so long")
-    frames.add_argument("--frames", type=_integer, metavar="N", help="so many, evenly spread")
-    frames.add_argument("--scenes", action="store_true", help="the first frame of each scene")
-    video.add_argument(
-        "--max-frames", type=_integer, metavar="N",
-        help=f"at most so many of a video, or of a segment (default: {MAX_FRAMES})",
-    )  # fmt: skip
-    video.add_argument(
-        "--max-video-tokens", type=_integer, metavar="N",
-        help="at most so many tokens of a video, or of a segment: its frames are shown smaller "
-        "(default: as many as the model and its context allow)",
-    )  # fmt: skip
+    add_frame_options(video, _integer, "a video, or of a segment")
     video.add_argument(
         "--sound", action="store_const", const=True,
         help="hear the video's sound too, with a model that hears (Qwen2.5-Omni, Qwen3-Omni)",
