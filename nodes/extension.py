@@ -7,13 +7,11 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from ..qwenvl.model_cache import CACHE
+from ..qwenvl.servers import keys_file
 from ..qwenvl.servers.keys import KEYS
 from . import forecast, host, servers, styles
 
 log = logging.getLogger(__name__)
-
-KEYS_FILE = "keys.yaml"
-"""In ``host.private_folder``: the keys of servers."""
 
 
 def nodes() -> list[type[io.ComfyNode]]:
@@ -71,7 +69,7 @@ class QwenVLSuite(ComfyExtension):
             # Not in on_load, which only ComfyUI 0.14 and later calls.
             host.register_folders()
             CACHE.memory = host.manager()
-            KEYS.file = host.private_folder() / KEYS_FILE
+            KEYS.file = host.private_folder() / keys_file.NAME
             host.serve_json("/qwen_vl/model", forecast.forecast)
             host.serve_json(styles.ROUTE, styles.words)
             host.accept_json("/qwen_vl/download_size", forecast.download_size)

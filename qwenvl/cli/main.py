@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import QwenVLError, UnreadableReply
+from ..servers import keys_file
+from ..servers.keys import KEYS
 from .answering import NOTHING_DONE, UNREADABLE
 from .output import discard_pipes, print_message, set_streams
 from .parser import make_parser
+from .user_folder import user_file
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _STOPPED, _PIPE_CLOSED = 128, 141  # the first: plus the signal's number, as in shells
@@ -37,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     set_streams()
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
+    KEYS.file = user_file(keys_file.NAME)
     options = make_parser(__doc__).parse_args(argv)
     try:
         with _signals_raise():

@@ -7,8 +7,10 @@ from typing import Any
 
 from ..checkpoints.library import BUNDLED_NAME
 from ..errors import BadOption
+from ..servers import keys_file
 from ..types import LocalSpec, ServerSpec, Spec
 from .model_names import DEFAULT_ROOT, adapters_of, checkpoint_of
+from .user_folder import user_file
 
 _LOADING = {
     "precision": ("auto", "auto, bf16, fp16 or fp32"),
@@ -43,7 +45,8 @@ def model_options() -> argparse.ArgumentParser:
     which.add_argument(
         "--server", action="append", metavar="URL",
         help="in place of a model here, one behind a server that speaks the OpenAI protocol, such "
-        "as http://127.0.0.1:8000/v1; may repeat: replicas that share the work",
+        "as http://127.0.0.1:8000/v1; may repeat: replicas that share the work. A key that it "
+        f"wants stands in {_keys_file()}, as HOST: KEY",
     )  # fmt: skip
     add_roots(common, "where models are looked up by name")
     common.add_argument(
@@ -63,6 +66,11 @@ def model_options() -> argparse.ArgumentParser:
     )
     _add_serving(common)
     return common
+
+
+def _keys_file() -> str:
+    """As argparse takes it, to which a percent sign would mean something."""
+    return str(user_file(keys_file.NAME) or keys_file.NAME).replace("%", "%%")
 
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:

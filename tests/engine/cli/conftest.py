@@ -9,8 +9,9 @@ import sys
 import pytest
 from qwen_vl_suite.qwenvl import model_cache
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
-from qwen_vl_suite.qwenvl.cli import main
+from qwen_vl_suite.qwenvl.cli import main, user_folder
 from qwen_vl_suite.qwenvl.observer import Relay
+from qwen_vl_suite.qwenvl.servers.keys import KEYS
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,15 @@ def cache(monkeypatch):
     monkeypatch.setattr(model_cache, "CACHE", found)
     yield
     found.clear()
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path_factory):
+    """The user's configuration folder: one of this test's own, which is not there."""
+    folder = tmp_path_factory.mktemp("home") / "qwenvl"
+    monkeypatch.setattr(user_folder, "user_folder", lambda: folder)
+    monkeypatch.setattr(KEYS, "file", None)
+    return folder
 
 
 class Opened(ScriptedBackend):

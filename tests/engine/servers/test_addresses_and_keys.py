@@ -180,7 +180,20 @@ def test_where_a_key_may_be_put(tmp_path: Path) -> None:
     assert Keys().places(far) == ["in the environment variable QWENVL_KEY_A_COM"]
     assert Keys().places(plain) == []
     file = tmp_path / "keys.yaml"
-    assert Keys(file).places(plain) == [f"in the file {file}"]
+    assert Keys(file).places(plain) == [f"in the file {file}, in a line http://192.168.1.5: KEY"]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.com/v1", "http://192.168.1.5:8000/v1", "http://[::1]:8000", "http://[fe::1]"]
+)
+def test_a_line_that_is_told_of_is_read(url: str, tmp_path: Path) -> None:
+    keys, address = Keys(tmp_path / "keys.yaml", {}), parse(url)
+    line = keys.places(address)[-1].partition("in a line ")[2]
+    assert keys.place(address) == ""
+    (tmp_path / "keys.yaml").write_text(line.replace("KEY", CANARY))
+    found = keys.find(address)
+    assert found and found.value == CANARY
+    assert keys.place(address) == f"in the file {tmp_path / 'keys.yaml'}"
 
 
 def test_a_key_that_is_no_header_is_refused_without_being_shown() -> None:
