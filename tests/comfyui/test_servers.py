@@ -6,15 +6,14 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import KEY, files_with, give_key
 from fake_server import FakeServer, serving
 from saved import WORKFLOWS, api_form, read
 
 pytestmark = pytest.mark.comfyui
-KEY = "sk-very-secret-1234567890"
 BOX = '```json\n[{"bbox_2d": [765, 705, 920, 940], "label": "yellow circle"}]\n```'
 LINE = '```json\n[{"bbox_2d": [95, 370, 570, 510], "text_content": "SNAKE"}]\n```'
 
@@ -41,18 +40,10 @@ def example(model: FakeServer) -> dict[str, Any]:
     return prompt
 
 
-def found(base: Path, words: bytes) -> list[Path]:
-    """Files below ``base`` that hold ``words``."""
-    files = (path for path in base.rglob("*") if path.is_file() and not path.is_symlink())
-    return [path for path in files if words in path.read_bytes()]
-
-
 def test_one_server_answers_three_nodes_and_its_key_shows_nowhere(
     server: Any, model: FakeServer
 ) -> None:
-    keys = server.base / "user" / "__qwen_vl" / "keys.yaml"
-    keys.parent.mkdir(exist_ok=True)
-    keys.write_text(f"127.0.0.1:{model.port}: {KEY}\n")
+    keys = give_key(server.base, model)
     prompt = example(model)
     (picture,) = (n for n, node in prompt.items() if node["class_type"] == "QVL_ExamplePicture")
     save = {"images": [picture, 0], "filename_prefix": "with_key"}
@@ -65,7 +56,7 @@ def test_one_server_answers_three_nodes_and_its_key_shows_nowhere(
     saved = [path for path in (server.base / "output").glob("with_key*.png")]
     assert model.url.encode() in saved[0].read_bytes()  # the workflow is in it
     assert KEY not in json.dumps(server.get("/history"))
-    assert found(server.base, KEY.encode()) == [keys]
+    assert files_with(server.base, KEY.encode()) == [keys]
 
 
 def test_comfyui_hands_out_no_keys(server: Any) -> None:
