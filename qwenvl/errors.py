@@ -120,6 +120,11 @@ class UnreadableReply(QwenVLError):
         self.raw = raw
 
 
+def unloaded() -> QwenVLError:
+    """The error of requests to a model that is closed before they are answered."""
+    return QwenVLError("This model was unloaded while requests were waiting.")
+
+
 def without_frames(error: E) -> E:
     """``error``, which is kept, without its traceback: that would keep what was read, such as a
     video's frames, as long, and by a circle until Python looks for such."""

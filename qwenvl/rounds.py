@@ -102,7 +102,7 @@ class Course:
             self.answer = Answer(end.value, _joined(self._responses))
         except QwenVLError as error:  # a picture that cannot be asked about fails alone
             self.pending = ()
-            failed = Response("", finish_reason="error", error=without_frames(error))
+            failed = Response.failed(without_frames(error))
             self.answer = Answer(Result("", finish_reason="error", error=str(error)), failed)
 
 

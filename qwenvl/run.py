@@ -254,7 +254,7 @@ def _generate(
 ) -> list[Response]:
     """A response to each query; the backend is not asked about what is no picture."""
     responses = {
-        index: Response("", finish_reason="error", error=query.problem)
+        index: Response.failed(query.problem)
         for index, query in enumerate(queries)
         if query.problem
     }
@@ -295,7 +295,7 @@ def generate_each(
         except refusals as error:
             if error is guarded.error:
                 raise
-            responses.append(Response("", finish_reason="error", error=without_frames(error)))
+            responses.append(Response.failed(without_frames(error)))
             observer.done(index, responses[-1])
     return responses
 

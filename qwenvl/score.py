@@ -54,7 +54,7 @@ def score_all(
     observer = observer or Observer()
     if scores:
         failed = {
-            at: Response("", finish_reason="error", error=error)
+            at: Response.failed(error)
             for at, error in scores.items()
             if isinstance(error, QwenVLError)
         }

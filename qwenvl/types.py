@@ -431,6 +431,11 @@ class Response:
     thought_ids: tuple[int, ...] = ()
     speech: Audio | None = None
 
+    @classmethod
+    def failed(cls, error: QwenVLError) -> Response:
+        """The response to a request that has no answer, for ``error``."""
+        return cls("", finish_reason="error", error=error)
+
     @property
     def ids(self) -> tuple[int, ...]:
         """Token ids of the answer, for ``Generated``."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...qwenvl.backends.base import Place
-from ...qwenvl.errors import BadImage, BadOption, OutOfMemory, QwenVLError
+from ...qwenvl.errors import BadImage, BadOption, OutOfMemory, QwenVLError, unloaded
 from ...qwenvl.models.memory import acquired, is_out_of_memory
 from ...qwenvl.observer import GuardedObserver, Observer
 from ...qwenvl.types import Family, Request, Response
@@ -98,7 +98,7 @@ class ClipBackend:
         for request in requests:
             request.sampling.validate()
         if self._closed:
-            raise QwenVLError("This model was unloaded while requests were waiting.")
+            raise unloaded()
         asked = [self._prompt(request) for request in requests]
         refused = [prompt for prompt in asked if isinstance(prompt, QwenVLError)]
         if refused and len(refused) == len(asked):
@@ -121,7 +121,7 @@ class ClipBackend:
         if isinstance(prompt, ClipPrompt):
             response = self._answer(index, prompt, observer)
         else:
-            response = Response("", finish_reason="error", error=prompt)
+            response = Response.failed(prompt)
         observer.done(index, response)
         return response
 
@@ -150,7 +150,7 @@ class ClipBackend:
                 problem = QwenVLError(
                     f"ComfyUI could not write an answer: {type(error).__name__}: {error}"
                 )
-        return Response("", finish_reason="error", error=problem)
+        return Response.failed(problem)
 
 
 def _no_memory(prompt: ClipPrompt) -> OutOfMemory:

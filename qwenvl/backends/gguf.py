@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import gguf
-from ..errors import QwenVLError
+from ..errors import QwenVLError, unloaded
 from ..models.devices import pick_device
 from ..models.load_progress import Progress
 from ..models.memory import MEMORY_LOCK, Memory, acquired
@@ -96,7 +96,7 @@ class _Watch(Relay):
 
     def _response(self, index: int) -> Response:
         if index not in self._responses:
-            failed = Response("", finish_reason="error", error=self._server.failure())
+            failed = Response.failed(self._server.failure())
             self.done(index, failed)
         return self._responses[index]
 
@@ -220,7 +220,7 @@ class GgufBackend:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise QwenVLError("This model was unloaded while requests were waiting.")
+            raise unloaded()
 
     def _start(self, progress: Progress | None) -> LlamaServer:
         def check() -> None:

@@ -19,7 +19,15 @@ import torch
 from .. import makers_prompts
 from ..checkpoints import inspection
 from ..checkpoints.files import readable_size
-from ..errors import BadImage, BadOption, OutOfMemory, QwenVLError, UnsuitableModel, without_frames
+from ..errors import (
+    BadImage,
+    BadOption,
+    OutOfMemory,
+    QwenVLError,
+    UnsuitableModel,
+    unloaded,
+    without_frames,
+)
 from ..families import check_sees
 from ..inference import fast_path_check
 from ..inference.constraints import matcher
@@ -441,10 +449,7 @@ class LocalBackend:
                 refused[index] = without_frames(error)
         if refused and not prompts:
             raise refused.pop(0)
-        return prompts, {
-            index: Response("", finish_reason="error", error=error)
-            for index, error in refused.items()
-        }
+        return prompts, {index: Response.failed(error) for index, error in refused.items()}
 
     def prompt(self, request: Request) -> Prompt:
         """Raises ``BadOption`` and ``BadImage``, see ``Prompt``; and where the request's constraint
@@ -575,7 +580,7 @@ class LocalBackend:
     def _check_open(self) -> None:
         if self._closed:
             self.release()  # closed while they were brought
-            raise QwenVLError("This model was unloaded while requests were waiting.")
+            raise unloaded()
 
     def _check_ram(self) -> None:
         """Raises where a CPU's memory would not suffice: the kernel would end the process."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ..errors import BadImage, BadOption, QwenVLError, Unavailable
+from ..errors import BadImage, BadOption, QwenVLError, Unavailable, unloaded
 from ..families import DEFAULT, FAMILIES
 from ..observer import Observer
 from ..retrieval import check_writes
@@ -125,7 +125,7 @@ class ScriptedBackend:
                 given = self._score(request, candidates)
                 if isinstance(given, QwenVLError):
                     rows.append(given)
-                    observer.done(index, Response("", finish_reason="error", error=given))
+                    observer.done(index, Response.failed(given))
                 else:
                     rows.append(_normalized(given, len(candidates)))
                     observer.done(index, Response(""))
@@ -137,7 +137,7 @@ class ScriptedBackend:
 
     def _check_open(self) -> None:
         if self.closed:
-            raise QwenVLError("This model was unloaded while requests were waiting.")
+            raise unloaded()
 
     def _bring(self, observer: Observer) -> None:
         """Gets the weights to where they compute; there are none here."""
@@ -189,7 +189,7 @@ class ScriptedBackend:
         counts = [asked[i].counts if i in asked else (0, 0) for i in range(len(prompts))]
         observer.start([count for count, _ in counts], [limit for _, limit in counts])
         responses = {
-            index: Response("", finish_reason="error", error=error)
+            index: Response.failed(error)
             for index, error in enumerate(prompts)
             if not isinstance(error, Replay)
         }

@@ -98,7 +98,7 @@ class Replay:
     def answer(self, script: Script) -> None:
         """Sets ``response`` and ``stream`` by what the model is to say."""
         if isinstance(script, QwenVLError):
-            self.response = Response("", finish_reason="error", error=script)
+            self.response = Response.failed(script)
         elif not isinstance(script, Response):
             self._follow(_cut(Reply(script) if isinstance(script, str) else script, self.request))
         elif script.error:

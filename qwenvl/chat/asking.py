@@ -97,7 +97,7 @@ def _generate(backend: Backend, asks: Sequence[Ask], observer: Observer) -> list
         try:
             requests[index] = _request(backend, ask)
         except QwenVLError as error:
-            responses[index] = Response("", finish_reason="error", error=error)
+            responses[index] = Response.failed(error)
     partial = PartialObserver(observer, responses, len(asks))
     if requests:
         answered = generate_each(backend, list(requests.values()), partial, _REFUSALS)

@@ -127,7 +127,7 @@ class Executor(ABC):
 
     def _fail(self, index: int, error: QwenVLError) -> None:
         """Ends a request without an answer; the others go on."""
-        self._finish(index, Response("", finish_reason="error", error=error))
+        self._finish(index, Response.failed(error))
 
     def _finish(self, index: int, response: Response) -> None:
         self.responses[index] = response

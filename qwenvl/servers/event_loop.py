@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-from ..errors import QwenVLError
+from ..errors import unloaded
 from ..observer import Observer
 
 T = TypeVar("T")
@@ -42,8 +42,7 @@ class Job(Generic[T]):
 
     def _finish(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
-            stopped = QwenVLError("This model was unloaded while requests were waiting.")
-            self._future.set_exception(stopped)
+            self._future.set_exception(unloaded())
         elif error := task.exception():
             self._future.set_exception(error)
         else:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ServerError
+from ..types import Request, Sampling
 from .streaming import log_probability
 
 TOP_TOKENS = 20
 """First tokens that are asked for: as many as the protocol allows."""
+
+FIRST_TOKEN: Mapping[str, Any] = {"top_logprobs": TOP_TOKENS, "max_tokens": 1}
+"""Fields of a request whose answer is scored."""
+
+
+def scored(request: Request) -> Request:
+    """``request`` for the first token of its answer and the likeliest ones in its place. At
+    temperature 1, without penalties, their probabilities are the model's own on any server."""
+    sampling = Sampling(max_new_tokens=1, temperature=1.0)
+    return dataclasses.replace(request, sampling=sampling, logprobs=True, constraint=None)
 
 
 def candidate_scores(

@@ -15,9 +15,9 @@ import torch
 from fake_server import Answer, FakeServer, serving
 from qwen_vl_suite.nodes import servers
 from qwen_vl_suite.nodes.model import ModelHandle
-from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend
 from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError, ServerError
 from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.servers.client_thread import ClientThread
 from qwen_vl_suite.qwenvl.servers.keys import KEYS
 from qwen_vl_suite.qwenvl.types import ServerSpec
 
@@ -152,13 +152,13 @@ def test_a_node_learns_about_the_server_where_it_can_be_stopped(
     server: FakeServer, run_node: Any, picture: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observers = []
-    ask = OpenAIServerBackend._run
+    ask = ClientThread.run
 
     def run(self: Any, work: Any, observer: Observer) -> Any:
         observers.append(type(observer))
         return ask(self, work, observer)
 
-    monkeypatch.setattr(OpenAIServerBackend, "_run", run)
+    monkeypatch.setattr(ClientThread, "run", run)
     (model,) = run_node("QVL_Server", servers=server.url)
     run_node("QVL_Describe", model=model, images=picture)
     assert len(observers) >= 3 and Observer not in observers

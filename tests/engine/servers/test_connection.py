@@ -40,10 +40,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "LONGEST_REST", 0.02)
 
 
-def opened(*urls: str, key: str = "", **spec: Any) -> Any:
+def opened(*urls: str, model: str = "Qwen3-VL-8B", key: str = "", **spec: Any) -> Any:
     """The backend of these addresses, closed at the end of the block."""
     environ = {variable(parse(url)): key for url in urls if key}
-    made = ServerSpec(urls, "Qwen3-VL-8B", **{"kind": "vllm", **spec})
+    made = ServerSpec(urls, model, **{"kind": "vllm", **spec})
     return closing(OpenAIServerBackend(made, Keys(environ=environ)))
 
 
@@ -345,8 +345,7 @@ def test_what_cannot_be_written_is_mended_or_never_asked() -> None:
     with serving("fine") as server, opened(server.url) as backend:
         (mended,) = backend.generate([Request.ask([PICTURE], "half \ud83d")])
         assert mended.text == "fine" and said(server.chats[0].body) == "half \ufffd"
-    with serving("fine") as server, opened(server.url) as backend:
-        backend._model = "Qwen3-VL-8B \ud83d"
+    with serving("fine") as server, opened(server.url, model="Qwen3-VL-8B \ud83d") as backend:
         assert "cannot be written as JSON" in str(error_of(backend))
         assert not server.chats
 

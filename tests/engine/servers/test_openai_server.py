@@ -13,12 +13,12 @@ import torch
 from fake_server import Answer, FakeServer, serving, until
 from PIL import Image
 from qwen_vl_suite.qwenvl import model_cache, run
-from qwen_vl_suite.qwenvl.backends import openai_server
 from qwen_vl_suite.qwenvl.backends.base import Remote
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend
 from qwen_vl_suite.qwenvl.errors import ServerError
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.run import Query
+from qwen_vl_suite.qwenvl.servers import streaming
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.types import Constraint, Request, Response, ServerSpec
@@ -156,7 +156,7 @@ def test_an_answer_that_nobody_foresaw_costs_its_own_request(monkeypatch) -> Non
             raise OverflowError("int too large")
         return Response(reply.text)
 
-    monkeypatch.setattr(openai_server.Reply, "response", read)
+    monkeypatch.setattr(streaming.Reply, "response", read)
 
     def script(body: dict, number: int) -> str:
         return "odd" if "second" in str(body["messages"]) else "fine"
