@@ -7,21 +7,12 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from qwen_vl_suite.qwenvl.servers.kinds import ServerKind
+from typing import Any
 
 PAGE = Path(__file__).with_name("scale-out.md")
 RESULTS = PAGE.parent / "performance" / "results.jsonl"
 BENCHMARK, REQUESTS = "server-replicas", 96
 
-_FORMS = {
-    "json_schema": "JSON",
-    "choice": "choices",
-    "regex": "regular expressions",
-    "lark": "grammars",
-}
 _THINKING = {
     "chat_template_kwargs": "told apart, on and off",
     "reasoning_effort": "told apart, on and off",
@@ -30,13 +21,14 @@ _THINKING = {
 
 
 def kinds_table() -> str:
+    from qwen_vl_suite.qwenvl.servers import abilities
     from qwen_vl_suite.qwenvl.servers.kinds import kinds
 
     rows = [
         (
             f"{kind.title} (`{kind.name}`)",
-            _pictures(kind),
-            ", ".join(_FORMS[form] for form in kind.forms) or "–",
+            abilities.pictures(kind),
+            ", ".join(abilities.held_to(kind)) or "–",
             _THINKING[kind.thinking],
             "yes" if kind.logprobs == "raw" else "–",
             {"frames": "frames with times", "pictures": "pictures"}[kind.video],
@@ -46,18 +38,6 @@ def kinds_table() -> str:
     ]
     head = ("server", "pictures", "held to", "thoughts", "log-probabilities", "videos", "sounds")
     return _table(head, rows)
-
-
-def _pictures(kind: ServerKind) -> str:
-    limits = kind.pictures
-    said = []
-    if limits.least_tokens or limits.most_tokens:
-        said.append(f"{limits.least_tokens}–{limits.most_tokens} tokens")
-    if limits.most_pixels:
-        said.append(f"at most {limits.most_pixels:,} pixels")
-    if limits.longest_side:
-        said.append(f"sides of at most {limits.longest_side}")
-    return ", ".join(said) or "as the checkpoint says"
 
 
 def throughput_table(results: Path = RESULTS) -> str:

@@ -25,6 +25,7 @@ from . import (
     prompting,
     reviewing,
     scoring,
+    surveying,
     watching,
 )
 from .answering import SAMPLING_OPTIONS
@@ -38,7 +39,7 @@ exit status:
   0    everything was done; of what an input's several requests (tiles, queries, regions) lack,
        its notes tell
   1    some inputs failed or were not reached; the others were answered
-       (doctor: something is wrong)
+       (doctor: something is wrong; servers: one does not answer)
   2    nothing could be started, or no input could be answered
   3    the only failures are replies that could not be read
   129, 130, 143
@@ -58,6 +59,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     _add_tasks(subparsers)
     _add_chat(subparsers)
     _add_models(subparsers)
+    _add_servers(subparsers)
     _add_doctor(subparsers)
     parse = _command(subparsers, commands.parse, "read a raw reply on stdin, print what it says")
     parse.add_argument("--family", required=True, help=f"one of {', '.join(FAMILIES)}")
@@ -498,6 +500,20 @@ def _add_models(subparsers: Any) -> None:
     )  # fmt: skip
     download.add_argument("--trust-remote-code", action="store_true", help="fetch Python files too")
     download.add_argument("--json", action="store_true")
+
+
+def _add_servers(subparsers: Any) -> None:
+    servers = _command(
+        subparsers, surveying.servers,
+        "say what answers at addresses: which server, its models, what it can and cannot do",
+    )  # fmt: skip
+    servers.add_argument(
+        "urls", nargs="+", metavar="URL", help="as --server takes it: http://127.0.0.1:8000/v1"
+    )
+    servers.add_argument(
+        "--allow-http", action="store_true", help="ask other machines unencrypted, by http"
+    )
+    servers.add_argument("--json", action="store_true", help="one JSON object for each address")
 
 
 def _add_doctor(subparsers: Any) -> None:

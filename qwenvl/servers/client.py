@@ -233,7 +233,10 @@ class Client:
             where = " or ".join(places)
             return f"Put the key of {address.authority} {where}, and see that it is right."
         if fault.status == 404:
-            return "See that the address is right, and the model's name one that it lists."
+            return (
+                "See that the address is right (it ends in /v1 as a rule), and the model's name "
+                "one that it lists."
+            )
         return ""
 
     def _time_advice(self, fault: Fault) -> str:

@@ -32,14 +32,18 @@ def sampling_fields(kind: ServerKind, sampling: Sampling) -> dict[str, Any]:
     return fields | {kind.sampling_in: json.dumps(own | dict(kind.always)), "seed": seed}
 
 
+def unknown_options(kind: ServerKind) -> list[str]:
+    """Fields of ``Sampling`` that a server of ``kind`` cannot be told."""
+    return [name for name in _NAMES if name not in kind.sampling]
+
+
 def sampling_notes(kind: ServerKind, sampling: Sampling) -> tuple[str, ...]:
     """What of ``sampling`` has no effect on a server of this kind, in a sentence; none where all
     has. A seed is not told of where decoding is greedy."""
     unknown = [
         name
-        for name in _NAMES
-        if name not in kind.sampling
-        and getattr(sampling, name) != getattr(_NEUTRAL, name)
+        for name in unknown_options(kind)
+        if getattr(sampling, name) != getattr(_NEUTRAL, name)
         and (name != "seed" or sampling.temperature > 0)
         and (name not in ("top_k", "min_p") or sampling.temperature > 0)
     ]
