@@ -72,6 +72,9 @@ class LocalSpec:
         return os.path.basename(os.path.normpath(self.checkpoint))
 
 
+PICTURE_FORMATS = ("png", "jpeg")
+
+
 @dataclass(frozen=True)
 class ServerSpec:
     """A model behind servers that speak the OpenAI protocol. The key of the model cache, as
@@ -83,11 +86,14 @@ class ServerSpec:
     empty: the only one that it lists. ``family``: the model's ``model_type``; empty: told by its
     name, or refused. ``kind``: of the server, one of ``servers.kinds``; ``auto``: found out.
     ``concurrency``: requests under way at once at each address. ``timeout``: seconds that one may
-    take. ``allow_http``: addresses without TLS on other machines are used.
+    take. ``allow_http``: addresses without TLS on other machines are used. ``picture_format``: in
+    which pictures are sent, one of ``PICTURE_FORMATS``: ``png`` shows the model the exact pixels,
+    ``jpeg`` (quality 95, colours not subsampled) takes about a quarter of the bytes and a tenth of
+    the time to write.
 
     Specs are compared, logged and saved with workflows, so no key is ever in one (see
     ``servers.keys``): raises ``BadOption`` for an address with a password or a query, for one that
-    is not http or https, and for none at all.
+    is not http or https, for none at all, and for another picture format.
     """
 
     urls: tuple[str, ...]
@@ -97,8 +103,14 @@ class ServerSpec:
     concurrency: int = 8
     timeout: float = 300.0
     allow_http: bool = False
+    picture_format: str = "png"
 
     def __post_init__(self) -> None:
+        if self.picture_format not in PICTURE_FORMATS:
+            raise BadOption(
+                f"There is no picture format {self.picture_format!r}; use one of: "
+                f"{', '.join(PICTURE_FORMATS)}."
+            )
         given = self.urls
         found = given.replace(",", " ").split() if isinstance(given, str) else given
         urls = tuple(dict.fromkeys(url.strip().rstrip("/") for url in found))

@@ -8,7 +8,7 @@ from typing import Any
 from ..checkpoints.library import BUNDLED_NAME
 from ..errors import BadOption
 from ..servers import keys_file
-from ..types import LocalSpec, ServerSpec, Spec
+from ..types import PICTURE_FORMATS, LocalSpec, ServerSpec, Spec
 from .model_names import DEFAULT_ROOT, adapters_of, checkpoint_of
 from .user_folder import user_file
 
@@ -28,6 +28,7 @@ _SERVING = {
     "concurrency": "concurrency",
     "timeout": "timeout",
     "allow_http": "allow_http",
+    "picture_format": "picture_format",
 }
 """Options of how a server is asked, and the fields of ``ServerSpec`` that they set."""
 
@@ -99,6 +100,11 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-http", action="store_const", const=True,
         help="of --server: send pictures to another machine unencrypted, by http",
+    )  # fmt: skip
+    parser.add_argument(
+        "--picture-format", choices=PICTURE_FORMATS,
+        help="of --server: how pictures are sent; jpeg takes a quarter of the bytes and a tenth of "
+        f"the time to write, and is not exact (default: {ServerSpec.picture_format})",
     )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ class Plan:
 
     ``input_sizes``: as in ``Response``, the size in which each picture and the frames of each video
     are sent, which is that in which the model sees them. ``tokens``: that these become.
-    ``fields``: of the request, beside its messages. ``notes``: what the user should know."""
+    ``fields``: of the request, beside its messages. ``notes``: what the user should know.
+    ``picture_format``: as in ``ServerSpec``."""
 
     request: Request
     kind: ServerKind
@@ -33,6 +34,7 @@ class Plan:
     tokens: int
     fields: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    picture_format: str = "png"
 
     def messages(self, check: Check = lambda: None) -> list[dict[str, Any]]:
         """The messages, with all media in them: resized and encoded, which takes some 100 ms for a
@@ -55,10 +57,10 @@ class Plan:
             from ..media.image_processor import resize
 
             check()
-            url = picture_url(resize(part.pixels, next(sizes)))
+            url = picture_url(resize(part.pixels, next(sizes)), self.picture_format)
             yield {"type": "image_url", "image_url": {"url": url}}
         elif isinstance(part, Video):
-            yield from video_parts(part, next(sizes), self.kind, check)
+            yield from video_parts(part, next(sizes), self.kind, self.picture_format, check)
             if part.audio is not None:
                 yield self._sound(part.audio)
         elif isinstance(part, Audio):
@@ -72,7 +74,13 @@ class Plan:
         return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
 
 
-def plan(request: Request, family: Family, kind: ServerKind, name: str = "") -> Plan:
+def plan(
+    request: Request,
+    family: Family,
+    kind: ServerKind,
+    name: str = "",
+    picture_format: str = "png",
+) -> Plan:
     """Plans ``request`` for the model ``name`` of ``family`` behind a server of ``kind``.
 
     Raises ``UnsuitableModel`` for media that are shown to a model that reads text only,
@@ -102,6 +110,7 @@ def plan(request: Request, family: Family, kind: ServerKind, name: str = "") -> 
         tokens,
         video_fields(list(request.videos), kind, family),
         tuple(dict.fromkeys(notes)),
+        picture_format,
     )
 
 

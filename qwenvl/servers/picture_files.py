@@ -18,10 +18,10 @@ MAX_PNG_PIXELS = 6_000_000
 JPEG_QUALITY = 95
 
 
-def picture_url(picture: Tensor) -> str:
-    """A picture, uint8 ``[3, H, W]``, as a data URL: PNG, or JPEG where that would be too long.
-    Never WebP, which some servers cannot read."""
-    if picture.shape[-2] * picture.shape[-1] <= MAX_PNG_PIXELS:
+def picture_url(picture: Tensor, form: str = "png") -> str:
+    """A picture, uint8 ``[3, H, W]``, as a data URL of ``form`` (one of ``types.PICTURE_FORMATS``):
+    PNG, or JPEG, also where a PNG would be too long. Never WebP, which some servers cannot read."""
+    if form == "png" and picture.shape[-2] * picture.shape[-1] <= MAX_PNG_PIXELS:
         png = _encoded(picture, "PNG")
         if len(png) <= MAX_PNG_BYTES:
             return f"data:image/png;base64,{_base64(png)}"

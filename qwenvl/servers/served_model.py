@@ -79,7 +79,9 @@ class ServedModel:
     def request(self, request: Request) -> ServerRequest:
         """``request`` as the server is sent it. Raises as ``ServerRequest.of`` and ``thinks``."""
         thinks = self.thinks(request.thinking, request.reasoning_effort)
-        return ServerRequest.of(request, self.family, self.kind, self._name, thinks)
+        return ServerRequest.of(
+            request, self.family, self.kind, self._name, thinks, self._spec.picture_format
+        )
 
     def doubt(self, error: QwenVLError) -> None:
         """After ``error`` of a request: notes whether another server may be there by now."""

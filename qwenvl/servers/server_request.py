@@ -38,7 +38,13 @@ class ServerRequest:
 
     @classmethod
     def of(
-        cls, request: Request, family: Family, kind: ServerKind, model: str, thinks: bool
+        cls,
+        request: Request,
+        family: Family,
+        kind: ServerKind,
+        model: str,
+        thinks: bool,
+        picture_format: str,
     ) -> ServerRequest:
         """For the ``model``, by its name there, of ``family``. No pixel is touched. Raises
         ``Unavailable`` for log-probabilities of a server that tells none, and as
@@ -47,7 +53,7 @@ class ServerRequest:
             raise Unavailable(
                 f"{kind.title} tells no log-probabilities, so there can be no scores. {_ELSEWHERE}"
             )
-        plan = content.plan(request, family, kind, model)
+        plan = content.plan(request, family, kind, model, picture_format)
         limit = request.sampling.max_new_tokens + (_thought_limit(request) if thinks else 0)
         fields = {
             "model": model,

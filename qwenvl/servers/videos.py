@@ -81,10 +81,15 @@ def frame_times(video: Video) -> tuple[float, ...]:
 
 
 def video_parts(
-    video: Video, size: Size, kind: ServerKind, check: Callable[[], None] = lambda: None
+    video: Video,
+    size: Size,
+    kind: ServerKind,
+    picture_format: str = "png",
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
-    """Parts of a message that show ``video`` in frames of ``size``. ``check`` is called before
-    each frame; what it raises ends the work."""
+    """Parts of a message that show ``video`` in frames of ``size``, as single pictures in
+    ``picture_format`` where the server takes no videos. ``check`` is called before each frame; what
+    it raises ends the work."""
     from ..media.image_processor import resize
 
     if kind.video == "frames":
@@ -100,7 +105,8 @@ def video_parts(
     for frame, time in zip(video.frames, video.times, strict=True):
         check()
         yield {"type": "text", "text": f"<{time:.1f} seconds>"}
-        yield {"type": "image_url", "image_url": {"url": picture_url(resize(frame, size))}}
+        url = picture_url(resize(frame, size), picture_format)
+        yield {"type": "image_url", "image_url": {"url": url}}
 
 
 def video_fields(videos: list[Video], kind: ServerKind, family: Family) -> dict[str, Any]:

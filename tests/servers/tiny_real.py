@@ -33,9 +33,11 @@ def make(model_type: str, folder: Path, tokenizer: Path) -> Path:
     text = config.get("text_config", config)
     text |= {"vocab_size": VOCABULARY, "num_hidden_layers": LAYERS}
     text |= {"max_position_embeddings": 32_768, "rms_norm_eps": 1e-6}
-    if (
-        model_type == "qwen2_5_vl"
-    ):  # the converter maps as many layers of the merger as of the tower
+    if model_type == "qwen3_vl":  # the least head that vLLM's attention on processors knows
+        rope = {**text["rope_scaling"], "mrope_section": [8, 4, 4]}
+        text |= {"head_dim": 32, "rope_scaling": rope}
+    if model_type == "qwen2_5_vl":
+        # The converter maps as many layers of the merger as of the tower.
         config["vision_config"] |= {"depth": 4, "fullatt_block_indexes": [1, 3]}
         config["vision_config"] |= {"window_size": 112}  # which llama.cpp takes for granted
     config |= {

@@ -125,6 +125,17 @@ def test_long_files_are_sent_as_jpeg(limit, monkeypatch):
         assert (pixels.int() - flat.int()).abs().max() <= 6
 
 
+def test_pictures_and_single_frames_are_sent_in_the_format_that_is_asked_for():
+    flat = torch.full((3, 280, 280), 90, dtype=torch.uint8)
+    video = Video(torch.stack((flat, flat)), (0.0, 0.5))
+    request = Request((Message("user", (Image(flat), video, "What is it?")),))
+    (message,) = plan(request, QWEN25, kind("llama.cpp"), picture_format="jpeg").messages()
+    found = [shown(part) for part in message["content"] if part["type"] == "image_url"]
+    assert [head for _, head in found] == ["data:image/jpeg"] * 3
+    for pixels, _ in found:
+        assert (pixels.int() - 90).abs().max() <= 2
+
+
 def test_ollama_shows_no_picture_smaller_than_1024_tokens():
     """It would enlarge it itself, by a filter of its own."""
     request = Request.ask([picture(200, 300)], max_pixels=100_000)
