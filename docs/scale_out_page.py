@@ -7,7 +7,10 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qwen_vl_suite.qwenvl.servers.kinds import ServerKind
 
 PAGE = Path(__file__).with_name("scale-out.md")
 RESULTS = PAGE.parent / "performance" / "results.jsonl"
@@ -31,13 +34,19 @@ def kinds_table() -> str:
             ", ".join(abilities.held_to(kind)) or "–",
             _THINKING[kind.thinking],
             "yes" if kind.logprobs == "raw" else "–",
-            {"frames": "frames with times", "pictures": "pictures"}[kind.video],
+            _videos(kind),
             "–" if kind.audio == "none" else "yes",
         )
         for kind in kinds().values()
     ]
     head = ("server", "pictures", "held to", "thoughts", "log-probabilities", "videos", "sounds")
     return _table(head, rows)
+
+
+def _videos(kind: ServerKind) -> str:
+    if kind.video == "pictures":
+        return "pictures"
+    return "frames with times" + (f" (`{kind.video_switch}`)" if kind.video_switch else "")
 
 
 def throughput_table(results: Path = RESULTS) -> str:

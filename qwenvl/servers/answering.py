@@ -18,6 +18,7 @@ from .scoring import FIRST_TOKEN, candidate_scores
 from .served_model import ServedModel
 from .server_request import ServerRequest
 from .streaming import LoopStart, Reply, token_count, usage_of
+from .videos import refuses_times
 
 T = TypeVar("T")
 
@@ -40,6 +41,17 @@ class Answering:
     async def answer(self, asked: ServerRequest, client: Client, progress: Progress) -> Response:
         """The response to ``asked``, whose text goes to ``progress`` as it comes. Raises
         ``ServerError``."""
+        if asked.kind.video == self._model.kind.video:
+            try:
+                return await self._held(asked, client, progress)
+            except ServerError as error:
+                if not refuses_times(error, asked.plan.fields):
+                    raise
+                self._model.show_videos_as_pictures()
+        return await self._held(self._model.request(asked.request), client, progress)
+
+    async def _held(self, asked: ServerRequest, client: Client, progress: Progress) -> Response:
+        """The response, held to its form where the server can do that."""
         fields = asked.form.fields
         # Servers differ in what forms they can hold: the answer is free, and its reader checks.
         refusal = self._forms.refusal(fields)

@@ -94,8 +94,10 @@ class ServerKind:
     every request. ``all_tokens``: the ``top_k`` that has no effect.
 
     ``video``: ``frames``, a video of its own with the times of its frames, or ``pictures``, one
-    after the other. ``audio``: the part of a message that holds a sound, or ``none``, where the
-    server takes none. ``parts_are_messages``: each part of a message becomes one of its own.
+    after the other. ``video_switch``: the option that a server must have been started with before
+    it takes these times; empty: any does. ``audio``: the part of a message that holds a sound, or
+    ``none``, where the server takes none. ``parts_are_messages``: each part of a message becomes
+    one of its own.
     ``sources``: of these facts, by the field's name."""
 
     name: str
@@ -111,6 +113,7 @@ class ServerKind:
     always: Mapping[str, Any] = field(default_factory=dict, hash=False)
     all_tokens: int = 0
     video: Literal["frames", "pictures"] = "pictures"
+    video_switch: str = ""
     audio: Literal["input_audio", "audio_url", "none"] = "none"
     parts_are_messages: bool = False
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -6,6 +6,8 @@ another one may answer at its address.
 
 from __future__ import annotations
 
+import dataclasses
+
 from ..errors import BadOption, QwenVLError, ServerError
 from ..families import FAMILIES, family_named
 from ..fine_tunes import as_tuned
@@ -82,6 +84,10 @@ class ServedModel:
         return ServerRequest.of(
             request, self.family, self.kind, self._name, thinks, self._spec.picture_format
         )
+
+    def show_videos_as_pictures(self) -> None:
+        """The server takes no times with a video: from now on requests show single pictures."""
+        self._kind = dataclasses.replace(self.kind, video="pictures")
 
     def doubt(self, error: QwenVLError) -> None:
         """After ``error`` of a request: notes whether another server may be there by now."""

@@ -3,11 +3,11 @@ pictures with their times in words, as Qwen3-VL and later families read them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BadOption
+from ..errors import BadOption, ServerError
 from ..types import Family, Request, Size, Video
 from .kinds import ServerKind
 from .picture_files import jpeg, picture_url
@@ -50,18 +50,33 @@ def plan_video(video: Video, request: Request, family: Family, kind: ServerKind)
     low, high = pixel_bounds(Request(request.messages), family, kind)
     bounds = low, max(low, min(high, shown[0] * shown[1]))
     size = planned_size((height, width), bounds, family, kind.pictures)
-    notes = [] if watching.times == "text" else [_unlike(family, kind)]
+    notes = list(_as_pictures_notes(family, kind))
     if kind.parts_are_messages:
         notes.append(f"{kind.title} makes a message of its own of each frame and of each time.")
     return FramePlan(size, count * tokens_of(size, family), tuple(notes))
 
 
-def _unlike(family: Family, kind: ServerKind) -> str:
-    return (
-        f"{kind.title} was sent the video's frames as single pictures with their times in words. "
-        f"{family.title} was not trained on videos of that form: take what it says of times with "
-        "care. vLLM takes videos as they are."
+def _as_pictures_notes(family: Family, kind: ServerKind) -> Iterator[str]:
+    """What the user should know of a video that is shown as single pictures."""
+    was_trained_so = family.watching is not None and family.watching.times == "text"
+    if was_trained_so and not kind.video_switch:
+        return
+    yield (
+        f"{kind.title} was sent the video's frames as single pictures with their times in words."
     )
+    if not was_trained_so:
+        yield (
+            f"{family.title} was not trained on videos of that form: take what it says of times "
+            "with care."
+        )
+    where = f"{kind.title} started with {kind.video_switch}" if kind.video_switch else "vLLM"
+    yield f"{where} takes videos as they are."
+
+
+def refuses_times(error: ServerError, fields: Mapping[str, Any]) -> bool:
+    """Whether ``error`` is a server's refusal of ``fields`` that ``video_fields`` made, which vLLM
+    takes only from clients that it was told to trust."""
+    return error.status == 400 and any(name in str(error) for name in fields)
 
 
 def check_together(videos: list[Video], kind: ServerKind) -> None:

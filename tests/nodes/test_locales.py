@@ -97,7 +97,9 @@ def test_choices_are_called_what_the_list_calls_them(nodes: Any, language: str) 
 
 
 # Choices that are names of things: number types, libraries, hubs, models, file formats.
-NAMES = re.compile(r"[a-z]*\d.*|[a-z]+_attention.*|sdpa|eager|huggingface|modelscope|mps|png|jpeg|.*\.png")
+NAMES = re.compile(
+    r"[a-z]*\d.*|[a-z]+_attention.*|sdpa|eager|huggingface|modelscope|mps|png|jpeg|.*\.png"
+)
 
 
 def is_name(choice: str) -> bool:

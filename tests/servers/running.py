@@ -107,6 +107,7 @@ def _vllm(folder: Path, port: int) -> tuple[list[str], Path, dict[str, str]]:
         "8192",
     ]
     command += ["--max-num-seqs", "2", "--served-model-name", "Qwen3-VL-tiny", "--enforce-eager"]
+    command += ["--trust-request-mm-kwargs"]
     return command, made, {}
 
 

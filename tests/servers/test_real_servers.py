@@ -136,8 +136,11 @@ def test_extract_is_held_to_its_form_or_refused(
         return
     (result,) = run.answer_all(backend, [query])
     measured(f"{result.text}; {result.notes}")
-    assert result.data["colour"] in ("red", "green", "blue") and 0 <= result.data["count"] <= 9
-    assert not result.notes
+    # Random weights may write blanks between two fields for ever, which JSON allows.
+    is_cut = any("was cut" in note for note in result.notes)
+    assert is_cut or (result.data.keys() == {"colour", "count"} and not result.notes)
+    assert result.data["colour"] in ("red", "green", "blue")
+    assert 0 <= result.data.get("count", 0) <= 9
 
 
 def test_a_second_turn_knows_the_first(

@@ -21,7 +21,7 @@ from qwen_vl_suite.qwenvl.run import Query
 from qwen_vl_suite.qwenvl.servers import streaming
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import Constraint, Request, Response, ServerSpec
+from qwen_vl_suite.qwenvl.types import Constraint, Request, Response, ServerSpec, Video
 
 
 def picture(height: int = 100, width: int = 200, value: int = 0) -> torch.Tensor:
@@ -197,3 +197,37 @@ def test_after_it_was_lost_another_server_may_be_there() -> None:
         backend.prepare(Observer())
         assert (backend.name, backend.kind.name) == ("Qwen3-VL-8B", "llama.cpp")
         assert backend.family.model_type == "qwen3_vl"
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_server_that_takes_no_times_is_shown_single_frames(is_trusted: bool) -> None:
+    """vLLM takes the times of videos only with a switch: that one refusal costs no answer."""
+    refusal = b'{"error": {"message": "Per-request media_io_kwargs are disabled by default."}}'
+
+    def script(body: dict, number: int) -> str | Answer:
+        if "media_io_kwargs" in body and not is_trusted:
+            return Answer(status=400, body=refusal)
+        return "A ball rolls."
+
+    frames = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
+    asked = [
+        Request.ask([Video(frames, (0.0, 0.5, 1.0, start + 1.5))], "What happens?")
+        for start in range(3)
+    ]
+    with serving(script) as server, opened(server, kind="vllm", concurrency=1) as backend:
+        responses = [backend.generate([request])[0] for request in asked]
+        bodies = [chat.body for chat in server.chats]
+    assert [response.text for response in responses] == ["A ball rolls."] * 3
+    if is_trusted:
+        assert len(bodies) == 3 and all("media_io_kwargs" in body for body in bodies)
+        assert not any(response.notes for response in responses)
+        return
+    assert ["media_io_kwargs" in body for body in bodies] == [True, False, False, False]
+    parts = bodies[-1]["messages"][0]["content"]
+    assert [part["text"] for part in parts if part["type"] == "text"] == [
+        *("<0.0 seconds>", "<0.5 seconds>", "<1.0 seconds>", "<3.5 seconds>"),
+        "What happens?",
+    ]
+    assert len(pictures_in(bodies[-1])) == 4
+    for response in responses:
+        assert "--trust-request-mm-kwargs" in " ".join(response.notes)
