@@ -44,6 +44,7 @@ class TableStore:
         keeps_old: bool = False,
     ):
         self._state, self._trainer = state, trainer
+        self._prefix = os.path.join(state.root.absolute(), "")
         self._goes_on = existing == "overwrite"
         self._keeps_old = keeps_old
         self._kind = f"{trainer.name}-"
@@ -199,16 +200,17 @@ class TableStore:
         """Of a path in a table; None where it is none below the folder."""
         if not isinstance(value, str):
             return None
-        path = value.replace("\\", "/") if os.sep == "\\" else value
-        if os.path.isabs(value):
+        path = value
+        if value.startswith(self._prefix) and os.pardir not in value:
+            path = os.path.normpath(value[len(self._prefix) :])
+        elif os.path.isabs(value):
             with contextlib.suppress(ValueError):  # another drive
                 path = os.path.relpath(value, self._state.root.absolute())
                 if path.startswith(os.pardir):  # perhaps the folder by another name
                     folder, name = os.path.split(value)
                     real = os.path.join(os.path.realpath(folder), name)
                     path = os.path.relpath(real, os.path.realpath(self._state.root))
-                path = path.replace(os.sep, "/")
-        return key_of(path.removeprefix("./"))
+        return key_of(path.replace(os.sep, "/").removeprefix("./"))
 
     def _rows(self, path: Path, column: str) -> Iterator[tuple[int | None, dict[str, Any], str]]:
         """Key, columns and text of each row. A line of JSONL that is none stays as it is."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadImage, BadOption, QwenVLError
-from ..folders.listing import Item, listing
+from ..folders.listing import LEADS_OUT, Item, leads_out, listing
 from ..folders.state import FAILED, FOLDER, Journal
 from ..folders.trainers import Trainer
 from .captions import Captions, Held, Stamp, captions_of, is_inside, text_of, version_of
@@ -41,15 +41,17 @@ class Conflict(QwenVLError):
 
 @dataclass(eq=False)
 class Entry:
-    """A file. ``problem``: why its caption cannot be shown; ``failure``: why it got none."""
+    """A file. ``problem``: why its caption cannot be shown; ``failure``: why it got none.
+    ``is_there``: false of one that was taken away since."""
 
-    __slots__ = ("failure", "item", "problem", "stamp", "text", "version")
+    __slots__ = ("failure", "is_there", "item", "problem", "stamp", "text", "version")
     item: Item
     text: str
     version: str
     stamp: Stamp
     problem: str
     failure: str
+    is_there: bool
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,13 @@ class _Edit:
 
 class Collection:
     """The pictures and clips below ``folder``, in the order of ``listing``, by their indices, which
-    stay as they are; files that come later have no part in it. Links that lead out of the folder
-    are left out and counted as ``outside``. Thread-safe. About 1 KB a file is held.
+    stay as they are whatever comes and goes. Links that lead out of the folder are left out and
+    counted as ``outside``. Thread-safe. About 1 KB a file is held.
 
-    ``start`` lists in a thread, and then looks from time to time for captions that others have
-    changed; ``load`` lists at once. Raises ``BadOption`` where there is no such folder, and for a
-    table without the trainer's columns."""
+    ``start`` lists in a thread, and then looks from time to time, and whenever ``look_soon`` is
+    called, for files that came or went and captions that others have changed; ``load`` lists at
+    once, and ``refresh`` looks at the captions. Raises ``BadOption`` where there is no such folder,
+    and for a table without the trainer's columns."""
 
     def __init__(self, folder: Path, trainer: Trainer):
         if not folder.is_dir():
@@ -77,9 +80,11 @@ class Collection:
         self.is_listed = False
         self.outside = 0
         self.errors: list[str] = []
-        self.revision = 0
+        self.listings = 0
         self._captions: Captions = captions_of(folder, trainer)
         self._entries: list[Entry] = []
+        self._indices: dict[str, int] = {}  # by relative path
+        self._order: list[int] = []  # of what is there
         self._captioned = self._failed = 0
         self._undo: list[_Edit] = []
         self._redo: list[_Edit] = []
@@ -87,30 +92,77 @@ class Collection:
         self._failures_stamp: Any = None
         self._lock = threading.RLock()
         self._closed = threading.Event()
+        self._wake = threading.Event()
 
     def start(self) -> None:
         threading.Thread(target=self._watch, name="qwenvl-review", daemon=True).start()
 
     def close(self) -> None:
         self._closed.set()
+        self._wake.set()
+
+    def look_soon(self) -> None:
+        """Has the thread of ``start`` look now."""
+        self._wake.set()
 
     def load(self) -> None:
+        """Lists the folder; again: what has come and gone since. Raises ``BadOption``."""
         self._read_failures()
-        for item in listing(self.folder, self._cannot_list):
+        within, errors = self.folder.resolve(), []
+        found: list[int] = []
+        outside = 0
+
+        def cannot_list(relative: str, why: str) -> None:
+            nonlocal outside
+            if why == LEADS_OUT:
+                outside += 1
+            else:
+                errors.append(f"{relative}: {why}")
+
+        for item in listing(self.folder, cannot_list, within):
             if self._closed.is_set():
                 return
-            if not is_inside(item.path, self.folder):
-                self.outside += 1
-                continue
-            with self._lock:
-                failure = self._failures.get(item.relative, "")
-                self._entries.append(Entry(item, "", "", _UNSEEN, "", failure))
-                self._failed += bool(failure)
-                self._look(len(self._entries) - 1)
-        self.is_listed = True
+            if leads_out(item.path, within):
+                outside += 1
+            else:
+                found.append(self._put_in(item))
+        self._order_as(found)
+        self.outside, self.errors, self.is_listed = outside, errors, True
+
+    def _put_in(self, item: Item) -> int:
+        """The index of a file that is there; one that was not is the last until all are listed."""
+        with self._lock:
+            index = self._indices.setdefault(item.relative, len(self._entries))
+            if index == len(self._entries):
+                self._entries.append(Entry(item, "", "", _UNSEEN, "", "", False))
+            entry = self._entries[index]
+            is_same = entry.is_there and entry.item == item  # another file may be its twin now
+            if not entry.is_there:
+                entry.failure = self._failures.get(item.relative, "")
+                entry.is_there = True
+                self._order.append(index)
+                self._captioned += bool(entry.text)
+                self._failed += bool(entry.failure)
+            if not is_same:
+                entry.item = item
+                self._look(index, anyway=True)
+            return index
+
+    def _order_as(self, found: list[int]) -> None:
+        """``found``: all that is there, in order."""
+        with self._lock:
+            if found == self._order:
+                return
+            for index in set(self._order).difference(found):
+                entry = self._entries[index]
+                entry.is_there = False
+                self._captioned -= bool(entry.text)
+                self._failed -= bool(entry.failure)
+            self._order = found
+            self.listings += 1
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._order)
 
     def item(self, index: int) -> Item:
         """Raises ``BadOption``."""
@@ -119,13 +171,13 @@ class Collection:
     def counts(self) -> dict[str, Any]:
         with self._lock:
             return {
-                "total": len(self._entries),
+                "total": len(self._order),
                 "captioned": self._captioned,
                 "failed": self._failed,
                 "outside": self.outside,
                 "listed": self.is_listed,
+                "listings": self.listings,
                 "errors": self.errors,
-                "revision": self.revision,
                 "undo": len(self._undo),
                 "redo": len(self._redo),
             }
@@ -147,10 +199,11 @@ class Collection:
             text = f"{entry.item.relative}\n{entry.text}".casefold()
             return all(word in text for word in wanted)
 
-        entries = self._entries[:]  # not held up while it is gone through
+        with self._lock:
+            entries = [(index, self._entries[index]) for index in self._order]
         return [
             index
-            for index, entry in enumerate(entries)
+            for index, entry in entries  # with nobody held up meanwhile
             if passes[only](entry) and (not wanted or has(entry))
         ]
 
@@ -180,6 +233,8 @@ class Collection:
         written."""
         with self._lock:
             entry = self._entry(index)
+            if not entry.is_there:
+                raise BadImage(f"{entry.item.relative} is gone: its caption is left as it is.")
             before = self._now(index)
             if version_of(before) != version:
                 raise Conflict(index, "The caption was changed meanwhile.")
@@ -209,22 +264,24 @@ class Collection:
     def refresh(self) -> None:
         """Looks at all captions, and at the list of failures."""
         self._read_failures()
-        for index in range(len(self._entries)):
+        for index in self._order[:]:
             if self._closed.is_set():
                 return
             with self._lock:
                 self._look(index)
 
     def _watch(self) -> None:
-        try:
-            self.load()
-        except Exception as error:  # of a thread: whoever looks at the page is to know
-            log.exception("The folder is not listed to its end.")
-            self.errors.append(f"The folder is not listed to its end: {error}")
-        wait = PAUSE
-        while not self._closed.wait(wait):
+        wait = 0.0
+        while not self._closed.is_set():
+            self._wake.wait(wait)
+            self._wake.clear()
             begun = time.monotonic()
-            self.refresh()
+            try:
+                self.load()
+                self.refresh()
+            except Exception as error:  # of a thread: whoever looks at the page is to know
+                log.exception("The folder is not listed to its end.")
+                self.errors = [f"The folder is not listed to its end: {error}"]
             wait = max(PAUSE, SHARE * (time.monotonic() - begun))
 
     def _move(self, source: list[_Edit], target: list[_Edit], is_undo: bool) -> int | None:
@@ -283,19 +340,15 @@ class Collection:
             problem = f"The caption cannot be read: {error.strerror}."
         except QwenVLError as error:
             problem = str(error)
-        if (text, version, problem) != (entry.text, entry.version, entry.problem):
-            self.revision += 1
-        self._captioned += bool(text) - bool(entry.text)
+        if entry.is_there:
+            self._captioned += bool(text) - bool(entry.text)
         entry.text, entry.version, entry.problem, entry.stamp = text, version, problem, stamp
 
     def _note_failure(self, entry: Entry, reason: str) -> None:
         if entry.failure != reason:
-            self._failed += bool(reason) - bool(entry.failure)
+            if entry.is_there:
+                self._failed += bool(reason) - bool(entry.failure)
             entry.failure = reason
-            self.revision += 1
-
-    def _cannot_list(self, relative: str, why: str) -> None:
-        self.errors.append(f"{relative}: {why}")
 
     def _read_failures(self) -> None:
         """Of the last caption runs over the folder, where they have changed."""

@@ -129,12 +129,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, path: str, query: dict[str, str]) -> None:
         if path in _PAGE_FILES:
             name, kind = _PAGE_FILES[path]
+            if not path:  # opened, or loaded again
+                self.server.collection.look_soon()
             self._send((PAGE / name).read_bytes(), kind)
         elif path == "view":
             self._json(self._view(_numbers(query.get("ids", ""))[:MOST_ROWS]))
         elif path == "find":
             found = self.server.collection.find(query.get("q", ""), query.get("only", "all"))
-            self._json({"ids": found, "revision": self.server.collection.revision})
+            self._json({"ids": found})
         elif match := re.fullmatch(r"(thumb|whole)/(\d{1,9})", path):
             self._picture(match[1], int(match[2]))
         else:

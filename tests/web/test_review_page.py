@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from caption_folders import picture
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.folders import Asking, Job, trainer
 from qwen_vl_suite.qwenvl.reviewing import Asker, Collection, ReviewServer
 from qwen_vl_suite.qwenvl.tasks.describe import describe
+from videos import write
 
 pytestmark = pytest.mark.web
 COUNT = 10_000
@@ -31,6 +33,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number % 10:
             (root / f"{number:05}.txt").write_text(f"Picture number {number}, in teal.\n")
     return root
+
+
+CLIPS = {
+    "vp8.webm": ("webm", "libvpx"),
+    "vp9.webm": ("webm", "libvpx-vp9"),
+    "av1.webm": ("webm", "libsvtav1"),
+    "h264.mp4": ("mp4", "libx264"),
+    "mpeg4.mkv": ("matroska", "mpeg4"),
+}
+"""Forms and codecs, of which the last is one that no browser plays."""
+
+CAN_H264 = "() => document.createElement('video').canPlayType('video/mp4; codecs=avc1.42E01E')"
+PLAYED = """name => document.getElementById("whole-name").textContent === name
+  && document.querySelector("#whole video")?.currentTime > 0.5"""
+STILL = "() => document.querySelector('#whole img')?.naturalWidth === 96"
 
 
 class Page:
@@ -73,13 +90,9 @@ class Page:
         return path.read_text() if path.exists() else None
 
 
-@pytest.fixture(scope="module")
-def shown(browser: Any, folder: Path) -> Iterator[Page]:
-    collection = Collection(folder, trainer())
-    job = Job(folder, Asking(describe("training")), existing="overwrite")
-    backend = ScriptedBackend(lambda request: "A teal rectangle.")
-    asker = Asker(collection, job, lambda: nullcontext(backend), "scripted")
-    collection.load()
+@contextmanager
+def opened(browser: Any, collection: Collection, asker: Asker | None = None) -> Iterator[Page]:
+    """The page of ``collection``; fails on any error in it."""
     with ReviewServer(collection, asker) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -89,12 +102,23 @@ def shown(browser: Any, folder: Path) -> Iterator[Page]:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
         page.goto(server.url)
-        yield Page(page, folder)
+        yield Page(page, collection.folder)
         page.close()
         server.shutdown()
         thread.join()
     # A conflict is an answer of the server that browsers put on their console.
     assert [one for one in complaints if "409" not in one] == []
+
+
+@pytest.fixture(scope="module")
+def shown(browser: Any, folder: Path) -> Iterator[Page]:
+    collection = Collection(folder, trainer())
+    job = Job(folder, Asking(describe("training")), existing="overwrite")
+    backend = ScriptedBackend(lambda request: "A teal rectangle.")
+    asker = Asker(collection, job, lambda: nullcontext(backend), "scripted")
+    collection.load()
+    with opened(browser, collection, asker) as page:
+        yield page
 
 
 @pytest.fixture
@@ -233,3 +257,45 @@ def test_it_can_be_read_at_twice_the_size(page: Page):
         )
     finally:
         page.page.set_viewport_size({"width": 1100, "height": 800})
+
+
+def test_pictures_that_come_and_go_are_found_when_the_page_is_loaded_again(
+    browser: Any, tmp_path: Path
+):
+    for name in ("b.png", "c.png"):
+        picture(tmp_path / name)
+    collection = Collection(tmp_path, trainer())
+    collection.start()
+    with opened(browser, collection) as page:
+        page.is_at("b.png")
+        picture(tmp_path / "a.png")
+        (tmp_path / "c.png").unlink()
+        page.page.reload()
+        names = "() => [...document.querySelectorAll('.row')].map((row) => row.ariaLabel).sort()"
+        page.page.wait_for_function(f"() => `${{({names})()}}` === 'a.png,b.png'")
+    collection.close()
+
+
+def test_clips_are_played_where_the_browser_can_and_else_their_first_frame_is_shown(
+    browser: Any, tmp_path: Path
+):
+    for name, (form, codec) in CLIPS.items():
+        write(tmp_path / name, form, codec, b_frames=None)
+    collection = Collection(tmp_path, trainer())
+    collection.load()
+    with opened(browser, collection) as page:
+        can_h264 = page.page.evaluate(CAN_H264)
+        page.is_at("av1.webm")
+        answers: list[Any] = []
+        page.page.on("response", lambda one: "/whole/" in one.url and answers.append(one))
+        page.keys("Space")
+        for name in sorted(CLIPS):
+            page.is_at(name)
+            if name == "mpeg4.mkv" or (name == "h264.mp4" and not can_h264):
+                page.page.wait_for_function(STILL)
+                says = page.page.locator("#whole-name").inner_text()
+                assert says == f"{name}: this browser cannot play it; its first frame."
+            else:
+                page.page.wait_for_function(PLAYED, arg=name)
+            page.keys("j")
+        assert {one.status for one in answers} == {206}  # as players ask, range by range

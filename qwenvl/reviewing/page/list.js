@@ -38,9 +38,15 @@ export class VirtualList {
     this.draw();
   }
 
-  show(ids) {
+  // `keeps`: what is at the top stays there, whatever comes before it.
+  show(ids, keeps = false) {
+    const top = Math.floor(this.scroller.scrollTop / this.height), id = this.ids[top];
     this.ids = ids;
     this.places = new Map(ids.map((id, place) => [id, place]));
+    if (keeps && top && this.places.has(id)) {
+      this.list.style.height = `${this.shown * this.height}px`;
+      this.scroller.scrollTop += (this.placeOf(id) - top) * this.height;
+    }
     for (const id of this.rows.keys()) if (!this.places.has(id) && id !== this.kept) this.drop(id);
     this.draw();
   }

@@ -4,11 +4,13 @@ import { VirtualList } from "./list.js";
 const $ = (id) => document.getElementById(id);
 const rowsOf = new Map(); // id -> what the server said of it last
 const selected = new Set();
-let view = { total: 0, asking: null, revision: -1 };
+let view = { total: 0, asking: null };
 let only = "all", words = [], current = null;
 let editing = null; // { id, version, text, clash }
 let now = {}; // id -> what a model has written of it so far
-let searchNumber = 0, message = "", isWarning = false, busy = 0;
+let searchNumber = 0, message = "", isWarning = false;
+let isSearch = false, foundOf = ""; // whether it is found anew; what was there when it was
+let writing = Promise.resolve(), written = 0; // what is written: one after the other, and counted
 
 class Refused extends Error {
   constructor(status, body) {
@@ -17,16 +19,23 @@ class Refused extends Error {
   }
 }
 
-async function call(path, body) {
-  const options = body === undefined ? {} : {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  };
+async function call(path, options) {
   const reply = await fetch(path, options);
   const value = await reply.json();
   if (!reply.ok) throw new Refused(reply.status, value);
   return value;
+}
+
+// In the order of the keys, whatever a connection makes of it: an undo takes back the edit before.
+function write(path, body) {
+  const options = {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  };
+  const reply = writing.then(() => call(path, options)).finally(() => written++);
+  writing = reply.catch(() => {});
+  return reply;
 }
 
 function say(text, warns = false) {
@@ -35,16 +44,13 @@ function say(text, warns = false) {
 }
 
 async function attempt(work) {
-  busy++;
   try {
     return await work();
   } catch (error) {
     if (error instanceof Refused) {
       if (error.body.row) take([error.body.row]);
       say(error.message, true);
-    } else say("The server does not answer: is it still running?", true);
-  } finally {
-    busy--;
+    } else say(LOST, true);
   }
 }
 
@@ -67,16 +73,16 @@ function takeView(value) {
   for (const id of new Set([...Object.keys(before), ...Object.keys(now)])) {
     if (before[id] !== now[id]) list.refill(Number(id));
   }
-  const isNew = value.total !== view.total || value.listed !== view.listed;
   view = value;
   showState();
-  return isNew;
 }
 
-async function look() {
-  const ids = list.inSight;
-  const isNew = takeView(await call(`view?ids=${ids.join(",")}`));
-  if (isNew) await find(true);
+async function look(ids = list.inSight) {
+  const before = written;
+  const value = await call(`view?ids=${ids.join(",")}`);
+  if (written !== before) return look(ids); // it may tell what stood there before
+  takeView(value);
+  if (whatIsThere() !== foundOf) await find(false);
 }
 
 async function watch() {
@@ -91,15 +97,23 @@ async function watch() {
 }
 const LOST = "The server does not answer: is it still running?";
 
-async function find(keeps = false) {
-  const number = ++searchNumber;
+const whatIsThere = () => `${view.total} ${view.listed} ${view.listings}`;
+
+// `isNew`: for other words; else what came or went.
+async function find(isNew = true) {
+  const number = ++searchNumber, there = whatIsThere();
+  isSearch ||= isNew;
   const text = $("search").value;
   const found = await call(`find?q=${encodeURIComponent(text)}&only=${only}`);
   if (number !== searchNumber) return; // a later search was quicker
   words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  list.show(found.ids);
-  if (!keeps) {
-    $("scroller").scrollTop = 0;
+  const isSame = found.ids.length === list.ids.length &&
+    found.ids.every((id, place) => id === list.ids[place]);
+  foundOf = there;
+  list.show(found.ids, !isSearch);
+  if (isSearch) {
+    isSearch = false;
+    if (!isSame) $("scroller").scrollTop = 0;
     list.draw();
     for (const id of list.inSight) list.refill(id);
   }
@@ -111,8 +125,7 @@ async function find(keeps = false) {
 
 const fetchInSight = () => {
   const missing = list.inSight.filter((id) => !rowsOf.has(id));
-  const asked = missing.length ? missing : [];
-  if (asked.length) call(`view?ids=${asked.join(",")}`).then(takeView, () => {});
+  if (missing.length) look(missing).catch(() => {}); // asked again from time to time
 };
 
 // --- rows
@@ -244,7 +257,7 @@ function toggleAll() {
 async function edit(id) {
   if (id === null || editing?.id === id) return;
   if (editing && !(await save())) return;
-  if (!rowsOf.has(id)) await attempt(async () => takeView(await call(`view?ids=${id}`)));
+  if (!rowsOf.has(id)) await attempt(() => look([id]));
   const known = rowsOf.get(id);
   if (!known || id in now || editing) return;
   if (known.problem) return say(known.problem, true);
@@ -302,7 +315,7 @@ async function save() {
   const { id, version, text, clash: other } = editing;
   if (other) return false;
   if (text === rowsOf.get(id).text) return leave();
-  const value = await attempt(() => call("edit", { id, version, text }));
+  const value = await attempt(() => write("edit", { id, version, text }));
   if (!value) return false;
   if (editing?.id === id) leave();
   say("");
@@ -321,7 +334,7 @@ function leave() {
 }
 
 async function move(which) {
-  const value = await attempt(() => call(which, {}));
+  const value = await attempt(() => write(which, {}));
   if (!value) return;
   takeView(value);
   if (value.moved === null) return say(`Nothing to ${which}.`);
@@ -333,7 +346,7 @@ async function ask() {
   if (!view.asking) return say(HOW, true);
   const ids = selected.size ? [...selected] : current === null ? [] : [current];
   if (!ids.length) return;
-  const value = await attempt(() => call("ask", { ids }));
+  const value = await attempt(() => write("ask", { ids }));
   if (!value) return;
   selected.clear();
   for (const id of list.inSight) list.refill(id);
@@ -441,7 +454,7 @@ $("filters").addEventListener("click", (event) => {
 $("undo").addEventListener("click", () => move("undo"));
 $("redo").addEventListener("click", () => move("redo"));
 $("ask").addEventListener("click", ask);
-$("stop").addEventListener("click", () => attempt(async () => takeView(await call("stop", {}))));
+$("stop").addEventListener("click", () => attempt(async () => takeView(await write("stop", {}))));
 $("help-button").addEventListener("click", () => $("help").showModal());
 
 const KEYS = {
@@ -490,6 +503,5 @@ addEventListener("beforeunload", (event) => {
 list.measure();
 attempt(async () => {
   await look();
-  await find();
   $("scroller").tabIndex = -1;
 }).then(watch);

@@ -12,6 +12,7 @@ from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption
 from qwen_vl_suite.qwenvl.folders import trainer
 from qwen_vl_suite.qwenvl.reviewing import Asker, Collection, Conflict
+from qwen_vl_suite.qwenvl.reviewing import collection as collections
 from qwen_vl_suite.qwenvl.reviewing.pictures import Thumbnails
 
 
@@ -166,6 +167,48 @@ def test_what_cannot_be_edited_says_why(folder):
     with pytest.raises(BadImage, match="reads JSON"):
         change(ideogram, by_name["10_cat/c.png"], "no JSON")
     change(ideogram, by_name["10_cat/c.png"], json.dumps({"high_level_description": "A cat"}))
+
+
+def shown(collection):
+    return [one["file"] for one in collection.rows(collection.find())]
+
+
+def test_what_comes_and_goes_meanwhile_is_found_in_order(folder):
+    collection = opened(folder)
+    picture(folder / "aa.png")
+    (folder / "aa.txt").write_text("New.")
+    picture(folder / "a.jpg")
+    (folder / "b.jpg").unlink()
+    collection.load()
+    assert shown(collection) == ["a.jpg", "a.png", "aa.png", "10_cat/c.png"]
+    assert collection.item(1).relative == "b.jpg"  # numbers stay as they are
+    assert "a.jpg lies beside it" in row(collection, 0)["problem"]
+    counts = collection.counts()
+    assert (counts["total"], counts["captioned"], counts["listings"]) == (4, 3, 1)
+    with pytest.raises(BadImage, match=r"b\.jpg is gone"):
+        change(collection, 1, "A dog.")
+    picture(folder / "b.jpg")
+    (folder / "a.jpg").unlink()
+    collection.load()
+    change(collection, 1, "A dog.")
+    assert shown(collection) == ["a.png", "aa.png", "b.jpg", "10_cat/c.png"]
+    assert row(collection, 0)["text"] == "A red cat."
+    counts = collection.counts()
+    collection.load()
+    assert counts["captioned"] == 4 and collection.counts() == counts
+
+
+def test_a_page_that_is_loaded_again_has_new_pictures_looked_for(folder, monkeypatch):
+    monkeypatch.setattr(collections, "PAUSE", 3600)
+    collection, listed = Collection(folder, trainer()), threading.Event()
+    monkeypatch.setattr(collection, "refresh", listed.set)
+    collection.start()
+    assert listed.wait(20)
+    picture(folder / "new.png")
+    listed.clear()
+    collection.look_soon()
+    assert listed.wait(20) and "new.png" in shown(collection)
+    collection.close()
 
 
 def test_failures_of_the_last_run_are_found(folder):
