@@ -227,7 +227,7 @@ class CaptionFolder(io.ComfyNode):
             told,
             0 if dry_run else summary.captioned,
             summary.failed,
-            ui=host.results_ui([Result(told)]),
+            ui=host.results_ui([Result(told)], own_words=True),
         )
 
 

@@ -1,8 +1,11 @@
-/** Appearance of all nodes of the pack: their size, and the names of the choices in their lists. */
+/** Appearance of all nodes of the pack: their size, and the names of the choices in their lists and
+ * of slots that grow. */
 
 import { app } from "../../scripts/app.js";
 import { isOurs } from "./declared_panels.js";
+import { after } from "./hooks.js";
 import { choiceNames } from "./locale.js";
+import { translate } from "./translate.js";
 
 const MAX_WIDTH = 480; // pixels, of a new node
 const ROW_PADDING = 90; // pixels of a list's row beside its name and its value
@@ -20,6 +23,19 @@ function translateChoices(widget) {
   if (!Object.keys(names).length) return;
   const label = (value) => (names[value] ? `${names[value]} (${value})` : `${value ?? ""}`);
   widget.options.getOptionLabel = label;
+}
+
+/** Names the slots of inputs that grow, such as "images.image_0", in the page's language. ComfyUI
+ * gives each of them the label "image_0", which goes before any translation and into the saved
+ * workflow: it is taken away where there is a translation, and given back where there is none. */
+function nameSlots(node) {
+  for (const input of node.inputs ?? []) {
+    const [, own] = input.name.match(/^\w+\.(\w+_\d+)$/) ?? [];
+    if (!own || (input.label && input.label !== own)) continue; // or it has a name of the user's
+    const name = translate(own);
+    input.label = name === own ? own : undefined;
+    input.localized_name = name;
+  }
 }
 
 /** Makes the node wide enough for the longest choice of each list, such as a model's full name. */
@@ -51,6 +67,10 @@ app.registerExtension({
   nodeCreated(node) {
     if (!isOurs(node)) return;
     for (const widget of comboWidgets(node)) translateChoices(widget);
+    for (const event of ["onConnectionsChange", "onConfigure"]) {
+      after(node, event, () => nameSlots(node));
+    }
+    nameSlots(node);
     widen(node);
     keepHeight(node);
   },

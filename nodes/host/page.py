@@ -48,10 +48,13 @@ def send_results(results: Sequence[Result], images: Any = None) -> None:
     send_live(results=results_ui(results, images)[UI_KEY])
 
 
-def results_ui(results: Sequence[Result], images: Any = None) -> dict[str, Any]:
+def results_ui(
+    results: Sequence[Result], images: Any = None, own_words: bool = False
+) -> dict[str, Any]:
     """The ``ui`` output of a node: one entry a picture, in order, under the pack's own key. With
-    ``images`` (see ``overlay``), also the pictures and what is drawn over them."""
-    entries = [
+    ``images`` (see ``overlay``), also the pictures and what is drawn over them. ``own_words``: the
+    texts are the pack's, none of a model's, and are shown in the page's language."""
+    entries: list[dict[str, Any]] = [
         {
             "text": result.text,
             "thinking": result.thinking,
@@ -61,6 +64,8 @@ def results_ui(results: Sequence[Result], images: Any = None) -> dict[str, Any]:
         }
         for result in results
     ]
+    if own_words:
+        entries = [{**entry, "own_words": True} for entry in entries]
     if images is not None:
         drawn = overlay(images, [item.boxes for item in results], [item.points for item in results])
         entries = [{**entry, **over} for entry, over in zip(entries, drawn, strict=True)]
