@@ -15,7 +15,6 @@ from . import host, sockets
 from .model import ModelHandle
 
 INSTRUCT, THINKING = "instruct", "thinking"
-_PIXELS = {"default": 0, "min": 0, "max": 1 << 25, "step": 1024, **sockets.ADVANCED}
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,31 +63,13 @@ class FromCLIP(io.ComfyNode):
                     "Without effect on Qwen3.5, where each node has its own switch.",
                     **sockets.ADVANCED,
                 ),
-                io.Int.Input(
-                    "min_pixels",
-                    tooltip="Smaller pictures are enlarged to this many pixels (width times "
-                    "height) before the model sees them. 0: the model's own bound.",
-                    **_PIXELS,
-                ),
-                io.Int.Input(
-                    "max_pixels",
-                    tooltip="Larger pictures are shrunk to this many pixels (width times height): "
-                    "less memory and time, less detail. 0: ComfyUI's own bound, 12.8 million.",
-                    **_PIXELS,
-                ),
-                io.Boolean.Input(
-                    "shrink_to_fit",
-                    default=False,
-                    tooltip="When memory runs out, show the picture to the model with half the "
-                    "pixels, and half again, instead of stopping.",
-                    **sockets.ADVANCED,
-                ),
+                *sockets.pixel_bounds("pictures", "ComfyUI's own bound, 12.8 million"),
+                sockets.shrink_to_fit(),
             ],
             outputs=[
-                sockets.Model.Output(
-                    "model",
-                    tooltip="To the Qwen-VL nodes. It writes freely: answers are checked for their "
-                    "form, not held to it. No scores, videos, sounds and adapters.",
+                sockets.model_output(
+                    "To the Qwen-VL nodes. It writes freely: answers are checked for their "
+                    "form, not held to it. No scores, videos, sounds and adapters."
                 )
             ],
         )
@@ -108,8 +89,7 @@ class FromCLIP(io.ComfyNode):
         return io.NodeOutput(
             ClipHandle(
                 HostSpec(name, id(clip), f"{backend.shape} {edition}"),
-                min_pixels or None,
-                max_pixels or None,
+                *sockets.bounds(min_pixels, max_pixels),
                 shrink_to_fit,
                 clip=clip,
                 thinking_edition=thinks,

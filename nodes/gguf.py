@@ -76,7 +76,7 @@ class GGUF(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
             ],
-            outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
+            outputs=[sockets.model_output()],
         )
 
     @classmethod
@@ -127,7 +127,7 @@ class GGUF(io.ComfyNode):
             options,
             str(host.private_folder() / "logs"),
         )
-        bounds = min_pixels or None, max_pixels or None
+        bounds = sockets.bounds(min_pixels, max_pixels)
         return io.NodeOutput(ModelHandle(spec, *bounds, after_use=after_use))
 
 

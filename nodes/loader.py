@@ -103,13 +103,7 @@ class Loader(io.ComfyNode):
                     "is faster; put Qwen-VL Unload after the last.",
                     **sockets.ADVANCED,
                 ),
-                io.Boolean.Input(
-                    "shrink_to_fit",
-                    default=False,
-                    tooltip="When memory runs out even for a single picture, show it to the model "
-                    "with half the pixels, and half again, instead of stopping.",
-                    **sockets.ADVANCED,
-                ),
+                sockets.shrink_to_fit(),
                 io.Combo.Input(
                     "optimize",
                     options=list(OPTIMIZE),
@@ -140,7 +134,7 @@ class Loader(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
             ],
-            outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
+            outputs=[sockets.model_output()],
         )
 
     @classmethod
@@ -192,7 +186,7 @@ class Loader(io.ComfyNode):
             optimize=optimize,
             yarn=yarn,
         )
-        bounds = min_pixels or None, max_pixels or None
+        bounds = sockets.bounds(min_pixels, max_pixels)
         return io.NodeOutput(ModelHandle(spec, *bounds, shrink_to_fit, after_use))
 
 

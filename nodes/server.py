@@ -105,7 +105,7 @@ class Server(io.ComfyNode):
                     **sockets.ADVANCED,
                 ),
             ],
-            outputs=[sockets.Model.Output("model", tooltip="To the Qwen-VL nodes.")],
+            outputs=[sockets.model_output()],
         )
 
     @classmethod
@@ -171,7 +171,7 @@ class Server(io.ComfyNode):
             picture_format=picture_format,
         )
         named = with_model(spec, host.NodeObserver())
-        return io.NodeOutput(ModelHandle(named, min_pixels or None, max_pixels or None))
+        return io.NodeOutput(ModelHandle(named, *sockets.bounds(min_pixels, max_pixels)))
 
 
 class _Brief(Observer):

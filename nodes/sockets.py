@@ -15,6 +15,7 @@ from ..qwenvl import coordinates
 from ..qwenvl.constraints import STRICT
 from ..qwenvl.errors import BadOption
 from ..qwenvl.media import draw, images
+from ..qwenvl.media.pixel_bounds import PixelBounds
 from ..qwenvl.types import THINKING_TOKENS, Box, Result, Size
 from ..qwenvl.unicode import well_formed
 from .panels import ERRORS, Panels, declare
@@ -77,25 +78,47 @@ def model_and_images(one: str = "picture", done: str = "answered") -> list[Any]:
     ]
 
 
-def pixel_bounds() -> list[io.Int.Input]:
-    """The min_pixels and max_pixels widgets."""
+def model_output(tooltip: str = "To the Qwen-VL nodes.") -> io.Output:
+    """The output of every node that chooses a model."""
+    return Model.Output("model", tooltip=tooltip)
+
+
+def pixel_bounds(
+    shown: str = "pictures, and frames of videos,", most: str = "the model's own bound"
+) -> list[io.Int.Input]:
+    """The min_pixels and max_pixels widgets. ``shown``: what they bound; ``most``: what bounds it
+    where max_pixels is 0."""
     options: dict[str, Any] = {"default": 0, "min": 0, "max": 1 << 25, "step": 1024, **ADVANCED}
     return [
         io.Int.Input(
             "min_pixels",
-            tooltip="Smaller pictures, and frames of videos, are enlarged to this many "
-            "pixels (width times height) before the model sees them. 0: the model's own "
-            "bound.",
+            tooltip=f"Smaller {shown} are enlarged to this many pixels (width times height) "
+            "before the model sees them. 0: the model's own bound.",
             **options,
         ),
         io.Int.Input(
             "max_pixels",
-            tooltip="Larger pictures, and frames of videos, are shrunk to this many pixels "
-            "(width times height): less memory and time, less detail. 0: the model's own "
-            "bound.",
+            tooltip=f"Larger {shown} are shrunk to this many pixels (width times height): less "
+            f"memory and time, less detail. 0: {most}.",
             **options,
         ),
     ]
+
+
+def bounds(min_pixels: int, max_pixels: int) -> PixelBounds:
+    """What the min_pixels and max_pixels widgets set: None for 0, the model's own bound."""
+    return min_pixels or None, max_pixels or None
+
+
+def shrink_to_fit() -> io.Boolean.Input:
+    """The shrink_to_fit widget."""
+    return io.Boolean.Input(
+        "shrink_to_fit",
+        default=False,
+        tooltip="When memory runs out even for a single picture, show it to the model with half "
+        "the pixels, and half again, instead of stopping.",
+        **ADVANCED,
+    )
 
 
 def complete(one: str = "picture") -> Any:

@@ -309,7 +309,7 @@ def test_answers_that_are_long_in_coming_are_no_sign_of_an_ill_server(
     monkeypatch.setattr(replicas, "FAULTS", 2)
 
     def script(body: dict, number: int) -> Answer | str:
-        return Answer("x " * 9999, drip=0.01) if int(said(body)) < 3 else "quick"
+        return Answer("x " * 999, drip=0.1) if int(said(body)) < 3 else "quick"
 
     with serving(script) as server, opened(server.url, concurrency=3, timeout=0.8) as backend:
         (warm,) = backend.generate([Request.ask([], "9")])
