@@ -21,6 +21,9 @@ CoordinateSpace = Literal["relative", "absolute"]
 """``relative``: 0 to ``Family.box_scale``, 1000 as a rule, of the picture's width and height.
 ``absolute``: pixels of the resized picture, the model's input."""
 
+Place = Literal["disk", "ram", "device"]
+"""Where weights are: only on disk, in RAM, or on the device that computes."""
+
 FinishReason = Literal["stop", "length", "repetition", "error"]
 """``stop``: the model ended its answer. ``length``: ``max_new_tokens`` was reached.
 ``repetition``: the answer fell into a loop and was cut, with one period of the loop kept.

@@ -17,11 +17,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from ...qwenvl.backends.base import Place
 from ...qwenvl.errors import BadImage, BadOption, OutOfMemory, QwenVLError, unloaded
 from ...qwenvl.models.memory import acquired, is_out_of_memory
 from ...qwenvl.observer import GuardedObserver, Observer
-from ...qwenvl.types import Family, Request, Response
+from ...qwenvl.types import Family, Place, Request, Response
 from .clip_answer import ClipAnswer
 from .clip_calls import ClipCalls
 from .clip_models import Encoder, encoder_of

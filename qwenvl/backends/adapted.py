@@ -10,8 +10,8 @@ from typing import Protocol
 from ..checkpoints.adapters import check_adapters
 from ..errors import QwenVLError
 from ..observer import Observer
-from ..types import Adapter, Family, Request, Response
-from .base import Backend, Embedder, Place, Planner, Resident, Scorer, Vocabulary
+from ..types import Adapter, Family, Place, Request, Response
+from .base import Backend, Embedder, Planner, Resident, Scorer, Vocabulary
 
 
 class Switched(Backend, Planner, Resident, Scorer, Embedder, Vocabulary, Protocol):

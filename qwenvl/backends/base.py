@@ -9,14 +9,11 @@ this machine's memory), ``Remote`` (it has to ask what it is), ``Scorer``, ``Emb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ..errors import BadOption, QwenVLError
 from ..observer import Observer
-from ..types import Adapter, Family, Request, Response
-
-Place = Literal["disk", "ram", "device"]
-"""Where weights are: only on disk, in RAM, or on the device that computes."""
+from ..types import Adapter, Family, Place, Request, Response
 
 
 class Backend(Protocol):

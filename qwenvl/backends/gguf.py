@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import gguf
-from ..errors import QwenVLError, unloaded
+from ..errors import QwenVLError
 from ..models.devices import pick_device
 from ..models.load_progress import Progress
-from ..models.memory import MEMORY_LOCK, Memory, acquired
+from ..models.memory import Memory, acquired
 from ..models.weights import Weights
 from ..observer import Observer, Relay
 from ..servers import llama_server
@@ -25,8 +24,9 @@ from ..servers.keys import Keys, variable
 from ..servers.kinds import kind
 from ..servers.llama_server import LlamaServer
 from ..types import Family, GgufSpec, Request, Response, ServerSpec
-from .base import Place, check_candidates
+from .base import check_candidates
 from .openai_server import OpenAIServerBackend
+from .resident import ResidentBackend
 
 log = logging.getLogger(__name__)
 
@@ -108,20 +108,20 @@ def open_gguf(spec: GgufSpec, memory: Memory | None = None) -> GgufBackend:
     return GgufBackend(spec, program, memory or Memory())
 
 
-class GgufBackend:
-    """One GGUF model, as a ``backends.base.Backend``. Calls queue behind a lock."""
+class GgufBackend(ResidentBackend):
+    """One GGUF model, as a ``backends.base.Backend``. Calls queue behind a lock. Its ``nbytes`` are
+    an estimate: the process does not tell."""
 
     def __init__(self, spec: GgufSpec, program: Path, memory: Memory):
-        self.spec, self.memory = spec, memory
+        weights = ServedWeights(self._start, {pick_device(spec.device): _expected(spec)})
+        super().__init__(weights, memory)
+        self.spec = spec
         self._program = program
-        self.weights = ServedWeights(self._start, {pick_device(spec.device): _expected(spec)})
         self._idle = OpenAIServerBackend(self._server_spec(_NOWHERE))
         self.family: Family = self._idle.family
-        self._turn = threading.RLock()
         # What asks the server that runs now, and that server.
         self._asking: tuple[LlamaServer, OpenAIServerBackend] | None = None
         self._started_from: list[tuple[int, int]] = []
-        self._closed = False
 
     @property
     def name(self) -> str:
@@ -130,15 +130,6 @@ class GgufBackend:
     @property
     def max_pixels(self) -> int | None:
         return self._idle.max_pixels
-
-    @property
-    def nbytes(self) -> int:
-        """An estimate: the process does not tell."""
-        return self.weights.nbytes
-
-    @property
-    def place(self) -> Place:
-        return self.weights.place
 
     def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
         """See ``Backend.thinks``."""
@@ -150,15 +141,12 @@ class GgufBackend:
 
     def release(self) -> None:
         """Ends the server; the next request starts it again."""
-        self.weights.release()
+        super().release()
         self._stop_asking()
 
     def close(self) -> None:
-        with self.weights.lock:
-            self._closed = True
-            self.release()
-            self._idle.close()
-            self.memory.forget(self.weights)
+        super().close()
+        self._idle.close()
 
     def generate(
         self, requests: Sequence[Request], observer: Observer | None = None
@@ -193,34 +181,22 @@ class GgufBackend:
     @contextmanager
     def _asked(self, observer: Observer) -> Iterator[tuple[LlamaServer, OpenAIServerBackend]]:
         """The running server, and what asks it, for this thread alone."""
-        with acquired(self._turn, observer.check), self._running(observer) as server:
+        with (
+            acquired(self._turn, observer.check),
+            self._held(lambda: self._bring(observer), observer),
+        ):
+            server = self.weights.model
             yield server, self._backend_of(server)
 
-    @contextmanager
-    def _running(self, observer: Observer) -> Iterator[LlamaServer]:
-        """The server, started where it must be; nobody ends it while the block runs."""
-        while True:
-            with acquired(MEMORY_LOCK, observer.check):
-                self._check_open()
-                if self.weights.model is not None and self._started_from != _states(self.spec):
-                    self.release()  # its files were replaced
-                if self.weights.place == "disk":
-                    observer.loading(0, 1)
-                self.memory.bring(self.weights, _WORK, observer.loading)
-                # Of a host that found it loaded, and does not know that it has crashed.
-                self.weights.load(observer.loading)
-                self.weights.lock.acquire()
-            try:
-                self._check_open()
-                if self.weights.model is not None:  # nobody has ended it in between
-                    yield self.weights.model
-                    return
-            finally:
-                self.weights.lock.release()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise unloaded()
+    def _bring(self, observer: Observer) -> None:
+        """Starts the server where none runs, and where its files were replaced."""
+        if self.weights.model is not None and self._started_from != _states(self.spec):
+            self.release()
+        if self.weights.place == "disk":
+            observer.loading(0, 1)
+        self.memory.bring(self.weights, _WORK, observer.loading)
+        # Of a host that found it loaded, and does not know that it has crashed.
+        self.weights.load(observer.loading)
 
     def _start(self, progress: Progress | None) -> LlamaServer:
         def check() -> None:

@@ -16,8 +16,8 @@ from ..errors import BadImage, BadOption, QwenVLError, Unavailable, unloaded
 from ..families import DEFAULT, FAMILIES
 from ..observer import Observer
 from ..retrieval import check_writes
-from ..types import Family, Request, Response
-from .base import Place, check_candidates
+from ..types import Family, Place, Request, Response
+from .base import check_candidates
 from .scripted_replies import Replay, Reply, Script, token_ids, tokenize
 
 if TYPE_CHECKING:

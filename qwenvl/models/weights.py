@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
+from ..types import Place
 from .load_progress import Progress
 from .model_tensors import mapped_bytes, model_bytes, move
 
-Place = Literal["disk", "ram", "device"]
 RAM = torch.device("cpu")
 
 

@@ -26,6 +26,7 @@ TENSOR_ROOMS = (
     ".qwenvl.backends.definition",
     ".qwenvl.backends.gguf",
     ".qwenvl.backends.local",
+    ".qwenvl.backends.resident",
     ".qwenvl.inference",
     ".qwenvl.media.audio",
     ".qwenvl.media.image_processor",

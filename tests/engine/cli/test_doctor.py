@@ -13,7 +13,7 @@ import adapters
 import pytest
 from oracle import oracle
 from qwen_vl_suite.qwenvl import model_cache
-from qwen_vl_suite.qwenvl.backends import local
+from qwen_vl_suite.qwenvl.backends import local_fast_paths
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.checkpoints import transformers_version
 from qwen_vl_suite.qwenvl.checkpoints.library import BUNDLED
@@ -153,7 +153,7 @@ def test_a_text_model_with_an_adapter_is_examined_to_the_end(run, checkpoint, tm
 def test_a_scheduler_that_disagrees_is_told_on_every_device(run, checkpoint, monkeypatch):
     found = {"scheduler": "token 3 was 5 and not 6"}
     monkeypatch.setattr(FastPathCheck, "run", lambda self: found)
-    monkeypatch.setattr(local, "_FAST_PATHS", {})
+    monkeypatch.setattr(local_fast_paths, "_FOUND", {})
     options = ("--model", checkpoint("qwen3"), "--device", "cpu", "--scenes", 0, "--json")
     status, out, _ = run(*options)
     report = json.loads(out)

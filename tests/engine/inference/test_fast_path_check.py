@@ -12,7 +12,7 @@ import torch
 from asking import ask, picture
 from fake_cuda_graphs import FakeCudaGraphs
 from interrupting import Interrupt, InterruptAt
-from qwen_vl_suite.qwenvl.backends import local
+from qwen_vl_suite.qwenvl.backends import local_fast_paths
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.inference import batch, fast_path_check
 from qwen_vl_suite.qwenvl.inference.batch import Batch, StepPolicy
@@ -40,7 +40,7 @@ def card(
 
     monkeypatch.setattr(batch, "step_policy", step_policy)
     monkeypatch.setattr(fast_path_check, "is_needed", lambda _: True)
-    monkeypatch.setattr(local, "_FAST_PATHS", {})
+    monkeypatch.setattr(local_fast_paths, "_FOUND", {})
     applied = tuple(
         patches.Patch(patch.name, lambda _: True, patch.apply) for patch in patches.PATCHES
     )
@@ -101,7 +101,7 @@ def test_a_check_is_made_once_in_a_process(card: Any, monkeypatch: pytest.Monkey
     subject = card()
     texts(subject)
     checks: list[Any] = []
-    monkeypatch.setattr(local, "FastPathCheck", lambda *given: checks.append(given))
+    monkeypatch.setattr(local_fast_paths, "FastPathCheck", lambda *given: checks.append(given))
     texts(subject)
     subject.release()
     texts(subject)

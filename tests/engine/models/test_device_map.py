@@ -7,7 +7,7 @@ import copy
 import pytest
 import tiny
 import torch
-from qwen_vl_suite.qwenvl.backends import local
+from qwen_vl_suite.qwenvl.backends import local_model
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.errors import Unavailable
 from qwen_vl_suite.qwenvl.families import FAMILIES
@@ -151,7 +151,7 @@ def two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         return model, report
 
     pretend = [torch.device("cpu"), torch.device("cpu", 0)]
-    for module in (devices, loading, local):
+    for module in (devices, loading, local_model):
         monkeypatch.setattr(module, "pick_devices", lambda wish: pretend[: 1 + (wish == "split")])
     monkeypatch.setattr(loading, "least_capable", lambda devices: devices[0])
     monkeypatch.setattr(loading, "free_memory", lambda: {0: SIZE, 1: SIZE})

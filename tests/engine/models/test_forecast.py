@@ -6,14 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from qwen_vl_suite.qwenvl.backends.base import Place
 from qwen_vl_suite.qwenvl.backends.scripted import ResidentScriptedBackend
 from qwen_vl_suite.qwenvl.checkpoints.catalogue import CATALOGUE
 from qwen_vl_suite.qwenvl.checkpoints.library import BUNDLED, Download
 from qwen_vl_suite.qwenvl.errors import BadOption, Unavailable, UnsupportedModel
 from qwen_vl_suite.qwenvl.models import footprint
 from qwen_vl_suite.qwenvl.models.forecast import DeviceMemory, Forecast, forecast
-from qwen_vl_suite.qwenvl.types import LocalSpec
+from qwen_vl_suite.qwenvl.types import LocalSpec, Place
 
 GB = 10**9
 LARGE = "Qwen/Qwen3-VL-32B-Instruct"
