@@ -202,9 +202,15 @@ def _servers() -> Iterator[Benchmark]:
     """A server that takes 200 ms a request, as one with a card does for a short caption."""
     yield Benchmark(
         "server-concurrency",
-        "16 requests at once to a server that takes 200 ms for each, against one by one",
+        "64 requests to a server that takes 200 ms for each, 16 at once against one by one",
         12,
-        lambda name, wanted: servers.concurrency(name, wanted, seconds=0.2, count=16, at_once=16),
+        lambda name, wanted: servers.concurrency(name, wanted, seconds=0.2, count=64, at_once=16),
+    )
+    yield Benchmark(
+        "server-jpeg",
+        "24 requests with pictures of 1024×1024, sent as JPEG against PNG",
+        2,
+        lambda name, wanted: servers.jpeg(name, wanted, count=24, at_once=8, side=1024),
     )
     yield Benchmark(
         "server-replicas",

@@ -77,6 +77,29 @@ def death(name: str, wanted: float | None, seconds: float, count: int, at_once: 
     )
 
 
+def jpeg(name: str, wanted: float | None, count: int, at_once: int, side: int) -> Figure:
+    """``count`` questions about pictures of ``side`` pixels to a server that answers at once: the
+    pictures as JPEG against PNG. The same questions are answered; the pictures' bytes differ."""
+    asked = _questions(count, side)
+    with (
+        ServerProcess(0) as server,
+        _opened([server], at_once, picture_format="jpeg") as small,
+        _opened([server], at_once) as exact,
+    ):
+        return compare(
+            name,
+            lambda: _without_pictures(_answers(small, asked)),
+            lambda: _without_pictures(_answers(exact, asked)),
+            wanted=wanted,
+            repeats=3,
+            note=f"pictures of {side}×{side}",
+        )
+
+
+def _without_pictures(texts: Sequence[str]) -> list[str]:
+    return [text.partition(" #")[0] for text in texts]
+
+
 class _Killer(Observer):
     """Ends a server once so many answers are there."""
 
@@ -90,10 +113,13 @@ class _Killer(Observer):
 
 
 @contextmanager
-def _opened(servers: Sequence[ServerProcess], at_once: int) -> Iterator[OpenAIServerBackend]:
+def _opened(
+    servers: Sequence[ServerProcess], at_once: int, **fields: Any
+) -> Iterator[OpenAIServerBackend]:
     """The model of ``servers``, of which one question was asked already."""
     urls = tuple(server.url for server in servers)
-    backend = OpenAIServerBackend(ServerSpec(urls, family="qwen3_vl", concurrency=at_once))
+    spec = ServerSpec(urls, family="qwen3_vl", concurrency=at_once, **fields)
+    backend = OpenAIServerBackend(spec)
     try:
         _answers(backend, _questions(1))
         yield backend
@@ -101,9 +127,9 @@ def _opened(servers: Sequence[ServerProcess], at_once: int) -> Iterator[OpenAISe
         backend.close()
 
 
-def _questions(count: int) -> list[Request]:
+def _questions(count: int, side: int = 256) -> list[Request]:
     return [
-        Request.ask([_picture(256, number)], f"What is in picture {number}?")
+        Request.ask([_picture(side, number)], f"What is in picture {number}?")
         for number in range(count)
     ]
 

@@ -15,14 +15,13 @@ from qwen_vl_suite.qwenvl import run
 from qwen_vl_suite.qwenvl.backends.base import Backend
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend
-from qwen_vl_suite.qwenvl.chat import Ask, Attachment, Conversation, ask_all
 from qwen_vl_suite.qwenvl.doctor import truth
 from qwen_vl_suite.qwenvl.doctor.scenes import draw_clip
 from qwen_vl_suite.qwenvl.errors import QwenVLError, Unavailable, UnreadableReply
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.query import Query
 from qwen_vl_suite.qwenvl.tasks.extract import extract, form
-from qwen_vl_suite.qwenvl.types import Image, Request, Response, Sampling, Video
+from qwen_vl_suite.qwenvl.types import Message, Request, Response, Sampling, Video
 from running import Server
 
 GREEDY = Sampling(24, temperature=0)
@@ -146,22 +145,18 @@ def test_extract_is_held_to_its_form_or_refused(
 def test_a_second_turn_knows_the_first(
     server: Server, backend: OpenAIServerBackend, local: LocalBackend, measured: Measured
 ):
-
-    def conversation(asked: Backend) -> list[str]:
-        sampling = {"temperature": 0.0, "max_new_tokens": 16, "presence_penalty": 0.0}
-        shown = (Attachment(Image(picture(256, 320))),)
-        (first,) = ask_all(asked, [Ask(Conversation(), "What is this?", shown, sampling)])
-        (second,) = ask_all(asked, [Ask(first.conversation, "And beside it?", (), sampling)])
-        for reply in (first, second):
-            assert reply.response.error is None
-        return [first.response.text, second.response.text]
-
-    found, expected = conversation(backend), conversation(local)
-    shares = [agreement(mine, theirs) for mine, theirs in zip(found, expected, strict=True)]
+    sampling = Sampling(16, temperature=0)
+    begun = Request.ask([picture(256, 320)], "What is this?", sampling=sampling)
+    (first,), (expected,) = answered(backend, [begun]), answered(local, [begun])
+    shares = [agreement(first.text, expected.text)]
+    # By its text in both: other tokens can spell it than those that random weights wrote.
+    said = Message("assistant", (expected.text,))
+    messages = (*begun.messages, said, Message("user", ("And beside it?",)))
+    second = Request(messages, sampling=sampling)
+    (found,), (expected,) = answered(backend, [second]), answered(local, [second])
+    shares.append(agreement(found.text, expected.text))
     measured(f"the same text for {shares[0]:.0%} and {shares[1]:.0%} of each turn")
-    assert shares[0] > 0.3
-    if shares[0] == 1:
-        assert shares[1] > 0.3
+    assert min(shares) > 0.3
 
 
 def test_videos_are_watched(
