@@ -1,4 +1,4 @@
-"""Words of captions: templates, wishes, what is asked, refusals."""
+"""Words of captions: templates, wishes, what is asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.folders import Asking, Item, Template, trainer
-from qwen_vl_suite.qwenvl.folders.refusals import is_refusal
 from qwen_vl_suite.qwenvl.layouts import Wanted
 from qwen_vl_suite.qwenvl.prompt_writing import Wishes
 from qwen_vl_suite.qwenvl.tasks.describe import describe
@@ -115,124 +114,6 @@ def test_a_caption_that_is_there_is_shown_and_corrected(tmp_path):
     assert "already" not in backend.requests[1].prompt
     with pytest.raises(BadOption, match="choose overwrite"):
         run(backend, tmp_path, words={"refine": True})
-
-
-REFUSALS = """
-I'm sorry, but I can't assist with that.
-I’m sorry, I can’t help with this request.
-I'm sorry, but I cannot describe this image.
-Sorry, I can't provide a description of this image.
-I cannot assist with that request.
-I can't help with that.
-I can't describe people in images.
-I am unable to provide a caption for this image.
-I'm not able to identify real people in images.
-Unfortunately, I am not able to view the image.
-As an AI language model, I cannot view images.
-As an AI, I don't have the ability to see pictures.
-I apologize, but I cannot fulfill this request.
-My apologies, but I am unable to comply.
-I must decline to describe this image.
-I won't generate a caption for this content.
-I don't feel comfortable describing this image.
-This image violates our content policy.
-I'm sorry, but this request goes against my guidelines.
-I'm sorry, but no image was provided.
-It looks like there is no image attached.
-Please upload an image so that I can describe it.
-"I'm sorry, I cannot assist with that."
-This image contains explicit content, and I'm unable to provide a description.
-The image contains explicit content that I cannot describe.
-This image shows content that violates our usage policies.
-I must respectfully decline.
-I refuse to describe this.
-I'm not going to describe this image.
-I don't see an image.
-I don't see any image attached.
-There doesn't appear to be an image.
-I do not have access to the image.
-As an AI language model developed by Alibaba, I cannot
-该图片包含不适宜的内容，无法描述。
-由于内容涉及敏感信息，我无法描述
-这张图片可能违反了相关规定。
-对不起，我无法描述这张图片。
-很抱歉，我不能提供帮助。
-抱歉，无法处理该请求。
-我无法提供该图片的描述。
-作为一个AI语言模型，我无法查看图片。
-该图片内容违反了相关规定。
-非常抱歉，作为人工智能助手，我不能讨论这个话题。
-请上传图片。
-我不能协助您完成该请求。
-""".strip().splitlines()
-
-CAPTIONS = """
-A sign that reads "I'm sorry, I can't help you".
-A woman says sorry to a man.
-Sorry! board game on a wooden table, box open, four pawns.
-I can see a red car on a street.
-I can't help falling in love, a neon sign above a bar.
-I love you, written in chalk on a wall.
-Unfortunate hiker with a torn backpack.
-Unfortunately placed bench in front of a wall.
-An AI assistant logo on a blue background.
-As an AI-generated artwork, it shows a dragon over a city.
-No image of the moon is visible; only clouds over a lake.
-No pictures hang on the white wall.
-A man who cannot see, with a white cane.
-This image shows a sign that reads littering violates park policy
-The image shows a screenshot saying that the post violates community policies
-The image shows sensitive skin under a microscope, and a red arrow.
-This image contains explicit lyrics on an album cover, next to a radio.
-As an assistant, we see a young man in a white coat
-I don't see any pictures of you, a line of a song on a poster.
-I must go down to the seas again, a poem in a frame.
-这张图片展示了一个写着违反交通规则的牌子
-该图像中一名警察正在处理违反规定的车辆
-作为助手，一名年轻女子站在舞台旁边
-该图片包含暴力场景的电影海报，一名男子无法逃脱。
-由于光线太暗，无法看清人脸的照片。
-The photo violates the rule of thirds.
-This image shows a policy document on a desk.
-This picture shows a sign with the guidelines of a park.
-Sorry sight of an abandoned house, broken windows.
-Please keep off the grass, a sign in a park.
-Please provide exact change, says a yellow label.
-I voted sticker on a jacket.
-I can't believe it's not butter, a tub of spread on a table.
-I Can't Breathe, a protest banner held by a crowd.
-I will not be silent, text on a poster.
-We can't wait: a movie poster with two people.
-We cannot be silent, text on a banner at a demonstration.
-sorry, text, sad, 1girl, crying
-apologies card, flowers, pink envelope
-1girl, i'm sorry, speech bubble, crying
-对不起 written on a card.
-一块写着“对不起，我不能帮你”的牌子。
-一个男人无法打开门。
-我爱你，写在墙上的字。
-抱歉，打扰了：一张电影海报。
-一个人工智能助手的标志。
-请勿吸烟的标志。
-请保持安静的牌子。
-""".strip().splitlines()
-
-
-@pytest.mark.parametrize("reply", REFUSALS)
-def test_refusals_are_told(reply):
-    assert is_refusal(reply)
-
-
-@pytest.mark.parametrize("caption", CAPTIONS)
-def test_captions_with_such_words_are_kept(caption):
-    assert not is_refusal(caption)
-
-
-@settings(max_examples=60)
-@given(st.sampled_from(REFUSALS), st.sampled_from(CAPTIONS))
-def test_a_caption_may_quote_any_refusal(refusal, caption):
-    assert not is_refusal(f"A photo of a screen that says: {refusal}")
-    assert not is_refusal(f"{caption} Behind it: {refusal}")
 
 
 def test_what_is_read_off_a_page_may_be_anybodys_refusal(tmp_path):
