@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import http.client
 import logging
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -22,16 +20,15 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import OutOfMemory, QwenVLError, Unavailable
 from .keys import PREFIX
+from .loopback_port import HOST, free_port, is_owned, status
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "llama-server"
 KEY_VARIABLE = "LLAMA_API_KEY"
-HOST = "127.0.0.1"
 _GUARD = Path(__file__).with_name("process_guard.py")
 _TRIES = 3  # another process may take the port between choosing and binding it
 _PAUSE = 0.1  # seconds between two looks at a server that is starting
@@ -176,7 +173,7 @@ def start(
 
 
 def _launch(program: Path, arguments: Sequence[str], log_file: Path) -> LlamaServer:
-    port, key = _free_port(), secrets.token_urlsafe(32)
+    port, key = free_port(), secrets.token_urlsafe(32)
     # Python itself on Windows and Linux alike; -I: nothing of the user's environment gets in.
     guard = [sys.executable, "-I", "-S", str(_GUARD)]
     command = [str(program), *arguments, "--host", HOST, "--port", str(port)]
@@ -209,12 +206,6 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def _await(server: LlamaServer, check: Callable[[], None], timeout: float) -> None:
     """Until the server has read its model, and takes our key alone: what else listens on the port
     does not know it."""
@@ -224,7 +215,8 @@ def _await(server: LlamaServer, check: Callable[[], None], timeout: float) -> No
         check()
         if not server.is_running:
             raise server.failure()
-        if _status(server.port, "/health") == 200 and _is_ours(server):
+        answers = status(server.port, "/health") == 200 and is_owned(server.port, server.pid)
+        if answers and server.is_running:
             return
         if time.monotonic() > end:
             raise Unavailable(
@@ -232,49 +224,6 @@ def _await(server: LlamaServer, check: Callable[[], None], timeout: float) -> No
                 f"{server.log_file}"
             )
         pause.wait(_PAUSE)
-
-
-def _is_ours(server: LlamaServer) -> bool:
-    """Whether the port is our process's. Some other one that had taken it would be told no key.
-    Where the system does not tell whose it is, it is asked with a wrong key, which ours refuses."""
-    try:
-        import psutil
-
-        guard = psutil.Process(server.pid)
-        family = [guard, *guard.children(recursive=True)]
-        sockets = (found for process in family for found in _sockets(process))
-        return any(
-            found.status == psutil.CONN_LISTEN and found.laddr.port == server.port
-            for found in sockets
-        )
-    except ImportError:
-        return _wants_a_key(server)
-    except psutil.Error:  # it ended meanwhile; or the system does not tell, as of macOS at times
-        return _wants_a_key(server)
-
-
-def _wants_a_key(server: LlamaServer) -> bool:
-    wrong = secrets.token_urlsafe(32)
-    return server.is_running and _status(server.port, "/v1/models", wrong) == 401
-
-
-def _sockets(process: Any) -> Sequence[Any]:
-    """Open TCP sockets of a ``psutil.Process``; psutil before 6 has another name for them."""
-    name = "net_connections" if hasattr(process, "net_connections") else "connections"
-    return list(getattr(process, name)("tcp"))
-
-
-def _status(port: int, path: str, key: str = "") -> int:
-    """The HTTP status of a GET; 0 where nothing answers."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", path, headers=headers)
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        return 0
-    finally:
-        connection.close()
 
 
 def _port_was_taken(server: LlamaServer, error: BaseException) -> bool:

@@ -12,10 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.errors import ServerError, UnsuitableModel
 from qwen_vl_suite.qwenvl.families import FAMILIES
-from qwen_vl_suite.qwenvl.servers.calibration import Calibration, derived_sizes, mentions_places
+from qwen_vl_suite.qwenvl.servers.calibration import Calibration
 from qwen_vl_suite.qwenvl.servers.content import plan
 from qwen_vl_suite.qwenvl.servers.kinds import PictureLimits, kind, kinds
 from qwen_vl_suite.qwenvl.servers.picture_sizes import tokens_of
+from qwen_vl_suite.qwenvl.servers.seen_sizes import derived_sizes, mentions_places
 from qwen_vl_suite.qwenvl.types import Image, Message, Request, Response, Usage, Video
 
 QWEN25, QWEN3 = FAMILIES["qwen2_5_vl"], FAMILIES["qwen3_vl"]

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend, list_models
 from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError, ServerError, Unavailable
-from qwen_vl_suite.qwenvl.servers import client, connection, faults, replicas
+from qwen_vl_suite.qwenvl.servers import client, connection, faults, replicas, retries
 from qwen_vl_suite.qwenvl.servers.addresses import parse
 from qwen_vl_suite.qwenvl.servers.keys import Keys, variable
 from qwen_vl_suite.qwenvl.servers.streaming import usage_of
@@ -367,7 +367,7 @@ def test_a_server_that_tells_of_itself_byte_by_byte_is_not_waited_for(
 def test_a_busy_server_is_asked_about_itself_a_few_times_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "_LONGEST_WAIT_ABOUT", 0.01)
+    monkeypatch.setattr(retries, "FOR_FACTS", retries.Patience(faults.FEW_TRIES, 0.01))
     with serving() as server, opened(server.url) as backend:
         server.listing = Answer(status=429, body=b"{}", headers={"Retry-After": "60"})
         with pytest.raises(ServerError, match=r"HTTP 429.*asked 3 times"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from qwen_vl_suite.qwenvl.errors import OutOfMemory, Unavailable
-from qwen_vl_suite.qwenvl.servers import llama_server
+from qwen_vl_suite.qwenvl.servers import llama_server, loopback_port
 
 FAKE = Path(__file__).with_name("fake_llama_server.py")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in is started by a shell")
@@ -146,11 +146,11 @@ def test_without_word_from_the_system_a_wrong_key_tells_whose_the_port_is(start,
     def refuse(process):
         raise psutil.AccessDenied
 
-    monkeypatch.setattr(llama_server, "_sockets", refuse)
+    monkeypatch.setattr(loopback_port, "_sockets", refuse)
     server = start()
-    assert llama_server._is_ours(server)
-    monkeypatch.setattr(llama_server, "_status", lambda port, path, key="": 200)
-    assert not llama_server._is_ours(server)  # one that takes any key
+    assert loopback_port.is_owned(server.port, server.pid)
+    monkeypatch.setattr(loopback_port, "status", lambda port, path, key="": 200)
+    assert not loopback_port.is_owned(server.port, server.pid)  # one that takes any key
 
 
 def _parent_of_pack(folder, tmp_path):
