@@ -9,15 +9,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints import gguf
 from ..errors import QwenVLError
 from ..models.devices import pick_device
 from ..models.load_progress import Progress
 from ..models.memory import Memory, acquired
-from ..models.weights import Weights
-from ..observer import Observer, Relay
+from ..observer import Observer
 from ..servers import llama_server
 from ..servers.addresses import parse
 from ..servers.keys import Keys, variable
@@ -27,78 +25,13 @@ from ..types import Family, GgufSpec, Request, Response, ServerSpec
 from .base import check_candidates
 from .openai_server import OpenAIServerBackend
 from .resident import ResidentBackend
+from .served_weights import ServedWeights, ServerEnded, ServerWatch
 
 log = logging.getLogger(__name__)
 
 KIND = "llama.cpp"
 _WORK = 1 << 30  # bytes beside weights and KV cache: compute buffers and the vision tower's work
 _NOWHERE = "http://127.0.0.1:9/v1"  # never asked
-
-
-class ServedWeights(Weights):
-    """Weights that a process of its own holds, which is ``model`` while they are loaded. They are
-    in memory or not: there is no half way of RAM."""
-
-    model: LlamaServer | None
-
-    def load(self, progress: Progress | None = None) -> Any:
-        with self.lock:
-            if self.model is not None and not self.model.is_running:
-                self.release()
-            if self.model is None:
-                self.model = self._read(progress)
-                self.place = "device"
-            return self.model
-
-    def offload(self) -> None:
-        self.release()
-
-    def release(self) -> None:
-        with self.lock:
-            if self.model is not None:
-                self.model.stop()
-            super().release()
-
-
-class _Died(Exception):
-    """The server has ended while it was asked."""
-
-
-class _Watch(Relay):
-    """Relay that looks whether ``server`` still lives, so that nobody waits for one that has ended,
-    and keeps what it answered until then."""
-
-    def __init__(self, inner: Observer, server: LlamaServer):
-        super().__init__(inner)
-        self._server = server
-        self._responses: dict[int, Response] = {}
-        self._has_started = False
-
-    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
-        self._has_started = True
-        super().start(prompt_tokens, max_new_tokens)
-
-    def done(self, index: int, response: Response) -> None:
-        self._responses[index] = response
-        super().done(index, response)
-
-    def check(self) -> None:
-        super().check()
-        if not self._server.is_running:
-            raise _Died
-
-    def responses(self, count: int) -> list[Response]:
-        """To each of ``count`` requests, after the server's end. Raises what ended it where that
-        was before any of them was asked."""
-        if not self._has_started:
-            raise self._server.failure()
-        return [self._response(index) for index in range(count)]
-
-    def _response(self, index: int) -> Response:
-        if index not in self._responses:
-            failed = Response.failed(self._server.failure())
-            self.done(index, failed)
-        return self._responses[index]
 
 
 def open_gguf(spec: GgufSpec, memory: Memory | None = None) -> GgufBackend:
@@ -157,10 +90,10 @@ class GgufBackend(ResidentBackend):
         for request in requests:
             request.sampling.validate()
         with self._asked(observer) as (server, backend):
-            watch = _Watch(observer, server)
+            watch = ServerWatch(observer, server)
             try:
                 return backend.generate(requests, watch)
-            except _Died:
+            except ServerEnded:
                 return watch.responses(len(requests))
 
     def score(
@@ -174,8 +107,8 @@ class GgufBackend(ResidentBackend):
         observer = observer or Observer()
         with self._asked(observer) as (server, backend):
             try:
-                return backend.score(requests, candidates, _Watch(observer, server))
-            except _Died:
+                return backend.score(requests, candidates, ServerWatch(observer, server))
+            except ServerEnded:
                 raise server.failure() from None
 
     @contextmanager

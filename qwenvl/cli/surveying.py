@@ -8,7 +8,7 @@ from typing import Any
 
 from ..servers import abilities
 from ..servers.keys import KEYS
-from ..servers.survey import ServedModel, ServerFound, survey
+from ..servers.survey import ListedModel, ServerFound, survey
 from ..types import ServerSpec
 from .answering import SOME_FAILED
 from .output import print_json, print_message, print_result
@@ -85,6 +85,6 @@ def _text(found: ServerFound) -> str:
     return "\n".join(lines)
 
 
-def _named(model: ServedModel) -> str:
+def _named(model: ListedModel) -> str:
     told = [model.family.title if model.family else "", model.remark]
     return f"{model.name} ({'; '.join(filter(None, told))})"

@@ -72,8 +72,8 @@ class Retries:
         only: Address | None = None,
     ) -> T:
         """The result of ``attempt`` at one address after another, or at ``only``. ``restart`` is
-        called before each further try; ``final``: HTTP statuses after which there is none. Raises
-        ``ServerError``."""
+        called after each try that failed; ``final``: HTTP statuses after which there is no other.
+        Raises ``ServerError``."""
         counts: Counter[str] = Counter()
         failed: Replica | None = None
         while True:

@@ -21,7 +21,7 @@ from .kinds import ServerKind, kind
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class ListedModel:
     """A model that a server lists. ``family``: that its name tells; None where it tells none.
     ``remark``: why it cannot be asked as it is, or what it cannot do; empty where all is well."""
 
@@ -37,7 +37,7 @@ class ServerFound:
 
     url: str
     kind: ServerKind | None = None
-    models: tuple[ServedModel, ...] = ()
+    models: tuple[ListedModel, ...] = ()
     key: str = ""
     error: str = ""
 
@@ -83,14 +83,14 @@ async def _found(spec: ServerSpec, keys: Keys) -> ServerFound:
         await client.close()
 
 
-def _model(name: str) -> ServedModel:
+def _model(name: str) -> ListedModel:
     family = family_named(name)
     if family is None:
-        return ServedModel(name, None, "its name does not tell the family: give --family")
+        return ListedModel(name, None, "its name does not tell the family: give --family")
     try:
         family = as_retrieval(as_tuned(family, name), name)
     except UnsupportedModel as error:
-        return ServedModel(name, family, str(error))
+        return ListedModel(name, family, str(error))
     if family.retrieval is not None:
-        return ServedModel(name, family, "it writes nothing, and is asked on this machine only")
-    return ServedModel(name, family, "" if family.sees else "it sees no pictures")
+        return ListedModel(name, family, "it writes nothing, and is asked on this machine only")
+    return ListedModel(name, family, "" if family.sees else "it sees no pictures")

@@ -27,6 +27,7 @@ TENSOR_ROOMS = (
     ".qwenvl.backends.gguf",
     ".qwenvl.backends.local",
     ".qwenvl.backends.resident",
+    ".qwenvl.backends.served_weights",
     ".qwenvl.inference",
     ".qwenvl.media.audio",
     ".qwenvl.media.image_processor",

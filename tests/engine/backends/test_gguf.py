@@ -13,7 +13,8 @@ import psutil
 import pytest
 import torch
 from qwen_vl_suite.qwenvl.backends.base import Resident, Scorer
-from qwen_vl_suite.qwenvl.backends.gguf import _Watch, arguments, open_gguf
+from qwen_vl_suite.qwenvl.backends.gguf import arguments, open_gguf
+from qwen_vl_suite.qwenvl.backends.served_weights import ServerWatch
 from qwen_vl_suite.qwenvl.errors import QwenVLError, Unavailable
 from qwen_vl_suite.qwenvl.model_cache import ModelCache
 from qwen_vl_suite.qwenvl.models.memory import Memory
@@ -145,7 +146,7 @@ def test_one_that_ends_before_anything_is_asked_is_the_error_of_all():
         def done(self, index, response):
             seen.append(index)
 
-    watch = _Watch(Listening(), Ended())
+    watch = ServerWatch(Listening(), Ended())
     with pytest.raises(Unavailable, match="ended"):
         watch.responses(2)
     watch.start([1, 1], [8, 8])

@@ -1,0 +1,78 @@
+"""Served weights: those that a llama-server holds, and the watch on it while it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..models.load_progress import Progress
+from ..models.weights import Weights
+from ..observer import Observer, Relay
+from ..servers.llama_server import LlamaServer
+from ..types import Response
+
+
+class ServedWeights(Weights):
+    """Weights that a process of its own holds, which is ``model`` while they are loaded. They are
+    in memory or not: there is no half way of RAM."""
+
+    model: LlamaServer | None
+
+    def load(self, progress: Progress | None = None) -> Any:
+        with self.lock:
+            if self.model is not None and not self.model.is_running:
+                self.release()
+            if self.model is None:
+                self.model = self._read(progress)
+                self.place = "device"
+            return self.model
+
+    def offload(self) -> None:
+        self.release()
+
+    def release(self) -> None:
+        with self.lock:
+            if self.model is not None:
+                self.model.stop()
+            super().release()
+
+
+class ServerEnded(Exception):
+    """The server has ended while it was asked."""
+
+
+class ServerWatch(Relay):
+    """Relay that looks whether ``server`` still lives, so that nobody waits for one that has ended,
+    and keeps what it answered until then."""
+
+    def __init__(self, inner: Observer, server: LlamaServer):
+        super().__init__(inner)
+        self._server = server
+        self._responses: dict[int, Response] = {}
+        self._has_started = False
+
+    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        self._has_started = True
+        super().start(prompt_tokens, max_new_tokens)
+
+    def done(self, index: int, response: Response) -> None:
+        self._responses[index] = response
+        super().done(index, response)
+
+    def check(self) -> None:
+        super().check()
+        if not self._server.is_running:
+            raise ServerEnded
+
+    def responses(self, count: int) -> list[Response]:
+        """To each of ``count`` requests, after the server's end. Raises what ended it where that
+        was before any of them was asked."""
+        if not self._has_started:
+            raise self._server.failure()
+        return [self._response(index) for index in range(count)]
+
+    def _response(self, index: int) -> Response:
+        if index not in self._responses:
+            failed = Response.failed(self._server.failure())
+            self.done(index, failed)
+        return self._responses[index]
