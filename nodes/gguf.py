@@ -8,17 +8,15 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..qwenvl.checkpoints import gguf
-from ..qwenvl.errors import BadOption, CheckpointError, CheckpointNotFound
-from ..qwenvl.servers.llama_server import find_program
+from ..qwenvl.errors import CheckpointError, CheckpointNotFound
+from ..qwenvl.servers import llama_settings
+from ..qwenvl.servers.llama_settings import read_settings
 from ..qwenvl.types import GgufSpec
-from ..qwenvl.yaml_files import read_mapping
 from . import host, sockets
 from .model import KEEP, UNLOAD, ModelHandle
 
 NONE_HERE = "none in models/LLM"
 AUTO = "auto"
-SETTINGS = "llama_server.yaml"
-"""In ``host.private_folder``: which llama-server is started, and with what more."""
 
 
 class GGUF(io.ComfyNode):
@@ -99,7 +97,7 @@ class GGUF(io.ComfyNode):
             found = _locate(model, mmproj or AUTO)
         except CheckpointError:  # what runs says what is wrong
             return ""
-        files = [*gguf.parts(found.path), host.private_folder() / SETTINGS]
+        files = [*gguf.parts(found.path), _settings()]
         return repr(gguf.states([*files, Path(str(found.mmproj))]))
 
     @classmethod
@@ -115,7 +113,7 @@ class GGUF(io.ComfyNode):
     ) -> io.NodeOutput:
         sockets.choice("after_use", after_use, (KEEP, UNLOAD))
         found = _locate(model, mmproj)
-        program, options = settings()
+        program, options = read_settings(_settings())
         spec = GgufSpec(
             str(found.path),
             str(found.mmproj),
@@ -123,7 +121,7 @@ class GGUF(io.ComfyNode):
             context,
             concurrency,
             host.device("auto"),
-            str(find_program(program)),
+            str(program),
             options,
             str(host.private_folder() / "logs"),
         )
@@ -148,18 +146,5 @@ def _locate(model: object, mmproj: object) -> gguf.GgufModel:
     return gguf.locate(model, host.model_roots(), "" if mmproj == AUTO else mmproj)
 
 
-def settings() -> tuple[str, tuple[str, ...]]:
-    """The llama-server that the user's file names (empty: the one on PATH), and more of its command
-    line. Raises ``BadOption`` for a file that says anything else."""
-    path = host.private_folder() / SETTINGS
-    if not path.is_file():
-        return "", ()
-    found: Any = dict(read_mapping(path))
-    program, options = found.pop("program", ""), found.pop("options", [])
-    are_texts = isinstance(options, list) and all(isinstance(word, str) for word in options)
-    if found or not isinstance(program, str) or not are_texts:
-        raise BadOption(
-            f"{path}: write program: and where llama-server is, and options: with a list of more "
-            'of its command line, each in quotes, such as ["-ngl", "20"]. Nothing else is known.'
-        )
-    return str(Path(program).expanduser()) if program else "", tuple(options)
+def _settings() -> Path:
+    return host.private_folder() / llama_settings.NAME

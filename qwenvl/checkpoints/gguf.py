@@ -98,6 +98,25 @@ def locate(name: str, roots: Iterable[Path], mmproj: str = "") -> GgufModel:
     if mmproj:
         chosen = _named(mmproj, projectors(roots), "projector (mmproj)")
         model = _inspect(model.name, model.path, [chosen])
+    return _checked(model)
+
+
+def at(path: Path, mmproj: Path | None = None) -> GgufModel:
+    """The model whose file, or one of whose files, is ``path``, with that projector (None: the one
+    beside it that fits). Raises as ``locate``."""
+    first = parts(path)[0]
+    for file in filter(None, (first, mmproj)):
+        if not file.is_file():
+            raise CheckpointNotFound(f"There is no file {file}.")
+    if is_projector(first):
+        raise UnsupportedModel(
+            f"{first} is a vision tower (projector). Name the language model that it goes with."
+        )
+    beside = [file for file in _files(first.parent) if is_projector(file)]
+    return _checked(_inspect(first.name, first, [mmproj] if mmproj else beside))
+
+
+def _checked(model: GgufModel) -> GgufModel:
     if model.missing:
         raise IncompleteCheckpoint(f"{model.name}: {model.problem}", model.missing)
     if model.problem:

@@ -21,7 +21,10 @@ _ORIGINAL = (
 )
 # Formats by file suffix.
 _FORMATS = {
-    (".gguf",): f"GGUF weights are not supported here, only safetensors. {_ORIGINAL}",
+    (".gguf",): (
+        "Its weights are GGUF, which llama-server reads: choose the file in Qwen-VL GGUF, or on "
+        f"the command line by --model. Here only safetensors are loaded. {_ORIGINAL}"
+    ),
     (".bin", ".pt", ".pth", ".ckpt", ".pkl"): (
         "Its weights are pickle files (.bin), which can run code when they are opened: only "
         "safetensors are loaded. Look for a safetensors version of this checkpoint."

@@ -6,8 +6,10 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
-from ..checkpoints import inspection, library
+from ..checkpoints import gguf, inspection, library
 from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.files import readable_size
 from ..checkpoints.receipts import Receipt
@@ -15,34 +17,45 @@ from ..checkpoints.references import parse_reference
 from ..errors import BadOption
 from ..families import FAMILIES
 from ..types import Family, ReplyContext, Size
-from .model_names import library_of
+from .model_names import library_of, roots_of
 from .output import as_json, print_json, print_message, print_result
 
 
 def models(options: argparse.Namespace) -> None:
     bundled = inspection.inspect(library.BUNDLED)
     bundled = dataclasses.replace(bundled, name=library.BUNDLED_NAME)
+    served = [found for found in gguf.scan(roots_of(options.root)) if not found.is_foreign]
+    folders = {found.path.parent for found in served}
     for item in [bundled, *library_of(options.root).scan()]:
+        if item.family is None and item.path in folders:
+            continue  # no checkpoint but those files
         family = item.family.model_type if item.family else None
-        row = {
-            "name": item.name,
-            "path": str(item.path),
-            "family": family,
-            "nbytes": item.nbytes,
-            "problem": item.problem,
-            "missing": list(item.missing),
-        }
-        if options.json:
-            print_json(row)
-        else:
-            size = readable_size(item.nbytes)
-            print_result(f"{item.name}  {family or '?'}  {size}  {item.problem}".rstrip())
+        _show_model(options, item.name, item.path, family, item.nbytes, item.problem, item.missing)
+    for found in served:
+        named = found.name, found.path, found.family or None
+        _show_model(options, *named, found.nbytes, found.problem, found.missing)
     if options.catalogue:
         for entry in CATALOGUE.values():
             if options.json:
                 print_json(dataclasses.asdict(entry))
             else:
                 print_result(f"{entry.repo_id}  {entry.model_type}  {readable_size(entry.nbytes)}")
+
+
+def _show_model(
+    options: argparse.Namespace,
+    name: str,
+    path: Path,
+    family: str | None,
+    nbytes: int,
+    problem: str,
+    missing: Sequence[str],
+) -> None:
+    if options.json:
+        row = {"name": name, "path": str(path), "family": family, "nbytes": nbytes}
+        print_json({**row, "problem": problem, "missing": list(missing)})
+    else:
+        print_result(f"{name}  {family or '?'}  {readable_size(nbytes)}  {problem}".rstrip())
 
 
 def download(options: argparse.Namespace) -> None:

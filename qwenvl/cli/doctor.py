@@ -19,6 +19,7 @@ from ..doctor.redaction import RedactingStream, Redactor, redactor_of
 from ..errors import QwenVLError
 from ..types import Spec
 from .answering import NOTHING_DONE
+from .gguf_options import is_gguf
 from .model_names import split_strength
 from .model_options import spec_of
 from .output import print_json, print_message, print_result
@@ -86,10 +87,13 @@ def _redactor(options: argparse.Namespace) -> Redactor:
     folders = [*(options.root or ())]
     if options.model not in (None, BUNDLED_NAME, *CATALOGUE):
         folders += [options.model, os.path.realpath(options.model)]
+    if options.mmproj is not None:
+        folders += [options.mmproj, os.path.realpath(options.mmproj)]
     for named in options.lora or ():
         adapter = split_strength(named)[0]
         folders += [adapter, os.path.realpath(adapter)]
     names = [Path(folder).name for folder in folders if public_name(folder) is None]
+    names += [Path(name).stem for name in names if is_gguf(name)]
     return redactor_of([folder for folder in folders if Path(folder).name != folder], names)
 
 

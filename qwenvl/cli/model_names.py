@@ -16,9 +16,14 @@ DEFAULT_ROOT = "models/LLM"
 _BUNDLED_NAMES = (BUNDLED_NAME, "demo")
 
 
+def roots_of(roots: Sequence[str] | None) -> tuple[Path, ...]:
+    """Where models are looked up, None meaning the default place."""
+    return tuple(map(Path, roots or [DEFAULT_ROOT]))
+
+
 def library_of(roots: Sequence[str] | None) -> ModelLibrary:
     """The models below ``roots``, None meaning the default one."""
-    folders = tuple(map(Path, roots or [DEFAULT_ROOT]))
+    folders = roots_of(roots)
     return ModelLibrary(folders, folders[0])
 
 
@@ -88,5 +93,5 @@ def _adapter(name: str, roots: Sequence[str] | None) -> Adapter:
     path = Path(folder)
     if folder and path.is_dir():
         return Adapter(str(path), strength)
-    library = AdapterLibrary(tuple(map(Path, roots or [DEFAULT_ROOT])))
+    library = AdapterLibrary(roots_of(roots))
     return Adapter(str(library.locate(folder)), strength)

@@ -1,4 +1,5 @@
-"""Model options of the command line: which model answers, of this machine or behind a server."""
+"""Model options of the command line: which model answers, of this machine, as GGUF, or behind a
+server."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from typing import Any
 
 from ..checkpoints.library import BUNDLED_NAME
 from ..errors import BadOption
-from ..servers import keys_file
-from ..types import PICTURE_FORMATS, LocalSpec, ServerSpec, Spec
-from .model_names import DEFAULT_ROOT, adapters_of, checkpoint_of
+from ..servers import keys_file, llama_settings
+from ..types import PICTURE_FORMATS, GgufSpec, LocalSpec, ServerSpec, Spec
+from .gguf_options import ENDING, add_gguf_options, gguf_spec, is_gguf
+from .model_names import DEFAULT_ROOT, adapters_of, checkpoint_of, roots_of
 from .user_folder import user_file
 
 _LOADING = {
@@ -32,6 +34,20 @@ _SERVING = {
 }
 """Options of how a server is asked, and the fields of ``ServerSpec`` that they set."""
 
+_GGUF = ("mmproj", "context")
+_NEEDS = {
+    **dict.fromkeys(_SERVING, "--server"),
+    **dict.fromkeys(_GGUF, f"a {ENDING} file as --model"),
+    "concurrency": f"--server, or a {ENDING} file as --model",
+}
+"""Options that are about some models only, and what has to be given with them."""
+
+
+_OF_LLAMA_SERVER = (
+    f"a {ENDING} file is read by llama-server: leave it out, and write options of its own into "
+    f"{llama_settings.NAME}"
+)
+
 
 def model_options() -> argparse.ArgumentParser:
     """Which model, and how it is loaded or asked: the options of all commands that use one."""
@@ -39,9 +55,10 @@ def model_options() -> argparse.ArgumentParser:
     # Without a default: the parser sees only values unlike it as given, and refuses both at once.
     which = common.add_mutually_exclusive_group()
     which.add_argument(
-        "--model", metavar="NAME|FOLDER",
-        help="a name as models lists it, owner/name as on the hub, or a checkpoint's folder "
-        f"(default: {BUNDLED_NAME}, the small bundled model)",
+        "--model", metavar="NAME|FOLDER|FILE",
+        help="a name as models lists it, owner/name as on the hub, a checkpoint's folder, or a "
+        f"{ENDING} file, for which an installed llama-server is started (default: {BUNDLED_NAME}, "
+        "the small bundled model)",
     )  # fmt: skip
     which.add_argument(
         "--server", action="append", metavar="URL",
@@ -66,6 +83,7 @@ def model_options() -> argparse.ArgumentParser:
         "--trust-remote-code", action="store_true", help="run Python that lies in the checkpoint"
     )
     _add_serving(common)
+    add_gguf_options(common)
     return common
 
 
@@ -91,7 +109,8 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency", type=int, metavar="N",
         help="of --server: requests under way at once at each address (default: "
-        f"{ServerSpec.concurrency})",
+        f"{ServerSpec.concurrency}); of a GGUF model: answers at once (default: "
+        f"{GgufSpec.concurrency})",
     )  # fmt: skip
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS",
@@ -117,21 +136,40 @@ def add_roots(parser: argparse.ArgumentParser, about: str) -> None:
 
 def spec_of(options: argparse.Namespace) -> Spec:
     """The model that the options name. Raises ``BadOption`` for options that do not go together
-    and what the specs raise, and ``CheckpointError`` where there is no such model here."""
+    and what the specs raise, ``CheckpointError`` where there is no such model here, and
+    ``Unavailable`` for a GGUF model without a llama-server."""
+    if options.server is not None:
+        return _server_spec(options)
+    if is_gguf(options.model):
+        _refuse_given(options, set(_SERVING) - {"concurrency"})
+        _refuse_loading(options, _OF_LLAMA_SERVER, "root")
+        return gguf_spec(options, roots_of(options.root))
+    _refuse_given(options, set(_NEEDS))
+    return _local_spec(options)
+
+
+def _server_spec(options: argparse.Namespace) -> ServerSpec:
+    _refuse_given(options, set(_GGUF))
+    elsewhere = (
+        "--server names one that is loaded elsewhere: leave it out, and give it to the server"
+    )
+    _refuse_loading(options, elsewhere)
     serving = {field: getattr(options, name) for name, field in _SERVING.items()}
-    if options.server is None:
-        for name, field in _SERVING.items():
-            if serving[field] is not None:
-                raise BadOption(f"{_flag(name)} has a use only with --server.")
-        return _local_spec(options)
-    for name, unset in _unset().items():
-        if getattr(options, name) != unset:
-            raise BadOption(
-                f"{_flag(name)} is about models that are loaded here, and --server names one that "
-                "is loaded elsewhere: leave it out, and give it to the server."
-            )
     given: dict[str, Any] = {name: value for name, value in serving.items() if value is not None}
     return ServerSpec(",".join(options.server), **given)  # type: ignore[arg-type]
+
+
+def _refuse_given(options: argparse.Namespace, names: set[str]) -> None:
+    for name, needed in _NEEDS.items():
+        if name in names and getattr(options, name) is not None:
+            raise BadOption(f"{_flag(name)} has a use only with {needed}.")
+
+
+def _refuse_loading(options: argparse.Namespace, advice: str, but: str = "") -> None:
+    """Refuses options of how a model is loaded here, except ``but``."""
+    for name, unset in _unset().items():
+        if name != but and getattr(options, name) != unset:
+            raise BadOption(f"{_flag(name)} is about models that are loaded here, and {advice}.")
 
 
 def named_spec_of(options: argparse.Namespace) -> Spec:

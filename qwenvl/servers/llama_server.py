@@ -20,6 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import OutOfMemory, QwenVLError, Unavailable
 from .keys import PREFIX
@@ -109,9 +110,10 @@ def _stop_all() -> None:
         server.stop()
 
 
-def find_program(own: str = "") -> Path:
+def find_program(own: str = "", settings: Path | None = None) -> Path:
     """The installed llama-server: ``own`` where it is given, else the one on PATH. Raises
-    ``Unavailable`` where there is none, and says how to get one."""
+    ``Unavailable`` where there is none, and says how to get one. ``settings``: the file where the
+    user may say which it is."""
     if own:
         path = Path(own).expanduser()
         if not path.is_file() or not os.access(path, os.X_OK):
@@ -119,11 +121,11 @@ def find_program(own: str = "") -> Path:
         return path
     if found := _on_path():
         return found
+    elsewhere = f", or write program: and where it is into {settings}" if settings else ""
     raise Unavailable(
         f"GGUF models are served by {PROGRAM} of llama.cpp, which is not on PATH. Get it from "
         "https://github.com/ggml-org/llama.cpp/releases (or: brew install llama.cpp; winget "
-        "install llama.cpp) and start ComfyUI again, or write where it is into llama_server.yaml "
-        "(see this node's help)."
+        f"install llama.cpp) and start anew, so that the new PATH is seen{elsewhere}."
     )
 
 
@@ -177,15 +179,12 @@ def _launch(program: Path, arguments: Sequence[str], log_file: Path) -> LlamaSer
     # Python itself on Windows and Linux alike; -I: nothing of the user's environment gets in.
     guard = [sys.executable, "-I", "-S", str(_GUARD)]
     command = [str(program), *arguments, "--host", HOST, "--port", str(port)]
-    log_file.parent.mkdir(parents=True, exist_ok=True)
     own_group: dict[str, object] = (
         {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
         if os.name == "nt"
         else {"start_new_session": True}  # Ctrl-C at the terminal is not for it
     )
-    # One that is there may be another's to read, or a link.
-    log_file.unlink(missing_ok=True)
-    with open(log_file, "xb", opener=_private) as output:
+    with _new_log(log_file) as output:
         process = subprocess.Popen(
             [*guard, *command],
             stdin=subprocess.PIPE,
@@ -200,6 +199,20 @@ def _launch(program: Path, arguments: Sequence[str], log_file: Path) -> LlamaSer
 def _without_keys(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without the keys of other servers."""
     return {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+
+
+def _new_log(log_file: Path) -> BinaryIO:
+    """Raises ``Unavailable`` where it cannot be written."""
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        # One that is there may be another's to read, or a link.
+        log_file.unlink(missing_ok=True)
+        return open(log_file, "xb", opener=_private)
+    except OSError as error:
+        raise Unavailable(
+            f"{log_file}, where {PROGRAM} says what it does, cannot be written: "
+            f"{error.strerror or error}."
+        ) from error
 
 
 def _private(path: str, flags: int) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from gguf_files import model, projector
 from qwen_vl_suite.nodes import host
-from qwen_vl_suite.nodes.gguf import AUTO, NONE_HERE, SETTINGS
+from qwen_vl_suite.nodes.gguf import AUTO, NONE_HERE
 from qwen_vl_suite.qwenvl.errors import BadOption, CheckpointNotFound, Unavailable
+from qwen_vl_suite.qwenvl.servers.llama_settings import NAME as SETTINGS
 
 NAME = "Qwen/Qwen3-VL-4B-Q4_K_M.gguf"
 
