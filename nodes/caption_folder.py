@@ -99,7 +99,7 @@ class CaptionFolder(io.ComfyNode):
             panels=panels.answer(height=130),
             is_output_node=True,
             inputs=[
-                sockets.Model.Input("model", tooltip="From the Qwen-VL Loader or Server."),
+                sockets.model_input(),
                 io.String.Input(
                     "folder",
                     default="",
@@ -134,14 +134,7 @@ class CaptionFolder(io.ComfyNode):
                     "refine: the model sees the old one and corrects it. The old ones are kept in "
                     ".qwenvl-captions/backup.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=(1 << 64) - 1,
-                    control_after_generate="fixed",  # as text: older ComfyUI has no enum for it
-                    tooltip="Equal seed, equal captions.",
-                ),
+                sockets.seed("Equal seed, equal captions."),
                 io.Boolean.Input(
                     "dry_run",
                     default=False,

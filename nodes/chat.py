@@ -56,10 +56,7 @@ class Chat(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input(
-                    "model",
-                    tooltip="From the Qwen-VL Loader, or another node that chooses a model.",
-                ),
+                sockets.model_input(),
                 io.String.Input(
                     "message",
                     default="",
@@ -107,22 +104,13 @@ class Chat(io.ComfyNode):
                     tooltip="model default: the makers' values for its family. greedy: always the "
                     "likeliest word, no chance. custom: your own values.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=(1 << 64) - 1,
-                    control_after_generate="fixed",
-                    tooltip="Equal seed and equal conversation, equal answer. Greedy takes no "
-                    "chances and gives the same for every seed.",
+                sockets.seed(
+                    "Equal seed and equal conversation, equal answer. Greedy takes no "
+                    "chances and gives the same for every seed."
                 ),
-                io.String.Input(
-                    "system_prompt",
-                    default="",
-                    multiline=True,
-                    tooltip="Standing instruction before the conversation, such as a role. Empty: "
-                    "that of the history. Another one than before makes the model read all anew.",
-                    **sockets.ADVANCED,
+                sockets.system_prompt(
+                    "Standing instruction before the conversation, such as a role. Empty: "
+                    "that of the history. Another one than before makes the model read all anew."
                 ),
                 sockets.thinking(),
                 sockets.max_thinking_tokens(),

@@ -95,23 +95,11 @@ class Describe(io.ComfyNode):
                     tooltip="model default: the makers' values for its family; greedy for code. "
                     "greedy: always the likeliest word, no chance. custom: your own values.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=(1 << 64) - 1,
-                    # Not within ``sampling``: the front end would add a control at each change.
-                    control_after_generate="fixed",  # as text: older ComfyUI has no enum for it
-                    tooltip="Equal seed, equal text, alone or in a batch. Greedy takes no chances "
-                    "and gives the same text for every seed.",
+                sockets.seed(
+                    "Equal seed, equal text, alone or in a batch. Greedy takes no chances "
+                    "and gives the same text for every seed."
                 ),
-                io.String.Input(
-                    "system_prompt",
-                    default="",
-                    multiline=True,
-                    tooltip="Standing instruction before the question, such as a role or a form.",
-                    **sockets.ADVANCED,
-                ),
+                sockets.system_prompt(),
                 sockets.thinking(),
                 sockets.max_thinking_tokens(),
                 sockets.unreadable(),

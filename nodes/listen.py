@@ -50,14 +50,9 @@ class Listen(io.ComfyNode):
                     multiline=True,
                     tooltip="Your own words, in place of the usual ones of the task.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=(1 << 64) - 1,
-                    control_after_generate="fixed",
-                    tooltip="Equal seeds give equal answers, and equal speech. transcribe does not "
-                    "depend on it but for its speech.",
+                sockets.seed(
+                    "Equal seeds give equal answers, and equal speech. transcribe does not "
+                    "depend on it but for its speech."
                 ),
                 io.Audio.Input(
                     "audio",

@@ -39,10 +39,7 @@ class Prompt(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input(
-                    "model",
-                    tooltip="From the Qwen-VL Loader, or another node that chooses a model.",
-                ),
+                sockets.model_input(),
                 io.String.Input(
                     "idea",
                     default="",
@@ -58,14 +55,8 @@ class Prompt(io.ComfyNode):
                     tooltip="The model that the prompt is for. Own ones are YAML files in "
                     "user/default/qwen-vl/targets; press R after adding one.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=(1 << 64) - 1,
-                    control_after_generate="fixed",  # as text: older ComfyUI has no enum for it
-                    tooltip="Another seed, another prompt and other choices; an equal one gives "
-                    "the same.",
+                sockets.seed(
+                    "Another seed, another prompt and other choices; an equal one gives the same."
                 ),
                 io.Image.Input(
                     "images",

@@ -65,12 +65,17 @@ def length(max_new_tokens: int) -> dict[str, int]:
 STOP = "stop"
 
 
+def model_input() -> io.Input:
+    """The model input of every node that asks a model."""
+    return Model.Input(
+        "model", tooltip="From the Qwen-VL Loader, or another node that chooses a model."
+    )
+
+
 def model_and_images(one: str = "picture", done: str = "answered") -> list[Any]:
     """The first inputs of every node that shows pictures to a model."""
     return [
-        Model.Input(
-            "model", tooltip="From the Qwen-VL Loader, or another node that chooses a model."
-        ),
+        model_input(),
         io.Image.Input(
             "images",
             tooltip=f"One {one}, a batch, or a list of any sizes; all are {done} in one run.",
@@ -201,6 +206,26 @@ def reasoning_effort() -> io.String.Input:
         "does. Empty: its default.",
         **ADVANCED,
     )
+
+
+def seed(tooltip: str) -> io.Int.Input:
+    """The seed widget. Not to be put into a DynamicCombo: the front end would add another control
+    after each change of it."""
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=(1 << 64) - 1,
+        control_after_generate="fixed",  # as text: older ComfyUI has no enum for it
+        tooltip=tooltip,
+    )
+
+
+def system_prompt(
+    tooltip: str = "Standing instruction before the question, such as a role or a form.",
+) -> io.String.Input:
+    """The system_prompt widget."""
+    return io.String.Input("system_prompt", default="", multiline=True, tooltip=tooltip, **ADVANCED)
 
 
 def hidden_parts() -> io.Mask.Input:

@@ -134,10 +134,7 @@ class Video(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                sockets.Model.Input(
-                    "model",
-                    tooltip="From the Qwen-VL Loader, or another node that chooses a model.",
-                ),
+                sockets.model_input(),
                 io.DynamicCombo.Input(
                     "task",
                     options=_tasks(),
@@ -152,14 +149,7 @@ class Video(io.ComfyNode):
                     tooltip="Which frames the model sees. fps: so many a second. interval: one in "
                     "so many seconds. count: so many in all. scenes: the first of each scene.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=(1 << 64) - 1,
-                    control_after_generate="fixed",
-                    tooltip="Equal seed, equal text. Events and tracking take no chances.",
-                ),
+                sockets.seed("Equal seed, equal text. Events and tracking take no chances."),
                 io.Video.Input(
                     "video",
                     optional=True,
@@ -206,13 +196,7 @@ class Video(io.ComfyNode):
                     "read.",
                     "an event where nothing happens",
                 ),
-                io.String.Input(
-                    "system_prompt",
-                    default="",
-                    multiline=True,
-                    tooltip="Standing instruction before the question, such as a role or a form.",
-                    **sockets.ADVANCED,
-                ),
+                sockets.system_prompt(),
                 io.Boolean.Input(
                     "sound",
                     default=False,
