@@ -9,7 +9,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..qwenvl.model_cache import CACHE
 from ..qwenvl.servers import keys_file
 from ..qwenvl.servers.keys import KEYS
-from . import forecast, host, servers, styles
+from . import forecast, gguf, host, servers, styles
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ class QwenVLSuite(ComfyExtension):
             host.register_folders()
             CACHE.memory = host.manager()
             KEYS.file = host.private_folder() / keys_file.NAME
-            host.serve_json("/qwen_vl/model", forecast.forecast)
+            host.serve_json(forecast.ROUTE, forecast.forecast)
+            host.serve_json(gguf.ROUTE, gguf.forecast)
             host.serve_json(styles.ROUTE, styles.words)
             host.accept_json("/qwen_vl/download_size", forecast.download_size)
             host.accept_json("/qwen_vl/allow_download", forecast.allow_download)

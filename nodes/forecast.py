@@ -16,8 +16,10 @@ from ..qwenvl.model_cache import CACHE
 from ..qwenvl.models import forecast as engine
 from ..qwenvl.models.devices import pick_devices
 from ..qwenvl.models.memory import Memory
-from ..qwenvl.types import LocalSpec
+from ..qwenvl.types import GgufSpec, LocalSpec
 from . import host
+
+ROUTE = "/qwen_vl/model"
 
 
 def forecast(query: Mapping[str, str]) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def forecast(query: Mapping[str, str]) -> dict[str, Any]:
         spec = _spec(query, "" if isinstance(place, Download) else str(place))
         loaded = CACHE.loaded(spec) if spec.checkpoint else []
         resident = [backend for backend in loaded if isinstance(backend, Resident)]
-        found = engine.forecast(place, spec, _device_memory(spec), resident)
+        found = engine.forecast(place, spec, device_memory(spec), resident)
     except QwenVLError as error:
         raise BadOption(models.without_folders(str(error))) from error
     return {**dataclasses.asdict(found), "problem": models.without_folders(found.problem)}
@@ -69,7 +71,7 @@ def _located(query: Mapping[str, str]) -> Path | Download:
 
 def _of_named(place: Download, reference: Reference, query: Mapping[str, str]) -> dict[str, Any]:
     allowed = host.consents().allows(reference)
-    memory = _device_memory(_spec(query, ""))
+    memory = device_memory(_spec(query, ""))
     found = engine.forecast_named(place, reference, allowed, memory)
     problem = host.model_library().without_folders(found.problem)
     return {**dataclasses.asdict(found), "problem": problem}
@@ -94,7 +96,8 @@ def _number(name: str, text: str) -> float:
         raise BadOption(f"{name} is {text[:40]!r}, no number.") from error
 
 
-def _device_memory(spec: LocalSpec) -> engine.DeviceMemory:
+def device_memory(spec: LocalSpec | GgufSpec) -> engine.DeviceMemory:
+    """Of the devices that a model will run on."""
     devices = pick_devices(spec.device)
     memory = CACHE.memory or Memory()
     return engine.DeviceMemory(

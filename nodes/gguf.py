@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
 
+from ..qwenvl.backends.base import Resident
 from ..qwenvl.checkpoints import gguf
-from ..qwenvl.errors import CheckpointError, CheckpointNotFound
+from ..qwenvl.errors import BadOption, CheckpointError, CheckpointNotFound, QwenVLError
+from ..qwenvl.model_cache import CACHE
+from ..qwenvl.models.forecast import forecast_served
 from ..qwenvl.servers import llama_settings
 from ..qwenvl.servers.llama_settings import read_settings
 from ..qwenvl.types import GgufSpec
-from . import host, sockets
+from . import host, panels, sockets
+from .forecast import device_memory
 from .model import KEEP, UNLOAD, ModelHandle
 
 NONE_HERE = "none in models/LLM"
 AUTO = "auto"
+
+ROUTE = "/qwen_vl/gguf_model"
 
 
 class GGUF(io.ComfyNode):
@@ -29,6 +37,7 @@ class GGUF(io.ComfyNode):
             description="Chooses a Qwen vision-language model as GGUF in models/LLM. A "
             "llama-server (llama.cpp) that is installed here is started for it when it is first "
             "asked, and ended with ComfyUI. All Qwen-VL nodes that ask a model can use it.",
+            panels=panels.model(["model", "context", "concurrency", "mmproj"], ROUTE),
             search_aliases=["gguf", "llama.cpp", "llama-server", "mmproj", "quantized model"],
             inputs=[
                 io.Combo.Input(
@@ -40,7 +49,7 @@ class GGUF(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "context",
-                    default=16_384,
+                    default=GgufSpec.context,
                     min=1024,
                     max=1 << 20,
                     step=1024,
@@ -112,21 +121,46 @@ class GGUF(io.ComfyNode):
         mmproj: str = AUTO,
     ) -> io.NodeOutput:
         sockets.choice("after_use", after_use, (KEEP, UNLOAD))
-        found = _locate(model, mmproj)
-        program, options = read_settings(_settings())
-        spec = GgufSpec(
-            str(found.path),
-            str(found.mmproj),
-            found.family,
-            context,
-            concurrency,
-            host.device("auto"),
-            str(program),
-            options,
-            str(host.private_folder() / "logs"),
-        )
+        spec = served(model, context, concurrency, mmproj)
         bounds = sockets.bounds(min_pixels, max_pixels)
         return io.NodeOutput(ModelHandle(spec, *bounds, after_use=after_use))
+
+
+def served(model: str, context: int, concurrency: int, mmproj: str) -> GgufSpec:
+    """The spec of widgets. Raises ``CheckpointError``, and ``Unavailable`` and ``BadOption`` where
+    there is no llama-server to start, or the user's file names none."""
+    found = _locate(model, mmproj)
+    program, options = read_settings(_settings())
+    return GgufSpec(
+        str(found.path),
+        str(found.mmproj),
+        found.family,
+        context,
+        concurrency,
+        host.device("auto"),
+        str(program),
+        options,
+        str(host.private_folder() / "logs"),
+    )
+
+
+def forecast(query: Mapping[str, str]) -> dict[str, Any]:
+    """The panel's memory forecast (``Forecast``) for the widgets of a node by name, those left out
+    at their defaults. Reads headers of files only. Raises ``BadOption``."""
+    from ..qwenvl.backends.gguf import expected_bytes
+
+    try:
+        context = int(query.get("context", GgufSpec.context))
+        concurrency = int(query.get("concurrency", GgufSpec.concurrency))
+    except ValueError as error:
+        raise BadOption(f"context and concurrency are whole numbers ({error}).") from error
+    try:
+        spec = served(query.get("model", ""), context, concurrency, query.get("mmproj", AUTO))
+        resident = [backend for backend in CACHE.loaded(spec) if isinstance(backend, Resident)]
+        found = forecast_served(spec.name, expected_bytes(spec), device_memory(spec), resident)
+    except QwenVLError as error:
+        raise BadOption(host.model_library().without_folders(str(error))) from error
+    return dataclasses.asdict(found)
 
 
 def _choices() -> list[str]:

@@ -15,7 +15,7 @@ from ..qwenvl.models.attention import ATTENTIONS
 from ..qwenvl.models.precision import PRECISIONS
 from ..qwenvl.models.quantization import QUANTIZATIONS
 from ..qwenvl.types import LocalSpec
-from . import host, panels, sockets
+from . import forecast, host, panels, sockets
 from .model import AFTER_USE, KEEP, ModelHandle
 
 SOURCES = ["huggingface", "modelscope"]
@@ -42,7 +42,8 @@ class Loader(io.ComfyNode):
                     "yarn",
                     "custom_model",
                     "source",
-                ]
+                ],
+                forecast.ROUTE,
             ),
             inputs=[
                 io.Combo.Input(

@@ -40,10 +40,10 @@ def box_selection(widget: str) -> Panels:
     return {"boxes": {"selection": widget}}
 
 
-def model(settings: Sequence[str]) -> Panels:
+def model(settings: Sequence[str], route: str) -> Panels:
     """The forecast for the model that the node will load, and errors. ``settings``: the inputs
-    that it depends on."""
-    return {"model": {"settings": list(settings)}}
+    that it depends on, of which ``route`` is asked for it."""
+    return {"model": {"settings": list(settings), "route": route}}
 
 
 def server(settings: Sequence[str], into: str, route: str) -> Panels:

@@ -21,10 +21,9 @@ class ModelPanel {
   #requests = 0;
   #error = "";
 
-  /** `settings`: names of the inputs that the forecast depends on. */
-  constructor(node, settings) {
-    this.node = node;
-    this.settings = settings;
+  /** `settings`: names of the inputs that the forecast depends on; `route`: tells it. */
+  constructor(node, settings, route) {
+    Object.assign(this, { node, settings, route });
     const refresh = () => app.refreshComboInNodes(); // which refreshes the panels too
     this.view = new ModelView(refresh, () => this.#agree());
     addToStack(node, this.view.element, () => this.view.height, { fixed: true });
@@ -86,7 +85,7 @@ class ModelPanel {
       return;
     }
     const request = ++this.#requests;
-    const forecast = await fetchForecast(this.#widgets());
+    const forecast = await fetchForecast(this.route, this.#widgets());
     if (request !== this.#requests) return;
     // A run that failed for want of the user's consent: here it can be given.
     const error = forecast.error || (["needed", "not asked"].includes(forecast.consent) ? "" : this.#error);
@@ -95,10 +94,10 @@ class ModelPanel {
   }
 }
 
-async function fetchForecast(widgets) {
+async function fetchForecast(route, widgets) {
   const query = new URLSearchParams(widgets.map(({ name, value }) => [name, value]));
   try {
-    return await (await api.fetchApi(`/qwen_vl/model?${query}`)).json();
+    return await (await api.fetchApi(`${route}?${query}`)).json();
   } catch (error) {
     console.warn("Qwen-VL: nothing is known of the model:", error);
     return { error: translate("ComfyUI does not answer.") };
@@ -120,8 +119,8 @@ async function send(route, settings) {
 
 const refreshAll = () => panels.forEach((panel) => panel.refresh());
 
-definePanel("model", "model_view.css", (node, { settings }) => {
-  const panel = new ModelPanel(node, settings);
+definePanel("model", "model_view.css", (node, { settings, route }) => {
+  const panel = new ModelPanel(node, settings, route);
   panels.add(panel);
   panel.refresh();
 });

@@ -46,7 +46,7 @@ class GgufBackend(ResidentBackend):
     an estimate: the process does not tell."""
 
     def __init__(self, spec: GgufSpec, program: Path, memory: Memory):
-        weights = ServedWeights(self._start, {pick_device(spec.device): _expected(spec)})
+        weights = ServedWeights(self._start, {pick_device(spec.device): expected_bytes(spec)})
         super().__init__(weights, memory)
         self.spec = spec
         self._program = program
@@ -183,8 +183,8 @@ def arguments(spec: GgufSpec) -> list[str]:
     ]
 
 
-def _expected(spec: GgufSpec) -> int:
-    """Bytes that the server will take: its files, and the KV cache of all contexts."""
+def expected_bytes(spec: GgufSpec) -> int:
+    """Bytes that the server of ``spec`` will take: its files, and the KV cache of all contexts."""
     weights = sum(size for _, size in _states(spec))
     cache = gguf.cache_bytes(gguf.header(Path(spec.model)))
     return weights + cache * spec.context * spec.concurrency

@@ -112,10 +112,16 @@ def forecast(
     known = dataclasses.asdict(memory)
     if isinstance(place, Download):
         return _of_download(place, spec, known)
-    for model in loaded:
+    return _of_folder(place, spec, known | _loaded(loaded))
+
+
+def _loaded(models: Iterable[Placed]) -> dict[str, Any]:
+    """What is known of a model where one of ``models`` is not on disk only."""
+    known: dict[str, Any] = {}
+    for model in models:
         if model.place != "disk":
-            known |= {"loaded": model.place, "weights": model.nbytes}
-    return _of_folder(place, spec, known)
+            known = {"loaded": model.place, "weights": model.nbytes}
+    return known
 
 
 def forecast_named(
@@ -140,6 +146,15 @@ def forecast_named(
         source=reference.source,
         disk=disk,
     )
+
+
+def forecast_served(
+    name: str, nbytes: int, memory: DeviceMemory, loaded: Iterable[Placed] = ()
+) -> Forecast:
+    """A forecast for the model of that ``name``, which a server that is started here will take
+    ``nbytes`` for. ``loaded``: the models of the same spec that are open now."""
+    known = {**dataclasses.asdict(memory), "name": name, "weights": nbytes}
+    return _fitting(known | _loaded(loaded))
 
 
 def _of_download(place: Download, spec: LocalSpec, known: dict[str, Any]) -> Forecast:
@@ -190,14 +205,19 @@ def _catalogue_bytes(entry: CatalogueEntry, spec: LocalSpec) -> int:
 
 def _judge(known: Mapping[str, Any], spec: LocalSpec, size: _Size) -> Forecast:
     """Whether it fits. ``size``: bytes of the weights by spec; raises for what cannot be loaded."""
-    weights = known.get("weights") or size(spec)
-    known = {**known, "weights": weights}
-    if known.get("loaded") == "device" or _needed(weights) <= known["free"]:
+    found = _fitting({**known, "weights": known.get("weights") or size(spec)})
+    if found.fits != "no":
+        return found
+    return dataclasses.replace(found, lighter=_lighter(spec, size, found.free + found.movable))
+
+
+def _fitting(known: Mapping[str, Any]) -> Forecast:
+    """Whether what is ``known``, with its weights, fits."""
+    needed = _needed(known["weights"])
+    if known.get("loaded") == "device" or needed <= known["free"]:
         return Forecast(**known)
-    room = known["free"] + known["movable"]
-    if _needed(weights) <= room:
-        return Forecast(**known, fits="after others")
-    return Forecast(**known, fits="no", lighter=_lighter(spec, size, room))
+    fits: Fits = "after others" if needed <= known["free"] + known["movable"] else "no"
+    return Forecast(**known, fits=fits)
 
 
 def _needed(weights: int) -> int:

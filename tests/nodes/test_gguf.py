@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gguf_files import model, projector
 from qwen_vl_suite.nodes import host
-from qwen_vl_suite.nodes.gguf import AUTO, NONE_HERE
+from qwen_vl_suite.nodes.gguf import AUTO, NONE_HERE, forecast
 from qwen_vl_suite.qwenvl.errors import BadOption, CheckpointNotFound, Unavailable
 from qwen_vl_suite.qwenvl.servers.llama_settings import NAME as SETTINGS
 
@@ -61,6 +61,24 @@ def test_a_model_is_served_by_the_program_on_the_path(root: Path, run_node: Any)
     assert (found.after_use, found.max_pixels) == ("unload", 90_000)
     with pytest.raises(BadOption, match="after_use"):
         run_node("QVL_GGUF", model=NAME, after_use="offload to RAM")
+
+
+def test_its_panel_tells_what_the_server_will_take(root: Path) -> None:
+    files = [root / "LLM" / NAME, root / "LLM/Qwen/mmproj-Qwen3-VL-4B-F16.gguf"]
+    small, large = (
+        forecast({"model": NAME, "context": "1024", "concurrency": str(count)}) for count in (1, 3)
+    )
+    weights = sum(path.stat().st_size for path in files)
+    assert (small["availability"], small["loaded"], small["fits"]) == ("here", "", "now")
+    assert large["weights"] - weights == 3 * (small["weights"] - weights) > 0
+    assert forecast({"model": NAME, "context": str(1 << 40)})["fits"] == "no"
+    for widgets, words in (
+        ({"model": "gone.gguf"}, "no GGUF model 'gone.gguf'"),
+        ({"model": NAME, "context": "long"}, "whole numbers"),
+        ({"model": NAME, "context": "0"}, "context is 0"),
+    ):
+        with pytest.raises(BadOption, match=words):
+            forecast(widgets)
 
 
 def test_only_a_file_names_another_program(root: Path, run_node: Any) -> None:

@@ -343,6 +343,7 @@ def test_the_pack_registers_it_when_it_starts(
     own_loop.run(QwenVLSuite().get_node_list())
     routes = [
         "/qwen_vl/model",
+        "/qwen_vl/gguf_model",
         "/qwen_vl/download_size",
         "/qwen_vl/allow_download",
         "/qwen_vl/server_models",

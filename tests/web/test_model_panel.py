@@ -181,6 +181,15 @@ def test_it_asks_again_when_something_may_have_changed(loader: Loader, kind: str
     assert len(loader.asked()) == 1
 
 
+def test_a_gguf_model_has_a_forecast_of_its_own(loader: Loader) -> None:
+    loader.asked()
+    loader.page.evaluate("test.app.rootGraph.add(8, 'QVL_GGUF')")
+    loader.settle()
+    (asked,) = loader.page.evaluate("test.asked")
+    assert urlsplit(asked).path == "/qwen_vl/gguf_model"
+    assert loader.asked() == [{"model": WIDGETS["model"]}]
+
+
 def test_it_does_not_ask_by_itself(loader: Loader) -> None:
     loader.asked()
     loader.page.wait_for_timeout(1500)

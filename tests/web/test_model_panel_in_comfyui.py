@@ -89,6 +89,14 @@ def test_the_panel_follows_the_settings_and_the_run(site: Any, canvas: Canvas) -
     canvas.page.wait_for_selector(".qvl-model-panel[data-state=device]")
     assert panel.inner_text().startswith("Loaded")
     assert "qwen_vl_panels" not in json.dumps(canvas.js("app.rootGraph.serialize()"))
+    canvas.js(
+        """() => {
+          const the = (wanted) => app.rootGraph.nodes.find(({ type }) => type === wanted);
+          the("QVL_Describe").pos = [600, 0];
+          the("QVL_Loader").pos = [0, -60];
+          app.graph.setDirtyCanvas(true, true);
+        }"""
+    )
     canvas.page.locator(".qvl-model-refresh").click()
     canvas.page.wait_for_selector(".qvl-model-panel[data-state=device]")
 
