@@ -154,7 +154,7 @@ class CaptionFolder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        """Another one at each run: what lies in a folder changes."""
+        """Changes with each run, since the folder's content may have changed."""
         return time.time()
 
     @classmethod
@@ -225,7 +225,7 @@ class CaptionFolder(io.ComfyNode):
 
 
 def _fields(model: ModelHandle, thinking: str) -> dict[str, Any]:
-    """Of each ``Query``."""
+    """Fields of each ``Query``."""
     return {
         "min_pixels": model.min_pixels,
         "max_pixels": model.max_pixels,

@@ -1,4 +1,4 @@
-"""Asks the text encoder that is already in the graph, in place of a model of its own."""
+"""From CLIP node: the text encoder that is already in the graph, as a model to ask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ClipHandle(ModelHandle):
     thinking_edition: bool = False
 
     def __post_init__(self) -> None:
-        """Nothing of the cache is wanted."""
+        """Takes no reference in the model cache."""
 
     def loaded(self) -> list[Backend]:
         return [host.ClipBackend(self.clip, self.thinking_edition)]

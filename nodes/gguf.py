@@ -1,4 +1,4 @@
-"""Chooses a model in llama.cpp's format, and has an installed llama-server answer for it."""
+"""GGUF node: chooses a model in llama.cpp's format, which an installed llama-server answers for."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class GGUF(io.ComfyNode):
     def fingerprint_inputs(
         cls, model: str | None = None, mmproj: str | None = None, **_: Any
     ) -> str:
-        """Another one when the model's files were replaced, and when the settings have changed."""
+        """Changes when the model's files are replaced, and when the settings are edited."""
         try:
             found = _locate(model, mmproj or AUTO)
         except CheckpointError:  # what runs says what is wrong
@@ -164,7 +164,8 @@ def forecast(query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _choices() -> list[str]:
-    """Those that can be served first; what is none of Qwen's is left out."""
+    """The models in the folders, those that can be served first; models that are not Qwen's are
+    left out."""
     found = [model for model in gguf.scan(host.model_roots()) if not model.is_foreign]
     return [model.choice for model in sorted(found, key=lambda model: bool(model.problem))]
 

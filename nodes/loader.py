@@ -1,4 +1,4 @@
-"""Chooses a model, brings it onto this machine and says how it is to be loaded."""
+"""Loader node: chooses a model, brings it onto this machine and says how it is to be loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts a LoRA adapter on a model."""
+"""LoRA node: puts a LoRA adapter on a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chooses a model behind a server that speaks the OpenAI protocol."""
+"""Server node: chooses a model behind a server that speaks the OpenAI protocol."""
 
 from __future__ import annotations
 
@@ -129,14 +129,15 @@ class Server(io.ComfyNode):
         allow_http: bool | None = None,
         **_: Any,
     ) -> str | float:
-        """Where no model is named: the only one that the server has now. Not a number, which is
-        always another, where that does not tell it soon: what runs asks once more."""
+        """Where no model is named, the name of the server's only one, so that another one runs the
+        graph anew. NaN, which equals nothing, where the server does not say it soon: the run asks
+        once more."""
         if model is None or sockets.words(model).strip():
             return ""
         from ..qwenvl.backends.openai_server import with_model
 
         try:
-            return with_model(_spec(sockets.words(servers), bool(allow_http)), _Brief()).model
+            return with_model(_spec(sockets.words(servers), bool(allow_http)), _ShortWait()).model
         except QwenVLError:
             return math.nan
 
@@ -174,8 +175,8 @@ class Server(io.ComfyNode):
         return io.NodeOutput(ModelHandle(named, *sockets.bounds(min_pixels, max_pixels)))
 
 
-class _Brief(Observer):
-    """Waits for a moment only."""
+class _ShortWait(Observer):
+    """Observer that ends a wait after ``_MOMENT``."""
 
     def __init__(self) -> None:
         self._end = time.monotonic() + _MOMENT

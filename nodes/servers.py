@@ -1,4 +1,4 @@
-"""Servers that a Server node names: what its widgets mean, and the models that they list."""
+"""Servers of a Server node: its widgets as a spec, and the models that the servers list."""
 
 from __future__ import annotations
 

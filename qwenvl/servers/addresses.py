@@ -52,8 +52,8 @@ def is_loopback(host: str) -> bool:
 
 
 def parse(url: str) -> Address:
-    """The parts of ``url``. Raises ``BadOption`` for a host that two readers might take for
-    different ones (other letters than ASCII's, backslashes, blanks), since keys go by it."""
+    """Parses ``url``. Raises ``BadOption`` for a host that two programs might read differently
+    (letters outside ASCII, backslashes, blanks), since keys are chosen by host."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     found = _AUTHORITY.fullmatch(authority)
@@ -70,8 +70,7 @@ def parse(url: str) -> Address:
 
 
 def check_allowed(address: Address, allow_http: bool) -> None:
-    """Raises ``BadOption`` for an address on another machine without TLS, unless these are
-    allowed."""
+    """Raises ``BadOption`` for an address on another machine without TLS, unless ``allow_http``."""
     if address.is_encrypted or address.is_loopback or allow_http:
         return
     raise BadOption(

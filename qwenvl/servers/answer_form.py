@@ -1,7 +1,8 @@
 """Answer forms: a ``Constraint`` as fields of a request, by kind of server.
 
-What a server is asked to hold an answer to is not proof that it did: some ignore fields that they
-do not know. So answers of servers never count as held, and are read and checked as free ones.
+That a server was asked to hold an answer to a form does not prove that it did: some ignore fields
+that they do not know. Answers of servers therefore never count as held, and are read and checked
+like free ones.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _CHOICE = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """``fields`` of a request that ask a server to hold the answer to a constraint; none where the
-    answer is free. ``notes``: what the user should know where it is, though it was to be held."""
+    """Request ``fields`` that ask a server to hold the answer to a constraint; empty where the
+    answer is free. ``notes``: for the user, why it is free although a form was asked for."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -32,9 +33,10 @@ class AnswerForm:
 def answer_form(constraint: Constraint | None, kind: ServerKind) -> AnswerForm:
     """How a server of ``kind`` is asked for an answer of the form of ``constraint``.
 
-    One that holds from an opening on only, as lists of boxes do, stays free: no server can be asked
-    to wait for it. So does what the server has no field for; a choice and a JSON schema are checked
-    when they are read, of others a note tells that they were not held."""
+    A constraint that applies only from an opening on, as for lists of boxes, leaves the answer
+    free: no server can be asked to wait for the opening. So does one that the server has no field
+    for; choices and JSON schemas are checked when the answer is read, and for others a note says
+    that they were not enforced."""
     if constraint is None or constraint.opening:
         return AnswerForm()
     if constraint.kind == "json_schema":
@@ -58,8 +60,9 @@ def choices_of(constraint: Constraint) -> tuple[str, ...]:
 def ignored_note(
     form: AnswerForm, constraint: Constraint | None, text: str, kind: ServerKind
 ) -> str:
-    """What to say of a whole answer that a server of ``kind`` was asked to hold to a form and
-    plainly is not of it; empty for one that may be. The task's own reader decides what it is."""
+    """A note where a server of ``kind`` was asked to hold the answer to a form and its complete
+    ``text`` plainly is not of that form; empty where it may be. Whether the answer can be used, the
+    task's own reader decides."""
     if not form.fields or constraint is None:
         return ""
     answer = text.strip()
@@ -92,7 +95,7 @@ def _choice_fields(choices: Sequence[str], kind: ServerKind) -> dict[str, Any]:
 
 
 def _grammar_fields(constraint: Constraint, kind: ServerKind) -> dict[str, Any]:
-    """Raises ``NotInGbnf`` for what a grammar of the server's form cannot say."""
+    """Raises ``NotInGbnf`` for what the server's form of grammar cannot express."""
     way = kind.forms.get(constraint.kind)
     if way is None:
         return {}

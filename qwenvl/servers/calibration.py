@@ -1,10 +1,11 @@
 """Picture calibration: proof that a server showed the model a picture in the size that was sent.
 
-Some families write boxes in pixels of the picture as they see it, and some servers resize what they
-are sent. What a server reports, the tokens of a prompt, tells how many of them a picture took, once
-it is known what the rest takes. No text is counted here, for the tokenizer is the server's: it is
-asked the same with a small square in the place of each picture, and the difference counts. How many
-tokens the square takes two questions tell, once a model and address, one with it and one without.
+Some families write boxes in pixels of the picture as the model sees it, and some servers resize
+what they are sent. A server reports how many tokens a prompt had; how many of these a picture took
+follows once it is known how many the rest takes. No text is counted here, for the tokenizer is the
+server's: the same request is sent once more, with a small square in the place of each picture, and
+the difference counts. How many tokens the square itself takes is found out once for each model and
+address, by two questions, one with the square and one without.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from .picture_sizes import planned_size
 from .seen_sizes import mentions_places, shrunk_note, with_note, with_seen_sizes
 
 Ask = Callable[[Request], Awaitable["int | None"]]
-"""Asks the server a request, for one token of an answer: the ``prompt_tokens`` that it reports;
-None where it reports none. Raises ``QwenVLError`` where it does not answer."""
+"""Sends a request for one token of an answer: the ``prompt_tokens`` that the server reports, None
+where it reports none. Raises ``QwenVLError`` where it does not answer."""
 
 _SQUARE_SIDE = 10
 """Tokens along each side of the square; more where a server shows no picture so small."""
@@ -37,8 +38,8 @@ its own. From ``_LEAST_SIDE`` on, no two squares leave the same rest."""
 @dataclass
 class _Known:
     """What is known of one model at one address. ``square``: tokens that the square takes there;
-    0 where counts tell nothing. ``texts``: by the text of a request, tokens of its prompt with
-    squares in the place of its pictures."""
+    0 where the server's counts say nothing. ``texts``: by the text of a request, tokens of its
+    prompt with squares in the place of its pictures."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     square: int | None = None
@@ -60,11 +61,11 @@ class Calibration:
         server: tuple[str, str],
         ask: Ask,
     ) -> Response:
-        """``response``, the answer of the model at ``server``, an address and a name, to
-        ``request``, whose ``input_sizes`` are those that were sent, with those that the model has
-        seen; or with an error in it where these cannot be told and places in the answer would be
-        wrong. Its notes say what could not be verified. ``ask`` asks that very server, and only
-        where the answer has places in pixels of the picture."""
+        """``response`` to ``request`` with ``input_sizes`` in which the model saw the pictures, in
+        place of those in which they were sent; or with an error in it where these cannot be found
+        out and coordinates in the answer would be wrong. Its notes say what could not be verified.
+        ``server``: address and model that gave the answer; ``ask`` asks that very server, and only
+        where the answer has coordinates in pixels."""
         if not request.images or response.error is not None:
             return response
         if family.coordinates != "absolute":
@@ -92,7 +93,8 @@ class Calibration:
         server: tuple[str, str],
         ask: Ask,
     ) -> int | None:
-        """Tokens that the pictures of ``request`` took; None where the server does not tell."""
+        """Tokens that the pictures of ``request`` took; None where the server does not report
+        them."""
         known = self._known.setdefault(server, _Known())
         side = square_size(family, kind)
         async with known.lock:
@@ -119,9 +121,9 @@ def square_size(family: Family, kind: ServerKind) -> Size:
 
 
 async def _square_tokens(size: Size, ask: Ask) -> int:
-    """How many tokens the square takes, by two questions, whatever the server makes of its size:
-    those that it adds to a prompt are a square number and a few marks. 0 where they are not, and
-    where the server does not report them."""
+    """How many tokens the square takes, by two questions, whatever size the server makes of it:
+    what it adds to a prompt is a square number and a few marks. 0 where it is not, and where the
+    server does not report it."""
     text = Request((Message("user", ("Hello",)),), _ONE_TOKEN)
     shown = Request((Message("user", (_square(size), "Hello")),), _ONE_TOKEN)
     without, with_it = await ask(text), await ask(shown)

@@ -23,13 +23,13 @@ T = TypeVar("T")
 Chunks = AsyncIterator[Mapping[str, Any]]
 
 _MANY_CHUNKS = 64
-"""Of an answer that is coming, and not held up by a fault on the way."""
+"""Chunks from which on an answer at the time limit counts as long, and not as held up."""
 ABOUT_SECONDS = 30.0
-"""In which a server has to tell of itself and its models, all tries together."""
+"""Seconds in which a server has to say what it is and which models it has, all tries together."""
 
 
 class Client:
-    """Asks the server of ``spec``. To be made and used in one event loop.
+    """Client of the server of ``spec``. To be made and used in one event loop.
 
     Raises ``BadOption`` for an address that may not be used, ``Unavailable`` without openai."""
 
@@ -88,7 +88,7 @@ class Client:
         body: Mapping[str, Any],
         read: Callable[[Chunks], Awaitable[T]],
     ) -> T:
-        """Closes the stream, and with it the request, however it ends. Raises ``Fault``."""
+        """One try; closes the stream, and so the request, however it ends. Raises ``Fault``."""
         count = 0
 
         async def counted(chunks: Chunks) -> Chunks:

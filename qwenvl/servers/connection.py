@@ -1,7 +1,7 @@
 """Connection to one server address by the official ``openai`` client: keys, limits and redirects in
 one place.
 
-Retries are not the client's: ``Replicas`` and ``faults`` decide about them.
+The client itself tries once; ``retries`` decides whether to try again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .addresses import DEFAULT_PORTS, Address
 from .keys import Key
 
 MAX_BYTES = 64 * 2**20
-"""Of one answer, decompressed: more than any model writes."""
+"""Size limit of one answer, decompressed: more than any model writes."""
 CONNECT_SECONDS = 10.0
 SHORT_SECONDS = 10.0
-"""That a server may take to tell of itself and its models."""
+"""Seconds that a server may take to answer a question about itself."""
 
 _HEADERS = {
     "accept", "accept-encoding", "connection", "content-length", "content-type", "host",
@@ -128,7 +128,8 @@ class Connection:
             return None
 
     async def _json(self, url: str) -> Any:
-        """What stands at ``url``, by itself or below the base address."""
+        """The JSON at ``url``, absolute or below the base address; None where it is neither an
+        object nor a list. Raises ``Fault``."""
         key = self._find_key()
         limit = min(SHORT_SECONDS, self._timeout)
         asked = self._client.get(url, cast_to=object, options={"timeout": limit})
@@ -141,8 +142,8 @@ class Connection:
         return found if isinstance(found, (dict, list)) else None
 
     def _fault(self, error: Exception, key: Key | None) -> faults.Fault:
-        """``error`` without the key, which servers are known to quote, and without the library's
-        own exception, which holds it."""
+        """``error`` as a fault, without the key, which some servers quote, and without the
+        library's exception, which holds it."""
         own = error.__cause__ if isinstance(error, self._openai.APIConnectionError) else error
         if isinstance(own, faults.Fault):
             return own
@@ -151,8 +152,8 @@ class Connection:
         return faults.of_exception(error, self._openai, key.hidden if key else str)
 
     async def _authorize(self, request: Any) -> None:
-        """Before a request is sent: leaves the headers that it needs, and adds the key, which is
-        thus in no object that the client keeps or logs."""
+        """Request hook: removes headers that are not needed and adds the key, which is thus in no
+        object that the client keeps or logs."""
         for name in set(request.headers) - _HEADERS:
             del request.headers[name]
         url, address = request.url, self.address
@@ -169,7 +170,7 @@ _NOT_WRITTEN = (TypeError, ValueError, RecursionError)
 
 
 def _not_written(error: Exception) -> faults.Fault:
-    """Of a request that could not even be written, which no server is to blame for."""
+    """The fault of a request that cannot be serialised, for which no server is to blame."""
     what = type(error).__name__
     if isinstance(error, UnicodeEncodeError):
         what = "it holds half of a character, a surrogate"
@@ -187,7 +188,7 @@ def _check_stream(content_type: str) -> None:
 
 
 async def _bound(response: Any) -> None:
-    """Before an answer is read: no more of it than ``MAX_BYTES``."""
+    """Response hook: reading more than ``MAX_BYTES`` of an answer raises ``TooLong``."""
     read = response.aiter_bytes
 
     async def counted(*args: Any, **options: Any) -> AsyncIterator[bytes]:

@@ -37,9 +37,9 @@ class Plan:
     picture_format: str = "png"
 
     def messages(self, check: Check = lambda: None) -> list[dict[str, Any]]:
-        """The messages, with all media in them: resized and encoded, which takes some 100 ms for a
-        picture of a megapixel, so that it belongs into a thread beside the waiting. ``check`` is
-        called before each picture and frame; what it raises ends the work."""
+        """The messages, with all media in them. Resizing and encoding take some 100 ms for a
+        picture of a megapixel, so this belongs into a worker thread. ``check`` is called before
+        each picture and frame; what it raises ends the work."""
         sizes = iter(self.input_sizes)
         return [self._message(message, sizes, check) for message in self.request.messages]
 
@@ -84,7 +84,7 @@ def plan(
     """Plans ``request`` for the model ``name`` of ``family`` behind a server of ``kind``.
 
     Raises ``UnsuitableModel`` for media that are shown to a model that reads text only,
-    ``BadImage`` for a picture that no model, or none behind such a server, can be given, and
+    ``BadImage`` for a picture that no model, or no server of this kind, can be shown, and
     ``BadOption`` for media that the family or the server does not take, for bounds that contradict
     one another, and for earlier answers as token ids, which no server takes."""
     _check(request, family, kind, name)

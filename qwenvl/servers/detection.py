@@ -49,7 +49,7 @@ _SIGNS: tuple[tuple[str, str, Sign], ...] = (
 
 def kind_of_models(models: Any) -> str:
     """The kind of server whose ``/v1/models`` answered with ``models``; empty where that does not
-    tell, as of a server that loads models when they are asked for and lists none."""
+    show it, such as from a server that loads models on demand and lists none."""
     data = models.get("data") if isinstance(models, Mapping) else None
     owners = {
         str(one.get("owned_by"))
@@ -61,8 +61,8 @@ def kind_of_models(models: Any) -> str:
 
 
 async def _told(get: Get, path: str) -> Any:
-    """What ``get`` gets; None where it fails, since a server may let nobody ask what it does not
-    know, or make them wait."""
+    """What ``get`` gets; None where it fails: a server may refuse paths that it does not know, or
+    let them wait."""
     try:
         return await get(path)
     except Fault as fault:
@@ -71,10 +71,10 @@ async def _told(get: Get, path: str) -> Any:
 
 
 async def detect(get: Get, models: Any = None) -> str:
-    """The name of the kind of server that ``get`` asks, ``other`` where it tells none. ``models``:
-    what its ``/v1/models`` answered, as JSON, where that is known. Asks at most seven short
-    questions, none where ``models`` tells. Raises ``Fault`` where not even ``/v1/models`` is
-    answered; a question after it that is not tells nothing."""
+    """The name of the kind of server that ``get`` asks; ``other`` where nothing shows it.
+    ``models``: what its ``/v1/models`` answered, as JSON, where that is known. Asks at most seven
+    short questions, none where ``models`` shows the kind. Raises ``Fault`` where not even
+    ``/v1/models`` is answered; later questions may stay unanswered."""
     told = kind_of_models(models if models is not None else await get("/v1/models"))
     if told:
         return told

@@ -21,7 +21,7 @@ Event = Callable[[Observer], None]
 """What an observer is to be told."""
 
 CHECK_SECONDS = 0.05
-"""How often a caller that waits looks whether it is to stop."""
+"""Seconds between two looks of a waiting caller whether it is to stop."""
 
 
 class Job(Generic[T]):

@@ -26,7 +26,7 @@ tried, ``replicas`` decides."""
 FEW_TRIES: Mapping[Kind, float] = {**TRIES, "busy": 3, "slow": 1}
 """Likewise to learn about a server: callers wait for that without being able to stop."""
 TRIES_WHERE_ALL_FAILS = 2
-"""Of a request that a server answers with an error, as it does all others."""
+"""How often a request is asked at a server that answers every request with an error."""
 
 LONGEST_RETRY_AFTER = 60.0
 """Seconds that a server may ask to wait."""
@@ -56,7 +56,7 @@ def delay(tries: int) -> float:
 
 
 Hide = Callable[[str], str]
-"""Takes secrets out of a text. Before it is cut, since half a key is one too."""
+"""Takes secrets out of a text; before it is cut, since half a key is a secret, too."""
 
 
 def of_exception(error: BaseException, openai: Any, hide: Hide = str) -> Fault:
@@ -82,7 +82,8 @@ _NOT_REACHED = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProt
 
 
 def _reason(error: BaseException) -> str:
-    """Of a connection that failed: in the system's words, which lie deepest, if there are any."""
+    """Why a connection failed, in the operating system's words where there are any: these lie
+    deepest in the chain of causes."""
     words, deeper = str(error), error.__cause__ or error.__context__
     while deeper is not None:
         if isinstance(deeper, OSError) and deeper.strerror:
@@ -138,8 +139,8 @@ def _message(error: Any) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Of the header ``Retry-After`` in seconds, between 0 and ``LONGEST_RETRY_AFTER``; a date is
-    taken for none, since clocks differ."""
+    """Seconds in the header ``Retry-After``, between 0 and ``LONGEST_RETRY_AFTER``; 0 for a date,
+    since clocks differ."""
     try:
         seconds = float(headers.get("retry-after", ""))
     except ValueError:

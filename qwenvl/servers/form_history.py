@@ -39,7 +39,7 @@ class FormHistory:
         self._refused.pop(_key(fields), None)
 
     def was_refused(self, fields: Mapping[str, Any], error: ServerError) -> None:
-        """A request was answered once it had that form no more."""
+        """A request was answered only once the form was left out."""
         refusals = self._refused.setdefault(_key(fields), [])
         if len(refusals) < _CERTAIN:
             refusals.append(error)

@@ -32,7 +32,7 @@ _BEGINNING = {"start": "root", "root": "r-root"}
 
 
 class NotInGbnf(ValueError):
-    """What a grammar of this form cannot say."""
+    """Something that GBNF cannot express, in words."""
 
 
 def from_choices(choices: Sequence[str]) -> str:
@@ -47,9 +47,9 @@ def from_regex(pattern: str) -> str:
 
 
 def from_lark(source: str) -> str:
-    """A grammar of the texts of a Lark grammar, and of some more: what a terminal is not to be
-    (``& ~/…/``) is left out. Raises ``NotInGbnf`` for directives, flags, aliases and what else
-    there is in Lark."""
+    """A grammar of the texts that a Lark grammar describes, and of some more: exclusions from a
+    terminal (``& ~/…/``) are left out. Raises ``NotInGbnf`` for directives, flags, aliases and
+    whatever else of Lark is not translated."""
     rules: list[tuple[str, str]] = []
     for line in source.splitlines():
         text = line.strip()
@@ -123,7 +123,8 @@ def _escaped(character: str) -> str:
 
 
 def _code(number: int) -> str:
-    """A character by its number. In ``\\x`` xgrammar counts any digits that follow to it."""
+    """A character by its code point. Not as ``\\x``, for which xgrammar also takes any hexadecimal
+    digits that follow."""
     return f"\\u{number:04X}"
 
 

@@ -27,10 +27,9 @@ class PictureLimits:
     """What a server does to pictures. Numbers are 0 where it has no bound of its own, beside that
     of the checkpoint.
 
-    ``least_tokens`` and ``most_tokens``: that one picture becomes; ``least_pixels`` and
-    ``most_pixels``: of the resized picture; ``longest_side``: pixels, which longer pictures are
-    shrunk to before. ``rounding``: of half a square of the patch factor, in the server's own
-    resize."""
+    ``least_tokens`` and ``most_tokens``: of one picture; ``least_pixels`` and
+    ``most_pixels``: of the resized picture; ``longest_side``: in pixels, to which longer pictures
+    are shrunk first. ``rounding``: what the server's own resize makes of half a patch."""
 
     least_tokens: int = 0
     most_tokens: int = 0

@@ -34,16 +34,17 @@ _GUARD = Path(__file__).with_name("process_guard.py")
 _TRIES = 3  # another process may take the port between choosing and binding it
 _PAUSE = 0.1  # seconds between two looks at a server that is starting
 _PATIENCE = 8.0  # seconds that ending may take: the guard's own, and some
-_TAIL = 4000  # bytes of the log that are looked at
+_TAIL = 4000  # bytes at the end of the log that are looked at
+_LINES = 6  # lines of them that an error quotes
 _MONTH = 30 * 86_400
-_LINES = 6  # of it that an error quotes
 _ILLEGAL = (128 + 4, 0xC000001D)  # exit status after an illegal instruction: POSIX, Windows
+# What it says where memory does not suffice.
 _FULL = ("out of memory", "failed to allocate", "unable to allocate", "cudamalloc failed")
 
 
 class LlamaServer:
-    """A running llama-server. ``url``: its base address; ``key``: what it wants to be asked with;
-    ``log_file``: what it says."""
+    """A running llama-server. ``url``: its base address; ``key``: the API key that it requires;
+    ``log_file``: where its output goes."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, key: str, log_file: Path):
         self._process, self.port, self._key, self.log_file = process, port, key, log_file
@@ -64,7 +65,7 @@ class LlamaServer:
 
     @property
     def pid(self) -> int:
-        """Of the guard, whose child the server is."""
+        """Process id of the guard, whose child the server is."""
         return self._process.pid
 
     def stop(self) -> None:
@@ -220,8 +221,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _await(server: LlamaServer, check: Callable[[], None], timeout: float) -> None:
-    """Until the server has read its model, and takes our key alone: what else listens on the port
-    does not know it."""
+    """Waits until the server has read its model, and it is ours that listens on the port."""
     end = time.monotonic() + timeout
     pause = threading.Event()
     while True:

@@ -1,4 +1,4 @@
-"""Picture sizes for servers: resized on this side to what a server leaves as it is.
+"""Picture sizes for servers: pictures are resized here, to sizes that a server leaves as they are.
 
 Servers resize pictures on their own, each with its limits, its rounding and its filter. A picture
 whose sides are multiples of the patch factor, within all these limits, comes through any of them

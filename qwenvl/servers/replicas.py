@@ -17,10 +17,10 @@ PATIENCE_AT_FIRST, PATIENCE = 2, 7
 """Failures in a row after which an address counts as lost: of one that never answered, and of one
 that did, which may be starting again (about 25 seconds)."""
 ILL, FAULTS = 3, 24
-"""Requests in a row whose answers broke off, before an address is thought to be ill, and before it
-counts as lost as well (about 40 seconds, in which a server may start again). As many that a server
-answers with an error of its own, before other addresses are asked first, and before it seems to
-fail at everything; it is never lost by these."""
+"""Requests in a row whose answers broke off: from ``ILL`` on an address counts as ill, and from
+``FAULTS`` on as lost (about 40 seconds, in which a server may start again). The same numbers of
+requests that a server answered with an error of its own: from ``ILL`` on other addresses are asked
+first, and from ``FAULTS`` on it seems to fail at everything; it is never lost by these."""
 LONGEST_REST = 2.0
 """Seconds that an ill address is set aside at most: it can be reached, after all."""
 
@@ -73,7 +73,7 @@ class Replicas:
         self.all = [Replica(address) for address in addresses]
         self._concurrency = concurrency
         self._changed = asyncio.Condition()
-        self._choosy = 0  # who wait for one address
+        self._choosy = 0  # how many wait for one particular address
 
     @contextlib.asynccontextmanager
     async def turn(
@@ -144,7 +144,7 @@ class Replicas:
         replica.errors = errors
 
     def busy(self, replica: Replica, seconds: float) -> None:
-        """It asked not to be asked for so many ``seconds``."""
+        """It asked for a pause of so many ``seconds``."""
         replica.wakes = max(replica.wakes, time.monotonic() + seconds)
 
     def broke_off(self, replica: Replica, began: float, is_first: bool) -> None:

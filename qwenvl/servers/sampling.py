@@ -1,5 +1,5 @@
-"""Sampling on a server: ``Sampling`` as fields of a request, by kind of server, and what a server
-cannot be told."""
+"""Sampling on a server: ``Sampling`` as fields of a request, by kind of server, and what no field
+there sets."""
 
 from __future__ import annotations
 

@@ -15,16 +15,17 @@ from .picture_sizes import tokens_of
 
 _PLACES = re.compile(r"[\[(\"]\s*-?\d+(?:\.\d+)?\s*[,\s]\s*-?\d")
 _HALF = 0.52
-"""Of a square of the patch factor: what rounds to whole pixels first, and then to squares, may be
-off by a little more than half of one."""
+"""How far a side may be off, in units of the patch factor: rounded to whole pixels first, and then
+to patches, by a little more than half of one."""
 _MOST = 1 << 16
-"""Tokens of one picture, several times what any of these models is shown."""
+"""Tokens of one picture beyond which no size is looked for: several times what any of these models
+is shown."""
 _MUCH = 0.5
-"""A picture that is shown by less than this share of its tokens is told of."""
+"""Share of a picture's tokens below which the user is told that it was made smaller."""
 
 
 def mentions_places(text: str) -> bool:
-    """Whether there may be coordinates in an answer: two numbers behind a bracket or a quote."""
+    """Whether an answer may hold coordinates: two numbers behind a bracket or a quote."""
     return _PLACES.search(text) is not None
 
 
@@ -92,8 +93,9 @@ def _refusal(sent: Sequence[Size], seen: int, family: Family, kind: ServerKind) 
 
 
 def shrunk_note(response: Response, family: Family) -> str:
-    """Of a picture that was seen much smaller than it was sent: the whole prompt has fewer tokens
-    than it should have had. Places are shares of its sides, and stay right."""
+    """A note where a picture was seen much smaller than it was sent, so that the whole prompt has
+    fewer tokens than the picture should have had. Coordinates that are shares of the picture's
+    sides stay right."""
     tokens = sum(tokens_of(size, family) for size in response.input_sizes)
     whole = response.usage.prompt_tokens
     if not 0 < whole < _MUCH * tokens:

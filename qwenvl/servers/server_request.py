@@ -1,5 +1,5 @@
-"""Server request: a request as a server of one kind is sent it, and what the user should know of
-how that went."""
+"""Server request: a ``Request`` in the form that one kind of server is sent, and notes for the user
+on how it was followed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ServerRequest:
         return {**self.fields, **self.form.fields, **self.plan.fields, "messages": messages}
 
     def unheld(self, reason: object) -> ServerRequest:
-        """The same without a form that the answer is held to, which the server refused for
+        """The same request with no form for its answer, since the server refused that for
         ``reason``."""
         note = f"The answer was not held to its form, which the server refused: {reason}"
         return dataclasses.replace(self, form=AnswerForm({}, (note,)))
@@ -97,7 +97,7 @@ class ServerRequest:
         return dataclasses.replace(response, notes=(*notes, *filter(None, [ending])))
 
     def _notes_on(self, response: Response) -> tuple[str, ...]:
-        """Where the server, or the model, did not do as the request wished."""
+        """Notes where the server, or the model, did not do as the request wished."""
         request, thought = self.request, bool(response.thinking)
         if response.finish_reason == "stop" and (
             note := ignored_note(self.form, request.constraint, response.text, self.kind)
@@ -117,8 +117,8 @@ class ServerRequest:
         return ()
 
     def _end_note(self, response: Response, hidden: bool) -> str:
-        """Of an answer that the model did not end itself. ``hidden``: other notes stand in the
-        place of the usual one."""
+        """A note on an answer that the model did not end itself. ``hidden``: other notes stand in
+        the place of the usual one."""
         if response.finish_reason == "length" and response.thinking and not response.text:
             return STILL_THINKING
         if response.finish_reason == "length" and (hidden or self.thinks):

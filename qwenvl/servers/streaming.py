@@ -27,8 +27,8 @@ _ENDS_THOUGHT = re.compile(r"</think>\s*(?:\n|$)")
 _SPECIAL = re.compile(rb"<\|[^|<>]*\|>")
 
 LoopStart = Callable[[str], "int | None"]
-"""Where to cut a text that repeats itself at its end, so that one turn of it stays; None where it
-does not."""
+"""Where to cut a text that repeats itself at its end, so that the loop is kept once; None where it
+does not repeat itself."""
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Reply:
     _cut: int | None = None
 
     def add(self, chunk: Mapping[str, Any]) -> str:
-        """Takes a chunk in; the text that it adds for whoever watches, with the tags of thoughts.
-        Raises ``Fault`` for what is no answer."""
+        """Adds a chunk. Returns the text in it for whoever watches, thoughts in their tags. Raises
+        ``Fault`` for what is no answer."""
         if isinstance(usage := chunk.get("usage"), Mapping):
             self.usage = usage
         choices = chunk.get("choices")
@@ -139,7 +139,7 @@ class Reply:
 
 
 async def usage_of(chunks: AsyncIterator[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What a server counts at the end of an answer; empty where it does not."""
+    """The ``usage`` that a server reports at the end of an answer; empty where it does not."""
     usage: Mapping[str, Any] = {}
     async for chunk in chunks:
         if isinstance(found := chunk.get("usage"), Mapping):

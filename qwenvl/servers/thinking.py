@@ -17,7 +17,7 @@ Style = Literal["never", "always", "on", "off", "unknown"]
 ``unknown`` one it can be tried."""
 
 _EFFORT = "medium"
-"""Thinking that was asked for, where the server knows it as an effort alone."""
+"""The effort that is sent where thinking is asked for, and the server knows only efforts."""
 
 _WORD = r"(?<![a-z0-9]){}(?![a-z0-9])"
 _ALWAYS = re.compile(_WORD.format(r"(?:thinking|qvq|qwq|r1(?:-[a-z]+)?)"))
@@ -26,7 +26,7 @@ _SMALL = re.compile(_WORD.format(r"(?:0\.8|2)b"))
 
 
 def style(name: str, family: Family) -> Style:
-    """Of the model of ``family`` that a server calls ``name``."""
+    """The style of the model of ``family`` that a server calls ``name``."""
     plain = name.lower().replace("_", "-")
     if _ALWAYS.search(plain):
         return "always"
@@ -68,8 +68,8 @@ def thinks(
 
 
 def thinking_fields(kind: ServerKind, request: Request) -> dict[str, Any]:
-    """Fields of a request for the wishes of ``request``; none where it has none, or where such a
-    server cannot be told. A chat template that does not know a variable ignores it."""
+    """Fields for what ``request`` says about thinking; empty where it says nothing, or where no
+    field of such a server sets it. A chat template ignores variables that it does not know."""
     if kind.thinking == "chat_template_kwargs":
         wishes: dict[str, Any] = {}
         if request.thinking is not None:
@@ -88,7 +88,7 @@ def thinking_fields(kind: ServerKind, request: Request) -> dict[str, Any]:
 
 
 def thinking_notes(kind: ServerKind, request: Request) -> tuple[str, ...]:
-    """What the user should know where such a server cannot be told the wishes of ``request``."""
+    """A note on what ``request`` says about thinking and no field of such a server sets."""
     unheard = {
         "preserve_thinking": request.preserve_thinking and kind.thinking != "chat_template_kwargs",
         "reasoning_effort": bool(request.reasoning_effort) and kind.thinking == "none",
