@@ -42,7 +42,8 @@ def loop_start(ids: Sequence[int], decode: Decode | None = None) -> int | None:
     return start + period
 
 
-_WORD_PIECE = re.compile(r" ?[^\W\d_]{1,8}|\d|[^\S ]+| +|.", re.DOTALL)
+# Blanks in pieces of a few: a run that is one piece would never repeat.
+_WORD_PIECE = re.compile(r" ?[^\W\d_]{1,8}|\d|[^\S ]{1,4}| {1,16}|.", re.DOTALL)
 
 
 def text_loop_start(text: str) -> int | None:

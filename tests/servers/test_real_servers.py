@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ from qwen_vl_suite.qwenvl import run
 from qwen_vl_suite.qwenvl.backends.base import Backend
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend
 from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend
+from qwen_vl_suite.qwenvl.constraints import from_choices, from_items, from_lark, from_regex
 from qwen_vl_suite.qwenvl.doctor import truth
 from qwen_vl_suite.qwenvl.doctor.scenes import draw_clip
 from qwen_vl_suite.qwenvl.errors import QwenVLError, Unavailable, UnreadableReply
@@ -140,6 +143,35 @@ def test_extract_is_held_to_its_form_or_refused(
     assert is_cut or (result.data.keys() == {"colour", "count"} and not result.notes)
     assert result.data["colour"] in ("red", "green", "blue")
     assert 0 <= result.data.get("count", 0) <= 9
+
+
+HELD = {
+    "choice": (from_choices(["red", "a blue one", "green"]), r"red|a blue one|green"),
+    "regex": (from_regex(r"[0-9]{2}:[0-5][0-9] (am|pm)"), r"[0-9]{2}:[0-5][0-9] (am|pm)"),
+    "lark": (from_lark('start: item ("," item){2}\nitem: "<" WORD ">"\nWORD: /[a-f]+/'), None),
+    "boxes": (from_items({"bbox_2d": (4,)}, "on"), None),
+}
+"""Constraints, and a pattern of all that they allow where that is plain."""
+
+
+@pytest.mark.parametrize("form", HELD)
+def test_answers_are_held_to_choices_patterns_and_grammars(
+    form: str, server: Server, backend: OpenAIServerBackend, measured: Measured
+):
+    constraint, pattern = HELD[form]
+    if (form if form in ("choice", "regex") else "lark") not in backend.kind.forms:
+        pytest.skip("it is known to take none")
+    shown = [picture(256, 256)]
+    asked = Request.ask(shown, "Which?", sampling=Sampling(60, temperature=0))
+    (response,) = answered(backend, [dataclasses.replace(asked, constraint=constraint)])
+    measured(f"{form}: {response.text!r} ({response.finish_reason}), {response.notes}")
+    assert not any("held" in note for note in response.notes)
+    if pattern:
+        assert re.fullmatch(pattern, response.text)
+    elif form == "lark":
+        assert re.fullmatch(r"(<[a-f]+>(,|$)){3}|<[a-f<>,]*", response.text)
+    else:
+        assert response.text.startswith(("[", "```json"))
 
 
 def test_a_second_turn_knows_the_first(

@@ -215,3 +215,13 @@ def test_what_is_no_number_is_no_log_probability() -> None:
         told = [{"token": "yes", "logprob": value}, {"token": "no", "logprob": -1}]
         with pytest.raises(ServerError, match="no number"):
             candidate_scores([{"token": "yes", "top_logprobs": told}], ("yes", "no"))
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\t", "  \n", "\r\n"])
+def test_blanks_without_end_are_a_circle(blank: str) -> None:
+    """Servers that hold answers to JSON let a model write blanks between two fields for ever."""
+    begun = '{"colour": "green",'
+    start = text_loop_start(begun + blank * 20_000)
+    assert start is not None and len(begun) <= start <= len(begun) + 40
+    assert text_loop_start(f"{begun}{blank * 200}") is None
+    assert text_loop_start(f'{begun}{blank * 200}"count": 1}}') is None
