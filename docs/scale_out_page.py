@@ -17,9 +17,9 @@ RESULTS = PAGE.parent / "performance" / "results.jsonl"
 BENCHMARK, REQUESTS = "server-replicas", 96
 
 _THINKING = {
-    "chat_template_kwargs": "told apart, on and off",
-    "reasoning_effort": "told apart, on and off",
-    "none": "told apart",
+    "chat_template_kwargs": "sent apart; on, off",
+    "reasoning_effort": "sent apart; on, off",
+    "none": "sent apart",
 }
 
 
@@ -61,7 +61,7 @@ def throughput_table(results: Path = RESULTS) -> str:
     ]
     machine = found["machine"]
     head = ("replicas", f"{REQUESTS} requests", "a second", "against one")
-    return f"{_table(head, rows)}\n\n{machine['processor']}, {machine['threads']} threads."
+    return f"{_table(head, rows)}\n\n{machine['processor']}, threads: {machine['threads']}."
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -63,7 +63,7 @@ class LocalModel(ResidentBackend):
 
     def _define(self, definition: Definition) -> None:
         self.has_failed = False
-        self.speaks, self._silent_reason = False, ""
+        self.speaks, self._reason_without_speech = False, ""
         self.chat_template = definition.chat_template
         self.family = definition.family
         self.image_processor = definition.image_processor
@@ -224,9 +224,10 @@ class LocalModel(ResidentBackend):
         self.release()
         self.speaks = on
         if on:
-            self._silent_reason, self.plain_reason = self.plain_reason, "its speaking half is used"
+            self._reason_without_speech = self.plain_reason
+            self.plain_reason = "its speaking half is used"
         else:
-            self.plain_reason = self._silent_reason
+            self.plain_reason = self._reason_without_speech
         self.weights.shares = expected_shares(Path(spec.checkpoint), spec, on)
 
     def _run_plainly(self, reason: str) -> None:

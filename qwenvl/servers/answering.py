@@ -64,7 +64,7 @@ class Answering:
                 if error.status not in REFUSALS or not fields:
                     raise
                 refusal = error
-        asked = asked.unheld(refusal)
+        asked = asked.without_form(refusal)
         response = await self._verified(asked, client, progress)
         self._forms.was_refused(fields, refusal)
         return asked.finished(response)
@@ -109,7 +109,7 @@ class Answering:
             async for chunk in chunks:
                 if text := reply.add(chunk):
                     progress.token(text)
-                if reply.is_circling:
+                if reply.is_repeating:
                     break
             self._sends_thoughts_apart |= bool(reply.thought)
             return use(reply)

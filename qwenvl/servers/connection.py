@@ -72,7 +72,7 @@ class Connection:
                 trust_env=address.is_encrypted and not address.is_loopback,
                 verify=address.is_encrypted,  # there is no TLS else, and certificates to be read
                 timeout=limits,
-                event_hooks={"request": [self._authorize], "response": [_bound]},
+                event_hooks={"request": [self._authorize], "response": [_limit_size]},
             ),
         )
 
@@ -101,8 +101,8 @@ class Connection:
             finally:
                 await stream.close()
         except Exception as error:
-            if not is_sent and isinstance(error, _NOT_WRITTEN):
-                raise _not_written(error) from None
+            if not is_sent and isinstance(error, _NOT_SERIALISED):
+                raise _not_serialised(error) from None
             raise self._fault(error, key) from None
 
     async def models(self) -> list[str]:
@@ -166,10 +166,10 @@ class Connection:
             request.headers["Authorization"] = f"Bearer {key.value}"
 
 
-_NOT_WRITTEN = (TypeError, ValueError, RecursionError)
+_NOT_SERIALISED = (TypeError, ValueError, RecursionError)
 
 
-def _not_written(error: Exception) -> faults.Fault:
+def _not_serialised(error: Exception) -> faults.Fault:
     """The fault of a request that cannot be serialised, for which no server is to blame."""
     what = type(error).__name__
     if isinstance(error, UnicodeEncodeError):
@@ -187,7 +187,7 @@ def _check_stream(content_type: str) -> None:
         )
 
 
-async def _bound(response: Any) -> None:
+async def _limit_size(response: Any) -> None:
     """Response hook: reading more than ``MAX_BYTES`` of an answer raises ``TooLong``."""
     read = response.aiter_bytes
 

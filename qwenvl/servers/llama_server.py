@@ -36,10 +36,10 @@ _PAUSE = 0.1  # seconds between two looks at a server that is starting
 _PATIENCE = 8.0  # seconds that ending may take: the guard's own, and some
 _TAIL = 4000  # bytes at the end of the log that are looked at
 _LINES = 6  # lines of them that an error quotes
-_MONTH = 30 * 86_400
+_LOG_SECONDS = 30 * 86_400  # for which logs are kept
 _ILLEGAL = (128 + 4, 0xC000001D)  # exit status after an illegal instruction: POSIX, Windows
 # What it says where memory does not suffice.
-_FULL = ("out of memory", "failed to allocate", "unable to allocate", "cudamalloc failed")
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "unable to allocate", "cudamalloc failed")
 
 
 class LlamaServer:
@@ -92,7 +92,7 @@ class LlamaServer:
         said = "\n".join(_tail(self.log_file)[-_LINES:]) or "It said nothing."
         kind: type[QwenVLError] = Unavailable
         advice = "A model newer than it is needs a newer one."
-        if any(word in said.lower() for word in _FULL):
+        if any(word in said.lower() for word in _OUT_OF_MEMORY):
             kind, advice = OutOfMemory, "Choose a smaller model or a smaller context."
         elif self._process.poll() in _ILLEGAL:
             advice = "It was built for another processor than this one: get another build."
@@ -134,7 +134,7 @@ def remove_old_logs(folder: Path) -> None:
     """Removes logs in ``folder`` that nothing was written to for a month."""
     for log_file in folder.glob(f"{PROGRAM}-*.log"):
         with contextlib.suppress(OSError):  # of somebody else, or gone meanwhile
-            if time.time() - log_file.stat().st_mtime > _MONTH:
+            if time.time() - log_file.stat().st_mtime > _LOG_SECONDS:
                 log_file.unlink()
 
 
@@ -208,7 +208,7 @@ def _new_log(log_file: Path) -> BinaryIO:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         # One that is there may be another's to read, or a link.
         log_file.unlink(missing_ok=True)
-        return open(log_file, "xb", opener=_private)
+        return open(log_file, "xb", opener=_opened_privately)
     except OSError as error:
         raise Unavailable(
             f"{log_file}, where {PROGRAM} says what it does, cannot be written: "
@@ -216,7 +216,7 @@ def _new_log(log_file: Path) -> BinaryIO:
         ) from error
 
 
-def _private(path: str, flags: int) -> int:
+def _opened_privately(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 

@@ -29,15 +29,15 @@ LONGEST_REST = 2.0
 class Replica:
     """One address. ``active``: requests under way. ``failures``: how often in a row it could not be
     reached; ``faults``: requests in a row whose answers broke off; ``errors``: requests in a row
-    that it answered with an error of its own. ``wakes``: the time (``time.monotonic``) until which
-    it is set aside."""
+    that it answered with an error of its own. ``paused_until``: the time (``time.monotonic``) until
+    which it is set aside."""
 
     address: Address
     active: int = 0
     failures: int = 0
     faults: int = 0
     errors: int = 0
-    wakes: float = 0.0
+    paused_until: float = 0.0
     has_answered: bool = False
 
     @property
@@ -73,37 +73,37 @@ class Replicas:
         self.all = [Replica(address) for address in addresses]
         self._concurrency = concurrency
         self._changed = asyncio.Condition()
-        self._choosy = 0  # how many wait for one particular address
+        self._bound_to_one = 0  # how many wait for one particular address
 
     @contextlib.asynccontextmanager
     async def turn(
-        self, but: Replica | None = None, only: Address | None = None
+        self, avoid: Replica | None = None, only: Address | None = None
     ) -> AsyncIterator[Replica]:
-        """Waits for a place at an address, at another one than ``but`` where there is a choice, or
-        at ``only``. Raises ``AllLost`` where there is none to wait for."""
-        self._choosy += only is not None
+        """Waits for a place at an address; ``avoid``: one that is taken only where there is no
+        other; ``only``: the one that it has to be. Raises ``AllLost`` where none is left."""
+        self._bound_to_one += only is not None
         try:
-            replica = await self._place(but, [r for r in self.all if only in (None, r.address)])
+            replica = await self._place(avoid, [r for r in self.all if only in (None, r.address)])
         finally:
-            self._choosy -= only is not None
+            self._bound_to_one -= only is not None
         try:
             yield replica
         finally:
             replica.active -= 1
-            await self._tell()
+            await self._wake_waiting()
 
-    async def _place(self, but: Replica | None, wanted: Sequence[Replica]) -> Replica:
+    async def _place(self, avoid: Replica | None, wanted: Sequence[Replica]) -> Replica:
         async with self._changed:
             while True:
                 now = time.monotonic()
                 if ready := [replica for replica in wanted if self._is_ready(replica, now)]:
-                    chosen = min(ready, key=lambda one: (one is but, one.is_doubtful, one.active))
+                    chosen = min(ready, key=lambda one: (one is avoid, one.is_doubtful, one.active))
                     chosen.active += 1
                     return chosen
                 if all(one.is_lost and not one.active for one in wanted):
                     self._changed.notify(1)  # who finds the same, and tells the next
                     raise AllLost
-                pauses = [one.wakes - now for one in wanted if one.wakes > now]
+                pauses = [one.paused_until - now for one in wanted if one.paused_until > now]
                 try:
                     with contextlib.suppress(asyncio.TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), min(pauses, default=None))
@@ -112,25 +112,25 @@ class Replicas:
                     raise
 
     def _is_ready(self, replica: Replica, now: float) -> bool:
-        return self._places(replica) > 0 and now >= replica.wakes
+        return self._places(replica) > 0 and now >= replica.paused_until
 
     def _places(self, replica: Replica) -> int:
         """How many more requests may go there at once."""
         return max(0, (1 if replica.is_on_trial else self._concurrency) - replica.active)
 
-    async def _tell(self) -> None:
+    async def _wake_waiting(self) -> None:
         """Wakes as many of those who wait as there are places, and one in any case, who looks when
         a replica is to be tried again; and one more for each who may have no use for the place. To
         wake all of 10,000 for each place that becomes free would cost more than all else."""
         async with self._changed:
             places = sum(self._places(one) for one in self.all)
-            self._changed.notify(max(1, places) + self._choosy)
+            self._changed.notify(max(1, places) + self._bound_to_one)
 
     def try_again(self) -> None:
         """Whoever asks anew may have started a lost server in between."""
         for replica in self.all:
             if replica.is_lost:
-                replica.wakes = 0.0
+                replica.paused_until = 0.0
 
     def answered(self, replica: Replica) -> None:
         replica.failures = replica.faults = replica.errors = 0
@@ -145,26 +145,26 @@ class Replicas:
 
     def busy(self, replica: Replica, seconds: float) -> None:
         """It asked for a pause of so many ``seconds``."""
-        replica.wakes = max(replica.wakes, time.monotonic() + seconds)
+        replica.paused_until = max(replica.paused_until, time.monotonic() + seconds)
 
     def broke_off(self, replica: Replica, began: float, is_first: bool) -> None:
         """It broke an answer off that was asked for at the time ``began``. Only what is new counts:
         not what went out together with a request that failed before it, and only the first try of
         each (``is_first``), so that a few pictures that a server cannot bear, or a moment in which
         it fails at all that is under way, cost the others nothing."""
-        if began < replica.wakes or not is_first:
+        if began < replica.paused_until or not is_first:
             return
         replica.faults += 1
         if replica.faults >= ILL:
             pause = FIRST_PAUSE * 2 ** (replica.faults - ILL)
-            replica.wakes = time.monotonic() + min(pause, LONGEST_REST)
+            replica.paused_until = time.monotonic() + min(pause, LONGEST_REST)
 
     def failed(self, replica: Replica, began: float) -> None:
         """It could not be reached by a request of the time ``began``; those that went out together
         fail together, and count once."""
         now = time.monotonic()
-        if replica.failures and began < replica.wakes:
+        if replica.failures and began < replica.paused_until:
             return
         replica.failures += 1
         pause = FIRST_PAUSE * 2 ** (replica.failures - 1)
-        replica.wakes = now + min(pause, LONGEST_PAUSE)
+        replica.paused_until = now + min(pause, LONGEST_PAUSE)

@@ -14,13 +14,13 @@ from .kinds import ServerKind
 from .picture_sizes import tokens_of
 
 _PLACES = re.compile(r"[\[(\"]\s*-?\d+(?:\.\d+)?\s*[,\s]\s*-?\d")
-_HALF = 0.52
+_TOLERANCE = 0.52
 """How far a side may be off, in units of the patch factor: rounded to whole pixels first, and then
 to patches, by a little more than half of one."""
-_MOST = 1 << 16
+_MOST_TOKENS = 1 << 16
 """Tokens of one picture beyond which no size is looked for: several times what any of these models
 is shown."""
-_MUCH = 0.5
+_SHRUNK_SHARE = 0.5
 """Share of a picture's tokens below which the user is told that it was made smaller."""
 
 
@@ -55,7 +55,7 @@ def derived_sizes(sent: Sequence[Size], seen: int, family: Family) -> tuple[Size
     """The sizes in which pictures that were ``sent`` in these sizes were seen, where they took
     ``seen`` tokens in all: the only ones of their aspect ratio with that many. None where there is
     none, or more than one, and for several pictures of different sizes."""
-    if len(set(sent)) != 1 or seen % len(sent) or not 0 < seen <= _MOST * len(sent):
+    if len(set(sent)) != 1 or seen % len(sent) or not 0 < seen <= _MOST_TOKENS * len(sent):
         return None
     found = set(_grids(sent[0], seen // len(sent), family.patch_factor))
     if len(found) != 1:
@@ -73,7 +73,7 @@ def _grids(sent: Size, tokens: int, factor: int) -> Iterator[tuple[int, int]]:
     divisors = [one for one in range(1, math.isqrt(tokens) + 1) if not tokens % one]
     pairs = [(one, tokens // one) for one in divisors]
     for rows, columns in {*pairs, *((columns, rows) for rows, columns in pairs)}:
-        for low, high in ((-_HALF, _HALF), sorted((0.0, outward))):
+        for low, high in ((-_TOLERANCE, _TOLERANCE), sorted((0.0, outward))):
             least = max((rows + low) / height, (columns + low) / width)
             most = min((rows + high) / height, (columns + high) / width)
             if least < most:
@@ -98,7 +98,7 @@ def shrunk_note(response: Response, family: Family) -> str:
     sides stay right."""
     tokens = sum(tokens_of(size, family) for size in response.input_sizes)
     whole = response.usage.prompt_tokens
-    if not 0 < whole < _MUCH * tokens:
+    if not 0 < whole < _SHRUNK_SHARE * tokens:
         return ""
     return (
         f"The server showed the model at most {whole} tokens of pictures that are worth {tokens}: "

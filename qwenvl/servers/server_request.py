@@ -71,7 +71,7 @@ class ServerRequest:
         messages = await asyncio.to_thread(self.plan.messages)
         return {**self.fields, **self.form.fields, **self.plan.fields, "messages": messages}
 
-    def unheld(self, reason: object) -> ServerRequest:
+    def without_form(self, reason: object) -> ServerRequest:
         """The same request with no form for its answer, since the server refused that for
         ``reason``."""
         note = f"The answer was not held to its form, which the server refused: {reason}"

@@ -89,7 +89,7 @@ class Reply:
         return shown
 
     @property
-    def is_circling(self) -> bool:
+    def is_repeating(self) -> bool:
         """Whether the answer, or the thought before it, repeats itself, and is to be cut."""
         growing = self.text or self.thought
         step = max(_CHECK_CHARACTERS, self._checked // 32)  # so that the cost stays in proportion

@@ -81,7 +81,7 @@ def test_odd_but_harmless_chunks_are_passed_over() -> None:
 def test_an_answer_in_a_circle_is_cut(where: str) -> None:
     made = Reply(False, False, text_loop_start)
     turn, count = "It is a cat.\n", 0
-    while not made.is_circling:
+    while not made.is_repeating:
         made.add(chunk({where: turn}))
         count += 1
         assert count < 1000
@@ -202,7 +202,7 @@ def test_a_thought_in_the_text_is_told_from_the_answer(
     made = Reply(thinks, apart, text_loop_start)
     for piece in (*text.splitlines(keepends=True), None):
         made.add(chunk(finish=finish) if piece is None else chunk({"content": piece}))
-        if made.is_circling:
+        if made.is_repeating:
             break
     found = made.response([], 0)
     assert (bool(found.thinking), bool(found.text)) == expected
