@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from . import formats, sockets
+from . import box_values, formats, sockets
 
 
 class BoxFormat(io.ComfyNode):
@@ -46,7 +46,7 @@ class BoxFormat(io.ComfyNode):
     @classmethod
     def execute(cls, bboxes: Any, images: Any, crop_factor: float = 1.5) -> io.NodeOutput:
         count, height, width = images.shape[:3]
-        batch = sockets.frames(bboxes, count, (height, width))
+        batch = box_values.frames(bboxes, count, (height, width))
         return io.NodeOutput(
             *(shape.convert(batch, (height, width), crop_factor) for shape in formats.FORMATS)
         )

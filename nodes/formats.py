@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..qwenvl.types import Size
-from .sockets import Frame
+from .box_values import Frame
 
 # The attributes that Impact Pack's nodes read from a segment.
 Seg = namedtuple(

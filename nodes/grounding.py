@@ -13,7 +13,7 @@ from ..qwenvl.grounding import KINDS, Search, search
 from ..qwenvl.query import Method
 from ..qwenvl.tasks.act import SCREENS
 from ..qwenvl.tasks.boxes_3d import MAX_FIELD_OF_VIEW, MIN_FIELD_OF_VIEW
-from . import host, lists, panels, regions, sockets
+from . import box_values, host, lists, panels, regions, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
 
@@ -204,22 +204,22 @@ class Grounding(io.ComfyNode):
             for (looked_for, _), found in zip(asked, answers, strict=True)
             for result in found
         ]
-        bboxes = [sockets.bounding_boxes(found) for found in answers]
+        bboxes = [box_values.bounding_boxes(found) for found in answers]
         frames = [frame for batch in bboxes for frame in batch]
         pairs = list(zip((question.images for question in questions), answers, strict=True))
         return io.NodeOutput(
             [sockets.found_json(result) for result in results],
             bboxes,
-            [sockets.annotated(*pair, host.check_interrupt) for pair in pairs],
+            [box_values.annotated(*pair, host.check_interrupt) for pair in pairs],
             [
-                sockets.points_json(result, picture.shape[:2])
+                box_values.points_json(result, picture.shape[:2])
                 for result, picture in zip(results, all_pictures, strict=True)
             ],
-            [sockets.masks(*pair) for pair in pairs],
+            [box_values.masks(*pair) for pair in pairs],
             [sum(found.values()) if found else -1 for found in counted],
             [json.dumps(found, ensure_ascii=False) for found in counted],
             [
-                sockets.elements(frame, picture.shape[:2])
+                box_values.elements(frame, picture.shape[:2])
                 for frame, picture in zip(frames, all_pictures, strict=True)
             ],
             ui=host.results_ui(results, all_pictures),

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..qwenvl.layouts import FORMS, LayoutResult, Wanted, elements
 from ..qwenvl.tasks.layout import MAX_ELEMENTS
 from ..qwenvl.types import Result
-from . import host, lists, panels, sockets
+from . import box_values, host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
 
@@ -105,7 +105,7 @@ class Layout(io.ComfyNode):
             [layout["caption"] for layout in layouts],
             [[_boxes(result) for result in found] for found in answers],
             [
-                sockets.annotated(question.images, found, host.check_interrupt)
+                box_values.annotated(question.images, found, host.check_interrupt)
                 for question, found in zip(questions, answers, strict=True)
             ],
             [elements(layout) for layout in layouts],
@@ -122,7 +122,7 @@ def _boxes(result: Result) -> list[dict[str, Any]]:
     """BOUNDING_BOX of one picture, with all that core's box nodes read of an element."""
     return [
         {
-            **sockets.bounding_box(box),
+            **box_values.bounding_box(box),
             "metadata": {
                 "type": element["type"],
                 "text": element.get("text", ""),

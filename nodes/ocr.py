@@ -12,7 +12,7 @@ from ..qwenvl.reading import AUTO, OFF, tile_reading
 from ..qwenvl.replies.tables import Table, tables
 from ..qwenvl.tasks.ocr import LANGUAGES, OUTPUTS, ocr
 from ..qwenvl.types import Result
-from . import host, lists, panels, sockets
+from . import box_values, host, lists, panels, sockets
 from .model import ModelHandle, Question, answer_all, pictures
 
 # Longest side in pixels. On pages scanned at 300 dpi these models repeat themselves; 1288 is what
@@ -159,9 +159,9 @@ class OCR(io.ComfyNode):
         placed = any(result.boxes for result in results)
         return io.NodeOutput(
             [result.text for result in results],
-            [sockets.bounding_boxes(found, read=True) for found in answers],
+            [box_values.bounding_boxes(found, read=True) for found in answers],
             [
-                sockets.annotated(question.images, found, host.check_interrupt)
+                box_values.annotated(question.images, found, host.check_interrupt)
                 for question, found in zip(questions, answers, strict=True)
             ],
             [

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Result, Size
-from . import cutting, host, lists, panels, picking, sockets
+from . import box_values, cutting, host, lists, panels, picking, sockets
 
 STOP, WHOLE = "stop", "whole picture"
 _NODE = "QVL_PickBoxes"
@@ -235,7 +235,7 @@ class _Call:
     """The boxes kept for one IMAGE, or without one. ``first``: the number of its first picture
     among those of all calls."""
 
-    frames: Sequence[sockets.Frame]
+    frames: Sequence[box_values.Frame]
     picked: Sequence[picking.Selection]
     images: Any
     size: Size
@@ -257,10 +257,10 @@ class _Call:
         off: str,
     ) -> _Call:
         if images is None:
-            count, size = len(sockets.batch_of(bboxes)), picking.ENDLESS
+            count, size = len(box_values.batch_of(bboxes)), picking.ENDLESS
         else:
             count, size = images.shape[0], tuple(images.shape[-3:-1])
-        frames = sockets.frames(bboxes, count, size)
+        frames = box_values.frames(bboxes, count, size)
         picked = picking.pick(frames, rule, off, size, first)
         return cls(frames, picked, images, size, cut, first, index, when_empty)
 
@@ -276,7 +276,7 @@ class _Call:
             return found
         return [_OneOfBatch(box) if isinstance(box, dict) else box for box in found]
 
-    def _single(self, number: int, kept: sockets.Frame) -> Any:
+    def _single(self, number: int, kept: box_values.Frame) -> Any:
         if box := picking.single(kept, self.index):
             return box
         if self.when_empty == WHOLE and self.images is not None:
@@ -289,14 +289,14 @@ class _Call:
 
     def mask(self) -> Any:
         boxes = [Result("", boxes=_engine_boxes(frame)) for frame in self.kept]
-        return sockets.masks(self.images, boxes)
+        return box_values.masks(self.images, boxes)
 
     def crops(self) -> Iterator[tuple[Any, str]]:
         """A crop and its label for each kept box."""
         instead = [picking.whole_picture(self.size)] if self.when_empty == WHOLE else []
         for picture, boxes in zip(self.images, self.kept, strict=True):
             for box in boxes or instead:
-                yield cutting.crop(picture, box, self.cut), sockets.label_of(box)
+                yield cutting.crop(picture, box, self.cut), box_values.label_of(box)
 
 
 def _cut(padding: int, unit: str, width: int, height: int, fit: str) -> cutting.Cut:
@@ -318,7 +318,7 @@ def _no_images(output: str) -> Any:
     )
 
 
-def _engine_boxes(boxes: sockets.Frame) -> tuple[Box, ...]:
+def _engine_boxes(boxes: box_values.Frame) -> tuple[Box, ...]:
     return tuple(picking.engine_box(box) for box in boxes)
 
 

@@ -1,6 +1,6 @@
 """Box selection: filtering, sorting and padding of boxes. Pure functions.
 
-A box is a BOUNDING_BOX dict in whole pixels inside its picture, as ``sockets.frames`` returns it.
+A box is a BOUNDING_BOX dict in whole pixels inside its picture: see ``box_values.frames``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..qwenvl.errors import BadOption
 from ..qwenvl.types import Box, Size
-from .sockets import choice, label_of, words
+from .box_values import label_of
+from .sockets import choice, words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .sockets import Frame
+    from .box_values import Frame
 
 BoundingBox = Mapping[str, Any]
 ENDLESS: Size = (sys.maxsize, sys.maxsize)

@@ -7,7 +7,7 @@ from typing import Any
 from ..qwenvl.errors import BadOption
 from ..qwenvl.grounding.regions import Region, of_boxes, of_mask
 from ..qwenvl.types import Size
-from . import picking, sockets
+from . import box_values, picking
 
 
 def regions(inside: Any, count: int, size: Size) -> list[list[Region]]:
@@ -23,7 +23,7 @@ def regions(inside: Any, count: int, size: Size) -> list[list[Region]]:
         if count == 1:
             return [[region for mask in masks for region in of_mask(mask)]]
         return [of_mask(masks[number % len(masks)]) for number in range(count)]
-    frames = sockets.frames(inside, count, size)
+    frames = box_values.frames(inside, count, size)
     return [of_boxes([picking.engine_box(box) for box in frame]) for frame in frames]
 
 

@@ -18,7 +18,7 @@ from ..qwenvl.tasks.describe_video import describe_video, known_video_styles
 from ..qwenvl.tasks.events import events
 from ..qwenvl.types import Result, Task
 from ..qwenvl.watching import GAPS, Captions, Footage, Track, Viewed, Viewing, Whole, Wish
-from . import footages, host, lists, panels, sockets, styles
+from . import box_values, footages, host, lists, panels, sockets, styles
 from .model import ModelHandle, Report
 
 
@@ -300,7 +300,7 @@ class Video(io.ComfyNode):
             [part.key_frames for part in parts],
             [clip for part in parts for clip in part.clips],
             [
-                [[sockets.bounding_box(box) for box in boxes] for boxes in part.boxes]
+                [[box_values.bounding_box(box) for box in boxes] for boxes in part.boxes]
                 for part in parts
             ],
             ui=host.results_ui(results),

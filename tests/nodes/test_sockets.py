@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from qwen_vl_suite.nodes import host, picking, sockets
+from qwen_vl_suite.nodes import box_values, host, picking, sockets
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.media import images
 from qwen_vl_suite.qwenvl.types import Box, Point, Result
@@ -36,7 +36,7 @@ BOX = {**PLACE, "label": "cat", "metadata": {**SAID, "desc": "cat"}}
     ],
 )
 def test_bounding_box(box: Box, expected: dict[str, Any]) -> None:
-    assert sockets.bounding_box(box) == expected
+    assert box_values.bounding_box(box) == expected
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.lists(st.floats(0, 1), min_size=4, max_size=4))
@@ -47,7 +47,7 @@ def test_a_bounding_box_holds_its_box_and_stays_in_the_picture(
     y1, y2 = sorted((share[2] * height, share[3] * height))
     if not (x1 < x2 and y1 < y2):
         return
-    box = sockets.bounding_box(Box(x1, y1, x2, y2))
+    box = box_values.bounding_box(Box(x1, y1, x2, y2))
     assert 0 <= box["x"] <= x1 and x2 <= box["x"] + box["width"] <= width
     assert 0 <= box["y"] <= y1 and y2 <= box["y"] + box["height"] <= height
     assert box["width"] >= 1 and box["height"] >= 1
@@ -56,13 +56,13 @@ def test_a_bounding_box_holds_its_box_and_stays_in_the_picture(
 
 def test_one_list_a_picture_also_where_nothing_was_found() -> None:
     results = [Result("", boxes=(Box(1, 2, 4, 6, "cat"),)), Result(""), Result("")]
-    assert sockets.bounding_boxes(results) == [[BOX], [], []]
+    assert box_values.bounding_boxes(results) == [[BOX], [], []]
 
 
 def test_boxes_of_words_are_texts_for_cores_nodes() -> None:
     boxes = (Box(0, 0, 9, 9, "EXIT"), Box(0, 10, 9, 19, "table"))
     read = Result("", boxes=boxes, data=[{"text": "EXIT"}, {"text": ""}])
-    ((first, second),) = sockets.bounding_boxes([read], read=True)
+    ((first, second),) = box_values.bounding_boxes([read], read=True)
     assert first["metadata"] == {**SAID, "type": "text", "text": "EXIT"}
     assert second["metadata"] == {**SAID, "desc": "table"}
     assert [box["label"] for box in (first, second)] == ["EXIT", "table"]
@@ -76,13 +76,13 @@ def test_unreadable_is_not_nothing() -> None:
 
 def test_points_are_the_points_or_the_middles_of_boxes() -> None:
     boxes = (Box(0, 0, 10, 20, "a"), Box(10, 10, 11, 11, "b"))
-    assert json.loads(sockets.points_json(Result("", boxes=boxes), (50, 50))) == [
+    assert json.loads(box_values.points_json(Result("", boxes=boxes), (50, 50))) == [
         {"x": 5, "y": 10},
         {"x": 10, "y": 10},
     ]
     tip = Result("", points=(Point(3.7, 50, "tip"),))
-    assert sockets.points_json(tip, (50, 50)) == '[{"x": 3, "y": 49}]'
-    assert sockets.points_json(Result(""), (50, 50)) == "[]"
+    assert box_values.points_json(tip, (50, 50)) == '[{"x": 3, "y": 49}]'
+    assert box_values.points_json(Result(""), (50, 50)) == "[]"
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_points_are_the_points_or_the_middles_of_boxes() -> None:
     ],
 )
 def test_frames(value: Any, expected: Any) -> None:
-    assert sockets.frames(value, 2, (30, 40)) == expected
+    assert box_values.frames(value, 2, (30, 40)) == expected
 
 
 def test_frames_that_do_not_pair_with_the_pictures() -> None:
     with pytest.raises(BadOption, match="boxes for 3 pictures, but 2 pictures"):
-        sockets.frames([[BOX], [], []], 2, (30, 40))
+        box_values.frames([[BOX], [], []], 2, (30, 40))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_frames_that_do_not_pair_with_the_pictures() -> None:
 )
 def test_what_is_no_box_is_refused_by_name(value: Any, message: str) -> None:
     with pytest.raises(BadOption, match=message):
-        sockets.frames(value, 1, (30, 40))
+        box_values.frames(value, 1, (30, 40))
 
 
 odd = st.one_of(
@@ -186,8 +186,8 @@ anything = st.recursive(
 @given(anything, st.sampled_from([(30, 40), picking.ENDLESS]))
 def test_whatever_comes_as_boxes_is_read_or_refused(value: Any, size: tuple[int, int]) -> None:
     try:
-        count = len(sockets.batch_of(value))
-        found = sockets.frames(value, count, size)
+        count = len(box_values.batch_of(value))
+        found = box_values.frames(value, count, size)
     except BadOption:
         return
     for box in (box for frame in found for box in frame):
@@ -240,10 +240,10 @@ def test_a_mask_of_nan_is_refused(pictures: torch.Tensor) -> None:
 
 def test_masks_and_annotated_have_the_batch_of_the_pictures(pictures: torch.Tensor) -> None:
     results = [Result("", boxes=(Box(0, 0, 50, 50, "a"),)), Result(""), Result("")]
-    masks = sockets.masks(pictures, results)
+    masks = box_values.masks(pictures, results)
     assert masks.shape == (3, 100, 200)
     assert masks.sum((1, 2)).tolist() == [2500, 0, 0]
-    drawn = sockets.annotated(pictures, results)
+    drawn = box_values.annotated(pictures, results)
     assert drawn.shape == (3, 100, 200, 3)
     assert drawn.dtype == torch.float32
     changed = (drawn - pictures).abs().amax((1, 2, 3))
@@ -283,7 +283,7 @@ HALVES = {
 @pytest.mark.parametrize("named", HALVES.values(), ids=HALVES)
 def test_labels_from_other_nodes_can_be_saved(named):
     box = {"x": 1, "y": 2, "width": 3, "height": 4, **named}
-    assert sockets.label_of(box) == "cat \ufffd"
-    ((found,),) = sockets.frames([[box]], 1, (10, 10))
+    assert box_values.label_of(box) == "cat \ufffd"
+    ((found,),) = box_values.frames([[box]], 1, (10, 10))
     assert found["label"] == "cat \ufffd"
     assert sockets.words("half \ud83d") == "half \ufffd"
