@@ -19,6 +19,7 @@ from ..qwenvl.folders import (
     Sizes,
     Summary,
     Template,
+    check_bundled,
     model_of,
     survey,
     trainers,
@@ -199,6 +200,7 @@ class CaptionFolder(io.ComfyNode):
             _fields(model, thinking),
             {**sockets.length(max_new_tokens), "seed": seed},
         )
+        check_bundled(model.spec, asking, caption, _style(task))
         path, root = _folder(sockets.words(folder).strip())
         job = Job(
             path,
@@ -346,6 +348,14 @@ def _asked(model: ModelHandle, task: Mapping[str, Any]) -> Asked:
     if style in CODE_STYLES and not prompt.strip() and style not in own.items:
         return about, None, None
     return about, None, describe_video(style, prompt, own=own)
+
+
+def _style(task: Mapping[str, Any]) -> str:
+    """Of the descriptions; empty where they have none."""
+    if task.get("task") == "tags":
+        return "tags"
+    has_style = task.get("task") == "describe" and not sockets.words(task.get("prompt")).strip()
+    return sockets.words(task.get("style")) if has_style else ""
 
 
 def _prompt(model: ModelHandle, name: str) -> tuple[Task, Method | None]:

@@ -55,14 +55,18 @@ def _status(summary: Summary) -> int:
 
 
 def job_of(options: argparse.Namespace, spec: Spec) -> Job:
-    """What the options say. Raises ``BadOption`` for those that do not go together."""
-    from ..folders import Job, Shard, Sizes, Template, model_of, trainer
+    """What the options say. Raises ``BadOption`` for those that do not go together, and for what
+    the bundled model does not know."""
+    from ..folders import Job, Shard, Sizes, Template, check_bundled, model_of, trainer
 
     chosen = trainer(options.trainer, options.caption_ext)
     template = Template(options.template, options.trigger, options.prefix, options.suffix)
+    asking = _asking(options, chosen.task, "tags" in template.names, spec)
+    style = "" if _names_a_task(options) else DEFAULT_STYLE
+    check_bundled(spec, asking, template, options.style or style)
     return Job(
         Path(options.folder),
-        _asking(options, chosen.task, "tags" in template.names, spec),
+        asking,
         chosen,
         template,
         "append" if options.append else _existing(options),

@@ -12,6 +12,7 @@ was when the same job is given again.
 """
 
 from .asking import Asking
+from .bundled_model import check_bundled
 from .captioning import caption_folder, survey
 from .job import Job, Reporter, Summary, model_of
 from .listing import Item, Shard, listing
@@ -32,6 +33,7 @@ __all__ = [
     "Template",
     "Trainer",
     "caption_folder",
+    "check_bundled",
     "listing",
     "model_of",
     "survey",

@@ -14,6 +14,7 @@ from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.host import folder_progress, page
 from qwen_vl_suite.qwenvl.backends.scripted import Reply
 from qwen_vl_suite.qwenvl.errors import BadOption, QwenVLError
+from qwen_vl_suite.qwenvl.folders import bundled_model
 
 Run = Callable[..., tuple[Any, ...]]
 DESCRIBE = {"task": "describe", "style": "training", "prompt": ""}
@@ -96,6 +97,21 @@ def test_the_example_is_a_copy(run_node: Run, scripted: Any, places: Path) -> No
     made = places / "output/qwen-vl-example"
     assert captioned == len(list(made.glob("*.png"))) == len(list(made.glob("*.txt"))) > 2
     assert failed == 0 and len(backend.requests) == captioned
+
+
+def test_the_bundled_model_is_asked_only_what_it_knows(
+    run_node: Run, scripted: Any, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, backend = scripted("a cat")
+    monkeypatch.setattr(bundled_model, "BUNDLED", Path(model.spec.checkpoint))
+    short = {**DESCRIBE, "style": "short"}
+    for task in (DESCRIBE, {"task": "tags"}, {"task": "layout"}):
+        with pytest.raises(BadOption, match=r"nano, knows drawn shapes.*the style short"):
+            run_node("QVL_CaptionFolder", model=model, folder="cats", task=task)
+    assert not backend.requests and not list((places / "input").rglob("*.txt"))
+    for task in (short, {**DESCRIBE, "prompt": "How many stars are there?"}):
+        run_node("QVL_CaptionFolder", model=model, folder="cats", task=task, existing="overwrite")
+    assert len(backend.requests) == 6
 
 
 def test_links_out_of_the_folder_are_not_followed(

@@ -14,6 +14,18 @@ from qwen_vl_suite.qwenvl.errors import OutOfMemory
 
 
 @pytest.fixture
+def run(run, tmp_path_factory):
+    """The command line with a model that is not the bundled one."""
+    folder = tmp_path_factory.mktemp("model")
+
+    def call(*words, **options):
+        named = {"--model", "--server"} & set(words)
+        return run(*words, *(() if named else ("--model", folder)), **options)
+
+    return call
+
+
+@pytest.fixture
 def folder(tmp_path):
     for name in ("a.png", "10_cat/b.png"):
         picture(tmp_path / "in" / name)
@@ -202,3 +214,40 @@ def test_a_folder_that_is_none(run, model, tmp_path):
     backend = model("x")
     status, _, err = run("caption", tmp_path / "nowhere")
     assert status == 2 and "is no folder" in err and not backend.specs
+
+
+UNKNOWN = {
+    "the style that is the default": (),
+    "another style": ("--style", "tags"),
+    "a layout": ("--layout", "--trainer", "ideogram"),
+    "a trainer of layouts": ("--trainer", "ideogram"),
+    "a prompt for an image model": ("--target", "qwen_image"),
+    "tags in the template": ("--style", "short", "--template", "{text}, {tags}"),
+    "words that are told": ("--style", "short", "--must-not", "cat"),
+    "a caption that is corrected": ("--style", "short", "--refine"),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_what_the_bundled_model_does_not_know_is_refused_before_it_begins(run, model, folder, case):
+    backend = model("[{]")
+    for more in ((), ("--dry-run",)):
+        status, _, err = run("caption", folder, "--model", "nano", *UNKNOWN[case], *more)
+        assert status == 2 and "--style short" in err and "--model" in err
+    assert not backend.specs and not list(folder.rglob("*.txt"))
+
+
+KNOWN = {
+    "a style": ("--style", "short"),
+    "another style": ("--style", "detailed"),
+    "words that the template has": ("--style", "short", "--trigger", "ohwx", "--must", "ohwx"),
+    "own words": ("--prompt", "How many stars are there?"),
+    "text": ("--ocr", "plain"),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_what_the_bundled_model_knows_it_is_asked(run, model, folder, case):
+    model("A red square.")
+    assert run("caption", folder, "--model", "nano", *KNOWN[case])[0] == 0
+    assert "A red square." in kohya(folder / "a.png")
