@@ -29,15 +29,32 @@ const inPageLanguage = (section) =>
 /** The names of the choices in the list `name`, by value. */
 export const choiceNames = (name) => inPageLanguage("choices")[name] ?? {};
 
+const VALUE = /\{(\w+)\}/g;
+const LEAST = 8; // letters beside the values: fewer are of the page's own, and in any sentence
+
+const patterns = new WeakMap(); // by the texts of a language
+
+/** Of `texts`, those with values, as regular expressions; the most telling first. */
+function patternsOf(texts) {
+  if (!patterns.has(texts)) {
+    const made = Object.entries(texts).map(([text, translation]) => {
+      const parts = text.split(/\{\w+\}/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+      const names = [...text.matchAll(VALUE)].map(([, name]) => name);
+      const pattern = new RegExp(`^${parts.join("(.+?)")}$`, "s");
+      return { pattern, names, translation, letters: text.replace(VALUE, "").length };
+    });
+    const telling = made.filter(({ names, letters }) => names.length && letters >= LEAST);
+    patterns.set(texts, telling.sort((one, other) => other.letters - one.letters));
+  }
+  return patterns.get(texts);
+}
+
 /** Messages of the server arrive with their values filled in: "Looking at 3 pictures" is looked up
  * by the pattern "Looking at {count} pictures". */
 function byPattern(texts, text) {
-  for (const [pattern, translation] of Object.entries(texts)) {
-    const names = [...pattern.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
-    if (!names.length) continue;
-    const parts = pattern.split(/\{\w+\}/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-    const values = text.match(new RegExp(`^${parts.join("(.+?)")}$`, "s"))?.slice(1);
-    if (values) return translation.replace(/\{(\w+)\}/g, (_, name) => values[names.indexOf(name)]);
+  for (const { pattern, names, translation } of patternsOf(texts)) {
+    const values = text.match(pattern)?.slice(1);
+    if (values) return translation.replace(VALUE, (_, name) => values[names.indexOf(name)]);
   }
   return undefined;
 }

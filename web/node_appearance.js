@@ -30,9 +30,9 @@ function translateChoices(widget) {
  * workflow: it is taken away where there is a translation, and given back where there is none. */
 function nameSlots(node) {
   for (const input of node.inputs ?? []) {
-    const [, own] = input.name.match(/^\w+\.(\w+_\d+)$/) ?? [];
+    const [, own, kind, number] = input.name.match(/^\w+\.((\w+)_(\d+))$/) ?? [];
     if (!own || (input.label && input.label !== own)) continue; // or it has a name of the user's
-    const name = translate(own);
+    const name = translate(`${kind}_{number}`, { number });
     input.label = name === own ? own : undefined;
     input.localized_name = name;
   }

@@ -17,22 +17,23 @@ from qwen_vl_suite.nodes.host import page
 from qwen_vl_suite.qwenvl import errors
 from qwen_vl_suite.qwenvl.constraints import from_regex
 from qwen_vl_suite.qwenvl.folders import Item, Summary
-from qwen_vl_suite.qwenvl.servers import sampling, thinking
+from qwen_vl_suite.qwenvl.servers import calibration, sampling, thinking
 from qwen_vl_suite.qwenvl.servers.answer_form import answer_form
 from qwen_vl_suite.qwenvl.servers.kinds import kind
 from qwen_vl_suite.qwenvl.types import Request, Sampling
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("zh", "ja")
+LEAST = 8  # letters, as in web/locale.js
 # Where every sentence that is no error is a note; of others, the functions that write them.
 ROOMS: dict[str, set[str]] = {
     "qwenvl/watching/*.py": set(),
     "qwenvl/tasks/events.py": {"within"},
     "qwenvl/servers/answer_form.py": {"ignored_note"},
     "qwenvl/servers/picture_sizes.py": set(),
-    "qwenvl/servers/server_request.py": {"unheld", "_notes_on", "_end_note"},
+    "qwenvl/servers/server_request.py": {"without_form", "_notes_on", "_end_note"},
     "qwenvl/servers/videos.py": set(),
-    "qwenvl/servers/calibration.py": {"_resized", "_shrunk_note"},
+    "qwenvl/servers/seen_sizes.py": set(),
     "qwenvl/tasks/act.py": {"_notes"},
     "qwenvl/tasks/boxes_3d.py": {"_unusable_note", "_hidden_note"},
     "qwenvl/grounding/found.py": set(),
@@ -51,27 +52,31 @@ def sentences(path: Path, functions: set[str]) -> list[str]:
     """That are neither errors nor documentation, with 3 in the place of each value."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name in functions]
+    assert {function.name for function in named} == functions, path
     nodes = [node for root in named or [tree] for node in ast.walk(root)]
     left_out = {part for node in nodes if is_error(node) for part in ast.walk(node)}
     left_out |= {n.value for n in nodes if isinstance(n, ast.Expr)}
     left_out |= {part for n in nodes if isinstance(n, ast.JoinedStr) for part in n.values}
     found = []
     for node in nodes:
-        text = ""
-        if isinstance(node, ast.JoinedStr):
-            parts = node.values
-            text = "".join(str(p.value) if isinstance(p, ast.Constant) else "3" for p in parts)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            text = node.value
+        text = words(node)
         if node not in left_out and re.search(r"[a-z]{3} .*(\.|\. 3|: 3)$", text):
             found.append(text)
     return found
 
 
+def words(node: ast.AST) -> str:
+    """Of a text; empty for anything else."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(p.value) if isinstance(p, ast.Constant) else "3" for p in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
 def patterns(language: str) -> list[str]:
     text = (ROOT / "locales" / language / "main.json").read_text(encoding="utf-8")
     known = json.loads(text)["qwenVlSuite"]["panels"]
-    return [re.sub(r"\\{\w+\\}", ".+", re.escape(pattern)) for pattern in known]
+    telling = [text for text in known if len(re.sub(r"{\w+}", "", text)) >= LEAST]
+    return [re.sub(r"\\{\w+\\}", ".+", re.escape(text)) for text in telling]
 
 
 def untranslated(said: list[str], language: str) -> list[str]:
@@ -99,6 +104,16 @@ def test_notes_on_what_a_server_cannot_be_told_are_translated(language: str) -> 
     said += answer_form(from_regex("a(?=b)"), kind("llama.cpp")).notes
     assert len(said) == 5
     assert untranslated(said, language) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_why_a_size_is_not_known_is_translated(language: str) -> None:
+    tree = ast.parse(Path(calibration.__file__).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    name = calibration._unverified.__name__
+    reasons = [words(call.args[0]) for call in calls if getattr(call.func, "id", "") == name]
+    assert len(reasons) >= 3 and all(reasons)
+    assert untranslated([calibration._unverified(why) for why in reasons], language) == []
 
 
 @pytest.fixture

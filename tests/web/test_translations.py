@@ -72,6 +72,10 @@ def test_a_sentence_with_values_is_found_by_its_words(bare: Any) -> None:
             translate("{on} of {all} on", { on: 1, all: 3 }),
             translate("Nothing of ours (at all) {here}"),
             translate("10_a/b.png: 3 done, 0 failed, 2 left, 0.50/s, 0:00:04 to go"),
+            translate("There is nothing at this address: see that it is right, and free"),
+            translate("The server showed the model at most 9 tokens of pictures that are worth 64: "
+              + "it makes them smaller. Small things and text may be missed; see the server's "
+              + "settings."),
           ];
         }"""
     )
@@ -80,6 +84,9 @@ def test_a_sentence_with_values_is_found_by_its_words(bare: Any) -> None:
         "已启用 1 / 3",
         "Nothing of ours (at all) {here}",
         "10_a/b.png：已完成 3，失败 0，剩余 2，0.50/秒，还需 0:00:04",
+        "There is nothing at this address: see that it is right, and free",
+        "图像值 64 个 token，服务器最多只给模型看了 9 个：它把图像缩小了。"
+        "细小的东西和文字可能漏掉；请查看服务器的设置。",
     ]
 
 
