@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .backends.base import Backend, Planner
 from .errors import BadImage, BadOption, QwenVLError, UnreadableReply, without_frames
 from .families import free_text_sampling
+from .notes import NotesOfRun
 from .observer import GuardedObserver, Observer, PartialObserver
 from .query import Query, size_of
 from .rounds import Answer, Course, PortionObserver, RoundObserver, portions
@@ -120,9 +121,9 @@ def answer_all(
     """
     answers = _answers(backend, queries, observer or Observer())
     results = [answer.result for answer in answers]
+    shown = NotesOfRun()
     for number, result in enumerate(results, 1):
-        if result.notes:
-            told = " ".join(result.notes)
+        if told := " ".join(shown.new(result.notes)):
             log.warning("%s %d of %d: %s", about.capitalize(), number, len(results), told)
     try:
         _raise_unanswered(queries, answers, advice, about)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from ...qwenvl.notes import NotesOfRun
 from ...qwenvl.types import Box, Result
 from .optional_import import optional_import
 from .overlay import overlay
@@ -53,14 +54,16 @@ def results_ui(
 ) -> dict[str, Any]:
     """The ``ui`` output of a node: one entry a picture, in order, under the pack's own key. With
     ``images`` (see ``overlay``), also the pictures and what is drawn over them. ``own_words``: the
-    texts are the pack's, none of a model's, and are shown in the page's language."""
+    texts are the pack's, none of a model's, and are shown in the page's language. A note on the
+    whole run is in its first entry."""
+    shown = NotesOfRun()
     entries: list[dict[str, Any]] = [
         {
             "text": result.text,
             "thinking": result.thinking,
             "finish_reason": result.finish_reason,
             "error": result.error,
-            "notes": list(result.notes),
+            "notes": shown.new(result.notes),
         }
         for result in results
     ]

@@ -22,7 +22,7 @@ from ..types import Result, Sampling, Task
 from ..unicode import well_formed
 from .inputs import Input, expanded
 from .model_options import named_spec_of, spec_of
-from .output import as_json, print_json, print_message, print_result
+from .output import as_json, print_json, print_message, print_notes, print_result
 from .portions import OrderedResults, Portion, read_portions
 from .writing import DocumentWriter
 
@@ -264,8 +264,7 @@ def _show(
 ) -> None:
     """Prints a result; with ``--json`` also ``more``."""
     path, name = well_formed(found.path), well_formed(found.name)
-    for note in result.notes:
-        print_message(f"note: {name}: {note}")
+    print_notes(result.notes, name)
     if result.error:
         named = result.error if result.error.startswith(path) else f"{name}: {result.error}"
         print_message(f"error: {named}")

@@ -25,7 +25,7 @@ from ..types import Image, Response
 from ..unicode import well_formed
 from .answering import NOTHING_DONE, SAMPLING_OPTIONS, SOME_FAILED
 from .model_options import spec_of
-from .output import print_json, print_message, print_piece
+from .output import print_json, print_message, print_notes, print_piece
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
@@ -149,8 +149,7 @@ def _ask(
     (reply,) = ask_all(backend, [ask], observer)
     if error := reply.response.error:
         raise error
-    for note in reply.notes:
-        print_message(f"note: {note}")
+    print_notes(reply.notes)
     if options.json:
         _print_row(ask, paths, reply)
     return reply

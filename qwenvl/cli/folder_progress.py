@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..folders.job import Reporter
 from ..folders.listing import Item
+from ..notes import NotesOfRun
 from ..unicode import well_formed
 from .output import print_json, print_message, print_result
 
@@ -29,6 +30,7 @@ class FolderProgress(Reporter):
         self._total: int | None = None
         self._begin = self._next = time.monotonic()
         self._bar: tqdm[Any] | None = None
+        self._notes = NotesOfRun()
 
     def __enter__(self) -> FolderProgress:
         if sys.stderr is not None and sys.stderr.isatty() and not self._only_told:
@@ -88,7 +90,8 @@ class FolderProgress(Reporter):
         self._step()
 
     def note(self, item: Item, note: str) -> None:
-        self._say(f"note: {well_formed(item.relative)}: {note}")
+        for new in self._notes.new([note]):
+            self._say(f"note: {well_formed(item.relative)}: {new}")
 
     def _say(self, text: str) -> None:
         if self._bar is not None:

@@ -14,7 +14,7 @@ from ..types import Result, Task
 from ..unicode import well_formed
 from .answering import NOTHING_DONE, SOME_FAILED, sampling_of
 from .model_options import spec_of
-from .output import print_json, print_message, print_result
+from .output import print_json, print_message, print_notes, print_result
 from .portions import OrderedResults
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def _show(
     number: int, sounds: list[str | None], result: Result, options: argparse.Namespace
 ) -> None:
     path = None if (given := sounds[number]) is None else well_formed(given)
-    for note in result.notes:
-        print_message(f"note: {path or 'the answer'}: {note}")
+    print_notes(result.notes, path or "the answer")
     if result.error:
         print_message(f"error: {path or 'the answer'}: {result.error}")
     if options.json:

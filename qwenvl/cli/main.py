@@ -20,7 +20,7 @@ from ..errors import QwenVLError, UnreadableReply
 from ..servers import keys_file
 from ..servers.keys import KEYS
 from .answering import NOTHING_DONE, UNREADABLE
-from .output import discard_pipes, print_message, set_streams
+from .output import begin, discard_pipes, print_message
 from .parser import make_parser
 from .user_folder import user_file
 
@@ -38,7 +38,7 @@ class Stopped(KeyboardInterrupt):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
-    set_streams()
+    begin()
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
     KEYS.file = user_file(keys_file.NAME)
     options = make_parser(__doc__).parse_args(argv)

@@ -7,15 +7,20 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..notes import NotesOfRun
 from ..types import Result
 from ..unicode import well_formed
 
+_notes = NotesOfRun()
 
-def set_streams() -> None:
-    """UTF-8 whatever the console's encoding; text that could not be printed is made well-formed."""
+
+def begin() -> None:
+    """Before a command. The streams are UTF-8 whatever the console's encoding; text that could not
+    be printed is made well-formed."""
+    _notes.clear()
     codecs.register_error("well_formed", _well_formed)
     for stream, errors in (
         (sys.stdin, "replace"),
@@ -44,6 +49,12 @@ def print_message(text: str) -> None:
     """To stderr, where there is one."""
     if sys.stderr is not None:
         print(text, file=sys.stderr)
+
+
+def print_notes(notes: Iterable[str], about: str = "") -> None:
+    """Notes beside an answer, ``about`` which input, as messages; one on the whole run once."""
+    for note in _notes.new(notes):
+        print_message(f"note: {about}: {note}" if about else f"note: {note}")
 
 
 def print_result(text: str) -> None:

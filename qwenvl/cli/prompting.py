@@ -16,7 +16,7 @@ from ..unicode import well_formed
 from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of
 from .inputs import data_folders
 from .model_options import named_spec_of
-from .output import print_json, print_message, print_result
+from .output import print_json, print_message, print_notes, print_result
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,7 @@ def _query(backend: Backend, order: Order, one: _Wanted, options: argparse.Names
 
 def _show(one: _Wanted, result: Result, options: argparse.Namespace, several: bool) -> None:
     name = ", ".join(map(well_formed, one.paths)) or one.idea
-    for note in result.notes:
-        print_message(f"note: {name}: {note}" if several else f"note: {note}")
+    print_notes(result.notes, name if several else "")
     if result.error:
         print_message(f"error: {name}: {result.error}" if name else f"error: {result.error}")
     if options.json:

@@ -15,7 +15,7 @@ from ..types import Result
 from ..unicode import well_formed
 from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of
 from .model_options import spec_of
-from .output import as_json, print_json, print_message, print_result
+from .output import as_json, print_json, print_message, print_notes, print_result
 from .portions import OrderedResults
 
 if TYPE_CHECKING:
@@ -174,8 +174,7 @@ def frame_choice(options: argparse.Namespace) -> FrameChoice:
 
 def _show(path: str, result: Result, options: argparse.Namespace) -> None:
     name = well_formed(path)
-    for note in result.notes:
-        print_message(f"note: {name}: {note}")
+    print_notes(result.notes, name)
     if result.error:
         _show_error(path, result.error)
     if options.json:

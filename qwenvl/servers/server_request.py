@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ServerError, Unavailable
+from ..notes import RunNote
 from ..replies import STILL_THINKING
 from ..types import THINKING_TOKENS, Family, Request, Response
 from . import content
@@ -85,11 +86,14 @@ class ServerRequest:
                 "The server tells no log-probabilities of this answer, so there are no scores. "
                 + _ELSEWHERE
             )
-        notes = (
+        foreseen = (
             *self.plan.notes,
             *sampling_notes(self.kind, self.request.sampling),
             *thinking_notes(self.kind, self.request),
             *self.form.notes,
+        )
+        notes = (
+            *map(RunNote, foreseen),
             *self._notes_on(response),
             *response.notes,
         )
@@ -110,10 +114,11 @@ class ServerRequest:
         if request.thinking is False and thought:
             return ("The model was asked not to think, and did.",)
         if thought and request.sampling.max_thinking_tokens is not None:
-            return (
+            limit = (
                 f"A server cannot limit thoughts alone: {self.limit} tokens were allowed for "
-                "thought and answer together.",
+                "thought and answer together."
             )
+            return (RunNote(limit),)
         return ()
 
     def _end_note(self, response: Response, hidden: bool) -> str:

@@ -17,7 +17,7 @@ NODES = sorted((ROOT / "nodes").rglob("*.py"))
 # From the bottom up. A room (a folder, or a file beside them) imports rooms of lower lines and
 # itself; rooms of one line do not know one another.
 LAYERS = (
-    {"unicode"},
+    {"unicode", "notes"},
     {"errors"},
     {"types"},
     {"yaml_files"},
@@ -70,8 +70,8 @@ WITH_TRANSFORMERS = {
 # These know nothing of torch: they are quick to import, and tasks can be tried on a phone.
 WITHOUT_TORCH = {
     "camera", "checkpoints", "constraints", "coordinates", "errors", "families", "fine_tunes",
-    "makers_prompts", "observer", "replies", "schema_bounds", "styles", "tasks", "tiles", "types",
-    "unicode", "yarn", "yaml_files",
+    "makers_prompts", "notes", "observer", "replies", "schema_bounds", "styles", "tasks", "tiles",
+    "types", "unicode", "yarn", "yaml_files",
 }  # fmt: skip
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server"}
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from qwen_vl_suite.nodes import host
 from qwen_vl_suite.nodes.host import folders, graph, live_text, machine, memory, page, progress
+from qwen_vl_suite.qwenvl.notes import RunNote
 from qwen_vl_suite.qwenvl.types import Response, Result
 
 
@@ -212,6 +213,13 @@ def test_a_long_answer_stays_cheap_and_a_page_that_joins_late_catches_up(
     letters = sum(len(item.get("text", "")) for item in sent)
     # Ten times a second the whole of it would be 110 million.
     assert len(sent) < 3300 and letters < 40 * len(text)
+
+
+def test_a_note_on_the_whole_run_is_shown_with_the_first_of_its_results() -> None:
+    results = [Result("a", notes=(RunNote("top_k has no effect here."), "cut"))] * 2
+    first, second = host.results_ui(results)["qwen_vl"]
+    assert first["notes"] == ["top_k has no effect here.", "cut"]
+    assert second["notes"] == ["cut"]
 
 
 def test_results_are_shown_before_an_error(sent: list[dict[str, Any]]) -> None:

@@ -66,6 +66,14 @@ def test_a_model_behind_a_server_answers_the_nodes(
     assert run_node("QVL_Unload", after="done", model=model) == ("done",)
 
 
+def test_what_a_server_cannot_be_told_is_logged_once(run_node: Any, caplog: Any) -> None:
+    with serving("A cat.", owner="library") as server:
+        (model,) = run_node("QVL_Server", servers=server.url)
+        run_node("QVL_Describe", model=model, images=torch.rand(3, 40, 40, 3))
+        assert len(server.chats) == 3
+    assert caplog.text.count("top_k has no effect here: Ollama") == 1
+
+
 def test_its_widgets_are_what_the_server_is_asked_by(server: FakeServer, run_node: Any) -> None:
     (model,) = run_node(
         "QVL_Server", servers=f"{server.url}, https://other.example/v1", model=" mine ",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fake_server import Answer, serving
 from PIL import Image
 from qwen_vl_suite.qwenvl.cli.model_options import spec_of
 from qwen_vl_suite.qwenvl.cli.parser import make_parser
@@ -96,3 +97,19 @@ def test_a_report_of_a_server_names_neither_its_host_nor_its_model(run, model):
 def test_wrong_numbers_are_refused():
     with pytest.raises(BadOption, match="concurrency is 0"):
         spec("describe", "--server", URL, "--concurrency", "0")
+
+
+def test_what_a_server_cannot_be_told_is_said_once_in_a_run(run, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(path)
+    asked = ("--temperature", "0.7", "--top-k", "5", "--max-new-tokens", "9")
+    with serving(Answer("A square.", finish="length"), owner="library") as server:
+        server_options = ("--server", server.url, *asked)
+        _, rows, err = run("describe", *paths, "--json", *server_options)
+        assert err.count("top_k has no effect here: Ollama") == 1
+        assert err.count("The reply was cut at 9 tokens") == 3
+        assert all("top_k has no effect" in " ".join(row["notes"]) for row in rows)
+        server.script = lambda body, number: "A square."
+        _, _, err = run("caption", tmp_path, *server_options)
+        assert err.count("top_k has no effect") == 1 and "3 captioned" in err
