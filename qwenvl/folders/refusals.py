@@ -31,7 +31,7 @@ LONGEST = 600
 """Characters of a reply that are looked at."""
 
 _IN_SENTENCE = r"[^.!?。:;]"
-_MARKS = str.maketrans("’‘ʼ＇！？：，", "''''!?:,")
+_MARKS = str.maketrans("’‘ʼ＇！？：，、", "''''!?:,,")
 _QUOTES = {'"': '"', "“": "”", "„": "“”", "«": "»", "「": "」", "『": "』", "'": "'", "‹": "›"}
 _OPENING = re.compile(
     r"(?:[\W_]|(?:oh|well|hmm|hello|hi|hey|sure|您好|你好)(?=[ ,.!。]))*"
