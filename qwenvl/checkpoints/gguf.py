@@ -93,12 +93,18 @@ def locate(name: str, roots: Iterable[Path], mmproj: str = "") -> GgufModel:
     ``CheckpointNotFound``, ``IncompleteCheckpoint`` for one whose parts are not all there, and
     ``UnsupportedModel`` for one that cannot be served."""
     roots = list(roots)
-    models = {model.name: model for model in scan(roots)}
-    model = _named(name, models, "GGUF model")
+    model = find(name, roots)
     if mmproj:
         chosen = _named(mmproj, projectors(roots), "projector (mmproj)")
         model = _inspect(model.name, model.path, [chosen])
     return _checked(model)
+
+
+def find(name: str, roots: Iterable[Path]) -> GgufModel:
+    """As ``locate``, of a model that perhaps cannot be served as it lies there. Raises
+    ``CheckpointNotFound``."""
+    found: GgufModel = _named(name, {model.name: model for model in scan(roots)}, "GGUF model")
+    return found
 
 
 def at(path: Path, mmproj: Path | None = None) -> GgufModel:

@@ -58,7 +58,7 @@ def _located(name: str, mmproj: str | None, roots: Sequence[Path]) -> gguf.GgufM
     path = Path(name).expanduser()
     if not path.is_file():
         try:
-            path = gguf.locate(name, roots).path
+            path = gguf.find(name, roots).path
         except CheckpointNotFound as error:
             places = ", ".join(map(str, roots))
             raise CheckpointNotFound(

@@ -19,7 +19,7 @@ from qwen_vl_suite.qwenvl import model_cache
 from qwen_vl_suite.qwenvl.cli import doctor
 from qwen_vl_suite.qwenvl.cli.model_options import spec_of
 from qwen_vl_suite.qwenvl.cli.parser import make_parser
-from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.errors import BadOption, UnsupportedModel
 from qwen_vl_suite.qwenvl.types import GgufSpec
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,6 +65,16 @@ def test_a_file_is_a_model_with_the_tower_beside_it(files, own_folder, program):
     other = spec("--model", path, *more)
     changed = {"mmproj": str(files / "elsewhere.gguf"), "context": 4096, "concurrency": 3}
     assert other == dataclasses.replace(found, **changed)
+
+
+def test_a_tower_may_lie_elsewhere_whether_the_model_is_named_by_its_file_or_not(files):
+    path = files / "LLM/Qwen/Qwen3-VL-4B.gguf"
+    path.with_name("mmproj-F16.gguf").unlink()
+    tower = files / "elsewhere.gguf"
+    for named in ((path,), (path.name, "--root", files / "LLM")):
+        assert spec("--model", *named, "--mmproj", tower).mmproj == str(tower)
+        with pytest.raises(UnsupportedModel, match="There is no projector"):
+            spec("--model", *named)
 
 
 def test_a_command_asks_it_and_without_settings_the_one_on_path(
