@@ -180,6 +180,26 @@ def sampling_of(options: argparse.Namespace, own: Sampling) -> Sampling:
     )
 
 
+def query_fields(
+    options: argparse.Namespace, backend: Backend, task: Task, text_only: bool = False
+) -> dict[str, Any]:
+    """Fields of a ``Query`` of ``task`` as the options of every asking command set them; an
+    unreadable reply is kept, to be told of. ``text_only``: nothing is shown to the model."""
+    from .. import run
+
+    effort = options.reasoning_effort
+    own = run.sampling_for(backend, task, options.thinking, text_only, effort)
+    return {
+        "system": options.system,
+        "sampling": sampling_of(options, own),
+        "min_pixels": options.min_pixels or None,
+        "max_pixels": options.max_pixels or None,
+        "thinking": options.thinking,
+        "reasoning_effort": effort,
+        "keep_unreadable": True,
+    }
+
+
 def _writer(options: argparse.Namespace, inputs: Sequence[Input]) -> DocumentWriter | None:
     """What writes the documents of the ocr command, where it is to write any."""
     folder = getattr(options, "out", None)

@@ -16,8 +16,8 @@ from .answering import (
     UNREADABLE,
     answer,
     check_page_options,
+    query_fields,
     resolution_of,
-    sampling_of,
 )
 from .inputs import data_folders, expanded
 from .model_options import spec_of
@@ -53,19 +53,8 @@ def _answer_together(options: argparse.Namespace, task: Task) -> int:
         CACHE.lease(spec_of(options)) as backend,
         closing(read_portions(inputs, resolution)) as portions,
     ):
-        effort = options.reasoning_effort
-        own = run.sampling_for(backend, task, options.thinking, effort=effort)
-        query = run.Query(
-            task,
-            BadImage("There is no image to ask about."),
-            system=options.system,
-            sampling=sampling_of(options, own),
-            min_pixels=options.min_pixels or None,
-            max_pixels=options.max_pixels or None,
-            thinking=options.thinking,
-            reasoning_effort=effort,
-            keep_unreadable=True,
-        )
+        nothing = BadImage("There is no image to ask about.")
+        query = run.Query(task, nothing, **query_fields(options, backend, task))
         for portion in portions:
             images += portion.values()
             query = dataclasses.replace(query, picture=images[0], others=tuple(images[1:]))

@@ -13,7 +13,7 @@ from ..errors import BadImage, BadOption
 from ..prompt_writing import Order, Target, Targets, Wishes, choose, listed, read_targets
 from ..types import LocalSpec, Result, Spec
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of
+from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, query_fields
 from .inputs import data_folders
 from .model_options import named_spec_of
 from .output import print_json, print_message, print_notes, print_result
@@ -123,20 +123,12 @@ def _order(options: argparse.Namespace, target: Target, one: _Wanted, spec: Spec
 def _query(backend: Backend, order: Order, one: _Wanted, options: argparse.Namespace) -> Any:
     from .. import run
 
-    effort = options.reasoning_effort
-    own = run.sampling_for(backend, order.task, options.thinking, not one.pictures, effort)
     return run.Query(
         order.task,
         one.pictures[0] if one.pictures else None,
-        system=options.system,
-        sampling=sampling_of(options, own),
-        min_pixels=options.min_pixels or None,
-        max_pixels=options.max_pixels or None,
-        thinking=options.thinking,
-        reasoning_effort=effort,
-        keep_unreadable=True,
         method=order.method,
         others=one.pictures[1:],
+        **query_fields(options, backend, order.task, text_only=not one.pictures),
     )
 
 

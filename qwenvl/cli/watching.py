@@ -13,7 +13,7 @@ from ..media.frame_times import FPS, MAX_FRAMES, MIN_FRAMES, FrameChoice, Mode
 from ..styles import read_styles
 from ..types import Result
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, sampling_of
+from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, query_fields
 from .model_options import spec_of
 from .output import as_json, print_json, print_message, print_notes, print_result
 from .portions import OrderedResults
@@ -30,7 +30,6 @@ DEFAULT_SEGMENT = 10.0
 
 def video(options: argparse.Namespace) -> int:
     """A line a video, in order, each as soon as it is answered. Returns the exit status."""
-    from .. import run
     from ..model_cache import CACHE
 
     wish, choice = _wish(options), frame_choice(options)
@@ -50,16 +49,8 @@ def video(options: argparse.Namespace) -> int:
     results = OrderedResults(show)
     try:
         with CACHE.lease(spec_of(options)) as backend:
-            sampling = sampling_of(options, run.sampling_for(backend, wish.task, options.thinking))
-            fields = {
-                "system": options.system,
-                "sampling": sampling,
-                "min_pixels": options.min_pixels or None,
-                "max_pixels": options.max_pixels or None,
-                "thinking": options.thinking,
-                "keep_unreadable": True,
-                "video_tokens": options.max_video_tokens or None,
-            }
+            fields = query_fields(options, backend, wish.task)
+            fields["video_tokens"] = options.max_video_tokens or None
             for first in range(0, len(options.videos), PORTION):
                 numbers = range(first, min(first + PORTION, len(options.videos)))
                 queries = [

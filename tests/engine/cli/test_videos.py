@@ -121,3 +121,9 @@ def test_the_tokens_of_a_video_are_bounded_where_that_is_asked_for(run, model, c
         assert status == 0 and said in err
     status, _, err = run("video", clip, "--max-video-tokens", "3")
     assert status == 2 and "8 frames take 4 tokens at the least" in err
+
+
+def test_how_much_to_think_reaches_the_model(run, model, clip):
+    backend = model("a clip")
+    assert run("video", clip, "--reasoning-effort", "low")[0] == 0
+    assert [asked.reasoning_effort for asked in backend.requests] == ["low"]
