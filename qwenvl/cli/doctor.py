@@ -8,15 +8,17 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 
 from ..checkpoints.catalogue import CATALOGUE
 from ..checkpoints.library import BUNDLED, BUNDLED_NAME
 from ..doctor.model_facts import public_name
 from ..doctor.redaction import RedactingStream, Redactor, redactor_of
-from ..errors import QwenVLError
+from ..errors import BadOption, QwenVLError
+from ..servers.addresses import parse
+from ..servers.keys import variable
 from ..types import Spec
 from .answering import NOTHING_DONE
 from .gguf_options import is_gguf
@@ -82,8 +84,7 @@ def _spec(options: argparse.Namespace) -> Spec | None:
 
 def _redactor(options: argparse.Namespace) -> Redactor:
     if options.server is not None:
-        hosts = re.findall(r"//([^/:\s,]+)", " ".join(options.server))
-        return redactor_of(names=[*hosts, options.server_model or ""])
+        return redactor_of(names=[*_hosts(options.server), options.server_model or ""])
     folders = [*(options.root or ())]
     if options.model not in (None, BUNDLED_NAME, *CATALOGUE):
         folders += [options.model, os.path.realpath(options.model)]
@@ -95,6 +96,15 @@ def _redactor(options: argparse.Namespace) -> Redactor:
     names = [Path(folder).name for folder in folders if public_name(folder) is None]
     names += [Path(name).stem for name in names if is_gguf(name)]
     return redactor_of([folder for folder in folders if Path(folder).name != folder], names)
+
+
+def _hosts(servers: Sequence[str]) -> Iterator[str]:
+    """Names by which the servers could be told: of their hosts, and of their keys' variables."""
+    for url in re.findall(r"https?://[^\s,]+", " ".join(servers)):
+        with suppress(BadOption):  # no address: what it is like, nothing else says
+            address = parse(url)
+            yield from (address.host.strip("[]"), variable(address))
+        yield from re.findall(r"//([^/:\s,]+)", url)
 
 
 @contextmanager

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fake_server import Answer, serving
 from PIL import Image
+from qwen_vl_suite.qwenvl.cli import doctor
 from qwen_vl_suite.qwenvl.cli.model_options import spec_of
 from qwen_vl_suite.qwenvl.cli.parser import make_parser
 from qwen_vl_suite.qwenvl.errors import BadOption
+from qwen_vl_suite.qwenvl.servers.addresses import parse
+from qwen_vl_suite.qwenvl.servers.keys import Keys
 from qwen_vl_suite.qwenvl.types import LocalSpec, ServerSpec
 
 URL = "http://127.0.0.1:8000/v1"
@@ -92,6 +97,14 @@ def test_a_report_of_a_server_names_neither_its_host_nor_its_model(run, model):
     assert "None found." in out
     for private in ("private-host", "my-secret-model"):
         assert private not in out + err
+
+
+def test_a_report_names_no_host_by_the_variable_of_its_key():
+    url = "https://vision.private-host.example:8443/v1"
+    redact = doctor._redactor(make_parser(None).parse_args(["doctor", "--server", f"{url}, {url}"]))
+    for place in Keys(Path("keys.yaml")).places(parse(url)):
+        assert "private" in place.lower()
+        assert "private" not in redact(place).lower().replace("<private>", "")
 
 
 def test_wrong_numbers_are_refused():
