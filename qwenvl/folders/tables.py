@@ -202,7 +202,7 @@ class TableStore:
             return None
         path = value
         if value.startswith(self._prefix) and os.pardir not in value:
-            path = os.path.normpath(value[len(self._prefix) :])
+            path = os.path.normpath(value[len(self._prefix) :].lstrip(os.sep))
         elif os.path.isabs(value):
             with contextlib.suppress(ValueError):  # another drive
                 path = os.path.relpath(value, self._state.root.absolute())

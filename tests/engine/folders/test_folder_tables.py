@@ -130,6 +130,14 @@ def test_a_folder_by_another_name_has_the_same_rows(tmp_path):
     assert summary.skipped == 1 and len(jsonl(tmp_path / "set" / "images.jsonl")) == 1
 
 
+def test_a_path_that_another_program_joined_with_one_slash_more_is_the_same(tmp_path):
+    picture(tmp_path / "a.png")
+    row = {"image_path": f"{tmp_path}//a.png", "caption": "old"}
+    (tmp_path / "images.jsonl").write_text(f"{json.dumps(row)}\n")
+    summary, _ = run(ScriptedBackend("new"), tmp_path, trainer="musubi-jsonl")
+    assert summary.skipped == 1 and jsonl(tmp_path / "images.jsonl") == [row]
+
+
 def test_what_is_in_a_table_is_refined(tmp_path):
     picture(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "1girl, hat"}\n')
