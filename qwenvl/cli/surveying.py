@@ -19,7 +19,8 @@ _MOST = 30
 
 def servers(options: argparse.Namespace) -> int:
     """Tells of each address. Returns the exit status."""
-    specs = [ServerSpec((url,), allow_http=options.allow_http) for url in options.urls]
+    urls = ServerSpec(",".join(options.urls)).urls  # type: ignore[arg-type]
+    specs = [ServerSpec((url,), allow_http=options.allow_http) for url in urls]
     failed = False
 
     def show(found: ServerFound) -> None:

@@ -106,7 +106,8 @@ class Connection:
             raise self._fault(error, key) from None
 
     async def models(self) -> list[str]:
-        """What the server calls its models. Raises ``Fault``."""
+        """What the server calls its models, without names that would do something to a terminal
+        they are printed to. Raises ``Fault``."""
         found = await self._json("models")
         data = found.get("data") if isinstance(found, Mapping) else None
         if not isinstance(data, list):
@@ -114,7 +115,8 @@ class Connection:
                 "foreign",
                 "it lists no models. The address of the API ends in /v1 as a rule",
             )
-        return [str(one["id"]) for one in data if isinstance(one, Mapping) and "id" in one]
+        names = [str(one["id"]) for one in data if isinstance(one, Mapping) and "id" in one]
+        return [name for name in names if name.isprintable()]
 
     async def get(self, path: str) -> Any:
         """What the server answers at ``path``, below its host or the prefix before ``/v1``, as

@@ -149,5 +149,5 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _cut(text: str) -> str:
-    text = " ".join(text.split())
+    text = "".join(filter(str.isprintable, " ".join(text.split())))
     return f"{text[:_MAX_WORDS]}…" if len(text) > _MAX_WORDS else text

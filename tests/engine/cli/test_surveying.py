@@ -67,6 +67,22 @@ def test_a_list_is_cut_and_names_known_models_first(run):
     assert "and 11 more (--json lists all)" in out
 
 
+def test_addresses_are_parted_by_commas_as_those_of_replicas_are(run):
+    with serving(owner="vllm") as one, serving(owner="vllm") as other:
+        status, rows, _ = run("servers", f"{one.url},{other.url}", one.url, "--json")
+    assert (status, [row["url"] for row in rows]) == (0, [one.url, other.url])
+
+
+def test_nothing_that_a_server_says_reaches_the_terminal_as_a_command(run):
+    hostile = "evil\x1b]0;title\x07"
+    refused = Answer(status=403, body=b'{"error": "go \\u001b[31maway"}')
+    with serving(models=("Qwen3-VL-4B", hostile), owner="vllm") as one, serving() as other:
+        other.listing = refused
+        _, out, err = run("servers", one.url, other.url)
+    assert "Qwen3-VL-4B" in out and "go [31maway" in err
+    assert "\x1b" not in out + err
+
+
 def test_an_address_that_may_not_be_used_is_refused_before_any_is_asked(run):
     with serving(owner="vllm") as server:
         status, _, err = run("servers", server.url, "http://192.168.1.5:8000/v1")
