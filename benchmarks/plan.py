@@ -358,10 +358,10 @@ def _card_batches() -> Iterator[Benchmark]:
     )
     yield Benchmark(
         "card-folder",
-        "a folder of 256 pictures of 512×512, 64 tokens each, Qwen3-VL 2B in bf16, to text files",
+        "a folder of 112 pictures of 512×512, 32 tokens each, Qwen3-VL 2B in bf16, to text files",
         0.9,
         lambda name, wanted: folders.folder(
-            name, wanted, full("2B"), pictures=256, side=512, tokens=64
+            name, wanted, full("2B"), pictures=112, side=512, tokens=32
         ),
         card=True,
     )
