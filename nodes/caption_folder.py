@@ -375,6 +375,9 @@ def _told(summary: Summary, dry_run: bool, has_clips: bool) -> str:
         if has_clips:
             why = "this trainer reads no videos from a folder that has pictures."
         lines.append(f"{summary.passed_over:,} videos passed over: {why}")
+    if summary.unread:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.unread.items())
+        lines.append(f"Not read: {kinds}. Convert them to PNG or JPEG.")
     if not summary.found:
         lines.append("There are no pictures in this folder that are read.")
     lines += [f"{name}: {why}" for name, why in summary.failures]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from collections import Counter
+from pathlib import PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,10 @@ LINE_EVERY = 60.0
 """Seconds between lines where there is no terminal, as in the log of a job on a cluster."""
 
 
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
+"""Characters that end a line, or turn the direction of what stands behind them."""
+
+
 class FolderProgress(Reporter):
     """Counts files, and tells of failures as they come. ``as_json``: of each file on stdout, too;
     ``only_told``: nothing is done, files are named on stdout."""
@@ -27,6 +34,7 @@ class FolderProgress(Reporter):
     def __init__(self, as_json: bool, only_told: bool):
         self._as_json, self._only_told = as_json, only_told
         self.done = self.failures = self.there = 0
+        self._unread: Counter[str] = Counter()
         self._total: int | None = None
         self._begin = self._next = time.monotonic()
         self._bar: tqdm[Any] | None = None
@@ -52,6 +60,11 @@ class FolderProgress(Reporter):
         if kind is None:
             what = "would be captioned" if self._only_told else "captioned"
             print_message(f"{self.done:,} {what}, {self.there:,} skipped, {self.failures:,} failed")
+            if not (self.done or self.there or self.failures):
+                print_message("Found no picture and no video to be captioned.")
+            if self._unread:
+                kinds = ", ".join(f"{count:,} {kind}" for kind, count in self._unread.items())
+                print_message(f"not read: {kinds}. Convert them to PNG or JPEG.")
 
     def stopped(self) -> None:
         """Before the end: what went before is safe."""
@@ -69,7 +82,7 @@ class FolderProgress(Reporter):
             row = {"file": well_formed(item.relative)}
             print_json(row if self._only_told else {**row, "caption": caption})
         elif self._only_told:
-            print_result(well_formed(item.relative))
+            print_result(_shown(item.relative))
         self._step()
 
     def skipped(self, item: Item) -> None:
@@ -77,21 +90,23 @@ class FolderProgress(Reporter):
         self._step()
 
     def passed_over(self, item: Item, reason: str) -> None:
-        self._say(f"passed over: {well_formed(item.relative)}: {reason}")
+        self._say(f"passed over: {_shown(item.relative)}: {reason}")
         self.there += 1
         self._step()
 
     def failed(self, relative: str, reason: str) -> None:
         self.failures += 1
-        name = well_formed(relative)
         if self._as_json:
-            print_json({"file": name, "error": reason})
-        self._say(f"error: {name}: {reason}")
+            print_json({"file": well_formed(relative), "error": reason})
+        self._say(f"error: {_shown(relative)}: {reason}")
         self._step()
 
     def note(self, item: Item, note: str) -> None:
         for new in self._notes.new([note]):
-            self._say(f"note: {well_formed(item.relative)}: {new}")
+            self._say(f"note: {_shown(item.relative)}: {new}")
+
+    def unread(self, relative: str) -> None:
+        self._unread[PurePosixPath(relative).suffix.lower()] += 1
 
     def _say(self, text: str) -> None:
         if self._bar is not None:
@@ -117,3 +132,8 @@ class FolderProgress(Reporter):
             left = int((self._total - gone) / rate)
             line += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         return line
+
+
+def _shown(name: str) -> str:
+    """A file's name on one line, whatever is in it."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], well_formed(name))

@@ -7,6 +7,7 @@ import errno
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from ..backends.base import Backend
@@ -165,7 +166,7 @@ class _Run:
     def _open_items(self, store: Store) -> Iterator[Item]:
         """What there is to be done, in order; of the other files the reporter is told."""
         job, no_clips = self.job, self._why_no_clips()
-        for item in listing(job.folder, self._fail, job.within, is_busy, not no_clips):
+        for item in self._listing(not no_clips):
             if self._stopped.is_set():
                 return
             if not job.shard.has(item):
@@ -185,6 +186,16 @@ class _Run:
                     self._reporter.skipped(item)
             if is_open:
                 yield item
+
+    def _listing(self, clips: bool) -> Iterator[Item]:
+        job = self.job
+        return listing(job.folder, self._fail, job.within, is_busy, clips, self._not_read)
+
+    def _not_read(self, relative: str) -> None:
+        if self.job.shard.has(Item(self.job.folder, relative)):
+            with self._lock:
+                self.summary.unread[PurePosixPath(relative).suffix.lower()] += 1
+                self._reporter.unread(relative)
 
     def _why_no_clips(self) -> str:
         """Why clips are passed over; empty where they are not."""
@@ -212,7 +223,7 @@ class _Run:
                 if isinstance(media, BadImage):
                     raise media
             except BadImage as error:
-                self._fail(item.relative, str(error).removeprefix(f"{item.path} "))
+                self._fail(item.relative, reading.why(item, error))
                 continue
             if self._is_answered_by_another(store, one, media):
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -60,7 +61,11 @@ class Job:
 
     def __post_init__(self) -> None:
         if not self.folder.is_dir():
-            raise BadOption(f"{self.folder} is no folder.")
+            raise BadOption(
+                f"{self.folder} is a file: name the folder that it lies in."
+                if self.folder.exists()
+                else f"There is no folder {self.folder}."
+            )
         if self.existing == "append" and not self.trainer.has_sidecars:
             raise BadOption(
                 f"The trainer {self.trainer.name!r} reads a table with one caption a picture: "
@@ -125,8 +130,8 @@ class Summary:
     ``captioned`` (by a ``survey``: that would be asked about), ``skipped`` (a caption was there),
     ``passed_over`` (clips that nothing is asked about) and ``same`` (captioned with the reply about
     a near-duplicate). ``failed``: files, and folders that could not be read; ``unreadable`` of them
-    had a reply that could not be read. ``failures``: the first of them, relative path and
-    reason."""
+    had a reply that could not be read. ``failures``: the first of them, relative path and reason.
+    ``unread``: pictures of kinds that are not read, by suffix, which are not among ``found``."""
 
     found: int = 0
     captioned: int = 0
@@ -135,6 +140,7 @@ class Summary:
     unreadable: int = 0
     passed_over: int = 0
     same: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -158,6 +164,9 @@ class Reporter:
 
     def passed_over(self, item: Item, reason: str) -> None:
         """Nothing is asked about files of its kind."""
+
+    def unread(self, relative: str) -> None:
+        """It is a picture of a kind that is not read."""
 
     def failed(self, relative: str, reason: str) -> None:
         """It has got no caption, a folder could not be read, or it is the twin of another file."""

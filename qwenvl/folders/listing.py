@@ -21,6 +21,15 @@ CLIP_SUFFIXES = frozenset(
 )
 """Of video files, lower case: those that musubi-tuner reads, and common others."""
 
+UNREAD_SUFFIXES = frozenset(
+    (
+        ".heic", ".heif", ".hif", ".jxl", ".psd", ".svg", ".exr", ".cr2", ".cr3", ".nef", ".arw",
+        ".dng", ".raf", ".orf", ".rw2",
+    )
+)  # fmt: skip
+"""Of picture files that are not read, lower case, and that somebody may miss: those of phones,
+cameras and drawing programs."""
+
 MASK_ENDINGS = ("-masklabel.png", "-condlabel.png")
 """How names of masks and conditioning pictures end, which lie beside the pictures that they are
 about (OneTrainer, taggui)."""
@@ -85,9 +94,10 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
+            count = max(1, self.count)
             raise BadOption(
-                f"There is no shard {self.number}/{self.count}: of 4 shards, the first is 1/4 and "
-                "the last 4/4."
+                f"There is no shard {self.number}/{self.count}: of {count}, the first is 1/{count} "
+                f"and the last {count}/{count}."
             )
 
     @classmethod
@@ -111,6 +121,7 @@ def listing(
     within: Path | None = None,
     is_busy: Callable[[Path], bool] = lambda folder: False,
     clips: bool = True,
+    on_unread: Callable[[str], None] | None = None,
 ) -> Iterator[Item]:
     """The pictures and clips in ``root`` and the folders below it, each once: names in their order,
     those of a folder before those of the folders in it. Links to folders are followed, and lead to
@@ -118,8 +129,8 @@ def listing(
 
     Hidden files and folders are passed over, and masks (``MASK_ENDINGS``). ``clips``: whether a
     clip may be the twin of a picture. What cannot be read, and folders below that ``is_busy`` is
-    true of, are told to ``on_error(relative path, why)``. Raises ``BadOption`` where ``root`` is no
-    folder."""
+    true of, are told to ``on_error(relative path, why)``; pictures of ``UNREAD_SUFFIXES``, to
+    ``on_unread(relative path)``. Raises ``BadOption`` where ``root`` is no folder."""
     if not root.is_dir():
         raise BadOption(f"{root} is no folder.")
     seen: set[tuple[int, int]] = set()
@@ -140,6 +151,9 @@ def listing(
                     on_error(relative, "Another run is captioning this folder. Wait for its end.")
                 continue
             yield from _items(root, folder, relative, clips)
+            if on_unread:
+                for name in _unread(folder):
+                    on_unread(_join(relative, name))
             below = [entry.name for entry in _entries(folder) if _is_folder(entry)]
         except OSError as error:
             if on_error:
@@ -203,6 +217,11 @@ def _names(folder: Path) -> Iterator[str]:
         is_mask = name.lower().endswith(MASK_ENDINGS)
         if _suffix(name) in known and not is_mask and not _is_folder(entry):
             yield name
+
+
+def _unread(folder: Path) -> Iterator[str]:
+    others = UNREAD_SUFFIXES - picture_suffixes()
+    return (entry.name for entry in _entries(folder) if _suffix(entry.name) in others)
 
 
 def _first_of_twins(folder: Path, keys: array[int], clips: bool) -> dict[str, str]:

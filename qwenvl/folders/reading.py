@@ -15,6 +15,7 @@ from ..errors import BadImage, BadVideo
 from ..media.frame_times import FrameChoice
 from ..media.video import MAX_FRAME_PIXELS
 from ..types import ServerSpec, Spec, Video
+from ..unicode import well_formed
 from .listing import Item
 
 FIRST, MOST = 16, 128
@@ -51,6 +52,8 @@ def read(
     try:
         if not os.path.isfile(item.path):
             return BadImage(f"{item.path} cannot be read: it is {_what(item.path)}.")
+        if os.path.getsize(item.path) == 0:
+            return BadImage(f"{item.path} cannot be read: it is empty.")
         if item.is_clip:
             return _video(item, frames, frame_pixels, check)
         from ..media import images
@@ -60,6 +63,14 @@ def read(
         return error
     except OSError as error:
         return BadImage(f"{item.path} cannot be read: {error.strerror}.")
+
+
+def why(item: Item, error: BadImage) -> str:
+    """An error of ``read``, for a reader who is told which file it is about."""
+    text = str(error)
+    for name in (str(item.path), well_formed(item.relative)):
+        text = text.removeprefix(name).lstrip(": ")
+    return text
 
 
 def _what(path: Path) -> str:
@@ -74,7 +85,6 @@ def _video(
 ) -> Video | BadVideo:
     from ..media.video_files import Clip
     from ..tasks.describe_video import describe_video
-    from ..unicode import well_formed
     from ..watching import FileFootage, Viewing, Whole
 
     footage = FileFootage(Clip(str(item.path), name=well_formed(item.relative)), check)

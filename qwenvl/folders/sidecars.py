@@ -69,8 +69,10 @@ class SidecarStore:
             return path.read_text(encoding="utf-8-sig").strip("\0 \t\r\n")
         except FileNotFoundError:
             return ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadImage(f"The caption {path.name} cannot be read as UTF-8: {error}") from error
+        except UnicodeDecodeError as error:
+            raise BadImage(f"Its caption {path.name} cannot be read as UTF-8: {error}.") from error
+        except OSError as error:
+            raise BadImage(f"Its caption {path.name} cannot be read: {error.strerror}.") from error
 
     def put(self, item: Item, caption: str) -> None:
         """Raises ``OSError``, and ``BadImage`` as ``old``."""

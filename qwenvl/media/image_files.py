@@ -32,6 +32,8 @@ MAX_BYTES = 1 << 30
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339  # tags of EXIF and TIFF
 _SIGNED, _FLOATS = 2, 3  # sample formats
 _WHITE_IS_ZERO = 0
+_HEIF_SIGN = slice(4, 12)
+_HEIF = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc")
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
@@ -43,6 +45,7 @@ def decode(path: str | Path) -> Any:
     Damaged metadata beside intact pixels is ignored, and then the picture is not rotated. Raises
     ``BadImage``, which names the file, for everything else.
     """
+    data = b""
     try:
         data = _content(Path(path))
         try:
@@ -53,7 +56,7 @@ def decode(path: str | Path) -> Any:
             return _recovered(data, path, error)
     # Pillow's decoders raise all kinds of exceptions, from SyntaxError to MemoryError.
     except Exception as error:
-        raise BadImage(f"{path} cannot be read as a picture: {_reason(error)}") from error
+        raise BadImage(f"{path} cannot be read as a picture: {_reason(error, data)}") from error
 
 
 def small_jpeg(path: Path, side: int) -> Any:
@@ -81,10 +84,12 @@ def _content(path: Path) -> bytes:
     return data
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
+        if data[_HEIF_SIGN] in _HEIF:
+            return "it is HEIC, which is not read. Convert it to PNG or JPEG."
         return f"it is damaged, or of no kind that is read ({', '.join(FORMATS)})."
     if isinstance(error, Image.DecompressionBombError):
         return _too_large("more pixels than that")

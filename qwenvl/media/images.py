@@ -161,7 +161,7 @@ def read(path: str | Path) -> Tensor:
     try:
         return pictures(pixels if pixels.ndim == 3 else pixels[None, ..., None])[0]
     except BadImage as error:
-        raise BadImage(f"{path}: {error}") from error
+        raise BadImage(f"{path}: {str(error).removeprefix('Picture 1: ')}") from error
 
 
 def write_png(picture: Tensor, path: Path) -> None:

@@ -100,8 +100,7 @@ class Wishes:
         for phrase in self.must:
             if within := self.forbidden_in(phrase):
                 raise BadOption(
-                    f'"{phrase}" must appear in the prompt, and {quoted(within)} must not. Take '
-                    "one of them out."
+                    f'"{phrase}" must appear, and {quoted(within)} must not. Take one of them out.'
                 )
 
     @property

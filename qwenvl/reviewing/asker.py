@@ -131,7 +131,7 @@ class Asker:
             asking = self._job.asking
             media = reading.read(item, asking.clip_frames, asking.frame_pixels, self._check)
             if row["problem"] or isinstance(media, BadImage):
-                self._fail(index, row["problem"] or str(media).removeprefix(f"{item.path} "))
+                self._fail(index, row["problem"] or reading.why(item, media))
                 continue
             asked.append((index, item, row["version"]))
             queries.append(self._job.query(backend, item, media))

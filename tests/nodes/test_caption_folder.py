@@ -147,8 +147,10 @@ def test_a_dry_run_writes_nothing(run_node: Run, scripted: Any, places: Path) ->
     assert found == ("3 to caption, 0 skipped, 0 failed", 0, 0)
     assert not backend.requests and not list((places / "input").rglob("*.txt"))
     (places / "input/cats/away").symlink_to(places / "elsewhere")
+    (places / "input/cats/IMG_1.HEIC").write_bytes(b"x")
     found = run_node("QVL_CaptionFolder", model=model, folder="cats", task=DESCRIBE, dry_run=True)
     assert found[0].startswith("3 to caption, 0 skipped, 1 failed")
+    assert "Not read: 1 .heic. Convert" in found[0]
 
 
 def test_what_failed_is_named_and_costs_the_rest_nothing(

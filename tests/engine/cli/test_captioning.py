@@ -53,6 +53,44 @@ def test_failures_are_listed_and_decide_the_status(run, model, folder):
     assert "error: z.png: cannot be read" in err and "1 captioned, 0 skipped, 2 failed" in err
 
 
+HEIC = b"\0\0\0\x18ftypheic" + b"\0" * 50
+
+
+def test_what_is_said_of_files_as_people_have_them(run, model, tmp_path):
+    contents = {
+        "IMG_1.HEIC": HEIC, "IMG_2.jpg": HEIC, "empty.png": b"", "empty.mov": b"", "new\nline.png":
+        b"", "broken.mp4": b"\0" * 99, "raw.CR2": b"x", ".hidden.heic": b"x",
+    }  # fmt: skip
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    picture(tmp_path / "thin.tiff", size=(2000, 3))
+    (tmp_path / "link.png").symlink_to(tmp_path / "nothing.png")
+    model("Never.")
+    status, _, err = run("caption", tmp_path)
+    assert status == 2
+    assert set(err.splitlines()) == {
+        "error: IMG_2.jpg: cannot be read as a picture: it is HEIC, which is not read. Convert it "
+        "to PNG or JPEG.",
+        "error: broken.mp4: cannot be read as a video: Invalid data found when processing input.",
+        "error: empty.mov: cannot be read: it is empty.",
+        "error: empty.png: empty.mov lies beside it, and trainers read the same caption file for "
+        "both. Rename one of them.",
+        "error: link.png: cannot be read: it is a link to nothing.",
+        "error: new\\nline.png: cannot be read: it is empty.",
+        "error: thin.tiff: A picture of 2000x3 is more than 200 times as long as it is wide; the "
+        "models refuse that. Crop or pad it.",
+        "0 captioned, 0 skipped, 7 failed",
+        "not read: 1 .heic, 1 .cr2. Convert them to PNG or JPEG.",
+    }
+
+
+def test_a_folder_without_pictures_is_told(run, model, tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    model("Never.")
+    status, _, err = run("caption", tmp_path)
+    assert status == 0 and "Found no picture and no video to be captioned." in err
+
+
 @pytest.mark.parametrize(
     ("reply", "status"),
     [("<think>Hm", 3), (OutOfMemory("too large"), 2), ("I cannot assist with that.", 2)],
@@ -190,7 +228,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(run, model, folder,
         (["--shard", "5/4"], "There is no shard 5/4"),
         (["--trainer", "diffusers", "--append"], "nothing can be appended"),
         (["--trainer", "diffusers", "--caption-ext", "txt"], "has no extension"),
-        (["--must", "red", "--must-not", "red"], "must appear in the prompt"),
+        (["--must", "red", "--must-not", "red"], '"red" must appear, and'),
         (["--near-duplicates", "40"], "it may be 0 to 16"),
         (["--prompt", " "], "--prompt is empty"),
         (["--keys", ""], "Nothing to extract was named"),
@@ -213,7 +251,7 @@ def test_options_that_make_no_sense_are_refused(run, model, folder, options, sai
 def test_a_folder_that_is_none(run, model, tmp_path):
     backend = model("x")
     status, _, err = run("caption", tmp_path / "nowhere")
-    assert status == 2 and "is no folder" in err and not backend.specs
+    assert status == 2 and "There is no folder" in err and not backend.specs
 
 
 UNKNOWN = {

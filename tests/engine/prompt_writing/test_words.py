@@ -91,7 +91,7 @@ def test_what_only_ends_as_a_plural_is_none(phrase: str, text: str) -> None:
 
 
 def test_wishes_that_no_prompt_can_meet_are_refused() -> None:
-    with pytest.raises(BadOption, match='"red hats" must appear in the prompt, and "hat" must not'):
+    with pytest.raises(BadOption, match='"red hats" must appear, and "hat" must not'):
         Wishes(("red hats",), ("dog", "hat"))
     assert Wishes(("hat",), ("red hat",)).must == ("hat",)
 
