@@ -77,7 +77,7 @@ def _text(found: ServerFound) -> str:
         "key": [f"found {found.key}" if found.key else "none found"],
         "pictures": [abilities.pictures(kind)],
         "held to": [", ".join(abilities.held_to(kind)) or "nothing"],
-        "not here": list(abilities.shortcomings(kind)),
+        "limits": list(abilities.shortcomings(kind)),
     }
     lines = [f"{found.url}: {kind.title}"]
     for name, words in rows.items():

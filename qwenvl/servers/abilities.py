@@ -48,6 +48,13 @@ def shortcomings(kind: ServerKind) -> tuple[str, ...]:
         said.append("A request cannot turn thinking on or off: the server's settings hold.")
     if unknown := unknown_options(kind):
         said.append(f"{_listed(unknown)}: no request can set it, the server's settings hold.")
+    if kind.video_switch:
+        said.append(
+            f"Only where it was started with {kind.video_switch}, it takes videos as such; else "
+            "they are sent as single pictures with their times in words."
+        )
+    elif kind.video == "pictures":
+        said.append("Videos are sent as single pictures with their times in words.")
     if kind.audio == "none":
         said.append("It takes no sounds.")
     return tuple(said)

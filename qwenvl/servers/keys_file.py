@@ -1,9 +1,11 @@
-"""Keys file: YAML, a host to a line, and its API key::
+"""Keys file: YAML, a host to a line, with its API key.
 
-api.example.com: sk-…
-my-box.local:8443: …
-http://192.168.1.5:8000: …    # sent without TLS only where the line itself says http
-'[::1]:8000': …               # an IPv6 address in quotation marks
+For example::
+
+    api.example.com: sk-…
+    my-box.local:8443: …
+    http://192.168.1.5:8000: …    # sent without TLS only where the line itself says http
+    '[::1]:8000': …               # an IPv6 address in quotation marks
 """
 
 from __future__ import annotations
