@@ -37,6 +37,7 @@ _PATIENCE = 8.0  # seconds that ending may take: the guard's own, and some
 _TAIL = 4000  # bytes at the end of the log that are looked at
 _LINES = 6  # lines of them that an error quotes
 _LOG_SECONDS = 30 * 86_400  # for which logs are kept
+_MOST_LOGS = 50  # that are kept
 _ILLEGAL = (128 + 4, 0xC000001D)  # exit status after an illegal instruction: POSIX, Windows
 # What it says where memory does not suffice.
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate", "unable to allocate", "cudamalloc failed")
@@ -131,10 +132,15 @@ def find_program(own: str = "", settings: Path | None = None) -> Path:
 
 
 def remove_old_logs(folder: Path) -> None:
-    """Removes logs in ``folder`` that nothing was written to for a month."""
+    """Removes logs in ``folder`` that nothing was written to for a month, and all but the newest:
+    each command writes one."""
+    found = []
     for log_file in folder.glob(f"{PROGRAM}-*.log"):
-        with contextlib.suppress(OSError):  # of somebody else, or gone meanwhile
-            if time.time() - log_file.stat().st_mtime > _LOG_SECONDS:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            found.append((log_file.stat().st_mtime, log_file))
+    for number, (written, log_file) in enumerate(sorted(found, reverse=True)):
+        if number >= _MOST_LOGS or time.time() - written > _LOG_SECONDS:
+            with contextlib.suppress(OSError):  # of somebody else, or in use
                 log_file.unlink()
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -134,6 +135,19 @@ def test_its_log_is_its_users_alone_and_no_link_is_followed(start, tmp_path):
     assert server.log_file.stat().st_mode & 0o077 == 0
     again = start()
     assert again.log_file.stat().st_mode & 0o077 == 0
+
+
+def test_logs_of_many_commands_do_not_pile_up(tmp_path):
+    for number in range(60):
+        log_file = tmp_path / f"llama-server-model-{number}.log"
+        log_file.write_text("said")
+        os.utime(log_file, (now := time.time() - number, now))
+    os.utime(tmp_path / "llama-server-model-3.log", (0, 0))
+    (tmp_path / "mine.log").write_text("keep")
+    llama_server.remove_old_logs(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    numbers = set(range(51)) - {3}
+    assert left == {"mine.log", *(f"llama-server-model-{number}.log" for number in numbers)}
 
 
 def test_it_gets_no_key_of_another_server(start, monkeypatch):
