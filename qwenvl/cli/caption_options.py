@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
+from .argument_types import integer
 from .frame_options import add_frame_options
 
 DEFAULT_STYLE = "training"
 
 
-def add_caption_options(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
-    """``integer`` reads whole numbers."""
+def add_caption_options(parser: argparse.ArgumentParser) -> None:
     _add_folder(parser)
     _add_tasks(parser)
     _add_trainer(parser)
     _add_existing(parser)
-    _add_words(parser, integer)
-    add_frame_options(parser, integer, "a video")
-    _add_run(parser, integer)
+    _add_words(parser)
+    add_frame_options(parser, "a video")
+    _add_run(parser)
 
 
-def add_review_options(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
+def add_review_options(parser: argparse.ArgumentParser) -> None:
     """Of the review command: the caption command's, which say how a model is asked again, but for
     those about a whole run."""
     _add_folder(parser)
@@ -34,8 +33,8 @@ def add_review_options(parser: argparse.ArgumentParser, integer: Callable[[str],
         "--no-browser", action="store_true", help="print the address, and open no browser"
     )
     _add_tasks(parser)
-    _add_words(parser, integer)
-    add_frame_options(parser, integer, "a video")
+    _add_words(parser)
+    add_frame_options(parser, "a video")
     parser.set_defaults(
         overwrite=True, append=False, refine=False, shard="1/1", near_duplicates=None
     )
@@ -101,7 +100,7 @@ def _add_existing(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_words(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
+def _add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--template", default="{text}", metavar="WORDS",
         help="the caption, with {text} for the reply, {tags} for tags of the picture, {name} of "
@@ -128,7 +127,7 @@ def _add_words(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -
     )  # fmt: skip
 
 
-def _add_run(parser: argparse.ArgumentParser, integer: Callable[[str], int]) -> None:
+def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard", default="1/1", metavar="I/N",
         help="only this part of the files, such as 1/4 to 4/4 on four machines: which file is "

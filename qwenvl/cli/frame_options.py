@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from ..media.frame_times import MAX_FRAMES
+from .argument_types import integer
 
 
-def add_frame_options(
-    parser: argparse.ArgumentParser, integer: Callable[[str], int], of: str
-) -> None:
-    """``integer`` reads whole numbers. ``of``: what the limits hold for, in words."""
+def add_frame_options(parser: argparse.ArgumentParser, of: str) -> None:
+    """``of``: what the limits hold for, in words."""
     frames = parser.add_mutually_exclusive_group()
     frames.add_argument(
         "--fps", type=float, metavar="N", help="of videos: frames a second (default: 2)"
