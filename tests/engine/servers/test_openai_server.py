@@ -231,3 +231,22 @@ def test_a_server_that_takes_no_times_is_shown_single_frames(is_trusted: bool) -
     assert len(pictures_in(bodies[-1])) == 4
     for response in responses:
         assert "--trust-request-mm-kwargs" in " ".join(response.notes)
+
+
+def test_another_server_may_send_thoughts_in_its_text_again() -> None:
+    answers = [
+        Answer("yes", thinking="hmm"),
+        Answer(status=404),
+        Answer("hmm, cut", finish="length"),
+    ]
+    with (
+        serving(lambda body, number: answers[number]) as server,
+        opened(server, model="Qwen3-VL-8B-Thinking") as backend,
+    ):
+        found = []
+        for _ in answers:
+            backend.prepare(Observer())
+            found += backend.generate([Request.ask([], "it")])
+    assert [(response.thinking, response.text) for response in found] == [
+        ("hmm", "yes"), ("", ""), ("hmm, cut", ""),
+    ]  # fmt: skip
