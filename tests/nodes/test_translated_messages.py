@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +152,10 @@ def test_how_far_a_folder_is_is_translated(told: list[str], language: str) -> No
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_became_of_a_folder_is_translated(language: str) -> None:
     summaries = [
-        (Summary(captioned=1200, passed_over=2, found=3), False, False),
+        (Summary(captioned=1200, passed_over=2, unread=Counter(heic=2)), False, False),
         (Summary(captioned=1, passed_over=2, found=3), True, True),
         (Summary(failed=30), False, False),
     ]
     said = [line for one in summaries for line in caption_folder._told(*one).splitlines()]
-    assert len(said) == 7
+    assert len(said) == 9
     assert untranslated(said, language) == []
