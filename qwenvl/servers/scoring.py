@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ServerError
 from ..types import Request, Sampling
-from .streaming import log_probability
+from .logprobs import log_probability
 
 TOP_TOKENS = 20
 """First tokens that are asked for: as many as the protocol allows."""

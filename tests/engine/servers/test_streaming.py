@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.errors import ServerError
 from qwen_vl_suite.qwenvl.inference.repetition import text_loop_start
 from qwen_vl_suite.qwenvl.servers.faults import Fault
+from qwen_vl_suite.qwenvl.servers.logprobs import UNKNOWN_ID, place_tokens
 from qwen_vl_suite.qwenvl.servers.scoring import candidate_scores
-from qwen_vl_suite.qwenvl.servers.streaming import UNKNOWN_ID, Reply, place_tokens
+from qwen_vl_suite.qwenvl.servers.streaming import Reply
 from qwen_vl_suite.qwenvl.types import Usage
 
 
