@@ -1,5 +1,5 @@
-"""Adapted backend: a local model with LoRA adapters on. A view of the model's own backend, so that
-all that is asked of one model, with whatever adapters, shares one copy of its weights."""
+"""Adapted backend: a local model with LoRA adapters on. It is a view of the model's own backend, so
+that all requests to one model, with whatever adapters, share one copy of its weights."""
 
 from __future__ import annotations
 

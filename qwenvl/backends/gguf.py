@@ -1,6 +1,6 @@
 """GGUF backend: a model in llama.cpp's format, answered by a llama-server that runs as long as its
-weights are wanted in memory. What moves weights of other models out starts and ends the process
-here."""
+weights are wanted in memory. Where weights of other models are moved, this process is started and
+stopped."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class GgufBackend(ResidentBackend):
         super().__init__(weights, memory)
         self.spec = spec
         self._program = program
+        # Answers about the model while no server runs.
         self._idle = OpenAIServerBackend(self._server_spec(_NOWHERE))
         self.family: Family = self._idle.family
         # What asks the server that runs now, and that server.
@@ -191,5 +192,5 @@ def expected_bytes(spec: GgufSpec) -> int:
 
 
 def _states(spec: GgufSpec) -> list[tuple[int, int]]:
-    """Of its files, each one's time and bytes."""
+    """The time and bytes of each of its files."""
     return gguf.states([*gguf.parts(Path(spec.model)), Path(spec.mmproj)])
