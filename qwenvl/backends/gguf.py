@@ -20,6 +20,7 @@ from ..servers import llama_server
 from ..servers.addresses import parse
 from ..servers.keys import Keys, variable
 from ..servers.kinds import kind
+from ..servers.llama_program import PROGRAM, find_program
 from ..servers.llama_server import LlamaServer
 from ..types import Family, GgufSpec, Request, Response, ServerSpec
 from .base import check_candidates
@@ -37,7 +38,7 @@ _NOWHERE = "http://127.0.0.1:9/v1"  # never asked
 def open_gguf(spec: GgufSpec, memory: Memory | None = None) -> GgufBackend:
     """The model of ``spec``, ready to answer; its server is started when it is first needed. Raises
     ``Unavailable`` where there is no llama-server."""
-    program = llama_server.find_program(spec.program)
+    program = find_program(spec.program)
     return GgufBackend(spec, program, memory or Memory())
 
 
@@ -137,12 +138,12 @@ class GgufBackend(ResidentBackend):
             if progress:
                 progress(0, 1)  # by which a caller stops a load
 
-        log.info("Starting %s for %s", llama_server.PROGRAM, self.name)
+        log.info("Starting %s for %s", PROGRAM, self.name)
         self._started_from = _states(self.spec)
         folder = Path(self.spec.log_folder or ".")
         llama_server.remove_old_logs(folder)
         # Of this process alone: two ComfyUI may serve one model.
-        log_file = folder / f"{llama_server.PROGRAM}-{self.name}-{os.getpid()}.log"
+        log_file = folder / f"{PROGRAM}-{self.name}-{os.getpid()}.log"
         server = llama_server.start(self._program, arguments(self.spec), log_file, check)
         if progress:
             progress(1, 1)

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import threading
@@ -24,11 +23,11 @@ from typing import BinaryIO
 
 from ..errors import OutOfMemory, QwenVLError, Unavailable
 from .keys import PREFIX
+from .llama_program import PROGRAM
 from .loopback_port import HOST, free_port, is_owned, status
 
 log = logging.getLogger(__name__)
 
-PROGRAM = "llama-server"
 KEY_VARIABLE = "LLAMA_API_KEY"
 _GUARD = Path(__file__).with_name("process_guard.py")
 _TRIES = 3  # another process may take the port between choosing and binding it
@@ -112,25 +111,6 @@ def _stop_all() -> None:
         server.stop()
 
 
-def find_program(own: str = "", settings: Path | None = None) -> Path:
-    """The installed llama-server: ``own`` where it is given, else the one on PATH. Raises
-    ``Unavailable`` where there is none, and says how to get one. ``settings``: the file where the
-    user may say which it is."""
-    if own:
-        path = Path(own).expanduser()
-        if not path.is_file() or not os.access(path, os.X_OK):
-            raise Unavailable(f"{path} is no program that can be run: name {PROGRAM} itself.")
-        return path
-    if found := _on_path():
-        return found
-    elsewhere = f", or write program: and where it is into {settings}" if settings else ""
-    raise Unavailable(
-        f"GGUF models are served by {PROGRAM} of llama.cpp, which is not on PATH. Get it from "
-        "https://github.com/ggml-org/llama.cpp/releases (or: brew install llama.cpp; winget "
-        f"install llama.cpp) and start anew, so that the new PATH is seen{elsewhere}."
-    )
-
-
 def remove_old_logs(folder: Path) -> None:
     """Removes logs in ``folder`` that nothing was written to for a month, and all but the newest:
     each command writes one."""
@@ -142,17 +122,6 @@ def remove_old_logs(folder: Path) -> None:
         if number >= _MOST_LOGS or time.time() - written > _LOG_SECONDS:
             with contextlib.suppress(OSError):  # of somebody else, or in use
                 log_file.unlink()
-
-
-def _on_path() -> Path | None:
-    """In an absolute folder of PATH. Windows would look into the working folder first, where
-    anybody may have put a program of that name."""
-    name = f"{PROGRAM}.exe" if os.name == "nt" else PROGRAM
-    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep)]
-    for folder in folders:
-        if folder.is_absolute() and (found := shutil.which(folder / name)):
-            return Path(found)
-    return None
 
 
 def start(

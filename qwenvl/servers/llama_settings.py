@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BadOption
 from ..yaml_files import read_mapping
-from .llama_server import find_program
+from .llama_program import find_program
 
 NAME = "llama_server.yaml"
 """What it is called, in whichever folder."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from qwen_vl_suite.qwenvl.errors import OutOfMemory, Unavailable
-from qwen_vl_suite.qwenvl.servers import llama_server, loopback_port
+from qwen_vl_suite.qwenvl.servers import llama_program, llama_server, loopback_port
 
 FAKE = Path(__file__).with_name("fake_llama_server.py")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in is started by a shell")
@@ -223,14 +223,14 @@ def test_waiting_for_it_can_be_stopped_and_ends_it(start, tmp_path):
 
 def test_the_program_is_found_or_it_is_said_how_to_get_it(program, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(program.parent))
-    assert llama_server.find_program() == program
-    assert llama_server.find_program(str(program)) == program
+    assert llama_program.find_program() == program
+    assert llama_program.find_program(str(program)) == program
     monkeypatch.chdir(program.parent)
     monkeypatch.setenv("PATH", os.pathsep.join(["", ".", str(tmp_path / "nowhere")]))
     with pytest.raises(Unavailable, match=r"github.com/ggml-org/llama.cpp/releases"):
-        llama_server.find_program()
+        llama_program.find_program()
     with pytest.raises(Unavailable, match="no program"):
-        llama_server.find_program(str(tmp_path))
+        llama_program.find_program(str(tmp_path))
 
 
 def test_the_guard_hands_on_how_the_program_ended():
