@@ -18,7 +18,7 @@ from ..run import answer_each
 from ..types import Result
 from . import reading
 from .asking import Reply, why_no_caption
-from .duplicates import Near, dhash
+from .duplicates import Near, are_close, colours, dhash
 from .job import MOST_LISTED, Job, Reporter, Summary
 from .listing import LEADS_OUT, Item, leads_out, listing
 from .sidecars import SidecarStore
@@ -245,8 +245,8 @@ class _Run:
         """Whether the reply to a near-duplicate is, or will be, that to this picture."""
         if self._near is None or one.item.is_clip:
             return False
-        bits = dhash(media)
-        other = self._near.find(bits)
+        bits, one.colours = dhash(media), colours(media)
+        other = self._near.find(bits, lambda other: are_close(other.colours, one.colours))
         if other is None:
             self._near.put(bits, one)
             return False
@@ -324,9 +324,11 @@ def _taken(store: Store, item: Item) -> str:
 
 
 class _Asked:
-    """A file that is asked about; ``same``: near-duplicates that wait for its reply."""
+    """A file that is asked about; ``same``: near-duplicates that wait for its reply; ``colours``:
+    of its picture, where such are looked for."""
 
     def __init__(self, item: Item):
         self.item = item
         self.result: Result | None = None
         self.same: list[Item] = []
+        self.colours = b""

@@ -70,7 +70,8 @@ class SidecarStore:
         except FileNotFoundError:
             return ""
         except UnicodeDecodeError as error:
-            raise BadImage(f"Its caption {path.name} cannot be read as UTF-8: {error}.") from error
+            why = f"Its caption {path.name} cannot be read as UTF-8: save it in that encoding."
+            raise BadImage(why) from error
         except OSError as error:
             raise BadImage(f"Its caption {path.name} cannot be read: {error.strerror}.") from error
 

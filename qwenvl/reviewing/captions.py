@@ -50,7 +50,8 @@ def text_of(held: Held) -> str:
     try:
         return (held or b"").decode("utf-8-sig").strip("\0 \t\r\n")
     except UnicodeDecodeError as error:
-        raise BadImage(f"The caption cannot be read as UTF-8: {error}") from error
+        why = "The caption cannot be read as UTF-8: save its file in that encoding."
+        raise BadImage(why) from error
 
 
 def version_of(held: Held) -> str:

@@ -248,6 +248,8 @@ class _Handler(BaseHTTPRequestHandler):
         is_picture = kind.startswith(("image/", "video/"))
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         # A picture may be shown again for a while as it was; nothing else is kept by the browser.
         self.send_header("Cache-Control", "private, max-age=300" if is_picture else "no-store")
         for name, value in _HEADERS.items():
