@@ -101,7 +101,7 @@ def _redactor(options: argparse.Namespace) -> Redactor:
 def _hosts(servers: Sequence[str]) -> Iterator[str]:
     """Names by which the servers could be told: of their hosts, and of their keys' variables."""
     for url in re.findall(r"https?://[^\s,]+", " ".join(servers)):
-        with suppress(BadOption):  # no address: what it is like, nothing else says
+        with suppress(BadOption):  # no address: its host is what stands where one would
             address = parse(url)
             yield from (address.host.strip("[]"), variable(address))
         yield from re.findall(r"//([^/:\s,]+)", url)
