@@ -115,7 +115,7 @@ export class AnswerView {
     }
     this.thinking.hidden = !entry?.thinking;
     setText(this.thought, entry?.thinking ?? "");
-    setText(this.text, entry?.own_words ? inPageLanguage(entry.text) : (entry?.text ?? ""));
+    setText(this.text, entry?.own_words ? translateLines(entry.text) : (entry?.text ?? ""));
   }
 
   /** Keeps the end of a growing text in view, unless the reader scrolled away from it. */
@@ -152,8 +152,8 @@ export class AnswerView {
   }
 }
 
-/** A text of the pack's own, line by line. */
-const inPageLanguage = (text) => text.split("\n").map((line) => translate(line)).join("\n");
+/** A text of the pack itself, in the page's language. */
+const translateLines = (text) => text.split("\n").map((line) => translate(line)).join("\n");
 
 /** What the user should know about one answer, without what `message` says already. */
 function noticesOf({ error, notes, finish_reason }, message) {
