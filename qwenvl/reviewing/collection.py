@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,17 @@ from ..errors import BadImage, BadOption, QwenVLError
 from ..folders.listing import LEADS_OUT, Item, leads_out, listing
 from ..folders.state import FAILED, FOLDER, Journal
 from ..folders.trainers import Trainer
-from .captions import Captions, Held, Stamp, captions_of, is_inside, text_of, version_of
+from .captions import Captions, Held, captions_of, is_inside, text_of, version_of
+from .entries import Entries, matching
 
 log = logging.getLogger(__name__)
 
-FILTERS = ("all", "without", "captioned", "failed")
 MOST_UNDONE = 1000
 """Edits that can be undone."""
 
 PAUSE, SHARE = 2.0, 20
 """Seconds between two looks at all captions, at least, and how many times as long as the look
 itself: a look at a large folder on a slow disk is to cost little."""
-
-_UNSEEN: Stamp = (-1,)
 
 
 class Conflict(QwenVLError):
@@ -37,21 +35,6 @@ class Conflict(QwenVLError):
     def __init__(self, index: int, message: str):
         super().__init__(message)
         self.index = index
-
-
-@dataclass(eq=False)
-class Entry:
-    """A file. ``problem``: why its caption cannot be shown; ``failure``: why it got none.
-    ``is_there``: false of one that was taken away since."""
-
-    __slots__ = ("failure", "is_there", "item", "problem", "stamp", "text", "version")
-    item: Item
-    text: str
-    version: str
-    stamp: Stamp
-    problem: str
-    failure: str
-    is_there: bool
 
 
 @dataclass(frozen=True)
@@ -80,12 +63,8 @@ class Collection:
         self.is_listed = False
         self.outside = 0
         self.errors: list[str] = []
-        self.listings = 0
         self._captions: Captions = captions_of(folder, trainer)
-        self._entries: list[Entry] = []
-        self._indices: dict[str, int] = {}  # by relative path
-        self._order: list[int] = []  # of what is there
-        self._captioned = self._failed = 0
+        self._entries = Entries()
         self._undo: list[_Edit] = []
         self._redo: list[_Edit] = []
         self._failures: dict[str, str] = {}
@@ -109,7 +88,7 @@ class Collection:
         """Lists the folder; again: what has come and gone since. Raises ``BadOption``."""
         self._read_failures()
         within, errors = self.folder.resolve(), []
-        found: list[int] = []
+        there: list[int] = []
         outside = 0
 
         def cannot_list(relative: str, why: str) -> None:
@@ -125,58 +104,34 @@ class Collection:
             if leads_out(item.path, within):
                 outside += 1
             else:
-                found.append(self._put_in(item))
-        self._order_as(found)
+                there.append(self._put_in(item))
+        with self._lock:
+            self._entries.order_as(there)
         self.outside, self.errors, self.is_listed = outside, errors, True
 
     def _put_in(self, item: Item) -> int:
-        """The index of a file that is there; one that was not is the last until all are listed."""
         with self._lock:
-            index = self._indices.setdefault(item.relative, len(self._entries))
-            if index == len(self._entries):
-                self._entries.append(Entry(item, "", "", _UNSEEN, "", "", False))
-            entry = self._entries[index]
-            is_same = entry.is_there and entry.item == item  # another file may be its twin now
-            if not entry.is_there:
-                entry.failure = self._failures.get(item.relative, "")
-                entry.is_there = True
-                self._order.append(index)
-                self._captioned += bool(entry.text)
-                self._failed += bool(entry.failure)
-            if not is_same:
-                entry.item = item
+            index, is_new = self._entries.put_in(item, self._failures.get(item.relative, ""))
+            if is_new:
                 self._look(index, anyway=True)
             return index
 
-    def _order_as(self, found: list[int]) -> None:
-        """``found``: all that is there, in order."""
-        with self._lock:
-            if found == self._order:
-                return
-            for index in set(self._order).difference(found):
-                entry = self._entries[index]
-                entry.is_there = False
-                self._captioned -= bool(entry.text)
-                self._failed -= bool(entry.failure)
-            self._order = found
-            self.listings += 1
-
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._entries.order)
 
     def item(self, index: int) -> Item:
         """Raises ``BadOption``."""
-        return self._entry(index).item
+        return self._entries[index].item
 
     def counts(self) -> dict[str, Any]:
         with self._lock:
             return {
-                "total": len(self._order),
-                "captioned": self._captioned,
-                "failed": self._failed,
+                "total": len(self._entries.order),
+                "captioned": self._entries.captioned,
+                "failed": self._entries.failed,
                 "outside": self.outside,
                 "listed": self.is_listed,
-                "listings": self.listings,
+                "listings": self._entries.listings,
                 "errors": self.errors,
                 "undo": len(self._undo),
                 "redo": len(self._redo),
@@ -184,35 +139,17 @@ class Collection:
 
     def find(self, words: str = "", only: str = "all") -> list[int]:
         """The indices of the files of ``FILTERS`` in whose caption or relative path each of the
-        words stands, whatever their case."""
-        if only not in FILTERS:
-            raise BadOption(f"There is no filter {only!r}. Choose one of: {', '.join(FILTERS)}.")
-        wanted = words.casefold().split()
-        passes: dict[str, Callable[[Entry], bool]] = {
-            "all": lambda entry: True,
-            "without": lambda entry: not entry.text,
-            "captioned": lambda entry: bool(entry.text),
-            "failed": lambda entry: bool(entry.failure),
-        }
-
-        def has(entry: Entry) -> bool:
-            text = f"{entry.item.relative}\n{entry.text}".casefold()
-            return all(word in text for word in wanted)
-
+        words stands, whatever their case. Raises ``BadOption``."""
         with self._lock:
-            entries = [(index, self._entries[index]) for index in self._order]
-        return [
-            index
-            for index, entry in entries  # with nobody held up meanwhile
-            if passes[only](entry) and (not wanted or has(entry))
-        ]
+            entries = self._entries.there()
+        return matching(entries, words, only)  # with nobody held up meanwhile
 
     def rows(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """What there is to show of these files, as it stands on disk now."""
         with self._lock:
             found = []
             for index in indices:
-                entry = self._entry(index)
+                entry = self._entries[index]
                 self._look(index)
                 found.append(
                     {
@@ -232,7 +169,7 @@ class Collection:
         of what the edit was made on. Raises ``Conflict``, and ``BadImage`` where it cannot be
         written."""
         with self._lock:
-            entry = self._entry(index)
+            entry = self._entries[index]
             if not entry.is_there:
                 raise BadImage(f"{entry.item.relative} is gone: its caption is left as it is.")
             before = self._now(index)
@@ -245,7 +182,7 @@ class Collection:
             self._put(index, after)
             self._undo = [*self._undo[1 - MOST_UNDONE :], _Edit(index, before, after)]
             self._redo.clear()
-            self._note_failure(entry, "")
+            self._entries.fail(entry, "")
 
     def undo(self) -> int | None:
         """Takes the last edit back; its file, or None where there is none. Raises ``Conflict``
@@ -259,12 +196,12 @@ class Collection:
     def fail(self, index: int, reason: str) -> None:
         """Notes why a file that was asked about has got no new caption."""
         with self._lock:
-            self._note_failure(self._entry(index), reason)
+            self._entries.fail(self._entries[index], reason)
 
     def refresh(self) -> None:
         """Looks at all captions, and at the list of failures."""
         self._read_failures()
-        for index in self._order[:]:
+        for index in self._entries.order[:]:
             if self._closed.is_set():
                 return
             with self._lock:
@@ -280,8 +217,10 @@ class Collection:
                 self.load()
                 self.refresh()
             except Exception as error:  # of a thread: whoever looks at the page is to know
-                log.exception("The folder is not listed to its end.")
-                self.errors = [f"The folder is not listed to its end: {error}"]
+                problem = f"The folder is not listed to its end: {error}"
+                if self.errors != [problem]:
+                    log.exception(problem)
+                self.errors = [problem]
             wait = max(PAUSE, SHARE * (time.monotonic() - begun))
 
     def _move(self, source: list[_Edit], target: list[_Edit], is_undo: bool) -> int | None:
@@ -297,19 +236,14 @@ class Collection:
             target.append(source.pop())
             return edit.index
 
-    def _entry(self, index: int) -> Entry:
-        if not 0 <= index < len(self._entries):
-            raise BadOption(f"There is no file number {index}.")
-        return self._entries[index]
-
     def _now(self, index: int) -> Held:
         try:
-            return self._captions.held(self._entry(index).item)
+            return self._captions.held(self._entries[index].item)
         except OSError as error:
             raise BadImage(f"The caption cannot be read: {error.strerror}.") from error
 
     def _put(self, index: int, held: Held) -> None:
-        item = self._entry(index).item
+        item = self._entries[index].item
         try:
             self._captions.put(item, held)
         except OSError as error:
@@ -340,15 +274,7 @@ class Collection:
             problem = f"The caption cannot be read: {error.strerror}."
         except QwenVLError as error:
             problem = str(error)
-        if entry.is_there:
-            self._captioned += bool(text) - bool(entry.text)
-        entry.text, entry.version, entry.problem, entry.stamp = text, version, problem, stamp
-
-    def _note_failure(self, entry: Entry, reason: str) -> None:
-        if entry.failure != reason:
-            if entry.is_there:
-                self._failed += bool(reason) - bool(entry.failure)
-            entry.failure = reason
+        self._entries.read(entry, text, version, problem, stamp)
 
     def _read_failures(self) -> None:
         """Of the last caption runs over the folder, where they have changed."""
@@ -361,5 +287,5 @@ class Collection:
             self._failures_stamp = stamp
             self._failures = {row["file"]: str(row.get("reason", "")) for row in rows}
             with self._lock:
-                for entry in self._entries:
-                    self._note_failure(entry, self._failures.get(entry.item.relative, ""))
+                for _, entry in self._entries.there():
+                    self._entries.fail(entry, self._failures.get(entry.item.relative, ""))

@@ -78,9 +78,9 @@ class Page:
         )
 
     def has(self, text: str) -> None:
-        """The current row, as its caption."""
+        """The current row, as its caption: on disk, not as a model is writing it."""
         self.page.wait_for_function(
-            "text => document.querySelector('.row[aria-current=true] .caption')"
+            "text => document.querySelector('.row[aria-current=true] .caption:not(.written)')"
             "?.textContent === text",
             arg=text,
         )
