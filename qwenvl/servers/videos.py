@@ -62,7 +62,8 @@ def _as_pictures_notes(family: Family, kind: ServerKind) -> Iterator[str]:
     if was_trained_so and not kind.video_switch:
         return
     yield (
-        f"The video's frames were sent to {kind.title} as single pictures with their times in words."
+        f"The video's frames were sent to {kind.title} as single pictures with their times in "
+        "words."
     )
     if not was_trained_so:
         yield (
