@@ -17,7 +17,7 @@ from ..folders.listing import LEADS_OUT, Item, leads_out, listing
 from ..folders.state import FAILED, FOLDER, Journal
 from ..folders.trainers import Trainer
 from .captions import Captions, Held, captions_of, is_inside, text_of, version_of
-from .entries import Entries, matching
+from .entries import Entries, Entry, matching
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +170,7 @@ class Collection:
         written."""
         with self._lock:
             entry = self._entries[index]
-            if not entry.is_there:
-                raise BadImage(f"{entry.item.relative} is gone: its caption is left as it is.")
+            _check_there(entry)
             before = self._now(index)
             if version_of(before) != version:
                 raise Conflict(index, "The caption was changed meanwhile.")
@@ -186,7 +185,8 @@ class Collection:
 
     def undo(self) -> int | None:
         """Takes the last edit back; its file, or None where there is none. Raises ``Conflict``
-        where the caption was changed since; that edit is then no longer one to undo."""
+        where the caption was changed since, and ``BadImage`` where the file is gone; that edit is
+        then no longer one to undo."""
         return self._move(self._undo, self._redo, is_undo=True)
 
     def redo(self) -> int | None:
@@ -228,6 +228,11 @@ class Collection:
             if not source:
                 return None
             edit = source[-1]
+            try:
+                _check_there(self._entries[edit.index])
+            except BadImage:
+                source.pop()
+                raise
             old, new = (edit.after, edit.before) if is_undo else (edit.before, edit.after)
             if version_of(self._now(edit.index)) != version_of(old):
                 source.pop()
@@ -289,3 +294,9 @@ class Collection:
             with self._lock:
                 for _, entry in self._entries.there():
                     self._entries.fail(entry, self._failures.get(entry.item.relative, ""))
+
+
+def _check_there(entry: Entry) -> None:
+    """Raises ``BadImage`` for a file that is gone."""
+    if not entry.is_there:
+        raise BadImage(f"{entry.item.relative} is gone: its caption is left as it is.")

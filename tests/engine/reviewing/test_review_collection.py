@@ -198,6 +198,17 @@ def test_what_comes_and_goes_meanwhile_is_found_in_order(folder):
     assert counts["captioned"] == 4 and collection.counts() == counts
 
 
+def test_no_caption_is_written_again_for_a_picture_that_is_gone(folder):
+    collection = opened(folder)
+    change(collection, 1, "A dog.")
+    collection.undo()
+    (folder / "b.jpg").unlink()
+    collection.load()
+    with pytest.raises(BadImage, match=r"b\.jpg is gone"):
+        collection.redo()
+    assert not (folder / "b.txt").exists() and collection.redo() is None
+
+
 def test_a_page_that_is_loaded_again_has_new_pictures_looked_for(folder, monkeypatch):
     monkeypatch.setattr(collections, "PAUSE", 3600)
     collection, listed = Collection(folder, trainer()), threading.Event()
