@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 
 import pytest
@@ -30,6 +31,14 @@ def own_folder(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(user_folder, "user_folder", lambda: folder)
     monkeypatch.setattr(KEYS, "file", None)
     return folder
+
+
+@pytest.fixture
+def heeded_ctrl_c():
+    """SIGINT as in a terminal: whoever runs the tests may have it ignored, as processes inherit."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Opened(ScriptedBackend):

@@ -140,7 +140,7 @@ def test_a_report_names_neither_the_file_nor_its_folder(tmp_path):
         assert "my-secret" not in redact(f"error: {said} is broken")
 
 
-def test_ctrl_c_ends_it_with_the_command(files, program, tmp_path):
+def test_ctrl_c_ends_it_with_the_command(files, program, tmp_path, heeded_ctrl_c):
     path = files / "LLM/Qwen/Qwen3-VL-4B.gguf"
     with path.open("ab") as file:
         file.write(b"<never ready>")
@@ -151,11 +151,14 @@ def test_ctrl_c_ends_it_with_the_command(files, program, tmp_path):
     with subprocess.Popen(
         command, cwd=ROOT, env=environ, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
-        began = time.monotonic()
-        while len(family := psutil.Process(process.pid).children(recursive=True)) < 2:
-            assert time.monotonic() < began + 120 and process.poll() is None
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(60) == 130
+        try:
+            began = time.monotonic()
+            while len(family := psutil.Process(process.pid).children(recursive=True)) < 2:
+                assert time.monotonic() < began + 120 and process.poll() is None
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
