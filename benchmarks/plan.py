@@ -202,9 +202,9 @@ def _servers() -> Iterator[Benchmark]:
     """A server that takes 200 ms a request, as one with a card does for a short caption."""
     yield Benchmark(
         "server-concurrency",
-        "64 requests to a server that takes 200 ms for each, 16 at once against one by one",
+        "128 requests to a server that takes 200 ms for each, 16 at once against one by one",
         12,
-        lambda name, wanted: servers.concurrency(name, wanted, seconds=0.2, count=64, at_once=16),
+        lambda name, wanted: servers.concurrency(name, wanted, seconds=0.2, count=128, at_once=16),
     )
     yield Benchmark(
         "server-jpeg",
