@@ -254,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> bool:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
     """Waits until ``condition`` holds; False where it does not in time."""
     end = time.monotonic() + seconds
     while not condition():

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import traceback
@@ -165,7 +166,7 @@ def test_without_its_library_servers_are_refused_with_what_to_install(
     [
         (Answer("never", delay=30), faults.TRIES["slow"]),
         (Answer("one two", fault="stall"), faults.TRIES["slow"]),
-        (Answer("x " * 999, drip=0.05), faults.TRIES["slow"]),
+        (Answer("x " * 999, drip=0.1), faults.TRIES["slow"]),
         (Answer("x " * 9999, drip=0.002), 1),  # it is coming, and will be as long again
     ],
     ids=["none", "stall", "drip", "long"],
@@ -175,11 +176,13 @@ def test_the_time_limit_holds_for_stalls_and_for_slow_drips(
 ) -> None:
     # Few on a busy machine, too, and more than drip in time.
     monkeypatch.setattr(client, "_MANY_CHUNKS", 4 if tries == 1 else 8)
-    limit = 1.5 if tries == 1 else 0.12
+    limit = 1.5 if tries == 1 else 0.25
     with serving(answer) as server, opened(server.url, timeout=limit) as backend:
         error = error_of(backend)
         assert f"The limit is {limit} seconds" in str(error)
-        assert (f"asked {tries} times" in str(error)) == (tries > 1)
+        asked = re.search(r"asked (\d+) times", str(error))
+        # On a busy machine a connection may come too late, which counts by itself.
+        assert asked is None if tries == 1 else int(asked[1]) >= tries
 
 
 def test_a_page_of_another_program_is_told_of() -> None:
