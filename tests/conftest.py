@@ -6,8 +6,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # How long an example takes says more of the machine than of the code. By hand other examples are
@@ -32,3 +34,16 @@ def load_pack() -> None:
 
 if NAME not in sys.modules:
     load_pack()
+
+
+@pytest.fixture(autouse=True)
+def same_priority() -> Iterator[None]:
+    """A library that gives the tests' own thread real-time priority, as some encoders do for root,
+    would let all later tests keep the processors from the threads that they wait for."""
+    before = _scheduler()
+    yield
+    assert _scheduler() == before, "the priority of the tests' thread was changed"
+
+
+def _scheduler() -> int:
+    return os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else 0
