@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..checkpoints import gguf
+from ..checkpoints.files import readable_size
 from ..errors import CheckpointNotFound
 from ..servers import llama_settings
+from ..servers.llama_program import PROGRAM
 from ..types import GgufSpec
+from .output import print_message
 from .user_folder import user_file
 
 ENDING = ".gguf"
+_LARGE = 10**9  # bytes that take a while to read
 
 
 def add_gguf_options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +47,7 @@ def gguf_spec(options: argparse.Namespace, roots: Sequence[Path]) -> GgufSpec:
     program, more = llama_settings.read_settings(user_file(llama_settings.NAME))
     logs = user_file("logs") or Path(tempfile.gettempdir()) / "qwenvl-logs"
     wishes = {"context": options.context, "concurrency": options.concurrency}
-    return GgufSpec(
+    spec = GgufSpec(
         str(found.path),
         str(found.mmproj),
         found.family,
@@ -52,6 +56,11 @@ def gguf_spec(options: argparse.Namespace, roots: Sequence[Path]) -> GgufSpec:
         log_folder=str(logs),
         **{name: value for name, value in wishes.items() if value is not None},
     )
+    files = [*gguf.parts(found.path), Path(spec.mmproj)]
+    nbytes = sum(size for _, size in gguf.states(files))
+    if nbytes >= _LARGE:
+        print_message(f"{PROGRAM} is started, and reads {readable_size(nbytes)} first.")
+    return spec
 
 
 def _located(name: str, mmproj: str | None, roots: Sequence[Path]) -> gguf.GgufModel:

@@ -35,12 +35,14 @@ def listen(options: argparse.Namespace) -> int:
     results = OrderedResults(lambda number, result: _show(number, sounds, result, options))
     try:
         with CACHE.lease(spec_of(options)) as backend:
-            sampling = sampling_of(options, run.sampling_for(backend, task, options.thinking))
+            effort = options.reasoning_effort
+            base = run.sampling_for(backend, task, options.thinking, effort=effort)
+            sampling = sampling_of(options, base)
             fields = {
                 "system": options.system,
                 "sampling": sampling,
                 "thinking": options.thinking,
-                "reasoning_effort": options.reasoning_effort,
+                "reasoning_effort": effort,
                 "keep_unreadable": True,
                 "voice": options.voice or "" if options.speak else None,
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ..families import FAMILIES
 from . import (
@@ -55,8 +55,15 @@ _HELP: dict[str, Any] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its subcommands have so many options that a list of them would hide what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\nAll options: {self.prog} --help\n")
+
+
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m qwenvl", description=description, **_HELP)
+    parser = _Parser(prog="python -m qwenvl", description=description, **_HELP)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_picture_tasks(subparsers)
     _add_folder_tasks(subparsers)

@@ -756,6 +756,22 @@ def test_help_explains_the_exit_status(run, command):
         assert re.search(rf"^  .*\b{code}\b", out, re.MULTILINE)
 
 
+def test_a_wrong_option_is_said_in_a_line_with_where_all_stand(run, capsys):
+    for words, wrong, command in (
+        (("caption", "x", "--trainer", "foo"), "--trainer: invalid choice: 'foo'", " caption"),
+        (("caption",), "required: FOLDER", " caption"),
+        (("ocr", "a.png", "--colour", "red"), "--colour", ""),
+        (("paint",), "invalid choice: 'paint'", ""),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main.main(list(words))
+        out, err = capsys.readouterr()
+        first, second = err.splitlines()
+        assert (stopped.value.code, out) == (2, "")
+        assert first.startswith("error: ") and wrong in first
+        assert second == f"All options: python -m qwenvl{command} --help"
+
+
 def test_parse_gives_notes_and_data(run):
     reply = '[{"bbox_2d": [100, 200, 1500, 400], "label": "cat", "colour": "red", "odd": 1e999}]'
     status, rows, _ = run(*parse("qwen3_vl", "boxes"), stdin=reply)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from gguf_files import model, projector
 from PIL import Image
 from qwen_vl_suite.qwenvl import model_cache
-from qwen_vl_suite.qwenvl.cli import doctor
+from qwen_vl_suite.qwenvl.cli import doctor, gguf_options
 from qwen_vl_suite.qwenvl.cli.model_options import spec_of
 from qwen_vl_suite.qwenvl.cli.parser import make_parser
 from qwen_vl_suite.qwenvl.errors import BadOption, UnsupportedModel
@@ -93,6 +94,15 @@ def test_a_command_asks_it_and_without_settings_the_one_on_path(
     status, _, err = run(*asked)
     assert status == 2
     assert f"write program: and where it is into {own_folder / 'llama_server.yaml'}" in err
+
+
+def test_reading_a_large_one_is_said_first(files, run, monkeypatch):
+    asked = ("describe", files / "a.png", "--model", files / "LLM/Qwen/Qwen3-VL-4B.gguf")
+    assert "is started" not in run(*asked)[2]
+    monkeypatch.setattr(gguf_options, "_LARGE", 1)
+    status, out, err = run(*asked, "--json")
+    assert status == 0 and len(out) == 1
+    assert re.match(r"llama-server is started, and reads [\d.]+ k?B first\.\n", err)
 
 
 REFUSED = {
