@@ -24,6 +24,7 @@ from ..types import Adapter
 from .adapter_layers import AdapterPlan, alphas, plan_adapter
 from .memory import is_out_of_memory
 from .patches.patch_embedding import NAME as PATCH_EMBEDDING
+from .quantization import allow_packing
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Adapters:
                 parent, _, last = name.rpartition(".")
                 setattr(model.get_submodule(parent), last, _original(module))
             vars(model).pop("peft_config", None)
+            allow_packing(model, True)
         self.clear()
 
     def _switch(
@@ -169,6 +171,7 @@ class Adapters:
         from peft import LoraModel, set_peft_model_state_dict
 
         config = _peft_config(files, plan)
+        allow_packing(model, False)  # peft reads the state_dict
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is checked here
             if self._tuner is None:
@@ -190,6 +193,8 @@ class Adapters:
             if mark in key and value.dtype.itemsize == 1:  # as small as the weights of an FP8 model
                 own = tensors[key.replace(mark, "")]
                 value.data = own.to(value.device)
+        # DoRA compares lengths with those of the model's own weights at each use.
+        allow_packing(model, not any(one.use_dora for one in self._tuner.peft_config.values()))
 
     def _set_strengths(self, model: nn.Module, adapters: dict[str, Adapter]) -> None:
         from peft.tuners.lora import LoraLayer

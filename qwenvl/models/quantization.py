@@ -64,6 +64,42 @@ def bitsandbytes_config(quantization: str, dtype: torch.dtype, family: Family) -
     )
 
 
+def allow_packing(model: torch.nn.Module, allowed: bool) -> None:
+    """Whether bitsandbytes may pack 4-bit weights of ``model`` anew, as it does at their first use
+    on a processor with AVX512-BF16. What reads them by another way than their layer then gets wrong
+    ones: ``dequantize_4bit``, and ``state_dict``, whose way back mixes up their scales. Those that
+    are packed are unpacked here where that is not allowed."""
+    for module in model.modules():
+        if hasattr(module, _PACKS):
+            if not allowed:
+                _unpack(module.weight)
+            setattr(module, _PACKS, allowed and _packs_here())
+
+
+_PACKS = "support_avx512bf16_for_cpu"
+"""Of a layer of bitsandbytes that packs its weights anew on such a processor."""
+
+
+def _packs_here() -> bool:
+    from bitsandbytes.functional import has_avx512bf16
+
+    return bool(has_avx512bf16())
+
+
+def _unpack(weight: Any) -> None:
+    state = weight.quant_state
+    if not getattr(state, "packing_format_for_cpu", False):
+        return
+    from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
+
+    state.original_nested = False  # the scales are whole, and need no rounding again
+    weight.data, state = _convert_weight_packed_for_cpu_inverse(weight.data, state)
+    if state.absmax.ndim == 2:  # transposed, as it was packed
+        state.absmax = state.absmax.T.reshape(-1)
+    state.absmax = state.absmax.float()
+    weight.quant_state = state
+
+
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 

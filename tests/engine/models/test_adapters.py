@@ -27,6 +27,7 @@ from qwen_vl_suite.qwenvl.errors import (
     UnsupportedModel,
 )
 from qwen_vl_suite.qwenvl.models.adapters import Adapters
+from qwen_vl_suite.qwenvl.models.quantization import allow_packing
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.types import Adapter, LocalSpec
 from safetensors.torch import load_file
@@ -213,6 +214,47 @@ def test_a_quantised_model(
     with_lora = with_on(subject, on(folder))
     assert (with_lora - merged).abs().mean() < 0.5 * (before - merged).abs().mean()
     assert torch.equal(with_on(subject), before)
+
+
+@NEWEST
+def test_dora_sees_4_bit_weights_that_were_used_before(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = checkpoint("qwen3_vl")
+    adapters.make(tmp_path / "a", path, use_dora=True, targets="all-linear")
+    spec = LocalSpec(str(path), quantization="4bit", device="cpu")
+    used, fresh = load(spec), load(spec)
+    before = logits(used.model)
+    expected = with_on(fresh, on(tmp_path / "a"))
+    assert torch.allclose(with_on(used, on(tmp_path / "a")), expected, atol=0.01)
+    assert torch.equal(with_on(used), before)
+
+
+@NEWEST
+def test_packed_4_bit_weights_are_unpacked(checkpoint: Callable[..., Path]) -> None:
+    """As processors with AVX512-BF16 have them packed at their first use."""
+    from bitsandbytes import functional
+    from bitsandbytes.nn import Linear4bit
+
+    spec = LocalSpec(str(checkpoint("qwen3_vl")), quantization="4bit", device="cpu")
+    model = load(spec).model
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+
+    def weights() -> list[torch.Tensor]:
+        states = [(layer.weight.data, layer.weight.quant_state) for layer in layers]
+        return [functional.dequantize_4bit(*state).clone() for state in states]
+
+    found = [weights()]
+    for _ in range(2):
+        for weight in (layer.weight for layer in layers):
+            weight.data, weight.quant_state = functional._convert_weight_packed_for_cpu(
+                weight.data, weight.quant_state
+            )
+        allow_packing(model, False)
+        found.append(weights())
+    for own, once, twice in zip(*found, strict=True):
+        assert torch.allclose(own, once, rtol=2**-8)  # the packed scales are bfloat16
+        assert torch.equal(once, twice)
 
 
 @NEWEST
