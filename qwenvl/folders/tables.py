@@ -232,7 +232,11 @@ class TableStore:
                     if line.strip():
                         read = _json(line)
                         yield self._key(read.get(column)), read, line.rstrip("\r\n")
-            except (UnicodeDecodeError, csv.Error) as error:
+            except UnicodeDecodeError as error:
+                raise BadOption(
+                    f"{path} is not in UTF-8: see line {_first_bad_line(path)}. Save it as UTF-8."
+                ) from error
+            except csv.Error as error:
                 raise BadOption(f"{path} cannot be read: {error}") from error
 
     def _check(self, path: Path, column: str, columns: Any) -> None:
@@ -268,6 +272,17 @@ class TableStore:
 
         write({name: name for name in columns})
         return write
+
+
+def _first_bad_line(path: Path) -> int:
+    """The number of the first line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1  # mended meanwhile
 
 
 def _has_text(row: dict[str, Any]) -> bool:

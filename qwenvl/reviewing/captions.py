@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import BadImage
+from ..errors import BadImage, BadOption, QwenVLError
 from ..folders.listing import Item, Shard
 from ..folders.sidecars import SidecarStore
 from ..folders.state import State
@@ -27,7 +28,7 @@ Stamp = tuple[int, ...]
 
 class Captions(Protocol):
     """Where captions stand. ``held`` and ``put`` raise ``BadImage``, which costs one file alone,
-    and ``OSError``."""
+    ``BadOption`` for a table that cannot be read, and ``OSError``."""
 
     def stamp(self, item: Item) -> Stamp: ...
 
@@ -43,6 +44,20 @@ def captions_of(folder: Path, trainer: Trainer) -> Captions:
     if trainer.has_sidecars:
         return SidecarCaptions(state, trainer)
     return TableCaptions(state, trainer)
+
+
+def has_one_line(trainer: Trainer) -> bool:
+    """Whether a line end in a caption becomes a blank. It does not where each line is a caption of
+    its own."""
+    return trainer.one_line and not trainer.choices
+
+
+def _caption(trainer: Trainer, text: str) -> str:
+    """``text`` as the trainer can read it, with all captions that it holds."""
+    if not trainer.choices:
+        return trainer.caption(text)
+    lines = re.split(r"\r\n?|\n", text)
+    return "\n".join(filter(None, map(trainer.caption, lines)))
 
 
 def text_of(held: Held) -> str:
@@ -96,7 +111,7 @@ class SidecarCaptions:
         self._store.replace(item, held)
 
     def form(self, text: str) -> Held:
-        caption = self._trainer.caption(text)
+        caption = _caption(self._trainer, text)
         return self._trainer.sidecar(caption) if caption else None
 
     def _path_of(self, item: Item) -> Path:
@@ -119,6 +134,7 @@ class TableCaptions:
         self._store = TableStore(state, trainer, "overwrite", "review")
         self._read: Stamp = ()
         self._texts: dict[int, str] = {}
+        self._problem = ""
 
     def stamp(self, item: Item) -> Stamp:
         return tuple(part for path in self._store.paths for part in _stamp(path))
@@ -126,9 +142,20 @@ class TableCaptions:
     def held(self, item: Item) -> Held:
         stamp = self.stamp(item)
         if stamp != self._read:
-            self._texts, self._read = dict(self._store.captions()), stamp
+            self._texts, self._problem = self._all()
+            self._read = stamp
+        if self._problem:
+            raise BadOption(self._problem)
         text = self._texts.get(item.key)
         return None if text is None else text.encode("utf-8", "surrogatepass")
+
+    def _all(self) -> tuple[dict[int, str], str]:
+        """The captions; or none, and why the tables cannot be read, which is not tried again for
+        each file."""
+        try:
+            return dict(self._store.captions()), ""
+        except QwenVLError as error:
+            return {}, str(error)
 
     def put(self, item: Item, held: Held) -> None:
         for path in self._store.paths:
@@ -140,7 +167,7 @@ class TableCaptions:
         self._store.replace(item, text)
 
     def form(self, text: str) -> Held:
-        caption = self._trainer.caption(text)
+        caption = _caption(self._trainer, text)
         return caption.encode() if caption else None
 
 
@@ -149,4 +176,4 @@ def _stamp(path: Path) -> Stamp:
         state = path.stat()
     except OSError:
         return ()
-    return state.st_mtime_ns, state.st_size, state.st_ino
+    return state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino

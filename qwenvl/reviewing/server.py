@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..errors import BadImage, BadOption, QwenVLError
 from .asker import Asker
-from .captions import is_inside
+from .captions import has_one_line, is_inside
 from .collection import Collection, Conflict
 from .pictures import KINDS, Thumbnails
 
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {
             "rows": collection.rows(ids),
             "folder": collection.folder.absolute().name,
-            "one_line": trainer.one_line,
+            "one_line": has_one_line(trainer),
             "trainer": trainer.title,
             "asking": {"name": asker.name, **asker.state()} if asker else None,
             **collection.counts(),

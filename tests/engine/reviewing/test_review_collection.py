@@ -11,6 +11,7 @@ from caption_folders import job, jsonl, names, picture, run
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption
 from qwen_vl_suite.qwenvl.folders import trainer
+from qwen_vl_suite.qwenvl.folders.tables import TableStore
 from qwen_vl_suite.qwenvl.reviewing import Asker, Collection, Conflict
 from qwen_vl_suite.qwenvl.reviewing import collection as collections
 from qwen_vl_suite.qwenvl.reviewing.pictures import Thumbnails
@@ -134,6 +135,30 @@ def test_a_row_with_other_columns_stays_when_its_caption_goes(folder):
     collection = opened(folder, "diffusers")
     change(collection, 0, "")
     assert jsonl(table) == [{"file_name": "a.png", "text": "", "artist": "me"}]
+
+
+def test_each_line_stays_a_caption_of_its_own_for_onetrainer(folder):
+    (folder / "a.txt").write_text("One red cat.\nA cat, red.\n")
+    collection = opened(folder, "onetrainer")
+    change(collection, 0, row(collection, 0)["text"].replace("One ", "A \t") + "\r\n\n Cat. \r")
+    assert (folder / "a.txt").read_text() == "A red cat.\nA cat, red.\nCat.\n"
+
+
+def test_a_table_that_is_not_utf8_is_read_once_and_its_line_named(folder, monkeypatch):
+    table, reads = folder / "captions.csv", []
+    collection = opened(folder, "csv")
+    of_store = TableStore.captions
+    monkeypatch.setattr(TableStore, "captions", lambda self: reads.append(1) or of_store(self))
+    table.write_bytes(b"file_name,text\n" + b"a.png,A cat.\n" * 2000 + b"b.jpg,caf\xe9\n")
+    collection.refresh()
+    problems = {row(collection, index)["problem"] for index in collection.find()}
+    assert problems == {f"{table} is not in UTF-8: see line 2002. Save it as UTF-8."}
+    assert len(reads) == 1
+    with pytest.raises(BadOption, match="Save it as UTF-8"):
+        change(collection, 0, "A dog.")
+    table.write_text("file_name,text\na.png,A caf\u00e9.\n")
+    collection.refresh()
+    assert row(collection, 0)["text"] == "A caf\u00e9."
 
 
 def test_links_out_of_the_folder_are_neither_shown_nor_written(folder, tmp_path):
