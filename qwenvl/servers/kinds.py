@@ -85,6 +85,8 @@ class ServerKind:
     with the field of a request that does it, see ``answer_form``.
     ``thoughts``: fields of a reply that hold a thought, the likelier first. ``thinking``: the field
     that turns it on and off: ``chat_template_kwargs``, ``reasoning_effort`` or ``none``.
+    ``thinkers``: names of models, without the tag after a colon, that are the Thinking edition here
+    unless they say otherwise.
     ``logprobs``: ``raw``, as ``Token.logprob`` describes them, or ``none``.
 
     ``sampling``: fields of ``Sampling``, beside temperature, top_p and max_new_tokens that all
@@ -106,6 +108,7 @@ class ServerKind:
     forms: Mapping[str, str] = field(default_factory=dict, hash=False)
     thoughts: tuple[str, ...] = ()
     thinking: Literal["chat_template_kwargs", "reasoning_effort", "none"] = "none"
+    thinkers: tuple[str, ...] = ()
     logprobs: Literal["raw", "none"] = "none"
     sampling: Mapping[str, str] = field(default_factory=dict, hash=False)
     sampling_in: str = ""

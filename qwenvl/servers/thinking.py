@@ -6,11 +6,12 @@ A model's chat template, which decides about it, is the server's and not seen he
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 from ..errors import BadOption
 from ..types import Family, Request
-from .kinds import ServerKind
+from .kinds import ServerKind, kinds
 
 Style = Literal["never", "always", "on", "off", "unknown"]
 """Whether a model thinks. ``on`` and ``off`` are defaults that a request can change; of an
@@ -25,8 +26,9 @@ _NEVER = re.compile(_WORD.format(r"(?:instruct|coder|captioner)"))
 _SMALL = re.compile(_WORD.format(r"(?:0\.8|2)b"))
 
 
-def style(name: str, family: Family) -> Style:
-    """The style of the model of ``family`` that a server calls ``name``."""
+def style(name: str, family: Family, find_kind: Callable[[], ServerKind]) -> Style:
+    """The style of the model of ``family`` that a server calls ``name``. ``find_kind``: finds the
+    kind of server; called only for names that mean a Thinking edition at some kind."""
     plain = name.lower().replace("_", "-")
     if _ALWAYS.search(plain):
         return "always"
@@ -35,6 +37,11 @@ def style(name: str, family: Family) -> Style:
     if family.mtp_prefix or family.leaves_thought_open:
         # One checkpoint that does both: Qwen3.5 and later, and Qwen3 for text alone.
         return "off" if family.mtp_prefix and _SMALL.search(plain) else "on"
+    listed = plain.partition(":")[0]
+    if any(listed in kind.thinkers for kind in kinds().values()) and (
+        listed in find_kind().thinkers
+    ):
+        return "always"
     named = re.search(r"qwen\W*\d", plain)
     return "never" if named else "unknown"
 

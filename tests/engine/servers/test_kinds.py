@@ -24,7 +24,7 @@ def test_each_kind_says_where_its_facts_come_from():
     for found in kinds().values():
         assert found.title and found.thoughts and found.sources["pictures"]
         said = {"pictures", "forms", "thoughts", "thinking", "logprobs", "sampling", "video"}
-        said |= {"owners", "audio", "parts_are_messages", "video_switch"}
+        said |= {"owners", "audio", "parts_are_messages", "video_switch", "thinkers"}
         assert found.sources.keys() <= said
         for name, source in found.sources.items():
             assert source.startswith(("ran", "read", "said")) or found.name == "other", name

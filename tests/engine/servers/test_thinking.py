@@ -24,6 +24,7 @@ PICTURE = torch.zeros(3, 64, 64, dtype=torch.uint8)
     ("name", "expected"),
     [
         ("Qwen/Qwen3-VL-8B-Thinking", "always"),
+        ("Qwen3-VL-8B", "never"),
         ("qwen3-vl:8b-instruct", "never"),
         ("Qwen2.5-VL-7B", "never"),
         ("QVQ-72B-Preview", "always"),
@@ -35,7 +36,33 @@ PICTURE = torch.zeros(3, 64, 64, dtype=torch.uint8)
 )
 def test_names_tell_whether_a_model_thinks(name: str, expected: str) -> None:
     family = family_named(name)
-    assert family and style(name, family) == expected
+    assert family and style(name, family, lambda: kind("vllm")) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3-vl", "qwen3-vl:latest", "qwen3-vl:8b", "qwen3-vl:235b-cloud"]
+)
+def test_ollama_s_qwen3_vl_is_the_thinking_edition_unless_its_tag_says_otherwise(name: str) -> None:
+    family = FAMILIES["qwen3_vl"]
+    assert style(name, family, lambda: kind("ollama")) == "always"
+    assert style(name, family, lambda: kind("vllm")) == "never"
+    assert style("qwen3-vl:8b-instruct-q8_0", family, lambda: kind("ollama")) == "never"
+    assert style("me/qwen3-vl-of-mine", family, lambda: kind("ollama")) == "never"
+
+
+def test_a_thought_that_ollama_does_not_leave_out_has_room_beside_the_answer() -> None:
+    def script(body: dict, number: int) -> Answer:
+        is_enough = body["max_tokens"] > 1000
+        finish = "stop" if is_enough else "length"
+        return Answer("a cat" * is_enough, thinking="hm " * 5, finish=finish)
+
+    request = Request.ask([PICTURE], "?", sampling=Sampling(max_new_tokens=100))
+    with serving(script, models=["qwen3-vl:latest"], owner="library") as server:
+        with closing(OpenAIServerBackend(ServerSpec((server.url,)))) as backend:
+            (response,) = backend.generate([request])
+            with pytest.raises(BadOption, match="choose an Instruct model"):
+                backend.thinks(False)
+    assert response.text == "a cat"
 
 
 def test_wishes_that_a_model_or_a_server_cannot_follow_are_refused() -> None:
@@ -48,7 +75,7 @@ def test_wishes_that_a_model_or_a_server_cannot_follow_are_refused() -> None:
         thinks("mine", "on", lmstudio, False)
     assert [thinks("mine", "on", vllm, wish) for wish in (None, True, False)] == [True, True, False]
     assert not thinks("mine", "on", vllm, None, "none")
-    assert style("mine", FAMILIES["qwen3_vl"]) == "unknown"
+    assert style("mine", FAMILIES["qwen3_vl"], lambda: vllm) == "unknown"
 
 
 class Text(Observer):
