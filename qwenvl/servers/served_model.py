@@ -73,8 +73,8 @@ class ServedModel:
         return self._client.run(lambda _, client: client.models(), observer)
 
     def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
-        """See ``Backend.thinks``. By the model's name, since its chat template is the server's; raises
-        as ``find_kind`` where that tells what a name means."""
+        """See ``Backend.thinks``. By the model's name, since its chat template is the server's.
+        Raises as ``find_kind`` where the kind tells what a name means."""
         found = style(self.name, self.family, lambda: self.kind)
         is_told = wish is not None and found not in ("never", "always")
         return thinks(self.name, found, self.kind if is_told else None, wish, effort)

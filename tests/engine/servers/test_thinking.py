@@ -57,11 +57,13 @@ def test_a_thought_that_ollama_does_not_leave_out_has_room_beside_the_answer() -
         return Answer("a cat" * is_enough, thinking="hm " * 5, finish=finish)
 
     request = Request.ask([PICTURE], "?", sampling=Sampling(max_new_tokens=100))
-    with serving(script, models=["qwen3-vl:latest"], owner="library") as server:
-        with closing(OpenAIServerBackend(ServerSpec((server.url,)))) as backend:
-            (response,) = backend.generate([request])
-            with pytest.raises(BadOption, match="choose an Instruct model"):
-                backend.thinks(False)
+    with (
+        serving(script, models=["qwen3-vl:latest"], owner="library") as server,
+        closing(OpenAIServerBackend(ServerSpec((server.url,)))) as backend,
+    ):
+        (response,) = backend.generate([request])
+        with pytest.raises(BadOption, match="choose an Instruct model"):
+            backend.thinks(False)
     assert response.text == "a cat"
 
 
