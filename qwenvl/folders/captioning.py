@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import os
 import threading
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from ..backends.base import Backend
 from ..errors import BadImage, BadOption, QwenVLError
@@ -17,33 +15,17 @@ from ..query import Query
 from ..run import answer_each
 from ..types import Result
 from . import reading
+from .account import Account
 from .asking import Reply, why_no_caption
 from .duplicates import Near, are_close, colours, dhash
-from .job import MOST_LISTED, Job, Reporter, Summary
-from .listing import LEADS_OUT, Item, leads_out, listing
-from .sidecars import SidecarStore
-from .state import Journal, State, is_busy
+from .job import Job, Reporter, Summary
+from .listing import LEADS_OUT, Item, leads_out
+from .open_files import Store, count, open_files
+from .sidecars import Changed, SidecarStore
+from .state import State
 from .tables import TableStore
 
 _NO_ROOM = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
-
-
-class Store(Protocol):
-    """Where captions are kept. Nothing is changed on disk before ``begin``."""
-
-    def begin(self) -> None: ...
-
-    def has(self, item: Item) -> bool: ...
-
-    def taken_by(self, item: Item) -> str: ...
-
-    def old(self, item: Item) -> str: ...
-
-    def put(self, item: Item, caption: str) -> None: ...
-
-    def finish(self, is_complete: bool) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def caption_folder(
@@ -62,25 +44,27 @@ def caption_folder(
     Raises ``BadOption`` where another run is busy with these files, and for settings that nothing
     can be asked with; other errors of the backend as it raises them; ``QwenVLError`` where nothing
     can be written."""
-    run = _Run(backend, job, reporter or Reporter(), observer or Observer())
+    account = Account(reporter or Reporter())
     state = State(job.folder, job.shard, job.within)
     for path in (state.folder, *job.trainer.tables(job.folder)):
         if leads_out(path, job.within):
             raise BadOption(f"{path} {LEADS_OUT}")
     state.acquire()
     try:
-        run.work(_store(state, job), state.failures)
+        run = _Run(backend, job, account, observer or Observer())
+        run.work(state, _store(state, job))
     finally:
         state.release()
-    return run.summary
+    return account.summary
 
 
 def survey(job: Job, reporter: Reporter | None = None) -> Summary:
     """What ``caption_folder`` would do, with nothing asked and nothing written: the reporter is
     told ``captioned``, with an empty caption, of each file that would be asked about."""
-    run = _Run(None, job, reporter or Reporter(), Observer())
-    run.survey(_store(State(job.folder, job.shard), job))
-    return run.summary
+    account = Account(reporter or Reporter())
+    for item in open_files(job, _store(State(job.folder, job.shard), job), account):
+        account.captioned(item, "")
+    return account.summary
 
 
 def caption_of(job: Job, item: Item, result: Result, behind: str = "") -> tuple[str, str]:
@@ -104,142 +88,72 @@ def _store(state: State, job: Job) -> Store:
 class _Run:
     """One run over a folder."""
 
-    def __init__(self, backend: Backend | None, job: Job, reporter: Reporter, observer: Observer):
-        self.backend, self.job = backend, job
-        self.observer = observer
-        self.summary = Summary()
-        self._reporter = reporter
-        self._lock = threading.RLock()  # files are listed in a thread, and told of from there
+    def __init__(self, backend: Backend, job: Job, account: Account, observer: Observer):
+        self._backend, self._job = backend, job
+        self._account, self._observer = account, observer
         self._stopped = threading.Event()
-        self._failures: Journal | None = None
         self._near: Near[_Asked] | None = None
         if job.near_duplicates is not None:
             self._near = Near(job.near_duplicates)
 
-    def survey(self, store: Store) -> None:
-        for item in self._open_items(store):
-            self.summary.captioned += 1
-            self._reporter.captioned(item, "")
-
-    def work(self, store: Store, failures: Journal) -> None:
-        """``failures``: the list of them, begun anew."""
-        assert self.backend is not None
+    def work(self, state: State, store: Store) -> None:
         store.begin()
-        self._failures = failures
-        failures.remove()
-        items, sizes = self._open_items(store), self.job.sizes
-        if type(self._reporter).counted is not Reporter.counted:
-            threading.Thread(target=self._count, name="qwenvl-count", daemon=True).start()
+        failures = self._account.failures = state.new_failures()
+        items = open_files(self._job, store, self._account, self._stopped.is_set)
+        if type(self._account.reporter).counted is not Reporter.counted:
+            given = (self._job, self._account, self._stopped)
+            threading.Thread(target=count, args=given, name="qwenvl-count", daemon=True).start()
+        sizes, check = self._job.sizes, self._observer.check
         try:
-            parts = reading.portions(items, self._read, sizes, self.observer.check, self._stopped)
+            parts = reading.portions(items, self._read, sizes, check, self._stopped)
             with closing(parts) as portions:
                 for portion in portions:
                     self._answer(store, portion)
-            store.finish(self.summary.failed == 0)
+            store.finish(self._account.summary.failed == 0)
         finally:
             self._stopped.set()
             failures.close()
             store.close()
 
     def _read(self, item: Item) -> Any:
-        for path in (item.path, *self.job.trainer.sidecars(item.path)):
-            if leads_out(path, self.job.within):
+        for path in (item.path, *self._job.trainer.sidecars(item.path)):
+            if leads_out(path, self._job.within):
                 return BadImage(f"{path} {LEADS_OUT}")
-        asking = self.job.asking
+        asking = self._job.asking
         return reading.read(item, asking.clip_frames, asking.frame_pixels, self._go_on)
 
     def _go_on(self) -> None:
         if self._stopped.is_set():
             raise reading.Stopped
 
-    def _count(self) -> None:
-        total = 0
-        with contextlib.suppress(BadOption):  # the folder is gone, which the run itself will tell
-            for item in listing(self.job.folder, within=self.job.within):
-                if self._stopped.is_set():
-                    return
-                total += self.job.shard.has(item)
-        with self._lock:
-            if not self._stopped.is_set():
-                self._reporter.counted(total)
-
-    def _open_items(self, store: Store) -> Iterator[Item]:
-        """What there is to be done, in order; of the other files the reporter is told."""
-        job, no_clips = self.job, self._why_no_clips()
-        for item in self._listing(not no_clips):
-            if self._stopped.is_set():
-                return
-            if not job.shard.has(item):
-                continue
-            is_open = not store.has(item)
-            with self._lock:
-                self.summary.found += 1
-                if item.is_clip and no_clips:
-                    is_open = False
-                    self.summary.passed_over += 1
-                    self._reporter.passed_over(item, no_clips)
-                elif problem := _taken(store, item):
-                    is_open = False
-                    self._fail(item.relative, problem)
-                elif not is_open:
-                    self.summary.skipped += 1
-                    self._reporter.skipped(item)
-            if is_open:
-                yield item
-
-    def _listing(self, clips: bool) -> Iterator[Item]:
-        job = self.job
-        return listing(job.folder, self._fail, job.within, is_busy, clips, self._not_read)
-
-    def _not_read(self, relative: str) -> None:
-        if self.job.shard.has(Item(self.job.folder, relative)):
-            with self._lock:
-                self.summary.unread[PurePosixPath(relative).suffix.lower()] += 1
-                self._reporter.unread(relative)
-
-    def _why_no_clips(self) -> str:
-        """Why clips are passed over; empty where they are not."""
-        job = self.job
-        if job.asking.clip_task is None:
-            return "this task is about pictures, and it is a video"
-        if job.trainer.mixed:
-            return ""
-        if all(item.is_clip for item in listing(job.folder, within=job.within)):
-            return ""
-        return (
-            f"{job.trainer.name} reads no videos from a table that has pictures: put them into a "
-            "folder of their own"
-        )
-
     def _answer(self, store: Store, portion: reading.Portion) -> None:
         """Asks about the files of a portion, and keeps what is answered."""
-        assert self.backend is not None
         asked: list[_Asked] = []
         queries: list[Query] = []
         for item, media in portion:
-            one = _Asked(item)
             try:
-                old = store.old(item) if self.job.asking.refine else ""
+                one = _Asked(item, store.held(item))
+                old = store.old(item) if self._job.asking.refine else ""
                 if isinstance(media, BadImage):
                     raise media
             except BadImage as error:
-                self._fail(item.relative, reading.why(item, error))
+                self._account.fail(item.relative, reading.why(item, error))
                 continue
             if self._is_answered_by_another(store, one, media):
                 continue
             asked.append(one)
-            queries.append(self.job.query(self.backend, item, media, old))
+            queries.append(self._job.query(self._backend, item, media, old))
         if not queries:
             return
-        with self._lock:
-            self._reporter.asking([one.item for one in asked])
+        with self._account.lock:
+            self._account.reporter.asking([one.item for one in asked])
         open_ones = dict(enumerate(asked))
 
         def keep(index: int, result: Result) -> None:
-            with self._lock:  # answers of a server may come in any thread
+            with self._account.lock:  # answers of a server may come in any thread
                 self._keep(store, open_ones.pop(index), result)
 
-        answer_each(self.backend, queries, keep, self.observer, alone=True)
+        answer_each(self._backend, queries, keep, self._observer, alone=True)
 
     def _is_answered_by_another(self, store: Store, one: _Asked, media: Any) -> bool:
         """Whether the reply to a near-duplicate is, or will be, that to this picture."""
@@ -251,84 +165,63 @@ class _Run:
             self._near.put(bits, one)
             return False
         if other.result is None:
-            other.same.append(one.item)
+            other.same.append(one)
         else:
-            self._keep_same(store, other, one.item)
+            self._write(store, one, other.result, other)
         return True
 
     def _keep(self, store: Store, one: _Asked, result: Result) -> None:
         one.result = result
-        self._write(store, one.item, result)
-        for item in one.same:
-            self._keep_same(store, one, item)
+        self._write(store, one, result)
+        for other in one.same:
+            self._write(store, other, result, one)
         one.same.clear()
 
-    def _keep_same(self, store: Store, one: _Asked, item: Item) -> None:
-        assert one.result is not None
-        if self._write(store, item, one.result, f"As {one.item.relative}: "):
-            self.summary.same += 1
-
-    def _write(self, store: Store, item: Item, result: Result, of: str = "") -> bool:
-        """Writes the caption of ``item``, unless ``result`` is none."""
+    def _write(
+        self, store: Store, one: _Asked, result: Result, asked: _Asked | None = None
+    ) -> None:
+        """Writes the caption of a file, unless ``result`` is none. ``asked``: the near-duplicate
+        that was asked about in its place."""
+        item, account = one.item, self._account
+        unreadable = False
         try:
-            # Where each is a caption of its own, it has its own trigger words.
-            is_one = self.job.existing == "append" and not self.job.trainer.choices
-            behind = store.old(item) if is_one else ""
-            caption, failure = caption_of(self.job, item, result, behind)
+            caption, failure = self._caption(store, item, result)
             if failure:
                 unreadable = bool(result.error) and result.finish_reason != "error"
-                self._fail(item.relative, of + failure, unreadable)
-                return False
-            store.put(item, caption)
+                failure = f"As {asked.item.relative}: {failure}" if asked else failure
+            elif not os.path.exists(item.path):
+                failure = "It was taken away while the model was asked."
+            else:
+                store.put(item, caption, one.held)
+        except Changed:
+            if self._job.existing == "skip":
+                account.skipped(item, "It got a caption meanwhile, which stays.")
+                return
+            failure = "Its caption was changed while the model was asked, and stays as it is."
         except BadImage as error:
-            self._fail(item.relative, str(error))
-            return False
+            failure = str(error)
         except OSError as error:
-            problem = f"The caption cannot be written: {error.strerror or error}."
+            failure = f"The caption cannot be written: {error.strerror or error}."
             if error.errno in _NO_ROOM:
-                raise QwenVLError(f"{item.path}: {problem}") from error
-            self._fail(item.relative, problem)
-            return False
-        with self._lock:
-            self.summary.captioned += 1
-            for note in result.notes:
-                self._reporter.note(item, note)
-            self._reporter.captioned(item, caption)
-        return True
+                raise QwenVLError(f"{item.path}: {failure}") from error
+        if failure:
+            account.fail(item.relative, failure, unreadable)
+        else:
+            account.captioned(item, caption, result.notes, asked is not None)
 
-    def _fail(self, relative: str, reason: str, unreadable: bool = False) -> None:
-        with self._lock:
-            self.summary.failed += 1
-            self.summary.unreadable += unreadable
-            if len(self.summary.failures) < MOST_LISTED:
-                self.summary.failures.append((relative, reason))
-            if self._failures:
-                with contextlib.suppress(OSError):  # a list for later is worth no run
-                    self._failures.add(file=relative, reason=reason)
-            self._reporter.failed(relative, reason)
-
-
-def _taken(store: Store, item: Item) -> str:
-    """Why the caption of ``item`` would be another file's; empty where it would not."""
-    if item.double:
-        return (
-            f"{item.double} lies beside it, whose name is the same but for its Unicode form. "
-            "Rename one of them."
-        )
-    if twin := store.taken_by(item):
-        return (
-            f"{twin} lies beside it, and trainers read the same caption file for both. Rename one "
-            "of them."
-        )
-    return ""
+    def _caption(self, store: Store, item: Item, result: Result) -> tuple[str, str]:
+        """As ``caption_of``, behind the caption that is there where it is put there."""
+        # Where each is a caption of its own, it has its own trigger words.
+        is_one = self._job.existing == "append" and not self._job.trainer.choices
+        return caption_of(self._job, item, result, store.old(item) if is_one else "")
 
 
 class _Asked:
-    """A file that is asked about; ``same``: near-duplicates that wait for its reply; ``colours``:
-    of its picture, where such are looked for."""
+    """A file that is asked about; ``held``: see ``Store``; ``same``: near-duplicates that wait for
+    its reply; ``colours``: of its picture, where such are looked for."""
 
-    def __init__(self, item: Item):
-        self.item = item
+    def __init__(self, item: Item, held: int):
+        self.item, self.held = item, held
         self.result: Result | None = None
-        self.same: list[Item] = []
+        self.same: list[_Asked] = []
         self.colours = b""

@@ -50,11 +50,11 @@ _REPEATS = re.compile(r"^\d+_(?=.)")
 @dataclass(frozen=True)
 class Item:
     """A picture or, with ``is_clip``, a video file. ``relative``: its path below ``root``, the
-    folder that is gone through, with slashes. ``twin``: the file beside it that comes first of
-    those that differ from it in their suffix alone, where it is not that itself: a trainer that
-    reads sidecars reads the same one for both. Names that differ in case or in their Unicode form
-    count as the same, as they are on other systems. ``double``: of these, the first whose name is
-    the same but for its Unicode form: a table has one row for both."""
+    folder that is gone through, with slashes. ``twin``: the file beside it that comes first,
+    pictures before clips, of those that differ from it in their suffix alone, where it is not that
+    itself: a trainer that reads sidecars reads the same one for both. Names that differ in case or
+    in their Unicode form count as the same, as they are on other systems. ``double``: of these, the
+    first whose name is the same but for its Unicode form: a table has one row for both."""
 
     root: Path
     relative: str
@@ -75,7 +75,9 @@ class Item:
     def folder(self) -> str:
         """The name of the folder that it lies in, without the number of repeats that sd-scripts
         reads from names such as ``10_cat``."""
-        return _REPEATS.sub("", self.path.parent.name)
+        parent = self.path.parent
+        name = parent.name if parent.name not in ("", os.pardir) else parent.resolve().name
+        return _REPEATS.sub("", name)
 
 
 def key_of(relative: str) -> int:
@@ -124,13 +126,15 @@ def listing(
     on_unread: Callable[[str], None] | None = None,
 ) -> Iterator[Item]:
     """The pictures and clips in ``root`` and the folders below it, each once: names in their order,
-    those of a folder before those of the folders in it. Links to folders are followed, and lead to
-    no folder twice; none that leads out of ``within``, a resolved path, if one is given.
+    those of a folder before those of the folders in it; of folders whose names differ in their
+    Unicode form alone, only the first. Links to folders are followed, and lead to no folder twice;
+    none that leads out of ``within``, a resolved path, if one is given.
 
     Hidden files and folders are passed over, and masks (``MASK_ENDINGS``). ``clips``: whether a
-    clip may be the twin of a picture. What cannot be read, and folders below that ``is_busy`` is
-    true of, are told to ``on_error(relative path, why)``; pictures of ``UNREAD_SUFFIXES``, to
-    ``on_unread(relative path)``. Raises ``BadOption`` where ``root`` is no folder."""
+    clip may be the twin of a picture. What cannot be read or is left out, such as folders below
+    that ``is_busy`` is true of, is told to ``on_error(relative path, why)``; pictures of
+    ``UNREAD_SUFFIXES``, to ``on_unread(relative path)``. Raises ``BadOption`` where ``root`` is no
+    folder."""
     if not root.is_dir():
         raise BadOption(f"{root} is no folder.")
     seen: set[tuple[int, int]] = set()
@@ -154,12 +158,12 @@ def listing(
             if on_unread:
                 for name in _unread(folder):
                     on_unread(_join(relative, name))
-            below = [entry.name for entry in _entries(folder) if _is_folder(entry)]
+            below = _below(folder, relative, on_error)
         except OSError as error:
             if on_error:
                 on_error(relative or ".", f"This folder cannot be read: {error.strerror}.")
             continue
-        waiting += [(_join(relative, name), folder / name) for name in sorted(below, reverse=True)]
+        waiting += [(_join(relative, name), folder / name) for name in reversed(below)]
 
 
 def leads_out(path: Path, within: Path | None) -> bool:
@@ -182,6 +186,25 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         for entry in found:
             if not entry.name.startswith("."):
                 yield entry
+
+
+def _below(folder: Path, relative: str, on_error: Callable[[str, str], None] | None) -> list[str]:
+    """The names of the folders in it that are gone into, in order: of names that are the same but
+    for their Unicode form, the first, since a table and a shard cannot tell their files apart."""
+    first: dict[str, str] = {}
+    for name in sorted(entry.name for entry in _entries(folder) if _is_folder(entry)):
+        other = first.setdefault(_composed(name), name)
+        if other != name and on_error:
+            on_error(_join(relative, name), same_but_for_its_form(other))
+    return list(first.values())
+
+
+def same_but_for_its_form(other: str) -> str:
+    """Why a file or folder is left out beside ``other``."""
+    return (
+        f"{other} lies beside it, whose name is the same but for its Unicode form. Rename one of "
+        "them."
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -233,7 +256,7 @@ def _first_of_twins(folder: Path, keys: array[int], clips: bool) -> dict[str, st
         stem = _stem(name)
         if key_of(stem) in shared and (clips or not _is_clip(name)):
             for same in (stem, _composed(name)):
-                first[same] = min(first.get(same, name), name)
+                first[same] = min(first.get(same, name), name, key=_is_clip_and_name)
     return first
 
 
@@ -251,6 +274,10 @@ def _suffix(name: str) -> str:
 
 def _is_clip(name: str) -> bool:
     return _suffix(name) in CLIP_SUFFIXES
+
+
+def _is_clip_and_name(name: str) -> tuple[bool, str]:
+    return _is_clip(name), name
 
 
 def _stem(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import hashlib
 import os
 import stat
@@ -11,8 +13,9 @@ from typing import Literal
 
 from ..errors import BadImage
 from . import files
+from .journals import Journal, Keys, digest
 from .listing import Item, key_of
-from .state import Journal, Keys, State
+from .state import State
 from .trainers import Trainer
 
 Existing = Literal["skip", "overwrite", "append"]
@@ -20,6 +23,11 @@ Existing = Literal["skip", "overwrite", "append"]
 
 _KIND = "sidecars-"
 _SHORT = 64  # bytes of a file that may be blank
+_BLANKS = b"\0 \t\r\n"
+
+
+class Changed(Exception):
+    """A caption is no longer what it was when its file was asked about."""
 
 
 class SidecarStore:
@@ -57,39 +65,58 @@ class SidecarStore:
         such as a folder of that name, counts as none: ``put`` names it."""
         return (not self._journal or item.key in self._done) and not self._is_blank(item)
 
-    def taken_by(self, item: Item) -> str:
-        """The file that the sidecar of ``item`` belongs to, if it is another one."""
-        return item.twin
+    def problem(self, item: Item) -> str:
+        """Why ``item`` can have no sidecar of its own; empty where it can."""
+        if item.twin:
+            return (
+                f"{item.twin} lies beside it, and trainers read the same caption file for both. "
+                "Rename one of them."
+            )
+        path = self.path_of(item)
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return "The name of its caption file would be too long: give it a shorter one."
+            return f"Its caption {path.name} cannot be read: {error.strerror}."
+        return ""
+
+    def held(self, item: Item) -> int:
+        """What ``put`` may write over, as it is when ``item`` is asked about: 64 bits of it, 0 of
+        nothing. Raises ``BadImage``, as ``old``."""
+        return digest(self._content(item)) if self._existing != "skip" else 0
 
     def old(self, item: Item) -> str:
         """The caption that is there; empty where there is none. Raises ``BadImage``, which costs
         this picture alone, where it cannot be read."""
-        path = self._clear_path(item)
         try:
-            return path.read_text(encoding="utf-8-sig").strip("\0 \t\r\n")
-        except FileNotFoundError:
-            return ""
+            return self._content(item).decode("utf-8-sig").strip(_BLANKS.decode())
         except UnicodeDecodeError as error:
-            why = f"Its caption {path.name} cannot be read as UTF-8: save it in that encoding."
+            name = self.path_of(item).name
+            why = f"Its caption {name} cannot be read as UTF-8: save it in that encoding."
             raise BadImage(why) from error
-        except OSError as error:
-            raise BadImage(f"Its caption {path.name} cannot be read: {error.strerror}.") from error
 
-    def put(self, item: Item, caption: str) -> None:
-        """Raises ``OSError``, and ``BadImage`` as ``old``."""
-        path = self._clear_path(item)
-        if self._journal is None:
-            files.write(path, self._trainer.sidecar(caption))
-            return
-        if self._existing == "append" and (old := self.old(item)):
-            caption = self._trainer.behind(old, caption)
+    def put(self, item: Item, caption: str, held: int) -> None:
+        """``held``: of the same ``item``, from when it was asked about. Raises ``Changed`` where
+        another caption stands there by now, to which one may only be appended; ``OSError``; and
+        ``BadImage`` as ``old``."""
+        path, there = self.path_of(item), self._content(item)
+        if self._existing == "append":
+            if old := self.old(item):
+                caption = self._trainer.behind(old, caption)
+        elif digest(there) != held:
+            raise Changed
         data = self._trainer.sidecar(caption)
-        was_there = not self._is_blank(item)
-        if was_there:
+        if self._journal is None:
+            files.write(path, data)
+            return
+        if there:
             self._state.back_up(path)
         # Write-ahead: after a crash in between, the file itself says which of both it holds.
         self._journal.add(file=item.relative, sidecar=path.name, holds=_digest(data))
-        files.write(path, data, durable=was_there)
+        files.write(path, data, durable=bool(there))
         self._journal.add(file=item.relative, done=True)
 
     def replace(self, item: Item, data: bytes | None) -> None:
@@ -122,6 +149,17 @@ class SidecarStore:
             raise BadImage(f"{path.name} is in the way of its caption, and is no file: rename it.")
         return path
 
+    def _content(self, item: Item) -> bytes:
+        """All of the sidecar; nothing where there is none, or a blank one. Raises ``BadImage``."""
+        path = self._clear_path(item)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise BadImage(f"Its caption {path.name} cannot be read: {error.strerror}.") from error
+        return b"" if _is_empty(data) else data
+
     def _is_blank(self, item: Item) -> bool:
         path = self.path_of(item)
         try:
@@ -130,7 +168,7 @@ class SidecarStore:
                 return True
             if state.st_size > _SHORT:
                 return False
-            return not path.read_bytes().removeprefix(b"\xef\xbb\xbf").strip(b"\0 \t\r\n")
+            return _is_empty(path.read_bytes())
         except FileNotFoundError:
             return True
         except OSError:
@@ -146,13 +184,17 @@ class SidecarStore:
                 yield key_of(relative)
             else:
                 begun[relative] = str(row.get("sidecar")), str(row.get("holds"))
-        for relative, (name, digest) in begun.items():
+        for relative, (name, holds) in begun.items():
             path = self._state.root / os.path.dirname(relative) / name
             try:
-                if _digest(path.read_bytes()) == digest:
+                if _digest(path.read_bytes()) == holds:
                     yield key_of(relative)
             except OSError:
                 continue
+
+
+def _is_empty(data: bytes) -> bool:
+    return not data.removeprefix(codecs.BOM_UTF8).strip(_BLANKS)
 
 
 def _digest(data: bytes) -> str:

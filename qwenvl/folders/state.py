@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import re
-from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import BadOption, QwenVLError, Unavailable
 from . import files
+from .journals import Journal
 from .listing import LEADS_OUT, Item, Shard, leads_out
 
 if TYPE_CHECKING:
@@ -35,10 +33,8 @@ whether it is free."""
 FAILED = ".failed"
 """How the names of lists of failures end."""
 
-SYNC_EVERY = 64
-"""Lines of a journal between two times that it is put on disk."""
-
 _LOCKS = "*-of-*.lock"
+_NO_LOCKS = (OSError, NotImplementedError)
 _JOURNAL = re.compile(r"(\d+-of-\d+)-(.*)\.journal")
 
 
@@ -55,15 +51,10 @@ class State:
         self.folder = root / FOLDER
         self.name = f"{shard.number}-of-{shard.count}"
         self._lock: BaseFileLock | None = None
+        self._has_warned = False
 
     def acquire(self) -> None:
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise QwenVLError(
-                f"{self.root} cannot be written to: {error.strerror}. Journals are kept there."
-            ) from error
-        self._refuse_links()
+        self._make_folder()
         self._lock = self._locked(self._path_of(self.name))
         # Its own lock first, then a look at the others': of two that begin at once, both may be
         # refused, but never neither.
@@ -101,10 +92,16 @@ class State:
             kept.parent.mkdir(parents=True, exist_ok=True)
             files.write(kept, path.read_bytes(), durable=True)
 
-    @property
-    def failures(self) -> Journal:
-        """What the last run over this shard could not caption: ``file`` and ``reason``."""
-        return Journal(self.folder / f"{self.name}{FAILED}")
+    def new_failures(self) -> Journal:
+        """The list of what this run could not caption, ``file`` and ``reason``, begun anew. Lists
+        of runs over other shards name these files no longer."""
+        own = Journal(self.folder / f"{self.name}{FAILED}")
+        own.remove()
+        for path in sorted(self.folder.glob(f"*{FAILED}")):
+            if not self._is_apart(path.stem):
+                with contextlib.suppress(OSError):  # lists for later are worth no run
+                    self.forget(Journal(path))
+        return own
 
     def journal_of(self, identity: str) -> Path:
         return self.folder / f"{self.name}-{identity}.journal"
@@ -126,13 +123,27 @@ class State:
 
     @contextlib.contextmanager
     def merging(self) -> Iterator[None]:
-        """While a table is replaced, which all shards have part in; waits for the others."""
-        from filelock import FileLock
-
-        self.folder.mkdir(exist_ok=True)
-        self._refuse_links()
-        with FileLock(str(self.folder / "table.lock")):
+        """While a table is replaced, which all shards have part in; waits for the others. Raises
+        ``QwenVLError`` where the folder is gone."""
+        self._make_folder()
+        lock = self._file_lock(self.folder / "table.lock")
+        try:
+            lock.acquire()
+        except _NO_LOCKS as error:
+            self._warn(error)
+        try:
             yield
+        finally:
+            lock.release()
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise QwenVLError(
+                f"{self.root} cannot be written to: {error.strerror}. Journals are kept there."
+            ) from error
+        self._refuse_links()
 
     def _refuse_links(self) -> None:
         for path in (self.folder, *self.folder.iterdir()) if self.within else ():
@@ -151,163 +162,68 @@ class State:
         return count == str(self.shard.count) and number != str(self.shard.number)
 
     def _locked(self, path: Path) -> BaseFileLock:
+        """A lock that is held, or would be if this disk had such."""
+        lock = self._file_lock(path)
         try:
-            from filelock import FileLock, Timeout
+            if not _is_acquired(lock):
+                raise BadOption(
+                    f"Another run is captioning {self.root} (shard "
+                    f"{path.stem.replace('-of-', '/')}). Wait for its end, or give each its own "
+                    "shard, such as 1/2 and 2/2."
+                )
+        except _NO_LOCKS as error:
+            self._warn(error)
+        return lock
+
+    def _file_lock(self, path: Path) -> BaseFileLock:
+        try:
+            from filelock import FileLock
         except ImportError as error:
             raise Unavailable(
                 "Folders are locked while they are captioned, and filelock is not installed: "
                 "pip install filelock"
             ) from error
-        lock = FileLock(str(path), thread_local=False)
-        try:
-            lock.acquire(timeout=PATIENCE, poll_interval=0.01)
-        except Timeout as error:
-            raise BadOption(
-                f"Another run is captioning {self.root} (shard {path.stem.replace('-of-', '/')}). "
-                "Wait for its end, or give each its own shard, such as 1/2 and 2/2."
-            ) from error
-        except (OSError, NotImplementedError) as error:
+        return FileLock(str(path), thread_local=False)
+
+    def _warn(self, error: Exception) -> None:
+        """Once: that this disk has no locks."""
+        if not self._has_warned:
+            self._has_warned = True
             log.warning(
                 "%s has no locks (%s): see to it that only one run captions it at a time.",
                 self.root, error,
             )  # fmt: skip
-        return lock
 
 
-def is_busy(folder: Path) -> bool:
-    """Whether a run is captioning ``folder`` now."""
-    return any(_is_held(path) for path in (folder / FOLDER).glob(_LOCKS))
+def _is_acquired(lock: BaseFileLock) -> bool:
+    """Whether it is held now, by us. Raises ``_NO_LOCKS``."""
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=PATIENCE, poll_interval=0.01)
+    except Timeout:  # an OSError, too
+        return False
+    return True
+
+
+def is_busy(folder: Path, root: Path | None = None) -> bool:
+    """Whether a run is captioning ``folder`` now: from itself or, where that is a link, from a
+    folder that it leads into. ``root``: the folder of the run that asks, which is not meant."""
+    places = [folder, *folder.resolve().parents] if folder.is_symlink() else [folder]
+    own = root.resolve() if root and len(places) > 1 else None
+    found = (path for place in places if place != own for path in (place / FOLDER).glob(_LOCKS))
+    return any(map(_is_held, found))
 
 
 def _is_held(path: Path) -> bool:
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     if path.is_symlink():  # none of ours, and opened wherever it leads
         return False
     lock = FileLock(str(path), thread_local=False)
     try:
-        lock.acquire(timeout=PATIENCE, poll_interval=0.01)
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError):
+        return not _is_acquired(lock)
+    except _NO_LOCKS:
         return False  # of another user, or without locks
-    lock.release()
-    return False
-
-
-class Journal:
-    """Journal: what a run has done, one JSON object a line, only ever appended to.
-
-    A line that a crash cut off is left out, and the next begins behind it. Each has ``file``, a
-    relative path; the others' meaning is the writer's."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._file: int | None = None
-        self._unsynced = 0
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The whole lines, in order."""
-        try:
-            with self.path.open("rb") as file:
-                for line in file:
-                    if line.endswith(b"\n") and (row := _row(line)):
-                        yield row
-        except FileNotFoundError:
-            return
-
-    def add(self, **row: Any) -> None:
-        """Raises ``OSError``."""
-        line = _line(row)
-        if self._file is None:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            self._file = os.open(self.path, flags, 0o666)
-            if _is_torn(self.path):
-                line = b"\n" + line
-        view = memoryview(line)
-        try:
-            while view:
-                view = view[os.write(self._file, view) :]
-        except OSError:  # the line may be torn now: the next one looks
-            with contextlib.suppress(OSError):
-                os.close(self._file)
-            self._file = None
-            raise
-        self._unsynced += 1
-        if self._unsynced >= SYNC_EVERY:
-            self.sync()
-
-    def sync(self) -> None:
-        if self._file is not None:
-            files.sync(self._file)
-        self._unsynced = 0
-
-    def close(self) -> None:
-        if self._file is not None:
-            self.sync()
-            os.close(self._file)
-            self._file = None
-
-    def reduce(self, keep: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
-        """Writes it anew, with what ``keep`` makes of each row; it is gone where that is nothing.
-        Raises ``OSError``."""
-        self.close()
-        if self.path.exists():
-            with files.replacing(self.path, durable=True) as file:
-                for row in self.rows():
-                    if kept := keep(row):
-                        file.write(_line(kept))
-                is_empty = file.tell() == 0
-            if is_empty:
-                self.remove()
-
-    def remove(self) -> None:
-        self.close()
-        self.path.unlink(missing_ok=True)
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line.decode("utf-8", "surrogatepass"))
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("file"), str) else None
-
-
-def _is_torn(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
-
-
-class Keys:
-    """A set of files with a number for each, of which 64 bits each are kept (see ``Item.key``):
-    16 MB for a million."""
-
-    def __init__(self, pairs: Iterable[tuple[int, int]] = ()):
-        import numpy as np
-
-        keys, values = array("Q"), array("Q")
-        for key, value in pairs:
-            keys.append(key)
-            values.append(value)
-        order = np.argsort(np.frombuffer(keys, np.uint64), kind="stable") if keys else []
-        self._keys = np.frombuffer(keys, np.uint64)[order] if keys else np.empty(0, np.uint64)
-        self._values = np.frombuffer(values, np.uint64)[order] if keys else self._keys
-
-    def find(self, key: int) -> int | None:
-        """The last number given for ``key``."""
-        at = bisect_right(self._keys, key) - 1
-        return int(self._values[at]) if at >= 0 and int(self._keys[at]) == key else None
-
-    def __contains__(self, key: int) -> bool:
-        return self.find(key) is not None
-
-    def __len__(self) -> int:
-        return len(self._keys)
+    finally:
+        lock.release()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
-import hashlib
 import itertools
 import json
 import os
@@ -22,9 +21,10 @@ from typing import Any, Protocol
 from ..errors import BadImage, BadOption, QwenVLError
 from ..unicode import well_formed
 from . import files
+from .journals import Journal, Keys, digest
 from .listing import Item, key_of
 from .sidecars import Existing
-from .state import Journal, Keys, State
+from .state import State
 from .trainers import Trainer
 
 
@@ -80,23 +80,32 @@ class TableStore:
     def has(self, item: Item) -> bool:
         return item.key in self._done
 
-    def taken_by(self, item: Item) -> str:
-        """Each file has its own row."""
+    def problem(self, item: Item) -> str:
+        """Why ``item`` can have no row of its own; empty where it can."""
+        if well_formed(item.relative) != item.relative:
+            return (
+                "Its name is no valid Unicode, so that a table cannot name it: rename it, or "
+                "choose a trainer with text files."
+            )
         return ""
+
+    def held(self, item: Item) -> int:
+        """Of the caption that was there when the run began: 64 bits, 0 of none."""
+        return self._was.find(item.key) or 0
 
     def old(self, item: Item) -> str:
         return self._old.get(item.key, "")
 
-    def put(self, item: Item, caption: str) -> None:
-        """Raises ``OSError``, and ``BadImage`` for a name that no table in UTF-8 can hold."""
-        self._check_name(item)
-        was = self._was.find(item.key) or 0
-        self._journal.add(file=item.relative, clip=item.is_clip, text=caption, was=was)
+    def put(self, item: Item, caption: str, held: int) -> None:
+        """Raises ``OSError``."""
+        self._journal.add(file=item.relative, clip=item.is_clip, text=caption, was=held)
 
     def replace(self, item: Item, caption: str | None) -> None:
         """Writes the caption of one file into its table at once; None takes its row away or, where
-        it has other columns, empties its caption. Raises as ``put`` and ``finish`` do."""
-        self._check_name(item)
+        it has other columns, empties its caption. Raises ``BadImage`` for a name that no table in
+        UTF-8 can hold, and as ``close`` does."""
+        if problem := self.problem(item):
+            raise BadImage(problem)
         row = {"file": item.relative, "clip": item.is_clip, "text": caption}
         self._merge(_Row(row))
 
@@ -106,13 +115,6 @@ class TableStore:
         if self._goes_on and is_complete:
             for journal in self._state.journals(self._own):
                 self._state.forget(journal)
-
-    def _check_name(self, item: Item) -> None:
-        if well_formed(item.relative) != item.relative:
-            raise BadImage(
-                "Its name is no valid Unicode, so that a table cannot name it: rename it, or "
-                "choose a trainer with text files."
-            )
 
     def close(self) -> None:
         self._journal.close()
@@ -294,8 +296,7 @@ def _digest(text: object) -> int:
     """64 bits of a caption that is there; 0 of none."""
     if not isinstance(text, str) or not text.strip():
         return 0
-    data = text.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+    return digest(text.encode("utf-8", "surrogatepass"))
 
 
 class _Rows(Protocol):

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadImage, BadOption, QwenVLError
+from ..folders.journals import Journal
 from ..folders.listing import LEADS_OUT, Item, leads_out, listing
-from ..folders.state import FAILED, FOLDER, Journal
+from ..folders.state import FAILED, FOLDER
 from ..folders.trainers import Trainer
 from .captions import Captions, Held, captions_of, is_inside, text_of, version_of
 from .entries import Entries, Entry, matching

@@ -72,8 +72,8 @@ def test_what_is_said_of_files_as_people_have_them(run, model, tmp_path):
         "error: IMG_2.jpg: cannot be read as a picture: it is HEIC, which is not read. Convert it "
         "to PNG or JPEG.",
         "error: broken.mp4: cannot be read as a video: Invalid data found when processing input.",
-        "error: empty.mov: cannot be read: it is empty.",
-        "error: empty.png: empty.mov lies beside it, and trainers read the same caption file for "
+        "error: empty.png: cannot be read: it is empty.",
+        "error: empty.mov: empty.png lies beside it, and trainers read the same caption file for "
         "both. Rename one of them.",
         "error: link.png: cannot be read: it is a link to nothing.",
         "error: new\\nline.png: cannot be read: it is empty.",

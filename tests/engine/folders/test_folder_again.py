@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
@@ -9,8 +10,15 @@ import pytest
 from caption_folders import Told, job, kohya, names, picture, run
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption
-from qwen_vl_suite.qwenvl.folders import Shard, Sizes, caption_folder, files, model_of, tables
-from qwen_vl_suite.qwenvl.folders import state as state_module
+from qwen_vl_suite.qwenvl.folders import (
+    Shard,
+    Sizes,
+    caption_folder,
+    files,
+    journals,
+    model_of,
+    tables,
+)
 from qwen_vl_suite.qwenvl.folders.state import State
 from qwen_vl_suite.qwenvl.types import LocalSpec, ServerSpec
 
@@ -150,7 +158,7 @@ def test_a_journal_line_that_a_full_disk_cuts_costs_no_other(folder, monkeypatch
         return write(file, data)
 
     with monkeypatch.context() as patched:
-        patched.setattr(state_module.os, "write", cutting)
+        patched.setattr(journals.os, "write", cutting)
         summary, told = run(ScriptedBackend("x"), folder, trainer="csv")
     assert list(told.failures) == ["0.png"] and summary.captioned == 7
     assert len((folder / "captions.csv").read_text().splitlines()) == 8
@@ -202,6 +210,49 @@ def test_folders_inside_one_another_are_locked_against_each_other(tmp_path):
     outer.release()
     assert run(ScriptedBackend("x"), tmp_path)[0].captioned == 1
     assert run(ScriptedBackend("x"), tmp_path / "sub")[0].skipped == 1
+
+
+def test_a_run_that_comes_in_by_a_link_is_locked_out(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    picture(one / "own" / "a.png")
+    picture(other / "sub" / "b.png")
+    (one / "link").symlink_to(other / "sub")
+    (one / "z").symlink_to(one / "own")  # its own lock holds nothing up
+    held = State(other, Shard())
+    held.acquire()
+    summary, told = run(ScriptedBackend("x"), one)
+    held.release()
+    assert list(told.failures) == ["link"] and "Another run" in told.failures["link"]
+    assert summary.captioned == 1 and names(other) == ["sub/b.png"]
+
+
+def test_what_a_later_run_captions_is_on_no_list_of_failures(tmp_path):
+    for number in range(8):
+        picture(tmp_path / f"{number}.png")
+    for number in (1, 2):
+        run(ScriptedBackend(REFUSAL), tmp_path, shard=Shard(number, 2))
+    lists = tmp_path / ".qwenvl-captions"
+    run(ScriptedBackend("x"), tmp_path, shard=Shard(1, 2))
+    assert [path.name for path in lists.glob("*.failed")] == ["2-of-2.failed"]
+    run(ScriptedBackend("x"), tmp_path)
+    assert not list(lists.glob("*.failed"))
+
+
+@pytest.mark.parametrize("trainer", ["kohya", "diffusers"])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EPERM])
+def test_on_a_disk_without_locks_a_run_warns_and_writes(
+    tmp_path, monkeypatch, caplog, trainer, number
+):
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    picture(tmp_path / "a.png")
+    assert run(ScriptedBackend("x"), tmp_path, trainer=trainer)[0].captioned == 1
+    assert names(tmp_path) == ["a.png", {"kohya": "a.txt"}.get(trainer, "metadata.jsonl")]
+    assert caplog.text.count("has no locks") == 1
 
 
 def test_a_file_that_another_process_writes_meanwhile_is_left_to_it(tmp_path):

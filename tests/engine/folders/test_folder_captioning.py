@@ -17,6 +17,7 @@ from qwen_vl_suite.qwenvl.folders import (
     Sizes,
     caption_folder,
     captioning,
+    open_files,
     survey,
     trainer,
 )
@@ -113,7 +114,7 @@ def test_the_first_answer_waits_neither_for_the_list_nor_for_all_to_be_decoded(
 ):
     for number in range(12):
         picture(tmp_path / f"{number:02}.png")
-    answered, decoded, list_items = threading.Event(), [], captioning.listing
+    answered, decoded, list_items = threading.Event(), [], open_files.listing
 
     def slow(*given, **options):
         for number, item in enumerate(list_items(*given, **options)):
@@ -125,7 +126,7 @@ def test_the_first_answer_waits_neither_for_the_list_nor_for_all_to_be_decoded(
         return read(item, *frames)
 
     read = captioning.reading.read
-    monkeypatch.setattr(captioning, "listing", slow)
+    monkeypatch.setattr(open_files, "listing", slow)
     monkeypatch.setattr(captioning.reading, "read", reading)
     most = []
 

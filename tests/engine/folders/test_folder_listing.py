@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import tracemalloc
 import unicodedata
 
@@ -50,6 +51,31 @@ def test_of_twins_the_first_name_has_the_sidecar(tmp_path, monkeypatch, most_sor
         "a.jpg": "", "a.mp4": "a.jpg", "a.png": "a.jpg", "b.png": "", "b.c.png": "",
         "sub/a.png": "",
     }  # fmt: skip
+
+
+def test_no_clip_takes_the_caption_of_a_picture(tmp_path):
+    touch(tmp_path, "a.avi", "a.jpg", "IMG_1.MOV", "IMG_1.PNG")
+    twins = {item.relative: item.twin for item in listing(tmp_path)}
+    assert twins == {"a.avi": "a.jpg", "a.jpg": "", "IMG_1.MOV": "IMG_1.PNG", "IMG_1.PNG": ""}
+
+
+def test_of_folders_whose_names_differ_in_their_form_alone_the_first_is_gone_into(tmp_path):
+    forms = [unicodedata.normalize(form, "caf\u00e9") for form in ("NFD", "NFC")]
+    touch(tmp_path, *(f"{form}/{number}.png" for number, form in enumerate(forms)))
+    if len(os.listdir(tmp_path)) < 2:
+        pytest.skip("one folder on this system")
+    told = []
+    assert found(tmp_path, lambda *one: told.append(one)) == [f"{forms[0]}/0.png"]
+    ((folder, why),) = told
+    assert folder == forms[1] and why.startswith(f"{forms[0]} lies beside it")
+
+
+def test_the_folder_that_one_stands_in_has_its_name(tmp_path, monkeypatch):
+    touch(tmp_path, "10_cat/a.png", "10_cat/sub/b.png")
+    for place, root in (("10_cat", "."), ("10_cat/sub", "..")):
+        monkeypatch.chdir(tmp_path / place)
+        first = next(listing(pathlib.Path(root)))
+        assert (first.relative, first.folder) == ("a.png", "cat")
 
 
 def test_twins_are_told_as_systems_see_them_that_tell_no_case_apart(tmp_path):

@@ -101,6 +101,14 @@ def test_names_as_long_as_a_disk_has_them(tmp_path):
     assert kept.read_text() == "first\n"
 
 
+def test_a_name_that_is_too_long_with_the_suffix_of_a_caption_is_an_error(tmp_path):
+    picture(tmp_path / f"{'n' * 250}.png")
+    backend = ScriptedBackend("x")
+    summary, told = run(backend, tmp_path, trainer=trainer("kohya", "caption"))
+    assert (summary.captioned, summary.skipped, summary.failed) == (0, 0, 1)
+    assert "would be too long" in next(iter(told.failures.values())) and not backend.requests
+
+
 class Stop(BaseException):
     pass
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.folders import Shard, Sizes, tables
-from qwen_vl_suite.qwenvl.folders.state import Journal, Keys, State
+from qwen_vl_suite.qwenvl.folders.journals import Journal, Keys
+from qwen_vl_suite.qwenvl.folders.state import State
 
 TABLES = ("diffusers", "musubi-jsonl", "csv")
 
