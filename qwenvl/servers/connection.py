@@ -66,7 +66,8 @@ class Connection:
             api_key="none",
             max_retries=0,
             timeout=limits,
-            http_client=openai.DefaultAsyncHttpxClient(
+            http_client=_http_client(
+                openai,
                 follow_redirects=False,
                 # To a proxy of the environment https is a tunnel; http would show it all.
                 trust_env=address.is_encrypted and not address.is_loopback,
@@ -166,6 +167,28 @@ class Connection:
         log_filter.hide.set(key.hidden if key else str)
         if key:
             request.headers["Authorization"] = f"Bearer {key.value}"
+
+
+def _http_client(openai: ModuleType, **options: Any) -> Any:
+    """The client's own HTTP client. Raises ``Unavailable`` for a proxy, or certificates, of the
+    environment that cannot be used; without their words, which may hold a password."""
+    try:
+        return openai.DefaultAsyncHttpxClient(**options)
+    except ImportError:
+        raise Unavailable(
+            "The environment (ALL_PROXY, HTTPS_PROXY) names a SOCKS proxy, for which a package is "
+            "missing: pip install socksio, or unset the variable."
+        ) from None
+    except OSError as error:
+        raise Unavailable(
+            "The certificates that the environment names (SSL_CERT_FILE) cannot be read: "
+            f"{error.strerror or error}. Correct the variable, or unset it."
+        ) from None
+    except Exception:  # ValueError, or InvalidURL of whichever httpx openai uses
+        raise Unavailable(
+            "The proxy that the environment names (ALL_PROXY, HTTPS_PROXY) cannot be used. Write "
+            "it as http://HOST:PORT or socks5://HOST:PORT, or unset the variable."
+        ) from None
 
 
 _NOT_SERIALISED = (TypeError, ValueError, RecursionError)
