@@ -79,6 +79,12 @@ _SIZE_PAIR_KEYS = ("size", "dimensions", "dimension", "extent")
 _BOX_ONLY_KEYS = frozenset(
     ("w", "h", "width", "height", "x2", "y2", "xmax", "ymax", "right", "bottom", "r", "radius")
 )
+_NUMBER_KEYS = frozenset(
+    name
+    for group in (_CORNER_NUMBERS, _CORNER_AND_END_NUMBERS, _CENTRE_KEYS, _SIZE_KEYS)
+    for names in group
+    for name in names
+)
 _SUFFIX = re.compile(r"(?:corner|coordinates?|coords?|point|position|坐标)$")
 CORNER_KEYS = frozenset(name for names in _DIAGONALS for name in names)
 """Normalised keys of a box's corners."""
@@ -87,6 +93,11 @@ POLYGON_KEYS = frozenset(
 )
 """Normalised keys whose pairs are the corners of one polygon."""
 _XYWH_KEYS = ("xywh", "bboxxywh", "boxxywh", "ltwh", "bboxltwh")
+
+
+def is_number_key(key: str) -> bool:
+    """Whether a number under ``key`` may be one of those that make up a box or a point."""
+    return normalised(key) in _NUMBER_KEYS
 
 
 def parse_number(text: str) -> float:

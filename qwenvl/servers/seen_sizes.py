@@ -7,13 +7,16 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from ..errors import UnsuitableModel
+from ..replies.bbox import is_number_key
 from ..types import Family, Response, Size
 from .kinds import ServerKind
 from .picture_sizes import tokens_of
 
 _PLACES = re.compile(r"[\[(\"]\s*-?\d+(?:\.\d+)?\s*[,\s]\s*-?\d")
+_NAMED = re.compile(r"([A-Za-z]\w{0,20})[\"']?\s{0,9}[:=]\s{0,9}[\"']?-?\d")
 _TOLERANCE = 0.52
 """How far a side may be off, in units of the patch factor: rounded to whole pixels first, and then
 to patches, by a little more than half of one."""
@@ -25,8 +28,12 @@ _SHRUNK_SHARE = 0.5
 
 
 def mentions_places(text: str) -> bool:
-    """Whether an answer may hold coordinates: two numbers behind a bracket or a quote."""
-    return _PLACES.search(text) is not None
+    """Whether an answer may hold coordinates: two numbers behind a bracket or a quote, or under
+    names that those of boxes and points have."""
+    if _PLACES.search(text):
+        return True
+    named = (found for found in _NAMED.finditer(text) if is_number_key(found[1]))
+    return len(list(islice(named, 2))) == 2
 
 
 def with_seen_sizes(response: Response, seen: int, family: Family, kind: ServerKind) -> Response:

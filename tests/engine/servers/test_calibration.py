@@ -105,7 +105,15 @@ def test_many_answers_at_once_ask_no_more():
 
 
 @pytest.mark.parametrize(
-    "text", ["A cat.", "Two cats, of 3 and 4 years", "[]", '[{"label": "cat"}]']
+    "text",
+    [
+        "A cat.",
+        "Two cats, of 3 and 4 years",
+        "[]",
+        '[{"label": "cat"}]',
+        "Width: 40 cm.",
+        '{"shop": "Corner 7", "total": 12.5, "items": 3, "top": 1}',
+    ],
 )
 def test_nothing_is_asked_for_answers_without_places(text):
     server = CountingServer("vllm", PictureLimits(most_pixels=100_000))
@@ -121,6 +129,11 @@ def test_nothing_is_asked_for_answers_without_places(text):
         "<|box_start|>(12,30),(40,60)<|box_end|>",
         '{"coordinate": [ 12, 30 ]}',
         '{"point_2d": [12.5, 30]}',
+        '{"label": "cat", "x1": 12, "y1": 30, "x2": 40, "y2": 60}',
+        '{"bbox": {"x_min": 12.5, "y_min": 30, "x_max": 40, "y_max": 60}}',
+        '<box x1="12" y1="30" x2="40" y2="60">cat</box>',
+        "cat: left=12, top = 30, width: 28, height: 30",
+        '{"x": "12", "y": "30"}',
     ],
 )
 def test_places_are_seen_in_every_form(text):
