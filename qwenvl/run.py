@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .backends.base import Backend, Planner
+from .backends.base import Backend, Planner, Resizer
 from .errors import BadImage, BadOption, QwenVLError, UnreadableReply, without_frames
 from .families import free_text_sampling
 from .notes import NotesOfRun
@@ -350,13 +350,18 @@ def expected_tokens(backend: Backend, query: Query) -> int:
 
 
 def _expected_size(backend: Backend, query: Query, at: int = 0) -> Size:
-    """The (height, width) that the picture, or that one of the others, will be resized to, by the
-    bounds of the request, of the backend where it knows them, or of the family."""
+    """The (height, width) that the picture, or that one of the others, will be resized to: as the
+    backend says, else by the bounds of the request, of the backend or of the family."""
     from .media.image_processor import target_size
 
     height, width = size_of(query.pictures[at] if query.pictures else None)
     if not height:
         return 0, 0
+    if isinstance(backend, Resizer):
+        try:
+            return backend.shown_size((height, width), query.min_pixels, query.max_pixels)
+        except (BadImage, BadOption):  # the backend will refuse it, this picture alone
+            return height, width
     low, high = backend.family.pixel_bounds
     high = query.max_pixels or max(backend.max_pixels or high, query.min_pixels or 0)
     low = min(query.min_pixels or low, high)

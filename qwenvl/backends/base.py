@@ -1,9 +1,10 @@
 """Backends: protocols of what answers requests, in this process or elsewhere.
 
 ``Backend`` is what every one can do. The others are what only some can, asked for with
-``isinstance``: ``Planner`` (it knows how large it sees media), ``Resident`` (its weights lie in
-this machine's memory), ``Remote`` (it has to ask what it is), ``Scorer``, ``Embedder``,
-``Vocabulary`` (its tokens are known), and ``Adaptable`` (it takes LoRA adapters).
+``isinstance``: ``Planner`` (it knows how large it sees media), ``Resizer`` (it resizes pictures
+within bounds of its own), ``Resident`` (its weights lie in this machine's memory), ``Remote`` (it
+has to ask what it is), ``Scorer``, ``Embedder``, ``Vocabulary`` (its tokens are known), and
+``Adaptable`` (it takes LoRA adapters).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import BadOption, QwenVLError
 from ..observer import Observer
-from ..types import Adapter, Family, Place, Request, Response
+from ..types import Adapter, Family, Place, Request, Response, Size
 
 
 class Backend(Protocol):
@@ -56,6 +57,17 @@ class Planner(Protocol):
         """Tokens that the pictures, videos and sounds of ``request`` will take in the prompt; no
         pixel is touched. Raises ``BadImage`` and ``BadOption`` as ``generate`` has them in
         responses."""
+        ...
+
+
+@runtime_checkable
+class Resizer(Protocol):
+    """A backend that shows the model pictures within bounds that ``max_pixels`` does not tell, as
+    those of a kind of server."""
+
+    def shown_size(self, size: Size, min_pixels: int | None, max_pixels: int | None) -> Size:
+        """The (height, width) to which a picture of ``size`` is resized for a request with these
+        bounds. Raises ``BadImage`` and ``BadOption`` as ``generate`` has them in responses."""
         ...
 
 

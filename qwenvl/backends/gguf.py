@@ -22,7 +22,7 @@ from ..servers.keys import Keys, variable
 from ..servers.kinds import kind
 from ..servers.llama_program import PROGRAM, find_program
 from ..servers.llama_server import LlamaServer
-from ..types import Family, GgufSpec, Request, Response, ServerSpec
+from ..types import Family, GgufSpec, Request, Response, ServerSpec, Size
 from .base import check_candidates
 from .openai_server import OpenAIServerBackend
 from .resident import ResidentBackend
@@ -65,6 +65,10 @@ class GgufBackend(ResidentBackend):
     @property
     def max_pixels(self) -> int | None:
         return self._idle.max_pixels
+
+    def shown_size(self, size: Size, min_pixels: int | None, max_pixels: int | None) -> Size:
+        """See ``Resizer.shown_size``."""
+        return self._idle.shown_size(size, min_pixels, max_pixels)
 
     def thinks(self, wish: bool | None = None, effort: str = "") -> bool:
         """See ``Backend.thinks``."""

@@ -19,16 +19,18 @@ from ..servers.client_thread import ClientThread
 from ..servers.dispatch import Progress, ask_all
 from ..servers.keys import KEYS, Keys
 from ..servers.kinds import ServerKind
+from ..servers.picture_sizes import pixel_bounds, planned_size
 from ..servers.scoring import scored
 from ..servers.served_model import ServedModel
 from ..servers.server_request import ServerRequest
-from ..types import Family, Request, Response, ServerSpec
+from ..types import Family, Request, Response, ServerSpec, Size
 from .base import check_candidates
 
 
 class OpenAIServerBackend:
-    """The model of ``spec``, as a ``backends.base.Backend``, ``Remote`` and ``Scorer``. No server
-    is asked before it has to be. ``keys``: where the servers' keys are found."""
+    """The model of ``spec``, as a ``backends.base.Backend``, ``Resizer``, ``Remote`` and
+    ``Scorer``. No server is asked before it has to be. ``keys``: where the servers' keys are
+    found."""
 
     def __init__(self, spec: ServerSpec, keys: Keys = KEYS):
         self.spec = spec
@@ -54,6 +56,12 @@ class OpenAIServerBackend:
     @property
     def max_pixels(self) -> int | None:
         return None
+
+    def shown_size(self, size: Size, min_pixels: int | None, max_pixels: int | None) -> Size:
+        """See ``Resizer.shown_size``. Raises ``ServerError`` too, where the kind of server is
+        asked for first."""
+        bounds = pixel_bounds(min_pixels, max_pixels, self.family, self.kind)
+        return planned_size(size, bounds, self.family, self.kind.pictures)
 
     def list_models(self, observer: Observer | None = None) -> list[str]:
         """What the server calls its models. Raises ``ServerError``."""

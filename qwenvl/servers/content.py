@@ -88,7 +88,7 @@ def plan(
     ``BadOption`` for media that the family or the server does not take, for bounds that contradict
     one another, and for earlier answers as token ids, which no server takes."""
     _check(request, family, kind, name)
-    bounds = pixel_bounds(request, family, kind)
+    bounds = pixel_bounds(request.min_pixels, request.max_pixels, family, kind)
     sizes: list[Size] = []
     notes = list(bound_notes(request, family, kind)) if request.images else []
     tokens = 0

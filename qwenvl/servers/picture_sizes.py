@@ -12,14 +12,17 @@ from ..types import Family, Request, Size
 from .kinds import PictureLimits, ServerKind
 
 
-def pixel_bounds(request: Request, family: Family, kind: ServerKind) -> tuple[int, int]:
-    """The least and the most pixels that ``request`` and the server allow of a picture; the
-    server's own limits hold in any case. Raises ``BadOption`` as ``ImageProcessor.bounded``."""
+def pixel_bounds(
+    min_pixels: int | None, max_pixels: int | None, family: Family, kind: ServerKind
+) -> tuple[int, int]:
+    """The least and the most pixels that a request with these bounds and the server allow of a
+    picture; the server's own limits hold in any case. Raises ``BadOption`` as
+    ``ImageProcessor.bounded``."""
     from ..media.image_processor import ImageProcessor
 
     low, high = kind.pictures.bounds(family)
     own = ImageProcessor(family.patch_factor // 2, 2, min_pixels=low, max_pixels=high)
-    wanted = own.bounded(request.min_pixels, request.max_pixels)
+    wanted = own.bounded(min_pixels, max_pixels)
     least = min(max(wanted.min_pixels, low), high)
     return least, max(least, min(wanted.max_pixels, high))
 

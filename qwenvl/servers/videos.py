@@ -47,7 +47,7 @@ def plan_video(video: Video, request: Request, family: Family, kind: ServerKind)
     height, width = video.frames.shape[-2:]
     # A picture of its own takes as many tokens as a step of two frames.
     shown = processor.input_size(count * images.temporal_patch_size, (height, width))
-    low, high = pixel_bounds(Request(request.messages), family, kind)
+    low, high = pixel_bounds(None, None, family, kind)
     bounds = low, max(low, min(high, shown[0] * shown[1]))
     size = planned_size((height, width), bounds, family, kind.pictures)
     notes = list(_as_pictures_notes(family, kind))

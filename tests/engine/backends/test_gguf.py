@@ -7,12 +7,13 @@ import itertools
 import os
 import struct
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from qwen_vl_suite.qwenvl.backends.base import Resident, Scorer
+from qwen_vl_suite.qwenvl.backends.base import Resident, Resizer, Scorer
 from qwen_vl_suite.qwenvl.backends.gguf import arguments, open_gguf
 from qwen_vl_suite.qwenvl.backends.served_weights import ServerWatch
 from qwen_vl_suite.qwenvl.errors import QwenVLError, Unavailable
@@ -125,6 +126,12 @@ def test_its_command_line_says_what_the_engine_foresees(spec):
     assert pairs["-np"] == "3"
     assert (pairs["--image-min-tokens"], pairs["--image-max-tokens"]) == ("8", "4096")
     assert given[-2:] == ["--threads", "1"]
+
+
+def test_pictures_are_resized_as_its_server_takes_them(spec):
+    with closing(open_gguf(dataclasses.replace(spec, family="qwen2_5_vl"))) as backend:
+        assert isinstance(backend, Resizer)
+        assert backend.shown_size((2160, 3840), None, None) == (1344, 2380)
 
 
 def test_without_a_llama_server_it_says_how_to_get_one(spec, monkeypatch):

@@ -53,9 +53,9 @@ def test_every_server_shows_what_it_is_sent_as_it_is(height, width, name, family
     if max(height, width) > 200 * min(height, width) or (least or 0) > (most or 9999):
         return
     square = family.patch_factor**2
-    request = Request((), min_pixels=least and least * square, max_pixels=most and most * square)
+    wanted = least and least * square, most and most * square
     limits = kind(name).pictures
-    bounds = pixel_bounds(request, family, kind(name))
+    bounds = pixel_bounds(*wanted, family, kind(name))
     size = planned_size((height, width), bounds, family, limits)
     for rounding in ("half_up", "half_even"):
         assert dataclasses.replace(limits, rounding=rounding).resized(size, family) == size
@@ -69,10 +69,9 @@ def test_every_server_shows_what_it_is_sent_as_it_is(height, width, name, family
 @settings(max_examples=60, deadline=None)
 @given(st.integers(28, 3000), st.integers(28, 3000))
 def test_where_a_server_has_no_limits_of_its_own_sizes_are_the_engine_s(height, width):
-    request = Request(())
-    size = planned_size(
-        (height, width), pixel_bounds(request, QWEN25, kind("vllm")), QWEN25, kind("vllm").pictures
-    )
+    vllm = kind("vllm")
+    bounds = pixel_bounds(None, None, QWEN25, vllm)
+    size = planned_size((height, width), bounds, QWEN25, vllm.pictures)
     assert size == target_size(height, width, 28, *QWEN25.pixel_bounds)
 
 

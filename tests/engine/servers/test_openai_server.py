@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import json
+import re
 from contextlib import closing
 from typing import Any
 
@@ -19,6 +21,7 @@ from qwen_vl_suite.qwenvl.errors import ServerError
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.run import Query
 from qwen_vl_suite.qwenvl.servers import streaming
+from qwen_vl_suite.qwenvl.tasks.act import act
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.types import Constraint, Request, Response, ServerSpec, Video
@@ -64,6 +67,29 @@ def test_boxes_in_pixels_are_of_the_picture_that_was_sent() -> None:
     (box,) = found.boxes
     assert sent.size == (560, 280)
     assert (box.x1, box.y1, box.x2, box.y2) == (0, 28, 56, 56)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "llama.cpp", "ollama", "lmstudio", "other"])
+@pytest.mark.parametrize("size", [(1440, 2560), (600, 800)])
+def test_the_screen_s_resolution_that_is_told_is_that_of_the_picture_sent(kind, size) -> None:
+    """By a model that believes it, and clicks the middle of the screen."""
+    told: list[tuple[int, int]] = []
+
+    def script(body: dict, number: int) -> str:
+        if body["max_tokens"] == 1:  # about the size in which pictures are seen
+            return "?"
+        (found,) = re.findall(r"resolution is (\d+)x(\d+)", json.dumps(body["messages"][0]))
+        told.append((int(found[0]), int(found[1])))
+        place = [side // 2 for side in told[-1]]
+        call = {"name": "computer_use", "arguments": {"action": "left_click", "coordinate": place}}
+        return f"Action: click\n<tool_call>\n{json.dumps(call)}\n</tool_call>"
+
+    with serving(script) as server, opened(server, model="qwen2.5vl:7b", kind=kind) as backend:
+        (found,) = run.answer(backend, act("click the middle"), [picture(*size)])
+    (sent,) = pictures_in(server.chats[0].body | {"messages": server.chats[0].body["messages"][1:]})
+    assert told[0] == sent.size
+    (point,) = found.points
+    assert (round(point.x), round(point.y)) == (size[1] // 2, size[0] // 2)
 
 
 def opened(*servers: FakeServer, model: str = "Qwen3-VL-8B", **spec) -> Any:
