@@ -3,9 +3,12 @@ to wait before."""
 
 from __future__ import annotations
 
+import errno
+import json
 import math
 import os
 import random
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,12 +43,13 @@ _MAX_WORDS = 500
 class Fault(Exception):
     """``words``: what happened, for the user, as a clause. ``seconds``: how long the server asks to
     wait (0: it does not say). ``status``: of HTTP, with which the server answered (0: it did
-    not)."""
+    not). ``advice``: what would mend it, as a sentence, where that is known."""
 
     kind: Kind
     words: str
     seconds: float = 0.0
     status: int = 0
+    advice: str = ""
 
 
 def delay(tries: int) -> float:
@@ -66,37 +70,66 @@ def of_exception(error: BaseException, openai: Any, hide: Hide = str) -> Fault:
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
         if type(cause).__name__ in _NOT_REACHED:
-            return Fault("unreachable", _cut(hide(_reason(cause))))
+            return _not_reached(cause, hide)
         if isinstance(error, openai.APITimeoutError):
             return Fault("slow", "the time limit was reached")
-        return Fault("broken", _cut(hide(_reason(cause))))
+        return Fault("broken", _cut(hide(_words(_deepest(cause)))))
     if isinstance(error, openai.APIError):
         status = _stated_status(error.body)
-        words = f"the server says: {_cut(hide(error.message))}"
+        words = f"the server says: {_cut(hide(_message(error.body) or error.message))}"
         return Fault(_kind_of_status(status), words, status=status)
+    if isinstance(error, json.JSONDecodeError) and error.doc.lstrip().startswith(_ERROR):
+        # One in whose words a quotation mark or a line break breaks the JSON around them.
+        said = error.doc.lstrip().removeprefix(_ERROR).strip(' ":{}')
+        return Fault("broken", f"the server says: {_cut(hide(said))}", status=500)
     return Fault("broken", f"its answer cannot be read ({type(error).__name__})")
 
 
+_ERROR = '{"error"'
 _NOT_REACHED = {"ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol"}
 """Names of httpx's exceptions, whichever edition of it openai uses."""
 
 
-def _reason(error: BaseException) -> str:
-    """Why a connection failed, in the operating system's words where there are any: these lie
-    deepest in the chain of causes."""
-    words, deeper = str(error), error.__cause__ or error.__context__
+def _not_reached(error: BaseException, hide: Hide) -> Fault:
+    own = _deepest(error)
+    words, advice = _words(own), ""
+    if isinstance(own, ssl.SSLCertVerificationError):
+        words, advice = f"its certificate is not trusted: {own.verify_message}", _CERTIFICATE
+    elif isinstance(own, ssl.SSLError):
+        advice = "See whether it speaks TLS there: if not, its address begins with http://."
+    return Fault("unreachable", _cut(hide(words)), advice=advice)
+
+
+_CERTIFICATE = (
+    "Write the host as its certificate names it; where nobody known has signed that, name its file "
+    "in the environment variable SSL_CERT_FILE. A server on this machine needs no https."
+)
+
+
+def _deepest(error: BaseException) -> BaseException:
+    """The exception in the chain of causes of ``error`` that says the most: the operating system's
+    own, or that of TLS or a name look-up, which lie deepest; ``error`` where there is none."""
+    found, deeper = error, error.__cause__ or error.__context__
     while deeper is not None:
         if isinstance(deeper, OSError) and deeper.strerror:
-            # asyncio puts words of its own in their place; numbers below 0 are of name look-ups.
-            number = deeper.errno or 0
-            words = os.strerror(number) if number > 0 else deeper.strerror
+            found = deeper
         deeper = deeper.__cause__ or deeper.__context__
-    return words or type(error).__name__
+    return found
+
+
+def _words(error: BaseException) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    # asyncio puts words of its own in the place of the system's. Windows has none for its numbers.
+    is_asyncios = error.strerror.startswith("Connect call failed") and os.name != "nt"
+    number = error.errno or 0
+    return os.strerror(number) if is_asyncios and number in errno.errorcode else error.strerror
 
 
 def _of_status(error: Any, hide: Hide) -> Fault:
     status = int(error.status_code)
-    words = f"it answers with HTTP {status}: {_cut(hide(_message(error)))}"
+    said = _message(error.body) or error.response.reason_phrase or "no reason given"
+    words = f"it answers with HTTP {status}: {_cut(hide(said))}"
     if 300 <= status < 400:
         where = _cut(hide(error.response.headers.get("location", "nowhere")))
         words = (
@@ -128,14 +161,14 @@ def _stated_status(error: Any) -> int:
     return 500
 
 
-def _message(error: Any) -> str:
-    """The server's own words, out of the forms in which servers put them."""
-    found = error.body
+def _message(found: Any) -> str:
+    """The server's own words, out of the forms in which servers put them; empty where it has
+    none."""
     while isinstance(found, Mapping):
         found = found.get("message") or found.get("error") or found.get("detail") or dict(found)
         if isinstance(found, dict) and not any(k in found for k in ("message", "error", "detail")):
             break
-    return str(found or error.response.reason_phrase or "no reason given")
+    return str(found or "")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -42,6 +42,12 @@ FOR_FACTS = Patience(faults.FEW_TRIES, 5.0)
 """For what a server tells of itself: callers wait for that without being able to stop."""
 
 
+_START = (
+    "Start it (vllm serve, llama-server, ollama serve, ...), or correct its address, which as a "
+    "rule ends in /v1."
+)
+
+
 class Retries:
     """Tries requests at the addresses of one server, by ``connections``. From one event loop.
     ``concurrency``: requests under way at once at each; ``limit``: seconds that one try may take,
@@ -57,7 +63,7 @@ class Retries:
         self._connections = connections
         self._replicas = Replicas(list(connections), concurrency)
         self._limit, self._keys = limit, keys
-        self._last_words: dict[Address, str] = {}
+        self._last_faults: dict[Address, Fault] = {}
 
     def try_again(self) -> None:
         """Before new work: addresses that were given up may be back, and are tried once more."""
@@ -109,7 +115,7 @@ class Retries:
         try:
             found = await attempt(self._connections[replica.address])
         except Fault as fault:
-            self._last_words[replica.address] = fault.words
+            self._last_faults[replica.address] = fault
             if fault.kind == "unreachable":
                 self._replicas.failed(replica, began)
             elif fault.kind == "busy":
@@ -127,8 +133,8 @@ class Retries:
     def said(self, only: Address | None = None) -> str:
         """What was last said at each address, or at ``only``."""
         return "; ".join(
-            f"{address.url}: {words}"
-            for address, words in self._last_words.items()
+            f"{address.url}: {fault.words}"
+            for address, fault in self._last_faults.items()
             if only in (None, address)
         )
 
@@ -136,10 +142,12 @@ class Retries:
         said = self.said(only)
         if not any(replica.failures for replica in self._replicas.all):
             return ServerError(f"No request is answered ({said}). Look into the server's log.")
-        return ServerError(
-            f"No server answers ({said}). Start it (vllm serve, llama-server, ollama serve, ...), "
-            "or correct its address, which as a rule ends in /v1."
-        )
+        advice = [
+            fault.advice or _START
+            for address, fault in self._last_faults.items()
+            if only in (None, address)
+        ]
+        return ServerError(" ".join([f"No server answers ({said}).", *dict.fromkeys(advice)]))
 
     def _error(self, address: Address, fault: Fault, tries: int, patience: Patience) -> ServerError:
         words = f"{address.url} gave no answer: {fault.words}."

@@ -162,25 +162,6 @@ def test_without_its_library_servers_are_refused_with_what_to_install(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "words"),
-    [
-        ("ALL_PROXY", "socks5://me:secret@127.0.0.1:7890", "SOCKS proxy.*pip install socksio"),
-        ("ALL_PROXY", "socks://me:secret@127.0.0.1:7890", "proxy.*ALL_PROXY.*socks5://HOST"),
-        ("HTTPS_PROXY", "http://me:secret/@127.0.0.1", "proxy.*HTTPS_PROXY.*http://HOST"),
-        ("SSL_CERT_FILE", "/no/such/file", "SSL_CERT_FILE.*No such file"),
-    ],
-)
-def test_a_proxy_or_certificates_of_the_environment_that_cannot_be_used_are_named(
-    variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "socksio", None)
-    monkeypatch.setenv(variable, value)
-    with opened("https://api.example.com/v1") as backend, pytest.raises(Unavailable) as caught:
-        ask(backend)
-    assert re.search(words, str(caught.value)) and "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("answer", "tries"),
     [
         (Answer("never", delay=30), faults.TRIES["slow"]),
