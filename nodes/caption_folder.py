@@ -378,6 +378,7 @@ def _told(summary: Summary, dry_run: bool, has_clips: bool) -> str:
     if summary.unread:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.unread.items())
         lines.append(f"Not read: {kinds}. Convert them to PNG or JPEG.")
+    lines += summary.notes
     if not summary.found:
         lines.append("There are no pictures in this folder that are read.")
     lines += [f"{name}: {why}" for name, why in summary.failures]

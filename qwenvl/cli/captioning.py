@@ -15,7 +15,6 @@ from .caption_options import DEFAULT_STYLE
 from .folder_progress import FolderProgress
 from .inputs import data_folders
 from .model_options import named_spec_of, spec_of
-from .output import print_message
 from .watching import frame_choice
 
 if TYPE_CHECKING:
@@ -32,15 +31,14 @@ def caption(options: argparse.Namespace) -> int:
     job = job_of(options, spec)
     with FolderProgress(options.json, options.dry_run) as progress:
         if options.dry_run:
-            return _status(survey(job, progress))
+            return _status(progress.ended(survey(job, progress)))
         with CACHE.lease(spec) as backend:
             try:
-                return _status(caption_folder(backend, job, progress))
+                return _status(progress.ended(caption_folder(backend, job, progress)))
             except QwenVLError as error:
                 if not progress.done:
                     raise
-                progress.stopped()
-                print_message(f"error: {error}")
+                progress.stopped(error)
                 return SOME_FAILED
             except BaseException:
                 progress.stopped()

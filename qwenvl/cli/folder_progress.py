@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..folders.job import Reporter
+from ..errors import QwenVLError
+from ..folders.job import Reporter, Summary
 from ..folders.listing import Item
 from ..notes import NotesOfRun
 from ..unicode import well_formed
@@ -66,9 +67,17 @@ class FolderProgress(Reporter):
                 kinds = ", ".join(f"{count:,} {kind}" for kind, count in self._unread.items())
                 print_message(f"not read: {kinds}. Convert them to PNG or JPEG.")
 
-    def stopped(self) -> None:
-        """Before the end: what went before is safe."""
+    def ended(self, summary: Summary) -> Summary:
+        """Tells what is to be known of the folder as a whole."""
+        for note in summary.notes:
+            self._say(f"note: {note}")
+        return summary
+
+    def stopped(self, error: QwenVLError | None = None) -> None:
+        """Before the end, and why: what went before is safe."""
         self._say(f"stopped after {self.done:,} captions; the same command goes on from here")
+        if error:
+            self._say(f"error: {error}")
 
     def counted(self, total: int) -> None:
         self._total = total
@@ -86,11 +95,15 @@ class FolderProgress(Reporter):
         self._step()
 
     def skipped(self, item: Item) -> None:
+        if self._as_json and not self._only_told:
+            print_json({"file": well_formed(item.relative), "skipped": "It has a caption."})
         self.there += 1
         self._step()
 
     def passed_over(self, item: Item, reason: str) -> None:
-        self._say(f"passed over: {_shown(item.relative)}: {reason}")
+        if self._as_json and not self._only_told:
+            print_json({"file": well_formed(item.relative), "skipped": reason})
+        self._say(f"passed over: {item.relative}: {reason}")
         self.there += 1
         self._step()
 
@@ -98,17 +111,18 @@ class FolderProgress(Reporter):
         self.failures += 1
         if self._as_json:
             print_json({"file": well_formed(relative), "error": reason})
-        self._say(f"error: {_shown(relative)}: {reason}")
+        self._say(f"error: {relative}: {reason}")
         self._step()
 
     def note(self, item: Item, note: str) -> None:
         for new in self._notes.new([note]):
-            self._say(f"note: {_shown(item.relative)}: {new}")
+            self._say(f"note: {item.relative}: {new}")
 
     def unread(self, relative: str) -> None:
         self._unread[PurePosixPath(relative).suffix.lower()] += 1
 
     def _say(self, text: str) -> None:
+        text = _shown(text)
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
@@ -135,5 +149,5 @@ class FolderProgress(Reporter):
 
 
 def _shown(name: str) -> str:
-    """A file's name on one line, whatever is in it."""
+    """What names files, on one line, whatever is in them."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], well_formed(name))

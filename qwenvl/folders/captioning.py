@@ -18,6 +18,7 @@ from . import reading
 from .account import Account
 from .asking import Reply, why_no_caption
 from .duplicates import Near, are_close, colours, dhash
+from .imagefolder import refuse_other_tables
 from .job import Job, Reporter, Summary
 from .listing import LEADS_OUT, Item, leads_out
 from .open_files import Store, count, open_files
@@ -82,6 +83,8 @@ def caption_of(job: Job, item: Item, result: Result, behind: str = "") -> tuple[
 def _store(state: State, job: Job) -> Store:
     if job.trainer.has_sidecars:
         return SidecarStore(state, job.trainer, job.existing, job.identity)
+    if job.trainer.imagefolder:
+        refuse_other_tables(job.folder, job.trainer.table)
     return TableStore(state, job.trainer, job.existing, job.identity, job.asking.refine)
 
 
@@ -110,6 +113,7 @@ class _Run:
                 for portion in portions:
                     self._answer(store, portion)
             store.finish(self._account.summary.failed == 0)
+            self._account.summary.notes += store.notes()
         finally:
             self._stopped.set()
             failures.close()

@@ -131,7 +131,8 @@ class Summary:
     ``passed_over`` (clips that nothing is asked about) and ``same`` (captioned with the reply about
     a near-duplicate). ``failed``: files, and folders that could not be read; ``unreadable`` of them
     had a reply that could not be read. ``failures``: the first of them, relative path and reason.
-    ``unread``: pictures of kinds that are not read, by suffix, which are not among ``found``."""
+    ``unread``: pictures of kinds that are not read, by suffix, which are not among ``found``.
+    ``notes``: what the trainer will make of the folder that its owner may not expect."""
 
     found: int = 0
     captioned: int = 0
@@ -142,6 +143,7 @@ class Summary:
     same: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Reporter:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..errors import BadOption
 from .account import Account
+from .imagefolder import Surroundings
 from .job import Job
 from .listing import Item, listing, same_but_for_its_form
 from .state import is_busy
@@ -32,6 +33,8 @@ class Store(Protocol):
 
     def finish(self, is_complete: bool) -> None: ...
 
+    def notes(self) -> list[str]: ...
+
     def close(self) -> None: ...
 
 
@@ -48,12 +51,15 @@ def open_files(
     def busy(folder: Path) -> bool:
         return is_busy(folder, job.folder)
 
+    around = Surroundings(job.folder) if job.trainer.imagefolder else None
     for item in listing(job.folder, account.fail, job.within, busy, not no_clips, unread):
         if is_stopped():
             return
         if not job.shard.has(item):
             continue
         account.found()
+        if around:
+            around.look(item)
         if item.is_clip and no_clips:
             account.passed_over(item, no_clips)
         elif item.double:
@@ -64,6 +70,7 @@ def open_files(
             account.skipped(item)
         else:
             yield item
+    account.summary.notes += around.notes() if around else ()
 
 
 def count(job: Job, account: Account, stopped: threading.Event) -> None:

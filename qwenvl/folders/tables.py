@@ -9,22 +9,21 @@ that merging the same journal again changes nothing.
 from __future__ import annotations
 
 import codecs
-import contextlib
-import csv
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import BadImage, BadOption, QwenVLError
+from ..errors import BadImage, QwenVLError
 from ..unicode import well_formed
 from . import files
 from .journals import Journal, Keys, digest
 from .listing import Item, key_of
 from .sidecars import Existing
 from .state import State
+from .table_files import Table, tables_of
 from .trainers import Trainer
 
 
@@ -44,7 +43,7 @@ class TableStore:
         keeps_old: bool = False,
     ):
         self._state, self._trainer = state, trainer
-        self._prefix = os.path.join(state.root.absolute(), "")
+        self._tables = tables_of(trainer, state.root)
         self._goes_on = existing == "overwrite"
         self._keeps_old = keeps_old
         self._kind = f"{trainer.name}-"
@@ -116,6 +115,10 @@ class TableStore:
             for journal in self._state.journals(self._own):
                 self._state.forget(journal)
 
+    def notes(self) -> list[str]:
+        """Of each table, how many rows have no file any more: trainers fail on them."""
+        return [note for table in self._tables if (note := _note_of_rows_without_files(table))]
+
     def close(self) -> None:
         self._journal.close()
         self._merge(self._journal)
@@ -131,160 +134,73 @@ class TableStore:
     @property
     def paths(self) -> list[Path]:
         """Of its tables."""
-        return [path for path, _, _ in self._tables]
-
-    @property
-    def _tables(self) -> list[tuple[Path, str, bool | None]]:
-        """Each table with the name of its column of paths, and whether it is of clips (None: of
-        both)."""
-        trainer, root = self._trainer, self._state.root
-        if not trainer.clip_table:
-            return [(root / trainer.table, trainer.path, None)]
-        return [
-            (root / trainer.table, trainer.path, False),
-            (root / trainer.clip_table, trainer.clip_path or trainer.path, True),
-        ]
+        return [table.path for table in self._tables]
 
     def captions(self) -> Iterator[tuple[int, str]]:
         """The key and the caption of each row of the tables that has one."""
-        for path, column, _ in self._tables:
-            for key, row, _ in self._rows(path, column):
-                text = row.get(self._trainer.text)
+        for table in self._tables:
+            for key, row, _ in table.rows():
+                text = row.get(table.text)
                 if key is not None and isinstance(text, str) and text.strip():
                     yield key, text
 
     def _merge(self, journal: _Rows) -> None:
         """Puts what is in ``journal`` into the tables."""
         with self._state.merging():
-            for path, column, of_clips in self._tables:
+            for table in self._tables:
                 numbers = enumerate(journal.rows())
                 found = Keys(
                     (key_of(row["file"]), number)
                     for number, row in numbers
-                    if _has_text(row) and of_clips in (None, bool(row.get("clip")))
+                    if _has_text(row) and table.of_clips in (None, bool(row.get("clip")))
                 )
                 if len(found):
                     try:
-                        self._replace(path, column, journal, found)
+                        _replace(table, journal, found)
                     except OSError as error:
                         raise QwenVLError(
-                            f"{path} cannot be written to: {error.strerror}. What was captioned "
-                            "is kept, and the same command goes on from here."
+                            f"{table.path} cannot be written to: {error.strerror}. What was "
+                            "captioned is kept, and the same command goes on from here."
                         ) from error
 
-    def _replace(self, path: Path, column: str, journal: _Rows, found: Keys) -> None:
-        """Writes the table anew: its rows in their order, then those that are new."""
-        there = {
-            key: _digest(row.get(self._trainer.text))
-            for key, row, _ in self._rows(path, column)
-            if key is not None and key in found
-        }
-        changed: dict[int, str | None] = {}
+
+def _replace(table: Table, journal: _Rows, found: Keys) -> None:
+    """Writes the table anew: its rows in their order, then those that are new."""
+    there = {
+        key: _digest(row.get(table.text))
+        for key, row, _ in table.rows()
+        if key is not None and key in found
+    }
+    changed: dict[int, str | None] = {}
+    for key, row in _last(journal, found):
+        if key in there and row.get("was", there[key]) == there[key]:
+            changed[key] = row["text"]
+    with files.replacing(table.path, durable=True) as raw:
+        write = table.writer(codecs.getwriter("utf-8")(raw))
+        for of, row, line in table.rows():
+            if of is None or of not in changed:
+                write(row, line)
+            elif (text := changed[of]) is not None or len(row) > 2:
+                write({**row, table.text: text or ""}, "")
         for key, row in _last(journal, found):
-            if key in there and row.get("was", there[key]) == there[key]:
-                changed[key] = row["text"]
-        with files.replacing(path, durable=True) as raw:
-            write = self._writer(codecs.getwriter("utf-8")(raw), path, column)
-            for of, row, line in self._rows(path, column):
-                if of is None or of not in changed:
-                    write(row, line)
-                elif (text := changed[of]) is not None or len(row) > 2:
-                    write({**row, self._trainer.text: text or ""}, "")
-            for key, row in _last(journal, found):
-                # One that was there, and is no longer, was taken away by somebody.
-                if key not in there and not row.get("was") and row["text"] is not None:
-                    write({column: self._path(row["file"]), self._trainer.text: row["text"]}, "")
-
-    def _path(self, relative: str) -> str:
-        return str((self._state.root / relative).absolute()) if self._trainer.absolute else relative
-
-    def _key(self, value: object) -> int | None:
-        """Of a path in a table; None where it is none below the folder."""
-        if not isinstance(value, str):
-            return None
-        path = value
-        if value.startswith(self._prefix) and os.pardir not in value:
-            path = os.path.normpath(value[len(self._prefix) :].lstrip(os.sep))
-        elif os.path.isabs(value):
-            with contextlib.suppress(ValueError):  # another drive
-                path = os.path.relpath(value, self._state.root.absolute())
-                if path.startswith(os.pardir):  # perhaps the folder by another name
-                    folder, name = os.path.split(value)
-                    real = os.path.join(os.path.realpath(folder), name)
-                    path = os.path.relpath(real, os.path.realpath(self._state.root))
-        return key_of(path.replace(os.sep, "/").removeprefix("./"))
-
-    def _rows(self, path: Path, column: str) -> Iterator[tuple[int | None, dict[str, Any], str]]:
-        """Key, columns and text of each row. A line of JSONL that is none stays as it is."""
-        try:
-            file = path.open(encoding="utf-8-sig", newline="")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise BadOption(f"{path} cannot be read: {error.strerror}.") from error
-        with file:
-            try:
-                if self._trainer.store == "csv":
-                    reader = csv.DictReader(file)
-                    self._check(path, column, reader.fieldnames or ())
-                    for row in reader:
-                        yield self._key(row.get(column)), row, ""
-                    return
-                for line in file:
-                    if line.strip():
-                        read = _json(line)
-                        yield self._key(read.get(column)), read, line.rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise BadOption(
-                    f"{path} is not in UTF-8: see line {_first_bad_line(path)}. Save it as UTF-8."
-                ) from error
-            except csv.Error as error:
-                raise BadOption(f"{path} cannot be read: {error}") from error
-
-    def _check(self, path: Path, column: str, columns: Any) -> None:
-        missing = [name for name in (column, self._trainer.text) if name not in columns]
-        if missing:
-            raise BadOption(
-                f"{path} has no column {missing[0]!r}: its first line has to name {column} and "
-                f"{self._trainer.text}. Move it away, or mend that line."
-            )
-
-    def _writer(
-        self, file: codecs.StreamWriter, path: Path, column: str
-    ) -> Callable[[dict[str, Any], str], object]:
-        """Writes one row, given as its line where that is as it was."""
-        if self._trainer.store == "jsonl":
-            return lambda row, line: file.write(f"{line or json.dumps(row, ensure_ascii=False)}\n")
-        columns, line_end = [column, self._trainer.text], "\n"
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as raw:
-            first = raw.readline()
-            line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
-            file.write("\ufeff" if first.startswith(codecs.BOM_UTF8) else "")
-            with path.open(encoding="utf-8-sig", newline="") as old:
-                columns = list(csv.DictReader(old).fieldnames or columns)
-        usual = csv.writer(file, lineterminator=line_end)
-        quoted = csv.writer(file, lineterminator=line_end, quoting=csv.QUOTE_ALL)
-
-        def write(row: dict[Any, Any], line: str = "") -> None:
-            """With the cells that stand behind the last column, which ``DictReader`` puts at None.
-            ``csv`` does not quote a cell for a lone carriage return, and reads it as a line end."""
-            cells = [*(row.get(name) for name in columns), *row.get(None, ())]
-            has_return = any("\r" in cell for cell in cells if cell)
-            (quoted if has_return else usual).writerow(cells)
-
-        write({name: name for name in columns})
-        return write
+            # One that was there, and is no longer, was taken away by somebody.
+            if key not in there and not row.get("was") and row["text"] is not None:
+                write({table.column: table.name_of(row["file"]), table.text: row["text"]}, "")
 
 
-def _first_bad_line(path: Path) -> int:
-    """The number of the first line that is not UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 1  # mended meanwhile
+def _note_of_rows_without_files(table: Table) -> str:
+    count, first = 0, ""
+    for _, row, _ in table.rows():
+        relative = table.relative(row.get(table.column))
+        if relative is not None and not os.path.exists(table.root / relative):
+            count, first = count + 1, first or relative
+    if not count:
+        return ""
+    name = json.dumps(well_formed(first), ensure_ascii=False)
+    return (
+        f"{table.name} has rows of files that are gone ({count:,}), such as {name}: trainers fail "
+        "on them. Take them out."
+    )
 
 
 def _has_text(row: dict[str, Any]) -> bool:
@@ -321,11 +237,3 @@ class _Row:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         yield self._row
-
-
-def _json(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) else {}

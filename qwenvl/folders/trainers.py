@@ -21,8 +21,8 @@ STORES = ("sidecar", "jsonl", "csv")
 DEFAULT = "kohya"
 
 _TEXTS = ("extension", "table", "clip_table", "path", "clip_path", "text", "task", "source")
-_FLAGS = ("absolute", "one_line", "choices", "line_end", "only_extension", "mixed")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
+_FLAGS = ("absolute", "one_line", "choices", "line_end", "only_extension", "mixed", "imagefolder")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Trainer:
     only_extension: bool = False
     task: str = ""
     mixed: bool = True
+    imagefolder: bool = False
     source: str = ""
 
     @property

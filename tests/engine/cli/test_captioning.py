@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import pytest
@@ -38,8 +39,11 @@ def test_a_folder_is_captioned_for_kohya_by_default(run, model, folder):
     assert status == 0 and out == "" and "2 captioned, 0 skipped, 0 failed" in err
     assert "for training" in backend.requests[0].prompt
     assert kohya(folder / "a.png") == kohya(folder / "10_cat" / "b.png") == "A red square."
-    status, _, err = run("caption", folder, "--json")
+    status, rows, err = run("caption", folder, "--json")
     assert status == 0 and "0 captioned, 2 skipped" in err and len(backend.requests) == 2
+    assert rows == [
+        {"file": name, "skipped": "It has a caption."} for name in ("a.png", "10_cat/b.png")
+    ]
 
 
 def test_failures_are_listed_and_decide_the_status(run, model, folder):
@@ -161,6 +165,27 @@ def test_videos_are_captioned_with_the_frames_that_were_asked_for(run, model, tm
     assert len(request.videos[0].times) == 4 and "this video" in request.prompt
     status, _, err = run("caption", tmp_path, "--ocr", "plain", "--overwrite")
     assert status == 0 and "passed over: clip.MP4" in err and len(backend.requests) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_no_name_of_a_file_draws_on_the_terminal(run, model, tmp_path):
+    name = "a\x1b[2K\x9b31m\nerror: forged"
+    for suffix in (".jpg", ".png"):
+        picture(tmp_path / f"{name}{suffix}")
+    model("Never.")
+    (tmp_path / f"{name}.txt").mkdir()
+    status, _, err = run("caption", tmp_path)
+    lines = err.splitlines()
+    assert status == 2 and len(lines) == 3
+    assert "".join(lines).isprintable()
+
+
+def test_what_load_dataset_makes_of_the_folder_is_said_at_the_end(run, model, folder):
+    picture(folder / "my_test.png")
+    model("A red square.")
+    status, _, err = run("caption", folder, "--trainer", "diffusers")
+    assert status == 0 and err.count("note: ") == 1
+    assert 'note: "my_test.png" has the word test in it' in err and 'data_files="**"' in err
 
 
 def test_a_dry_run_loads_no_model(run, model, folder):

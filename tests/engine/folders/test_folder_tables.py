@@ -114,6 +114,15 @@ def test_what_a_spreadsheet_has_made_of_a_csv_stays(tmp_path):
     assert (tmp_path / "captions.csv").read_bytes() == odd + b"a.png,new,\r\n"
 
 
+def test_a_very_long_caption_costs_no_table(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text(f"file_name,text\na.png,{'x' * 200_000}\n")
+    picture(tmp_path / "b.png")
+    summary, _ = run(ScriptedBackend("new"), tmp_path, trainer="csv")
+    assert (summary.captioned, summary.skipped) == (1, 1)
+    assert len(rows(tmp_path, "csv")) == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_a_carriage_return_in_a_name_ends_no_row(tmp_path):
     picture(tmp_path / "a\rb.png")
