@@ -4,6 +4,7 @@ stopped."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 KIND = "llama.cpp"
 _WORK = 1 << 30  # bytes beside weights and KV cache: compute buffers and the vision tower's work
+_starts = itertools.count(1)
 _NOWHERE = "http://127.0.0.1:9/v1"  # never asked
 
 
@@ -146,8 +148,8 @@ class GgufBackend(ResidentBackend):
         self._started_from = _states(self.spec)
         folder = Path(self.spec.log_folder or ".")
         llama_server.remove_old_logs(folder)
-        # Of this process alone: two ComfyUI may serve one model.
-        log_file = folder / f"{PROGRAM}-{self.name}-{os.getpid()}.log"
+        # Of this start alone: two ComfyUI may serve one model, and one with two settings at once.
+        log_file = folder / f"{PROGRAM}-{self.name}-{os.getpid()}-{next(_starts)}.log"
         server = llama_server.start(self._program, arguments(self.spec), log_file, check)
         if progress:
             progress(1, 1)

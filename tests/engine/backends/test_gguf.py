@@ -104,6 +104,19 @@ def test_one_that_ends_by_itself_costs_that_answer_and_is_started_again(cache, s
         assert pid(ask(backend, "two")) != before
 
 
+def test_each_start_has_a_log_of_its_own(spec):
+    other = dataclasses.replace(spec, context=4096)
+    with closing(open_gguf(spec)) as one, closing(open_gguf(other)) as two:
+        ask(one, "one")
+        ask(two, "two")
+        (failed,) = ask(one, "end yourself")
+        ask(one, "one more")
+        logs = {path: path.read_text() for path in Path(spec.log_folder).iterdir()}
+    assert len(logs) == 3 and len({text.count('"12288"') for text in logs.values()}) == 2
+    (told,) = [path for path in logs if str(path) in str(failed.error)]
+    assert "GGML_ASSERT(false) failed" in logs[told]
+
+
 def test_starting_can_be_stopped(cache, spec):
     class Stopped(BaseException):
         pass

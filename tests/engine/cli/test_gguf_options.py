@@ -146,7 +146,7 @@ def test_a_report_names_neither_the_file_nor_its_folder(tmp_path):
     path = tmp_path / "my-secret-folder" / "my-secret-model.gguf"
     options = ("--model", str(path), "--mmproj", str(path.with_name("my-secret-tower.gguf")))
     redact = doctor._redactor(make_parser(None).parse_args(["doctor", *options]))
-    for said in (path, path.name, path.stem, f"llama-server-{path.stem}-12.log", *options):
+    for said in (path, path.name, path.stem, f"llama-server-{path.stem}-12-1.log", *options):
         assert "my-secret" not in redact(f"error: {said} is broken")
 
 
