@@ -2,7 +2,8 @@
 it is ready, and ended with us.
 
 Nobody else on this machine can use it: it takes a key that is made anew for each process and given
-to it in its environment, where only its own user can read it.
+to it in its environment, where only its own user can read it. Without the key it tells no more than
+whether it is ready, and its model's name.
 """
 
 from __future__ import annotations

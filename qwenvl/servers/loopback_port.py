@@ -52,7 +52,8 @@ def status(port: int, path: str, key: str = "") -> int:
 
 
 def _wants_a_key(port: int) -> bool:
-    return status(port, "/v1/models", secrets.token_urlsafe(32)) == 401
+    # /health and /v1/models are open to all in llama.cpp, with a key and without.
+    return status(port, "/props", secrets.token_urlsafe(32)) == 401
 
 
 def _sockets(process: Any) -> Sequence[Any]:

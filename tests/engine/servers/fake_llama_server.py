@@ -45,10 +45,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             is_ready = time.monotonic() > ready
             self.answer(200 if is_ready else 503, {"status": "ok" if is_ready else "loading"})
+        elif self.path in ("/models", "/v1/models"):  # open to all, as /health
+            self.answer(200, {"data": [{"id": "model", "owned_by": "llamacpp"}]})
         elif self.headers.get("Authorization") != KEY:
             self.answer(401, {"error": {"message": "Invalid API Key"}})
         else:
-            self.answer(200, {"data": [{"id": "model", "owned_by": "llamacpp"}]})
+            self.answer(200, {"default_generation_settings": {}, "chat_template": ""})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

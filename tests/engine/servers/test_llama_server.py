@@ -46,7 +46,7 @@ def start(program, tmp_path):
 
 
 def status(server, key):
-    request = urllib.request.Request(f"{server.url}/models")
+    request = urllib.request.Request(server.url.removesuffix("/v1") + "/props")
     request.add_header("Authorization", f"Bearer {key}")
     try:
         return urllib.request.urlopen(request).status
