@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ..errors import BadOption
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
-_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\]")
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\]")
 _AUTHORITY = re.compile(rf"(?P<host>{_HOST.pattern})(?::(?P<port>\d{{1,5}}))?")
 _PATH = re.compile(r"(?:/[\w.~!$&'()*+,;=:@%-]*)*", re.ASCII)
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -43,12 +43,18 @@ class Address:
 
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is this machine, by its name alone: nothing is looked up."""
-    if host == "localhost":
-        return True
+    found = _ip(host)
+    return host == "localhost" or (found is not None and found.is_loopback)
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that ``host`` is, an IPv4 one written as IPv6 (``[::ffff:127.0.0.1]``) as
+    itself; None for a name."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        found = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return False
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def parse(url: str) -> Address:
@@ -58,6 +64,8 @@ def parse(url: str) -> Address:
     authority, slash, path = rest.partition("/")
     found = _AUTHORITY.fullmatch(authority)
     port = int(found["port"]) if found and found["port"] else DEFAULT_PORTS.get(scheme, 0)
+    if found and found["host"].startswith("[") and _ip(found["host"]) is None:
+        found = None
     if not found or not 0 < port < 65536 or not _PATH.fullmatch(slash + path):
         raise BadOption(
             f"{url!r} is no server address that can be used. Write http:// or https://, a host of "
@@ -70,7 +78,15 @@ def parse(url: str) -> Address:
 
 
 def check_allowed(address: Address, allow_http: bool) -> None:
-    """Raises ``BadOption`` for an address on another machine without TLS, unless ``allow_http``."""
+    """Raises ``BadOption`` for an address on another machine without TLS, unless ``allow_http``;
+    and for one that stands for all of a machine's own, as servers print it."""
+    ip = _ip(address.host)
+    if ip is not None and ip.is_unspecified:
+        own = "127.0.0.1" if ip.version == 4 else "[::1]"
+        raise BadOption(
+            f"{address.url}: {address.host} is where a server listens, and no address to ask. "
+            f"Write {own} for one on this machine, else the name or address of its machine."
+        )
     if address.is_encrypted or address.is_loopback or allow_http:
         return
     raise BadOption(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path
 
@@ -27,6 +28,8 @@ CANARY = "sk-canary-0123456789"
         ("http://192.168.1.5/v1", "192.168.1.5", False),
         ("http://localhost.example.com/v1", "localhost.example.com", False),
         ("http://0.0.0.0:8000", "0.0.0.0:8000", False),
+        ("http://[::ffff:127.0.0.1]:8000", "[::ffff:127.0.0.1]:8000", True),
+        ("http://[::ffff:192.168.1.5]", "[::ffff:192.168.1.5]", False),
     ],
 )
 def test_parts_of_addresses(url: str, authority: str, loopback: bool) -> None:
@@ -40,6 +43,7 @@ def test_parts_of_addresses(url: str, authority: str, loopback: bool) -> None:
         "https://good.com\\.evil.com/v1", "https://good.com:x/v1", "https://good.com:70000",
         "https://a..b/v1", "https://-a.com", "https://exämple.com", "https://a.com/v 1",
         "https://[::1", "http://127.0.0.1:8000:9/v1", "https://a.com;b.com/v1",
+        "http://[1:2]:8000/v1", "http://[.]:8000/v1", "http://[127.0.0.1]/v1",
     ],
 )  # fmt: skip
 def test_an_address_that_two_readers_may_read_differently_is_refused(url: str) -> None:
@@ -54,6 +58,16 @@ def test_other_machines_are_asked_without_tls_only_if_that_is_allowed() -> None:
     check_allowed(far, allow_http=True)
     check_allowed(parse("https://example.com/v1"), allow_http=False)
     check_allowed(parse("http://localhost:1/v1"), allow_http=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [("http://0.0.0.0:8000/v1", "127.0.0.1"), ("https://[::]:8000/v1", "[::1]")],
+)
+def test_where_a_server_listens_is_no_address_to_ask(url: str, own: str) -> None:
+    for allow_http in (False, True):
+        with pytest.raises(BadOption, match=f"where a server listens.* Write {re.escape(own)} "):
+            check_allowed(parse(url), allow_http)
 
 
 LABEL = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=4).filter(
