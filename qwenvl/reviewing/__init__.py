@@ -12,7 +12,8 @@ shows both to a browser on this machine.
 """
 
 from .asker import Asker
-from .collection import Collection, Conflict
+from .collection import Collection
+from .edits import Conflict
 from .server import ReviewServer
 
 __all__ = ["Asker", "Collection", "Conflict", "ReviewServer"]

@@ -16,7 +16,8 @@ from ..folders.job import Job
 from ..observer import Observer
 from ..run import answer_each
 from ..types import Result
-from .collection import Collection, Conflict
+from .collection import Collection
+from .edits import Conflict
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -28,7 +29,8 @@ Stamp = tuple[int, ...]
 
 class Captions(Protocol):
     """Where captions stand. ``held`` and ``put`` raise ``BadImage``, which costs one file alone,
-    ``BadOption`` for a table that cannot be read, and ``OSError``."""
+    ``BadOption`` for a table that cannot be read, and ``OSError``; ``form`` raises ``BadImage`` for
+    what the trainer does not read."""
 
     def stamp(self, item: Item) -> Stamp: ...
 
@@ -53,11 +55,28 @@ def has_one_line(trainer: Trainer) -> bool:
 
 
 def _caption(trainer: Trainer, text: str) -> str:
-    """``text`` as the trainer can read it, with all captions that it holds."""
+    """``text`` as the trainer can read it, with all captions that it holds. Raises ``BadImage``
+    for what is no JSON object, where the trainer reads nothing else."""
     if not trainer.choices:
-        return trainer.caption(text)
+        caption = trainer.caption(text)
+        if caption and trainer.task:
+            _check_object(caption, trainer)
+        return caption
     lines = re.split(r"\r\n?|\n", text)
     return "\n".join(filter(None, map(trainer.caption, lines)))
+
+
+def _check_object(caption: str, trainer: Trainer) -> None:
+    try:
+        value = json.loads(caption)
+    except (ValueError, RecursionError) as error:
+        raise BadImage(
+            f"The trainer {trainer.name} reads JSON, and this is none: {error}."
+        ) from error
+    if not isinstance(value, dict):
+        raise BadImage(
+            f"The trainer {trainer.name} reads a JSON object: put the caption's fields in braces."
+        )
 
 
 def text_of(held: Held) -> str:
@@ -118,8 +137,8 @@ class SidecarCaptions:
         path = self._store.path_of(item)
         if item.twin:
             raise BadImage(
-                f"{item.twin} lies beside it, and trainers read the same caption file for both. "
-                "Rename one of them."
+                f"{item.twin} lies beside {item.path.name}, and trainers read the same caption "
+                "file for both. Rename one of them."
             )
         if not is_inside(path, self._root):
             raise BadImage(f"{path.name} is a link out of the folder: its caption is left alone.")

@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadImage, BadOption, QwenVLError
-from ..folders.journals import Journal
+from ..errors import BadOption, QwenVLError
 from ..folders.listing import LEADS_OUT, Item, leads_out, listing
-from ..folders.state import FAILED, FOLDER
+from ..folders.state import FOLDER
 from ..folders.trainers import Trainer
-from .captions import Captions, Held, captions_of, is_inside, text_of, version_of
-from .entries import Entries, Entry, matching
+from .captions import Captions, captions_of, is_inside, text_of, version_of
+from .edits import Edits
+from .entries import Entries, matching
+from .failures import Failures
+from .pictures import stamp_of
 
 log = logging.getLogger(__name__)
-
-MOST_UNDONE = 1000
-"""Edits that can be undone."""
 
 PAUSE, SHARE = 2.0, 20
 """Seconds between two looks at all captions, at least, and how many times as long as the look
 itself: a look at a large folder on a slow disk is to cost little."""
-
-
-class Conflict(QwenVLError):
-    """The caption is not what the edit was made on. ``index``: the file's."""
-
-    def __init__(self, index: int, message: str):
-        super().__init__(message)
-        self.index = index
-
-
-@dataclass(frozen=True)
-class _Edit:
-    index: int
-    before: Held
-    after: Held
 
 
 class Collection:
@@ -66,10 +47,8 @@ class Collection:
         self.errors: list[str] = []
         self._captions: Captions = captions_of(folder, trainer)
         self._entries = Entries()
-        self._undo: list[_Edit] = []
-        self._redo: list[_Edit] = []
-        self._failures: dict[str, str] = {}
-        self._failures_stamp: Any = None
+        self._edits = Edits(self._captions, self._entries)
+        self._failures = Failures(folder)
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._wake = threading.Event()
@@ -112,7 +91,7 @@ class Collection:
 
     def _put_in(self, item: Item) -> int:
         with self._lock:
-            index, is_new = self._entries.put_in(item, self._failures.get(item.relative, ""))
+            index, is_new = self._entries.put_in(item, self._failures.of(item.relative))
             if is_new:
                 self._look(index, anyway=True)
             return index
@@ -134,8 +113,7 @@ class Collection:
                 "listed": self.is_listed,
                 "listings": self._entries.listings,
                 "errors": self.errors,
-                "undo": len(self._undo),
-                "redo": len(self._redo),
+                **self._edits.counts(),
             }
 
     def find(self, words: str = "", only: str = "all") -> list[int]:
@@ -161,6 +139,7 @@ class Collection:
                         "version": entry.version,
                         "problem": entry.problem,
                         "failure": entry.failure,
+                        "picture": stamp_of(entry.item.path),
                     }
                 )
             return found
@@ -170,34 +149,35 @@ class Collection:
         of what the edit was made on. Raises ``Conflict``, and ``BadImage`` where it cannot be
         written."""
         with self._lock:
-            entry = self._entries[index]
-            _check_there(entry)
-            before = self._now(index)
-            if version_of(before) != version:
-                raise Conflict(index, "The caption was changed meanwhile.")
-            after = self._captions.form(text)
-            self._check(after)
-            if after == before or (after is None and not text_of(before)):
-                return
-            self._put(index, after)
-            self._undo = [*self._undo[1 - MOST_UNDONE :], _Edit(index, before, after)]
-            self._redo.clear()
-            self._entries.fail(entry, "")
+            if self._edits.edit(index, text, version):
+                self._look(index, anyway=True)
+                self.fail(index, "")
 
     def undo(self) -> int | None:
         """Takes the last edit back; its file, or None where there is none. Raises ``Conflict``
-        where the caption was changed since, and ``BadImage`` where the file is gone; that edit is
-        then no longer one to undo."""
-        return self._move(self._undo, self._redo, is_undo=True)
+        where the caption was changed since, and ``BadImage`` where it can no longer be written: of
+        a file that is gone, or has a twin now. That edit is then passed over, and the next call is
+        about the one before it. A fault of the disk, ``BadImage`` too, leaves it to be undone."""
+        return self._moved(self._edits.undo)
 
     def redo(self) -> int | None:
         """Undoes an ``undo``, as that."""
-        return self._move(self._redo, self._undo, is_undo=False)
+        return self._moved(self._edits.redo)
+
+    def _moved(self, move: Callable[[], int | None]) -> int | None:
+        with self._lock:
+            index = move()
+            if index is not None:
+                self._look(index, anyway=True)
+            return index
 
     def fail(self, index: int, reason: str) -> None:
-        """Notes why a file that was asked about has got no new caption."""
+        """Notes why a file that was asked about has got no new caption; empty: that it has."""
         with self._lock:
-            self._entries.fail(self._entries[index], reason)
+            entry = self._entries[index]
+            if entry.failure and not reason:
+                self._failures.settle(entry.item.relative)
+            self._entries.fail(entry, reason)
 
     def refresh(self) -> None:
         """Looks at all captions, and at the list of failures."""
@@ -224,48 +204,6 @@ class Collection:
                 self.errors = [problem]
             wait = max(PAUSE, SHARE * (time.monotonic() - begun))
 
-    def _move(self, source: list[_Edit], target: list[_Edit], is_undo: bool) -> int | None:
-        with self._lock:
-            if not source:
-                return None
-            edit = source[-1]
-            try:
-                _check_there(self._entries[edit.index])
-            except BadImage:
-                source.pop()
-                raise
-            old, new = (edit.after, edit.before) if is_undo else (edit.before, edit.after)
-            if version_of(self._now(edit.index)) != version_of(old):
-                source.pop()
-                raise Conflict(edit.index, "The caption was changed since by another program.")
-            self._put(edit.index, new)
-            target.append(source.pop())
-            return edit.index
-
-    def _now(self, index: int) -> Held:
-        try:
-            return self._captions.held(self._entries[index].item)
-        except OSError as error:
-            raise BadImage(f"The caption cannot be read: {error.strerror}.") from error
-
-    def _put(self, index: int, held: Held) -> None:
-        item = self._entries[index].item
-        try:
-            self._captions.put(item, held)
-        except OSError as error:
-            raise BadImage(f"The caption cannot be written: {error.strerror}.") from error
-        self._look(index, anyway=True)
-
-    def _check(self, held: Held) -> None:
-        if not (self.trainer.task and held):
-            return
-        try:
-            json.loads(held)
-        except ValueError as error:
-            raise BadImage(
-                f"The trainer {self.trainer.name} reads JSON, and this is none: {error}."
-            ) from error
-
     def _look(self, index: int, anyway: bool = False) -> None:
         """Reads a caption again where it may have changed."""
         entry = self._entries[index]
@@ -284,20 +222,8 @@ class Collection:
 
     def _read_failures(self) -> None:
         """Of the last caption runs over the folder, where they have changed."""
-        paths = sorted((self.folder / FOLDER).glob(f"*{FAILED}"))
-        with contextlib.suppress(OSError):  # one that a run has just taken away
-            stamp = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
-            if stamp == self._failures_stamp:
-                return
-            rows = [row for path in paths for row in Journal(path).rows()]
-            self._failures_stamp = stamp
-            self._failures = {row["file"]: str(row.get("reason", "")) for row in rows}
-            with self._lock:
-                for _, entry in self._entries.there():
-                    self._entries.fail(entry, self._failures.get(entry.item.relative, ""))
-
-
-def _check_there(entry: Entry) -> None:
-    """Raises ``BadImage`` for a file that is gone."""
-    if not entry.is_there:
-        raise BadImage(f"{entry.item.relative} is gone: its caption is left as it is.")
+        with self._lock:
+            changed = self._failures.read()
+            for _, entry in self._entries.there() if changed else ():
+                if entry.item.relative in changed:
+                    self._entries.fail(entry, self._failures.of(entry.item.relative))

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadImage, BadVideo
+from ..errors import BadVideo
 from ..folders.listing import Item
 from ..media import image_files
 
@@ -34,6 +34,15 @@ KINDS = {
 _JPEG = (".jpg", ".jpeg")
 
 
+def stamp_of(path: Path) -> str:
+    """Changes whenever the file may have changed; empty where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ""
+    return f"{state.st_mtime_ns:x}-{state.st_size:x}"
+
+
 class Thumbnails:
     """LRU cache of thumbnails (JPEG), made when they are asked for. Thread-safe."""
 
@@ -45,11 +54,7 @@ class Thumbnails:
 
     def get(self, item: Item) -> bytes:
         """Raises ``BadImage``."""
-        try:
-            state = item.path.stat()
-        except OSError as error:
-            raise BadImage(f"{item.relative} cannot be read: {error.strerror}.") from error
-        key = (item.relative, state.st_mtime_ns, state.st_size)
+        key = item.relative, stamp_of(item.path)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import os
 import re
 import secrets
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from urllib.parse import parse_qs, urlsplit
 from ..errors import BadImage, BadOption, QwenVLError
 from .asker import Asker
 from .captions import has_one_line, is_inside
-from .collection import Collection, Conflict
+from .collection import Collection
+from .edits import Conflict
 from .pictures import KINDS, Thumbnails
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,9 @@ class ReviewServer(ThreadingHTTPServer):
 
     daemon_threads = True
     request_queue_size = 64
-    allow_reuse_address = False  # on Windows that would let two servers share a port
+    # At once after its end, while connections to it are still known. On Windows, two servers
+    # would share a port.
+    allow_reuse_address = os.name != "nt"
 
     def __init__(self, collection: Collection, asker: Asker | None = None, port: int = 0):
         self.collection, self.asker = collection, asker
@@ -250,8 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         if self.close_connection:
             self.send_header("Connection", "close")
-        # A picture may be shown again for a while as it was; nothing else is kept by the browser.
-        self.send_header("Cache-Control", "private, max-age=300" if is_picture else "no-store")
+        # A picture that changes has another address; nothing else is kept by the browser.
+        self.send_header("Cache-Control", "private, max-age=3600" if is_picture else "no-store")
         for name, value in _HEADERS.items():
             self.send_header(name, value)
         self.end_headers()

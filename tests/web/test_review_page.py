@@ -189,6 +189,77 @@ def test_a_caption_is_edited_undone_and_done_again_by_keys(page: Page):
     assert page.on_disk(0) is None
 
 
+@contextmanager
+def held_back(page: Page) -> Iterator[list[Any]]:
+    """Edits that the page sends, which reach the server at the end of the block."""
+    edits: list[Any] = []
+    page.page.route("**/edit", lambda route: edits.append(route))
+    yield edits
+    page.page.unroute("**/edit")  # which lets them go on
+
+
+def test_what_is_being_saved_is_saved_once_and_cannot_be_typed_on(page: Page):
+    with held_back(page) as edits:
+        page.edits("e")
+        page.page.keyboard.type("Teal")
+        with page.page.expect_request("**/edit"):
+            page.keys("Enter")
+        page.keys("Enter")
+        page.page.keyboard.type(" and lost")
+        page.keys("Escape")
+        assert page.current.locator("textarea").input_value() == "Teal"
+    page.has("Teal")
+    page.page.wait_for_timeout(300)
+    assert len(edits) == 1 and page.on_disk(0) == "Teal\n"
+    assert page.page.locator("#status").inner_text() == ""
+    page.keys("Control+z")
+    page.has("No caption")
+
+
+def test_what_cannot_be_saved_can_be_typed_on(page: Page):
+    page.page.route("**/edit", lambda route: route.fulfill(status=409, json={"error": "Full."}))
+    page.edits("e")
+    page.page.keyboard.type("Te")
+    page.keys("Enter")
+    page.says("Full.")
+    page.page.unroute("**/edit")
+    page.page.keyboard.type("al")
+    page.keys("Enter")
+    page.has("Teal")
+    page.keys("Control+z")
+    page.has("No caption")
+
+
+def test_a_search_begun_while_a_caption_is_saved_goes_on(page: Page):
+    with held_back(page):
+        page.edits("e")
+        page.page.keyboard.type("Teal")
+        with page.page.expect_request("**/edit"):
+            page.page.locator("#search").click()
+        page.page.keyboard.type("00777")
+    page.says("1 found")
+    page.page.keyboard.type(" jxr")
+    assert page.page.locator("#search").input_value() == "00777 jxr"
+    assert page.on_disk(0) == "Teal\n"
+    page.keys("Escape", "Control+z")
+    page.says("Undone")
+
+
+@pytest.mark.parametrize("key", ["Escape", "Enter"])
+def test_the_keys_of_an_input_method_leave_the_caption_open(page: Page, key: str):
+    page.edits("e")
+    page.page.keyboard.type("Teal ")
+    keyboard = page.page.context.new_cdp_session(page.page)
+    keyboard.send("Input.imeSetComposition",
+                  {"text": "にほ", "selectionStart": 2, "selectionEnd": 2})  # fmt: skip
+    page.keys(key)
+    page.page.wait_for_timeout(300)
+    assert page.current.locator("textarea").input_value().startswith("Teal")
+    keyboard.send("Input.insertText", {"text": "日本"})
+    page.keys("Escape")
+    page.has("No caption")
+
+
 def test_search_and_filters_narrow_the_list(page: Page):
     page.keys("/")
     page.page.keyboard.type("00777 number TEAL")
@@ -275,6 +346,22 @@ def test_pictures_that_come_and_go_are_found_when_the_page_is_loaded_again(
         names = "() => [...document.querySelectorAll('.row')].map((row) => row.ariaLabel).sort()"
         page.page.wait_for_function(f"() => `${{({names})()}}` === 'a.png,b.png'")
     collection.close()
+
+
+def test_a_picture_that_was_replaced_is_shown_as_it_is_now(browser: Any, tmp_path: Path):
+    picture(tmp_path / "a.png", size=(32, 32))
+    collection = Collection(tmp_path, trainer())
+    collection.load()
+    width = "is => document.querySelector('{} img')?.naturalWidth === is"
+    with opened(browser, collection) as page:
+        page.page.wait_for_function(width.format(".thumb"), arg=32)
+        page.keys("Space")
+        page.page.wait_for_function(width.format("#whole"), arg=32)
+        page.keys("Space")
+        picture(tmp_path / "a.png", size=(48, 32))
+        page.page.wait_for_function(width.format(".thumb"), arg=48)
+        page.keys("Space")
+        page.page.wait_for_function(width.format("#whole"), arg=48)
 
 
 def test_clips_are_played_where_the_browser_can_and_else_their_first_frame_is_shown(

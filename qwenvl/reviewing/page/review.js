@@ -6,11 +6,11 @@ const rowsOf = new Map(); // id -> what the server said of it last
 const selected = new Set();
 let view = { total: 0, asking: null };
 let only = "all", words = [], current = null;
-let editing = null; // { id, version, text, clash }
+let editing = null; // { id, version, text, clash, saving }
 let now = {}; // id -> what a model has written of it so far
 let searchNumber = 0, message = "", isWarning = false;
 let isSearch = false, foundOf = ""; // whether it is found anew; what was there when it was
-let writing = Promise.resolve(), written = 0; // what is written: one after the other, and counted
+let writing = Promise.resolve(), writes = 0; // one after the other; begun, and ended
 
 class Refused extends Error {
   constructor(status, body) {
@@ -33,7 +33,8 @@ function write(path, body) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   };
-  const reply = writing.then(() => call(path, options)).finally(() => written++);
+  writes++;
+  const reply = writing.then(() => call(path, options)).finally(() => writes++);
   writing = reply.catch(() => {});
   return reply;
 }
@@ -78,9 +79,10 @@ function takeView(value) {
 }
 
 async function look(ids = list.inSight) {
-  const before = written;
+  for (let last; last !== writing;) await (last = writing);
+  const before = writes;
   const value = await call(`view?ids=${ids.join(",")}`);
-  if (written !== before) return look(ids); // it may tell what stood there before
+  if (writes !== before) return look(ids); // it may tell what stood there before, or half of it
   takeView(value);
   if (whatIsThere() !== foundOf) await find(false);
 }
@@ -150,16 +152,18 @@ function make() {
   return row;
 }
 
+// Another one when the file is another one.
+const addressOf = (what, { id, picture }) => `${what}/${id}?${picture}`;
+
 function fill(row, id) {
   const known = rowsOf.get(id);
-  const isOther = row.dataset.id !== String(id);
   row.dataset.id = id;
   row.setAttribute("aria-current", id === current);
   row.querySelector("input").checked = selected.has(id);
   const thumb = row.querySelector(".thumb"), image = thumb.querySelector("img");
-  if (isOther) {
+  if (known && image.getAttribute("src") !== addressOf("thumb", known)) {
     thumb.classList.remove("broken");
-    image.src = `thumb/${id}`;
+    image.src = addressOf("thumb", known);
   }
   thumb.classList.toggle("clip", Boolean(known?.clip));
   const [name, failure] = row.querySelectorAll(".name span");
@@ -209,6 +213,7 @@ function marked(text) {
 function free(row) {
   const image = row.querySelector("img");
   image.removeAttribute("src");
+  image.parentElement.classList.remove("broken");
   delete row.dataset.id;
   replaceWords(row);
 }
@@ -254,6 +259,10 @@ function toggleAll() {
 
 // --- editing
 
+// Whether a key is one of an input method, which puts together a sign. Safari says so of the key
+// that ends it by its code alone.
+const isComposing = (event) => event.isComposing || event.keyCode === 229;
+
 async function edit(id) {
   if (id === null || editing?.id === id) return;
   if (editing && !(await save())) return;
@@ -282,8 +291,9 @@ function fillEditor(row) {
   });
   area.addEventListener("keydown", (event) => {
     event.stopPropagation();
-    if (event.key === "Escape") leave();
-    else if (event.key === "Enter" && !event.isComposing &&
+    if (isComposing(event)) return;
+    if (event.key === "Escape" && !editing.saving) leave();
+    else if (event.key === "Enter" &&
         (event.ctrlKey || event.metaKey || (view.one_line && !event.shiftKey))) {
       event.preventDefault();
       save();
@@ -311,25 +321,37 @@ function clash(row) {
   place.querySelector(".words").append(box);
 }
 
-async function save() {
-  const { id, version, text, clash: other } = editing;
-  if (other) return false;
-  if (text === rowsOf.get(id).text) return leave();
+// Whether it is left: until the server has answered, nothing is typed, and it is saved once.
+function save() {
+  if (editing.saving) return editing.saving;
+  if (editing.clash) return false;
+  if (editing.text === rowsOf.get(editing.id).text) return leave();
+  return (editing.saving = send(editing));
+}
+
+async function send(edit) {
+  const { id, version, text } = edit;
+  const area = list.rows.get(id).querySelector("textarea");
+  area.readOnly = true;
   const value = await attempt(() => write("edit", { id, version, text }));
+  edit.saving = null;
+  area.readOnly = false;
   if (!value) return false;
-  if (editing?.id === id) leave();
+  leave();
   say("");
   takeView(value);
   return true;
 }
 
+// The focus goes back to the row, unless it was put elsewhere meanwhile.
 function leave() {
-  const { id } = editing;
+  const { id } = editing, row = list.rows.get(id), focused = document.activeElement;
+  const isHere = focused === document.body || row.contains(focused);
   editing = null;
   list.kept = null;
   list.refill(id);
   list.draw();
-  list.rows.get(id)?.focus({ preventScroll: true });
+  if (isHere) list.rows.get(id)?.focus({ preventScroll: true });
   return true;
 }
 
@@ -360,13 +382,13 @@ async function showWhole(id) {
   if (!known) return;
   setCurrent(id);
   const media = document.createElement(known.clip ? "video" : "img");
-  media.src = `whole/${id}`;
+  media.src = addressOf("whole", known);
   if (known.clip) Object.assign(media, { controls: true, autoplay: true, loop: true, muted: true });
   else media.alt = known.text || known.file;
   media.addEventListener("error", () => {
     if (!known.clip) return ($("whole-name").textContent = `${known.file} cannot be shown.`);
     const still = document.createElement("img");
-    still.src = `thumb/${id}`;
+    still.src = addressOf("thumb", known);
     still.alt = "";
     $("whole").replaceChildren(still);
     $("whole-name").textContent = `${known.file}: this browser cannot play it; its first frame.`;
@@ -433,6 +455,7 @@ $("search").addEventListener("input", () => {
 });
 $("search").addEventListener("keydown", (event) => {
   event.stopPropagation();
+  if (isComposing(event)) return;
   if (event.key === "Enter" || event.key === "ArrowDown") {
     event.preventDefault();
     step(0);

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import socket
 import threading
 
 import pytest
@@ -134,6 +136,18 @@ def test_clips_have_their_first_frame(tmp_path):
     from qwen_vl_suite.qwenvl.reviewing.pictures import Thumbnails
 
     assert Thumbnails().get(collection.item(0)).startswith(b"\xff\xd8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, ports are free at once")
+def test_a_port_is_served_again_at_once(tmp_path):
+    collection = Collection(tmp_path, trainer())
+    with ReviewServer(collection) as first:
+        visitor = socket.create_connection(first.server_address)
+        accepted, _ = first.get_request()
+        accepted.close()  # the server's side closes first, and its port is remembered for a minute
+    visitor.close()
+    with ReviewServer(collection, port=first.server_port) as second:
+        assert second.server_port == first.server_port
 
 
 def test_a_port_that_is_taken_is_named(server, tmp_path):
