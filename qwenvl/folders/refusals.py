@@ -11,7 +11,8 @@ behind marks, a greeting or "Caption:", in one of three ways:
 - what refuses by itself: "No image was provided".
 
 It does not where all of this is quoted: in quotation marks with more behind them, or with what it
-stands on behind a comma, a colon or a dash: "I can't help you, says a note on a door".
+stands on behind a comma, a colon or a dash: "I can't help you, says a note on a door". Nor does it
+where the same sentence goes on to describe: "I can't tell the breed, but a dog sits on grass".
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _OPENING = re.compile(
 @dataclass(frozen=True)
 class _Language:
     refusal: re.Pattern[str]
-    medium: re.Pattern[str]
+    caption: re.Pattern[str]
 
 
 def is_refusal(reply: str) -> bool:
@@ -56,7 +57,7 @@ def is_refusal(reply: str) -> bool:
 
 def _refuses(text: str, language: _Language) -> bool:
     found = language.refusal.match(text)
-    return found is not None and not language.medium.match(text, found.end())
+    return found is not None and not language.caption.match(text, found.end())
 
 
 def _unquoted(text: str) -> str:
@@ -91,8 +92,10 @@ def _language(values: Mapping[str, Any]) -> _Language:
     ]
     if "deeds" in values:
         ways.append(rf"{cannot}{values['between']} {_any_of(values['deeds'], parts)}")
-    medium = rf"[^.!?。]{{0,80}}?(?:[,;:–—]| - )[\"' ]*{media}"
-    return _Language(*(re.compile(one, re.IGNORECASE) for one in ("|".join(ways), medium)))
+    caption = rf"[^.!?。]{{0,80}}?(?:[,;:–—]| - )[\"' ]*{media}"
+    if "goes_on" in values:
+        caption += rf"|[^.!?。]{{0,80}}?[,;–—] *{_any_of(values['goes_on'], parts)}"
+    return _Language(*(re.compile(one, re.IGNORECASE) for one in ("|".join(ways), caption)))
 
 
 def _any_of(patterns: Iterable[str], parts: Mapping[str, str]) -> str:
