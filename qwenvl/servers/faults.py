@@ -102,7 +102,8 @@ def _not_reached(error: BaseException, hide: Hide) -> Fault:
 
 _CERTIFICATE = (
     "Write the host as its certificate names it; where nobody known has signed that, name its file "
-    "in the environment variable SSL_CERT_FILE. A server on this machine needs no https."
+    "in the environment variable SSL_CERT_FILE, which is read for other machines: a server on this "
+    "one needs no https."
 )
 
 
