@@ -52,7 +52,7 @@ def status(port: int, path: str, key: str = "") -> int:
 
 
 def _wants_a_key(port: int) -> bool:
-    # /health and /v1/models are open to all in llama.cpp, with a key and without.
+    # /health is open to all in llama.cpp, and in some of its versions /v1/models.
     return status(port, "/props", secrets.token_urlsafe(32)) == 401
 
 
