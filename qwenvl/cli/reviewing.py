@@ -31,7 +31,9 @@ def review(options: argparse.Namespace) -> None:
         print_message(f"{server.url}\nCtrl-C ends it. Whoever knows the address can use it.")
         if not options.no_browser:
             # In a thread: a browser in the terminal returns when it is left.
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+            threading.Thread(
+                target=webbrowser.open, args=(server.opening_url,), daemon=True
+            ).start()
         try:
             server.serve_forever()
         finally:

@@ -3,6 +3,9 @@
 Only this machine reaches it, only at an address that holds a random token, and only under the name
 of this machine (a page of another site that has its own name lead here is refused). Files are asked
 for by their numbers in the list, so that no address names a path.
+
+All users of a machine may see what a browser is started with. Therefore it is started with another
+address, which leads this user alone to that of the page.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from .asker import Asker
 from .captions import has_one_line, is_inside
 from .collection import Collection
 from .edits import Conflict
+from .peers import is_own
 from .pictures import KINDS, Thumbnails
 
 log = logging.getLogger(__name__)
@@ -73,7 +77,7 @@ class ReviewServer(ThreadingHTTPServer):
     def __init__(self, collection: Collection, asker: Asker | None = None, port: int = 0):
         self.collection, self.asker = collection, asker
         self.thumbnails = Thumbnails()
-        self.token = secrets.token_urlsafe(24)
+        self.token, self._ticket = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -82,6 +86,21 @@ class ReviewServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.server_port}/{self.token}/"
+
+    @property
+    def opening_url(self) -> str:
+        """Leads browsers of this user to ``url``, and nobody else; where the system does not say
+        whose a browser is, the first one."""
+        return f"http://{HOST}:{self.server_port}/open/{self._ticket}"
+
+    def opens(self, ticket: str, port: int) -> bool:
+        """Whether ``ticket`` is that of ``opening_url``, and the browser at ``port`` may use it."""
+        if not (self._ticket and hmac.compare_digest(ticket.encode(), self._ticket.encode())):
+            return False
+        may = is_own(port, self.server_port)
+        if may is None:
+            self._ticket = ""
+        return may is not False
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -120,12 +139,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
 
     def _admitted(self) -> tuple[str, dict[str, str]]:
-        """The path behind the token, and the query. Raises ``_Refused``."""
+        """The path behind the token, and the query; of ``opening_url``, what leads to the page.
+        Raises ``_Refused``."""
         if self.headers.get("Host", "") not in self.server.hosts:
             raise _Refused(HTTPStatus.FORBIDDEN)
         address = urlsplit(self.path)
         _, _, rest = address.path.partition("/")
         token, slash, path = rest.partition("/")
+        if token == "open" and self.server.opens(path, self.client_address[1]):
+            return "open", {}
         if not (slash and hmac.compare_digest(token.encode(), self.server.token.encode())):
             raise _Refused(HTTPStatus.NOT_FOUND)
         return path, {name: values[-1] for name, values in parse_qs(address.query).items()}
@@ -136,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not path:  # opened, or loaded again
                 self.server.collection.look_soon()
             self._send((PAGE / name).read_bytes(), kind)
+        elif path == "open":
+            self._lead_to_page()
         elif path == "view":
             self._json(self._view(_numbers(query.get("ids", ""))[:MOST_ROWS]))
         elif path == "find":
@@ -145,6 +169,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._picture(match[1], int(match[2]))
         else:
             raise _Refused(HTTPStatus.NOT_FOUND)
+
+    def _lead_to_page(self) -> None:
+        self.send_response(HTTPStatus.SEE_OTHER)
+        self.send_header("Location", f"/{self.server.token}/")
+        self._headers("text/plain", 0)
 
     def _post(self, path: str, query: dict[str, str]) -> None:
         body = self._body()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 
 import pytest
@@ -35,6 +36,14 @@ def test_the_address_is_printed_and_no_model_is_loaded(run, model, tmp_path, ser
     status, out, err = run("review", tmp_path, "--no-browser")
     assert status == 130 and served[0].url in err and out == ""
     assert served[0].asker is None and backend.specs == []
+
+
+def test_the_browser_is_started_without_the_address_of_the_page(run, tmp_path, served, monkeypatch):
+    started = queue.Queue()
+    monkeypatch.setattr(reviewing.webbrowser, "open", started.put)
+    run("review", tmp_path)
+    url = started.get(timeout=20)
+    assert url == served[0].opening_url and served[0].token not in url
 
 
 def test_a_model_that_is_named_is_asked_again_in_the_words_of_the_options(

@@ -7,13 +7,15 @@ import json
 import os
 import socket
 import threading
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import videos
 from caption_folders import picture
 from qwen_vl_suite.qwenvl.errors import BadOption
 from qwen_vl_suite.qwenvl.folders import trainer
-from qwen_vl_suite.qwenvl.reviewing import Collection, ReviewServer
+from qwen_vl_suite.qwenvl.reviewing import Collection, ReviewServer, peers
 
 
 @pytest.fixture
@@ -63,6 +65,39 @@ def test_without_the_token_there_is_nothing(server, token):
         method = "GET" if body is None else "POST"
         status, _, content = ask(server, path, method, body, token=token.encode().hex() or "")
         assert status == 404 and b"A cat" not in content
+
+
+def opened(server):
+    """Where a browser is led that is started with ``opening_url``."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request("GET", urlsplit(server.opening_url).path)
+    reply = connection.getresponse()
+    assert server.token.encode() not in reply.read()
+    connection.close()
+    return reply.status, reply.headers["Location"]
+
+
+LINUX = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="does not say whose it is")
+
+
+@LINUX
+def test_the_address_that_a_browser_is_started_with_is_of_use_to_this_user_alone(
+    server, monkeypatch
+):
+    assert server.token not in server.opening_url
+    assert opened(server) == opened(server) == (303, urlsplit(server.url).path)
+    monkeypatch.setattr(peers, "_lines", of_another_user)
+    assert opened(server) == (404, None)
+
+
+def of_another_user(path, lines=peers._lines):
+    return [" ".join([*(parts := line.split())[:7], "54321", *parts[8:]]) for line in lines(path)]
+
+
+def test_where_nobody_says_whose_a_browser_is_the_first_one_is_led_to_the_page(server, monkeypatch):
+    monkeypatch.setattr(peers, "TABLES", ())
+    assert opened(server) == (303, urlsplit(server.url).path)
+    assert opened(server) == (404, None)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", ""])
