@@ -256,6 +256,8 @@ class _Call:
         when_empty: str,
         off: str,
     ) -> _Call:
+        if images is not None and images.ndim == 3:  # one picture, without a batch
+            images = images[None]
         if images is None:
             count, size = len(box_values.batch_of(bboxes)), picking.ENDLESS
         else:

@@ -128,7 +128,7 @@ def _media_values(shown: Attachment) -> dict[str, Any]:
 
 def _turn(values: Any, number: int, open_media: Open) -> Turn:
     where = f"turn {number} of the history"
-    if not isinstance(values, Mapping):
+    if not isinstance(values, Mapping) or not values.keys() & {"text", "answer"}:
         raise BadOption(f"Turn {number} of the history is no object with text and answer.")
     media = values.get("media") or []
     if not isinstance(media, list):

@@ -210,7 +210,7 @@ def resolution_of(options: argparse.Namespace, task: Task | None = None) -> Reso
     """Of pages of PDFs."""
     if options.dpi is None and options.longest_side is None:
         return Resolution((task.longest_side if task else 0) or PAGE_SIDE)
-    return Resolution(options.longest_side or 0, options.dpi or 0)
+    return Resolution(options.longest_side, options.dpi)
 
 
 def check_page_options(options: argparse.Namespace, inputs: Sequence[Input]) -> None:

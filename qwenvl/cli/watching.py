@@ -14,6 +14,7 @@ from ..styles import read_styles
 from ..types import Result
 from ..unicode import well_formed
 from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, query_fields
+from .inputs import data_folders
 from .model_options import spec_of
 from .output import as_json, print_json, print_message, print_notes, print_result
 from .portions import OrderedResults
@@ -136,7 +137,7 @@ def _wish(options: argparse.Namespace) -> Wish:
         return Track(options.track, options.gaps or "interpolate", strict)
     if kind == "ask" and not options.ask.strip():
         raise BadOption("--ask is empty: write a question.")
-    own = read_styles([Path(folder) for folder in options.styles_folder or ()])
+    own = read_styles(data_folders("--styles-folder", options.styles_folder))
     task = describe_video(options.style or "detailed", options.ask or "", own=own)
     if options.dense:
         return Captions(task, DEFAULT_SEGMENT if options.segment is None else options.segment)

@@ -42,22 +42,25 @@ class Resolution:
     """How large pages are rendered: ``longest_side`` in pixels, or else ``dpi``, pixels an inch of
     paper. Raises ``BadOption`` unless one of them is given, in its range."""
 
-    longest_side: int = 0
-    dpi: float = 0
+    longest_side: int | None = None
+    dpi: float | None = None
 
     def __post_init__(self) -> None:
-        if self.longest_side and self.dpi:
-            raise BadOption("Pages have either a longest side or a number of dpi, not both.")
-        if self.dpi and not 1 <= self.dpi <= 2400:
+        if (self.longest_side is None) == (self.dpi is None):
+            raise BadOption("Pages have either a longest side or a number of dpi.")
+        if self.dpi is not None and not 1 <= self.dpi <= 2400:
             raise BadOption(f"dpi is {self.dpi:g}; it may be 1 to 2400.")
-        if not self.dpi and not 16 <= self.longest_side <= 16384:
+        if self.longest_side is not None and not 16 <= self.longest_side <= 16384:
             raise BadOption(
                 f"The longest side of pages is {self.longest_side} px; it may be 16 to 16384."
             )
 
     def scale(self, width: float, height: float) -> float:
         """Pixels a point (1/72 inch) of a page of that many points."""
-        scale = self.dpi / POINTS_PER_INCH if self.dpi else self.longest_side / max(width, height)
+        if self.longest_side is not None:
+            scale = self.longest_side / max(width, height)
+        elif self.dpi is not None:
+            scale = self.dpi / POINTS_PER_INCH
         # A hair less, since PDFium's sides are rounded up: 1288 px are not to become 1289.
         return scale * (1 - 1e-9)
 

@@ -179,8 +179,13 @@ def _complaint(text: str, answer: str, found: Sequence[Item], expected: Expected
         )
     if found and expected == "boxes_3d":
         return f"The model gave no 3-D boxes of nine numbers, as were asked for: {excerpt}"
-    if found:
+    if any(items.is_box_3d_key(key) for item in found for key in item.data):
         return f"The model gave 3-D boxes where {expected} in the picture were asked for: {excerpt}"
+    if found:
+        return (
+            f"The model gave {wanted} whose numbers are broken. Ask again with another seed, or in "
+            f"other words. It wrote: {excerpt}"
+        )
     return (
         f"The model's reply holds no {wanted} that can be read, nor does it say that there are "
         "none. If it was cut off, raise max_new_tokens; else ask in other words. It wrote: "

@@ -130,6 +130,12 @@ def test_what_is_kept(run_node: Run, rule: dict[str, Any], expected: list[Any]) 
     assert count == [len(expected)]
 
 
+def test_a_picture_without_a_batch_is_one(run_node: Run, pictures: torch.Tensor) -> None:
+    bboxes, single, mask, *_ = run_node("QVL_PickBoxes", bboxes=[DOG], images=pictures[0])
+    assert bboxes == [[[DOG]]] and len(single) == 1
+    assert mask[0].shape == (1, HEIGHT, WIDTH)
+
+
 def test_one_result_a_picture(run_node: Run, pictures: torch.Tensor) -> None:
     (bboxes,), single, (mask,), labels, count, *_ = run_node(
         "QVL_PickBoxes",

@@ -83,6 +83,10 @@ BAD = {
     "a list": ("[]", "no conversation"),
     "a later version": ('{"qwen_vl_chat": 2, "turns": []}', "version 2"),
     "a turn that is none": ('{"turns": [3]}', "Turn 1 of the history is no object"),
+    "words of another program": (
+        '{"turns": [{"role": "user", "content": "Hi"}]}',
+        "Turn 1 of the history is no object",
+    ),
     "a text that is none": (changed(answer=3), "answer of turn 1 of the history is int"),
     "ids that are none": (changed(ids=["a"]), "ids of turn 1 of the history are no list"),
     "truth as an id": (changed(ids=[True]), "no list of whole numbers"),

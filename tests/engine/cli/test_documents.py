@@ -125,6 +125,12 @@ def test_options_about_pages_need_some(run, model, tmp_path, option):
     assert status == 2 and f"{option[0]} is about PDF documents" in err
 
 
+def test_a_resolution_of_nothing_is_refused_by_its_own_name(run, model, pdf):
+    for option, words in (("--dpi", "dpi is 0"), ("--longest-side", "longest side of pages is 0")):
+        status, _, err = run("ocr", pdf, option, "0")
+        assert status == 2 and words in err
+
+
 def test_what_is_no_page_range_is_an_error(run, model, pdf):
     model("read")
     status, _, err = run("ocr", pdf, "--pages", "two")

@@ -56,6 +56,7 @@ def test_clips_of_events_are_written(run, model, clip, tmp_path):
         (["--fps", "0"], "fps of a video is 0"),
         (["--track", "x", "--sound"], "--sound has a use only with anything but --track"),
         (["--track", " , "], "Nothing to find was named"),
+        (["--styles-folder", "none"], "--styles-folder names none, which is no folder"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_a_model_is_loaded(

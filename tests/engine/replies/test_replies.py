@@ -522,6 +522,12 @@ def test_numbers_that_are_no_coordinates_are_no_box(text: str) -> None:
         read_items(text)
 
 
+@pytest.mark.parametrize("numbers", ['[100, 200, 300, "x"]', "[100, 200, NaN, 400]"])
+def test_broken_numbers_are_told_as_such(numbers: str) -> None:
+    with pytest.raises(UnreadableReply, match="boxes whose numbers are broken"):
+        read_items(f'[{{"bbox_2d": {numbers}, "label": "cat"}}]')
+
+
 def test_eight_numbers_are_two_boxes_or_none() -> None:
     flat = "[10, 20, 300, 400, 500, 600, 700, 845]"
     assert boxes(flat) == [(CAT, ""), (DOG, "")]
