@@ -306,6 +306,16 @@ def test_selected_pictures_are_asked_about_again(page: Page):
     page.has("Picture number 2, in teal.")
 
 
+def test_tab_leads_to_the_current_picture_whose_parts_have_names(page: Page):
+    page.keys("j")
+    page.page.locator("#help-button").focus()
+    page.keys("Tab")
+    name = "() => document.activeElement.ariaLabel"
+    assert page.page.evaluate(name) == "00001.png"
+    for part, says in (("input", "Select 00001.png"), (".thumb", "Show 00001.png")):
+        assert page.current.locator(part).get_attribute("aria-label") == says
+
+
 def test_the_whole_picture_and_the_help_are_shown(page: Page):
     page.keys("Space")
     page.page.wait_for_function("() => document.querySelector('#whole img')?.naturalWidth === 40")
@@ -388,5 +398,7 @@ def test_clips_are_played_where_the_browser_can_and_else_their_first_frame_is_sh
                 assert says == f"{name}: this browser cannot play it; its first frame."
             else:
                 page.page.wait_for_function(PLAYED, arg=name)
+                page.page.evaluate("document.querySelector('#whole video').click()")
+                assert page.page.locator("#viewer").get_attribute("open") is not None
             page.keys("j")
         assert {one.status for one in answers} == {206}  # as players ask, range by range

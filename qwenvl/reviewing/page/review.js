@@ -137,8 +137,8 @@ function make() {
   row.className = "row";
   row.setAttribute("role", "listitem");
   row.tabIndex = -1;
-  row.innerHTML = `<input type="checkbox" tabindex="-1" aria-label="Select">
-    <button class="thumb" tabindex="-1" aria-label="Show the whole"><img alt="" decoding="async"></button>
+  row.innerHTML = `<input type="checkbox" tabindex="-1">
+    <button class="thumb" tabindex="-1"><img alt="" decoding="async"></button>
     <div class="words"><div class="name"><span></span><span class="failure"></span></div></div>`;
   const idOf = () => Number(row.dataset.id);
   row.addEventListener("mousedown", () => setCurrent(idOf()));
@@ -158,14 +158,17 @@ const addressOf = (what, { id, picture }) => `${what}/${id}?${picture}`;
 function fill(row, id) {
   const known = rowsOf.get(id);
   row.dataset.id = id;
-  row.setAttribute("aria-current", id === current);
-  row.querySelector("input").checked = selected.has(id);
+  showCurrent(row, id);
+  const box = row.querySelector("input");
+  box.checked = selected.has(id);
+  box.setAttribute("aria-label", `Select ${known?.file ?? ""}`);
   const thumb = row.querySelector(".thumb"), image = thumb.querySelector("img");
   if (known && image.getAttribute("src") !== addressOf("thumb", known)) {
     thumb.classList.remove("broken");
     image.src = addressOf("thumb", known);
   }
   thumb.classList.toggle("clip", Boolean(known?.clip));
+  thumb.setAttribute("aria-label", `Show ${known?.file ?? ""}`);
   const [name, failure] = row.querySelectorAll(".name span");
   name.replaceChildren(...marked(known?.file ?? "…"));
   name.title = known?.file ?? "";
@@ -226,8 +229,14 @@ function setCurrent(id) {
   const before = current;
   current = id;
   for (const one of [before, id]) {
-    list.rows.get(one)?.setAttribute("aria-current", one === id);
+    const row = list.rows.get(one);
+    if (row) showCurrent(row, one);
   }
+}
+
+function showCurrent(row, id) {
+  row.setAttribute("aria-current", id === current);
+  row.tabIndex = id === current ? 0 : -1; // where Tab leads
 }
 
 function go(place, focuses = true) {
@@ -397,7 +406,9 @@ async function showWhole(id) {
   $("whole-name").textContent = known.file;
   if (!$("viewer").open) $("viewer").showModal();
 }
-$("viewer").addEventListener("click", () => $("viewer").close());
+$("viewer").addEventListener("click", (event) => {
+  if (!event.target.closest("video")) $("viewer").close(); // a video has controls of its own
+});
 $("viewer").addEventListener("close", () => {
   $("whole").replaceChildren();
   list.rows.get(current)?.focus({ preventScroll: true });
