@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import BadImage, BadOption
 from ..styles import read_styles
-from ..types import Task
+from ..types import Result, Task
 from ..unicode import well_formed
 from .answering import (
     NOTHING_DONE,
@@ -48,6 +48,7 @@ def _answer_together(options: argparse.Namespace, task: Task) -> int:
 
     inputs, resolution = expanded(options.images, options.pages or ""), resolution_of(options, task)
     check_page_options(options, inputs)
+    shown = [{"image": well_formed(i.path), **({"page": i.page} if i.page else {})} for i in inputs]
     images: list[Any] = []
     with (
         CACHE.lease(spec_of(options)) as backend,
@@ -59,6 +60,9 @@ def _answer_together(options: argparse.Namespace, task: Task) -> int:
             images += portion.values()
             query = dataclasses.replace(query, picture=images[0], others=tuple(images[1:]))
             if query.problem:
+                if options.json:
+                    failed = Result("", finish_reason="error", error=str(query.problem))
+                    print_json({"images": shown, **_members(failed)})
                 raise query.problem
             if (tokens := run.expected_tokens(backend, query)) > MOST_TOKENS:
                 raise BadOption(
@@ -68,13 +72,18 @@ def _answer_together(options: argparse.Namespace, task: Task) -> int:
                 )
         print_message(f"{len(images)} images, {run.expected_tokens(backend, query):,} tokens")
         (result,) = run.answer_all(backend, [query])
-    shown = [{"image": well_formed(i.path), **({"page": i.page} if i.page else {})} for i in inputs]
     if result.error:
         print_message(f"error: {result.error}")
     if options.json:
-        print_json({"images": shown, **as_json(result)})
+        print_json({"images": shown, **_members(result)})
     elif not result.error:
         print_result(result.text)
     if result.finish_reason == "error":
         return NOTHING_DONE
     return UNREADABLE if result.error else 0
+
+
+def _members(result: Result) -> dict[str, Any]:
+    """As in the lines of commands that ask about images one by one."""
+    values = {"thinking": result.thinking, "finish_reason": result.finish_reason}
+    return {**as_json(result), **values, **({"error": result.error} if result.error else {})}

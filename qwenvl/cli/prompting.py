@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.base import Backend
-from ..errors import BadImage, BadOption
+from ..errors import BadImage, BadOption, QwenVLError
 from ..prompt_writing import Order, Target, Targets, Wishes, choose, listed, read_targets
 from ..types import LocalSpec, Result, Spec
 from ..unicode import well_formed
+from . import portions
 from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, query_fields
 from .inputs import data_folders
 from .model_options import named_spec_of
 from .output import print_json, print_message, print_notes, print_result
+from .portions import OrderedResults
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..query import Query
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One prompt: its idea, the paths of its pictures, and these or why one cannot be shown."""
+    """One prompt: its idea and the paths of its pictures."""
 
     idea: str
     paths: tuple[str, ...]
-    pictures: tuple[Any, ...]
 
 
 def prompt(options: argparse.Namespace) -> int:
@@ -47,43 +53,89 @@ def _list(targets: Targets, as_json: bool) -> None:
 
 
 def _write(options: argparse.Namespace, target: Target) -> int:
-    """Writes all prompts in one batch. Returns the exit status."""
-    from .. import run
+    """Writes all prompts, a portion in one batch, each as soon as it and those before it are there.
+    Returns the exit status."""
     from ..model_cache import CACHE
 
     wanted, spec = list(_wanted(options)), named_spec_of(options)
-    results: list[Result] = [Result("")] * len(wanted)
-
-    def put(index: int, result: Result) -> None:
-        results[index] = result
-
     orders: dict[int, Order] = {}
-    refused: list[BadOption] = []
+    refused: dict[int, BadOption] = {}  # of an idea, such as that there is none
     for at, one in enumerate(wanted):
         try:
             orders[at] = _order(options, target, one, spec)
-        except BadOption as error:  # of this idea, such as that there is none
-            refused.append(error)
-            put(at, Result("", finish_reason="error", error=str(error)))
+        except BadOption as error:
+            refused[at] = error
     if not orders:
-        raise refused[0]
-    with CACHE.lease(spec) as backend:
-        queries = [_query(backend, order, wanted[at], options) for at, order in orders.items()]
-        places = list(orders)
-        run.answer_each(backend, queries, lambda number, result: put(places[number], result))
-    for one, result in zip(wanted, results, strict=True):
-        _show(one, result, options, len(wanted) > 1)
-    failed = sum(result.finish_reason == "error" for result in results)
-    if failed:
-        return NOTHING_DONE if failed == len(results) else SOME_FAILED
-    return UNREADABLE if any(result.error for result in results) else 0
+        raise next(iter(refused.values()))
+    several = len(wanted) > 1
+    results = OrderedResults(lambda at, result: _show(wanted[at], result, options, several))
+    for at, reason in refused.items():
+        results.put(at, _failed(reason))
+    try:
+        with CACHE.lease(spec) as backend:
+            for pictures in _portions({at: wanted[at].paths for at in orders}):
+                queries = {
+                    at: _query(backend, orders[at], shown, options)
+                    for at, shown in pictures.items()
+                }
+                _answer(backend, queries, results)
+    except QwenVLError:
+        raise
+    except BaseException:
+        print_message(f"stopped after {results.shown} of {len(wanted)}")
+        raise
+    if results.failed:
+        return NOTHING_DONE if results.failed == len(wanted) else SOME_FAILED
+    return UNREADABLE if results.unreadable else 0
+
+
+def _answer(backend: Backend, queries: Mapping[int, Query], results: OrderedResults) -> None:
+    """Raises ``BadOption`` where the backend refuses all that it was asked so far."""
+    from .. import run
+
+    places = list(queries)
+    try:
+        run.answer_each(
+            backend,
+            list(queries.values()),
+            lambda number, result: results.put(places[number], result),
+        )
+    except (BadOption, BadImage) as error:
+        if not results.answered:
+            raise
+        for at in places:
+            results.put(at, _failed(error))
+
+
+def _failed(error: QwenVLError) -> Result:
+    return Result("", finish_reason="error", error=str(error))
+
+
+Pictures = tuple["Tensor | BadImage", ...]
+
+
+def _portions(wanted: Mapping[int, Sequence[str]]) -> Iterator[dict[int, Pictures]]:
+    """The pictures of each prompt, or why one cannot be read, so many prompts at a time that memory
+    does not grow with their number. A path that stands several times in a portion is read once."""
+    portion: dict[int, Pictures] = {}
+    read: dict[str, Tensor | BadImage] = {}
+    for at, paths in wanted.items():
+        for path in paths:
+            if path not in read:
+                read[path] = _read(path)
+        portion[at] = tuple(read[path] for path in paths)
+        nbytes = sum(one.nbytes for one in read.values() if not isinstance(one, BadImage))
+        if len(portion) >= portions.MAX_IMAGES or nbytes >= portions.MAX_BYTES:
+            yield portion
+            portion, read = {}, {}
+    if portion:
+        yield portion
 
 
 def _wanted(options: argparse.Namespace) -> Iterable[_Wanted]:
     """Ideas and pictures in pairs; one alone goes with all of the others. With ``together`` all
     pictures go with each idea. Raises ``BadOption`` where they do not pair."""
     ideas, paths = list(options.ideas), list(options.image or ())
-    shown = {path: _read(path) for path in paths}
     groups = [tuple(paths)] if options.together and paths else [(path,) for path in paths]
     if len(ideas) > 1 < len(groups) and len(ideas) != len(groups):
         raise BadOption(
@@ -94,10 +146,10 @@ def _wanted(options: argparse.Namespace) -> Iterable[_Wanted]:
     ideas = ideas * count if len(ideas) == 1 else ideas or [""] * count
     groups = groups * count if len(groups) == 1 else groups or [()] * count
     for idea, group in zip(ideas, groups, strict=True):
-        yield _Wanted(well_formed(idea), group, tuple(shown[path] for path in group))
+        yield _Wanted(well_formed(idea), group)
 
 
-def _read(path: str) -> Any:
+def _read(path: str) -> Tensor | BadImage:
     from ..media import images
 
     try:
@@ -120,15 +172,17 @@ def _order(options: argparse.Namespace, target: Target, one: _Wanted, spec: Spec
     )
 
 
-def _query(backend: Backend, order: Order, one: _Wanted, options: argparse.Namespace) -> Any:
-    from .. import run
+def _query(
+    backend: Backend, order: Order, pictures: Pictures, options: argparse.Namespace
+) -> Query:
+    from ..query import Query
 
-    return run.Query(
+    return Query(
         order.task,
-        one.pictures[0] if one.pictures else None,
+        pictures[0] if pictures else None,
         method=order.method,
-        others=one.pictures[1:],
-        **query_fields(options, backend, order.task, text_only=not one.pictures),
+        others=pictures[1:],
+        **query_fields(options, backend, order.task, text_only=not pictures),
     )
 
 

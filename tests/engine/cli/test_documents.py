@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import pytest
 from pdfs import write_encrypted_pdf, write_pdf
 from qwen_vl_suite.qwenvl.cli import describing, portions
+from qwen_vl_suite.qwenvl.errors import OutOfMemory
 from qwen_vl_suite.qwenvl.media import documents
 
 RED, BLUE = (1, 0, 0), (0, 0, 1)
@@ -55,8 +56,22 @@ def test_one_question_about_all_pages(run, model, pdf, tmp_path):
     (request,) = backend.requests
     assert len(request.images) == 3 and request.prompt == "How many?"
     assert err.startswith("3 images, ") and err.rstrip().endswith(" tokens")
-    status, _, err = run("describe", pdf, tmp_path / "none.png", "--together")
-    assert status == 2 and "none.png" in err and len(backend.requests) == 1
+    assert (row["thinking"], row["finish_reason"], "error" in row) == ("", "stop", False)
+    for how in ((), ("--json",)):
+        status, rows, err = run("describe", pdf, tmp_path / "none.png", "--together", *how)
+        assert status == 2 and "none.png" in err and len(backend.requests) == 1
+    assert "none.png" in rows[0]["error"] and rows[0]["finish_reason"] == "error"
+
+
+def test_one_question_without_an_answer_says_so(run, model, pdf):
+    for reply, options, status, reason in (
+        (OutOfMemory("no room"), (), 2, "error"),
+        ("maybe", ("--choices", "yes, no"), 3, "stop"),
+    ):
+        model(reply)
+        found, (row,), err = run("describe", pdf, "--together", "--json", *options)
+        assert (found, row["finish_reason"]) == (status, reason)
+        assert row["error"] in err
 
 
 def test_choices_are_what_is_answered(run, model, pdf):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
-from qwen_vl_suite.qwenvl.cli.main import main
+from qwen_vl_suite.qwenvl.cli import portions
+from qwen_vl_suite.qwenvl.cli.main import Stopped, main
 
 PICTURES = Path(__file__).resolve().parents[3] / "example_workflows" / "pictures"
 
@@ -50,6 +52,33 @@ def test_an_idea_of_no_words_costs_only_its_own(model, capsys):
     assert "no idea" in empty["error"] and "50 deep" in deep["error"]
     assert main(["prompt", ""]) == 2
     assert "There is no idea" in capsys.readouterr().err and backend.batches == [2]
+
+
+def test_what_is_written_is_there_when_it_is_stopped(model, capsys):
+    """Also in a round that asks again; results come in order."""
+    replies = iter(["A fox.", "A dog.", "A fox."])
+
+    def reply(request):
+        try:
+            return next(replies)
+        except StopIteration:
+            raise Stopped(signal.SIGINT) from None
+
+    model(reply)
+    assert main(["prompt", "a", "b", "c", "--must", "fox", "--json"]) == 130
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["A fox."]
+    assert "stopped after 1 of 3\n" in err
+
+
+def test_pictures_are_read_a_portion_at_a_time(model, capsys, monkeypatch):
+    monkeypatch.setattr(portions, "MAX_IMAGES", 2)
+    backend = model("Red.")
+    one, two = str(PICTURES / "shapes.png"), "absent.png"
+    paths = [word for path in (one, two, one, one, one) for word in ("--image", path)]
+    assert main(["prompt", *paths, "--json"]) == 1
+    assert ["error" in row for row in rows(capsys)] == [False, True, False, False, False]
+    assert backend.batches == [1, 2, 1]
 
 
 def test_users_targets(model, capsys, tmp_path):
