@@ -79,11 +79,16 @@ def _write(options: argparse.Namespace, target: Target) -> int:
                     for at, shown in pictures.items()
                 }
                 _answer(backend, queries, results)
-    except QwenVLError:
-        raise
+    except QwenVLError as error:
+        if not results.answered:
+            raise
+        print_message(f"error: {error}")
     except BaseException:
         print_message(f"stopped after {results.shown} of {len(wanted)}")
         raise
+    if results.shown < len(wanted):
+        print_message(f"stopped after {results.shown} of {len(wanted)}")
+        return SOME_FAILED
     if results.failed:
         return NOTHING_DONE if results.failed == len(wanted) else SOME_FAILED
     return UNREADABLE if results.unreadable else 0
@@ -116,18 +121,19 @@ Pictures = tuple["Tensor | BadImage", ...]
 
 def _portions(wanted: Mapping[int, Sequence[str]]) -> Iterator[dict[int, Pictures]]:
     """The pictures of each prompt, or why one cannot be read, so many prompts at a time that memory
-    does not grow with their number. A path that stands several times in a portion is read once."""
+    does not grow with their number. Pictures that the next prompt shows as well are read once."""
     portion: dict[int, Pictures] = {}
     read: dict[str, Tensor | BadImage] = {}
+    nbytes = 0
     for at, paths in wanted.items():
-        for path in paths:
-            if path not in read:
-                read[path] = _read(path)
+        new = {path: _read(path) for path in dict.fromkeys(paths) if path not in read}
+        read |= new
+        nbytes += sum(one.nbytes for one in new.values() if not isinstance(one, BadImage))
         portion[at] = tuple(read[path] for path in paths)
-        nbytes = sum(one.nbytes for one in read.values() if not isinstance(one, BadImage))
         if len(portion) >= portions.MAX_IMAGES or nbytes >= portions.MAX_BYTES:
             yield portion
-            portion, read = {}, {}
+            portion, nbytes = {}, 0
+            read = {path: read[path] for path in paths}
     if portion:
         yield portion
 

@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from qwen_vl_suite.qwenvl.cli import portions
+from qwen_vl_suite.qwenvl.cli import portions, prompting
 from qwen_vl_suite.qwenvl.cli.main import Stopped, main
+from qwen_vl_suite.qwenvl.errors import UnsuitableModel
+from qwen_vl_suite.qwenvl.media import images
 
 PICTURES = Path(__file__).resolve().parents[3] / "example_workflows" / "pictures"
 
@@ -79,6 +81,32 @@ def test_pictures_are_read_a_portion_at_a_time(model, capsys, monkeypatch):
     assert main(["prompt", *paths, "--json"]) == 1
     assert ["error" in row for row in rows(capsys)] == [False, True, False, False, False]
     assert backend.batches == [1, 2, 1]
+
+
+def test_pictures_shown_with_each_idea_are_read_once(model, capsys, monkeypatch):
+    monkeypatch.setattr(portions, "MAX_BYTES", 1)
+    read = []
+    monkeypatch.setattr(prompting, "_read", lambda path: read.append(path) or images.read(path))
+    backend = model("Red.")
+    paths = [word for name in ("shapes", "sign") for word in ("--image", f"{PICTURES / name}.png")]
+    assert main(["prompt", "a", "b", "c", *paths, "--together"]) == 0
+    assert len(read) == 2 and backend.batches == [1, 2]
+
+
+def test_a_model_that_breaks_leaves_what_was_written(model, capsys, monkeypatch):
+    monkeypatch.setattr(portions, "MAX_IMAGES", 1)
+    replies = iter(["A fox."])
+
+    def reply(request):
+        if (found := next(replies, None)) is None:
+            raise UnsuitableModel("It writes no more.")
+        return found
+
+    model(reply)
+    assert main(["prompt", "a", "b", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert "error: It writes no more.\nstopped after 1 of 2\n" in err
 
 
 def test_users_targets(model, capsys, tmp_path):
