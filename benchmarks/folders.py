@@ -31,14 +31,21 @@ class Ending:
         return getattr(self._backend, name)
 
     def generate(self, requests: Sequence[Any], observer: Any = None) -> list[Any]:
-        from qwen_vl_suite.qwenvl.observer import Observer, Relay
-
-        class Telling(Relay):
-            def done(self, index: int, response: Any) -> None:
-                super().done(index, _ended(response))
-
-        found = self._backend.generate(requests, Telling(observer or Observer()))
+        found = self._backend.generate(requests, _telling(observer))
         return [_ended(response) for response in found]
+
+    def generate_from(self, source: Any, observer: Any) -> None:
+        self._backend.generate_from(source, _telling(observer))
+
+
+def _telling(observer: Any) -> Any:
+    from qwen_vl_suite.qwenvl.observer import Observer, Relay
+
+    class Telling(Relay):
+        def done(self, index: int, response: Any) -> None:
+            super().done(index, _ended(response))
+
+    return Telling(observer or Observer())
 
 
 def _ended(response: Any) -> Any:
@@ -51,8 +58,7 @@ def folder(
     name: str, wanted: float | None, model: Model, pictures: int, side: int, tokens: int
 ) -> Figure:
     """A folder of PNG files to text files, against the same pictures, decoded before, as one
-    batch. ``pictures``: 16, 48 or 112 are portions of 16, 32 and 64, none of which is broken
-    off: a last portion that is small would weigh more here than in a large folder."""
+    batch."""
     from qwen_vl_suite.qwenvl import run
     from qwen_vl_suite.qwenvl.folders import Asking, Job, caption_folder
     from qwen_vl_suite.qwenvl.media import images

@@ -99,31 +99,32 @@ class GuardedObserver(Relay):
     error: BaseException | None = None
 
     def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
-        with self._guarded():
+        with self.guarding():
             super().start(prompt_tokens, max_new_tokens)
 
     def token(self, index: int, text: str) -> None:
-        with self._guarded():
+        with self.guarding():
             super().token(index, text)
 
     def restart(self, index: int) -> None:
-        with self._guarded():
+        with self.guarding():
             super().restart(index)
 
     def done(self, index: int, response: Response) -> None:
-        with self._guarded():
+        with self.guarding():
             super().done(index, response)
 
     def check(self) -> None:
-        with self._guarded():
+        with self.guarding():
             super().check()
 
     def loading(self, done: int, total: int) -> None:
-        with self._guarded():
+        with self.guarding():
             super().loading(done, total)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def guarding(self) -> Iterator[None]:
+        """For what else is the caller's: an error of the block is kept, too."""
         try:
             yield
         except BaseException as error:

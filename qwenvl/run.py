@@ -234,7 +234,7 @@ def _ask_round(
         if (number, part) not in open_places:
             return None
         open_places.remove((number, part))
-        result = _parse(backend, asked[number, part], response)
+        result = result_of(backend, asked[number, part], response)
         return courses[number].put(part, Answer(result, response))
 
     def on_answer(number: int, answer: Answer) -> None:
@@ -260,7 +260,7 @@ def _generate(
         if query.problem
     }
     requests = {
-        index: _request(backend, query)
+        index: request_of(backend, query)
         for index, query in enumerate(queries)
         if index not in responses
     }
@@ -301,7 +301,8 @@ def generate_each(
     return responses
 
 
-def _request(backend: Backend, query: Query) -> Request:
+def request_of(backend: Backend, query: Query) -> Request:
+    """What ``query`` asks of ``backend``; its method is not looked at."""
     return Request.ask(
         query.pictures,
         query.task.prompt,
@@ -337,7 +338,7 @@ def expected_tokens(backend: Backend, query: Query) -> int:
     """Tokens of what ``query`` shows, as far as that is known before it is resized. Raises
     ``BadImage`` and ``BadOption`` for what this model cannot be shown."""
     if isinstance(backend, Planner):
-        return backend.media_tokens(_request(backend, query))
+        return backend.media_tokens(request_of(backend, query))
     factor = backend.family.patch_factor
     sizes = [_expected_size(backend, query, at) for at in range(len(query.pictures))]
     tokens = [(height // factor) * (width // factor) for height, width in sizes]
@@ -377,7 +378,8 @@ def _sampling(backend: Backend, query: Query) -> Sampling:
     return query.sampling or sampling_for(backend, query.task, query.thinking, text_only, effort)
 
 
-def _parse(backend: Backend, query: Query, response: Response) -> Result:
+def result_of(backend: Backend, query: Query, response: Response) -> Result:
+    """What ``response`` comes to as an answer to ``query``."""
     if response.error or isinstance(query.picture, BadImage):
         return Result(text="", finish_reason="error", error=str(response.error))
     cut = response.finish_reason != "stop"

@@ -27,8 +27,9 @@ class FolderProgress(Reporter, Observer):
         self._thread = threading.get_ident()  # the page knows which node runs by the thread
         self._total: int | None = None
         self._done = self._failed = self._others = 0
-        self._items: Sequence[Item] = ()
-        self._texts: dict[int, str] = {}
+        self._asked = 0
+        self._items: dict[int, Item] = {}  # that are asked about, by the observer's index
+        self._texts: dict[int, str] = {}  # of their answers so far
         self._last = ("", "")  # the file that was captioned last, and its caption
         self._began = time.monotonic()
         self._next = 0.0
@@ -39,7 +40,9 @@ class FolderProgress(Reporter, Observer):
         self._total = total
 
     def asking(self, items: Sequence[Item]) -> None:
-        self._items, self._texts = items, {}
+        for item in items:
+            self._items[self._asked] = item
+            self._asked += 1
 
     def captioned(self, item: Item, caption: str) -> None:
         self._done += 1
@@ -72,6 +75,7 @@ class FolderProgress(Reporter, Observer):
 
     def done(self, index: int, response: Response) -> None:
         self._texts.pop(index, None)
+        self._items.pop(index, None)
 
     def check(self) -> None:
         check_interrupt()
@@ -97,7 +101,7 @@ class FolderProgress(Reporter, Observer):
     def _at_hand(self) -> tuple[str, str, str]:
         """The first file whose answer is being written, else the last one that has its caption."""
         for index, text in sorted(self._texts.items()):
-            if text and index < len(self._items):
+            if text and index in self._items:
                 thinking, answer = split_thinking(text, self._thinks)
                 return well_formed(self._items[index].relative), answer, thinking
         return *self._last, ""

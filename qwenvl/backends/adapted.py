@@ -11,10 +11,10 @@ from ..checkpoints.adapters import check_adapters
 from ..errors import QwenVLError
 from ..observer import Observer
 from ..types import Adapter, Family, Place, Request, Response
-from .base import Backend, Embedder, Planner, Resident, Scorer, Vocabulary
+from .base import Backend, Continuous, Embedder, Planner, Resident, Scorer, Source, Vocabulary
 
 
-class Switched(Backend, Planner, Resident, Scorer, Embedder, Vocabulary, Protocol):
+class Switched(Backend, Continuous, Planner, Resident, Scorer, Embedder, Vocabulary, Protocol):
     """A local model whose adapters can be switched."""
 
     @property
@@ -79,6 +79,11 @@ class AdaptedBackend:
         observer = observer or Observer()
         with self._backend.adapted(self.adapters, observer):
             return self._backend.generate(requests, observer)
+
+    def generate_from(self, source: Source, observer: Observer) -> None:
+        """See ``Continuous.generate_from``."""
+        with self._backend.adapted(self.adapters, observer):
+            self._backend.generate_from(source, observer)
 
     def score(
         self,

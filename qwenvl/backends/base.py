@@ -1,10 +1,11 @@
 """Backends: protocols of what answers requests, in this process or elsewhere.
 
 ``Backend`` is what every one can do. The others are what only some can, asked for with
-``isinstance``: ``Planner`` (it knows how large it sees media), ``Resizer`` (it resizes pictures
-within bounds of its own), ``Resident`` (its weights lie in this machine's memory), ``Remote`` (it
-has to ask what it is), ``Scorer``, ``Embedder``, ``Vocabulary`` (its tokens are known), and
-``Adaptable`` (it takes LoRA adapters).
+``isinstance``: ``Continuous`` (it takes in requests while it answers others), ``Planner`` (it
+knows how large it sees media), ``Resizer`` (it resizes pictures within bounds of its own),
+``Resident`` (its weights lie in this machine's memory), ``Remote`` (it has to ask what it is),
+``Scorer``, ``Embedder``, ``Vocabulary`` (its tokens are known), and ``Adaptable`` (it takes LoRA
+adapters).
 """
 
 from __future__ import annotations
@@ -46,6 +47,28 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Releases the model for good. A closed backend refuses further requests."""
+        ...
+
+
+class Source(Protocol):
+    """Gives requests as they come up."""
+
+    def more(self, wait: bool) -> Sequence[Request] | None:
+        """A few that are ready now, none where none is; at least one where it may ``wait``, which
+        it may while no other is being answered. None: no more will come."""
+        ...
+
+
+@runtime_checkable
+class Continuous(Protocol):
+    """A backend that takes in requests while it answers others (continuous batching), so that its
+    batch stays full from the first answer to the last."""
+
+    def generate_from(self, source: Source, observer: Observer) -> None:
+        """Answers all that ``source`` gives. ``observer`` gets each response, by the number of its
+        request in the order in which they were given; ``start`` is not called, and nothing is kept
+        of what is answered. A request that cannot be asked has the error in its response. No answer
+        is spoken. Raises as ``generate``, and what ``source`` raises."""
         ...
 
 

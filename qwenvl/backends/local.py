@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import threading
 import traceback
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import inspection
-from ..errors import QwenVLError
+from ..errors import QwenVLError, UnsuitableModel
 from ..inference import fast_path_check
+from ..inference.executor import More
 from ..inference.generic import PlainExecutor
 from ..inference.memory_model import MemoryModel
 from ..inference.scheduler import Scheduler
@@ -27,7 +29,7 @@ from ..prompting.prompt import Prompt
 from ..retrieval import check_writes
 from ..types import Adapter, LocalSpec, Request, Response
 from .adapted import AdaptedBackend
-from .base import check_candidates
+from .base import Source, check_candidates
 from .definition import Definition, read_definition
 from .local_fast_paths import FastPaths
 from .local_model import LocalModel, expected_shares
@@ -108,32 +110,74 @@ class LocalBackend(LocalModel):
             observer.start(*lengths(prompts, len(requests)))
             for index, response in refused.items():
                 observer.done(index, response)
-            responses = self._run(prompts, memory_model, observer) | refused
+            responses = self._run(prompts, memory_model, GuardedObserver(observer)) | refused
         return [responses[index] for index in range(len(requests))]
 
+    def generate_from(self, source: Source, observer: Observer) -> None:
+        """See ``Continuous.generate_from``. Raises as ``generate``."""
+        self._refresh(observer)
+        check_writes(self.family, self.name)
+        guarded = GuardedObserver(observer)
+        more = self._taker(source, guarded)
+        with acquired(self._turn, observer.check):
+            if prompts := more(True):
+                self._switch_speech(False)
+                self._run(prompts, self.load_weights(0, observer), guarded, more)
+
+    def _taker(self, source: Source, observer: GuardedObserver) -> More:
+        """Takes from ``source``, and tells of what cannot be asked. Raises ``UnsuitableModel``
+        where the model can be asked nothing of the kind."""
+        numbers = itertools.count()
+
+        def more(wait: bool) -> dict[int, Prompt] | None:
+            prompts: dict[int, Prompt] = {}
+            while not prompts:
+                with observer.guarding():
+                    given = source.more(wait)
+                    if given is None:
+                        return None
+                    for request in given:
+                        request.sampling.validate()
+                prompts, refused = self._prompts.each_of(
+                    {next(numbers): dataclasses.replace(request, voice=None) for request in given}
+                )
+                for index, error in refused.items():
+                    if isinstance(error, UnsuitableModel):
+                        raise error
+                    observer.done(index, Response.failed(error))
+                if not wait:
+                    break
+            return prompts
+
+        return more
+
     def _run(
-        self, prompts: dict[int, Prompt], memory_model: MemoryModel, observer: Observer
+        self,
+        prompts: dict[int, Prompt],
+        memory_model: MemoryModel,
+        observer: GuardedObserver,
+        more: More | None = None,
     ) -> dict[int, Response]:
         """By the scheduler if that can run this model. Where it fails, what is left is answered the
         plain way, as is all that comes later."""
         if not self.plain_reason and fast_path_check.is_needed(self):
             self._check_fast_paths(memory_model, observer)
         if self.plain_reason:
-            return PlainExecutor(self, prompts, memory_model, observer).run()
-        guarded = GuardedObserver(observer)
-        scheduler = Scheduler(self, prompts, memory_model, guarded)
+            return PlainExecutor(self, prompts, memory_model, observer, more).run()
+        scheduler = Scheduler(self, prompts, memory_model, observer, more)
         try:
             return scheduler.run()
         except (QwenVLError, MemoryError):
             raise
         except Exception as error:  # whatever the library, a kernel or a driver raises
-            if error is guarded.error or is_out_of_memory(error):
+            if error is observer.error or is_out_of_memory(error):
                 raise
             self._fall_back(error)
-        left = {index: prompts[index] for index in prompts if index not in scheduler.responses}
+        left = scheduler.unanswered
         for index in left:
             observer.restart(index)
-        return scheduler.responses | self._run(left, self.load_weights(0, observer), observer)
+        memory_model = self.load_weights(0, observer)
+        return scheduler.responses | self._run(left, memory_model, observer, more)
 
     def check_fast_paths(self, observer: Observer) -> None:
         """Compares the fast paths with the plain one where no answer needs that, too: not on CUDA.

@@ -85,16 +85,23 @@ class Prompts:
     def all_of(self, requests: Sequence[Request]) -> tuple[dict[int, Prompt], dict[int, Response]]:
         """By the index of the request: prompts, and the responses to those that cannot be asked.
         Raises the first error where no request can be asked."""
+        prompts, refused = self.each_of(dict(enumerate(requests)))
+        if refused and not prompts:
+            raise refused.pop(0)
+        return prompts, {index: Response.failed(error) for index, error in refused.items()}
+
+    def each_of(
+        self, requests: Mapping[int, Request]
+    ) -> tuple[dict[int, Prompt], dict[int, QwenVLError]]:
+        """By the index of the request: prompts, and why the others cannot be asked."""
         prompts: dict[int, Prompt] = {}
         refused: dict[int, QwenVLError] = {}
-        for index, request in enumerate(requests):
+        for index, request in requests.items():
             try:
                 prompts[index] = self.of(request)
             except (BadOption, BadImage, UnsuitableModel) as error:
                 refused[index] = without_frames(error)
-        if refused and not prompts:
-            raise refused.pop(0)
-        return prompts, {index: Response.failed(error) for index, error in refused.items()}
+        return prompts, refused
 
     def without_thought(self, request: Request) -> Request:
         """``request`` with thinking turned off, where the model leaves the choice."""

@@ -6,13 +6,14 @@ import errno
 import os
 import threading
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from ..backends.base import Backend
 from ..errors import BadImage, BadOption, QwenVLError
 from ..observer import Observer
 from ..query import Query
-from ..run import answer_each
+from ..stream import answer_stream
 from ..types import Result
 from . import reading
 from .account import Account
@@ -52,8 +53,7 @@ def caption_folder(
             raise BadOption(f"{path} {LEADS_OUT}")
     state.acquire()
     try:
-        run = _Run(backend, job, account, observer or Observer())
-        run.work(state, _store(state, job))
+        _Run(backend, job, _store(state, job), account, observer or Observer()).work(state)
     finally:
         state.release()
     return account.summary
@@ -91,27 +91,32 @@ def _store(state: State, job: Job) -> Store:
 class _Run:
     """One run over a folder."""
 
-    def __init__(self, backend: Backend, job: Job, account: Account, observer: Observer):
-        self._backend, self._job = backend, job
+    def __init__(
+        self, backend: Backend, job: Job, store: Store, account: Account, observer: Observer
+    ):
+        self._backend, self._job, self._store = backend, job, store
         self._account, self._observer = account, observer
         self._stopped = threading.Event()
+        self._asked = 0
+        self._open: dict[int, _Asked] = {}  # by their number among those asked about
+        self._open_bytes = 0  # of their pixels
         self._near: Near[_Asked] | None = None
         if job.near_duplicates is not None:
             self._near = Near(job.near_duplicates)
 
-    def work(self, state: State, store: Store) -> None:
+    def work(self, state: State) -> None:
+        store = self._store
         store.begin()
         failures = self._account.failures = state.new_failures()
         items = open_files(self._job, store, self._account, self._stopped.is_set)
         if type(self._account.reporter).counted is not Reporter.counted:
             given = (self._job, self._account, self._stopped)
             threading.Thread(target=count, args=given, name="qwenvl-count", daemon=True).start()
-        sizes, check = self._job.sizes, self._observer.check
         try:
-            parts = reading.portions(items, self._read, sizes, check, self._stopped)
-            with closing(parts) as portions:
-                for portion in portions:
-                    self._answer(store, portion)
+            ahead = reading.Reader(items, self._read, self._job.sizes, self._stopped)
+            with closing(ahead) as reader:
+                queries = partial(self._next, reader)
+                answer_stream(self._backend, queries, self._keep, self._observer)
             store.finish(self._account.summary.failed == 0)
             self._account.summary.notes += store.notes()
         finally:
@@ -130,36 +135,43 @@ class _Run:
         if self._stopped.is_set():
             raise reading.Stopped
 
-    def _answer(self, store: Store, portion: reading.Portion) -> None:
-        """Asks about the files of a portion, and keeps what is answered."""
+    def _next(self, reader: reading.Reader, wait: bool) -> list[Query] | None:
+        """What is asked about the next files; see ``stream.Queries``."""
+        while wait or self._open_bytes < reading.MAX_BYTES:
+            portion = reader.take(wait, self._observer.check)
+            if portion is None:
+                return None
+            queries = self._queries(portion)
+            if queries or not wait:
+                return queries
+        return []
+
+    def _queries(self, portion: reading.Portion) -> list[Query]:
         asked: list[_Asked] = []
         queries: list[Query] = []
         for item, media in portion:
             try:
-                one = _Asked(item, store.held(item))
-                old = store.old(item) if self._job.asking.refine else ""
+                one = _Asked(item, self._store.held(item), reading.nbytes(media))
+                old = self._store.old(item) if self._job.asking.refine else ""
                 if isinstance(media, BadImage):
                     raise media
             except BadImage as error:
                 self._account.fail(item.relative, reading.why(item, error))
                 continue
-            if self._is_answered_by_another(store, one, media):
+            if self._is_answered_by_another(one, media):
                 continue
             asked.append(one)
             queries.append(self._job.query(self._backend, item, media, old))
-        if not queries:
-            return
-        with self._account.lock:
-            self._account.reporter.asking([one.item for one in asked])
-        open_ones = dict(enumerate(asked))
+        if asked:
+            with self._account.lock:
+                self._account.reporter.asking([one.item for one in asked])
+        for one in asked:
+            self._open[self._asked] = one
+            self._open_bytes += one.nbytes
+            self._asked += 1
+        return queries
 
-        def keep(index: int, result: Result) -> None:
-            with self._account.lock:  # answers of a server may come in any thread
-                self._keep(store, open_ones.pop(index), result)
-
-        answer_each(self._backend, queries, keep, self._observer, alone=True)
-
-    def _is_answered_by_another(self, store: Store, one: _Asked, media: Any) -> bool:
+    def _is_answered_by_another(self, one: _Asked, media: Any) -> bool:
         """Whether the reply to a near-duplicate is, or will be, that to this picture."""
         if self._near is None or one.item.is_clip:
             return False
@@ -171,32 +183,33 @@ class _Run:
         if other.result is None:
             other.same.append(one)
         else:
-            self._write(store, one, other.result, other)
+            self._write(one, other.result, other)
         return True
 
-    def _keep(self, store: Store, one: _Asked, result: Result) -> None:
+    def _keep(self, number: int, result: Result) -> None:
+        one = self._open.pop(number)
+        self._open_bytes -= one.nbytes
         one.result = result
-        self._write(store, one, result)
-        for other in one.same:
-            self._write(store, other, result, one)
+        with self._account.lock:
+            self._write(one, result)
+            for other in one.same:
+                self._write(other, result, one)
         one.same.clear()
 
-    def _write(
-        self, store: Store, one: _Asked, result: Result, asked: _Asked | None = None
-    ) -> None:
+    def _write(self, one: _Asked, result: Result, asked: _Asked | None = None) -> None:
         """Writes the caption of a file, unless ``result`` is none. ``asked``: the near-duplicate
         that was asked about in its place."""
         item, account = one.item, self._account
         unreadable = False
         try:
-            caption, failure = self._caption(store, item, result)
+            caption, failure = self._caption(item, result)
             if failure:
                 unreadable = bool(result.error) and result.finish_reason != "error"
                 failure = f"As {asked.item.relative}: {failure}" if asked else failure
             elif not os.path.exists(item.path):
                 failure = "It was taken away while the model was asked."
             else:
-                store.put(item, caption, one.held)
+                self._store.put(item, caption, one.held)
         except Changed:
             if self._job.existing == "skip":
                 account.skipped(item, "It got a caption meanwhile, which stays.")
@@ -213,19 +226,20 @@ class _Run:
         else:
             account.captioned(item, caption, result.notes, asked is not None)
 
-    def _caption(self, store: Store, item: Item, result: Result) -> tuple[str, str]:
+    def _caption(self, item: Item, result: Result) -> tuple[str, str]:
         """As ``caption_of``, behind the caption that is there where it is put there."""
         # Where each is a caption of its own, it has its own trigger words.
         is_one = self._job.existing == "append" and not self._job.trainer.choices
-        return caption_of(self._job, item, result, store.old(item) if is_one else "")
+        return caption_of(self._job, item, result, self._store.old(item) if is_one else "")
 
 
 class _Asked:
-    """A file that is asked about; ``held``: see ``Store``; ``same``: near-duplicates that wait for
-    its reply; ``colours``: of its picture, where such are looked for."""
+    """A file that is asked about, and the bytes of its pixels; ``held``: see ``Store``; ``same``:
+    near-duplicates that wait for its reply; ``colours``: of its picture, where such are looked
+    for."""
 
-    def __init__(self, item: Item, held: int):
-        self.item, self.held = item, held
+    def __init__(self, item: Item, held: int, nbytes: int):
+        self.item, self.held, self.nbytes = item, held, nbytes
         self.result: Result | None = None
         self.same: list[_Asked] = []
         self.colours = b""

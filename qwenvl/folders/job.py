@@ -42,7 +42,7 @@ class Job:
     there. ``shard``: only this part of the files.
     ``near_duplicates``: a picture gets the reply of one that was asked about in the same run and
     differs from it in at most so many bits of 64 (see ``duplicates``); None: each is asked about.
-    ``sizes``: how many files are asked about at once. ``model``: which one it is, by which a run
+    ``sizes``: how many files are read ahead. ``model``: which one it is, by which a run
     that was broken off is told from another one (see ``model_of``). ``within``: a resolved path out
     of which no link leads (None: links are followed wherever they lead).
 
@@ -155,8 +155,8 @@ class Reporter:
         """Once it is known: how many files there are in the shard."""
 
     def asking(self, items: Sequence[Item]) -> None:
-        """Before these files are asked about: the observer's indices are theirs, but for those
-        that cannot be read, which have ``failed`` before."""
+        """Before these files are asked about, beside those that are: the observer's indices count
+        all that were told here. Those that cannot be read have ``failed`` before."""
 
     def captioned(self, item: Item, caption: str) -> None:
         """It is written; in a ``survey`` it would be asked about, and ``caption`` is empty."""

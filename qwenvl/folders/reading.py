@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,15 @@ from ..types import ServerSpec, Spec, Video
 from ..unicode import well_formed
 from .listing import Item
 
-FIRST, MOST = 16, 128
-"""Files of the first portion, so that the first answers come soon, and of those that follow, each
-twice as many as the one before: enough to keep a batch full until nearly the last is answered."""
+FIRST, FEW, MOST = 16, 16, 128
+"""Files that are asked about first, so that the first answers come soon; that join those under way
+at a time, so that these are not held up for long; and that are read ahead."""
 
 MAX_BYTES = 512 << 20
-"""Of pixels; a portion ends with the file that exceeds it. Two portions are held at once."""
+"""Of pixels that are read ahead; as many more may be asked about."""
+
+PATIENCE = 1.0
+"""Seconds from the first of some files on in which the others may come."""
 
 THREADS = 4
 """That decode, where there are as many processors."""
@@ -94,72 +99,101 @@ def _video(
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of portions, in files: of the ``first``, and at ``most``."""
+    """Files that are asked about ``first``, and that are read ahead at ``most``."""
 
     first: int = FIRST
     most: int = MOST
 
     @classmethod
     def of(cls, spec: Spec) -> Sizes:
-        """For a model: one behind servers is to have enough requests under way until nearly the
-        end of a portion."""
+        """For a model: one behind servers is to have enough requests under way."""
         if not isinstance(spec, ServerSpec):
             return cls()
         at_once = spec.concurrency * len(spec.urls)
         return cls(max(FIRST, 2 * at_once), max(MOST, 8 * at_once))
 
 
-def portions(
-    items: Iterator[Item],
-    read: Callable[[Item], Any],
-    sizes: Sizes,
-    check: Callable[[], None] = lambda: None,
-    stopped: threading.Event | None = None,
-) -> Generator[Portion, None, None]:
-    """The files of ``items``, each portion read while the one before is in use; ``items`` is gone
-    through in a thread. ``check`` is called while a portion is waited for; what it raises reaches
-    the caller. A caller that may stop early closes it (see ``contextlib.closing``); ``stopped`` is
-    set then, for ``items`` to end."""
-    stopped = stopped or threading.Event()
-    workers = max(1, min(THREADS, os.cpu_count() or 1))
-    with ThreadPoolExecutor(workers, "qwenvl-decode") as pool:
-        parts = _portions(items, read, sizes, pool, workers, stopped)
-        with ThreadPoolExecutor(1, "qwenvl-read") as feeder:
-            try:
-                pending = feeder.submit(next, parts, None)
-                while portion := _result(pending, check):
-                    pending = feeder.submit(next, parts, None)
-                    yield portion
-            finally:
-                stopped.set()
+class Reader:
+    """Files of ``items`` with what ``read`` makes of them, read ahead in threads of its own, in
+    which ``items`` is gone through as well. To be closed by whoever made it; ``stopped`` is set
+    then, for ``items`` and ``read`` to end."""
 
+    def __init__(
+        self,
+        items: Iterator[Item],
+        read: Callable[[Item], Any],
+        sizes: Sizes,
+        stopped: threading.Event,
+    ):
+        self._sizes, self._stopped = sizes, stopped
+        self._ahead: deque[tuple[Item, Any]] = deque()
+        self._nbytes = 0  # of those
+        self._changed = threading.Condition()
+        self._end: BaseException | bool = False  # why no more will come
+        self._thread = threading.Thread(
+            target=self._run, args=(items, read), name="qwenvl-read", daemon=True
+        )
+        self._thread.start()
 
-def _result(pending: Future[Portion | None], check: Callable[[], None]) -> Portion | None:
-    while not wait([pending], timeout=WAIT).done:
-        check()
-    return pending.result()
+    def take(self, wait: bool, check: Callable[[], None] = lambda: None) -> Portion | None:
+        """Files that are read; None behind the last. With ``wait`` all that there are, the first of
+        ``sizes`` at least unless they take longer than ``PATIENCE``, else ``FEW`` at most.
+        ``check`` is called while they are waited for; what it raises, ``items`` or ``read`` raise,
+        reaches the caller."""
+        with self._changed:
+            patient_until = math.inf
+            while wait and not self._is_enough():
+                if self._ahead:
+                    patient_until = min(patient_until, time.monotonic() + PATIENCE)
+                if time.monotonic() >= patient_until:
+                    break
+                self._changed.wait(WAIT)
+                check()
+            if not self._ahead and self._end:
+                if isinstance(self._end, BaseException):
+                    raise self._end
+                return None
+            most = len(self._ahead) if wait else min(FEW, len(self._ahead))
+            portion = [self._ahead.popleft() for _ in range(most)]
+            self._nbytes -= sum(nbytes(media) for _, media in portion)
+            self._changed.notify_all()
+            return portion
 
+    def close(self) -> None:
+        self._stopped.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join()
 
-def _portions(
-    items: Iterator[Item],
-    read: Callable[[Item], Any],
-    sizes: Sizes,
-    pool: ThreadPoolExecutor,
-    workers: int,
-    stopped: threading.Event,
-) -> Generator[Portion, None, None]:
-    portion: Portion = []
-    nbytes, most = 0, min(sizes.first, sizes.most)
-    for item, media in _decoded(items, read, pool, workers):
-        if stopped.is_set():
-            return
-        portion.append((item, media))
-        nbytes += _nbytes(media)
-        if len(portion) >= most or nbytes >= MAX_BYTES:
-            yield portion
-            portion, nbytes, most = [], 0, min(2 * most, sizes.most)
-    if portion:
-        yield portion
+    def _is_enough(self) -> bool:
+        return bool(self._end) or len(self._ahead) >= self._sizes.first or self._is_full()
+
+    def _is_full(self) -> bool:
+        return len(self._ahead) >= self._sizes.most or self._nbytes >= MAX_BYTES
+
+    def _run(self, items: Iterator[Item], read: Callable[[Item], Any]) -> None:
+        end: BaseException | bool = True
+        try:
+            workers = max(1, min(THREADS, os.cpu_count() or 1))
+            with ThreadPoolExecutor(workers, "qwenvl-decode") as pool:
+                for item, media in _decoded(items, read, pool, workers):
+                    if not self._put(item, media):
+                        break
+        except BaseException as error:  # it is the caller's to raise
+            end = error
+        with self._changed:
+            self._end = end
+            self._changed.notify_all()
+
+    def _put(self, item: Item, media: Any) -> bool:
+        """Waits for room. False where nobody waits for it any more."""
+        with self._changed:
+            while self._is_full() and not self._stopped.is_set():
+                self._changed.wait()
+            self._ahead.append((item, media))
+            self._nbytes += nbytes(media)
+            self._changed.notify_all()
+            return not self._stopped.is_set()
 
 
 def _decoded(
@@ -183,6 +217,7 @@ def _decoded(
         yield first, future.result()
 
 
-def _nbytes(media: Any) -> int:
+def nbytes(media: Any) -> int:
+    """Of its pixels; 0 of what could not be read."""
     pixels = media.frames if isinstance(media, Video) else media
     return 0 if isinstance(pixels, BadImage) else int(pixels.nbytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 
 import torch
 
@@ -24,9 +25,16 @@ _CLAIMED_TOKENS = 32_768
 """Tokens, prompts and answers together, that other models have to make room for. Requests beyond
 that use what memory is free."""
 
+_FEW = 8
+"""Waiting requests below which more are taken in: as many as the next are prepared of."""
+
+More = Callable[[bool], "dict[int, Prompt] | None"]
+"""Gives further prompts, by the index of their request; see ``backends.base.Source.more``."""
+
 
 class Executor(ABC):
-    """Answers ``prompts``, by the index of their request, in one call of ``generate``."""
+    """Answers ``prompts``, by the index of their request, in one call, and all that ``more``
+    gives."""
 
     def __init__(
         self,
@@ -34,8 +42,10 @@ class Executor(ABC):
         prompts: dict[int, Prompt],
         memory_model: MemoryModel,
         observer: Observer,
+        more: More | None = None,
     ):
         self._loaded, self._prompts, self._observer = loaded, dict(prompts), observer
+        self._more = more
         self._memory_model = memory_model
         self._limits = loaded.batch_limits
         self._needs = {index: self._need(prompt) for index, prompt in prompts.items()}
@@ -43,17 +53,42 @@ class Executor(ABC):
         self.responses: dict[int, Response] = {}
 
     def run(self) -> dict[int, Response]:
-        """``responses``, one for each prompt. A request that memory does not suffice for, or that
-        the model computes NaN for, has the error in it."""
+        """``responses``, one for each of the prompts given at first, where there is no ``more``: of
+        what is taken in nothing is kept. A request that memory does not suffice for, or that the
+        model computes NaN for, has the error in it."""
         self._observer.check()
         on_device = self._loaded.on_device(self._claimed_bytes(), self._observer)
         with on_device, torch.inference_mode(False), torch.no_grad():
             self._run()
         return self.responses
 
+    @property
+    def unanswered(self) -> dict[int, Prompt]:
+        """Prompts without a response."""
+        return {at: one for at, one in self._prompts.items() if at not in self.responses}
+
     @abstractmethod
     def _run(self) -> None:
         """Answers what waits, on the device."""
+
+    def _take_in(self) -> bool:
+        """Takes in further requests where few wait. False where none waits then."""
+        if self._more and len(self._waiting) < _FEW:
+            for index in self.responses:
+                self._forget(index)
+            self.responses.clear()
+            prompts = self._more(not self._prompts)
+            if prompts is None:
+                self._more = None
+            else:
+                self._prompts |= prompts
+                self._needs |= {index: self._need(prompt) for index, prompt in prompts.items()}
+                self._waiting += prompts
+        return bool(self._waiting)
+
+    def _forget(self, index: int) -> None:
+        """Drops all that is held for a request, which has its response."""
+        del self._prompts[index], self._needs[index]
 
     def _claimed_bytes(self) -> int:
         """Memory for a good many requests: other models may have to leave for them."""

@@ -43,7 +43,7 @@ class PlainExecutor(Executor):
     """Answers prompts one after the other, as transformers would."""
 
     def _run(self) -> None:
-        while self._waiting:
+        while self._take_in():
             index = self._waiting.popleft()
             if not self._answer_within_memory(index):
                 self._loaded.recover_memory()

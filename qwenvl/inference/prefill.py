@@ -61,6 +61,12 @@ class Prefiller:
         """The prompts at ``indices`` come next, in this order: their media are prepared."""
         self._prefetcher.schedule(indices)
 
+    def forget(self, index: int) -> None:
+        """The request at ``index``, whose prompt is still there, is answered."""
+        for medium in self._prompts[index].request.media:
+            self._digests.pop(id(pixels_of(medium)), None)
+        self._reused.pop(index, None)
+
     def prefill(self, index: int) -> tuple[ActiveRequest, NewRow]:
         """Runs a prompt, and samples the first token."""
         prompt, runner = self._prompts[index], self._runner

@@ -17,7 +17,7 @@ from ..prompting.prompt import Prompt
 from . import prefix_cache
 from .active_request import ActiveRequest
 from .batch import Batch, NewRow
-from .executor import Executor
+from .executor import Executor, More
 from .loaded_model import LoadedModel, model_runner
 from .logits import Drafts, can_verify
 from .memory_model import MemoryModel
@@ -41,8 +41,9 @@ class Scheduler(Executor):
         prompts: dict[int, Prompt],
         memory_model: MemoryModel,
         observer: Observer,
+        more: More | None = None,
     ):
-        super().__init__(loaded, prompts, memory_model, observer)
+        super().__init__(loaded, prompts, memory_model, observer, more)
         self._slots: list[ActiveRequest | None] = []  # None where a slot is free
         self._prefilled: list[tuple[ActiveRequest, NewRow]] = []  # not yet in a slot
         self._in_flight: deque[list[ActiveRequest | None]] = deque()  # ``_slots`` at each launch
@@ -56,7 +57,7 @@ class Scheduler(Executor):
     def _run(self) -> None:
         try:
             self._set_up()
-            while self._waiting or self._slots:
+            while self._take_in() or self._slots:
                 if not self._step_within_memory():
                     self._preempt_all()
         finally:
@@ -73,6 +74,10 @@ class Scheduler(Executor):
         self._batch = Batch(runner)
         self._prefiller = Prefiller(loaded, runner, self._prompts, self._observer)
         self._prefiller.schedule(self._waiting)
+
+    def _forget(self, index: int) -> None:
+        self._prefiller.forget(index)
+        super()._forget(index)
 
     def _tear_down(self) -> None:
         """An error's frames may hold this object for long, and it must not hold tensors."""

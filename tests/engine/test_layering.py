@@ -44,7 +44,7 @@ LAYERS = (
     {"query"},
     {"rounds"},
     {"run", "model_cache", "grounding", "layouts", "reading", "prompt_writing"},
-    {"score", "chat", "watching", "listening"},
+    {"stream", "score", "chat", "watching", "listening"},
     {"doctor", "folders"},
     {"reviewing"},
     {"cli"},
