@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,19 +108,12 @@ def memory(pictures: int, early: int, most: int | None = None, side: int = 256) 
     and at its end: the most of 100 looks before each. What the model says is scripted. ``most``: so
     many are asked about at once, where that is not to be as usual."""
     import psutil
-    from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
+    from qwen_vl_suite.qwenvl.backends.scripted import ContinuousScriptedBackend
     from qwen_vl_suite.qwenvl.folders import Asking, Job, Reporter, Sizes, caption_folder
     from qwen_vl_suite.qwenvl.media import images
     from qwen_vl_suite.qwenvl.tasks.describe import describe
 
     from .speed import picture
-
-    class Forgetting(ScriptedBackend):
-        def generate(self, requests: Any, observer: Any = None) -> Any:
-            try:
-                return super().generate(requests, observer)
-            finally:
-                self.requests.clear()
 
     class Measuring(Reporter):
         def __init__(self) -> None:
@@ -129,6 +123,8 @@ def memory(pictures: int, early: int, most: int | None = None, side: int = 256) 
             self.seen.append(process.memory_info().rss)
 
     process, reporter = psutil.Process(), Measuring()
+    backend: Any = ContinuousScriptedBackend("A caption.")
+    backend.requests, backend.batches = deque(maxlen=0), deque(maxlen=0)  # it keeps none
     with tempfile.TemporaryDirectory(prefix="qwenvl-folder-") as name:
         one = Path(name) / "picture.png"
         images.write_png(picture(side, 0), one)
@@ -139,7 +135,7 @@ def memory(pictures: int, early: int, most: int | None = None, side: int = 256) 
         one.unlink()
         sizes = Sizes(most, most) if most else Sizes()
         job = Job(Path(name), Asking(describe("training")), sizes=sizes)
-        caption_folder(Forgetting("A caption."), job, reporter)
+        caption_folder(backend, job, reporter)
     assert len(reporter.seen) == pictures
     looks = min(100, early)
     first, last = (max(reporter.seen[at - looks : at]) for at in (early, pictures))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,13 +18,20 @@ from ..families import DEFAULT, FAMILIES
 from ..observer import Observer
 from ..retrieval import check_writes
 from ..types import Family, Place, Request, Response
-from .base import check_candidates
+from .base import Source, check_candidates
 from .scripted_replies import Replay, Reply, Script, token_ids, tokenize
 
 if TYPE_CHECKING:
     from ..media.spans import Span
 
-__all__ = ["Reply", "ResidentScriptedBackend", "Script", "ScriptedBackend", "tokenize"]
+__all__ = [
+    "ContinuousScriptedBackend",
+    "Reply",
+    "ResidentScriptedBackend",
+    "Script",
+    "ScriptedBackend",
+    "tokenize",
+]
 
 T = TypeVar("T")
 
@@ -210,6 +218,51 @@ class ScriptedBackend:
                     responses[index] = prompt.response
                     observer.done(index, prompt.response)
         return [responses[index] for index in range(len(prompts))]
+
+
+class ContinuousScriptedBackend(ScriptedBackend):
+    """A ``ScriptedBackend`` that is ``Continuous`` as well. ``batches`` has how many requests were
+    taken in at a time; ``most_at_once``: how many are answered side by side."""
+
+    def __init__(self, *args: Any, most_at_once: int = 8, **options: Any):
+        super().__init__(*args, **options)
+        self.most_at_once = most_at_once
+
+    def generate_from(self, source: Source, observer: Observer) -> None:
+        """See ``Continuous.generate_from``."""
+        check_writes(self.family, self.family.title)
+        with self._turn:
+            self._check_open()
+            waiting: deque[int] = deque()
+            replays: dict[int, Replay] = {}
+            streams: dict[int, Iterator[str]] = {}
+            count = 0
+            while True:
+                given = source.more(wait=not replays) if len(waiting) < self.most_at_once else ()
+                if given is None:
+                    return
+                for index, request in enumerate(given, count):
+                    request.sampling.validate()
+                    prompt = self._replay_of(request)
+                    if isinstance(prompt, Replay):
+                        replays[index] = prompt
+                        waiting.append(index)
+                    else:
+                        observer.done(index, Response.failed(prompt))
+                self.requests += given
+                self.batches += [len(given)] if given else []
+                count += len(given)
+                while waiting and len(streams) < self.most_at_once:
+                    index = waiting.popleft()
+                    replays[index].answer(self._reply(replays[index].request))
+                    streams[index] = iter(replays[index].stream)
+                for index in list(streams):
+                    observer.check()
+                    if (piece := next(streams[index], None)) is not None:
+                        observer.token(index, piece)
+                    else:
+                        del streams[index]
+                        observer.done(index, replays.pop(index).response)
 
 
 class ResidentScriptedBackend(ScriptedBackend):

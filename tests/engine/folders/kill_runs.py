@@ -25,7 +25,7 @@ if __name__ == "__main__":
     import conftest  # noqa: F401  (loads the pack under its name)
 
 from caption_folders import Told, job, picture
-from qwen_vl_suite.qwenvl.backends.scripted import ScriptedBackend
+from qwen_vl_suite.qwenvl.backends.scripted import ContinuousScriptedBackend
 from qwen_vl_suite.qwenvl.folders import caption_folder
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ def reply(request: Any) -> str:
 
 
 def run(folder: Path, way: str) -> None:
-    caption_folder(ScriptedBackend(reply), job(folder, **WAYS[way]), Slow())
+    caption_folder(ContinuousScriptedBackend(reply), job(folder, **WAYS[way]), Slow())
 
 
 def killed(folder: Path, way: str, seconds: float) -> bool:

@@ -10,7 +10,11 @@ import unicodedata
 import pytest
 import videos
 from caption_folders import Told, job, kohya, names, picture, run
-from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
+from qwen_vl_suite.qwenvl.backends.scripted import (
+    ContinuousScriptedBackend,
+    Reply,
+    ScriptedBackend,
+)
 from qwen_vl_suite.qwenvl.errors import BadOption, OutOfMemory
 from qwen_vl_suite.qwenvl.folders import (
     Asking,
@@ -24,6 +28,12 @@ from qwen_vl_suite.qwenvl.folders import (
 from qwen_vl_suite.qwenvl.media.video import MAX_FRAME_PIXELS
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.tasks.describe import describe
+
+
+@pytest.fixture(autouse=True, params=["lot after lot", "continuous"])
+def backend_kind(request, monkeypatch):
+    if request.param == "continuous":
+        monkeypatch.setitem(globals(), "ScriptedBackend", ContinuousScriptedBackend)
 
 
 def by_colour(request):
