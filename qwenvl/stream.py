@@ -22,7 +22,7 @@ MOST_IN_A_CALL = 4096
 model, and its free memory is measured anew."""
 
 Queries = Callable[[bool], Sequence[Query] | None]
-"""Gives further queries; see ``backends.base.Source.more``."""
+"""Gives further queries; see ``Source.more``."""
 
 
 def answer_stream(

@@ -10,8 +10,9 @@ from typing import Protocol
 from ..checkpoints.adapters import check_adapters
 from ..errors import QwenVLError
 from ..observer import Observer
+from ..source import Source
 from ..types import Adapter, Family, Place, Request, Response
-from .base import Backend, Continuous, Embedder, Planner, Resident, Scorer, Source, Vocabulary
+from .base import Backend, Continuous, Embedder, Planner, Resident, Scorer, Vocabulary
 
 
 class Switched(Backend, Continuous, Planner, Resident, Scorer, Embedder, Vocabulary, Protocol):

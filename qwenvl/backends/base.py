@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import BadOption, QwenVLError
 from ..observer import Observer
+from ..source import Source
 from ..types import Adapter, Family, Place, Request, Response, Size
 
 
@@ -47,15 +48,6 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Releases the model for good. A closed backend refuses further requests."""
-        ...
-
-
-class Source(Protocol):
-    """Gives requests as they come up."""
-
-    def more(self, wait: bool) -> Sequence[Request] | None:
-        """A few that are ready now, none where none is; at least one where it may ``wait``, which
-        it may while no other is being answered. None: no more will come."""
         ...
 
 

@@ -23,11 +23,12 @@ from ..servers.keys import Keys, variable
 from ..servers.kinds import kind
 from ..servers.llama_program import PROGRAM, find_program
 from ..servers.llama_server import LlamaServer
+from ..source import Begun, Source
 from ..types import Family, GgufSpec, Request, Response, ServerSpec, Size
 from .base import check_candidates
 from .openai_server import OpenAIServerBackend
 from .resident import ResidentBackend
-from .served_weights import ServedWeights, ServerEnded, ServerWatch
+from .served_weights import ServedWeights, ServerEnded, ServerWatch, SourceWatch
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,19 @@ class GgufBackend(ResidentBackend):
                 return backend.generate(requests, watch)
             except ServerEnded:
                 return watch.responses(len(requests))
+
+    def generate_from(self, source: Source, observer: Observer) -> None:
+        """See ``Continuous.generate_from``, and ``generate``. A server that ends costs what it was
+        asked then."""
+        begun = Begun.of(source)
+        if begun is None:
+            return
+        with self._asked(observer) as (server, backend):
+            watch = SourceWatch(observer, server, begun)
+            try:
+                backend.generate_from(watch, watch)
+            except ServerEnded:
+                watch.fail()
 
     def score(
         self,

@@ -27,9 +27,10 @@ from ..models.weights import Weights
 from ..observer import GuardedObserver, Observer
 from ..prompting.prompt import Prompt
 from ..retrieval import check_writes
+from ..source import Source
 from ..types import Adapter, LocalSpec, Request, Response
 from .adapted import AdaptedBackend
-from .base import Source, check_candidates
+from .base import check_candidates
 from .definition import Definition, read_definition
 from .local_fast_paths import FastPaths
 from .local_model import LocalModel, expected_shares

@@ -16,21 +16,22 @@ from ..retrieval import check_writes
 from ..servers.answering import Answering
 from ..servers.client import Client
 from ..servers.client_thread import ClientThread
-from ..servers.dispatch import Progress, ask_all
+from ..servers.dispatch import Progress, ask_all, ask_from
 from ..servers.keys import KEYS, Keys
 from ..servers.kinds import ServerKind
 from ..servers.picture_sizes import pixel_bounds, planned_size
 from ..servers.scoring import scored
 from ..servers.served_model import ServedModel
 from ..servers.server_request import ServerRequest
+from ..source import Begun, Source
 from ..types import Family, Request, Response, ServerSpec, Size
 from .base import check_candidates
 
 
 class OpenAIServerBackend:
-    """The model of ``spec``, as a ``backends.base.Backend``, ``Resizer``, ``Remote`` and
-    ``Scorer``. No server is asked before it has to be. ``keys``: where the servers' keys are
-    found."""
+    """The model of ``spec``, as a ``backends.base.Backend``, ``Continuous``, ``Resizer``,
+    ``Remote`` and ``Scorer``. No server is asked before it has to be. ``keys``: where the servers'
+    keys are found."""
 
     def __init__(self, spec: ServerSpec, keys: Keys = KEYS):
         self.spec = spec
@@ -98,6 +99,15 @@ class OpenAIServerBackend:
             observer,
         )
         return [Response.failed(one) if isinstance(one, QwenVLError) else one for one in found]
+
+    def generate_from(self, source: Source, observer: Observer) -> None:
+        """See ``Continuous.generate_from``, and ``generate``."""
+        begun = Begun.of(source)
+        if begun is None:
+            return
+        check_writes(self.family, self._model.find_name(observer))
+        self._model.find_kind(observer)
+        ask_from(begun, self._answering.answer, self._model, self._client, observer)
 
     def score(
         self,

@@ -17,8 +17,9 @@ from ..errors import BadImage, BadOption, QwenVLError, Unavailable, unloaded
 from ..families import DEFAULT, FAMILIES
 from ..observer import Observer
 from ..retrieval import check_writes
+from ..source import Source
 from ..types import Family, Place, Request, Response
-from .base import Source, check_candidates
+from .base import check_candidates
 from .scripted_replies import Replay, Reply, Script, token_ids, tokenize
 
 if TYPE_CHECKING:

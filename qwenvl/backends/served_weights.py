@@ -9,7 +9,8 @@ from ..models.load_progress import Progress
 from ..models.weights import Weights
 from ..observer import Observer, Relay
 from ..servers.llama_server import LlamaServer
-from ..types import Response
+from ..source import Source
+from ..types import Request, Response
 
 
 class ServedWeights(Weights):
@@ -76,3 +77,32 @@ class ServerWatch(Relay):
             failed = Response.failed(self._server.failure())
             self.done(index, failed)
         return self._responses[index]
+
+
+class SourceWatch(ServerWatch):
+    """As ``ServerWatch``, for requests that ``source`` gives: it keeps which are open."""
+
+    def __init__(self, inner: Observer, server: LlamaServer, source: Source):
+        super().__init__(inner, server)
+        self._source = source
+        self._given = 0
+        self._open: set[int] = set()
+
+    def more(self, wait: bool) -> Sequence[Request] | None:
+        """See ``Source.more``."""
+        given = self._source.more(wait)
+        self._open.update(range(self._given, self._given + len(given or ())))
+        self._given += len(given or ())
+        return given
+
+    def done(self, index: int, response: Response) -> None:
+        self._open.discard(index)
+        self.inner.done(index, response)
+
+    def fail(self) -> None:
+        """Those that are open, after the server's end. Raises what ended it where there was no
+        request."""
+        if not self._given:
+            raise self._server.failure()
+        for index in sorted(self._open):
+            self.done(index, Response.failed(self._server.failure()))

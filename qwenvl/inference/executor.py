@@ -29,7 +29,7 @@ _FEW = 8
 """Waiting requests below which more are taken in: as many as the next are prepared of."""
 
 More = Callable[[bool], "dict[int, Prompt] | None"]
-"""Gives further prompts, by the index of their request; see ``backends.base.Source.more``."""
+"""Gives further prompts, by the index of their request; see ``source.Source.more``."""
 
 
 class Executor(ABC):

@@ -1,15 +1,17 @@
-"""Dispatch of a batch: its requests are under way at once, as many as the server has places, and
-one that fails costs only its own answer."""
+"""Dispatch: requests are under way at once, as many as the server has places, and one that fails
+costs only its own answer."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import BadImage, BadOption, QwenVLError, ServerError, Unavailable, UnsuitableModel
-from ..observer import Observer
+from ..observer import Observer, Relay
+from ..source import Source
 from ..types import Request, Response
 from .client import Client
 from .client_thread import ClientThread
@@ -63,8 +65,7 @@ def ask_all(
     """What ``ask`` makes of each of ``requests`` to ``model``, in order, or the error of one that
     failed. ``response``: what ``observer`` is told of it.
 
-    A few more than the server has places wait with their pictures ready, so that no place stays
-    empty while these are compressed. Raises the first error where no request can be sent."""
+    Raises the first error where no request can be sent."""
     model.find_kind(observer)
     prepared = [_prepared(model, request) for request in requests]
     refused = {at: one for at, one in enumerate(prepared) if not isinstance(one, ServerRequest)}
@@ -88,12 +89,97 @@ def ask_all(
                 Response.failed(answer) if isinstance(answer, QwenVLError) else response(answer)
             )
 
-        ahead = min(client.places, _AHEAD)
-        await in_parallel([partial(one, index) for index in asked], client.places + ahead)
+        await in_parallel([partial(one, index) for index in asked], _at_once(client))
 
     if asked:
         client.run(work, observer)
     return [found[index] for index in range(len(requests))]
+
+
+def ask_from(
+    source: Source, ask: Ask[Response], model: ServedModel, client: ClientThread, observer: Observer
+) -> None:
+    """What ``ask`` makes of all requests that ``source`` gives, told to ``observer``, which is not
+    told of a ``start``. A few more than the server has places are taken from it. Raises
+    ``UnsuitableModel`` where the model can be asked nothing of the kind."""
+    intake = _Intake(source, model, observer)
+
+    async def work(job: Job[None], client: Client) -> None:
+        loop, waiting = asyncio.get_running_loop(), asyncio.Queue[_Numbered | None]()
+
+        def hand_over(asked: _Numbered | None) -> None:
+            loop.call_soon_threadsafe(client.try_again)  # a lost one may be back by now
+            loop.call_soon_threadsafe(waiting.put_nowait, asked)
+
+        async def worker() -> None:
+            while asked := await waiting.get():
+                progress = Progress(job, asked[0])
+                answer = await _answer(ask(asked[1], client, progress), model)
+                if isinstance(answer, QwenVLError):
+                    answer = Response.failed(answer)
+                progress.done(answer)
+            waiting.put_nowait(None)  # for the next worker
+
+        most = _at_once(client)
+        job.events.put(lambda _: intake.begin(hand_over, most))
+        await in_parallel([worker] * most, most)
+
+    client.run(work, intake)
+
+
+_Numbered = tuple[int, ServerRequest]
+"""A request and its number among all."""
+
+
+class _Intake(Relay):
+    """Observer of a job, for ``inner``, that takes requests in, in the caller's thread."""
+
+    def __init__(self, source: Source, model: ServedModel, inner: Observer):
+        super().__init__(inner)
+        self._source, self._model = source, model
+        self._count = self._open = 0
+        self._most = 0  # may be open; none before ``begin``
+        self._hand_over: Callable[[_Numbered | None], None]
+
+    def begin(self, hand_over: Callable[[_Numbered | None], None], most: int) -> None:
+        """From now on requests are handed over, as long as fewer than ``most`` are open; at the end
+        None."""
+        self._hand_over, self._most = hand_over, most
+
+    def check(self) -> None:
+        super().check()
+        while self._open < self._most:
+            given = self._source.more(wait=not self._open)
+            if given is None:
+                self._most = 0
+                self._hand_over(None)
+                return
+            for request in given:
+                self._take(request)
+            if not given:
+                return
+
+    def _take(self, request: Request) -> None:
+        request.sampling.validate()
+        index, self._count = self._count, self._count + 1
+        prepared = _prepared(self._model, request)
+        if isinstance(prepared, UnsuitableModel):
+            raise prepared
+        if isinstance(prepared, QwenVLError):
+            super().done(index, Response.failed(prepared))
+            return
+        self._open += 1
+        self._hand_over((index, prepared))
+
+    def done(self, index: int, response: Response) -> None:
+        self._open -= 1
+        super().done(index, response)
+
+
+def _at_once(client: Client) -> int:
+    """Requests that are made ready: a few more than the server has places, so that no place stays
+    empty while their pictures are compressed."""
+    return client.places + min(client.places, _AHEAD)
 
 
 def _prepared(model: ServedModel, request: Request) -> ServerRequest | QwenVLError:

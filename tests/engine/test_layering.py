@@ -30,6 +30,7 @@ LAYERS = (
         "coordinates",
         "tiles",
         "observer",
+        "source",
         "constraints",
         "schema_bounds",
         "camera",
