@@ -21,6 +21,7 @@ from qwen_vl_suite.qwenvl.model_cache import ModelCache
 from qwen_vl_suite.qwenvl.models.memory import Memory
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.types import GgufSpec, Request
+from trickling import Answers, Trickle
 
 FAKE = Path(__file__).resolve().parents[1] / "servers" / "fake_llama_server.py"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in is started by a shell")
@@ -102,6 +103,30 @@ def test_one_that_ends_by_itself_costs_that_answer_and_is_started_again(cache, s
         assert isinstance(failed.error, Unavailable)
         assert "GGML_ASSERT(false) failed" in str(failed.error)
         assert pid(ask(backend, "two")) != before
+
+
+def test_of_requests_that_come_up_one_after_another_its_end_costs_what_it_was_asked_then(
+    cache, spec
+):
+    def lots(*words):
+        picture = torch.zeros(3, 64, 96, dtype=torch.uint8)
+        return Trickle([[Request.ask([picture], one)] for one in words], slow=True)
+
+    with cache.lease(spec) as backend:
+        told = Answers()
+        backend.generate_from(lots(), told)
+        assert not told.found and backend.place == "disk"  # nothing is started for nothing
+        backend.generate_from(lots(*(f"{number}" for number in range(12))), told)
+        before = pid(told.in_order)
+        assert len(told.found) == 12
+        source, told = lots("end yourself", "one", "two"), Answers()
+        while not told.found:
+            backend.generate_from(source, told)
+        assert "GGML_ASSERT(false) failed" in str(told.found[0].error)
+        left = Answers()
+        backend.generate_from(source, left)
+        texts = {one.text for one in left.found.values()}
+        assert len(told.found) + len(left.found) == 3 and f"I am {before}." not in texts
 
 
 def test_each_start_has_a_log_of_its_own(spec):

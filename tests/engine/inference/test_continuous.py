@@ -19,49 +19,9 @@ from qwen_vl_suite.qwenvl.inference.batch import Batch
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Response, Sampling
+from trickling import Answers, Trickle
 
 FAMILY_NAMES = list(tiny.CONFIGS)
-
-
-class Trickle:
-    """Gives requests in ``lots``, one at each time of asking; where ``slow``, none at every other
-    time, unless it is waited for."""
-
-    def __init__(self, lots: Sequence[Sequence[Request]], slow: bool = False):
-        self._lots, self._slow, self._times = iter(lots), slow, 0
-
-    def more(self, wait: bool) -> Sequence[Request] | None:
-        self._times += 1
-        if self._slow and not wait and self._times % 2:
-            return []
-        return next(self._lots, None) if wait else next(self._lots, [])
-
-
-class Answers(Observer):
-    def __init__(self) -> None:
-        self.found: dict[int, Response] = {}
-        self.texts: dict[int, str] = {}
-        self.restarted: list[int] = []
-
-    def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
-        raise AssertionError("nobody knows how many will come")
-
-    def token(self, index: int, text: str) -> None:
-        assert index not in self.found
-        self.texts[index] = self.texts.get(index, "") + text
-
-    def restart(self, index: int) -> None:
-        assert index not in self.found
-        self.texts.pop(index, None)
-        self.restarted.append(index)
-
-    def done(self, index: int, response: Response) -> None:
-        assert index not in self.found
-        self.found[index] = response
-
-    @property
-    def in_order(self) -> list[Response]:
-        return [self.found[index] for index in range(len(self.found))]
 
 
 def answers(subject: LocalBackend, source: Any) -> Answers:

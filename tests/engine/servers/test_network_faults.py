@@ -14,6 +14,9 @@ from qwen_vl_suite.qwenvl.backends.openai_server import OpenAIServerBackend
 from qwen_vl_suite.qwenvl.observer import Observer
 from qwen_vl_suite.qwenvl.servers import faults, replicas
 from qwen_vl_suite.qwenvl.types import Request, Response, ServerSpec
+from trickling import Answers, Trickle
+
+Generate = Callable[..., list[Response]]
 
 COUNT = int(os.environ.get("QVL_FAULT_REQUESTS", "96"))
 """``QVL_FAULT_REQUESTS=2000`` is the long form."""
@@ -41,6 +44,24 @@ def question(number: int) -> Request:
     """One of which words and picture tell the number."""
     picture = torch.tensor([number >> 8, number & 255, 7], dtype=torch.uint8)
     return Request.ask([picture[:, None, None].expand(3, 64, 64)], f"number {number}")
+
+
+def at_once(
+    backend: OpenAIServerBackend, requests: list[Request], observer: Observer | None = None
+) -> list[Response]:
+    return backend.generate(requests, observer)
+
+
+def as_they_come(
+    backend: OpenAIServerBackend, requests: list[Request], observer: Observer | None = None
+) -> list[Response]:
+    told = Answers(observer)
+    lots = [requests[at : at + 5] for at in range(0, len(requests), 5)]
+    backend.generate_from(Trickle(lots, slow=True), told)
+    return told.in_order
+
+
+each_road = pytest.mark.parametrize("generate", [at_once, as_they_come])
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +98,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(replicas, pause, 0.01)
 
 
+@each_road
 @pytest.mark.usefixtures("impatient")
 def test_no_answer_is_lost_doubled_or_misplaced(
-    opened: Callable[..., OpenAIServerBackend], truth: list[str]
+    opened: Callable[..., OpenAIServerBackend], truth: list[str], generate: Generate
 ):
     with (
         LoopbackServer(0.001) as server,
@@ -87,7 +109,7 @@ def test_no_answer_is_lost_doubled_or_misplaced(
     ):
         streamed = Streamed()
         backend = opened(proxy.url, concurrency=16)
-        responses = backend.generate([question(n) for n in range(COUNT)], streamed)
+        responses = generate(backend, [question(n) for n in range(COUNT)], streamed)
     assert [(r.text, r.error) for r in responses] == [(truth[n], None) for n in range(COUNT)]
     assert streamed.texts == {n: truth[n] for n in range(COUNT)}
     assert sorted(streamed.finished) == list(range(COUNT))
@@ -108,9 +130,10 @@ def test_what_never_comes_is_asked_again(
     assert proxy.met["stall"]
 
 
+@each_road
 @pytest.mark.usefixtures("impatient")
 def test_pictures_that_the_server_cannot_bear_cost_the_others_nothing(
-    opened: Callable[..., OpenAIServerBackend],
+    opened: Callable[..., OpenAIServerBackend], generate: Generate
 ):
     with (
         LoopbackServer(0.001) as server,
@@ -118,7 +141,7 @@ def test_pictures_that_the_server_cannot_bear_cost_the_others_nothing(
     ):
         asked = [Request.ask([], f"bad {n}") for n in range(16)]
         asked += [Request.ask([], f"good {n}") for n in range(10)]
-        responses = opened(proxy.url, concurrency=4).generate(asked)
+        responses = generate(opened(proxy.url, concurrency=4), asked)
     assert [r.text for r in responses] == [""] * 16 + [f"good {n}" for n in range(10)]
     assert all("HTTP 500" in str(r.error) for r in responses[:16])
 
@@ -148,13 +171,14 @@ class Killer(Observer):
             self.server.die()
 
 
+@each_road
 def test_a_replica_that_dies_loses_nothing(
-    opened: Callable[..., OpenAIServerBackend], truth: list[str]
+    opened: Callable[..., OpenAIServerBackend], truth: list[str], generate: Generate
 ):
     with LoopbackServer(0.05) as one, LoopbackServer(0.05) as two, LoopbackServer(0.05) as three:
         backend = opened(one.url, two.url, three.url, concurrency=4)
         questions = [question(n) for n in range(60)]
-        responses = backend.generate(questions, Killer(two, after=20))
+        responses = generate(backend, questions, Killer(two, after=20))
     assert [(r.text, r.error) for r in responses] == [(truth[n], None) for n in range(60)]
     # Each took part, and the two that lived did the rest of the dead one's share.
     assert 0 < two.answered < min(one.answered, three.answered)
