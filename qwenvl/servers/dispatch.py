@@ -108,7 +108,6 @@ def ask_from(
         loop, waiting = asyncio.get_running_loop(), asyncio.Queue[_Numbered | None]()
 
         def hand_over(asked: _Numbered | None) -> None:
-            loop.call_soon_threadsafe(client.try_again)  # a lost one may be back by now
             loop.call_soon_threadsafe(waiting.put_nowait, asked)
 
         async def worker() -> None:
