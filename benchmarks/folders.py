@@ -1,7 +1,8 @@
 """Folders: how fast and in how much memory they are captioned.
 
-``folder`` of the plan compares with the same pictures as one batch in memory. The growth of memory
-takes thousands of pictures, and is a command of its own: ``python -m benchmarks.folders --json``.
+``folder`` of the plan compares with the same pictures as one batch in memory, ``stream`` with one
+lot after another. The growth of memory takes thousands of pictures, and is a command of its own:
+``python -m benchmarks.folders --json``.
 """
 
 from __future__ import annotations
@@ -101,6 +102,67 @@ def folder(
             note="listed, decoded, asked and written, against one batch in memory",
             agreement=None if model.exact else figures.agreement,
         )
+
+
+def stream(
+    name: str,
+    wanted: float | None,
+    model: Model,
+    pictures: int,
+    side: int,
+    tokens: tuple[int, int],
+    lot: int,
+) -> Figure:
+    """Pictures asked about as they come up, the next in the place of each that was answered,
+    against one lot after another. Every eighth answer takes the second number of ``tokens``, the
+    others the first."""
+    from qwen_vl_suite.qwenvl import run
+    from qwen_vl_suite.qwenvl.query import Query
+    from qwen_vl_suite.qwenvl.stream import answer_stream
+    from qwen_vl_suite.qwenvl.tasks.describe import describe
+    from qwen_vl_suite.qwenvl.types import Sampling
+
+    from .speed import picture
+
+    few, many = (Sampling(count, temperature=0.0) for count in tokens)
+    queries = [
+        Query(describe("training"), picture(side, number), sampling=few if number % 8 else many)
+        for number in range(pictures)
+    ]
+    lots = [queries[at : at + lot] for at in range(0, pictures, lot)]
+
+    def ours() -> list[list[str]]:
+        model.backend.prefix_cache.clear()
+        found: dict[int, str] = {}
+        left = iter(lots)
+        answer_stream(
+            model.backend,
+            lambda wait: next(left, None),
+            lambda number, result: found.update({number: result.text}),
+        )
+        return [found[number].split() for number in range(pictures)]
+
+    def theirs() -> list[list[str]]:
+        model.backend.prefix_cache.clear()
+        found: list[str] = []
+        for asked in lots:
+            texts = dict.fromkeys(range(len(asked)), "")
+            run.answer_each(
+                model.backend,
+                asked,
+                lambda at, result, texts=texts: texts.update({at: result.text}),
+            )
+            found += texts.values()
+        return [text.split() for text in found]
+
+    return compare(
+        name,
+        ours,
+        theirs,
+        wanted=wanted,
+        repeats=2,
+        agreement=None if model.exact else figures.agreement,
+    )
 
 
 def memory(pictures: int, early: int, most: int | None = None, side: int = 256) -> dict[str, Any]:

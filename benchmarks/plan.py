@@ -109,6 +109,15 @@ def _batches() -> Iterator[Benchmark]:
             name, wanted, small("qwen3_vl"), pictures=64, side=256, tokens=16
         ),
     )
+    yield Benchmark(
+        "stream",
+        "64 pictures of 128×128, every eighth answer of 128 tokens, the others of 16, Qwen3-VL, as "
+        "they come up, against one lot of 16 after another",
+        1.2,
+        lambda name, wanted: folders.stream(
+            name, wanted, small("qwen3_vl"), pictures=64, side=128, tokens=(16, 128), lot=16
+        ),
+    )
 
 
 def _questions() -> Iterator[Benchmark]:

@@ -258,6 +258,11 @@ def test_folders_are_measured_after_the_captions_were_equal(
         folders.folder("folder", 0.9, tiny_model, pictures=2, side=64, tokens=2)
 
 
+def test_streams_are_measured_after_the_answers_were_equal(tiny_model: models.Model):
+    measured = folders.stream("stream", 1, tiny_model, pictures=9, side=64, tokens=(2, 5), lot=3)
+    assert measured.ours > 0 and measured.theirs > 0
+
+
 def test_memory_does_not_grow_with_a_folder():
     found = folders.memory(160, 60, most=4, side=512)
     assert found["pictures"] == [60, 160] and found["growth"] < 0.05
