@@ -49,12 +49,12 @@ class FolderProgress(Reporter, Observer):
         self._last = well_formed(item.relative), caption
         self._show()
 
-    def skipped(self, item: Item) -> None:
+    def skipped(self, item: Item, reason: str) -> None:
         self._others += 1
         self._show()
 
     def passed_over(self, item: Item, reason: str) -> None:
-        self.skipped(item)
+        self.skipped(item, reason)
 
     def failed(self, relative: str, reason: str) -> None:
         self._failed += 1

@@ -1,4 +1,4 @@
-"""Commands that ask a model about images one by one: ocr, ground, extract, layout."""
+"""Questions about images one by one, and what all commands that ask a model share."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.base import Backend
-from ..errors import BadImage, BadOption, QwenVLError
-from ..fine_tunes import preset
-from ..grounding.regions import Region
+from ..errors import BadImage, BadOption
 from ..media.documents import Resolution
 from ..media.pixel_bounds import with_longest_side
-from ..query import Method
-from ..reading import tile_reading
-from ..replies.tables import tables
+from ..query import Method, Query
 from ..types import Result, Sampling, Task
 from ..unicode import well_formed
 from .inputs import Input, expanded
-from .model_options import named_spec_of, spec_of
-from .output import as_json, print_json, print_message, print_notes, print_result
-from .portions import OrderedResults, Portion, read_portions
+from .model_options import spec_of
+from .output import as_row, print_json, print_message, print_notes, print_result
+from .portions import Portion, read_portions
+from .results import OrderedResults
 from .writing import DocumentWriter
 
-SOME_FAILED, NOTHING_DONE, UNREADABLE = 1, 2, 3
-"""Exit statuses of failures; ``parser.EXIT_STATUS`` explains them."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLING_OPTIONS = (
     "max_new_tokens",
@@ -45,66 +42,6 @@ SAMPLING_OPTIONS = (
 PAGE_SIDE = 1288
 """Longest side in pixels that pages of PDFs are rendered with by default, where the task has none:
 what olmOCR was trained on. Pages of 300 dpi make these models repeat themselves."""
-
-
-def ocr(options: argparse.Namespace) -> int:
-    from ..tasks import ocr as task
-
-    if options.out is None and (options.output == "pdf" or options.csv):
-        wanted = "--output pdf" if options.output == "pdf" else "--csv"
-        raise BadOption(f"{wanted} writes files: name a folder for them with --out.")
-    fine_tune = preset(options.preset, named_spec_of(options).name)
-    output = "lines" if options.output == "pdf" else options.output
-    scores = (options.min_score, options.scores)
-    more = (options.language, fine_tune, *scores, options.strict)
-    bounds = (options.min_pixels or None, options.max_pixels or None)
-    reading = tile_reading(options.tiles, output, lambda: task.ocr("lines", *more), bounds)
-    return answer(options, task.ocr(output, *more), method=reading.steps if reading else None)
-
-
-def ground(options: argparse.Namespace) -> int:
-    from ..grounding import search
-
-    found = search(
-        "\n".join(options.find),
-        options.kind,
-        options.max_count,
-        options.min_score,
-        options.scores,
-        options.screen,
-        options.strict,
-        tile=options.tile,
-        look_again=options.look_again,
-        field_of_view=options.fov,
-    )
-    if options.inside:
-        found = found.within([Region(area) for area in options.inside])
-    return answer(
-        options, found.task, found.method, lambda result: {"counts": found.counts(result)}
-    )
-
-
-def extract(options: argparse.Namespace) -> int:
-    from ..tasks import extract as task
-
-    if options.keys is not None:
-        constraint = task.form("keys", options.keys)
-    elif options.example is not None:
-        constraint = task.form("example", read_text(options.example))
-    else:
-        constraint = task.form("schema", read_text(options.schema))
-    return answer(options, task.extract(constraint, options.prompt), more=_complete)
-
-
-def layout(options: argparse.Namespace) -> int:
-    from ..layouts import Wanted
-
-    wanted = Wanted(options.form, options.max_elements, options.instructions)
-    return answer(options, wanted.task, wanted.method, _complete)
-
-
-def _complete(result: Result) -> dict[str, Any]:
-    return {"complete": result.is_complete}
 
 
 def read_text(path: str) -> str:
@@ -139,37 +76,28 @@ def answer(
         if writer:
             writer.add(found, held[number], result)
 
-    results, is_broken_off = OrderedResults(show), False
-    try:
-        with (
-            closing(writer) if writer else nullcontext(),
-            CACHE.lease(spec_of(options)) as backend,
-            closing(read_portions(inputs, resolution)) as portions,
-        ):
-            effort = options.reasoning_effort
-            own = run.sampling_for(backend, task, options.thinking, effort=effort)
-            sampling = sampling_of(options, own)
-            for portion in portions:
-                held.clear()
-                held.update(portion)
-                accepted = _answer_portion(
-                    backend, task, portion, sampling, results, options, method
-                )
-                if not (accepted or results.answered or results.unreadable):
-                    break  # the options allow no request, and will not for later images
-    except QwenVLError as error:
-        if not results.answered:
-            raise
-        is_broken_off = True
-        print_message(f"error: {error}")
-    except BaseException:
-        print_message(f"stopped after {results.shown} of {len(inputs)}")
-        raise
-    if results.shown < len(inputs):
-        print_message(f"stopped after {results.shown} of {len(inputs)}")
-    if results.failed or results.shown < len(inputs) or is_broken_off:
-        return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
-    return UNREADABLE if results.unreadable else 0
+    results = OrderedResults(len(inputs), show)
+    with (
+        results.told(),
+        closing(writer) if writer else nullcontext(),
+        CACHE.lease(spec_of(options)) as backend,
+        closing(read_portions(inputs, resolution)) as portions,
+    ):
+        effort = options.reasoning_effort
+        own = run.sampling_for(backend, task, options.thinking, effort=effort)
+        sampling = sampling_of(options, own)
+        for portion in portions:
+            held.clear()
+            held.update(portion)
+            queries = {}
+            for number, image in portion.items():
+                if isinstance(image, BadImage):
+                    results.fail(number, image)
+                else:
+                    queries[number] = _query(backend, task, image, sampling, options, method)
+            if not results.ask(backend, queries):
+                break
+    return results.exit_status()
 
 
 def sampling_of(options: argparse.Namespace, own: Sampling) -> Sampling:
@@ -223,56 +151,34 @@ def check_page_options(options: argparse.Namespace, inputs: Sequence[Input]) -> 
             raise BadOption(f"{option} is about PDF documents, and none is given.")
 
 
-def _answer_portion(
+def _query(
     backend: Backend,
     task: Task,
-    portion: Portion,
+    image: Tensor,
     sampling: Sampling,
-    results: OrderedResults,
     options: argparse.Namespace,
     method: Method | None,
-) -> bool:
-    """Puts a result for each image of ``portion`` into ``results``. False where the backend
-    refused the requests as a whole."""
-    from .. import run
-
-    queries = {}
-    for number, image in portion.items():
-        if isinstance(image, BadImage):
-            results.put(number, Result("", finish_reason="error", error=str(image)))
-        else:
-            min_pixels, max_pixels = with_longest_side(
-                (options.min_pixels or None, options.max_pixels or None),
-                image.shape[-2:],
-                0 if options.max_pixels else task.longest_side,
-                token_pixels=backend.family.patch_factor**2,
-                own_max=backend.max_pixels,
-            )
-            queries[number] = run.Query(
-                task,
-                image,
-                system=options.system,
-                sampling=sampling,
-                min_pixels=min_pixels,
-                max_pixels=max_pixels,
-                thinking=options.thinking,
-                reasoning_effort=options.reasoning_effort,
-                keep_unreadable=True,  # a method's own: a tile that fails costs only itself
-                logprobs=getattr(options, "logprobs", False),
-                method=method,
-            )
-    numbers = list(queries)
-    try:
-        run.answer_each(
-            backend,
-            list(queries.values()),
-            lambda index, result: results.put(numbers[index], result),
-        )
-    except (BadOption, BadImage) as error:
-        for number in numbers:
-            results.put(number, Result("", finish_reason="error", error=str(error)))
-        return False
-    return True
+) -> Query:
+    min_pixels, max_pixels = with_longest_side(
+        (options.min_pixels or None, options.max_pixels or None),
+        image.shape[-2:],
+        0 if options.max_pixels else task.longest_side,
+        token_pixels=backend.family.patch_factor**2,
+        own_max=backend.max_pixels,
+    )
+    return Query(
+        task,
+        image,
+        system=options.system,
+        sampling=sampling,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        thinking=options.thinking,
+        reasoning_effort=options.reasoning_effort,
+        keep_unreadable=True,  # a method's own: a tile that fails costs only itself
+        logprobs=getattr(options, "logprobs", False),
+        method=method,
+    )
 
 
 def _show(
@@ -292,12 +198,6 @@ def _show(
         row: dict[str, Any] = {"image": path}
         if found.page is not None:
             row["page"] = found.page
-        row |= as_json(result)
-        row |= {"thinking": result.thinking, "finish_reason": result.finish_reason, **more}
-        if options.run is ocr:
-            row["tables"] = [dataclasses.asdict(table) for table in tables(result.text)]
-        if result.error:
-            row["error"] = result.error
-        print_json(row)
+        print_json({**row, **as_row(result, more)})
     elif not result.error and getattr(options, "out", None) is None:
         print_result(f"{name}:\n{result.text}\n" if several else result.text)

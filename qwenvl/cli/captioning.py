@@ -10,11 +10,12 @@ from ..errors import BadOption, QwenVLError
 from ..styles import read_styles
 from ..tasks.picture_code import CODE_STYLES
 from ..types import Spec, Task
-from .answering import NOTHING_DONE, SAMPLING_OPTIONS, SOME_FAILED, UNREADABLE, read_text
+from .answering import SAMPLING_OPTIONS, read_text
 from .caption_options import DEFAULT_STYLE
 from .folder_progress import FolderProgress
 from .inputs import data_folders
 from .model_options import named_spec_of, spec_of
+from .results import NOTHING_DONE, SOME_FAILED, UNREADABLE
 from .watching import frame_choice
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from ..observer import Observer
 from ..replies import split_thinking
 from ..types import Image, Response
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SAMPLING_OPTIONS, SOME_FAILED
+from .answering import SAMPLING_OPTIONS
 from .model_options import spec_of
 from .output import print_json, print_message, print_notes, print_piece
+from .results import NOTHING_DONE, SOME_FAILED
 
 if TYPE_CHECKING:
     from ..backends.base import Backend

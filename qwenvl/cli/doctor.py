@@ -20,11 +20,11 @@ from ..errors import BadOption, QwenVLError
 from ..servers.addresses import parse
 from ..servers.keys import variable
 from ..types import Spec
-from .answering import NOTHING_DONE
 from .gguf_options import is_gguf
 from .model_names import split_strength
 from .model_options import spec_of
 from .output import print_json, print_message, print_result
+from .results import NOTHING_DONE
 
 PROBLEMS = 1
 

@@ -94,18 +94,15 @@ class FolderProgress(Reporter):
             print_result(_shown(item.relative))
         self._step()
 
-    def skipped(self, item: Item) -> None:
+    def skipped(self, item: Item, reason: str) -> None:
         if self._as_json and not self._only_told:
-            print_json({"file": well_formed(item.relative), "skipped": "It has a caption."})
+            print_json({"file": well_formed(item.relative), "skipped": reason})
         self.there += 1
         self._step()
 
     def passed_over(self, item: Item, reason: str) -> None:
-        if self._as_json and not self._only_told:
-            print_json({"file": well_formed(item.relative), "skipped": reason})
         self._say(f"passed over: {item.relative}: {reason}")
-        self.there += 1
-        self._step()
+        self.skipped(item, reason)
 
     def failed(self, relative: str, reason: str) -> None:
         self.failures += 1

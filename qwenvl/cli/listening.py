@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadImage, BadOption, QwenVLError
+from ..errors import BadImage, BadOption
 from ..types import Result, Task
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SOME_FAILED, sampling_of
+from .answering import sampling_of
 from .model_options import spec_of
 from .output import print_json, print_message, print_notes, print_result
-from .portions import OrderedResults
+from .results import OrderedResults
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
@@ -32,37 +32,28 @@ def listen(options: argparse.Namespace) -> int:
 
     task = _task(options)
     sounds: list[str | None] = [*options.sounds] or [None]
-    results = OrderedResults(lambda number, result: _show(number, sounds, result, options))
-    try:
-        with CACHE.lease(spec_of(options)) as backend:
-            effort = options.reasoning_effort
-            base = run.sampling_for(backend, task, options.thinking, effort=effort)
-            sampling = sampling_of(options, base)
-            fields = {
-                "system": options.system,
-                "sampling": sampling,
-                "thinking": options.thinking,
-                "reasoning_effort": effort,
-                "keep_unreadable": True,
-                "voice": options.voice or "" if options.speak else None,
+    results = _Spoken(
+        len(sounds), lambda number, result: _show(number, sounds, result, options), options.speak
+    )
+    with results.told(), CACHE.lease(spec_of(options)) as backend:
+        effort = options.reasoning_effort
+        base = run.sampling_for(backend, task, options.thinking, effort=effort)
+        fields = {
+            "system": options.system,
+            "sampling": sampling_of(options, base),
+            "thinking": options.thinking,
+            "reasoning_effort": effort,
+            "keep_unreadable": True,
+            "voice": options.voice or "" if options.speak else None,
+        }
+        for first in range(0, len(sounds), PORTION):
+            queries = {
+                number: _query(sounds[number], task, backend, options, fields)
+                for number in range(first, min(first + PORTION, len(sounds)))
             }
-            for first in range(0, len(sounds), PORTION):
-                portion = sounds[first : first + PORTION]
-                queries = [_query(path, task, backend, options, fields) for path in portion]
-                places = [_place(first + at, len(sounds), options.speak) for at in range(PORTION)]
-                accepted = _answer(backend, queries, results, first, places)
-                if not accepted and not results.answered:
-                    break  # the options allow no request, and will not for later sounds
-    except QwenVLError as error:
-        if not results.answered:
-            raise
-        print_message(f"error: {error}")
-    except BaseException:
-        print_message(f"stopped after {results.shown} of {len(sounds)}")
-        raise
-    if results.failed or results.shown < len(sounds):
-        return SOME_FAILED if results.answered else NOTHING_DONE
-    return 0
+            if not results.ask(backend, queries):
+                break
+    return results.exit_status()
 
 
 def _task(options: argparse.Namespace) -> Task:
@@ -105,28 +96,15 @@ def _query(
     return Query(task, sound, method=transcription if in_parts else None, **fields)
 
 
-def _answer(
-    backend: Any,
-    queries: list[Query],
-    results: OrderedResults,
-    first: int,
-    places: Sequence[Path | None],
-) -> bool:
-    """Puts a result for each query into ``results``, its speech written to its place. False where
-    the backend refused the requests as a whole."""
-    from .. import run
+class _Spoken(OrderedResults):
+    """Results whose speech is written to ``wanted``, where that is a file, as they come."""
 
-    try:
-        run.answer_each(
-            backend,
-            queries,
-            lambda at, result: results.put(first + at, _written(result, places[at])),
-        )
-    except (BadOption, BadImage) as error:
-        for at in range(len(queries)):
-            results.put(first + at, Result("", finish_reason="error", error=str(error)))
-        return False
-    return True
+    def __init__(self, count: int, show: Callable[[int, Result], None], wanted: str | None):
+        super().__init__(count, show)
+        self._wanted = wanted
+
+    def put(self, number: int, result: Result) -> None:
+        super().put(number, _written(result, _place(number, self.count, self._wanted)))
 
 
 def _show(

@@ -19,9 +19,9 @@ from typing import Any
 from ..errors import QwenVLError, UnreadableReply
 from ..servers import keys_file
 from ..servers.keys import KEYS
-from .answering import NOTHING_DONE, UNREADABLE
 from .output import begin, discard_pipes, print_message
 from .parser import make_parser
+from .results import NOTHING_DONE, UNREADABLE
 from .user_folder import user_file
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")

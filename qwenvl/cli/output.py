@@ -71,6 +71,17 @@ def print_json(row: Mapping[str, Any]) -> None:
     print_result(json.dumps(row, ensure_ascii=False, allow_nan=False))
 
 
+def as_row(result: Result, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``--json`` tells of an answer about images, ``more`` besides."""
+    row = {
+        **as_json(result),
+        "thinking": result.thinking,
+        "finish_reason": result.finish_reason,
+        **more,
+    }
+    return {**row, "error": result.error} if result.error else row
+
+
 def as_json(result: Result) -> dict[str, Any]:
     """``boxes`` and ``points`` in pixels of the original picture, ``text``, ``data`` and ``notes``
     (see ``types.Result``). ``score`` is null unless one was computed. Where log-probabilities were

@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 from ..families import FAMILIES
 from . import (
-    answering,
     captioning,
     chatting,
     commands,
@@ -16,6 +15,7 @@ from . import (
     doctor,
     listening,
     prompting,
+    reading,
     reviewing,
     scoring,
     surveying,
@@ -88,15 +88,15 @@ def _add_picture_tasks(subparsers: Any) -> None:
     common = [image_options(), model_options(), request_options()]
     for run, about, add_options in (
         (describing.describe, "say what pictures show", add_describe_options),
-        (answering.ocr, "read the text in pictures", add_ocr_options),
-        (answering.ground, "find things in pictures", add_ground_options),
+        (reading.ocr, "read the text in pictures", add_ocr_options),
+        (reading.ground, "find things in pictures", add_ground_options),
         (
-            answering.extract,
+            reading.extract,
             "write what pictures show as JSON of a given form",
             add_extract_options,
         ),
         (
-            answering.layout,
+            reading.layout,
             "write what pictures consist of and where, so that they could be drawn anew",
             add_layout_options,
         ),

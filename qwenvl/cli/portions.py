@@ -1,5 +1,5 @@
-"""Images read ahead in bounded portions, and results printed in order: memory does not grow with
-the number of files and pages."""
+"""Images read ahead in bounded portions: memory does not grow with the number of files and
+pages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import BadImage
 from ..media.documents import Resolution
-from ..types import Result
 from .inputs import Input, read_pictures
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ MAX_IMAGES = 128
 MAX_BYTES = 512 << 20
 """Of pixels; a portion ends with the image that exceeds it. Two portions are held at once."""
 
+T = TypeVar("T")
+
 Portion = dict[int, "Tensor | BadImage"]
 """Images, or the error of reading one, by the index of their input."""
 
@@ -32,13 +33,20 @@ def read_portions(
 ) -> Generator[Portion, None, None]:
     """The images of ``inputs``, each portion read in a thread while the one before is in use. A
     caller that may stop early closes it (see ``contextlib.closing``)."""
+    return read_ahead(lambda stopped: _portions(inputs, resolution, stopped))
+
+
+def read_ahead(
+    portions: Callable[[threading.Event], Generator[T, None, None]],
+) -> Generator[T, None, None]:
+    """What ``portions`` gives, each made in a thread while the one before is in use. A caller that
+    may stop early closes this; the event is set then, and ``portions`` has to end."""
     stopped = threading.Event()
-    portions = _portions(inputs, resolution, stopped)
-    with ThreadPoolExecutor(1, "qwenvl-read") as pool:
+    with closing(portions(stopped)) as made, ThreadPoolExecutor(1, "qwenvl-read") as pool:
         try:
-            pending = pool.submit(next, portions, None)
-            while portion := pending.result():
-                pending = pool.submit(next, portions, None)
+            pending = pool.submit(next, made, None)
+            while (portion := pending.result()) is not None:
+                pending = pool.submit(next, made, None)
                 yield portion
         finally:
             stopped.set()
@@ -60,28 +68,3 @@ def _portions(
                 portion, nbytes = {}, 0
     if portion:
         yield portion
-
-
-class OrderedResults:
-    """Reorder buffer: shows results by index, from 0, each as soon as all before it are shown.
-    ``shown``, ``answered``, ``failed``, ``unreadable``: how many of them were."""
-
-    def __init__(self, show: Callable[[int, Result], None]):
-        self._show = show
-        self._pending: dict[int, Result] = {}
-        self.shown = self.answered = self.failed = self.unreadable = 0
-
-    def put(self, number: int, result: Result) -> None:
-        self._pending[number] = result
-        while self.shown in self._pending:
-            self._show_next(self._pending.pop(self.shown))
-
-    def _show_next(self, result: Result) -> None:
-        self._show(self.shown, result)
-        self.shown += 1
-        if result.finish_reason == "error":
-            self.failed += 1
-        elif result.error:
-            self.unreadable += 1
-        else:
-            self.answered += 1

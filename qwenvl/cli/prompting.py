@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends.base import Backend
-from ..errors import BadImage, BadOption, QwenVLError
+from ..errors import BadImage, BadOption
 from ..prompt_writing import Order, Target, Targets, Wishes, choose, listed, read_targets
 from ..types import LocalSpec, Result, Spec
 from ..unicode import well_formed
 from . import portions
-from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, query_fields
+from .answering import query_fields
 from .inputs import data_folders
 from .model_options import named_spec_of
 from .output import print_json, print_message, print_notes, print_result
-from .portions import OrderedResults
+from .results import OrderedResults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,64 +70,40 @@ def _write(options: argparse.Namespace, target: Target) -> int:
     if not orders:
         raise next(iter(refused.values()))
     several = len(wanted) > 1
-    results = OrderedResults(lambda at, result: _show(wanted[at], result, options, several))
+    results = OrderedResults(
+        len(wanted), lambda at, result: _show(wanted[at], result, options, several)
+    )
     for at, reason in refused.items():
-        results.put(at, _failed(reason))
-    try:
-        with CACHE.lease(spec) as backend:
-            for pictures in _portions({at: wanted[at].paths for at in orders}):
-                queries = {
-                    at: _query(backend, orders[at], shown, options)
-                    for at, shown in pictures.items()
-                }
-                _answer(backend, queries, results)
-    except QwenVLError as error:
-        if not results.answered:
-            raise
-        print_message(f"error: {error}")
-    except BaseException:
-        print_message(f"stopped after {results.shown} of {len(wanted)}")
-        raise
-    if results.shown < len(wanted):
-        print_message(f"stopped after {results.shown} of {len(wanted)}")
-        return SOME_FAILED
-    if results.failed:
-        return NOTHING_DONE if results.failed == len(wanted) else SOME_FAILED
-    return UNREADABLE if results.unreadable else 0
-
-
-def _answer(backend: Backend, queries: Mapping[int, Query], results: OrderedResults) -> None:
-    """Raises ``BadOption`` where the backend refuses all that it was asked so far."""
-    from .. import run
-
-    places = list(queries)
-    try:
-        run.answer_each(
-            backend,
-            list(queries.values()),
-            lambda number, result: results.put(places[number], result),
-        )
-    except (BadOption, BadImage) as error:
-        if not results.answered:
-            raise
-        for at in places:
-            results.put(at, _failed(error))
-
-
-def _failed(error: QwenVLError) -> Result:
-    return Result("", finish_reason="error", error=str(error))
+        results.fail(at, reason)
+    shown = {at: wanted[at].paths for at in orders}
+    with (
+        results.told(),
+        CACHE.lease(spec) as backend,
+        closing(portions.read_ahead(lambda stopped: _portions(shown, stopped))) as read,
+    ):
+        for pictures in read:
+            queries = {
+                at: _query(backend, orders[at], shown, options) for at, shown in pictures.items()
+            }
+            if not results.ask(backend, queries):
+                break
+    return results.exit_status()
 
 
 Pictures = tuple["Tensor | BadImage", ...]
 
 
-def _portions(wanted: Mapping[int, Sequence[str]]) -> Iterator[dict[int, Pictures]]:
+def _portions(
+    wanted: Mapping[int, Sequence[str]], stopped: threading.Event
+) -> Generator[dict[int, Pictures], None, None]:
     """The pictures of each prompt, or why one cannot be read, so many prompts at a time that memory
     does not grow with their number. Pictures that the next prompt shows as well are read once."""
     portion: dict[int, Pictures] = {}
     read: dict[str, Tensor | BadImage] = {}
     nbytes = 0
     for at, paths in wanted.items():
+        if stopped.is_set():
+            return
         new = {path: _read(path) for path in dict.fromkeys(paths) if path not in read}
         read |= new
         nbytes += sum(one.nbytes for one in new.values() if not isinstance(one, BadImage))

@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadOption, QwenVLError
 from ..unicode import well_formed
-from .answering import (
-    NOTHING_DONE,
-    SOME_FAILED,
-    check_page_options,
-    resolution_of,
-)
+from .answering import check_page_options, resolution_of
 from .inputs import Input, expanded
 from .model_options import spec_of
 from .output import print_json, print_message, print_result
 from .portions import read_portions
+from .results import NOTHING_DONE, SOME_FAILED
 
 if TYPE_CHECKING:
     from ..score import Score

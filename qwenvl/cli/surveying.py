@@ -10,8 +10,8 @@ from ..servers import abilities
 from ..servers.keys import KEYS
 from ..servers.survey import ListedModel, ServerFound, survey
 from ..types import ServerSpec
-from .answering import SOME_FAILED
 from .output import print_json, print_message, print_result
+from .results import SOME_FAILED
 
 _MOST = 30
 """Models that are listed of one server, those of known families first; with ``--json`` all are."""

@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadImage, BadOption, BadVideo, QwenVLError
+from ..errors import BadOption, BadVideo, QwenVLError
 from ..media.frame_times import FPS, MAX_FRAMES, MIN_FRAMES, FrameChoice, Mode
 from ..styles import read_styles
 from ..types import Result
 from ..unicode import well_formed
-from .answering import NOTHING_DONE, SOME_FAILED, UNREADABLE, query_fields
+from .answering import query_fields
 from .inputs import data_folders
 from .model_options import spec_of
 from .output import as_json, print_json, print_message, print_notes, print_result
-from .portions import OrderedResults
+from .results import OrderedResults
 
 if TYPE_CHECKING:
     from ..query import Query
@@ -47,31 +47,18 @@ def video(options: argparse.Namespace) -> int:
             uncut.add(number)
             _show_error(path, str(error))
 
-    results = OrderedResults(show)
-    try:
-        with CACHE.lease(spec_of(options)) as backend:
-            fields = query_fields(options, backend, wish.task)
-            fields["video_tokens"] = options.max_video_tokens or None
-            for first in range(0, len(options.videos), PORTION):
-                numbers = range(first, min(first + PORTION, len(options.videos)))
-                queries = [
-                    _query(options, wish, choice, fields, number, footages) for number in numbers
-                ]
-                accepted = _answer(backend, queries, results, first)
-                if not (accepted or results.answered or results.unreadable):
-                    break  # the options allow no request, and will not for later videos
-    except QwenVLError as error:
-        if not results.answered:
-            raise
-        print_message(f"error: {error}")
-    except BaseException:
-        print_message(f"stopped after {results.shown} of {len(options.videos)}")
-        raise
-    if results.shown < len(options.videos):
-        print_message(f"stopped after {results.shown} of {len(options.videos)}")
-    if results.failed or uncut or results.shown < len(options.videos):
-        return SOME_FAILED if results.answered or results.unreadable else NOTHING_DONE
-    return UNREADABLE if results.unreadable else 0
+    results = OrderedResults(len(options.videos), show)
+    with results.told(), CACHE.lease(spec_of(options)) as backend:
+        fields = query_fields(options, backend, wish.task)
+        fields["video_tokens"] = options.max_video_tokens or None
+        for first in range(0, len(options.videos), PORTION):
+            queries = {
+                number: _query(options, wish, choice, fields, number, footages)
+                for number in range(first, min(first + PORTION, len(options.videos)))
+            }
+            if not results.ask(backend, queries):
+                break
+    return results.exit_status(has_failed=bool(uncut))
 
 
 def _query(
@@ -97,20 +84,6 @@ def _query(
 
 def _tell(title: str, frames: int, tokens: int) -> None:
     print_message(f"{title}: {frames:,} frames, {tokens:,} tokens")
-
-
-def _answer(backend: Any, queries: list[Query], results: OrderedResults, first: int) -> bool:
-    """Puts a result for each query into ``results``. False where the backend refused the requests
-    as a whole."""
-    from .. import run
-
-    try:
-        run.answer_each(backend, queries, lambda at, result: results.put(first + at, result))
-    except (BadOption, BadImage) as error:
-        for at in range(len(queries)):
-            results.put(first + at, Result("", finish_reason="error", error=str(error)))
-        return False
-    return True
 
 
 def _wish(options: argparse.Namespace) -> Wish:

@@ -36,12 +36,13 @@ class Account:
                 self.reporter.note(item, note)
             self.reporter.captioned(item, caption)
 
-    def skipped(self, item: Item, note: str = "") -> None:
+    def skipped(self, item: Item, reason: str, is_news: bool = False) -> None:
+        """``is_news``: whether it is worth a note."""
         with self.lock:
             self.summary.skipped += 1
-            if note:
-                self.reporter.note(item, note)
-            self.reporter.skipped(item)
+            if is_news:
+                self.reporter.note(item, reason)
+            self.reporter.skipped(item, reason)
 
     def passed_over(self, item: Item, reason: str) -> None:
         with self.lock:

@@ -212,7 +212,7 @@ class _Run:
                 self._store.put(item, caption, one.held)
         except Changed:
             if self._job.existing == "skip":
-                account.skipped(item, "It got a caption meanwhile, which stays.")
+                account.skipped(item, "It got a caption meanwhile, which stays.", is_news=True)
                 return
             failure = "Its caption was changed while the model was asked, and stays as it is."
         except BadImage as error:

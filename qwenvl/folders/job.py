@@ -161,8 +161,8 @@ class Reporter:
     def captioned(self, item: Item, caption: str) -> None:
         """It is written; in a ``survey`` it would be asked about, and ``caption`` is empty."""
 
-    def skipped(self, item: Item) -> None:
-        """It has a caption."""
+    def skipped(self, item: Item, reason: str) -> None:
+        """It has a caption, which stays."""
 
     def passed_over(self, item: Item, reason: str) -> None:
         """Nothing is asked about files of its kind."""

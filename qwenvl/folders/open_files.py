@@ -67,7 +67,7 @@ def open_files(
         elif problem := store.problem(item):
             account.fail(item.relative, problem)
         elif store.has(item):
-            account.skipped(item)
+            account.skipped(item, "It has a caption.")
         else:
             yield item
     account.summary.notes += around.notes() if around else ()

@@ -30,6 +30,7 @@ class Told(Reporter):
         self.captions: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self.there: list[str] = []
+        self.reasons: list[str] = []
         self.over: list[str] = []
         self.asked: list[list[str]] = []
         self.notes: list[str] = []
@@ -45,8 +46,9 @@ class Told(Reporter):
         assert item.relative not in self.captions
         self.captions[item.relative] = caption
 
-    def skipped(self, item):
+    def skipped(self, item, reason):
         self.there.append(item.relative)
+        self.reasons.append(reason)
 
     def passed_over(self, item, reason):
         self.over.append(item.relative)

@@ -134,7 +134,7 @@ def tell(total: int | None, event: str) -> None:
         progress.counted(total)
     progress.asking([item])
     events: dict[str, Any] = {
-        "skipped": lambda: progress.skipped(item),
+        "skipped": lambda: progress.skipped(item, "why"),
         "failed": lambda: progress.failed("a.png", "why"),
         "captioned": lambda: progress.captioned(item, "A cat."),
         "written": lambda: progress.token(0, "A"),

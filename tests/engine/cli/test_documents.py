@@ -7,7 +7,9 @@ from urllib.parse import unquote
 
 import pytest
 from pdfs import write_encrypted_pdf, write_pdf
+from qwen_vl_suite.qwenvl.backends.scripted import Reply
 from qwen_vl_suite.qwenvl.cli import describing, portions
+from qwen_vl_suite.qwenvl.cli.main import main
 from qwen_vl_suite.qwenvl.errors import OutOfMemory
 from qwen_vl_suite.qwenvl.media import documents
 
@@ -66,12 +68,30 @@ def test_one_question_about_all_pages(run, model, pdf, tmp_path):
 def test_one_question_without_an_answer_says_so(run, model, pdf):
     for reply, options, status, reason in (
         (OutOfMemory("no room"), (), 2, "error"),
+        ("three", ("--max-pixels", "5"), 2, "error"),
         ("maybe", ("--choices", "yes, no"), 3, "stop"),
     ):
         model(reply)
         found, (row,), err = run("describe", pdf, "--together", "--json", *options)
         assert (found, row["finish_reason"]) == (status, reason)
         assert row["error"] in err
+
+
+def test_one_question_about_all_says_that_the_answer_was_cut_or_was_not_waited_for(
+    model, pdf, capsys
+):
+    model(Reply("Three pages, of", finish_reason="length"))
+    assert main(["describe", str(pdf), "--together"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "Three pages, of\n" and "note: The reply was cut" in err
+
+    def interrupted(request):
+        raise KeyboardInterrupt
+
+    model(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(["describe", str(pdf), "--together"])
+    assert "stopped after 0 of 1" in capsys.readouterr().err
 
 
 def test_choices_are_what_is_answered(run, model, pdf):

@@ -148,7 +148,7 @@ def test_the_first_answer_waits_neither_for_the_list_nor_for_all_to_be_decoded(
 
     told = First()
     caption_folder(ScriptedBackend("new"), job(tmp_path, sizes=Sizes(2, 2)), told)
-    assert len(told.captions) == 12 and [len(asked) for asked in told.asked] == [2] * 6
+    assert len(told.captions) == 12 and max(map(len, told.asked)) <= 2
     assert max(most) <= 2 + 2 + captioning.reading.THREADS + 1  # two portions, and what is begun
 
 
@@ -169,7 +169,7 @@ def test_a_host_that_interrupts_is_heard_and_the_run_goes_on_from_there(tmp_path
     if moment == "listing":
 
         class Slow(Told):
-            def skipped(self, item):
+            def skipped(self, item, reason):
                 threading.Event().wait(0.5)
 
         with pytest.raises(Interrupt):

@@ -23,7 +23,7 @@ def test_a_caption_that_comes_while_the_model_answers_stays(tmp_path):
     summary, told = run(ScriptedBackend(reply), tmp_path)
     assert kohya(tmp_path / "a.png") == "by the model" and kohya(tmp_path / "b.png") == "by hand"
     assert (summary.captioned, summary.skipped, told.there) == (1, 1, ["b.png"])
-    assert told.notes == ["It got a caption meanwhile, which stays."]
+    assert told.notes == told.reasons == ["It got a caption meanwhile, which stays."]
 
 
 @pytest.mark.parametrize("refine", [False, True])
