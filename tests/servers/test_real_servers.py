@@ -26,6 +26,7 @@ from qwen_vl_suite.qwenvl.query import Query
 from qwen_vl_suite.qwenvl.tasks.extract import extract, form
 from qwen_vl_suite.qwenvl.types import Message, Request, Response, Sampling, Video
 from running import Server
+from trickling import Answers, Trickle
 
 GREEDY = Sampling(24, temperature=0)
 SIZES = ((300, 406), (64, 64), (1000, 37), (448, 700), (256, 256))
@@ -91,6 +92,19 @@ def test_descriptions_are_those_of_the_same_checkpoint(
         )
     measured(f"the same text for {', '.join(f'{share:.0%}' for share in shares)} of each answer")
     assert len(shares) >= 4 and sum(shares) / len(shares) > 0.4
+
+
+def test_questions_that_come_up_while_others_are_answered(
+    backend: OpenAIServerBackend, measured: Measured
+):
+    asked, told = questions() * 4, Answers()
+    backend.generate_from(Trickle([[one] for one in asked], slow=True), told)
+    expected = answered(backend, questions()) * 4
+    assert [one.input_sizes for one in told.in_order] == [one.input_sizes for one in expected]
+    pairs = zip(told.in_order, expected, strict=True)
+    shares = [agreement(mine.text, theirs.text) for mine, theirs in pairs]
+    measured(f"as they came up, the same text for {sum(shares) / len(shares):.0%} of the answers")
+    assert sum(shares) / len(shares) > 0.4
 
 
 def test_pictures_take_the_tokens_that_were_planned(
