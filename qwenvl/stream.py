@@ -69,6 +69,7 @@ class _Stream(Relay):
     def more(self, wait: bool) -> Sequence[Request] | None:
         """See ``Source.more``. What queries under way ask next comes first."""
         while not self._ready:
+            self.check()  # nobody else does while all are answered without the model
             queries = self._next_queries(wait)
             if queries is None:
                 return None if wait else []
@@ -128,7 +129,9 @@ class _Stream(Relay):
         parts = [part for part in range(len(asked)) if part not in failed]
         round_ = _Round(observer, len(parts), lambda: self._go_on(number, course))
         for at, part in enumerate(parts):
-            self._ready.append((request_of(self._backend, asked[part]), (round_, at)))
+            request = request_of(self._backend, asked[part])
+            request.sampling.validate()
+            self._ready.append((request, (round_, at)))
         observer.start([0] * len(parts), [0] * len(parts))
         if asked and not parts:
             self._go_on(number, course)

@@ -23,7 +23,7 @@ from qwen_vl_suite.qwenvl.run import answer_each
 from qwen_vl_suite.qwenvl.stream import answer_stream
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
-from qwen_vl_suite.qwenvl.types import Request, Response, Result, Video
+from qwen_vl_suite.qwenvl.types import Request, Response, Result, Sampling, Video
 
 PICTURE = torch.zeros(3, 64, 64, dtype=torch.uint8)
 BACKENDS = (ScriptedBackend, ContinuousScriptedBackend)
@@ -178,6 +178,39 @@ def test_what_a_caller_raises_ends_it(kind: type[ScriptedBackend], where: str) -
             stop if where == "on_result" else lambda *_: None,
             Stop(),
         )
+
+
+@each_backend
+@pytest.mark.parametrize("what", ["nothing to ask", "refused"])
+def test_a_caller_can_stop_while_the_model_has_nothing_to_do(
+    kind: type[ScriptedBackend], what: str
+) -> None:
+    class Enough(Exception):
+        pass
+
+    class Stop(Observer):
+        def check(self) -> None:
+            if times:
+                raise Enough
+
+    times: list[int] = []
+    narrow = torch.zeros(3, 4, 1000, dtype=torch.uint8)
+    query = asked("", method=at_once) if what == "nothing to ask" else Query(describe(), narrow)
+
+    def queries(wait: bool) -> Sequence[Query] | None:
+        times.append(1)
+        return [query] if len(times) < 20 else None
+
+    with pytest.raises(Enough):
+        answer_stream(kind("x"), queries, lambda *_: None, Stop())
+    assert len(times) < 5
+
+
+@each_backend
+def test_sampling_that_nothing_can_be_asked_with_is_raised(kind: type[ScriptedBackend]) -> None:
+    hot = asked("b", sampling=Sampling(temperature=-1.0))
+    with pytest.raises(BadOption, match="temperature"):
+        found(kind("x"), lots([asked("a")], [hot]))
 
 
 @each_backend
