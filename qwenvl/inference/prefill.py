@@ -181,10 +181,11 @@ class Prefiller:
         for medium, span in zip(prompt.request.media, prompt.spans, strict=True):
             check()  # a large photograph takes a while
             pixels = pixels_of(medium)
-            if id(pixels) not in self._digests:
-                self._digests[id(pixels)] = prefix_cache.image_digest(pixels)
+            digest = self._digests.get(id(pixels))
+            if digest is None:
+                digest = self._digests[id(pixels)] = prefix_cache.image_digest(pixels)
             # Times of a video can be in positions, which tokens do not show.
-            keys.append((self._digests[id(pixels)], span.input_size, span.steps))
+            keys.append((digest, span.input_size, span.steps))
         return keys
 
 
