@@ -130,15 +130,15 @@ class LocalBackend(LocalModel):
         where the model can be asked nothing of the kind."""
         numbers = itertools.count()
 
+        @observer.guarding()  # what is wrong here is no failure of a fast path
         def more(wait: bool) -> dict[int, Prompt] | None:
             prompts: dict[int, Prompt] = {}
             while not prompts:
-                with observer.guarding():
-                    given = source.more(wait)
-                    if given is None:
-                        return None
-                    for request in given:
-                        request.sampling.validate()
+                given = source.more(wait)
+                if given is None:
+                    return None
+                for request in given:
+                    request.sampling.validate()
                 prompts, refused = self._prompts.each_of(
                     {next(numbers): dataclasses.replace(request, voice=None) for request in given}
                 )
@@ -174,11 +174,12 @@ class LocalBackend(LocalModel):
             if error is observer.error or is_out_of_memory(error):
                 raise
             self._fall_back(error)
-        left = scheduler.unanswered
-        for index in left:
+        for index in scheduler.responses:
+            del prompts[index]
+        for index in prompts:
             observer.restart(index)
         memory_model = self.load_weights(0, observer)
-        return scheduler.responses | self._run(left, memory_model, observer, more)
+        return scheduler.responses | self._run(prompts, memory_model, observer, more)
 
     def check_fast_paths(self, observer: Observer) -> None:
         """Compares the fast paths with the plain one where no answer needs that, too: not on CUDA.

@@ -11,7 +11,8 @@ import torch
 
 from ..checkpoints.files import readable_size
 from ..errors import OutOfMemory, QwenVLError
-from ..observer import Observer
+from ..models.memory import is_out_of_memory
+from ..observer import GuardedObserver, Observer
 from ..prompting.prompt import Prompt
 from ..types import Response
 from .active_request import ActiveRequest
@@ -33,8 +34,9 @@ More = Callable[[bool], "dict[int, Prompt] | None"]
 
 
 class Executor(ABC):
-    """Answers ``prompts``, by the index of their request, in one call, and all that ``more``
-    gives."""
+    """Answers ``prompts``, by the index of their request, in one call, and all that ``more`` gives.
+    ``prompts`` is the executor's own from then on: of a request that is answered it keeps nothing
+    where there is more."""
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Executor(ABC):
         observer: Observer,
         more: More | None = None,
     ):
-        self._loaded, self._prompts, self._observer = loaded, dict(prompts), observer
+        self._loaded, self._prompts, self._observer = loaded, prompts, GuardedObserver(observer)
         self._more = more
         self._memory_model = memory_model
         self._limits = loaded.batch_limits
@@ -61,11 +63,6 @@ class Executor(ABC):
         with on_device, torch.inference_mode(False), torch.no_grad():
             self._run()
         return self.responses
-
-    @property
-    def unanswered(self) -> dict[int, Prompt]:
-        """Prompts without a response."""
-        return {at: one for at, one in self._prompts.items() if at not in self.responses}
 
     @abstractmethod
     def _run(self) -> None:
@@ -116,6 +113,10 @@ class Executor(ABC):
         if nbytes > (free := self._free_bytes()):
             sizes = f"{readable_size(nbytes)} are wanted and {readable_size(free)} free"
             raise MemoryError(f"RAM does not suffice: {sizes}")
+
+    def _is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether memory ran out here, and not where the observer's caller has its own work."""
+        return is_out_of_memory(error) and error is not self._observer.error
 
     def _free_bytes(self) -> int:
         return self._loaded.memory.free(self._loaded.device)

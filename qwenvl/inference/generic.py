@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from ..media.audio_processor import AudioProcessor
 from ..media.spans import Kind
 from ..models.attention import without_cudnn
-from ..models.memory import is_out_of_memory
 from ..models.patches import rope_index
 from ..prompting.prompt import Prompt
 from . import speech
@@ -63,7 +62,7 @@ class PlainExecutor(Executor):
         except BaseException as error:
             # Its frames hold tensors for as long as somebody looks at the error.
             traceback.clear_frames(error.__traceback__)
-            if not is_out_of_memory(error):
+            if not self._is_out_of_memory(error):
                 raise
             log.warning("Memory ran out for a single request: %s", error)
             return False

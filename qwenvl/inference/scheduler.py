@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from ..models.memory import is_out_of_memory
 from ..observer import Observer
 from ..prompting.prompt import Prompt
 from . import prefix_cache
@@ -98,7 +97,7 @@ class Scheduler(Executor):
         except BaseException as error:
             # Its frames hold tensors for as long as somebody looks at the error.
             traceback.clear_frames(error.__traceback__)
-            if not is_out_of_memory(error) or not self._concurrency:
+            if not self._is_out_of_memory(error) or not self._concurrency:
                 raise
             log.warning("Memory ran out with %d requests at once: %s", self._concurrency, error)
             return False
@@ -264,8 +263,7 @@ class Scheduler(Executor):
             return
         if finished:
             if self._keeps_answer(active):
-                most = len(active.prompt.ids) + len(active.row.output_ids)
-                self._prefiller.store_answer(active, self._batch.snapshot(slot, most))
+                self._keep_answer(slot, active)
             self._slots[slot] = None
             self._batch.free(slot)
             return
@@ -280,6 +278,16 @@ class Scheduler(Executor):
         row, request = active.row, active.prompt.request
         stays = request.preserve_thinking or not row.thought_length
         return request.continues and stays and row.finish_reason in ("stop", "length")
+
+    def _keep_answer(self, slot: int, active: ActiveRequest) -> None:
+        """Caches a conversation up to its answer, unless memory does not suffice for a copy."""
+        most = len(active.prompt.ids) + len(active.row.output_ids)
+        try:
+            self._prefiller.store_answer(active, self._batch.snapshot(slot, most))
+        except Exception as error:
+            if not self._is_out_of_memory(error):
+                raise
+            log.warning("An answer is not kept for the next turn: %s", error)
 
     # Preemption
 

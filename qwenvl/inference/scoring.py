@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ..errors import QwenVLError
 from ..models.attention import without_cudnn
-from ..models.memory import is_out_of_memory
 from ..prompting.prompt import Prompt
 from ..types import Response
 from .executor import Executor
@@ -90,7 +89,7 @@ class PromptReader(Executor, Generic[T]):
         except (RuntimeError, MemoryError) as error:
             # Its frames hold tensors for as long as somebody looks at the error.
             traceback.clear_frames(error.__traceback__)
-            if not is_out_of_memory(error):
+            if not self._is_out_of_memory(error):
                 raise
             return False
         found = self.results[index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ import torch
 from asking import KINDS, ask, counted, picture
 from interrupting import Interrupt
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
+from qwen_vl_suite.qwenvl.backends.local_prompts import Prompts
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, UnsuitableModel
 from qwen_vl_suite.qwenvl.inference.batch import Batch
+from qwen_vl_suite.qwenvl.inference.loaded_model import model_runner
 from qwen_vl_suite.qwenvl.inference.memory_model import BatchLimits
+from qwen_vl_suite.qwenvl.inference.prefill import Prefiller
 from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.prompting.prompt import Prompt
 from qwen_vl_suite.qwenvl.types import LocalSpec, Request, Response, Sampling
 from trickling import Answers, Trickle
 
@@ -144,6 +149,45 @@ def test_nothing_is_kept_of_what_is_answered(backend: Any) -> None:
     assert sorted(done) == list(range(12)) and max(held) <= 9 and held[-1] <= 9
 
 
+def test_what_came_first_is_not_kept_until_the_last_is_answered(backend: Any) -> None:
+    subject, seen = backend("qwen3_vl"), weakref.WeakSet()
+
+    def lots() -> Iterator[list[Request]]:
+        yield [ask("what is it?", shown(number), tokens=2) for number in range(12)]
+        for _ in range(20):
+            yield [ask("only words", tokens=2)]
+        gc.collect()
+        held.append(len(seen))
+
+    def shown(number: int) -> torch.Tensor:
+        made = picture(64, 64, seed=number)
+        seen.add(made)
+        return made
+
+    held: list[int] = []
+    subject.generate_from(Trickle(lots()), Observer())  # type: ignore[arg-type]
+    assert held == [0]
+
+
+def test_pictures_can_be_forgotten_while_the_next_are_looked_at(backend: Any) -> None:
+    """Of requests that show the same one: a thread looks while another forgets."""
+
+    class Forgotten(dict[int, bytes]):
+        """By the other thread, as soon as it was looked."""
+
+        def __contains__(self, key: object) -> bool:
+            return self.pop(key, None) is not None  # type: ignore[call-overload]
+
+        def get(self, key: int, default: Any = None) -> Any:
+            return self.pop(key, default)
+
+    subject, prompt = backend("qwen3_vl"), backend("qwen3_vl").prompt(ask("one", picture(64, 64)))
+    prefiller = Prefiller(subject, model_runner(subject), {0: prompt}, Observer())
+    prefiller._digests = Forgotten()
+    with closing(prefiller):
+        assert prefiller._keys(prompt) == prefiller._keys(prompt)
+
+
 def test_a_place_in_memory_that_is_used_again_is_no_sign_of_the_same_picture(backend: Any) -> None:
     subject = backend("qwen3_vl")
     place = torch.zeros(3, 64, 64, dtype=torch.uint8)
@@ -231,6 +275,56 @@ def test_what_a_caller_raises_reaches_it_and_is_no_failure_of_a_fast_path(
         subject.generate_from(Source(WAYS["one by one"]), Stop())
     assert not subject.plain_reason
     assert subject.generate(REQUESTS[:1])[0].text
+
+
+@pytest.mark.parametrize("where", ["token", "done", "check"])
+@pytest.mark.parametrize("optimize", ["auto", "off"])
+def test_memory_that_a_caller_lacks_is_no_lack_of_the_model(
+    checkpoint: Callable[..., Path], optimize: Any, where: str
+) -> None:
+    class Full(Answers):
+        times = 0
+
+        def _run_out(self, at: str) -> None:
+            self.times += at == where
+            if self.times == 3:
+                raise MemoryError("of the caller")
+
+        def token(self, index: int, text: str) -> None:
+            super().token(index, text)
+            self._run_out("token")
+
+        def done(self, index: int, response: Response) -> None:
+            super().done(index, response)
+            self._run_out("done")
+
+        def check(self) -> None:
+            self._run_out("check")
+
+    subject = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu", optimize=optimize))
+    told = Full()
+    with pytest.raises(MemoryError, match="of the caller"):
+        subject.generate_from(Trickle([[ask("one", tokens=4)] for _ in range(6)]), told)
+    assert told.times == 3 and not told.restarted
+
+
+def test_a_prompt_that_cannot_be_made_is_no_failure_of_a_fast_path(
+    checkpoint: Callable[..., Path], may_fall_back: None, monkeypatch: Any
+) -> None:
+    subject = load(LocalSpec(str(checkpoint("qwen3_vl")), device="cpu"))
+    made = []
+
+    def of(self: Prompts, request: Request) -> Prompt:
+        made.append(request)
+        if len(made) == 4:
+            raise RuntimeError("something of a template")
+        return right(self, request)
+
+    right = Prompts.of
+    monkeypatch.setattr(Prompts, "of", of)
+    with pytest.raises(RuntimeError, match="of a template"):
+        answers(subject, Trickle(WAYS["one by one"]))
+    assert not subject.plain_reason
 
 
 def test_a_caller_can_stop_while_the_next_requests_are_waited_for(backend: Any) -> None:

@@ -12,7 +12,9 @@ import tiny
 import torch
 from asking import KINDS, Always, Never, picture
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend
+from qwen_vl_suite.qwenvl.inference.batch import Batch
 from qwen_vl_suite.qwenvl.types import Generated, Image, Message, Request, Response, Sampling
+from trickling import Answers, Trickle
 
 SHORT = Sampling(10)
 
@@ -123,3 +125,20 @@ def test_an_answer_cut_by_its_limit_goes_on_where_it_ended(backend: Any) -> None
     # The last token's states are not there: nothing was computed behind it.
     assert found is not None and len(found.ids) == len(subject.prompt(cut).ids) + 4
     assert torch.tensor(found.ids).equal(torch.tensor(prompt.ids[: len(found.ids)]))
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_an_answer_that_there_is_no_memory_to_keep_is_given_all_the_same(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    subject = backend("qwen3_vl")
+    asked = [Request((user(f"What is {n}?"),), sampling=SHORT, continues=True) for n in range(2)]
+    expected = subject.generate(asked[:at_once])
+
+    def failing(*_: object) -> None:
+        raise torch.OutOfMemoryError("pretended: tried to allocate 3.00 GiB")
+
+    monkeypatch.setattr(Batch, "snapshot", failing)
+    told = Answers()
+    subject.generate_from(Trickle([asked[:at_once]]), told)
+    assert told.in_order == expected and not told.restarted
