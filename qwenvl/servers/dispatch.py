@@ -105,10 +105,7 @@ def ask_from(
     intake = _Intake(source, model, observer)
 
     async def work(job: Job[None], client: Client) -> None:
-        loop, waiting = asyncio.get_running_loop(), asyncio.Queue[_Numbered | None]()
-
-        def hand_over(asked: _Numbered | None) -> None:
-            loop.call_soon_threadsafe(waiting.put_nowait, asked)
+        waiting = asyncio.Queue[_Numbered | None]()
 
         async def worker() -> None:
             while asked := await waiting.get():
@@ -120,6 +117,7 @@ def ask_from(
             waiting.put_nowait(None)  # for the next worker
 
         most = _at_once(client)
+        hand_over = partial(job.call_soon, waiting.put_nowait)
         job.events.put(lambda _: intake.begin(hand_over, most))
         await in_parallel([worker] * most, most)
 

@@ -64,10 +64,15 @@ class Job(Generic[T]):
                     return self._future.result()
                 event(observer)
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # of a loop that has ended, and all its work
-                self._loop.call_soon_threadsafe(self._cancel)
+            self.call_soon(self._cancel)
             self._future.exception()
             raise
+
+    def call_soon(self, callback: Callable[..., object], *given: object) -> None:
+        """Has ``callback`` called in the event loop, from any thread; not once that has ended, and
+        all its work with it."""
+        with contextlib.suppress(RuntimeError):  # of a loop that has ended
+            self._loop.call_soon_threadsafe(callback, *given)
 
     def _cancel(self) -> None:
         if self._task:

@@ -70,6 +70,23 @@ def test_a_loop_that_ended_while_its_caller_was_away_hides_no_error() -> None:
         loop.start(work).wait(Late())
 
 
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_backend_that_is_closed_while_requests_come_up_says_so(is_over: bool) -> None:
+    class Closing:
+        """Closes it when it is asked for more, and gives more."""
+
+        def more(self, wait: bool) -> list[Request]:
+            if not wait:
+                backend.close()
+                assert not is_over or until(lambda: not running("server requests"))
+            return [Request.ask([], "?")]
+
+    with serving("x") as server:
+        backend = OpenAIServerBackend(ServerSpec((server.url,), "Qwen3-VL-8B", kind="vllm"))
+        with pytest.raises(QwenVLError, match="unloaded"):
+            backend.generate_from(Closing(), Observer())
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_begins_anew() -> None:
