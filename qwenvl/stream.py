@@ -55,12 +55,17 @@ class _Stream(Relay):
     ):
         super().__init__(observer)
         self._backend, self._queries, self._on_result = backend, queries, on_result
-        self.has_ended = False
-        self._begun = 0  # queries
+        self._are_all_begun = False  # queries
+        self._begun = 0  # of them
         self._begun_before = 0  # this call
         self._given = 0  # requests of this call
         self._ready: deque[tuple[Request, _Place]] = deque()  # to be given
         self._open: dict[int, _Place] = {}  # given requests without a response
+
+    @property
+    def has_ended(self) -> bool:
+        """Between two calls: whether nothing is left to be asked."""
+        return self._are_all_begun and not self._ready
 
     def begin_call(self) -> None:
         """The next request that is given is number 0."""
@@ -85,10 +90,10 @@ class _Stream(Relay):
         return requests
 
     def _next_queries(self, wait: bool) -> Sequence[Query] | None:
-        if self.has_ended or self._begun - self._begun_before >= MOST_IN_A_CALL:
+        if self._are_all_begun or self._begun - self._begun_before >= MOST_IN_A_CALL:
             return None
         queries = self._queries(wait)
-        self.has_ended = queries is None
+        self._are_all_begun = queries is None
         return queries
 
     def ask_in_turn(self) -> None:

@@ -60,7 +60,9 @@ class Continuous(Protocol):
         """Answers all that ``source`` gives. ``observer`` gets each response, by the number of its
         request in the order in which they were given; ``start`` is not called, and nothing is kept
         of what is answered. A request that cannot be asked has the error in its response. No answer
-        is spoken. Raises as ``generate``, and what ``source`` raises."""
+        is spoken. Where a server of its own has ended, it returns sooner, with a response to all
+        that were given: another call, which counts from 0 again, answers the rest. Raises as
+        ``generate``, and what ``source`` raises."""
         ...
 
 

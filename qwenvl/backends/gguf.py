@@ -28,7 +28,7 @@ from ..types import Family, GgufSpec, Request, Response, ServerSpec, Size
 from .base import check_candidates
 from .openai_server import OpenAIServerBackend
 from .resident import ResidentBackend
-from .served_weights import ServedWeights, ServerEnded, ServerWatch, SourceWatch
+from .served_weights import BatchWatch, ServedWeights, ServerEnded, ServerWatch, SourceWatch
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class GgufBackend(ResidentBackend):
         for request in requests:
             request.sampling.validate()
         with self._asked(observer) as (server, backend):
-            watch = ServerWatch(observer, server)
+            watch = BatchWatch(observer, server)
             try:
                 return backend.generate(requests, watch)
             except ServerEnded:

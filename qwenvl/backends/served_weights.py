@@ -43,12 +43,25 @@ class ServerEnded(Exception):
 
 
 class ServerWatch(Relay):
-    """Relay that looks whether ``server`` still lives, so that nobody waits for one that has ended,
-    and keeps what it answered until then."""
+    """Relay that looks whether ``server`` still lives, so that nobody waits for one that has
+    ended."""
 
     def __init__(self, inner: Observer, server: LlamaServer):
         super().__init__(inner)
         self._server = server
+
+    def check(self) -> None:
+        super().check()
+        if not self._server.is_running:
+            raise ServerEnded
+
+
+class BatchWatch(ServerWatch):
+    """As ``ServerWatch``, for the requests of one call: it keeps what the server answered until its
+    end."""
+
+    def __init__(self, inner: Observer, server: LlamaServer):
+        super().__init__(inner, server)
         self._responses: dict[int, Response] = {}
         self._has_started = False
 
@@ -59,11 +72,6 @@ class ServerWatch(Relay):
     def done(self, index: int, response: Response) -> None:
         self._responses[index] = response
         super().done(index, response)
-
-    def check(self) -> None:
-        super().check()
-        if not self._server.is_running:
-            raise ServerEnded
 
     def responses(self, count: int) -> list[Response]:
         """To each of ``count`` requests, after the server's end. Raises what ended it where that
@@ -97,12 +105,9 @@ class SourceWatch(ServerWatch):
 
     def done(self, index: int, response: Response) -> None:
         self._open.discard(index)
-        self.inner.done(index, response)
+        super().done(index, response)
 
     def fail(self) -> None:
-        """Those that are open, after the server's end. Raises what ended it where there was no
-        request."""
-        if not self._given:
-            raise self._server.failure()
+        """Those that are open, after the server's end."""
         for index in sorted(self._open):
             self.done(index, Response.failed(self._server.failure()))

@@ -15,12 +15,15 @@ import pytest
 import torch
 from qwen_vl_suite.qwenvl.backends.base import Resident, Resizer, Scorer
 from qwen_vl_suite.qwenvl.backends.gguf import arguments, open_gguf
-from qwen_vl_suite.qwenvl.backends.served_weights import ServerWatch
+from qwen_vl_suite.qwenvl.backends.served_weights import BatchWatch
 from qwen_vl_suite.qwenvl.errors import QwenVLError, Unavailable
 from qwen_vl_suite.qwenvl.model_cache import ModelCache
 from qwen_vl_suite.qwenvl.models.memory import Memory
 from qwen_vl_suite.qwenvl.observer import Observer
-from qwen_vl_suite.qwenvl.types import GgufSpec, Request
+from qwen_vl_suite.qwenvl.query import Query
+from qwen_vl_suite.qwenvl.stream import answer_stream
+from qwen_vl_suite.qwenvl.tasks.describe import describe
+from qwen_vl_suite.qwenvl.types import GgufSpec, Request, Result
 from trickling import Answers, Trickle
 
 FAKE = Path(__file__).resolve().parents[1] / "servers" / "fake_llama_server.py"
@@ -129,6 +132,24 @@ def test_of_requests_that_come_up_one_after_another_its_end_costs_what_it_was_as
         assert len(told.found) + len(left.found) == 3 and f"I am {before}." not in texts
 
 
+def test_what_is_asked_next_about_one_is_asked_of_the_next_server(cache, spec):
+    picture = torch.zeros(3, 64, 96, dtype=torch.uint8)
+
+    def method(backend, query):
+        (first,) = yield [asked("end yourself", keep_unreadable=True)]
+        (second,) = yield [asked("go on")]
+        return Result(f"{bool(first.error)} {second.text}")
+
+    def asked(words, **settings):
+        return Query(describe("short", words), picture, **settings)
+
+    found = {}
+    with cache.lease(spec) as backend:
+        queries = iter([[asked("", method=method)]])
+        answer_stream(backend, lambda wait: next(queries, None), found.__setitem__)
+    assert found[0].text.startswith("True I am ")
+
+
 def test_each_start_has_a_log_of_its_own(spec):
     other = dataclasses.replace(spec, context=4096)
     with closing(open_gguf(spec)) as one, closing(open_gguf(other)) as two:
@@ -191,7 +212,7 @@ def test_one_that_ends_before_anything_is_asked_is_the_error_of_all():
         def done(self, index, response):
             seen.append(index)
 
-    watch = ServerWatch(Listening(), Ended())
+    watch = BatchWatch(Listening(), Ended())
     with pytest.raises(Unavailable, match="ended"):
         watch.responses(2)
     watch.start([1, 1], [8, 8])
