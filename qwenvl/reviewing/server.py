@@ -40,12 +40,12 @@ MAX_BODY = 4 << 20
 
 MOST_ROWS = 500
 _CHUNK = 1 << 18
+_SCRIPTS = ("review.js", "editor.js", "list.js", "server.js", "viewer.js")
 _PAGE_FILES = {
     "": ("index.html", "text/html; charset=utf-8"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
-    "review.js": ("review.js", "text/javascript; charset=utf-8"),
-    "list.js": ("list.js", "text/javascript; charset=utf-8"),
     "review.css": ("review.css", "text/css; charset=utf-8"),
+    **{name: (name, "text/javascript; charset=utf-8") for name in _SCRIPTS},
 }
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

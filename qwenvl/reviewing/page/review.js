@@ -1,43 +1,17 @@
 // Pictures beside their captions: what is seen here is what the server says stands on disk.
+import { Editor, isComposing } from "./editor.js";
 import { VirtualList } from "./list.js";
+import { Refused, call, unwritten, write } from "./server.js";
+import { addressOf, viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const rowsOf = new Map(); // id -> what the server said of it last
 const selected = new Set();
 let view = { total: 0, asking: null };
 let only = "all", words = [], current = null;
-let editing = null; // { id, version, text, clash, saving }
 let now = {}; // id -> what a model has written of it so far
 let searchNumber = 0, message = "", isWarning = false;
 let isSearch = false, foundOf = ""; // whether it is found anew; what was there when it was
-let writing = Promise.resolve(), writes = 0; // one after the other; begun, and ended
-
-class Refused extends Error {
-  constructor(status, body) {
-    super(body.error ?? `The server answered ${status}.`);
-    Object.assign(this, { status, body });
-  }
-}
-
-async function call(path, options) {
-  const reply = await fetch(path, options);
-  const value = await reply.json();
-  if (!reply.ok) throw new Refused(reply.status, value);
-  return value;
-}
-
-// In the order of the keys, whatever a connection makes of it: an undo takes back the edit before.
-function write(path, body) {
-  const options = {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  };
-  writes++;
-  const reply = writing.then(() => call(path, options)).finally(() => writes++);
-  writing = reply.catch(() => {});
-  return reply;
-}
 
 function say(text, warns = false) {
   [message, isWarning] = [text, warns];
@@ -62,7 +36,7 @@ function take(rows) {
     const old = rowsOf.get(row.id);
     rowsOf.set(row.id, row);
     if (JSON.stringify(old) === JSON.stringify(row)) continue;
-    if (editing?.id === row.id && row.version !== editing.version) clash(row);
+    if (editor.id === row.id && editor.edit.version !== row.version) editor.clash(row);
     else list.refill(row.id);
   }
 }
@@ -79,11 +53,7 @@ function takeView(value) {
 }
 
 async function look(ids = list.inSight) {
-  for (let last; last !== writing;) await (last = writing);
-  const before = writes;
-  const value = await call(`view?ids=${ids.join(",")}`);
-  if (writes !== before) return look(ids); // it may tell what stood there before, or half of it
-  takeView(value);
+  takeView(await unwritten(() => call(`view?ids=${ids.join(",")}`)));
   if (whatIsThere() !== foundOf) await find(false);
 }
 
@@ -152,9 +122,6 @@ function make() {
   return row;
 }
 
-// Another one when the file is another one.
-const addressOf = (what, { id, picture }) => `${what}/${id}?${picture}`;
-
 function fill(row, id) {
   const known = rowsOf.get(id);
   row.dataset.id = id;
@@ -175,7 +142,7 @@ function fill(row, id) {
   failure.textContent = known?.failure ?? "";
   failure.title = known?.failure ?? "";
   row.setAttribute("aria-label", known?.file ?? "");
-  if (editing?.id === id) return fillEditor(row);
+  if (editor.id === id) return editor.fill(row);
   const caption = document.createElement("p");
   caption.className = "caption";
   if (id in now) {
@@ -268,100 +235,27 @@ function toggleAll() {
 
 // --- editing
 
-// Whether a key is one of an input method, which puts together a sign. Safari says so of the key
-// that ends it by its code alone.
-const isComposing = (event) => event.isComposing || event.keyCode === 229;
+const editor = new Editor({
+  list,
+  rowOf: (id) => rowsOf.get(id),
+  isOneLine: () => view.one_line,
+  send: ({ id, version, text }) => attempt(() => write("edit", { id, version, text })),
+  onSaved: (value) => {
+    say("");
+    takeView(value);
+  },
+  replaceWords,
+});
 
 async function edit(id) {
-  if (id === null || editing?.id === id) return;
-  if (editing && !(await save())) return;
+  if (id === null || editor.id === id) return;
+  if (editor.edit && !(await editor.save())) return;
   if (!rowsOf.has(id)) await attempt(() => look([id]));
   const known = rowsOf.get(id);
-  if (!known || id in now || editing) return;
+  if (!known || id in now || editor.edit) return;
   if (known.problem) return say(known.problem, true);
-  editing = { id, version: known.version, text: known.text };
-  list.kept = id;
   setCurrent(id);
-  list.reveal(id);
-  list.refill(id);
-  const area = list.rows.get(id).querySelector("textarea");
-  area.focus();
-  area.setSelectionRange(area.value.length, area.value.length);
-}
-
-function fillEditor(row) {
-  if (row.querySelector("textarea")) return;
-  const area = document.createElement("textarea");
-  area.value = editing.text;
-  area.setAttribute("aria-label", `Caption of ${rowsOf.get(editing.id).file}`);
-  area.addEventListener("input", () => (editing.text = area.value));
-  area.addEventListener("blur", () => {
-    if (editing && !editing.clash && document.hasFocus()) save();
-  });
-  area.addEventListener("keydown", (event) => {
-    event.stopPropagation();
-    if (isComposing(event)) return;
-    if (event.key === "Escape" && !editing.saving) leave();
-    else if (event.key === "Enter" &&
-        (event.ctrlKey || event.metaKey || (view.one_line && !event.shiftKey))) {
-      event.preventDefault();
-      save();
-    }
-  });
-  replaceWords(row, area);
-}
-
-function clash(row) {
-  editing.clash = row;
-  const place = list.rows.get(row.id);
-  place.querySelector(".clash")?.remove();
-  const box = document.createElement("div");
-  box.className = "clash";
-  box.innerHTML = "<span role=alert></span><button>Keep mine</button><button>Take theirs</button>";
-  box.querySelector("span").textContent = row.problem ||
-    (row.text ? `Changed meanwhile: ${row.text}` : "Its caption was taken away meanwhile.");
-  const [mine, theirs] = box.querySelectorAll("button");
-  mine.addEventListener("click", () => {
-    editing.version = row.version;
-    editing.clash = null;
-    save();
-  });
-  theirs.addEventListener("click", leave);
-  place.querySelector(".words").append(box);
-}
-
-// Whether it is left: until the server has answered, nothing is typed, and it is saved once.
-function save() {
-  if (editing.saving) return editing.saving;
-  if (editing.clash) return false;
-  if (editing.text === rowsOf.get(editing.id).text) return leave();
-  return (editing.saving = send(editing));
-}
-
-async function send(edit) {
-  const { id, version, text } = edit;
-  const area = list.rows.get(id).querySelector("textarea");
-  area.readOnly = true;
-  const value = await attempt(() => write("edit", { id, version, text }));
-  edit.saving = null;
-  area.readOnly = false;
-  if (!value) return false;
-  leave();
-  say("");
-  takeView(value);
-  return true;
-}
-
-// The focus goes back to the row, unless it was put elsewhere meanwhile.
-function leave() {
-  const { id } = editing, row = list.rows.get(id), focused = document.activeElement;
-  const isHere = focused === document.body || row.contains(focused);
-  editing = null;
-  list.kept = null;
-  list.refill(id);
-  list.draw();
-  if (isHere) list.rows.get(id)?.focus({ preventScroll: true });
-  return true;
+  editor.begin(known);
 }
 
 async function move(which) {
@@ -386,33 +280,13 @@ async function ask() {
 }
 const HOW = "To ask a model again, start this page with --model NAME or --server URL.";
 
-async function showWhole(id) {
+function showWhole(id) {
   const known = rowsOf.get(id);
   if (!known) return;
   setCurrent(id);
-  const media = document.createElement(known.clip ? "video" : "img");
-  media.src = addressOf("whole", known);
-  if (known.clip) Object.assign(media, { controls: true, autoplay: true, loop: true, muted: true });
-  else media.alt = known.text || known.file;
-  media.addEventListener("error", () => {
-    if (!known.clip) return ($("whole-name").textContent = `${known.file} cannot be shown.`);
-    const still = document.createElement("img");
-    still.src = addressOf("thumb", known);
-    still.alt = "";
-    $("whole").replaceChildren(still);
-    $("whole-name").textContent = `${known.file}: this browser cannot play it; its first frame.`;
-  });
-  $("whole").replaceChildren(media);
-  $("whole-name").textContent = known.file;
-  if (!$("viewer").open) $("viewer").showModal();
+  viewer.show(known);
 }
-$("viewer").addEventListener("click", (event) => {
-  if (!event.target.closest("video")) $("viewer").close(); // a video has controls of its own
-});
-$("viewer").addEventListener("close", () => {
-  $("whole").replaceChildren();
-  list.rows.get(current)?.focus({ preventScroll: true });
-});
+viewer.onClose = () => list.rows.get(current)?.focus({ preventScroll: true });
 
 // --- the rest of the page
 
@@ -516,12 +390,12 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.altKey || (isOnButton && [" ", "Enter"].includes(key))) return;
-  if ($("viewer").open) {
+  if (viewer.isOpen) {
     const moves = { ArrowRight: 1, ArrowDown: 1, j: 1, ArrowLeft: -1, ArrowUp: -1, k: -1 };
     if (key in moves) {
       step(moves[key]);
       showWhole(current);
-    } else if (key === " ") $("viewer").close();
+    } else if (key === " ") viewer.close();
     else return;
     return event.preventDefault();
   }
@@ -531,7 +405,7 @@ document.addEventListener("keydown", (event) => {
   does();
 });
 addEventListener("beforeunload", (event) => {
-  if (editing && editing.text !== rowsOf.get(editing.id)?.text) event.preventDefault();
+  if (editor.isChanged) event.preventDefault();
 });
 
 list.measure();

@@ -49,7 +49,8 @@ def ask(server, path, method="GET", body=None, token=None, **headers):
 
 
 def test_the_page_and_its_files_name_no_other_site(server):
-    for name in ("", "review.js", "list.js", "review.css", "icon.svg"):
+    scripts = ("review.js", "editor.js", "list.js", "server.js", "viewer.js")
+    for name in ("", *scripts, "review.css", "icon.svg"):
         status, headers, content = ask(server, name)
         assert status == 200 and "default-src 'none'" in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
