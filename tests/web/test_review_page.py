@@ -335,10 +335,12 @@ def test_the_whole_picture_and_the_help_are_shown(page: Page):
 def test_it_can_be_read_at_twice_the_size(page: Page):
     page.page.set_viewport_size({"width": 550, "height": 400})
     try:
-        assert page.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-        caption = page.page.locator(".caption").first.bounding_box()
-        assert (
-            caption["width"] > 250 and page.page.locator("#scroller").bounding_box()["height"] > 120
+        page.page.wait_for_function(
+            """() => {
+                const box = (name) => document.querySelector(name)?.getBoundingClientRect();
+                return innerWidth === 550 && document.documentElement.scrollWidth <= innerWidth &&
+                    box(".caption")?.width > 250 && box("#scroller").height > 120;
+            }"""
         )
     finally:
         page.page.set_viewport_size({"width": 1100, "height": 800})
