@@ -175,7 +175,7 @@ class Scheduler(Executor):
             for source in sources:
                 if source is not self._draft_source:
                     source.record_skip()
-        elif self._slots:
+        elif self._active():
             self._batch.launch()
             self._in_flight.append(list(self._slots))
             self._collect()

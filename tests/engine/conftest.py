@@ -15,6 +15,7 @@ from fake_cuda_graphs import FakeCudaGraphs
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.inference import batch
 from qwen_vl_suite.qwenvl.inference.batch import StepPolicy
+from qwen_vl_suite.qwenvl.inference.logits import GrammarMask
 from qwen_vl_suite.qwenvl.types import LocalSpec
 
 torch.set_num_threads(1)
@@ -53,15 +54,15 @@ def backend(checkpoint: Callable[..., Path]) -> Callable[..., LocalBackend]:
 
 
 @pytest.fixture(params=["as on the CPU", "as on CUDA"])
-def step_policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def step_policy(request: pytest.FixtureRequest) -> None:
     if request.param == "as on CUDA":
-        made = StepPolicy(lag=1, static=True, max_free=0.5, graphs=FakeCudaGraphs())
-        monkeypatch.setattr(batch, "step_policy", lambda _: made)
+        request.getfixturevalue("cuda_policy")
 
 
 @pytest.fixture
 def cuda_policy(monkeypatch: pytest.MonkeyPatch) -> list[FakeCudaGraphs]:
-    """From here on batches have the step policy of CUDA. Gives their graphs."""
+    """From here on batches have the step policy of CUDA, and masks are put on as there, which the
+    host does not look into. Gives their graphs."""
     made: list[FakeCudaGraphs] = []
 
     def step_policy(_runner: Any) -> StepPolicy:
@@ -69,6 +70,7 @@ def cuda_policy(monkeypatch: pytest.MonkeyPatch) -> list[FakeCudaGraphs]:
         return StepPolicy(lag=1, static=True, max_free=0.5, graphs=made[-1])
 
     monkeypatch.setattr(batch, "step_policy", step_policy)
+    monkeypatch.setattr(GrammarMask, "_masked_where_needed", GrammarMask._masked)
     return made
 
 

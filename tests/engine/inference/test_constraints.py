@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import pytest
 import tiny
 import torch
-from asking import Always, Never, ask, picture
+from asking import Always, Never, ask, counted, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interrupting import Interrupt
@@ -126,6 +126,17 @@ def test_steps_on_cuda_keep_to_the_form_too(
     asked = [held(constraints.from_schema(SCHEMA)), held(YES_NO)]
     whole, choice = backend("qwen3_vl").generate(asked)
     assert json.loads(whole.text)["kind"] in ("cat", "dog") and choice.text in ("yes", "no")
+
+
+def test_steps_on_cuda_are_run_for_somebody(
+    backend: Callable[..., LocalBackend], cuda_policy: Any
+) -> None:
+    """The last token of an answer that is held to a form is known before the next step."""
+    with counted() as counts:
+        (response,) = backend("qwen3_vl").generate([held(YES_NO)])
+    assert response.finish_reason == "stop"
+    # The first token comes with the prompt, and the end token is no part of the answer.
+    assert counts["launches"] + counts["tokens"] == len(response.tokens)
 
 
 def test_the_plain_executor_keeps_to_the_form_too(checkpoint: Callable[..., Path]) -> None:
@@ -522,3 +533,14 @@ def test_one_of_several_answers(backend: Callable[..., LocalBackend]) -> None:
     results = run.answer(backend("qwen3_vl"), task, asked)
     assert {result.text for result in results} <= {"a red circle", "a blue square", "red"}
     assert "Answer with one of: a red circle, a blue square, red." in task.prompt
+
+
+def test_an_answer_behind_a_thought_that_was_closed_is_held(
+    backend: Callable[..., LocalBackend], cuda_policy: Any
+) -> None:
+    """By steps that were captured while the row was still thinking."""
+    subject = backend("qwen3_5", "switch")
+    schema = constraints.from_schema(SCHEMA)
+    asked = dataclasses.replace(held(schema, max_thinking_tokens=12), thinking=True)
+    (response,) = subject.generate([asked])
+    assert response.thought_ids and json.loads(response.text)["kind"] in ("cat", "dog")
