@@ -14,7 +14,7 @@ from .listing import Item
 
 class Account:
     """Counts what becomes of each file, and tells the reporter. Thread-safe: files are listed in
-    one thread and answered in others; ``lock`` is held while the reporter is told. ``failures``:
+    one thread and answered in another; ``lock`` is held while the reporter is told. ``failures``:
     the list of them on disk, where there is one."""
 
     def __init__(self, reporter: Reporter):

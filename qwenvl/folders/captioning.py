@@ -38,8 +38,8 @@ def caption_folder(
 ) -> Summary:
     """Captions all that ``job`` names, each file as soon as its answer is there.
 
-    ``reporter`` is told of each file; ``observer`` sees the answers as they are written, its
-    indices being those of the files in the last ``Reporter.asking``. A file that fails costs only
+    ``reporter`` is told of each file; ``observer`` sees the answers as they are written, by
+    the numbers that ``Reporter.asking`` tells of. A file that fails costs only
     its own caption. What either raises, an interrupt or a kill loses no caption that was written,
     and the same job goes on from there.
 
@@ -125,6 +125,7 @@ class _Run:
             store.close()
 
     def _read(self, item: Item) -> Any:
+        self._go_on()
         for path in (item.path, *self._job.trainer.sidecars(item.path)):
             if leads_out(path, self._job.within):
                 return BadImage(f"{path} {LEADS_OUT}")

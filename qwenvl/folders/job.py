@@ -147,9 +147,9 @@ class Summary:
 
 
 class Reporter:
-    """Is told how a run goes; by default nothing is done with it. Called from several threads, such
-    as those in which a server answers, but never from two at once. What it raises ends the run,
-    but for ``counted``."""
+    """Is told how a run goes; by default nothing is done with it. Called from the
+    caller's thread and from those that go through the folder, but never from two at once. What it
+    raises ends the run, but for ``counted``."""
 
     def counted(self, total: int) -> None:
         """Once it is known: how many files there are in the shard."""

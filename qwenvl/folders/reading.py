@@ -138,8 +138,8 @@ class Reader:
     def take(self, wait: bool, check: Callable[[], None] = lambda: None) -> Portion | None:
         """Files that are read; None behind the last. With ``wait`` all that there are, the first of
         ``sizes`` at least unless they take longer than ``PATIENCE``, else ``FEW`` at most.
-        ``check`` is called while they are waited for; what it raises, ``items`` or ``read`` raise,
-        reaches the caller."""
+        ``check`` is called while they are waited for, and what it raises reaches the caller; so
+        does, with ``wait``, what ``items`` or ``read`` raise behind the files that come before."""
         with self._changed:
             patient_until = math.inf
             while wait and not self._is_enough():
@@ -149,9 +149,9 @@ class Reader:
                     break
                 self._changed.wait(WAIT)
                 check()
-            if not self._ahead and self._end:
-                if isinstance(self._end, BaseException):
-                    raise self._end
+            if not self._ahead and isinstance(self._end, BaseException) and wait:
+                raise self._end
+            if not self._ahead and self._end is True:
                 return None
             most = len(self._ahead) if wait else min(FEW, len(self._ahead))
             portion = [self._ahead.popleft() for _ in range(most)]
