@@ -18,7 +18,7 @@ from ..types import Result, Sampling, Task
 from ..unicode import well_formed
 from .inputs import Input, expanded
 from .model_options import spec_of
-from .output import as_row, print_json, print_message, print_notes, print_result
+from .output import as_row, print_error, print_json, print_notes, print_result
 from .portions import Portion, read_portions
 from .results import OrderedResults
 from .writing import DocumentWriter
@@ -192,8 +192,7 @@ def _show(
     path, name = well_formed(found.path), well_formed(found.name)
     print_notes(result.notes, name)
     if result.error:
-        named = result.error if result.error.startswith(path) else f"{name}: {result.error}"
-        print_message(f"error: {named}")
+        print_error(result.error, name, path)
     if options.json:
         row: dict[str, Any] = {"image": path}
         if found.page is not None:

@@ -15,7 +15,7 @@ from .caption_options import DEFAULT_STYLE
 from .folder_progress import FolderProgress
 from .inputs import data_folders
 from .model_options import named_spec_of, spec_of
-from .results import NOTHING_DONE, SOME_FAILED, UNREADABLE
+from .results import SOME_FAILED, exit_status
 from .watching import frame_choice
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def caption(options: argparse.Namespace) -> int:
 
 def _status(summary: Summary) -> int:
     answered = summary.captioned + summary.skipped
-    if summary.failed > summary.unreadable:
-        return SOME_FAILED if answered or summary.unreadable else NOTHING_DONE
-    return UNREADABLE if summary.unreadable else 0
+    return exit_status(answered, summary.failed - summary.unreadable, summary.unreadable)
 
 
 def job_of(options: argparse.Namespace, spec: Spec) -> Job:

@@ -17,7 +17,7 @@ from ..unicode import well_formed
 from .answering import answer, check_page_options, query_fields, resolution_of
 from .inputs import Input, data_folders, expanded
 from .model_options import spec_of
-from .output import as_row, print_json, print_message, print_notes, print_result
+from .output import as_row, print_error, print_json, print_message, print_notes, print_result
 from .portions import Portion, read_portions
 from .results import OrderedResults
 
@@ -93,7 +93,7 @@ def _query_together(
 def _show(inputs: Sequence[Input], result: Result, options: argparse.Namespace) -> None:
     print_notes(result.notes)
     if result.error:
-        print_message(f"error: {result.error}")
+        print_error(result.error)
     if options.json:
         shown = [
             {"image": well_formed(i.path), **({"page": i.page} if i.page else {})} for i in inputs

@@ -14,7 +14,7 @@ from ..types import Result, Task
 from ..unicode import well_formed
 from .answering import sampling_of
 from .model_options import spec_of
-from .output import print_json, print_message, print_notes, print_result
+from .output import print_error, print_json, print_message, print_notes, print_result
 from .results import OrderedResults
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _show(
     path = None if (given := sounds[number]) is None else well_formed(given)
     print_notes(result.notes, path or "the answer")
     if result.error:
-        print_message(f"error: {path or 'the answer'}: {result.error}")
+        print_error(result.error, path or "the answer")
     if options.json:
         row: dict[str, Any] = {
             "sound": path,

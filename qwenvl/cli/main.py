@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import QwenVLError, UnreadableReply
 from ..servers import keys_file
 from ..servers.keys import KEYS
-from .output import begin, discard_pipes, print_message
+from .output import begin, discard_pipes, print_error
 from .parser import make_parser
 from .results import NOTHING_DONE, UNREADABLE
 from .user_folder import user_file
@@ -54,10 +54,10 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options) or 0)
     except UnreadableReply as error:
-        print_message(f"error: {error}")
+        print_error(str(error))
         return UNREADABLE
     except QwenVLError as error:
-        print_message(f"error: {error}")
+        print_error(str(error))
     except Stopped as stop:
         return _STOPPED + stop.number
     except BrokenPipeError:

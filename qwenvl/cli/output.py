@@ -51,6 +51,13 @@ def print_message(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def print_error(error: str, name: str = "", *paths: str) -> None:
+    """To stderr, why there is no answer about the input ``name``, which is said unless ``error``
+    begins with that: its name, or one of its ``paths``."""
+    is_named = not name or error.startswith(paths or (name,))
+    print_message(f"error: {error}" if is_named else f"error: {name}: {error}")
+
+
 def print_notes(notes: Iterable[str], about: str = "") -> None:
     """Notes beside an answer, ``about`` which input, as messages; one on the whole run once."""
     for note in _notes.new(notes):

@@ -42,7 +42,8 @@ def read_ahead(
     """What ``portions`` gives, each made in a thread while the one before is in use. A caller that
     may stop early closes this; the event is set then, and ``portions`` has to end."""
     stopped = threading.Event()
-    with closing(portions(stopped)) as made, ThreadPoolExecutor(1, "qwenvl-read") as pool:
+    made = portions(stopped)
+    with ThreadPoolExecutor(1, "qwenvl-read") as pool:
         try:
             pending = pool.submit(next, made, None)
             while (portion := pending.result()) is not None:
@@ -50,6 +51,7 @@ def read_ahead(
                 yield portion
         finally:
             stopped.set()
+            pool.submit(made.close)  # in the thread that it runs in, which may be busy with it
 
 
 def _portions(

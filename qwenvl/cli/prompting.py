@@ -19,7 +19,7 @@ from . import portions
 from .answering import query_fields
 from .inputs import data_folders
 from .model_options import named_spec_of
-from .output import print_json, print_message, print_notes, print_result
+from .output import print_error, print_json, print_message, print_notes, print_result
 from .results import OrderedResults
 
 if TYPE_CHECKING:
@@ -171,12 +171,13 @@ def _query(
 
 
 def _show(one: _Wanted, result: Result, options: argparse.Namespace, several: bool) -> None:
-    name = ", ".join(map(well_formed, one.paths)) or one.idea
+    paths = list(map(well_formed, one.paths))
+    name = ", ".join(paths) or one.idea.strip()
     print_notes(result.notes, name if several else "")
     if result.error:
-        print_message(f"error: {name}: {result.error}" if name else f"error: {result.error}")
+        print_error(result.error, name, *paths)
     if options.json:
-        row: dict[str, Any] = {"idea": one.idea, "images": list(map(well_formed, one.paths))}
+        row: dict[str, Any] = {"idea": one.idea, "images": paths}
         if result.error:
             row |= {"error": result.error, "reply": result.text}
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadImage, BadOption, QwenVLError
 from ..types import Result
-from .output import print_message
+from .output import print_error, print_message
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 SOME_FAILED, NOTHING_DONE, UNREADABLE = 1, 2, 3
 """Exit statuses of failures; ``parser.EXIT_STATUS`` explains them."""
+
+
+def exit_status(answered: int, failed: int, unreadable: int) -> int:
+    """Of so many inputs. ``failed``: those without a reply, and those that were not reached."""
+    if failed:
+        return SOME_FAILED if answered or unreadable else NOTHING_DONE
+    return UNREADABLE if unreadable else 0
 
 
 class OrderedResults:
@@ -41,20 +48,27 @@ class OrderedResults:
     def ask(self, backend: Backend, queries: Mapping[int, Query]) -> bool:
         """Puts the answer to each of ``queries``. False where the options allow no request at all,
         and so none about what comes later either: nothing has been answered, and the backend
-        refused these together."""
+        refused these together, all for one reason."""
         from .. import run
 
-        numbers = list(queries)
+        numbers, asked = list(queries), list(queries.values())
+        reasons: set[str] = set()
+
+        def put(index: int, result: Result) -> None:
+            if not asked[index].problem:
+                reasons.add(result.error)
+            self.put(numbers[index], result)
+
         try:
-            run.answer_each(
-                backend,
-                list(queries.values()),
-                lambda index, result: self.put(numbers[index], result),
-            )
-        except (BadOption, BadImage) as error:
-            for number in numbers:
-                self.fail(number, error)
-            return bool(self.answered or self.unreadable)
+            run.answer_each(backend, asked, put)
+        except (BadOption, BadImage) as refusal:
+            try:  # again, for each one's own reason
+                run.answer_each(backend, asked, put, alone=True)
+            except BadOption as error:
+                for number in numbers:
+                    self.fail(number, queries[number].problem or error)
+            is_of_all = isinstance(refusal, BadOption) and len(reasons) < 2
+            return not is_of_all or bool(self.answered or self.unreadable)
         return True
 
     @contextmanager
@@ -64,10 +78,10 @@ class OrderedResults:
         try:
             yield
         except QwenVLError as error:
-            if not self.answered:
+            if not (self.answered or self.unreadable):
                 raise
             self._is_broken_off = True
-            print_message(f"error: {error}")
+            print_error(str(error))
         except BaseException:
             self._tell_end()
             raise
@@ -79,9 +93,8 @@ class OrderedResults:
 
     def exit_status(self, has_failed: bool = False) -> int:
         """``has_failed``: whether anything else has."""
-        if has_failed or self.failed or self.shown < self.count or self._is_broken_off:
-            return SOME_FAILED if self.answered or self.unreadable else NOTHING_DONE
-        return UNREADABLE if self.unreadable else 0
+        failed = self.failed + self.count - self.shown + self._is_broken_off + has_failed
+        return exit_status(self.answered, failed, self.unreadable)
 
     def _show_next(self, result: Result) -> None:
         self._show(self.shown, result)

@@ -7,13 +7,14 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadOption, QwenVLError
+from ..types import Result
 from ..unicode import well_formed
 from .answering import check_page_options, resolution_of
 from .inputs import Input, expanded
 from .model_options import spec_of
-from .output import print_json, print_message, print_result
+from .output import print_error, print_json, print_result
 from .portions import read_portions
-from .results import NOTHING_DONE, SOME_FAILED
+from .results import OrderedResults
 
 if TYPE_CHECKING:
     from ..score import Score
@@ -30,48 +31,41 @@ def score(options: argparse.Namespace) -> int:
     inputs = expanded(options.images, options.pages or "")
     check_page_options(options, inputs)
     scores: list[Score] = []
-    try:
-        with (
-            CACHE.lease(spec_of(options)) as backend,
-            closing(read_portions(inputs, resolution_of(options))) as portions,
-        ):
-            for portion in portions:
-                pairs = [
-                    scoring.Pair(
-                        image,
-                        options.text,
-                        options.instruction,
-                        options.min_pixels or None,
-                        options.max_pixels or None,
-                    )
-                    for image in portion.values()
-                ]
-                for value in scoring.score_all(backend, pairs):
-                    scores.append(value)
-                    _show(inputs[len(scores) - 1], value, options)
-    except QwenVLError as error:
-        if not scores:
-            raise
-        print_message(f"error: {error}")
-    except BaseException:
-        print_message(f"stopped after {len(scores)} of {len(inputs)}")
-        raise
-    best = scoring.best(scores, len(scores))
-    for rank, at in enumerate(best[: options.top] if options.top else (), 1):
+
+    def show(number: int, result: Result) -> None:
+        found = inputs[number]
+        if result.error:
+            print_error(result.error, well_formed(found.name), well_formed(found.path))
+        if options.top is None:  # else what is best is known once all are
+            _print(found, scores[number], options)
+
+    results = OrderedResults(len(inputs), show)
+    with (
+        results.told(),
+        CACHE.lease(spec_of(options)) as backend,
+        closing(read_portions(inputs, resolution_of(options))) as portions,
+    ):
+        for portion in portions:
+            pairs = [
+                scoring.Pair(
+                    image,
+                    options.text,
+                    options.instruction,
+                    options.min_pixels or None,
+                    options.max_pixels or None,
+                )
+                for image in portion.values()
+            ]
+            for number, value in zip(portion, scoring.score_all(backend, pairs), strict=True):
+                scores.append(value)
+                if isinstance(value, QwenVLError):
+                    results.fail(number, value)
+                else:
+                    results.put(number, Result(f"{value:.4f}"))
+    best = scoring.best(scores, options.top) if options.top else []
+    for rank, at in enumerate(best, 1):
         _print(inputs[at], scores[at], options, rank=rank)
-    if len(best) == len(inputs):
-        return 0
-    return SOME_FAILED if best else NOTHING_DONE
-
-
-def _show(found: Input, value: Score, options: argparse.Namespace) -> None:
-    """What can be said of an image before the others are known."""
-    if isinstance(value, QwenVLError):
-        path, text = well_formed(found.path), str(value)
-        named = text if text.startswith(path) else f"{well_formed(found.name)}: {text}"
-        print_message(f"error: {named}")
-    if options.top is None:
-        _print(found, value, options)
+    return results.exit_status()
 
 
 def _print(found: Input, value: Score, options: argparse.Namespace, **more: int) -> None:

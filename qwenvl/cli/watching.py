@@ -16,7 +16,7 @@ from ..unicode import well_formed
 from .answering import query_fields
 from .inputs import data_folders
 from .model_options import spec_of
-from .output import as_json, print_json, print_message, print_notes, print_result
+from .output import as_json, print_error, print_json, print_message, print_notes, print_result
 from .results import OrderedResults
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def video(options: argparse.Namespace) -> int:
                 _cut(found, result, Path(options.clips))
         except QwenVLError as error:  # of this video alone
             uncut.add(number)
-            _show_error(path, str(error))
+            print_error(str(error), well_formed(path))
 
     results = OrderedResults(len(options.videos), show)
     with results.told(), CACHE.lease(spec_of(options)) as backend:
@@ -141,16 +141,11 @@ def _show(path: str, result: Result, options: argparse.Namespace) -> None:
     name = well_formed(path)
     print_notes(result.notes, name)
     if result.error:
-        _show_error(path, result.error)
+        print_error(result.error, name)
     if options.json:
         print_json(_row(name, result))
     elif not result.error:
         print_result(f"{name}:\n{result.text}\n" if len(options.videos) > 1 else result.text)
-
-
-def _show_error(path: str, error: str) -> None:
-    name = well_formed(path)
-    print_message(f"error: {error}" if error.startswith(name) else f"error: {name}: {error}")
 
 
 def _row(name: str, result: Result) -> dict[str, Any]:

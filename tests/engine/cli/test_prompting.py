@@ -42,8 +42,10 @@ def test_one_picture_that_cannot_be_read_costs_only_its_own(model, capsys):
     model("Red.")
     paths = ["--image", str(PICTURES / "shapes.png"), "--image", "absent.png"]
     assert main(["prompt", *paths, "--json"]) == 1
-    good, bad = rows(capsys)
+    out, err = capsys.readouterr()
+    good, bad = map(json.loads, out.splitlines())
     assert good["prompt"] == "Red." and "absent.png" in bad["error"]
+    assert f"error: {bad['error']}\n" in err, "the picture is named once"
 
 
 def test_an_idea_of_no_words_costs_only_its_own(model, capsys):
