@@ -14,7 +14,7 @@ from ..errors import BadImage, BadOption
 from ..media.documents import Resolution
 from ..media.pixel_bounds import with_longest_side
 from ..query import Method, Query
-from ..types import Result, Sampling, Task
+from ..types import Result, Task
 from ..unicode import well_formed
 from .inputs import Input, expanded
 from .model_options import spec_of
@@ -61,7 +61,6 @@ def answer(
     """Asks about all images, a portion at a time; one that fails costs only its own answer.
     ``method``: see ``Query``; ``more``: what ``--json`` tells of a result besides. Returns the exit
     status."""
-    from .. import run
     from ..model_cache import CACHE
 
     inputs, resolution = expanded(options.images, options.pages or ""), resolution_of(options, task)
@@ -83,9 +82,8 @@ def answer(
         CACHE.lease(spec_of(options)) as backend,
         closing(read_portions(inputs, resolution)) as portions,
     ):
-        effort = options.reasoning_effort
-        own = run.sampling_for(backend, task, options.thinking, effort=effort)
-        sampling = sampling_of(options, own)
+        fields = query_fields(options, backend, task)
+        fields["logprobs"] = getattr(options, "logprobs", False)
         for portion in portions:
             held.clear()
             held.update(portion)
@@ -94,34 +92,30 @@ def answer(
                 if isinstance(image, BadImage):
                     results.fail(number, image)
                 else:
-                    queries[number] = _query(backend, task, image, sampling, options, method)
+                    bounds = _bounds(options, backend, task, image)
+                    queries[number] = Query(task, image, method=method, **{**fields, **bounds})
             if not results.ask(backend, queries):
                 break
     return results.exit_status()
-
-
-def sampling_of(options: argparse.Namespace, own: Sampling) -> Sampling:
-    """The model's ``own`` values for a task, where the options set no other."""
-    given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
-    return dataclasses.replace(
-        own, **{name: value for name, value in given.items() if value is not None}
-    )
 
 
 def query_fields(
     options: argparse.Namespace, backend: Backend, task: Task, text_only: bool = False
 ) -> dict[str, Any]:
     """Fields of a ``Query`` of ``task`` as the options of every asking command set them; an
-    unreadable reply is kept, to be told of. ``text_only``: nothing is shown to the model."""
+    unreadable reply is kept, and so is what can be read of several (tiles, regions). ``text_only``:
+    nothing is shown to the model."""
     from .. import run
 
     effort = options.reasoning_effort
     own = run.sampling_for(backend, task, options.thinking, text_only, effort)
+    given = {name: getattr(options, name) for name in SAMPLING_OPTIONS}
+    set_ones = {name: value for name, value in given.items() if value is not None}
     return {
         "system": options.system,
-        "sampling": sampling_of(options, own),
-        "min_pixels": options.min_pixels or None,
-        "max_pixels": options.max_pixels or None,
+        "sampling": dataclasses.replace(own, **set_ones),
+        "min_pixels": getattr(options, "min_pixels", None) or None,  # sounds have no pixels
+        "max_pixels": getattr(options, "max_pixels", None) or None,
         "thinking": options.thinking,
         "reasoning_effort": effort,
         "keep_unreadable": True,
@@ -151,14 +145,10 @@ def check_page_options(options: argparse.Namespace, inputs: Sequence[Input]) -> 
             raise BadOption(f"{option} is about PDF documents, and none is given.")
 
 
-def _query(
-    backend: Backend,
-    task: Task,
-    image: Tensor,
-    sampling: Sampling,
-    options: argparse.Namespace,
-    method: Method | None,
-) -> Query:
+def _bounds(
+    options: argparse.Namespace, backend: Backend, task: Task, image: Tensor
+) -> dict[str, int | None]:
+    """Fields of a ``Query`` about ``image``: what its sides come to, where the task bounds them."""
     min_pixels, max_pixels = with_longest_side(
         (options.min_pixels or None, options.max_pixels or None),
         image.shape[-2:],
@@ -166,19 +156,7 @@ def _query(
         token_pixels=backend.family.patch_factor**2,
         own_max=backend.max_pixels,
     )
-    return Query(
-        task,
-        image,
-        system=options.system,
-        sampling=sampling,
-        min_pixels=min_pixels,
-        max_pixels=max_pixels,
-        thinking=options.thinking,
-        reasoning_effort=options.reasoning_effort,
-        keep_unreadable=True,  # a method's own: a tile that fails costs only itself
-        logprobs=getattr(options, "logprobs", False),
-        method=method,
-    )
+    return {"min_pixels": min_pixels, "max_pixels": max_pixels}
 
 
 def _show(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadImage, BadOption
 from ..types import Result, Task
 from ..unicode import well_formed
-from .answering import sampling_of
+from .answering import query_fields
 from .model_options import spec_of
 from .output import print_error, print_json, print_message, print_notes, print_result
 from .results import OrderedResults
@@ -27,7 +27,6 @@ PORTION = 4
 
 def listen(options: argparse.Namespace) -> int:
     """A line a sound, in order, each as soon as it is answered. Returns the exit status."""
-    from .. import run
     from ..model_cache import CACHE
 
     task = _task(options)
@@ -36,16 +35,8 @@ def listen(options: argparse.Namespace) -> int:
         len(sounds), lambda number, result: _show(number, sounds, result, options), options.speak
     )
     with results.told(), CACHE.lease(spec_of(options)) as backend:
-        effort = options.reasoning_effort
-        base = run.sampling_for(backend, task, options.thinking, effort=effort)
-        fields = {
-            "system": options.system,
-            "sampling": sampling_of(options, base),
-            "thinking": options.thinking,
-            "reasoning_effort": effort,
-            "keep_unreadable": True,
-            "voice": options.voice or "" if options.speak else None,
-        }
+        fields = query_fields(options, backend, task)
+        fields["voice"] = options.voice or "" if options.speak else None
         for first in range(0, len(sounds), PORTION):
             queries = {
                 number: _query(sounds[number], task, backend, options, fields)
