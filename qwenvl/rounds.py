@@ -63,6 +63,11 @@ class Course:
         course._advance(lambda: next(steps))
         return course
 
+    @property
+    def texts(self) -> list[str]:
+        """Of all requests in the rounds that are over."""
+        return [response.text for response in self._responses]
+
     def put(self, part: int, answer: Answer) -> Answer | None:
         """Takes the answer to ``pending[part]``, each once. Returns the query's answer, if that is
         now known."""
@@ -204,7 +209,8 @@ class RoundObserver(Relay):
         self.inner.restart(number)
         if not self._single[number]:
             self._texts[number][part] = ""
-            self.inner.token(number, "\n".join(self._texts[number][: self._shown(number) + 1]))
+            texts = self._texts[number][: self._shown(number) + 1]
+            self.inner.token(number, "\n".join([*self._courses[number].texts, *texts]))
 
     def done(self, index: int, response: Response) -> None:
         number, part = self._places[index]

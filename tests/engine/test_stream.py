@@ -17,7 +17,7 @@ from qwen_vl_suite.qwenvl.backends.scripted import (
     ScriptedBackend,
 )
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, OutOfMemory
-from qwen_vl_suite.qwenvl.observer import Observer
+from qwen_vl_suite.qwenvl.observer import Observer, Relay
 from qwen_vl_suite.qwenvl.query import Query, Steps
 from qwen_vl_suite.qwenvl.run import answer_each
 from qwen_vl_suite.qwenvl.stream import answer_stream
@@ -70,6 +70,9 @@ class Seen(Observer):
 
     def start(self, prompt_tokens: Sequence[int], max_new_tokens: Sequence[int]) -> None:
         raise AssertionError("nobody knows how many will come")
+
+    def restart(self, index: int) -> None:
+        self.texts[index] = ""
 
     def token(self, index: int, text: str) -> None:
         self.texts[index] = self.texts.get(index, "") + text
@@ -138,6 +141,25 @@ def test_what_is_asked_next_about_one_goes_before_those_that_are_new() -> None:
     assert [told[number].text for number in range(3)] == ["a b c", "d", "e"]
     order = [request.prompt for request in backend.requests]
     assert order.index("c") < order.index("e")
+
+
+def test_what_starts_again_in_a_later_round_leaves_what_was_said_before() -> None:
+    class Preempting(Relay):
+        def done(self, index: int, response: Response) -> None:
+            self.restart(index)
+            self.token(index, response.text)
+            super().done(index, response)
+
+    class Preempted(ScriptedBackend):
+        def generate(
+            self, requests: Sequence[Request], observer: Observer | None = None
+        ) -> list[Response]:
+            return super().generate(requests, Preempting(observer or Observer()))
+
+    seen = Seen()
+    queries = lots([asked("", method=twice_then_once)])
+    found(Preempted(lambda request: request.prompt), queries, seen)
+    assert seen.texts == seen.ended == {0: "a\nb\nc"}
 
 
 def test_a_long_answer_holds_up_no_other() -> None:
