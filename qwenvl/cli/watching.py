@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,9 @@ def _query(
         footages[number] = FileFootage(Clip(path, name=well_formed(path)))
     except BadVideo as error:
         return Query(wish.task, error, **fields)
-    hears = bool(options.sound)
-    return Viewing(footages[number], wish, choice, told=_tell, sound=hears).query(**fields)
+    told = cache(_tell)  # once, though it may be asked again for its own reason of a refusal
+    sound = bool(options.sound)
+    return Viewing(footages[number], wish, choice, told=told, sound=sound).query(**fields)
 
 
 def _tell(title: str, frames: int, tokens: int) -> None:

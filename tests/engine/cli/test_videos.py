@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import videos
+from qwen_vl_suite.qwenvl.errors import BadOption
 
 BOX = '[{"bbox_2d": [0, 0, 500, 500], "label": "ball"}]'
 
@@ -128,3 +129,11 @@ def test_how_much_to_think_reaches_the_model(run, model, clip):
     backend = model("a clip")
     assert run("video", clip, "--reasoning-effort", "low")[0] == 0
     assert [asked.reasoning_effort for asked in backend.requests] == ["low"]
+
+
+def test_videos_that_are_refused_together_are_told_of_once(run, model, clip):
+    backend = model("Never.")
+    backend._replay_of = lambda request: BadOption("The prompt is too long.")
+    status, rows, err = run("video", *[clip] * 5, "--json")
+    assert (status, len(rows)) == (2, 4) and err.endswith("stopped after 4 of 5\n")
+    assert err.count(" frames, ") == 4
