@@ -128,7 +128,8 @@ def test_a_run_that_is_stopped_reads_no_further_picture(tmp_path, monkeypatch):
 
     class Host(Observer):
         def check(self):
-            raise KeyboardInterrupt
+            if opened:
+                raise KeyboardInterrupt
 
     monkeypatch.setattr(captioning.reading, "read", slow)
     monkeypatch.setattr(captioning.reading, "THREADS", 1)

@@ -78,10 +78,11 @@ def test_a_backend_that_is_closed_while_requests_come_up_says_so(is_over: bool) 
         def more(self, wait: bool) -> list[Request]:
             if not wait:
                 backend.close()
-                assert not is_over or until(lambda: not running("server requests"))
+                assert not is_over or until(lambda: threading.active_count() <= during)
             return [Request.ask([], "?")]
 
     with serving("x") as server:
+        during = threading.active_count()
         backend = OpenAIServerBackend(ServerSpec((server.url,), "Qwen3-VL-8B", kind="vllm"))
         with pytest.raises(QwenVLError, match="unloaded"):
             backend.generate_from(Closing(), Observer())
