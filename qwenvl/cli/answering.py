@@ -84,18 +84,17 @@ def answer(
     ):
         fields = query_fields(options, backend, task)
         fields["logprobs"] = getattr(options, "logprobs", False)
-        for portion in portions:
+
+        def query(image: Tensor | BadImage) -> Query:
+            bounds = {} if isinstance(image, BadImage) else _bounds(options, backend, task, image)
+            return Query(task, image, method=method, **{**fields, **bounds})
+
+        def queries(portion: Portion) -> dict[int, Query]:
             held.clear()
             held.update(portion)
-            queries = {}
-            for number, image in portion.items():
-                if isinstance(image, BadImage):
-                    results.fail(number, image)
-                else:
-                    bounds = _bounds(options, backend, task, image)
-                    queries[number] = Query(task, image, method=method, **{**fields, **bounds})
-            if not results.ask(backend, queries):
-                break
+            return {number: query(image) for number, image in portion.items()}
+
+        results.ask(backend, map(queries, portions))
     return results.exit_status()
 
 

@@ -55,7 +55,7 @@ def _answer_together(options: argparse.Namespace, task: Task) -> int:
         except (BadImage, BadOption) as error:
             results.fail(0, error)
         else:
-            results.ask(backend, {0: query})
+            results.ask(backend, [{0: query}])
     return results.exit_status()
 
 

@@ -15,14 +15,12 @@ from ..unicode import well_formed
 from .answering import query_fields
 from .model_options import spec_of
 from .output import print_error, print_json, print_message, print_notes, print_result
+from .portions import media_portions
 from .results import OrderedResults
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..query import Query
-
-PORTION = 4
-"""Sounds that are asked about in one batch, all of which are held meanwhile."""
 
 
 def listen(options: argparse.Namespace) -> int:
@@ -37,13 +35,11 @@ def listen(options: argparse.Namespace) -> int:
     with results.told(), CACHE.lease(spec_of(options)) as backend:
         fields = query_fields(options, backend, task)
         fields["voice"] = options.voice or "" if options.speak else None
-        for first in range(0, len(sounds), PORTION):
-            queries = {
-                number: _query(sounds[number], task, backend, options, fields)
-                for number in range(first, min(first + PORTION, len(sounds)))
-            }
-            if not results.ask(backend, queries):
-                break
+        queries = (
+            {number: _query(sounds[number], task, backend, options, fields) for number in numbers}
+            for numbers in media_portions(len(sounds))
+        )
+        results.ask(backend, queries)
     return results.exit_status()
 
 

@@ -4,7 +4,7 @@ pages."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +22,9 @@ MAX_IMAGES = 128
 MAX_BYTES = 512 << 20
 """Of pixels; a portion ends with the image that exceeds it. Two portions are held at once."""
 
+MAX_MEDIA = 4
+"""Sounds or videos of a portion, all of which are held meanwhile."""
+
 T = TypeVar("T")
 
 Portion = dict[int, "Tensor | BadImage"]
@@ -34,6 +37,12 @@ def read_portions(
     """The images of ``inputs``, each portion read in a thread while the one before is in use. A
     caller that may stop early closes it (see ``contextlib.closing``)."""
     return read_ahead(lambda stopped: _portions(inputs, resolution, stopped))
+
+
+def media_portions(count: int) -> Iterator[range]:
+    """Numbers of ``count`` sounds or videos."""
+    for first in range(0, count, MAX_MEDIA):
+        yield range(first, min(first + MAX_MEDIA, count))
 
 
 def read_ahead(

@@ -81,12 +81,11 @@ def _write(options: argparse.Namespace, target: Target) -> int:
         CACHE.lease(spec) as backend,
         closing(portions.read_ahead(lambda stopped: _portions(shown, stopped))) as read,
     ):
-        for pictures in read:
-            queries = {
-                at: _query(backend, orders[at], shown, options) for at, shown in pictures.items()
-            }
-            if not results.ask(backend, queries):
-                break
+        queries = (
+            {at: _query(backend, orders[at], shown, options) for at, shown in pictures.items()}
+            for pictures in read
+        )
+        results.ask(backend, queries)
     return results.exit_status()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -45,10 +45,17 @@ class OrderedResults:
         """Puts the result that there is none."""
         self.put(number, Result("", finish_reason="error", error=str(error)))
 
-    def ask(self, backend: Backend, queries: Mapping[int, Query]) -> bool:
-        """Puts the answer to each of ``queries``. False where the options allow no request at all,
-        and so none about what comes later either: nothing has been answered, and the backend
-        refused these together, all for one reason."""
+    def ask(self, backend: Backend, portions: Iterable[Mapping[int, Query]]) -> None:
+        """Puts the answers to the queries of each portion, by their numbers, before the next one is
+        taken. Ends early where the options allow no request at all."""
+        for queries in portions:
+            if not self._ask(backend, queries):
+                break
+
+    def _ask(self, backend: Backend, queries: Mapping[int, Query]) -> bool:
+        """False where the options allow no request at all, and so none about what comes later
+        either: nothing has been answered, and the backend refused these together, all for one
+        reason."""
         from .. import run
 
         numbers, asked = list(queries), list(queries.values())

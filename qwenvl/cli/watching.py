@@ -17,14 +17,12 @@ from .answering import query_fields
 from .inputs import data_folders
 from .model_options import spec_of
 from .output import as_json, print_error, print_json, print_message, print_notes, print_result
+from .portions import media_portions
 from .results import OrderedResults
 
 if TYPE_CHECKING:
     from ..query import Query
     from ..watching import FileFootage, Wish
-
-PORTION = 4
-"""Videos that are asked about in one batch, all of whose frames are held meanwhile."""
 
 DEFAULT_SEGMENT = 10.0
 
@@ -51,13 +49,11 @@ def video(options: argparse.Namespace) -> int:
     with results.told(), CACHE.lease(spec_of(options)) as backend:
         fields = query_fields(options, backend, wish.task)
         fields["video_tokens"] = options.max_video_tokens or None
-        for first in range(0, len(options.videos), PORTION):
-            queries = {
-                number: _query(options, wish, choice, fields, number, footages)
-                for number in range(first, min(first + PORTION, len(options.videos)))
-            }
-            if not results.ask(backend, queries):
-                break
+        queries = (
+            {number: _query(options, wish, choice, fields, number, footages) for number in numbers}
+            for numbers in media_portions(len(options.videos))
+        )
+        results.ask(backend, queries)
     return results.exit_status(has_failed=bool(uncut))
 
 
