@@ -28,6 +28,20 @@ def ask(words: str, *pictures: torch.Tensor, tokens: int = 16, **sampling: Any) 
     return Request.ask(pictures, words, sampling=Sampling(tokens, **sampling))
 
 
+REQUESTS = [
+    ask("what is it?", picture(50, 80)),
+    ask("one word", picture(64, 64), tokens=1),
+    ask("only words"),
+    ask("both", picture(100, 100), picture(200, 64)),
+    ask("short", picture(33, 90), tokens=4),
+    ask("warm", picture(50, 80), temperature=1.0, top_k=30, seed=5),
+    ask("long", picture(64, 64), tokens=40),
+    ask("again", picture(90, 60), repetition_penalty=1.3),
+    ask("hot", picture(90, 60), temperature=1.5, top_p=0.9, presence_penalty=1.0, seed=8),
+]
+"""Of all kinds: pictures and none, short and long answers, greedy and warm."""
+
+
 class Always(AdaptiveSpeculation):
     @property
     def pays(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from methods import PICTURE, asked, at_once, twice_then_once
 from qwen_vl_suite.qwenvl.backends.base import Backend
 from qwen_vl_suite.qwenvl.backends.scripted import Reply, ScriptedBackend
 from qwen_vl_suite.qwenvl.errors import BadImage, BadOption, OutOfMemory, UnreadableReply
@@ -16,23 +17,6 @@ from qwen_vl_suite.qwenvl.run import answer_all, answer_each
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.types import Response, Result, Video
-
-PICTURE = torch.zeros(3, 64, 64, dtype=torch.uint8)
-
-
-def asked(prompt: str, **settings: object) -> Query:
-    return Query(describe("short", prompt), PICTURE, **settings)  # type: ignore[arg-type]
-
-
-def twice_then_once(backend: Backend, query: Query) -> Steps:
-    first = yield [asked("a"), asked("b")]
-    (last,) = yield [asked("c")]
-    return Result(" ".join(result.text for result in [*first, last]))
-
-
-def at_once(backend: Backend, query: Query) -> Steps:
-    return Result("nothing to ask")
-    yield []
 
 
 class Recorder(Observer):

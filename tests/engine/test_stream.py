@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from methods import asked, at_once, twice_then_once
 from qwen_vl_suite.qwenvl import stream
 from qwen_vl_suite.qwenvl.backends.base import Backend
 from qwen_vl_suite.qwenvl.backends.scripted import (
@@ -25,30 +26,14 @@ from qwen_vl_suite.qwenvl.tasks.describe import describe
 from qwen_vl_suite.qwenvl.tasks.ground import ground
 from qwen_vl_suite.qwenvl.types import Request, Response, Result, Sampling, Video
 
-PICTURE = torch.zeros(3, 64, 64, dtype=torch.uint8)
 BACKENDS = (ScriptedBackend, ContinuousScriptedBackend)
 each_backend = pytest.mark.parametrize("kind", BACKENDS)
-
-
-def asked(prompt: str, **settings: Any) -> Query:
-    return Query(describe("short", prompt), PICTURE, **settings)
 
 
 def lots(*given: Sequence[Query]) -> Callable[[bool], Sequence[Query] | None]:
     """Gives one of them at a time."""
     left: Iterator[Sequence[Query]] = iter(given)
     return lambda wait: next(left, None)
-
-
-def twice_then_once(backend: Backend, query: Query) -> Steps:
-    first = yield [asked("a"), asked("b")]
-    (last,) = yield [asked("c")]
-    return Result(" ".join(result.text for result in [*first, last]))
-
-
-def at_once(backend: Backend, query: Query) -> Steps:
-    return Result("nothing to ask")
-    yield []
 
 
 def refusing(backend: Backend, query: Query) -> Steps:

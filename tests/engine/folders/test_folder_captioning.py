@@ -9,7 +9,6 @@ import pytest
 import videos
 from caption_folders import Told, job, kohya, names, picture, run
 from qwen_vl_suite.qwenvl.backends.scripted import (
-    ContinuousScriptedBackend,
     Reply,
     ScriptedBackend,
 )
@@ -23,11 +22,7 @@ from qwen_vl_suite.qwenvl.folders import (
 )
 from qwen_vl_suite.qwenvl.tasks.describe import describe
 
-
-@pytest.fixture(autouse=True, params=["lot after lot", "continuous"])
-def backend_kind(request, monkeypatch):
-    if request.param == "continuous":
-        monkeypatch.setitem(globals(), "ScriptedBackend", ContinuousScriptedBackend)
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 
 def by_colour(request):

@@ -9,7 +9,6 @@ import pytest
 import videos
 from caption_folders import Told, job, picture, run
 from qwen_vl_suite.qwenvl.backends.scripted import (
-    ContinuousScriptedBackend,
     ScriptedBackend,
 )
 from qwen_vl_suite.qwenvl.folders import (
@@ -21,11 +20,7 @@ from qwen_vl_suite.qwenvl.folders import (
 from qwen_vl_suite.qwenvl.media.video import MAX_FRAME_PIXELS
 from qwen_vl_suite.qwenvl.observer import Observer
 
-
-@pytest.fixture(autouse=True, params=["lot after lot", "continuous"])
-def backend_kind(request, monkeypatch):
-    if request.param == "continuous":
-        monkeypatch.setitem(globals(), "ScriptedBackend", ContinuousScriptedBackend)
+pytestmark = pytest.mark.usefixtures("each_backend")
 
 
 def test_the_first_answer_waits_neither_for_the_list_nor_for_all_to_be_decoded(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from asking import Never, ask, picture
+from asking import REQUESTS, Never, ask, picture
 from fake_cuda_graphs import FakeCudaGraphs, Model
 from qwen_vl_suite.qwenvl.errors import NumericalError
 from qwen_vl_suite.qwenvl.inference import batch, kv_cache
@@ -42,19 +42,6 @@ def fresh(backend: Any) -> Any:
         return subject
 
     return make
-
-
-REQUESTS = [
-    ask("what is it?", picture(50, 80)),
-    ask("one word", picture(64, 64), tokens=1),
-    ask("only words"),
-    ask("both", picture(100, 100), picture(200, 64)),
-    ask("short", picture(33, 90), tokens=4),
-    ask("warm", picture(50, 80), temperature=1.0, top_k=30, seed=5),
-    ask("long", picture(64, 64), tokens=40),
-    ask("again", picture(90, 60), repetition_penalty=1.3),
-    ask("hot", picture(90, 60), temperature=1.5, top_p=0.9, presence_penalty=1.0, seed=8),
-]
 
 
 @pytest.mark.parametrize("model_type", FAMILY_NAMES)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from asking import KINDS, ask, counted, picture
+from asking import KINDS, REQUESTS, ask, counted, picture
 from interrupting import Interrupt
 from qwen_vl_suite.qwenvl.backends.local import LocalBackend, load
 from qwen_vl_suite.qwenvl.backends.local_prompts import Prompts
@@ -35,16 +35,6 @@ def answers(subject: LocalBackend, source: Any) -> Answers:
     return told
 
 
-REQUESTS = [
-    ask("what is it?", picture(50, 80)),
-    ask("one word", picture(64, 64), tokens=1),
-    ask("only words"),
-    ask("both", picture(100, 100), picture(200, 64)),
-    ask("short", picture(33, 90), tokens=4),
-    ask("warm", picture(50, 80), temperature=1.0, top_k=30, seed=5),
-    ask("long", picture(64, 64), tokens=40),
-    ask("again", picture(90, 60), repetition_penalty=1.3),
-]
 WAYS = {
     "one by one": [[one] for one in REQUESTS],
     "two lots": [REQUESTS[:3], REQUESTS[3:]],
